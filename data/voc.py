@@ -1,0 +1,211 @@
+"""A segmentation data set in PASCAL VOC layout: find it, check it, read its images and masks.
+
+DIR/JPEGImages/ID.jpg   DIR/SegmentationClass/ID.png   DIR/ImageSets/Segmentation/SPLIT.txt   [DIR/classes.txt]
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.datasets import VOCSegmentation
+
+from data import DataError
+from data.classes import VOID, Classes, read_classes
+from data.transforms import Transform
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+MASK_FOLDERS = {"train_aug": "SegmentationClassAug"}  # the SBD-augmented list has masks of its own
+EXIF_ORIENTATION, EXIF_SIDEWAYS = 0x0112, (5, 6, 7, 8)
+
+
+class Sample(NamedTuple):
+    """One image, as a worker process hands it over (numpy arrays, which need no file handle each)."""
+
+    id: str
+    image: np.ndarray  # (3, h, w) uint8 RGB, as the transform made it
+    mask: np.ndarray  # (H, W) uint8 class ids and VOID, as the transform made it
+    size: tuple[int, int]  # (height, width) of the original image, in pixels
+
+
+def find_root(data: Path) -> Path:
+    """The folder in VOC layout that `data` means: itself, its `VOC2012`, or its `VOCdevkit/VOC2012`.
+
+    Raises:
+        DataError: there is none.
+    """
+    data = Path(data)
+    for root in (data, data / "VOC2012", data / "VOCdevkit" / "VOC2012"):
+        if (root / "JPEGImages").is_dir() and (root / "ImageSets" / "Segmentation").is_dir():
+            return root
+    raise DataError(
+        f"{data}: no data set in VOC layout there (JPEGImages, SegmentationClass, ImageSets/Segmentation); "
+        "name its folder with --data, or fetch VOC 2012 with: python -m data.download"
+    )
+
+
+def read_ids(root: Path, split: str) -> list[str]:
+    """The image ids of a split, in the order of its list.
+
+    Raises:
+        DataError: no such list, an empty one, an id that is not a plain name, or an id that is listed twice.
+    """
+    folder = root / "ImageSets" / "Segmentation"
+    path = folder / f"{split}.txt"
+    if Path(split).name != split or not path.is_file():
+        known = ", ".join(sorted(file.stem for file in folder.glob("*.txt"))) or "none"
+        raise DataError(f"{path}: no such list for split {split!r}; lists there: {known}")
+    try:
+        ids = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not a UTF-8 text file") from None
+    if not ids:
+        raise DataError(f"{path}: the list is empty; it needs one image id a line")
+    seen = set()
+    for image_id in ids:
+        if image_id in (".", "..") or not set("/\\\0").isdisjoint(image_id):
+            raise DataError(f"{path}: {image_id!r} is not an image id (a file name without folder and suffix)")
+        if image_id in seen:
+            raise DataError(f"{path}: id {image_id!r} is listed twice")
+        seen.add(image_id)
+    return ids
+
+
+def read_image(path: Path) -> np.ndarray:
+    """The image as (H, W, 3) uint8 RGB, upright (EXIF orientation applied).
+
+    Raises:
+        DataError: the file is missing, damaged or not an image.
+    """
+    image = ImageOps.exif_transpose(_open(path))
+    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip to white
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return np.asarray(image.convert("RGB"))
+
+
+def read_mask(path: Path, classes: int) -> np.ndarray:
+    """The mask as (H, W) uint8 palette *indices*: class ids 0..classes-1 and VOID.
+
+    Raises:
+        DataError: the file is missing, damaged, in colour, or holds a value that is no class.
+    """
+    mask = _open(path)
+    if mask.mode not in ("P", "L", "1"):
+        raise DataError(f"{path}: a mask must be a PNG of palette indices (mode P or L), this one is {mask.mode}")
+    mask = np.array(mask, dtype=np.uint8)
+    wrong = mask[(mask >= classes) & (mask != VOID)]
+    if wrong.size:
+        raise DataError(f"{path}: label {wrong[0]} is outside the classes 0..{classes - 1} (void is {VOID})")
+    return mask
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+        image.load()
+        return image
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged files; all mean the same to the user
+        raise DataError(f"{path}: cannot be read as an image ({error}); is the file damaged?") from None
+
+
+def _size(path: Path, upright: bool) -> tuple[int, int]:
+    """(height, width) of an image file from its header; `upright` with the EXIF orientation applied."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            sideways = upright and image.getexif().get(EXIF_ORIENTATION) in EXIF_SIDEWAYS
+            return (width, height) if sideways else (height, width)
+    except Exception as error:  # as in _open
+        raise DataError(f"{path}: cannot be read as an image ({error}); is the file damaged?") from None
+
+
+class VOCFolder(Dataset):
+    """One split of a data set in VOC layout; item i is a `Sample`.
+
+    The official tree's own lists (`VOCdevkit/VOC2012`: train, val, trainval) are read through torchvision's
+    `VOCSegmentation`. Every image and mask is looked up at construction, and the headers compared, so that a hole in
+    the data stops a run in its first second.
+
+    Attributes:
+        root: the folder in VOC layout.
+        split: the split's name.
+        ids: the image ids, in the order of the list.
+        classes: names and colours.
+
+    Raises:
+        DataError: on construction, see `find_root`, `read_ids`, `read_classes`; an image or mask that is missing; an
+            image and a mask of different size. On access, see `read_image` and `read_mask`.
+    """
+
+    def __init__(self, data: Path, split: str, transform: Transform, limit: int | None = None):
+        self.root, self.split, self.transform = find_root(data), split, transform
+        self.classes: Classes = read_classes(self.root)
+        self.ids = read_ids(self.root, split)[:limit]
+        if self.root.parts[-2:] == ("VOCdevkit", "VOC2012") and split in ("train", "val", "trainval"):
+            official = VOCSegmentation(str(self.root.parents[1]), year="2012", image_set=split)
+            paths = {
+                Path(image).stem: (Path(image), Path(mask)) for image, mask in zip(official.images, official.masks)
+            }
+            self._paths = [paths.get(image_id) or self._find(image_id) for image_id in self.ids]
+        else:
+            self._paths = [self._find(image_id) for image_id in self.ids]
+        for image_id, (image, mask) in zip(self.ids, self._paths):
+            self._check(image_id, image, mask)
+
+    def _find(self, image_id: str) -> tuple[Path, Path]:
+        images = [self.root / "JPEGImages" / (image_id + suffix) for suffix in IMAGE_SUFFIXES]
+        mask = self.root / MASK_FOLDERS.get(self.split, "SegmentationClass") / f"{image_id}.png"
+        return next(filter(Path.is_file, images), images[0]), mask
+
+    def _check(self, image_id: str, image: Path, mask: Path) -> None:
+        for kind, path in (("image", image), ("mask", mask)):
+            if not path.is_file():
+                raise DataError(f"{path}: no {kind} for id {image_id!r} of split {self.split!r}")
+        size, mask_size = _size(image, upright=True), _size(mask, upright=False)
+        if size != mask_size:
+            raise DataError(
+                f"{mask}: the mask is {mask_size[1]}x{mask_size[0]} but its image {image.name} is {size[1]}x{size[0]}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def image(self, index: int) -> np.ndarray:
+        """The image as it is on disk, upright: (H, W, 3) uint8 RGB."""
+        return read_image(self._paths[index][0])
+
+    def mask(self, index: int) -> np.ndarray:
+        """The mask as it is on disk: (H, W) uint8 class ids and VOID."""
+        return read_mask(self._paths[index][1], len(self.classes))
+
+    def __getitem__(self, index: int) -> Sample:
+        return _sample(self.ids[index], self.image(index), self.mask(index), self.transform)
+
+
+def read_photo(path: Path, transform: Transform) -> tuple[np.ndarray, Sample]:
+    """A picture without a mask: as it is on disk, (H, W, 3) uint8 RGB, and as a `Sample` whose mask is all void.
+
+    Raises:
+        DataError: see `read_image`.
+    """
+    pixels = read_image(path)
+    return pixels, _sample(path.stem, pixels, np.full(pixels.shape[:2], VOID, dtype=np.uint8), transform)
+
+
+def _sample(name: str, pixels: np.ndarray, mask: np.ndarray, transform: Transform) -> Sample:
+    image = tv_tensors.Image(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
+    image, mask = transform(image, tv_tensors.Mask(torch.from_numpy(mask)))
+    return Sample(name, image.numpy(), mask.numpy(), pixels.shape[:2])
+
+
+def count_pixels(dataset: VOCFolder) -> np.ndarray:
+    """Pixels of each class over all masks at their original size, (C,) int64; void is not counted."""
+    counts = np.zeros(VOID + 1, dtype=np.int64)
+    for index in range(len(dataset)):
+        counts += np.bincount(dataset.mask(index).ravel(), minlength=len(counts))
+    return counts[: len(dataset.classes)]

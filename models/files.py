@@ -1,0 +1,54 @@
+"""Files: written whole or not at all, loaded without running code."""
+
+import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from models import RunError
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A binary file to write that gets the name `path` only when the block ends well; else nothing is left behind."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def load_plain(path: Path, what: str) -> Any:
+    """What `torch.save` wrote, onto the CPU, with `weights_only=True`: plain values and tensors.
+
+    Args:
+        what: what the file should be, for the messages.
+
+    Raises:
+        RunError: the file is missing, damaged, or holds pickled code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such {what} file") from None
+    except pickle.UnpicklingError:
+        raise RunError(
+            f"{path}: not a {what} file of plain tensors and values, so it was not loaded (it could run code)"
+        ) from None
+    except Exception as error:  # torch raises many kinds on damaged files; all mean the same to the user
+        raise RunError(f"{path}: cannot be read as a {what} file ({first_line(error)}); is it damaged?") from None
+
+
+def first_line(error: Exception) -> str:
+    """The first sentence of an error's message, or its kind where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]

@@ -1,0 +1,163 @@
+"""The hypercolumn (zoom-out) extractor: the levels of a frozen backbone, read at points or as a dense map.
+
+Hariharan et al., "Hypercolumns for Object Segmentation and Fine-grained Localization", CVPR 2015;
+Mostajabi et al., "Feedforward Semantic Segmentation with Zoom-out Features", CVPR 2015.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models import RunError
+from models.backbones import (
+    empty_features,
+    find_taps,
+    fingerprint,
+    input_moments,
+    load_weights,
+)
+
+
+class Hypercolumn(nn.Module):
+    """Image -> levels (the tapped feature maps, fine to coarse) -> hypercolumns of Z channels.
+
+    Each level is taken to cover the whole image, its values sitting at the centres of its pixels
+    (`align_corners=False`), so the hypercolumn at a place is every level sampled bilinearly there, concatenated.
+    The two ways to read it, `at_points` and `as_map`, agree to rounding.
+
+    The ImageNet normalisation of the input belongs to the weights, so it is done in here and cannot be forgotten.
+
+    Args:
+        backbone: a name in `models.backbones.BACKBONES`.
+        weights: "imagenet", "random", a state-dict file, or None to leave the values to `load_state_dict`.
+        taps: which levels, 1 = finest; None means all. The backbone ends after the last of them.
+        seed: for "random" weights.
+
+    Attributes:
+        channels: channels of each level; Z is their sum (1472 for VGG11, 960 for SqueezeNet 1.1).
+        frozen: the backbone is not trained and stays in eval mode (BatchNorm keeps its statistics).
+
+    Raises:
+        RunError: an unknown backbone, taps that it does not have, or weights that cannot be used.
+    """
+
+    def __init__(
+        self, backbone: str, weights: str | None = "imagenet", taps: Sequence[int] | None = None, seed: int = 0
+    ):
+        super().__init__()
+        features = empty_features(backbone)
+        positions = find_taps(backbone, features)
+        taps = list(range(1, len(positions) + 1)) if taps is None else sorted(set(taps))
+        if not taps or not 1 <= taps[0] <= taps[-1] <= len(positions):
+            raise RunError(f"--taps {','.join(map(str, taps))}: {backbone} has taps 1 to {len(positions)}")
+        self.backbone, self.taps = backbone, taps
+        self._positions = [positions[tap - 1] for tap in taps]
+        self.features = features[: self._positions[-1] + 1]
+        self.channels = self._tap_channels(size=64)
+        mean, std = input_moments(backbone)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        if weights is None:
+            self.features.to_empty(device="cpu")
+        else:
+            load_weights(backbone, self.features, weights, seed)
+        # channels_last is the layout in which CPU and GPU convolutions are fastest; the values are the same.
+        self.features.to(memory_format=torch.channels_last)
+        self.freeze()
+
+    def check_size(self, size: int) -> None:
+        """Tries the shapes of a square input of this many pixels, without computing anything.
+
+        Raises:
+            RunError: the input is too small to reach the last tap.
+        """
+        try:
+            self._tap_channels(size)
+        except RuntimeError:
+            raise RunError(f"--size {size} is too small for {self.backbone}: nothing is left at its last tap") from None
+
+    def _tap_channels(self, size: int) -> list[int]:
+        """Channels of the levels, read off a pass of shapes alone (meta device)."""
+        x, channels = torch.empty(1, 3, size, size, device="meta"), []
+        for position, layer in enumerate(empty_features(self.backbone)[: self._positions[-1] + 1].eval()):
+            x = layer(x)
+            if position in self._positions:
+                channels.append(x.shape[1])
+        return channels
+
+    @property
+    def Z(self) -> int:
+        """Channels of the hypercolumn."""
+        return sum(self.channels)
+
+    def freeze(self, frozen: bool = True) -> "Hypercolumn":
+        """Stops (or starts) gradients and batch statistics in the backbone."""
+        self.frozen = frozen
+        self.features.requires_grad_(not frozen)
+        return self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Hypercolumn":
+        super().train(mode)
+        self.features.train(mode and not self.frozen)
+        return self
+
+    def spec(self) -> dict[str, str | list[int]]:
+        """What identifies this extractor: backbone, taps and a fingerprint of its weights (plain values)."""
+        return {"backbone": self.backbone, "taps": self.taps, "fingerprint": fingerprint(self.features)}
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The levels of a batch.
+
+        Args:
+            images: (B, 3, H, W) RGB, uint8 0..255 or floating point 0..1.
+
+        Returns:
+            One (B, C_l, h_l, w_l) tensor per tap, fine to coarse. Without a graph where the backbone is frozen.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            x = images / 255 if images.dtype == torch.uint8 else images
+            x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+            levels = []
+            for position, layer in enumerate(self.features):
+                x = layer(x)
+                if position in self._positions:
+                    levels.append(x)
+        return levels
+
+    @staticmethod
+    def as_map(levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Dense hypercolumns (B, Z, h, w) on a grid of size (h, w): every level resampled to it, concatenated."""
+        return torch.cat([resample(level, size) for level in levels], dim=1)
+
+    @staticmethod
+    def at_points(levels: Sequence[Tensor], points: Tensor) -> Tensor:
+        """Hypercolumns at n places of each image, without a dense map.
+
+        Args:
+            points: (B, n, 2) floating point, (y, x) as fractions of height and width; see `pixel_centres`.
+
+        Returns:
+            (B, n, Z).
+        """
+        grid = (points.flip(-1) * 2 - 1).unsqueeze(1)
+        columns = []
+        for level in levels:
+            # Outside the centres of the outer pixels their value goes on: "border" padding, which not all devices have.
+            inner = 1 - 1 / torch.tensor(level.shape[:-3:-1], device=grid.device)
+            places = grid.clamp(-inner, inner).to(level.dtype)
+            columns.append(F.grid_sample(level, places, mode="bilinear", align_corners=False))
+        return torch.cat(columns, dim=1).squeeze(2).transpose(1, 2)
+
+
+def resample(level: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, h, w) -> (B, C, *size), bilinear at pixel centres (`align_corners=False`, no antialiasing)."""
+    if tuple(level.shape[-2:]) == tuple(size):
+        return level
+    return F.interpolate(level, size=size, mode="bilinear", align_corners=False)
+
+
+def pixel_centres(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """(..., 2) integer (y, x) in a grid of size (height, width) -> the centres as fractions of both, float32."""
+    return (pixels + 0.5) / torch.tensor(size, dtype=torch.float32, device=pixels.device)

@@ -1,0 +1,190 @@
+"""The run folder: what each step writes where, when a step counts as finished, and what goes on from what."""
+
+import csv
+import io
+import json
+import math
+import platform
+import shlex
+import subprocess
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+import torchvision
+
+from models import RunError
+from models.checkpoint import FORMAT, load_segmenter
+from models.files import atomic_file
+from models.segmenter import Segmenter
+
+# number: (script, folder in the run)
+STEPS = {
+    1: ("sample_features", "1_features"),
+    2: ("train_cls", "2_cls"),
+    3: ("train_seg", "3_seg"),
+    4: ("evaluate", "4_eval"),
+    5: ("visualize", "5_overlays"),
+}
+
+
+def step_folder(run: Path, step: int) -> Path:
+    """The folder of a step."""
+    return run / STEPS[step][1]
+
+
+def begin(run: Path, step: int) -> Path:
+    """The step's folder, made and marked unfinished; call it just before the first file in it is replaced."""
+    folder = step_folder(run, step)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").unlink(missing_ok=True)
+    return folder
+
+
+def finish(run: Path, step: int, settings: dict[str, Any], wrote: str, then: Sequence[Any] = ()) -> None:
+    """Marks a step finished: writes `config.json` with its settings and origins, then says what to do next.
+
+    Args:
+        wrote: what is in the folder now, in words.
+        then: script and flags of the next command, if there is one.
+    """
+    folder = step_folder(run, step)
+    versions = {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": numpy.__version__,
+        "commit": _commit(),
+    }
+    save_json(folder / "config.json", {"format": FORMAT, "step": STEPS[step][0], **settings, "versions": versions})
+    print(f"wrote {folder}: {wrote}")
+    if then:
+        print(f"next: python {shlex.join(map(str, then))}")
+
+
+def finished(run: Path, step: int) -> dict[str, Any]:
+    """The settings of a step that has finished (its `config.json` is written last).
+
+    Raises:
+        RunError: it has not, or its settings cannot be read or are from a newer version.
+    """
+    script, path = STEPS[step][0], step_folder(run, step) / "config.json"
+    again = f"python {script}.py --run {run}"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        newer = config["format"] > FORMAT
+    except FileNotFoundError:
+        raise RunError(f"{path.parent}: step {step} has not finished there; run it first: {again}") from None
+    except (ValueError, KeyError, TypeError):
+        raise RunError(f"{path}: cannot be read; run step {step} again: {again}") from None
+    if newer:
+        raise RunError(f"{path}: written by a newer version (format {config['format']}, this one reads {FORMAT})")
+    return config
+
+
+def trained_segmenter(run: Path, checkpoint: Path | None) -> tuple[Segmenter, Path]:
+    """The network to use, on the CPU, and its file: `checkpoint`, else step 3's best, else step 2's.
+
+    Raises:
+        RunError: none of them is there, it cannot be read, or an earlier step has been run again since.
+    """
+    if checkpoint:
+        return load_segmenter(checkpoint)[0], checkpoint
+    source = step_folder(run, 3) / "best.pt"
+    is_fine_tuned = source.is_file()
+    if not is_fine_tuned:
+        finished(run, 2)
+        source = step_folder(run, 2) / "dense.pt"
+    segmenter, content = load_segmenter(source)
+    check_features(run, segmenter, source)
+    if is_fine_tuned:
+        check_start(run, content, source)
+    return segmenter, source
+
+
+def check_features(run: Path, segmenter: Segmenter, source: Path) -> None:
+    """Refuses to go on from `source` when step 1 of the run has since been made with another extractor or size.
+
+    Raises:
+        RunError: naming both.
+    """
+    folder = step_folder(run, 1)
+    if not (folder / "config.json").is_file():
+        return
+    config = finished(run, 1)
+    ours = _extractor(segmenter.hypercolumn.spec(), segmenter.size)
+    theirs = _extractor(config["hypercolumn"], config["size"])
+    if ours != theirs:
+        raise RunError(
+            f"{source}: made with {ours}, but {folder} with {theirs}; run the later steps again, or use another --run"
+        )
+
+
+def check_start(run: Path, content: dict[str, Any], source: Path) -> None:
+    """Refuses a checkpoint of step 3 that was trained from another head than step 2 has left since.
+
+    Args:
+        content: of the checkpoint in `source`; its "start" is the `fingerprint` of the head that it started from.
+
+    Raises:
+        RunError: it was.
+    """
+    folder = step_folder(run, 2)
+    if (folder / "config.json").is_file() and content.get("start") != finished(run, 2)["head"]:
+        raise RunError(
+            f"{source}: trained from another head than {folder} holds now; run train_seg.py again, without --resume"
+        )
+
+
+def check_classes(trained: Sequence[str], given: Sequence[str], source: Path, data: Path) -> None:
+    """Refuses a data set whose classes are not those that the network was trained on.
+
+    Raises:
+        RunError: naming the first difference.
+    """
+    if list(trained) == list(given):
+        return
+    pairs = zip_longest(trained, given, fillvalue="none")
+    index, (ours, theirs) = next((index, pair) for index, pair in enumerate(pairs) if pair[0] != pair[1])
+    raise RunError(
+        f"{data}: class {index} is {theirs!r} there but {ours!r} in {source}; use the data it was trained on"
+    )
+
+
+def save_json(path: Path, content: dict[str, Any]) -> None:
+    """Saves plain values as indented JSON; paths become strings, and nan, which JSON does not have, null."""
+    content = {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in content.items()}
+    with atomic_file(path) as file:
+        file.write((json.dumps(content, indent=2, default=str, allow_nan=False) + "\n").encode())
+
+
+def save_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Saves rows that share their keys as CSV with a header."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    with atomic_file(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _extractor(spec: dict[str, Any], size: int) -> str:
+    taps = ",".join(map(str, spec["taps"]))
+    return f"{spec['backbone']} (taps {taps}, weights {spec['fingerprint']}, size {size})"
+
+
+def _commit() -> str | None:
+    """The git commit of this program, with a '+' where files have changed since; None outside a checkout."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+        )
+    except OSError:
+        return None
+    return found.stdout.strip() or None

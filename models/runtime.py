@@ -1,0 +1,163 @@
+"""What every script needs from its surroundings: flags, device, random state, progress, and how it ends."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import torch
+from tqdm import tqdm
+
+from models import RunError
+from models.run_folder import STEPS
+
+Item = TypeVar("Item")
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the docstring as it is and states every default that there is."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong with a flag on one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{Path(self.prog).stem}: {message}; see --help\n")
+
+
+def step_parser(doc: str) -> argparse.ArgumentParser:
+    """A parser whose help shows the script's docstring and every default, with the flags that all steps share."""
+
+    parser = OneLineParser(description=doc, formatter_class=Help)
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder, shared by the five steps")
+    parser.add_argument(
+        "--device", default="auto", help="auto (cuda, else mps, else cpu) or a torch device, like cuda:1"
+    )
+    return parser
+
+
+def add_data_flags(parser: argparse.ArgumentParser, split: str) -> None:
+    """The flags of the steps that read images."""
+    workers = min(8, max(1, (os.cpu_count() or 2) // 2))
+    default = Path("data/VOCdevkit/VOC2012")
+    parser.add_argument("--data", type=Path, default=default, metavar="DIR", help="data set in PASCAL VOC layout")
+    parser.add_argument("--split", default=split, help="list in ImageSets/Segmentation to read")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images of the split")
+    parser.add_argument("--workers", type=natural, default=workers, help="processes that decode images; 0: none extra")
+
+
+def positive(text: str) -> int:
+    """argparse type: a whole number of at least 1."""
+    value = natural(text)
+    if not value:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def natural(text: str) -> int:
+    """argparse type: a whole number from 0 to below 2**31."""
+    if not text.isdecimal() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to below 2**31")
+    return int(text)
+
+
+def rate(text: str) -> float:
+    """argparse type: a learning rate, above 0 and at most 1000."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 1000")
+    return value
+
+
+def fraction(text: str) -> float:
+    """argparse type: a number of at least 0 and below 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to below 1")
+    return value
+
+
+def run_step(main: Callable[[], None]) -> None:
+    """Runs a script's `main`; a user's mistake becomes one line and exit code 2, Ctrl-C one line and 130.
+
+    The user's mistakes are the errors that carry an `exit_code` (`data.DataError`, `models.RunError`) and what the
+    system refuses (no permission, disk full); any other error is ours and keeps its traceback.
+    """
+    name = Path(sys.argv[0]).stem
+    try:
+        main()
+    except KeyboardInterrupt as stop:
+        print(f"\n{name}: stopped by Ctrl-C; {str(stop) or 'what was finished before is kept'}", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{name}: {where}{error.strerror or error}; what was finished before is kept", file=sys.stderr)
+        sys.exit(2)
+    except ValueError as error:
+        if not hasattr(error, "exit_code"):
+            raise
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device a flag means; "auto" takes cuda, else mps, else cpu. Convolutions on it are in full float32.
+
+    Raises:
+        RunError: no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    # TensorFloat-32 would be on in convolutions but off in matrix products, and the two must agree.
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        kind = torch.device(name).type
+        if kind not in ("cpu", "cuda", "mps", "xpu"):
+            raise RuntimeError("a device that computes nothing, or one that nobody has tried")
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise RunError(f"--device {name}: not available here; use auto or cpu") from None
+
+
+def announce(step: int, **facts: Any) -> None:
+    """Prints the step's number and name, then what it is about to do, aligned."""
+    print(f"[{step}/{len(STEPS)}] {STEPS[step][0]}")
+    width = max(map(len, facts))
+    for name, fact in facts.items():
+        print(f"  {name:{width}}  {fact}")
+    sys.stdout.flush()
+
+
+def progress(items: Iterable[Item], total: int, unit: str, label: str = "") -> Iterable[Item]:
+    """The items, with a progress bar (rate, ETA) on standard error; silent where that is not a terminal."""
+    return tqdm(items, desc=label, total=total, unit=unit, disable=None, leave=False, dynamic_ncols=True)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of torch's random generators, as tensors."""
+    cuda, mps = torch.cuda.is_initialized(), torch.backends.mps.is_available()
+    return {
+        "cpu": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if cuda else [],
+        "mps": [torch.mps.get_rng_state()] if mps else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Puts back what `random_state` gave; generators of GPUs that are not here are left out."""
+    torch.set_rng_state(state["cpu"])
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    for mps in state["mps"] if torch.backends.mps.is_available() else []:
+        torch.mps.set_rng_state(mps)

@@ -1,0 +1,127 @@
+"""Step 1: images -> sparse hypercolumns, a few pixels of every class present in each image.
+
+    python sample_features.py --run runs/voc                                   # VOC 2012 in ./data, VGG11, ImageNet
+    python sample_features.py --run runs/mine --data DIR --weights random      # any folder in VOC layout, no download
+    python sample_features.py --run runs/small --data DIR --backbone squeezenet1_1 --size 320 --per-class 10
+
+Writes RUN/1_features/: features.npy (N, Z) float32, labels.npy (N,), pixels.npy (N, 3: image index, y, x in the
+original mask), images.txt, mean.npy, std.npy (Z,), backbone.pt (the extractor for the next steps), config.json (last).
+"""
+
+import argparse
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from data import DataError
+from data.features import FeatureWriter
+from data.sampling import sample_pixels
+from data.stream import stream
+from data.transforms import ResizeImage
+from data.voc import Sample, VOCFolder
+from models import run_folder, runtime
+from models.backbones import BACKBONES
+from models.checkpoint import save_extractor
+from models.hypercolumn import Hypercolumn, pixel_centres
+from models.segmenter import same_size
+
+
+def parse() -> argparse.Namespace:
+    parser = runtime.step_parser(__doc__)
+    runtime.add_data_flags(parser, split="train")
+    parser.add_argument("--backbone", default="vgg11", choices=BACKBONES, metavar="NAME", help=", ".join(BACKBONES))
+    parser.add_argument("--weights", default="imagenet", help="imagenet (download), random, or a state-dict file")
+    parser.add_argument("--taps", type=numbers, metavar="1,2,..", help="levels to use, 1 = finest; default: all")
+    parser.add_argument(
+        "--size", type=runtime.positive, default=224, help="shorter side of the network's input, in pixels"
+    )
+    parser.add_argument(
+        "--per-class", type=runtime.positive, default=3, help="pixels of each class present in an image"
+    )
+    parser.add_argument("--batch-size", type=runtime.positive, default=8, help="images read at a time")
+    parser.add_argument(
+        "--seed", type=runtime.natural, default=0, help="for the choice of pixels and for random weights"
+    )
+    return parser.parse_args()
+
+
+def numbers(text: str) -> list[int]:
+    return [runtime.positive(part) for part in text.split(",")]
+
+
+@torch.inference_mode()
+def sample(hypercolumn: Hypercolumn, samples: list[Sample], pixels: list[np.ndarray]) -> list[np.ndarray]:
+    """Hypercolumns (n_i, Z) float32 of each image at its pixels (n_i, 2); images of one size go through together."""
+    device = hypercolumn.mean.device
+    columns: list[np.ndarray] = [np.empty(0)] * len(samples)
+    for indices in same_size([sample.image for sample in samples], device):
+        points = [pixel_centres(torch.from_numpy(pixels[index]), samples[index].size) for index in indices]
+        images = torch.from_numpy(np.stack([samples[index].image for index in indices]))
+        levels = hypercolumn(images.to(device))
+        rows = hypercolumn.at_points(levels, pad_sequence(points, batch_first=True).to(device)).float().cpu().numpy()
+        for index, image_rows in zip(indices, rows):
+            columns[index] = image_rows[: len(pixels[index])]
+    return columns
+
+
+def main() -> None:
+    args = parse()
+    device = runtime.choose_device(args.device)
+    dataset = VOCFolder(args.data, args.split, ResizeImage(args.size), args.limit)
+    hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps, args.seed).to(device).eval()
+    widths = "+".join(map(str, hypercolumn.channels))
+    hypercolumn.check_size(args.size)
+    runtime.announce(
+        1,
+        data=f"{dataset.root}, split {args.split}: {len(dataset)} images, {len(dataset.classes)} classes",
+        backbone=f"{args.backbone}, weights {args.weights}, Z = {widths} = {hypercolumn.Z}",
+        sampling=f"{args.per_class} pixels per class and image, shorter side {args.size}, seed {args.seed}",
+        device=device,
+    )
+
+    counts = np.zeros(len(dataset.classes), dtype=np.int64)
+    first = 0
+    with FeatureWriter(run_folder.step_folder(args.run, 1), hypercolumn.Z) as writer:
+        batches = stream(dataset, args.batch_size, args.workers)
+        for samples in runtime.progress(batches, total=-(-len(dataset) // args.batch_size), unit="batch"):
+            chosen = [sample_pixels(image.mask, args.per_class, args.seed, image.id) for image in samples]
+            columns = sample(hypercolumn, samples, [pixels for pixels, _ in chosen])
+            for index, (rows, (pixels, labels)) in enumerate(zip(columns, chosen), start=first):
+                writer.append(rows, labels, np.insert(pixels, 0, index, axis=1))
+                counts += np.bincount(labels, minlength=len(counts))
+            first += len(samples)
+        if not writer.rows:
+            raise DataError(f"{dataset.root}: the {len(dataset)} images of {args.split} have no labelled pixel")
+        run_folder.begin(args.run, 1)
+        writer.finish(dataset.ids)
+
+    save_extractor(run_folder.step_folder(args.run, 1) / "backbone.pt", hypercolumn)
+    settings = {
+        "data": str(dataset.root),
+        "split": args.split,
+        "limit": args.limit,
+        "images": len(dataset),
+        "rows": writer.rows,
+        "backbone": args.backbone,
+        "weights": args.weights,
+        "hypercolumn": hypercolumn.spec(),
+        "channels": hypercolumn.channels,
+        "size": args.size,
+        "per_class": args.per_class,
+        "seed": args.seed,
+        "classes": list(dataset.classes.names),
+        "colours": dataset.classes.colours,
+        "rows_per_class": counts.tolist(),
+    }
+    run_folder.finish(
+        args.run,
+        1,
+        settings,
+        wrote=f"{writer.rows} hypercolumns of {hypercolumn.Z} channels from {len(dataset)} images",
+        then=("train_cls.py", "--run", args.run),
+    )
+
+
+if __name__ == "__main__":
+    runtime.run_step(main)

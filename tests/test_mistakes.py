@@ -1,0 +1,323 @@
+"""Mistakes that users make: each ends with exit code 2 and one line that says what, where and what to do."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import Bomb
+
+HOME = Path(__file__).parent.parent
+BACKBONE = ("--backbone", "squeezenet1_1", "--weights", "random", "--size", "48")
+
+
+@pytest.fixture
+def fails(in_process):
+    """Runs a script and returns the one line it fails with."""
+
+    def run(name: str, *arguments) -> str:
+        done = in_process(name, *arguments)
+        lines = done.stderr.strip().splitlines()
+        assert done.returncode == 2, done.stderr
+        assert len(lines) == 1 and lines[0].startswith(name.removesuffix(".py") + ": "), done.stderr
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(drawn, in_process, tmp_path_factory) -> Path:
+    """A run after steps 1 to 3; not to be changed: see `run`."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    for step in (
+        ("sample_features.py", "--data", drawn, "--run", run, *BACKBONE),
+        ("train_cls.py", "--run", run, "--epochs", "1", "--hidden", "8"),
+        ("train_seg.py", "--data", drawn, "--run", run, "--epochs", "1", "--limit", "4"),
+    ):
+        done = in_process(*step)
+        assert done.returncode == 0, done.stderr
+    return run
+
+
+@pytest.fixture
+def run(trained, tmp_path) -> Path:
+    """A copy of that run that a test may damage."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def first_id(data: Path, split: str = "train") -> str:
+    return (data / "ImageSets" / "Segmentation" / f"{split}.txt").read_text().split()[0]
+
+
+def cut(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def no_image(data: Path) -> str:
+    path = data / "JPEGImages" / f"{first_id(data)}.jpg"
+    path.unlink()
+    return f"{path}: no image for id"
+
+
+def no_mask(data: Path) -> str:
+    path = data / "SegmentationClass" / f"{first_id(data)}.png"
+    path.unlink()
+    return f"{path}: no mask for id"
+
+
+def damaged_image(data: Path) -> str:
+    path = data / "JPEGImages" / f"{first_id(data)}.jpg"
+    cut(path)
+    return f"{path}: cannot be read as an image"
+
+
+def damaged_mask(data: Path) -> str:
+    path = data / "SegmentationClass" / f"{first_id(data)}.png"
+    cut(path)
+    return f"{path}: cannot be read as an image"
+
+
+def image_that_is_text(data: Path) -> str:
+    path = data / "JPEGImages" / f"{first_id(data)}.jpg"
+    path.write_text("not a picture")
+    return f"{path}: cannot be read as an image"
+
+
+def mask_of_another_size(data: Path) -> str:
+    path = data / "SegmentationClass" / f"{first_id(data)}.png"
+    Image.new("P", (30, 20)).save(path)
+    return f"{path}: the mask is 30x20 but its image"
+
+
+def label_outside_the_classes(data: Path) -> str:
+    path = data / "SegmentationClass" / f"{first_id(data)}.png"
+    mask = np.array(Image.open(path))
+    mask[0, 0] = 21
+    Image.fromarray(mask).save(path)
+    return f"{path}: label 21 is outside the classes 0..20"
+
+
+def mask_in_colour(data: Path) -> str:
+    path = data / "SegmentationClass" / f"{first_id(data)}.png"
+    Image.open(path).convert("RGB").save(path)
+    return f"{path}: a mask must be a PNG of palette indices"
+
+
+def empty_list(data: Path) -> str:
+    path = data / "ImageSets" / "Segmentation" / "train.txt"
+    path.write_text("\n\n")
+    return f"{path}: the list is empty"
+
+
+def id_that_leaves_the_folder(data: Path) -> str:
+    path = data / "ImageSets" / "Segmentation" / "train.txt"
+    path.write_text("../secret\n")
+    return f"{path}: '../secret' is not an image id"
+
+
+def id_twice(data: Path) -> str:
+    path = data / "ImageSets" / "Segmentation" / "train.txt"
+    path.write_text(path.read_text() + first_id(data))
+    return f"{path}: id '{first_id(data)}' is listed twice"
+
+
+def only_void(data: Path) -> str:
+    for path in (data / "SegmentationClass").iterdir():
+        Image.new("L", Image.open(path).size, 255).save(path)
+    return "no labelled pixel"
+
+
+DAMAGE = (
+    no_image, no_mask, damaged_image, damaged_mask, image_that_is_text, mask_of_another_size,
+    label_outside_the_classes, mask_in_colour, empty_list, id_that_leaves_the_folder, id_twice, only_void,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
+def test_damaged_data_is_named_by_every_step_that_reads_it_and_nothing_saved_is_lost(damage, shapes, run, fails):
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    message = damage(shapes)
+    assert message in fails("sample_features.py", "--data", shapes, "--run", run, *BACKBONE, "--workers", "0")
+    assert message in fails("evaluate.py", "--data", shapes, "--run", run, "--split", "train", "--workers", "2")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_training_names_a_damaged_image(shapes, run, fails):
+    message = damaged_image(shapes)
+    assert message in fails("train_seg.py", "--data", shapes, "--run", run, "--epochs", "1")
+
+
+@pytest.mark.parametrize("step", ["sample_features.py", "train_seg.py", "evaluate.py", "visualize.py"])
+def test_a_folder_without_data(step, run, fails, tmp_path):
+    line = fails(step, "--data", tmp_path, "--run", run, *(BACKBONE if step == "sample_features.py" else ()))
+    assert f"{tmp_path}: no data set in VOC layout there" in line and "python -m data.download" in line
+
+
+@pytest.mark.parametrize("step", ["sample_features.py", "train_seg.py", "evaluate.py", "visualize.py"])
+def test_an_unknown_split(step, drawn, run, fails):
+    line = fails(step, "--data", drawn, "--run", run, "--split", "holiday")
+    assert "no such list for split 'holiday'; lists there: test, train, trainval, val" in line
+
+
+@pytest.mark.parametrize(
+    "step, needs",
+    [("train_cls.py", 1), ("train_seg.py", 2), ("evaluate.py", 2), ("visualize.py", 2)],
+)
+def test_a_step_out_of_order(step, needs, drawn, fails, tmp_path):
+    data = () if step == "train_cls.py" else ("--data", drawn)
+    line = fails(step, "--run", tmp_path / "new", *data)
+    assert f"step {needs} has not finished there; run it first: python " in line
+
+
+def test_a_step_whose_config_is_missing_counts_as_not_finished(run, fails):
+    (run / "1_features" / "config.json").unlink()
+    assert "step 1 has not finished there" in fails("train_cls.py", "--run", run)
+
+
+def test_features_from_another_backbone_than_the_head(drawn, run, in_process, fails):
+    flags = ("--data", drawn, "--run", run)
+    done = in_process("sample_features.py", *flags, "--backbone", "vgg11", "--weights", "random", "--size", "48")
+    assert done.returncode == 0, done.stderr
+    for name in ("train_seg.py", "evaluate.py", "visualize.py"):
+        line = fails(name, *flags)
+        assert "made with squeezenet1_1" in line and "with vgg11" in line
+
+
+def test_a_head_that_was_fitted_again_after_step_3(drawn, run, in_process, fails):
+    assert in_process("train_cls.py", "--run", run, "--epochs", "1", "--hidden", "4").returncode == 0
+    for name, *flags in (("evaluate.py",), ("visualize.py",), ("train_seg.py", "--resume")):
+        line = fails(name, "--data", drawn, "--run", run, *flags)
+        assert "trained from another head" in line and "run train_seg.py again" in line
+
+
+def test_a_rate_that_is_far_too_high(run, fails):
+    before = (run / "2_cls" / "dense.pt").read_bytes()
+    assert "try a smaller --lr" in fails("train_cls.py", "--run", run, "--lr", "1000", "--epochs", "60")
+    assert (run / "2_cls" / "dense.pt").read_bytes() == before
+
+
+def test_an_input_that_is_too_small_for_the_backbone(drawn, fails, tmp_path):
+    line = fails("sample_features.py", "--data", drawn, "--run", tmp_path / "run", *BACKBONE, "--size", "8")
+    assert "--size 8 is too small for squeezenet1_1" in line
+
+
+def test_data_of_other_classes_than_the_network(shapes, run, fails):
+    (shapes / "classes.txt").write_text("background\n" + "\n".join(f"thing{index}" for index in range(20)))
+    for name in ("train_seg.py", "evaluate.py", "visualize.py"):
+        line = fails(name, "--data", shapes, "--run", run)
+        assert "class 1 is 'thing0' there but 'aeroplane' in" in line
+
+
+@pytest.mark.parametrize("file", ["2_cls/dense.pt", "3_seg/best.pt"])
+def test_a_damaged_checkpoint(file, drawn, run, fails):
+    cut(run / file)
+    if file.startswith("2"):
+        shutil.rmtree(run / "3_seg")
+    line = fails("evaluate.py", "--data", drawn, "--run", run)
+    assert f"{run / file}: cannot be read as a checkpoint" in line
+
+
+def test_a_checkpoint_with_code_in_it_is_refused_and_the_code_not_run(drawn, run, fails, tmp_path):
+    torch.save({"format": 1, "kind": "segmenter", "state": Bomb(tmp_path / "trace")}, tmp_path / "bomb.pt")
+    line = fails("evaluate.py", "--data", drawn, "--run", run, "--checkpoint", tmp_path / "bomb.pt")
+    assert "it could run code" in line
+    assert not (tmp_path / "trace").exists()
+
+
+def test_a_pickled_module_is_refused(drawn, run, fails, tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
+    assert "it could run code" in fails(
+        "evaluate.py", "--data", drawn, "--run", run, "--checkpoint", tmp_path / "module.pt"
+    )
+
+
+@pytest.mark.parametrize(
+    "weights, message", [("absent.pth", "no such weights file"), ("other.pth", "another backbone")]
+)
+def test_weights_that_cannot_be_used(weights, message, drawn, fails, tmp_path):
+    torch.save({"features.0.weight": torch.zeros(3, 3)}, tmp_path / "other.pth")
+    line = fails("sample_features.py", "--data", drawn, "--run", tmp_path / "run", "--weights", tmp_path / weights)
+    assert str(tmp_path / weights) in line and message in line
+
+
+def test_features_that_do_not_belong_together(run, fails):
+    path = run / "1_features" / "labels.npy"
+    np.save(path, np.load(path)[:-1])
+    assert "labels.npy has shape" in fails("train_cls.py", "--run", run)
+
+
+def test_a_config_from_a_newer_version(run, fails):
+    path = run / "1_features" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
+    assert "written by a newer version (format 99" in fails("train_cls.py", "--run", run)
+
+
+def test_taps_that_the_backbone_does_not_have(drawn, fails, tmp_path):
+    line = fails("sample_features.py", "--data", drawn, "--run", tmp_path / "run", *BACKBONE, "--taps", "1,9")
+    assert "squeezenet1_1 has taps 1 to 4" in line
+
+
+def test_a_run_folder_that_is_a_file(drawn, fails, tmp_path):
+    (tmp_path / "run").write_text("")
+    assert str(tmp_path / "run") in fails("sample_features.py", "--data", drawn, "--run", tmp_path / "run", *BACKBONE)
+
+
+def test_a_picture_of_ones_own_that_is_not_there(run, fails, tmp_path):
+    line = fails("visualize.py", "--run", run, "--image", tmp_path / "absent.jpg")
+    assert f"{tmp_path / 'absent.jpg'}: no such file" in line
+
+
+def test_two_pictures_of_one_name(run, fails, tmp_path):
+    assert "two files are called 'a'" in fails("visualize.py", "--run", run, "--image", "a.jpg", tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    "step, flag, value",
+    [
+        ("sample_features.py", "--size", "0"),
+        ("sample_features.py", "--per-class", "three"),
+        ("sample_features.py", "--backbone", "resnet50"),
+        ("train_cls.py", "--lr", "-1"),
+        ("train_cls.py", "--dropout", "1"),
+        ("train_seg.py", "--class-weights", "much"),
+        ("evaluate.py", "--workers", "-2"),
+    ],
+)
+def test_a_flag_of_a_wrong_kind(step, flag, value, in_process):
+    done = in_process(step, "--run", "run", flag, value)
+    assert done.returncode == 2 and f"{step.removesuffix('.py')}: argument {flag}: " in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_device_that_is_not_here(drawn, run, fails):
+    assert "--device cuda:77: not available here" in fails(
+        "evaluate.py", "--data", drawn, "--run", run, "--device", "cuda:77"
+    )
+
+
+def test_ctrl_c_while_sampling_keeps_the_features_that_were_there(drawn, run):
+    before = (run / "1_features" / "features.npy").read_bytes()
+    command = [sys.executable, "sample_features.py", "--data", str(drawn), "--run", str(run), "--weights", "random"]
+    process = subprocess.Popen(
+        [*command, "--backbone", "vgg11", "--batch-size", "1", "--size", "448"],
+        cwd=HOME,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list((run / "1_features").glob("*.part")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in error and "stopped by Ctrl-C; what was finished" in error
+    assert (run / "1_features" / "features.npy").read_bytes() == before
+    assert (run / "1_features" / "config.json").is_file() and not list((run / "1_features").glob("*.part"))

@@ -1,0 +1,89 @@
+"""Step 5: pictures of what the network sees: image, ground truth, prediction and error map side by side.
+
+    python visualize.py --data data/VOCdevkit/VOC2012 --run runs/voc
+    python visualize.py --run runs/voc --image holiday.jpg cat.png        # your own pictures
+
+Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/5_overlays/ID.png, config.json
+(last).
+"""
+
+import argparse
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from data import DataError
+from data.classes import Classes
+from data.overlay import panel
+from data.stream import stream
+from data.transforms import ResizeImage
+from data.voc import VOCFolder, read_photo
+from losses.score import ConfusionMatrix
+from models import run_folder, runtime
+from models.files import atomic_file
+from models.segmenter import Segmenter
+
+
+def parse() -> argparse.Namespace:
+    parser = runtime.step_parser(__doc__)
+    runtime.add_data_flags(parser, split="val")
+    parser.set_defaults(limit=12)
+    parser.add_argument("--image", type=Path, nargs="+", metavar="FILE", help="pictures of your own, instead of --data")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="network to use; default: the run's best")
+    return parser.parse_args()
+
+
+def draw_split(segmenter: Segmenter, dataset: VOCFolder, workers: int) -> Iterator[tuple[str, Image.Image]]:
+    """(id, panel) of each image of a split, with its ground truth and the mIoU over the classes in that."""
+    classes = Classes.from_lists(segmenter.names, segmenter.colours)
+    for index, (sample, prediction) in enumerate(segmenter.predict_all(stream(dataset, 1, workers))):
+        matrix = ConfusionMatrix(len(classes))
+        matrix.update(prediction, sample.mask)
+        scores = {label: iou for label, iou in enumerate(matrix.iou().tolist()) if not math.isnan(iou)}
+        miou = matrix.image_miou() if scores else None
+        photo = Image.fromarray(dataset.image(index))
+        yield sample.id, panel(photo, prediction, classes, sample.mask, sample.id, scores, miou)
+
+
+def draw_photos(segmenter: Segmenter, paths: list[Path]) -> Iterator[tuple[str, Image.Image]]:
+    """(name, panel) of each picture of the user's own, without ground truth."""
+    classes = Classes.from_lists(segmenter.names, segmenter.colours)
+    for path in paths:
+        photo, sample = read_photo(path, ResizeImage(segmenter.size))
+        yield path.stem, panel(Image.fromarray(photo), segmenter.predict([sample])[0], classes, title=path.name)
+
+
+def main() -> None:
+    args = parse()
+    device = runtime.choose_device(args.device)
+    segmenter, source = run_folder.trained_segmenter(args.run, args.checkpoint)
+    segmenter.to(device)
+    if args.image:
+        names = [path.stem for path in args.image]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise DataError(f"--image: two files are called {twice!r}, but each needs a {twice}.png; draw them in turn")
+        what, total, drawn = f"{len(names)} files of --image", len(names), draw_photos(segmenter, args.image)
+    else:
+        dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.size), args.limit)
+        run_folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
+        what, total = f"{dataset.root}, split {args.split}: the first {len(dataset)} images", len(dataset)
+        drawn = draw_split(segmenter, dataset, args.workers)
+    runtime.announce(5, images=what, network=f"{source} ({segmenter.hypercolumn.backbone})", device=device)
+
+    folder = run_folder.begin(args.run, 5)
+    for name, picture in runtime.progress(drawn, total=total, unit="image"):
+        with atomic_file(folder / f"{name}.png") as file:
+            picture.save(file, "PNG")
+    run_folder.finish(
+        args.run,
+        5,
+        {**vars(args), "checkpoint": str(source)},
+        wrote=f"{total} pictures",
+    )
+
+
+if __name__ == "__main__":
+    runtime.run_step(main)
