@@ -29,9 +29,13 @@ class FeatureWriter:
 
     def __enter__(self) -> "FeatureWriter":
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in self._row_shapes:
-            self._files[name] = open(self._part(name), "wb")
-            self._write_header(name)
+        try:
+            for name in self._row_shapes:
+                self._files[name] = open(self._part(name), "wb")
+                self._write_header(name)
+        except BaseException:  # Ctrl-C too: `with` has not begun yet
+            self.__exit__()
+            raise
         return self
 
     def append(self, features: np.ndarray, labels: np.ndarray, pixels: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """Samples from disk to the loop: in order, decoded ahead by worker processes; errors and Ctrl-C arrive whole."""
 
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -29,18 +30,26 @@ class _ErrorsAsValues(Dataset):
 
 @contextmanager
 def _ctrl_c_waits() -> Iterator[None]:
-    """Holds Ctrl-C back for a moment, where the system can: raised in the middle of a fork, Python would swallow it.
+    """Holds Ctrl-C back for a moment: raised while a worker process starts or ends, it would leave it astray.
 
-    Processes forked meanwhile keep it blocked, which leaves stopping to the main process.
+    A handler that only takes note, since a blocked signal would still reach the main thread by way of any other.
     """
-    if not hasattr(signal, "pthread_sigmask"):
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    came = []
+    before = signal.signal(signal.SIGINT, lambda *_: came.append(True))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
+def _leave_ctrl_c_to_main(worker: int) -> None:
+    """A worker process does not stop by itself: the main one ends it, in order."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def stream(
@@ -61,15 +70,18 @@ def stream(
         sampler=sampler,
         num_workers=workers,
         collate_fn=list,
+        worker_init_fn=_leave_ctrl_c_to_main,
         generator=torch.Generator(),  # so that the number of workers does not touch the global random state
     )
-    with _ctrl_c_waits():
-        batches = iter(loader)
+    batches = None
     try:
+        with _ctrl_c_waits():
+            batches = iter(loader)
         for samples in batches:
             for sample in samples:
                 if isinstance(sample, DataError):
                     raise sample
             yield samples
     finally:
-        del batches  # ends the workers now, and not when an error's traceback lets go of this frame
+        with _ctrl_c_waits():
+            del batches  # ends the workers now, and not when an error's traceback lets go of this frame

@@ -312,10 +312,11 @@ def test_ctrl_c_while_sampling_keeps_the_features_that_were_there(drawn, run):
         cwd=HOME,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # as in a terminal
     )
     deadline = time.monotonic() + 60
     while not list((run / "1_features").glob("*.part")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.001)
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in error and "stopped by Ctrl-C; what was finished" in error

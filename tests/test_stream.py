@@ -1,14 +1,25 @@
 """The stream of samples: order, errors, random state and Ctrl-C, with and without worker processes."""
 
+import multiprocessing
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from data import DataError
 from data.stream import stream
 from data.voc import VOCFolder, read_ids
 from tests.test_voc import keep, same, truncate
+
+
+@pytest.fixture(autouse=True)
+def python_s_own_ctrl_c():
+    """In the background of a shell, Ctrl-C is ignored from the start; the tests here want it as a terminal has it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -43,10 +54,26 @@ def test_stream_leaves_the_global_random_state_alone(workers, drawn):
 
 def test_ctrl_c_is_left_to_the_main_process(drawn):
     def spared() -> bool:
-        blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        return blocked or signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
     dataset = VOCFolder(drawn, "val", lambda image, mask: (image, torch.full((1, 1), spared(), dtype=torch.uint8)))
     samples = [sample for batch in stream(dataset, 2, workers=2) for sample in batch]
     assert [sample.mask.item() for sample in samples] == [1, 1, 1]
     assert not spared()
+
+
+def test_ctrl_c_while_the_workers_start_comes_when_all_have_started_and_ends_them(drawn, monkeypatch):
+    started, start = [], DataLoader.__iter__
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(int).result()  # the thread is there before: it has the signal mask of a quiet moment
+
+        def interrupted(loader):
+            thread.submit(signal.raise_signal, signal.SIGINT).result()
+            started.append(True)
+            return start(loader)
+
+        monkeypatch.setattr(DataLoader, "__iter__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(stream(VOCFolder(drawn, "val", keep), 2, workers=2))
+    assert started and not multiprocessing.active_children()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
