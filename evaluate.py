@@ -30,6 +30,7 @@ def parse() -> argparse.Namespace:
     parser = runtime.step_parser(__doc__)
     runtime.add_data_flags(parser, split="val")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="network to score; default: the run's best")
+    runtime.add_speed_flags(parser)
     parser.add_argument("--batch-size", type=runtime.positive, default=8, help="images read at a time")
     parser.add_argument("--save-predictions", action="store_true", help="save predictions/ID.png for the VOC server")
     return parser.parse_args()
@@ -39,6 +40,7 @@ def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device)
     segmenter, source = run_folder.trained_segmenter(args.run, args.checkpoint)
+    precision = segmenter.to(device).speed_up(args.amp, args.compile)
     dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.size), args.limit)
     classes = Classes.from_lists(segmenter.names, segmenter.colours)
     run_folder.check_classes(classes.names, dataset.classes.names, source, dataset.root)
@@ -47,7 +49,7 @@ def main() -> None:
         data=f"{dataset.root}, split {args.split}: {len(dataset)} images",
         network=f"{source} ({segmenter.hypercolumn.backbone}, shorter side {segmenter.size})",
         protocol="original size, void ignored, one confusion matrix over all images",
-        device=device,
+        device=f"{device}, {precision}",
     )
     if not args.checkpoint and source == run_folder.step_folder(args.run, 2) / "dense.pt":
         print("  note: no 3_seg/best.pt in this run; scoring the head of step 2, trained on sparse pixels only")
@@ -60,7 +62,7 @@ def main() -> None:
     if args.save_predictions:
         unfinished.mkdir(parents=True)
     matrix = ConfusionMatrix(len(classes))
-    pairs = segmenter.to(device).predict_all(stream(dataset, args.batch_size, args.workers))
+    pairs = segmenter.predict_all(stream(dataset, args.batch_size, args.workers))
     for sample, prediction in runtime.progress(pairs, total=len(dataset), unit="image"):
         matrix.update(prediction, sample.mask)
         if args.save_predictions:

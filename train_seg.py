@@ -2,6 +2,7 @@
 
     python train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc
     python train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc --split train_aug --epochs 20 --batch-size 16
+    python train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc --pixels 512    # faster: some pixels of each image
     python train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc --resume       # goes on after the last whole epoch
 
 Reads RUN/2_cls/dense.pt. Writes RUN/3_seg/: last.pt (after every epoch), best.pt (by validation mIoU), log.csv,
@@ -13,33 +14,36 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.optim import AdamW
+from torch.amp import GradScaler
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from data.classes import Classes
 from data.overlay import panel
 from data.stream import stream
-from data.transforms import ResizeBoth, ResizeImage
+from data.transforms import ResizeBoth, ResizeImage, resized_shape
 from data.voc import Sample, VOCFolder, count_pixels
-from losses.loss import WEIGHTINGS, cross_entropy2d, divisor, weighting
+from losses.loss import WEIGHTINGS, cross_entropy2d, divisor, draw_pixels, weighting
 from losses.plots import plot_curve
 from losses.score import ConfusionMatrix
 from models import RunError, run_folder, runtime
+from models.cache import LevelCache
 from models.checkpoint import load_segmenter, save_segmenter
 from models.files import atomic_file
+from models.hypercolumn import pixel_centres
 from models.schedule import warm_up_and_cosine
 from models.segmenter import Segmenter, same_size
+from models.training import Training, check_settings
 
 PREVIEWS = 3  # overlays saved after each epoch
-FREE_TO_CHANGE = {"run", "data", "device", "workers", "resume"}  # what a resumed run may do differently
+FREE_TO_CHANGE = {"run", "data", "device", "workers", "compile", "resume"}  # what a resumed run may do differently
 
 
 def parse() -> argparse.Namespace:
@@ -58,19 +62,59 @@ def parse() -> argparse.Namespace:
         choices=WEIGHTINGS,
         help="weigh classes by inverse frequency, over all pixels of the split or over each batch",
     )
+    parser.add_argument(
+        "--pixels",
+        type=runtime.positive,
+        metavar="N",
+        help="train on N random labelled pixels of each image, not on all",
+    )
+    parser.add_argument(
+        "--cache",
+        type=runtime.gibibytes,
+        metavar="GIB",
+        help="keep the frozen levels of the images on disk in float16, in at most so much room; not with "
+        "random augmentation",
+    )
+    runtime.add_speed_flags(parser)
     parser.add_argument("--seed", type=runtime.natural, default=0, help="for the order of the images and dropout")
     parser.add_argument("--resume", action="store_true", help="go on from RUN/3_seg/last.pt with the same settings")
     return parser.parse_args()
 
 
+def summed_loss(
+    segmenter: Segmenter, samples: list[Sample], weight: Tensor | None, pixels: int | None, cache: LevelCache | None
+) -> Tensor:
+    """Sum of the loss over the labelled pixels of images of one size; with `pixels`, its estimate from so many each."""
+    device = segmenter.hypercolumn.mean.device
+    images = torch.from_numpy(np.stack([sample.image for sample in samples])).to(device)
+    target = torch.from_numpy(np.stack([sample.mask for sample in samples])).long().to(device)
+    with segmenter.autocast():
+        levels = cache([sample.id for sample in samples], images) if cache else segmenter.hypercolumn(images)
+    if pixels is None:
+        return cross_entropy2d(segmenter.logits(levels, segmenter.grid(images)), target, weight, reduction="sum")
+    chosen, worth = draw_pixels(target, pixels)
+    centres = pixel_centres(chosen, target.shape[-2:])
+    logits = segmenter.logits_at(levels, segmenter.grid(images), centres)
+    labels = target.flatten(1).gather(1, chosen[..., 0] * target.shape[-1] + chosen[..., 1])
+    losses = cross_entropy2d(logits.unsqueeze(-1), labels.unsqueeze(-1), weight, reduction="none")
+    return (losses.squeeze(-1) * worth).sum()
+
+
 def train_one_epoch(
     segmenter: Segmenter,
     batches: Iterable[list[Sample]],
-    optimizer: AdamW,
+    optimizer: Optimizer,
     schedule: LRScheduler,
     weigh: Callable[[Tensor], Tensor | None],
+    scaler: GradScaler,
+    pixels: int | None = None,
+    cache: LevelCache | None = None,
 ) -> float:
     """One pass over the batches; the mean of their losses.
+
+    Args:
+        pixels: labelled pixels of each image to train on; None means all.
+        cache: where the levels come from; None means the backbone.
 
     Raises:
         RunError: the loss is not finite.
@@ -78,23 +122,21 @@ def train_one_epoch(
     segmenter.train()
     device, losses = segmenter.hypercolumn.mean.device, []
     for samples in batches:
-        targets = [torch.from_numpy(sample.mask).long() for sample in samples]
-        labels = torch.cat([target.flatten() for target in targets]).to(device)
+        labels = torch.cat([torch.from_numpy(sample.mask).flatten() for sample in samples]).long().to(device)
         weight = weigh(labels)
         total = divisor(labels, weight)
         optimizer.zero_grad()
         loss = 0.0
         # Images of one size go through together and their gradients add up to that of the whole batch: no padding.
         for indices in same_size([sample.image for sample in samples], device):
-            images = torch.from_numpy(np.stack([samples[index].image for index in indices])).to(device)
-            target = torch.stack([targets[index] for index in indices]).to(device)
-            part = cross_entropy2d(segmenter(images), target, weight, reduction="sum") / total
-            part.backward()
+            part = summed_loss(segmenter, [samples[index] for index in indices], weight, pixels, cache) / total
+            scaler.scale(part).backward()
             loss += part.item()
         if not math.isfinite(loss):
             ids = ", ".join(sample.id for sample in samples)
             raise RunError(f"the loss is {loss} at images {ids}; try a smaller --lr (last.pt is still good)")
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         schedule.step()
         losses.append(loss)
     return float(np.mean(losses))
@@ -118,49 +160,12 @@ def validate(
     return matrix
 
 
-@dataclass
-class Training:
-    """What a training has come to, beside the weights; `state` is what last.pt keeps of it."""
-
-    settings: dict[str, Any]  # what a resumed run must have in common with the one it goes on from
-    optimizer: AdamW
-    schedule: LRScheduler
-    log: list[dict[str, Any]] = field(default_factory=list)  # one row an epoch, epoch 0 first
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "settings": self.settings,
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "log": self.log,
-            "random_state": runtime.random_state(),
-        }
-
-    def go_on_from(self, state: dict[str, Any]) -> None:
-        """Takes over a saved `state`, and torch's random state with it."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.log = state["log"]
-        runtime.set_random_state(state["random_state"])
-
-
-def check_settings(saved: dict[str, Any], given: dict[str, Any], source: Path) -> None:
-    """Refuses to resume with other settings.
-
-    Raises:
-        RunError: naming the first that differs.
-    """
-    for name, value in given.items():
-        if saved.get(name) != value:
-            raise RunError(f"--resume: {source} was trained with {name} {saved.get(name)}, not {value}; keep to that")
-
-
 def fit(
     segmenter: Segmenter,
     dataset: VOCFolder,
     val_set: VOCFolder,
     training: Training,
-    weigh: Callable[[Tensor], Tensor | None],
+    train: Callable[[Iterable[list[Sample]]], float],
     epochs: int,
     batch_size: int,
     seed: int,
@@ -171,6 +176,7 @@ def fit(
     """Trains to the last epoch, starting after the last one in the log, and saves after every epoch.
 
     Args:
+        train: one pass over the batches; gives their mean loss.
         start: `fingerprint` of the head that the training began from; saved with the checkpoints.
     """
     for epoch in range(len(training.log), epochs + 1):
@@ -183,7 +189,7 @@ def fit(
                 unit="step",
                 label=f"epoch {epoch}/{epochs}",
             )
-            loss = train_one_epoch(segmenter, batches, training.optimizer, training.schedule, weigh)
+            loss = train(batches)
             segmenter.trained_on = f"{len(dataset)} images of {dataset.split}, {epoch} epochs"
         matrix = validate(segmenter, val_set, batch_size, workers, folder / "previews" / f"epoch_{epoch:03d}")
         if not matrix.classes_in_mean():
@@ -225,28 +231,45 @@ def main() -> None:
     settings = {
         f"--{name}".replace("_", "-"): value for name, value in vars(args).items() if name not in FREE_TO_CHANGE
     }
-    settings |= {"images": len(dataset), "validation images": len(val_set)}
+    settings |= {"--cache": args.cache is not None, "images": len(dataset), "validation images": len(val_set)}
     if resumes:
         run_folder.check_start(args.run, content, source)
         check_settings(content.get("training", {}).get("settings", {}), settings, source)
+    precision = segmenter.to(device).speed_up(args.amp, args.compile)
+    cache, room = None, "no: every epoch runs the backbone"
+    if args.cache:
+        cache = LevelCache(folder, segmenter.hypercolumn, segmenter.size)
+        room = cache.make_room((resized_shape(*size, segmenter.size) for size in dataset.sizes), args.cache)
     runtime.announce(
         3,
         data=f"{dataset.root}: {len(dataset)} images of {args.split}, validation on {len(val_set)} of {args.val_split}",
         network=f"{segmenter.hypercolumn.backbone}, frozen; shorter side {segmenter.size}, logits at 1/{args.stride}",
         training=f"{args.epochs} epochs, {args.batch_size} images a step, AdamW, peak rate {args.lr:g}",
+        pixels=f"{args.pixels} random labelled ones of each image" if args.pixels else "all labelled ones",
+        cache=room,
         start=f"{source}, after epoch {content['training']['log'][-1]['epoch']}" if resumes else source,
-        device=device,
+        device=f"{device}, {precision}",
     )
 
     torch.manual_seed(args.seed)
-    segmenter.to(device)
     optimizer = AdamW(segmenter.head.parameters(), lr=args.lr, weight_decay=args.weight_decay)
     schedule = warm_up_and_cosine(optimizer, args.epochs * -(-len(dataset) // args.batch_size))
-    training = Training(settings, optimizer, schedule)
+    scaler = GradScaler(device.type, enabled=args.amp == "fp16")
+    training = Training(settings, optimizer, schedule, scaler)
     if resumes:
         training.go_on_from(content["training"])
     counts = torch.from_numpy(count_pixels(dataset)) if args.class_weights == "inverse" else None
     weigh = weighting(args.class_weights, len(segmenter.names), counts)
+    train = partial(
+        train_one_epoch,
+        segmenter,
+        optimizer=optimizer,
+        schedule=schedule,
+        weigh=weigh,
+        scaler=scaler,
+        pixels=args.pixels,
+        cache=cache,
+    )
     run_folder.begin(args.run, 3)
     if not resumes:
         shutil.rmtree(folder / "previews", ignore_errors=True)
@@ -256,7 +279,7 @@ def main() -> None:
             dataset,
             val_set,
             training,
-            weigh,
+            train,
             args.epochs,
             args.batch_size,
             args.seed,
@@ -266,6 +289,8 @@ def main() -> None:
         )
     except KeyboardInterrupt:
         raise KeyboardInterrupt("what was saved is kept; go on with the same command and --resume") from None
+    if cache:
+        cache.remove()
     best = max(training.log, key=lambda row: row["miou"])
     run_folder.finish(
         args.run,

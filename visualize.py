@@ -32,6 +32,7 @@ def parse() -> argparse.Namespace:
     parser.set_defaults(limit=12)
     parser.add_argument("--image", type=Path, nargs="+", metavar="FILE", help="pictures of your own, instead of --data")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="network to use; default: the run's best")
+    runtime.add_speed_flags(parser)
     return parser.parse_args()
 
 
@@ -59,7 +60,7 @@ def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device)
     segmenter, source = run_folder.trained_segmenter(args.run, args.checkpoint)
-    segmenter.to(device)
+    precision = segmenter.to(device).speed_up(args.amp, args.compile)
     if args.image:
         names = [path.stem for path in args.image]
         twice = next((name for name in names if names.count(name) > 1), None)
@@ -71,7 +72,9 @@ def main() -> None:
         run_folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
         what, total = f"{dataset.root}, split {args.split}: the first {len(dataset)} images", len(dataset)
         drawn = draw_split(segmenter, dataset, args.workers)
-    runtime.announce(5, images=what, network=f"{source} ({segmenter.hypercolumn.backbone})", device=device)
+    runtime.announce(
+        5, images=what, network=f"{source} ({segmenter.hypercolumn.backbone})", device=f"{device}, {precision}"
+    )
 
     folder = run_folder.begin(args.run, 5)
     for name, picture in runtime.progress(drawn, total=total, unit="image"):

@@ -135,6 +135,7 @@ class VOCFolder(Dataset):
         root: the folder in VOC layout.
         split: the split's name.
         ids: the image ids, in the order of the list.
+        sizes: (height, width) of each image, upright.
         classes: names and colours.
 
     Raises:
@@ -154,15 +155,14 @@ class VOCFolder(Dataset):
             self._paths = [paths.get(image_id) or self._find(image_id) for image_id in self.ids]
         else:
             self._paths = [self._find(image_id) for image_id in self.ids]
-        for image_id, (image, mask) in zip(self.ids, self._paths):
-            self._check(image_id, image, mask)
+        self.sizes = [self._check(image_id, *paths) for image_id, paths in zip(self.ids, self._paths)]
 
     def _find(self, image_id: str) -> tuple[Path, Path]:
         images = [self.root / "JPEGImages" / (image_id + suffix) for suffix in IMAGE_SUFFIXES]
         mask = self.root / MASK_FOLDERS.get(self.split, "SegmentationClass") / f"{image_id}.png"
         return next(filter(Path.is_file, images), images[0]), mask
 
-    def _check(self, image_id: str, image: Path, mask: Path) -> None:
+    def _check(self, image_id: str, image: Path, mask: Path) -> tuple[int, int]:
         for kind, path in (("image", image), ("mask", mask)):
             if not path.is_file():
                 raise DataError(f"{path}: no {kind} for id {image_id!r} of split {self.split!r}")
@@ -171,6 +171,7 @@ class VOCFolder(Dataset):
             raise DataError(
                 f"{mask}: the mask is {mask_size[1]}x{mask_size[0]} but its image {image.name} is {size[1]}x{size[0]}"
             )
+        return size
 
     def __len__(self) -> int:
         return len(self.ids)

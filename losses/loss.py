@@ -57,6 +57,31 @@ def divisor(target: Tensor, weight: Tensor | None = None, ignore_index: int = 25
     return total.where(total > 0, 1)
 
 
+def draw_pixels(target: Tensor, count: int, ignore_index: int = 255) -> tuple[Tensor, Tensor]:
+    """Some labelled pixels of each image, each as likely as any other, and how many pixels each of them stands for.
+
+    The losses at the drawn pixels, each times what it stands for, are an unbiased estimate of the sum over all labelled
+    pixels of the images, and so are their gradients (Bansal et al., "PixelNet", 2017).
+
+    Args:
+        target: (B, H, W) int64.
+        count: pixels of an image; one with fewer labelled pixels gives them all, filled up with pixels worth 0.
+
+    Returns:
+        Pixels (B, n, 2) int64 as (y, x), n = count but at most H W, drawn without replacement, and their worth (B, n)
+        float32.
+    """
+    count = min(count, target[0].numel())
+    pixels = target.new_zeros(len(target), count)
+    worth = torch.zeros(len(target), count, device=target.device)
+    for index, labels in enumerate(target.flatten(1)):
+        labelled = (labels != ignore_index).nonzero().squeeze(1)
+        drawn = labelled[torch.randperm(len(labelled))[:count].to(labelled.device)]
+        pixels[index, : len(drawn)] = drawn
+        worth[index, : len(drawn)] = len(labelled) / max(1, len(drawn))
+    return torch.stack([pixels // target.shape[2], pixels % target.shape[2]], dim=-1), worth
+
+
 def _check(logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str) -> None:
     if logits.ndim != 4 or target.ndim != 3 or logits.shape[0] != target.shape[0]:
         raise ValueError(

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.hypercolumn import resample
+from models.strips import StripHead, bilinear
 
 
 class Standardise(nn.Module):
@@ -97,6 +98,8 @@ class DenseClassifier(nn.Module):
     def on_levels(self, levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """`forward(Hypercolumn.as_map(levels, size))`, to rounding, without ever building that map.
 
+        In training the same random state drops the same units. Under autocast the logits are float32 again.
+
         Args:
             levels: (B, C_l, h_l, w_l) each.
             size: (h, w) of the grid.
@@ -104,22 +107,35 @@ class DenseClassifier(nn.Module):
         Returns:
             Logits (B, C, h, w).
         """
-        return self.layers[1:](self._first_layer(levels, size))
-
-    def _first_layer(self, levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        first = self.layers[0]
+        first, _, drop_first, second, _, drop_second, last = self.layers
         # The standardisation folds into the layer behind it: W' = W / std, b' = b - W' mean.
-        weight = first.weight / self.standardise.std.view(1, -1, 1, 1)
-        bias = first.bias - weight.flatten(1) @ self.standardise.mean
-        total = None
+        weight = first.weight.flatten(1) / self.standardise.std
+        bias = first.bias - weight @ self.standardise.mean
+        fine, parts, coarse = [], [], []
         for level, part in zip(levels, weight.split(self.channels, dim=1)):
-            if level.shape[-2] * level.shape[-1] > size[0] * size[1]:
-                term = F.conv2d(resample(level, size), part, bias)
+            if level.shape[-2] * level.shape[-1] >= size[0] * size[1]:
+                fine.append(resample(level, size).permute(0, 2, 3, 1).flatten(1, 2))
+                parts.append(part)
             else:
-                term = resample(F.conv2d(level, part, bias), size)
-            total = term if total is None else total.add_(term)
-            bias = None  # added once, with the first level
-        return total
+                hidden = F.linear(level.permute(0, 2, 3, 1), part)
+                across = bilinear(level.shape[-1], size[1], hidden.device, hidden.dtype).weights
+                coarse.append((across @ hidden).flatten(2))
+        # Dropping a unit in a whole image is dropping a column of the next layer's weights for that image.
+        ones = weight.new_ones(len(levels[0]), self.hidden, 1, 1)
+        seconds = second.weight.flatten(1) * drop_first(ones).flatten(1).unsqueeze(1)
+        lasts = last.weight.flatten(1) * drop_second(ones).flatten(1).unsqueeze(1)
+
+        device, dtype = weight.device.type, levels[0].dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+        logits = []
+        with torch.autocast(device, enabled=False):
+            for W2, W3, *image in zip(*(values.to(dtype).unbind() for values in (seconds, lasts, *fine, *coarse))):
+                tensors = [*image[: len(fine)], *parts, *image[len(fine) :]]
+                rest = (value.to(dtype) for value in (bias, W2, second.bias, W3, last.bias, *tensors))
+                logits.append(StripHead.apply(size, len(fine), *rest))
+        logits = torch.stack(logits).transpose(1, 2).unflatten(-1, size).contiguous()
+        return logits.float() if dtype in (torch.bfloat16, torch.float16) else logits
 
 
 def _layers(

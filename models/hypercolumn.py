@@ -55,7 +55,7 @@ class Hypercolumn(nn.Module):
         self.backbone, self.taps = backbone, taps
         self._positions = [positions[tap - 1] for tap in taps]
         self.features = features[: self._positions[-1] + 1]
-        self.channels = self._tap_channels(size=64)
+        self.channels = [shape[0] for shape in self.level_shapes(64, 64)]
         mean, std = input_moments(backbone)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
@@ -74,18 +74,18 @@ class Hypercolumn(nn.Module):
             RunError: the input is too small to reach the last tap.
         """
         try:
-            self._tap_channels(size)
+            self.level_shapes(size, size)
         except RuntimeError:
             raise RunError(f"--size {size} is too small for {self.backbone}: nothing is left at its last tap") from None
 
-    def _tap_channels(self, size: int) -> list[int]:
-        """Channels of the levels, read off a pass of shapes alone (meta device)."""
-        x, channels = torch.empty(1, 3, size, size, device="meta"), []
+    def level_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
+        """(C_l, h_l, w_l) of the levels of one image, read off a pass of shapes alone (meta device)."""
+        x, shapes = torch.empty(1, 3, height, width, device="meta"), []
         for position, layer in enumerate(empty_features(self.backbone)[: self._positions[-1] + 1].eval()):
             x = layer(x)
             if position in self._positions:
-                channels.append(x.shape[1])
-        return channels
+                shapes.append(tuple(x.shape[1:]))
+        return shapes
 
     @property
     def Z(self) -> int:
@@ -141,14 +141,15 @@ class Hypercolumn(nn.Module):
         Returns:
             (B, n, Z).
         """
-        grid = (points.flip(-1) * 2 - 1).unsqueeze(1)
-        columns = []
-        for level in levels:
-            # Outside the centres of the outer pixels their value goes on: "border" padding, which not all devices have.
-            inner = 1 - 1 / torch.tensor(level.shape[:-3:-1], device=grid.device)
-            places = grid.clamp(-inner, inner).to(level.dtype)
-            columns.append(F.grid_sample(level, places, mode="bilinear", align_corners=False))
-        return torch.cat(columns, dim=1).squeeze(2).transpose(1, 2)
+        return torch.cat([sample_level(level, points) for level in levels], dim=1).transpose(1, 2)
+
+
+def sample_level(level: Tensor, points: Tensor) -> Tensor:
+    """(B, C, h, w) at n places of each image: (B, C, n), bilinear, for points (B, n, 2) as in `at_points`."""
+    # Outside the centres of the outer pixels their value goes on: "border" padding, which not all devices have.
+    inner = 1 - 1 / torch.tensor(level.shape[:-3:-1], device=points.device)
+    places = (points.flip(-1) * 2 - 1).clamp(-inner, inner).unsqueeze(1).to(level.dtype)
+    return F.grid_sample(level, places, mode="bilinear", align_corners=False).squeeze(2)
 
 
 def resample(level: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from models import RunError
 from models.run_folder import STEPS
+from models.segmenter import PRECISIONS
 
 Item = TypeVar("Item")
 
@@ -51,6 +52,12 @@ def add_data_flags(parser: argparse.ArgumentParser, split: str) -> None:
     parser.add_argument("--workers", type=natural, default=workers, help="processes that decode images; 0: none extra")
 
 
+def add_speed_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of the steps that run the whole network."""
+    parser.add_argument("--amp", default="off", choices=PRECISIONS, help="autocast to lower precision; off: float32")
+    parser.add_argument("--compile", action="store_true", help="compile the backbone with torch.compile first")
+
+
 def positive(text: str) -> int:
     """argparse type: a whole number of at least 1."""
     value = natural(text)
@@ -85,6 +92,17 @@ def fraction(text: str) -> float:
         value = -1.0
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to below 1")
+    return value
+
+
+def gibibytes(text: str) -> float:
+    """argparse type: a size in GiB, above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size in GiB above 0")
     return value
 
 

@@ -208,3 +208,47 @@ def test_dropout_drops_whole_channels_of_an_image_in_the_dense_form():
         assert not torch.equal(dropped[0], dropped[1]), "each image has its own mask"
         kept = ~dropped
         assert torch.equal(after[kept], before[kept] * 2)
+
+
+def small_levels(seed=0) -> list[torch.Tensor]:
+    """Two images' levels for `classifier()`, finer and coarser than a grid of (6, 7)."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(2, 4, 9, 8, generator=generator), torch.randn(2, 8, 3, 4, generator=generator)]
+
+
+def trained_on(dense, logits) -> list[torch.Tensor]:
+    """The logits, then the gradients of the parameters for a loss that weighs each logit differently."""
+    factors = torch.linspace(-1, 2, logits.numel()).view_as(logits)
+    return [logits.detach(), *torch.autograd.grad((logits * factors).sum(), [*dense.parameters()])]
+
+
+@pytest.mark.parametrize("dropout", [0.5, 0.2, 0.0])
+def test_in_training_on_levels_drops_the_units_that_forward_drops(dropout):
+    dense = DenseClassifier.from_fc(classifier(hidden=64, dropout=dropout), [4, 8]).double().train()
+    levels, grid = [level.double() for level in small_levels()], (6, 7)
+    torch.manual_seed(3)
+    expected = trained_on(dense, dense(Hypercolumn.as_map(levels, grid)))
+    after = torch.get_rng_state()
+    torch.manual_seed(3)
+    found = trained_on(dense, dense.on_levels(levels, grid))
+    for ours, theirs in zip(found, expected):
+        assert theirs.abs().max() > 0
+        assert relative(ours, theirs) <= 1e-10
+    assert torch.equal(torch.get_rng_state(), after), "what is drawn next is the same too"
+    if dropout:
+        assert relative(trained_on(dense, dense.on_levels(levels, grid))[0], expected[0]) > 0.01, "other units"
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_under_autocast_logits_and_gradients_are_float32_and_near_the_exact_ones(dtype, training):
+    dense = DenseClassifier.from_fc(classifier(hidden=32), [4, 8]).train(training)
+    results = []
+    for enabled in (False, True):
+        torch.manual_seed(3)
+        with torch.autocast("cpu", dtype, enabled=enabled):
+            logits = dense.on_levels(small_levels(), (6, 7))
+        results.append(trained_on(dense, logits))
+    for index, (ours, theirs) in enumerate(zip(results[1], results[0])):
+        assert ours.dtype == torch.float32 and ours.isfinite().all()
+        assert 0 < relative(ours, theirs) <= (0.1 if index else 0.02), "a gradient jumps where a unit is near 0"

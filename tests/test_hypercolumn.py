@@ -240,3 +240,10 @@ def test_spec_and_state_rebuild_the_extractor():
     assert rebuilt.spec() == spec
     assert all(map(torch.equal, rebuilt(photos(32, 32)), original(photos(32, 32))))
     assert Hypercolumn("squeezenet1_1", "random", taps=[3, 1], seed=5).spec() != spec
+
+
+@pytest.mark.parametrize("size", [(37, 50), (33, 64), (101, 35)])
+@pytest.mark.parametrize("backbone", ["vgg11", "squeezenet1_1"])
+def test_shapes_of_levels_are_known_without_computing_them(backbone, size):
+    levels = extractor(backbone)(photos(*size, batch=1))
+    assert extractor(backbone).level_shapes(*size) == [tuple(level.shape[1:]) for level in levels]

@@ -13,6 +13,7 @@ from losses.loss import (
     count_classes,
     cross_entropy2d,
     divisor,
+    draw_pixels,
     inverse_frequency,
     weighting,
 )
@@ -236,3 +237,77 @@ def test_the_order_of_the_pixels_does_not_matter(seed, weight, order):
 def test_weighting_of_another_kind_is_refused():
     with pytest.raises(ValueError, match="one of none, inverse, batch, got 'much'"):
         weighting("much", 3)
+
+
+def labels_at(target, pixels) -> torch.Tensor:
+    """The labels (B, n) at pixels (B, n, 2)."""
+    return torch.stack([labels[y, x] for labels, (y, x) in zip(target, pixels.mT)])
+
+
+@few
+@given(
+    seed=st.integers(0, 10**6), void=st.sampled_from([0.0, 0.3, 0.9, 1.0]), count=st.sampled_from([1, 3, 19, 20, 2**31])
+)
+def test_drawn_pixels_are_labelled_distinct_and_stand_for_all(seed, void, count):
+    _, target = batch(seed, images=3, void=void)
+    pixels, worth = draw_pixels(target, count)
+    n = min(count, 4 * 5)
+    assert pixels.dtype == torch.int64 and pixels.shape == (3, n, 2)
+    assert worth.dtype == torch.float32 and worth.shape == (3, n)
+    labels = labels_at(target, pixels)
+    for image in range(3):
+        labelled, used = int((target[image] != VOID).sum()), worth[image] > 0
+        assert used.sum() == min(labelled, n)
+        assert (labels[image][used] != VOID).all()
+        assert len(set(map(tuple, pixels[image][used].tolist()))) == used.sum()
+        assert worth[image][used].unique().numel() <= 1, "each stands for as many"
+        assert worth[image].sum().item() == pytest.approx(labelled)
+        assert not worth[image][~used].any()
+
+
+def test_drawn_pixels_follow_torchs_seed_and_differ_between_images_and_draws():
+    target = torch.zeros(2, 30, 40, dtype=torch.int64)
+    torch.manual_seed(0)
+    first, then = draw_pixels(target, 50)[0], draw_pixels(target, 50)[0]
+    torch.manual_seed(0)
+    assert torch.equal(draw_pixels(target, 50)[0], first)
+    assert not torch.equal(first, then) and not torch.equal(first[0], first[1])
+
+
+def test_another_id_may_mean_void():
+    target = torch.tensor([[[0, 255, 0], [0, 0, 7]]])
+    pixels, worth = draw_pixels(target, 6, ignore_index=0)
+    assert sorted(map(tuple, pixels[0][worth[0] > 0].tolist())) == [(0, 1), (1, 2)]
+
+
+@weights
+def test_all_pixels_drawn_give_the_whole_sum_and_its_gradient(weight):
+    logits, target = batch(void=0.5)
+    pixels, worth = draw_pixels(target, 10**6)
+    assert set(worth.unique().tolist()) == {0.0, 1.0}, "exactly: each labelled pixel counts once"
+    whole = cross_entropy2d(logits, target, weight, reduction="none")
+    ours = (labels_at(whole, pixels) * worth).sum()
+    torch.testing.assert_close(ours, whole.sum())
+    gradients = [torch.autograd.grad(total, logits, retain_graph=True)[0] for total in (ours, whole.sum())]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("count", [1, 7, 60])
+def test_the_estimate_from_drawn_pixels_is_unbiased(count):
+    _, target = batch(height=9, width=12)
+    labelled = target != VOID
+    losses = (torch.arange(9).view(-1, 1) + torch.arange(12.0) ** 2).expand(2, -1, -1)  # dearer towards one corner
+    torch.manual_seed(0)
+    draws = 400
+    estimates = []
+    for _ in range(draws):
+        pixels, worth = draw_pixels(target, count)
+        estimates.append((labels_at(losses, pixels) * worth).sum().item())
+    variance = 0.0  # of one estimate: that of n drawn of N without replacement, N^2 S^2 / n (1 - n / N), per image
+    for image, where in zip(losses, labelled):
+        N, n = int(where.sum()), min(count, int(where.sum()))
+        variance += N**2 * image[where].var().item() / n * (1 - n / N)
+    error = sum(estimates) / draws - losses[labelled].sum().item()
+    assert abs(error) <= 3 * math.sqrt(variance / draws)
+    spread = torch.tensor(estimates).var().item()
+    assert 0.7 * variance < spread < 1.4 * variance, "as narrow as draws without replacement are"

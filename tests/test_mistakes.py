@@ -289,6 +289,11 @@ def test_two_pictures_of_one_name(run, fails, tmp_path):
         ("train_cls.py", "--lr", "-1"),
         ("train_cls.py", "--dropout", "1"),
         ("train_seg.py", "--class-weights", "much"),
+        ("train_seg.py", "--pixels", "0"),
+        ("train_seg.py", "--cache", "0"),
+        ("train_seg.py", "--cache", "nan"),
+        ("train_seg.py", "--cache", "much"),
+        ("train_seg.py", "--amp", "int8"),
         ("evaluate.py", "--workers", "-2"),
     ],
 )

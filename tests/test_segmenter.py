@@ -1,5 +1,6 @@
 """The segmenter: grids, class maps at the original size, and the strip-wise argmax behind them."""
 
+import copy
 import math
 from typing import NamedTuple
 from unittest.mock import patch
@@ -11,9 +12,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models import RunError
 from models import segmenter as module
 from models.classifier import DenseClassifier
-from models.hypercolumn import Hypercolumn
+from models.hypercolumn import Hypercolumn, pixel_centres, resample
 from models.segmenter import CPU_BATCH, Segmenter, argmax_at, same_size
 
 CLASSES = 4
@@ -169,3 +171,109 @@ def test_groups_hold_every_index_once_and_one_size_each(kinds):
             assert len(groups) == sum(-(-kinds.count(kind) // CPU_BATCH) for kind in set(kinds)), "no group too many"
         else:
             assert len(groups) == len(set(kinds)), "a GPU takes all images of one size at once"
+
+
+def all_points(size, images=1) -> torch.Tensor:
+    """The centres of all pixels, row by row, for each image: (B, h * w, 2)."""
+    pixels = torch.cartesian_prod(*map(torch.arange, size))
+    return pixel_centres(pixels, size).expand(images, -1, -1)
+
+
+def head_gradients(segmenter, logits) -> list[torch.Tensor]:
+    """For a sum of logits (B, C, n) that weighs each differently."""
+    factors = torch.linspace(-1, 2, logits.numel()).view_as(logits)
+    return torch.autograd.grad((logits * factors).sum(), [*segmenter.head.parameters()])
+
+
+@pytest.mark.parametrize(("size", "stride"), [((33, 45), 1), ((33, 46), 2), ((32, 33), 2), ((34, 47), 3)])
+def test_logits_at_all_pixels_are_the_resampled_ones_with_their_gradients(segmenter, size, stride):
+    segmenter.eval().stride = stride
+    images = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+    grid = segmenter.grid(images)
+    expected = resample(segmenter(images), size).flatten(2)
+    found = segmenter.logits_at(segmenter.hypercolumn(images), grid, all_points(size, images=2))
+    assert found.shape == (2, CLASSES, size[0] * size[1])
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+    for ours, theirs in zip(head_gradients(segmenter, found), head_gradients(segmenter, expected)):
+        assert theirs.abs().max() > 0
+        assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
+
+
+def test_logits_at_take_other_places_in_each_image(segmenter):
+    images, size = torch.randint(0, 256, (2, 3, 33, 46), dtype=torch.uint8), (33, 46)
+    pixels = torch.tensor([[[0, 0], [32, 45], [16, 3]], [[0, 45], [32, 0], [31, 44]]])
+    with torch.no_grad():
+        dense = resample(segmenter.eval()(images), size)
+        found = segmenter.logits_at(segmenter.hypercolumn(images), segmenter.grid(images), pixel_centres(pixels, size))
+    expected = torch.stack([image[:, y, x] for image, (y, x) in zip(dense, pixels.mT)])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_low_precision_moves_no_place(segmenter, amp):
+    images, size = torch.randint(0, 256, (1, 3, 97, 111), dtype=torch.uint8), (97, 111)
+    segmenter.eval().speed_up(amp)
+    with torch.no_grad():
+        with segmenter.autocast():
+            levels = segmenter.hypercolumn(images)
+        expected = resample(segmenter.logits(levels, segmenter.grid(images)), size).flatten(2)
+        found = segmenter.logits_at(levels, segmenter.grid(images), all_points(size))
+    # Rounding alone moves the logits by a hundredth of their spread, a tenth of a pixel by a twentieth.
+    assert (found - expected).square().mean().sqrt() <= 0.02 * expected.std()
+
+
+def test_full_precision_is_the_default_and_changes_nothing(segmenter):
+    images = torch.randint(0, 256, (2, 3, 33, 45), dtype=torch.uint8)
+    with torch.no_grad():
+        before = segmenter.eval()(images)
+        assert segmenter.speed_up() == segmenter.speed_up("off") == "exact float32"
+        assert torch.equal(segmenter(images), before)
+        segmenter.speed_up("bf16")
+        assert not torch.equal(segmenter(images), before)
+        segmenter.speed_up("off")
+        assert torch.equal(segmenter(images), before)
+
+
+@pytest.mark.parametrize(("amp", "least"), [("bf16", 0.95), ("fp16", 0.99)])
+def test_low_precision_predicts_nearly_the_same(segmenter, amp, least):
+    photos = pictures()
+    expected = segmenter.predict(photos)
+    assert segmenter.speed_up(amp) == f"autocast to {amp}"
+    found = segmenter.predict(photos)
+    same = np.concatenate([(ours == theirs).ravel() for ours, theirs in zip(found, expected)])
+    assert least <= same.mean() < 1
+    with torch.no_grad():
+        assert segmenter(torch.from_numpy(photos[0].image)[None]).dtype == torch.float32
+
+
+def test_a_device_without_autocast_is_named(segmenter):
+    other = copy.deepcopy(segmenter).to("meta")
+    with pytest.raises(RunError, match="^--amp bf16: not available on meta; leave --amp out$"):
+        other.speed_up("bf16")
+    assert other.speed_up() == "exact float32"
+
+
+def test_compiling_is_tried_first_and_a_failure_is_one_line(segmenter, monkeypatch):
+    def broken(function, **options):
+        raise RuntimeError("no C++ compiler. Set CXX\nand more lines")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(RunError, match=r"^--compile: no working compiler here \(no C\+\+ compiler\); leave it out$"):
+        segmenter.speed_up(compiled=True)
+
+
+def test_the_backbone_is_compiled_for_all_sizes_and_gives_the_same(hypercolumn, segmenter, monkeypatch):
+    compiled = []
+
+    def compile_nothing(function, **options):
+        compiled.append((getattr(function, "__self__", None), options))
+        return function
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    images = torch.randint(0, 256, (1, 3, 33, 45), dtype=torch.uint8)
+    with torch.no_grad():
+        before = segmenter.eval()(images)
+        segmenter.hypercolumn = copy.deepcopy(hypercolumn)
+        assert segmenter.speed_up("off", compiled=True) == "exact float32, compiled"
+        assert torch.equal(segmenter(images), before)
+    assert compiled[-1] == (segmenter.hypercolumn, {"dynamic": True})

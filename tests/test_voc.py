@@ -207,6 +207,18 @@ def test_limit_takes_the_first_images(limit, expected, drawn):
     assert dataset.ids == read_ids(drawn, "train")[:expected]
 
 
+@pytest.mark.parametrize("orientation, upright", [(1, (64, 90)), (3, (64, 90)), (6, (90, 64)), (8, (90, 64))])
+def test_sizes_are_those_of_the_upright_images(orientation, upright, shapes):
+    image_id = read_ids(shapes, "train")[1]
+    exif = Image.Exif()
+    exif[data.voc.EXIF_ORIENTATION] = orientation
+    saved(shapes / "JPEGImages" / f"{image_id}.jpg", noise(64, 90, 3), exif=exif)
+    saved(shapes / "SegmentationClass" / f"{image_id}.png", noise(*upright, top=CLASSES))
+    dataset = VOCFolder(shapes, "train", keep)
+    assert dataset.sizes[1] == upright
+    assert dataset.sizes == [sample.size for sample in dataset]
+
+
 def test_a_data_set_may_bring_its_own_classes(shapes):
     (shapes / "classes.txt").write_text("ground 1 2 3\nthing 9 9 9\n")
     name = read_ids(shapes, "val")[0]

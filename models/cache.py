@@ -1,0 +1,94 @@
+"""Frozen levels on disk, so that every epoch after the first skips the backbone."""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models import RunError
+from models.backbones import fingerprint
+from models.files import atomic_file, first_line
+from models.hypercolumn import Hypercolumn
+
+GIB = 1 << 30
+
+
+class LevelCache:
+    """The levels of a frozen extractor, one file an image, float16 at their native resolution.
+
+    Rounding to float16 moves a value by at most a two-thousandth of itself; all else is as without the cache. The
+    images must come the same each time: random augmentation and a cache exclude each other.
+
+    Args:
+        parent: where the cache's folder goes; its name tells the extractor and the input size, so that files of
+            another one are never read.
+        size: shorter side of the input images, in pixels.
+    """
+
+    def __init__(self, parent: Path, hypercolumn: Hypercolumn, size: int):
+        self.hypercolumn = hypercolumn
+        self.folder = parent / f"cache_{fingerprint(hypercolumn)}_{size}"
+
+    def make_room(self, shapes: Iterable[tuple[int, int]], budget: float) -> str:
+        """Checks, before anything is computed, that the levels of images of these (height, width) will fit.
+
+        Args:
+            budget: GiB.
+
+        Returns:
+            The size and the place of the cache, in words.
+
+        Raises:
+            RunError: it would exceed the budget, or the disk has less room than is still to be written.
+        """
+        shapes = list(shapes)
+        sizes = {shape: 2 * sum(map(np.prod, self.hypercolumn.level_shapes(*shape))) for shape in set(shapes)}
+        needed = sum(int(sizes[shape]) for shape in shapes)
+        if needed > budget * GIB:
+            raise RunError(
+                f"--cache {budget:g}: the levels of {len(shapes)} images take {needed / GIB:.2f} GiB; "
+                "allow that much, use fewer images or levels, or leave --cache out"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        missing = needed - sum(file.stat().st_size for file in self.folder.rglob("*.npz"))
+        free = shutil.disk_usage(self.folder).free
+        if missing > free:
+            raise RunError(
+                f"--cache: {self.folder} needs {missing / GIB:.2f} GiB more, but its disk has {free / GIB:.2f} GiB free"
+            )
+        return f"{needed / GIB:.2f} GiB in {self.folder}, removed at the end"
+
+    def __call__(self, ids: Sequence[str], images: Tensor) -> list[Tensor]:
+        """The levels of a batch (B, 3, H, W) of images with these ids, float32: read, or computed and kept.
+
+        Raises:
+            RunError: a file of the cache is damaged, or a value is too large for float16.
+        """
+        paths = [self.folder / f"{image_id}.npz" for image_id in ids]
+        new = [index for index, path in enumerate(paths) if not path.is_file()]
+        if new:
+            levels = [level.half().cpu() for level in self.hypercolumn(images[new])]
+            for position, index in enumerate(new):
+                self._write(paths[index], [level[position] for level in levels])
+        columns = zip(*map(self._read, paths))
+        return [torch.stack(level).to(images.device).permute(0, 3, 1, 2).float() for level in columns]
+
+    def remove(self) -> None:
+        """Deletes the cache."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _write(self, path: Path, levels: list[Tensor]) -> None:
+        if not all(level.isfinite().all() for level in levels):
+            raise RunError(f"--cache: {path.stem} has activations too large for float16; leave --cache out")
+        with atomic_file(path) as file:  # channels last, as the dense head wants them
+            np.savez(file, *[level.permute(1, 2, 0).numpy() for level in levels])
+
+    def _read(self, path: Path) -> list[Tensor]:
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return [torch.from_numpy(arrays[name]) for name in arrays.files]
+        except Exception as error:  # numpy and zipfile raise many kinds on damaged files
+            raise RunError(f"{path}: cannot be read ({first_line(error)}); delete it and go on with --resume") from None
