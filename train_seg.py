@@ -273,6 +273,8 @@ def main() -> None:
     run_folder.begin(args.run, 3)
     if not resumes:
         shutil.rmtree(folder / "previews", ignore_errors=True)
+        if cache:
+            cache.remove()  # what an interrupted training left may be of other images
     try:
         fit(
             segmenter,

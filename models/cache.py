@@ -23,14 +23,15 @@ class LevelCache:
     images must come the same each time: random augmentation and a cache exclude each other.
 
     Args:
-        parent: where the cache's folder goes; its name tells the extractor and the input size, so that files of
-            another one are never read.
+        parent: where the cache's folder goes; its name tells the extractor, its taps and the input size, so that files
+            of another one are never read.
         size: shorter side of the input images, in pixels.
     """
 
     def __init__(self, parent: Path, hypercolumn: Hypercolumn, size: int):
         self.hypercolumn = hypercolumn
-        self.folder = parent / f"cache_{fingerprint(hypercolumn)}_{size}"
+        taps = "-".join(map(str, hypercolumn.taps))
+        self.folder = parent / f"cache_{fingerprint(hypercolumn)}_taps_{taps}_size_{size}"
 
     def make_room(self, shapes: Iterable[tuple[int, int]], budget: float) -> str:
         """Checks, before anything is computed, that the levels of images of these (height, width) will fit.
@@ -49,17 +50,16 @@ class LevelCache:
         needed = sum(int(sizes[shape]) for shape in shapes)
         if needed > budget * GIB:
             raise RunError(
-                f"--cache {budget:g}: the levels of {len(shapes)} images take {needed / GIB:.2f} GiB; "
+                f"--cache {budget:g}: the levels of {len(shapes)} images take {needed / GIB:.3g} GiB; "
                 "allow that much, use fewer images or levels, or leave --cache out"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
         missing = needed - sum(file.stat().st_size for file in self.folder.rglob("*.npz"))
-        free = shutil.disk_usage(self.folder).free
+        free = shutil.disk_usage(next(filter(Path.exists, self.folder.absolute().parents))).free
         if missing > free:
             raise RunError(
-                f"--cache: {self.folder} needs {missing / GIB:.2f} GiB more, but its disk has {free / GIB:.2f} GiB free"
+                f"--cache: {self.folder} needs {missing / GIB:.3g} GiB more, but its disk has {free / GIB:.3g} GiB free"
             )
-        return f"{needed / GIB:.2f} GiB in {self.folder}, removed at the end"
+        return f"{needed / GIB:.3g} GiB in {self.folder}, removed at the end"
 
     def __call__(self, ids: Sequence[str], images: Tensor) -> list[Tensor]:
         """The levels of a batch (B, 3, H, W) of images with these ids, float32: read, or computed and kept.
@@ -74,7 +74,7 @@ class LevelCache:
             for position, index in enumerate(new):
                 self._write(paths[index], [level[position] for level in levels])
         columns = zip(*map(self._read, paths))
-        return [torch.stack(level).to(images.device).permute(0, 3, 1, 2).float() for level in columns]
+        return [torch.stack(level).to(images.device).permute(0, 3, 1, 2) for level in columns]
 
     def remove(self) -> None:
         """Deletes the cache."""
@@ -82,13 +82,15 @@ class LevelCache:
 
     def _write(self, path: Path, levels: list[Tensor]) -> None:
         if not all(level.isfinite().all() for level in levels):
-            raise RunError(f"--cache: {path.stem} has activations too large for float16; leave --cache out")
+            raise RunError(
+                f"--cache: {path.relative_to(self.folder).with_suffix('')} has activations too large for float16; leave --cache out"
+            )
         with atomic_file(path) as file:  # channels last, as the dense head wants them
             np.savez(file, *[level.permute(1, 2, 0).numpy() for level in levels])
 
     def _read(self, path: Path) -> list[Tensor]:
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return [torch.from_numpy(arrays[name]) for name in arrays.files]
+                return [torch.from_numpy(arrays[name]).float() for name in arrays.files]
         except Exception as error:  # numpy and zipfile raise many kinds on damaged files
             raise RunError(f"{path}: cannot be read ({first_line(error)}); delete it and go on with --resume") from None

@@ -132,7 +132,9 @@ class DenseClassifier(nn.Module):
         with torch.autocast(device, enabled=False):
             for W2, W3, *image in zip(*(values.to(dtype).unbind() for values in (seconds, lasts, *fine, *coarse))):
                 tensors = [*image[: len(fine)], *parts, *image[len(fine) :]]
-                rest = (value.to(dtype) for value in (bias, W2, second.bias, W3, last.bias, *tensors))
+                rest = [value.to(dtype) for value in (bias, W2, second.bias, W3, last.bias, *tensors)]
+                if not torch.is_grad_enabled():  # parameters would still ask for it, and have hidden maps kept
+                    rest = [value.detach() for value in rest]
                 logits.append(StripHead.apply(size, len(fine), *rest))
         logits = torch.stack(logits).transpose(1, 2).unflatten(-1, size).contiguous()
         return logits.float() if dtype in (torch.bfloat16, torch.float16) else logits

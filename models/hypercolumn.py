@@ -145,7 +145,11 @@ class Hypercolumn(nn.Module):
 
 
 def sample_level(level: Tensor, points: Tensor) -> Tensor:
-    """(B, C, h, w) at n places of each image: (B, C, n), bilinear, for points (B, n, 2) as in `at_points`."""
+    """(B, C, h, w) at n places of each image: (B, C, n), bilinear, for points (B, n, 2) as in `at_points`.
+
+    In float32 at least: places rounded to half precision are other places.
+    """
+    level = level.float() if level.dtype.itemsize < 4 else level
     # Outside the centres of the outer pixels their value goes on: "border" padding, which not all devices have.
     inner = 1 - 1 / torch.tensor(level.shape[:-3:-1], device=points.device)
     places = (points.flip(-1) * 2 - 1).clamp(-inner, inner).unsqueeze(1).to(level.dtype)

@@ -72,8 +72,8 @@ class Segmenter(nn.Module):
         Raises:
             RunError: the device does not have that autocast, or there is no compiler.
         """
-        device, self.amp = self.hypercolumn.mean.device, PRECISIONS[amp]
-        if self.amp and not torch.amp.is_autocast_available(device.type):
+        device, precision = self.hypercolumn.mean.device, PRECISIONS[amp]
+        if precision and not torch.amp.is_autocast_available(device.type):
             raise RunError(f"--amp {amp}: not available on {device.type}; leave --amp out")
         if compiled:
             try:
@@ -81,6 +81,7 @@ class Segmenter(nn.Module):
             except Exception as error:  # compilers fail in many ways; all mean the same to the user
                 raise RunError(f"--compile: no working compiler here ({first_line(error)}); leave it out") from None
             self.hypercolumn.compile(dynamic=True)
+        self.amp = precision
         return (f"autocast to {amp}" if self.amp else "exact float32") + ", compiled" * compiled
 
     def autocast(self) -> torch.autocast:
@@ -148,7 +149,7 @@ class Segmenter(nn.Module):
 
 
 def _corners(points: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The 4 pixels of a grid between whose centres each point (B, n, 2) lies: (B, n, 4, 2), and their bilinear shares."""
+    """The 4 pixels of a grid around each point (B, n, 2), as (B, n, 4, 2), and their bilinear shares, (B, n, 4)."""
     lengths = torch.tensor(grid, device=points.device)
     places = (points * lengths - 0.5).clamp(min=0)
     first = places.long().minimum(lengths - 1)

@@ -1,8 +1,8 @@
 """The dense head on the grid of one image, a strip of rows at a time, so that what is in work stays in the cache.
 
 Done on the whole grid at once, each operation of the head moves its hidden map through main memory (13 MB for 112x112
-and 256 units) and asks the system for it anew; the arithmetic itself takes half the time that this takes. A strip's maps
-fit into the cache and their memory is used again by the next strip.
+and 256 units) and asks the system for it anew, which takes longer than the arithmetic itself. A strip's maps fit into
+the cache, and their memory is used again by the next strip.
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,8 +55,7 @@ class StripHead(torch.autograd.Function):
         """
         fine, parts, coarse = _three(levels, fine_levels)
         ups = [bilinear(len(level), size[0], level.device, level.dtype) for level in coarse]
-        ctx.size, ctx.ups, ctx.hidden, ctx.fine_levels = size, ups, [], fine_levels
-        ctx.save_for_backward(W2, W3, *levels)
+        kept = []
         logits = W3.new_empty(size[0] * size[1], len(W3))
         for start, stop, pixels in strips(size, len(W2), W2.device):
             hidden = W2.new_zeros(len(logits[pixels]), len(W2))
@@ -69,20 +68,24 @@ class StripHead(torch.autograd.Function):
             second = (hidden @ W2.t()).add_(b2).relu_()
             logits[pixels] = torch.addmm(b3, second, W3.t())
             if any(ctx.needs_input_grad):
-                ctx.hidden.append((hidden, second))
+                kept += [hidden, second]
+        ctx.size, ctx.ups, ctx.fine_levels = size, ups, fine_levels
+        ctx.save_for_backward(W2, W3, *kept, *levels)
         return logits
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """(h * w, C) -> gradients in the order of `forward`; sums over strips are in float32 at least."""
-        W2, W3, *levels = ctx.saved_tensors
+        W2, W3, *saved = ctx.saved_tensors
+        pieces = list(strips(ctx.size, len(W2), W2.device))
+        kept, levels = saved[: 2 * len(pieces)], saved[2 * len(pieces) :]
         fine, parts, coarse = _three(levels, ctx.fine_levels)
         wanted_fine, _, wanted_coarse = _three(ctx.needs_input_grad[7:], ctx.fine_levels)
         d_W2, d_W3, d_b1, d_b2 = (_sum_like(value) for value in (W2, W3, W2[0], W2[0]))
         d_parts, d_coarse = [_sum_like(part) for part in parts], [_sum_like(level) for level in coarse]
         d_fine = [torch.empty_like(level) if wanted else None for level, wanted in zip(fine, wanted_fine)]
-        for (start, stop, pixels), (hidden, second) in zip(strips(ctx.size, len(W2), W2.device), ctx.hidden):
+        for (start, stop, pixels), hidden, second in zip(pieces, kept[::2], kept[1::2]):
             d_logits = gradient[pixels]
             d_W3 += d_logits.t() @ second
             d_second = (d_logits @ W3).mul_(second.sign())  # where ReLU let a value through it is positive

@@ -51,8 +51,10 @@ def check_settings(saved: dict[str, Any], given: dict[str, Any], source: Path) -
     """Refuses to resume with other settings.
 
     Raises:
-        RunError: naming the first that differs.
+        RunError: naming the first that differs, or that an earlier version did not know.
     """
     for name, value in given.items():
+        if name not in saved:
+            raise RunError(f"--resume: {source} does not say {name}, which an earlier version did not have; start over")
         if saved.get(name) != value:
             raise RunError(f"--resume: {source} was trained with {name} {saved.get(name)}, not {value}; keep to that")

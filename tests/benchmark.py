@@ -68,7 +68,7 @@ class Settings(NamedTuple):
     epochs: int = 30  # of train_cls
 
 
-QUICK = Settings(repeats=5, images=4, peaks=("predict", "train_step"), memory=(8, 24), epochs=10)
+QUICK = Settings(warm_up=1, repeats=5, images=4, peaks=("predict", "train_step"), memory=(4, 12), epochs=3)
 
 
 def row(name: str, note: str = "", **figures: float | None) -> dict[str, Any]:
@@ -99,10 +99,10 @@ def timed_rows(work: Work, settings: Settings, peaks: dict[tuple[str, str], floa
     return rows
 
 
-def script(*arguments: Any) -> tuple[float, float]:
+def script(*arguments: Any, threads: int) -> tuple[float, float]:
     """Runs a script of the project as a user would: seconds, and peak memory in MB of its largest process."""
     command = [sys.executable, "-c", LAUNCH, sys.executable, *map(str, arguments)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, cwd=HOME, env=environment, capture_output=True, text=True)
     code, seconds, peak = json.loads(done.stdout.splitlines()[-1])
     if code:
@@ -124,22 +124,16 @@ def in_a_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
         return pool.submit(function, *arguments).result()
 
 
-def measure_peaks(folder: Path, settings: Settings, device: torch.device) -> dict[tuple[str, str], float]:
-    """`growth` by row and side."""
-    keys = [(name, "ours") for name in settings.peaks]
-    keys += [(group[0], "naive") for group in GROUPS if group[0] in settings.peaks]
-    given = (folder, settings.images, device, torch.get_num_threads())
-    return dict(zip(keys, two_at_a_time([partial(in_a_fresh_process, growth, *key, *given) for key in keys])))
-
-
-def run_step(number: int, images: int, folder: Path, size: int, device: torch.device) -> tuple[float, float]:
+def run_step(
+    number: int, images: int, folder: Path, size: int, device: torch.device, threads: int
+) -> tuple[float, float]:
     """Step 1 or 4 on the first images of `folder/shapes`, with `folder/segmenter.pt`: seconds and peak MB."""
     command = {
         1: ("sample_features.py", "--weights", "random", "--size", size, "--per-class", PER_CLASS),
         4: ("evaluate.py", "--checkpoint", folder / "segmenter.pt"),
     }[number]
     where = ("--data", folder / "shapes", "--split", "trainval", "--run", folder / f"run_{number}_{images}")
-    return script(*command, *where, "--limit", images, "--device", device)
+    return script(*command, *where, "--limit", images, "--device", device, threads=threads)
 
 
 def fake_step_1(run: Path, rows: int, size: int) -> None:
@@ -171,30 +165,38 @@ def fake_step_1(run: Path, rows: int, size: int) -> None:
 def train_cls_row(folder: Path, settings: Settings, device: torch.device) -> dict[str, Any]:
     """The script of step 2, once."""
     fake_step_1(folder / "run_2", settings.rows, settings.size)
-    flags = ("--epochs", settings.epochs, "--device", device)
-    seconds, peak = script("train_cls.py", "--run", folder / "run_2", *flags)
+    command = ("train_cls.py", "--run", folder / "run_2", "--epochs", settings.epochs, "--device", device)
+    seconds, peak = script(*command, threads=torch.get_num_threads())
     note = f"the script, once: {settings.rows} hypercolumns, {settings.epochs} epochs; {peak:.0f} MB in all"
     return row("train_cls", note, ours_s=seconds)
 
 
-def memory_row(folder: Path, settings: Settings, device: torch.device) -> dict[str, Any]:
-    """Peaks of the scripts of steps 1 and 4 at two numbers of images."""
+def measure_memory(
+    folder: Path, settings: Settings, device: torch.device
+) -> tuple[dict[tuple[str, str], float], dict[str, Any]]:
+    """`growth` by row and side, and the row of the scripts of steps 1 and 4 at two numbers of images."""
+    keys = [(name, "ours") for name in settings.peaks]
+    keys += [(group[0], "naive") for group in GROUPS if group[0] in settings.peaks]
     few, many = settings.memory
-    runs = [(step, images) for step in (1, 4) for images in (few, many)]
-    found = two_at_a_time([partial(run_step, *run, folder, settings.size, device) for run in runs])
-    a, b, c, d = (peak for _, peak in found)
-    note = f"step 1: {a:.0f} MB at {few} images, {b:.0f} at {many}; step 4: {c:.0f} and {d:.0f}"
-    return row("memory", note, peak_mb=max(b, d))
+    runs = [(step, images) for step in (1, 4) for images in (many, few)]
+    threads = max(1, torch.get_num_threads() // 2)  # for each of two at a time
+    found = two_at_a_time(
+        [partial(run_step, *run, folder, settings.size, device, threads) for run in runs]
+        + [partial(in_a_fresh_process, growth, *key, folder, settings.images, device, threads) for key in keys]
+    )
+    (_, a), (_, b), (_, c), (_, d), *grown = found
+    note = f"step 1: {b:.0f} MB at {few} images, {a:.0f} at {many}; step 4: {d:.0f} and {c:.0f}"
+    return dict(zip(keys, grown)), row("memory", note, peak_mb=max(a, c))
 
 
 def measure(folder: Path, settings: Settings, device: torch.device) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """All rows of the table, and `exactness`."""
     prepare(folder, max(settings.images, *settings.memory), settings.size, settings.drawn)
-    peaks = measure_peaks(folder, settings, device)
+    peaks, memory = measure_memory(folder, settings, device)
     work = Work(folder, settings.images, device)
     exact = exactness(work)
     rows = timed_rows(work, settings, peaks)
-    return [*rows, train_cls_row(folder, settings, device), memory_row(folder, settings, device)], exact
+    return [*rows, train_cls_row(folder, settings, device), memory], exact
 
 
 def scale(folder: Path, settings: Settings, device: torch.device) -> dict[str, list[dict[str, Any]]]:
@@ -202,7 +204,7 @@ def scale(folder: Path, settings: Settings, device: torch.device) -> dict[str, l
     prepare(folder, SCALE[-1], settings.size, settings.drawn)
     runs, slopes = [], []
     for step in (1, 4):
-        costs = [run_step(step, images, folder, settings.size, device) for images in SCALE]
+        costs = [run_step(step, images, folder, settings.size, device, torch.get_num_threads()) for images in SCALE]
         for images, (seconds, peak) in zip(SCALE, costs):
             figures = {"seconds": seconds, "seconds_per_image": seconds / images, "peak_mb": peak}
             runs.append({"step": step, "images": images, **figures})

@@ -78,7 +78,7 @@ def test_the_same_settings_may_be_resumed(tmp_path):
         ({**SETTINGS, "--pixels": 512}, "last.pt was trained with --pixels 512, not None; keep to that"),
         ({**SETTINGS, "--amp": "bf16", "images": 5}, "last.pt was trained with --amp bf16, not off; keep to that"),
         ({**SETTINGS, "images": 5}, "last.pt was trained with images 5, not 4; keep to that"),
-        ({}, "last.pt was trained with --lr None, not 0.01; keep to that"),
+        ({}, "last.pt does not say --lr, which an earlier version did not have; start over"),
     ],
 )
 def test_the_first_setting_that_differs_is_named(saved, message, tmp_path):
