@@ -91,7 +91,9 @@ def summed_loss(
     with segmenter.autocast():
         levels = cache([sample.id for sample in samples], images) if cache else segmenter.hypercolumn(images)
     if pixels is None:
-        return cross_entropy2d(segmenter.logits(levels, segmenter.grid(images)), target, weight, reduction="sum")
+        logits = segmenter.logits(levels, segmenter.grid(images))
+        del levels  # the finest is the largest thing in memory, and its resampled form is enough from here on
+        return cross_entropy2d(logits, target, weight, reduction="sum")
     chosen, worth = draw_pixels(target, pixels)
     centres = pixel_centres(chosen, target.shape[-2:])
     logits = segmenter.logits_at(levels, segmenter.grid(images), centres)

@@ -82,9 +82,8 @@ class LevelCache:
 
     def _write(self, path: Path, levels: list[Tensor]) -> None:
         if not all(level.isfinite().all() for level in levels):
-            raise RunError(
-                f"--cache: {path.relative_to(self.folder).with_suffix('')} has activations too large for float16; leave --cache out"
-            )
+            name = path.relative_to(self.folder).with_suffix("")
+            raise RunError(f"--cache: {name} has activations too large for float16; leave --cache out")
         with atomic_file(path) as file:  # channels last, as the dense head wants them
             np.savez(file, *[level.permute(1, 2, 0).numpy() for level in levels])
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.hypercolumn import resample
@@ -98,7 +97,8 @@ class DenseClassifier(nn.Module):
     def on_levels(self, levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """`forward(Hypercolumn.as_map(levels, size))`, to rounding, without ever building that map.
 
-        In training the same random state drops the same units. Under autocast the logits are float32 again.
+        In training the same random state drops the same units, and what is dropped is not computed. Under autocast the
+        logits are float32 again.
 
         Args:
             levels: (B, C_l, h_l, w_l) each.
@@ -108,36 +108,52 @@ class DenseClassifier(nn.Module):
             Logits (B, C, h, w).
         """
         first, _, drop_first, second, _, drop_second, last = self.layers
-        # The standardisation folds into the layer behind it: W' = W / std, b' = b - W' mean.
-        weight = first.weight.flatten(1) / self.standardise.std
-        bias = first.bias - weight @ self.standardise.mean
-        fine, parts, coarse = [], [], []
-        for level, part in zip(levels, weight.split(self.channels, dim=1)):
-            if level.shape[-2] * level.shape[-1] >= size[0] * size[1]:
-                fine.append(resample(level, size).permute(0, 2, 3, 1).flatten(1, 2))
-                parts.append(part)
-            else:
-                hidden = F.linear(level.permute(0, 2, 3, 1), part)
-                across = bilinear(level.shape[-1], size[1], hidden.device, hidden.dtype).weights
-                coarse.append((across @ hidden).flatten(2))
-        # Dropping a unit in a whole image is dropping a column of the next layer's weights for that image.
-        ones = weight.new_ones(len(levels[0]), self.hidden, 1, 1)
-        seconds = second.weight.flatten(1) * drop_first(ones).flatten(1).unsqueeze(1)
-        lasts = last.weight.flatten(1) * drop_second(ones).flatten(1).unsqueeze(1)
-
-        device, dtype = weight.device.type, levels[0].dtype
+        device, dtype = first.weight.device.type, levels[0].dtype
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
+        ones = first.weight.new_ones(len(levels[0]), self.hidden, 1, 1)
+        first_scales, second_scales = (drop(ones).flatten(1) for drop in (drop_first, drop_second))
         logits = []
         with torch.autocast(device, enabled=False):
-            for W2, W3, *image in zip(*(values.to(dtype).unbind() for values in (seconds, lasts, *fine, *coarse))):
-                tensors = [*image[: len(fine)], *parts, *image[len(fine) :]]
-                rest = [value.to(dtype) for value in (bias, W2, second.bias, W3, last.bias, *tensors)]
-                if not torch.is_grad_enabled():  # parameters would still ask for it, and have hidden maps kept
-                    rest = [value.detach() for value in rest]
-                logits.append(StripHead.apply(size, len(fine), *rest))
+            # The standardisation folds into the layer behind it: W' = W / std, b' = b - W' mean.
+            W1, W2, W3 = (layer.weight.flatten(1) for layer in (first, second, last))
+            W1 = W1 / self.standardise.std
+            b1, b2, b3 = first.bias - W1 @ self.standardise.mean, second.bias, last.bias
+            for index, (scale1, scale2) in enumerate(zip(first_scales, second_scales)):
+                # A unit that is dropped in the whole image need not be computed, nor anything that comes of it.
+                kept1, kept2 = (_kept(scale) if self.training else slice(None) for scale in (scale1, scale2))
+                layers = [
+                    (W1[kept1], b1[kept1]),
+                    (W2[kept2][:, kept1] * scale1[kept1], b2[kept2]),
+                    (W3[:, kept2] * scale2[kept2], b3),
+                ]
+                layers = [(weight.to(dtype), bias.to(dtype)) for weight, bias in layers]
+                logits.append(self._on_image([level[index, None].to(dtype) for level in levels], size, layers))
         logits = torch.stack(logits).transpose(1, 2).unflatten(-1, size).contiguous()
         return logits.float() if dtype in (torch.bfloat16, torch.float16) else logits
+
+    def _on_image(self, levels: list[Tensor], size: tuple[int, int], layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Logits (h * w, C) of one image, from its levels (1, C_l, h_l, w_l) and (weight, bias) of the three layers."""
+        (W1, b1), (W2, b2), (W3, b3) = layers
+        fine, parts, coarse = [], [], []
+        for level, part in zip(levels, W1.split(self.channels, dim=1)):
+            if level.shape[-2] * level.shape[-1] >= size[0] * size[1]:
+                fine.append(resample(level, size)[0].flatten(1).t())
+                parts.append(part)
+            else:
+                hidden = (level[0].flatten(1).t() @ part.t()).unflatten(0, level.shape[-2:])
+                across = bilinear(level.shape[-1], size[1], hidden.device, hidden.dtype).weights
+                coarse.append((across @ hidden).flatten(1))
+        tensors = [b1, W2, b2, W3, b3, *fine, *parts, *coarse]
+        if not torch.is_grad_enabled():  # parameters would still ask for it, and have hidden maps kept
+            tensors = [tensor.detach() for tensor in tensors]
+        return StripHead.apply(size, len(fine), *tensors)
+
+
+def _kept(scales: Tensor) -> Tensor:
+    """Units (n,) that dropout leaves, by its factors (H,); one with factor 0 where it leaves none."""
+    kept = scales.nonzero().squeeze(1)
+    return kept if len(kept) else scales.new_zeros(1, dtype=torch.int64)
 
 
 def _layers(

@@ -46,9 +46,9 @@ class StripHead(torch.autograd.Function):
         Args:
             size: (h, w) of the grid.
             fine_levels: how many levels are given at the grid's resolution, before the first layer.
-            b1, W2, b2, W3, b3: (H,), (H, H), (H,), (C, H), (C,).
-            levels: the fine levels (h * w, C_l); their parts of the first layer (H, C_l); then the coarse levels,
-                behind theirs and already of the grid's width: (h_l, w * H).
+            b1, W2, b2, W3, b3: (G,), (H, G), (H,), (C, H), (C,).
+            levels: the fine levels (h * w, C_l); their parts of the first layer (G, C_l); then the coarse levels,
+                behind theirs and already of the grid's width: (h_l, w * G).
 
         Returns:
             (h * w, C).
@@ -57,8 +57,8 @@ class StripHead(torch.autograd.Function):
         ups = [bilinear(len(level), size[0], level.device, level.dtype) for level in coarse]
         kept = []
         logits = W3.new_empty(size[0] * size[1], len(W3))
-        for start, stop, pixels in strips(size, len(W2), W2.device):
-            hidden = W2.new_zeros(len(logits[pixels]), len(W2))
+        for start, stop, pixels in strips(size, W2.shape[1], W2.device):
+            hidden = W2.new_zeros(len(logits[pixels]), W2.shape[1])
             for level, part in zip(fine, parts):
                 hidden.addmm_(level[pixels], part.t())
             for level, up in zip(coarse, ups):
@@ -70,7 +70,7 @@ class StripHead(torch.autograd.Function):
             if any(ctx.needs_input_grad):
                 kept += [hidden, second]
         ctx.size, ctx.ups, ctx.fine_levels = size, ups, fine_levels
-        ctx.save_for_backward(W2, W3, *kept, *levels)
+        ctx.save_for_backward(W2, W3, *kept, *fine, *parts)
         return logits
 
     @staticmethod
@@ -78,12 +78,12 @@ class StripHead(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """(h * w, C) -> gradients in the order of `forward`; sums over strips are in float32 at least."""
         W2, W3, *saved = ctx.saved_tensors
-        pieces = list(strips(ctx.size, len(W2), W2.device))
-        kept, levels = saved[: 2 * len(pieces)], saved[2 * len(pieces) :]
-        fine, parts, coarse = _three(levels, ctx.fine_levels)
+        pieces = list(strips(ctx.size, W2.shape[1], W2.device))
+        kept, (fine, parts, _) = saved[: 2 * len(pieces)], _three(saved[2 * len(pieces) :], ctx.fine_levels)
         wanted_fine, _, wanted_coarse = _three(ctx.needs_input_grad[7:], ctx.fine_levels)
-        d_W2, d_W3, d_b1, d_b2 = (_sum_like(value) for value in (W2, W3, W2[0], W2[0]))
-        d_parts, d_coarse = [_sum_like(part) for part in parts], [_sum_like(level) for level in coarse]
+        d_W2, d_W3, d_b1, d_b2 = (_sum_like(value) for value in (W2, W3, W2[0], W2[:, 0]))
+        d_parts = [_sum_like(part) for part in parts]
+        d_coarse = [d_b1.new_zeros(up.weights.shape[1], ctx.size[1] * W2.shape[1]) for up in ctx.ups]
         d_fine = [torch.empty_like(level) if wanted else None for level, wanted in zip(fine, wanted_fine)]
         for (start, stop, pixels), hidden, second in zip(pieces, kept[::2], kept[1::2]):
             d_logits = gradient[pixels]

@@ -112,8 +112,8 @@ class Work:
         self.naive_optimizer.step()
 
     def sample(self) -> float:
-        """The loop of step 1: seconds per image from the arrival of the first, that is without the worker's start."""
-        start, first = 0.0, 0
+        """The loop of step 1: seconds per image, without the start and the end of the worker that reads them."""
+        start, end, first = 0.0, 0.0, 0
         with FeatureWriter(self.folder / "features", self.segmenter.hypercolumn.Z) as writer:
             for samples in stream(self.photos, 2, workers=1, order=range(self.images)):
                 start = start or time.perf_counter()
@@ -122,7 +122,8 @@ class Work:
                 for index, (rows, (pixels, labels)) in enumerate(zip(columns, chosen), start=first):
                     writer.append(rows, labels, np.insert(pixels, 0, index, axis=1))
                 first += len(samples)
-        return (time.perf_counter() - start) / self.images
+                end = time.perf_counter()
+        return (end - start) / self.images
 
     def sample_naive(self) -> None:
         """The same pixels, read from dense maps."""

@@ -9,6 +9,7 @@ from torch import nn
 
 from models.classifier import DenseClassifier, FCClassifier, Standardise
 from models.hypercolumn import Hypercolumn
+from models.strips import StripHead
 
 CLASSES = 5
 
@@ -252,3 +253,26 @@ def test_under_autocast_logits_and_gradients_are_float32_and_near_the_exact_ones
     for index, (ours, theirs) in enumerate(zip(results[1], results[0])):
         assert ours.dtype == torch.float32 and ours.isfinite().all()
         assert 0 < relative(ours, theirs) <= (0.1 if index else 0.02), "a gradient jumps where a unit is near 0"
+
+
+def test_what_is_dropped_in_an_image_is_not_computed(monkeypatch):
+    dense = DenseClassifier.from_fc(classifier(hidden=64), [4, 8]).train()
+    shapes, forward = [], StripHead.forward
+
+    def note(ctx, *arguments):
+        shapes.append(arguments[3].shape)
+        return forward(ctx, *arguments)
+
+    monkeypatch.setattr(StripHead, "forward", staticmethod(note))
+    dense.on_levels(small_levels(), (6, 7))
+    assert len(set(shapes)) == len(shapes) == len(small_levels()[0]), "each image has its own units"
+    assert all(10 < width < 54 for shape in shapes for width in shape)
+    dense.eval().on_levels(small_levels(), (6, 7))
+    assert set(shapes[len(small_levels()[0]) :]) == {(64, 64)}
+
+
+def test_an_image_may_lose_all_its_units():
+    dense = DenseClassifier.from_fc(classifier(hidden=4, dropout=0.999), [4, 8]).train()
+    found, expected = dense.on_levels(small_levels(), (6, 7)), dense.layers[-1].bias.view(1, -1, 1, 1)
+    assert torch.equal(found, expected.expand_as(found))
+    assert all(value.isfinite().all() for value in trained_on(dense, found)[1:])

@@ -143,7 +143,7 @@ def test_backward_twice_gives_the_same_and_needs_retain_graph():
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_a_classifier_keeps_no_hidden_map_when_no_gradient_is_wanted(mode):
-    head = DenseClassifier([4, 8], torch.zeros(12), torch.ones(12), CLASSES, HIDDEN)
+    head = DenseClassifier([4, 8], torch.zeros(12), torch.ones(12), CLASSES, HIDDEN).eval()
     levels, kept, save = [torch.rand(1, 4, 6, 6), torch.rand(1, 8, 3, 3)], [], FunctionCtx.save_for_backward
 
     def note(ctx, *values):
