@@ -44,12 +44,17 @@ def step_parser(doc: str) -> argparse.ArgumentParser:
 
 def add_data_flags(parser: argparse.ArgumentParser, split: str) -> None:
     """The flags of the steps that read images."""
-    workers = min(8, max(1, (os.cpu_count() or 2) // 2))
     default = Path("data/VOCdevkit/VOC2012")
     parser.add_argument("--data", type=Path, default=default, metavar="DIR", help="data set in PASCAL VOC layout")
     parser.add_argument("--split", default=split, help="list in ImageSets/Segmentation to read")
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images of the split")
-    parser.add_argument("--workers", type=natural, default=workers, help="processes that decode images; 0: none extra")
+    parser.add_argument("--workers", type=natural, default=default_workers(), help="extra processes that decode images")
+
+
+def default_workers() -> int:
+    """Half of the cores beside a GPU; else those that torch does not compute with: more would only get in its way."""
+    cores, is_gpu = os.cpu_count() or 1, torch.cuda.is_available() or torch.backends.mps.is_available()
+    return min(8, cores // 2 if is_gpu else max(0, cores - torch.get_num_threads()))
 
 
 def add_speed_flags(parser: argparse.ArgumentParser) -> None:

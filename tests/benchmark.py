@@ -35,7 +35,7 @@ from data.features import FeatureWriter
 from models import run_folder, runtime
 from models.checkpoint import save_extractor
 from models.hypercolumn import Hypercolumn
-from tests.sides import MB, PER_CLASS, RSS, Work, exactness, growth, prepare
+from tests.sides import BATCH, MB, PER_CLASS, RSS, Work, exactness, growth, prepare
 
 HOME = Path(__file__).parent.parent
 SCALE = (50, 100, 200)  # images of the runs of --scale
@@ -61,14 +61,14 @@ class Settings(NamedTuple):
     drawn: int = 375  # shorter side of the pictures
     warm_up: int = 2  # rounds that do not count
     repeats: int = 9  # rounds that do
-    images: int = 12  # of a round of `sample`
+    images: int = 10  # of a round of `sample`
     peaks: tuple[str, ...] = sum(GROUPS, ())
     memory: tuple[int, int] = (24, 96)  # images of the scripts' runs
     rows: int = 10_000  # that train_cls reads
     epochs: int = 30  # of train_cls
 
 
-QUICK = Settings(warm_up=1, repeats=5, images=3, peaks=("predict", "train_step"), memory=(2, 8), epochs=3)
+QUICK = Settings(warm_up=1, repeats=5, images=2, peaks=("predict", "train_step"), memory=(2, 8), epochs=3)
 
 
 def row(name: str, note: str = "", **figures: float | None) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def measure_memory(
 
 def measure(folder: Path, settings: Settings, device: torch.device) -> tuple[list[dict[str, Any]], dict[str, float]]:
     """All rows of the table, and `exactness`."""
-    prepare(folder, max(settings.images, *settings.memory), settings.size, settings.drawn)
+    prepare(folder, max(settings.images + BATCH, *settings.memory), settings.size, settings.drawn)
     peaks, memory = measure_memory(folder, settings, device)
     work = Work(folder, settings.images, device)
     exact = exactness(work)

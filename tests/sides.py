@@ -32,6 +32,7 @@ from tests.naive import Textbook
 from train_seg import train_one_epoch
 
 PER_CLASS, PIXELS = 3, 1024  # pixels of a class that step 1 samples; pixels of an image that train_step_pixels draws
+BATCH = 2  # images that step 1 reads at a time
 MB = 1e6  # bytes
 RSS = 1 if sys.platform == "darwin" else 1024  # bytes in the unit of `ru_maxrss`
 
@@ -44,7 +45,7 @@ class Work:
     """
 
     def __init__(self, folder: Path, images: int, device: torch.device):
-        self.folder, self.images, self.device = folder, images, device
+        self.folder, self.device, self.timed = folder, device, range(BATCH, BATCH + images)
         segmenter = load_segmenter(folder / "segmenter.pt")[0]
         self.textbook, self.segmenter = Textbook(segmenter).to(device), segmenter.to(device)
         self.photos, labelled = (
@@ -112,30 +113,29 @@ class Work:
         self.naive_optimizer.step()
 
     def sample(self) -> float:
-        """The loop of step 1: seconds per image, without the start and the end of the worker that reads them."""
-        start, end, first = 0.0, 0.0, 0
+        """The loop of step 1 from its second batch on: seconds per image, without the start of what reads them."""
+        times, first = [], 0
         with FeatureWriter(self.folder / "features", self.segmenter.hypercolumn.Z) as writer:
-            for samples in stream(self.photos, 2, workers=1, order=range(self.images)):
-                start = start or time.perf_counter()
+            for samples in stream(self.photos, BATCH, runtime.default_workers(), order=range(self.timed.stop)):
                 chosen = [sample_pixels(sample.mask, PER_CLASS, 0, sample.id) for sample in samples]
                 columns = sample_features.sample(self.segmenter.hypercolumn, samples, [pixels for pixels, _ in chosen])
                 for index, (rows, (pixels, labels)) in enumerate(zip(columns, chosen), start=first):
                     writer.append(rows, labels, np.insert(pixels, 0, index, axis=1))
                 first += len(samples)
-                end = time.perf_counter()
-        return (end - start) / self.images
+                times.append(time.perf_counter())
+        return (times[-1] - times[0]) / len(self.timed)
 
     def sample_naive(self) -> None:
         """The same pixels, read from dense maps."""
         with FeatureWriter(self.folder / "features", self.segmenter.hypercolumn.Z) as writer:
-            for index in range(self.images):
+            for index in self.timed:
                 sample = self.photos[index]
                 pixels, labels = sample_pixels(sample.mask, PER_CLASS, 0, sample.id)
                 writer.append(self.textbook.columns(sample, pixels), labels, np.insert(pixels, 0, index, axis=1))
 
     def sample_bare(self) -> None:
         """The same images through the bare backbone."""
-        for image_id in self.photos.ids[: self.images]:
+        for image_id in self.photos.ids[BATCH : self.timed.stop]:
             photo = read_photo(self.photos.root / "JPEGImages" / f"{image_id}.jpg", self.photos.transform)[1]
             self.bare(self.textbook.normalise(torch.from_numpy(photo.image)[None].to(self.device)))
 

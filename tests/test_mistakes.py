@@ -313,7 +313,7 @@ def test_ctrl_c_while_sampling_keeps_the_features_that_were_there(drawn, run):
     before = (run / "1_features" / "features.npy").read_bytes()
     command = [sys.executable, "sample_features.py", "--data", str(drawn), "--run", str(run), "--weights", "random"]
     process = subprocess.Popen(
-        [*command, "--backbone", "vgg11", "--batch-size", "1", "--size", "448"],
+        [*command, "--backbone", "vgg11", "--batch-size", "1", "--size", "448", "--workers", "1"],
         cwd=HOME,
         stderr=subprocess.PIPE,
         text=True,

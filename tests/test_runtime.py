@@ -67,7 +67,7 @@ def test_parser_gives_paths_and_checked_numbers(capsys):
     runtime.add_data_flags(parser, split="val")
     args = parser.parse_args(["--run", "runs/a", "--data", "voc", "--limit", "3"])
     assert (args.run, args.data, args.split, args.limit) == (Path("runs/a"), Path("voc"), "val", 3)
-    assert args.device == "auto" and args.workers >= 1
+    assert args.device == "auto" and args.workers == runtime.default_workers()
     for wrong in (["--limit", "0"], ["--workers", "-1"], ["--limit", "x"]):
         with pytest.raises(SystemExit) as ending:
             parser.parse_args(["--run", "runs/a", *wrong])
@@ -75,6 +75,18 @@ def test_parser_gives_paths_and_checked_numbers(capsys):
         assert wrong[0] in capsys.readouterr().err
     with pytest.raises(SystemExit):
         parser.parse_args([])
+
+
+@pytest.mark.parametrize(
+    ("cores", "threads", "gpu", "workers"),
+    [(2, 2, False, 0), (16, 8, False, 8), (4, 6, False, 0), (2, 1, True, 1), (16, 16, True, 8), (64, 32, True, 8)],
+)
+def test_images_are_decoded_by_cores_that_have_nothing_else_to_do(cores, threads, gpu, workers, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    assert runtime.default_workers() == workers
 
 
 def raising(error: BaseException):
