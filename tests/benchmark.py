@@ -68,7 +68,7 @@ class Settings(NamedTuple):
     epochs: int = 30  # of train_cls
 
 
-QUICK = Settings(warm_up=1, repeats=5, images=2, peaks=("predict", "train_step"), memory=(2, 8), epochs=3)
+QUICK = Settings(warm_up=1, repeats=4, images=2, peaks=("predict", "train_step"), memory=(2, 8), epochs=2)
 
 
 def row(name: str, note: str = "", **figures: float | None) -> dict[str, Any]:

@@ -11,14 +11,20 @@ sides = pytest.importorskip("tests.sides", reason=WHY)
 
 FIGURES = {"ours_s", "naive_s", "bare_s", "ours_over_bare", "naive_over_ours", "peak_mb", "naive_peak_mb"}
 TINY = benchmark.Settings(
-    size=64, drawn=80, warm_up=0, repeats=2, images=2, peaks=("predict",), memory=(2, 4), rows=600, epochs=1
+    size=64, drawn=80, warm_up=0, repeats=1, images=2, peaks=("predict",), memory=(2, 4), rows=600, epochs=1
 )
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("benchmark")
+    sides.prepare(folder, 7, TINY.size, TINY.drawn)
+    return folder
+
+
 @pytest.fixture
-def work(tmp_path):
-    sides.prepare(tmp_path, 7, TINY.size, TINY.drawn)
-    return sides.Work(tmp_path, TINY.images, torch.device("cpu"))
+def work(prepared):
+    return sides.Work(prepared, TINY.images, torch.device("cpu"))
 
 
 @pytest.fixture
