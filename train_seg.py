@@ -72,8 +72,7 @@ def parse() -> argparse.Namespace:
         "--cache",
         type=runtime.gibibytes,
         metavar="GIB",
-        help="keep the frozen levels of the images on disk in float16, in at most so much room; not with "
-        "random augmentation",
+        help="keep the frozen levels of the images on disk in float16, in at most so much room",
     )
     runtime.add_speed_flags(parser)
     parser.add_argument("--seed", type=runtime.natural, default=0, help="for the order of the images and dropout")
@@ -137,9 +136,11 @@ def train_one_epoch(
         if not math.isfinite(loss):
             ids = ", ".join(sample.id for sample in samples)
             raise RunError(f"the loss is {loss} at images {ids}; try a smaller --lr (last.pt is still good)")
+        scale = scaler.get_scale()
         scaler.step(optimizer)
         scaler.update()
-        schedule.step()
+        if scaler.get_scale() >= scale:  # smaller: gradients overflowed float16, and the optimizer's step was left out
+            schedule.step()
         losses.append(loss)
     return float(np.mean(losses))
 
@@ -274,9 +275,9 @@ def main() -> None:
     )
     run_folder.begin(args.run, 3)
     if not resumes:
-        shutil.rmtree(folder / "previews", ignore_errors=True)
-        if cache:
-            cache.remove()  # what an interrupted training left may be of other images
+        # The levels that an interrupted training left may be of other images.
+        for leftover in (folder / "previews", *folder.glob("cache_*")):
+            shutil.rmtree(leftover, ignore_errors=True)
     try:
         fit(
             segmenter,

@@ -1,6 +1,7 @@
 """Frozen levels on disk, so that every epoch after the first skips the backbone."""
 
 import shutil
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,8 +20,9 @@ GIB = 1 << 30
 class LevelCache:
     """The levels of a frozen extractor, one file an image, float16 at their native resolution.
 
-    Rounding to float16 moves a value by at most a two-thousandth of itself; all else is as without the cache. The
-    images must come the same each time: random augmentation and a cache exclude each other.
+    Rounding to float16 moves a value by at most a two-thousandth of itself; all else is as without the cache. A file's
+    name tells the pixels it was made from, so an image that changes is computed anew: random augmentation and a cache
+    exclude each other.
 
     Args:
         parent: where the cache's folder goes; its name tells the extractor, its taps and the input size, so that files
@@ -67,7 +69,7 @@ class LevelCache:
         Raises:
             RunError: a file of the cache is damaged, or a value is too large for float16.
         """
-        paths = [self.folder / f"{image_id}.npz" for image_id in ids]
+        paths = [self._path(image_id, image) for image_id, image in zip(ids, images)]
         new = [index for index, path in enumerate(paths) if not path.is_file()]
         if new:
             levels = [level.half().cpu() for level in self.hypercolumn(images[new])]
@@ -80,10 +82,14 @@ class LevelCache:
         """Deletes the cache."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _path(self, image_id: str, image: Tensor) -> Path:
+        height, width = image.shape[-2:]
+        return self.folder / f"{image_id}.{height}x{width}.{zlib.crc32(image.cpu().numpy().tobytes()):08x}.npz"
+
     def _write(self, path: Path, levels: list[Tensor]) -> None:
         if not all(level.isfinite().all() for level in levels):
-            name = path.relative_to(self.folder).with_suffix("")
-            raise RunError(f"--cache: {name} has activations too large for float16; leave --cache out")
+            name = path.relative_to(self.folder).as_posix().rsplit(".", 3)[0]
+            raise RunError(f"--cache: {name} has activations too large for float16; leave out --cache and --amp fp16")
         with atomic_file(path) as file:  # channels last, as the dense head wants them
             np.savez(file, *[level.permute(1, 2, 0).numpy() for level in levels])
 

@@ -115,10 +115,16 @@ class DenseClassifier(nn.Module):
         first_scales, second_scales = (drop(ones).flatten(1) for drop in (drop_first, drop_second))
         logits = []
         with torch.autocast(device, enabled=False):
-            # The standardisation folds into the layer behind it: W' = W / std, b' = b - W' mean.
-            W1, W2, W3 = (layer.weight.flatten(1) for layer in (first, second, last))
-            W1 = W1 / self.standardise.std
-            b1, b2, b3 = first.bias - W1 @ self.standardise.mean, second.bias, last.bias
+            (W1, b1), (W2, b2), (W3, b3) = ((layer.weight.flatten(1), layer.bias) for layer in (first, second, last))
+            mean, std = self.standardise.mean, self.standardise.std
+            if (
+                dtype.itemsize >= 4
+            ):  # the standardisation folds into the layer behind it: W' = W / std, b' = b - W' mean
+                W1 = W1 / std
+                b1 = b1 - W1 @ mean
+            else:  # half precision is too coarse for what is large in them and cancels
+                moments = zip(*(value.view(-1, 1, 1).split(self.channels) for value in (mean, std)))
+                levels = [(level.float() - shift) / scale for level, (shift, scale) in zip(levels, moments)]
             for index, (scale1, scale2) in enumerate(zip(first_scales, second_scales)):
                 # A unit that is dropped in the whole image need not be computed, nor anything that comes of it.
                 kept1, kept2 = (_kept(scale) if self.training else slice(None) for scale in (scale1, scale2))

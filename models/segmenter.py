@@ -1,5 +1,6 @@
 """The whole network: image -> hypercolumn levels -> dense classifier -> logits -> class map at the original size."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Protocol, TypeVar
@@ -73,7 +74,7 @@ class Segmenter(nn.Module):
             RunError: the device does not have that autocast, or there is no compiler.
         """
         device, precision = self.hypercolumn.mean.device, PRECISIONS[amp]
-        if precision and not torch.amp.is_autocast_available(device.type):
+        if precision and not _has_autocast(device.type, precision):
             raise RunError(f"--amp {amp}: not available on {device.type}; leave --amp out")
         if compiled:
             try:
@@ -146,6 +147,19 @@ class Segmenter(nn.Module):
         """Each photo of the batches with its class map, one after the other; see `predict`."""
         for photos in batches:
             yield from zip(photos, self.predict(photos))
+
+
+def _has_autocast(device: str, dtype: torch.dtype) -> bool:
+    """Whether autocast to the dtype does anything on this kind of device; where not, torch warns or fails."""
+    if not torch.amp.is_autocast_available(device):
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with torch.autocast(device, dtype):
+                return torch.is_autocast_enabled(device)
+        except RuntimeError:
+            return False
 
 
 def _corners(points: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -255,6 +255,18 @@ def test_under_autocast_logits_and_gradients_are_float32_and_near_the_exact_ones
         assert 0 < relative(ours, theirs) <= (0.1 if index else 0.02), "a gradient jumps where a unit is near 0"
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.02), (torch.float16, 0.003)], ids=["bf16", "fp16"])
+def test_large_means_and_dead_channels_do_no_harm_in_low_precision(dtype, tolerance):
+    levels = [torch.rand(1, 4, 6, 6) + 50, torch.rand(1, 8, 3, 3) + 50]
+    mean, std = torch.full((12,), 50.5), torch.full((12,), 0.3)
+    levels[0][:, 3], mean[3], std[3] = 0, 1e-7, 1e-6
+    torch.manual_seed(0)
+    dense = DenseClassifier([4, 8], mean, std, CLASSES, hidden=16).eval()
+    expected = dense.on_levels(levels, (6, 6))
+    with torch.autocast("cpu", dtype):
+        assert relative(dense.on_levels(levels, (6, 6)), expected) < tolerance
+
+
 def test_what_is_dropped_in_an_image_is_not_computed(monkeypatch):
     dense = DenseClassifier.from_fc(classifier(hidden=64), [4, 8]).train()
     shapes, forward = [], StripHead.forward
