@@ -124,7 +124,7 @@ class DenseClassifier(nn.Module):
                 b1 = b1 - W1 @ mean
             else:  # half precision is too coarse for what is large in them and cancels
                 moments = zip(*(value.view(-1, 1, 1).split(self.channels) for value in (mean, std)))
-                levels = [(level.float() - shift) / scale for level, (shift, scale) in zip(levels, moments)]
+                levels = [(level.float() - shift).div_(scale) for level, (shift, scale) in zip(levels, moments)]
             for index, (scale1, scale2) in enumerate(zip(first_scales, second_scales)):
                 # A unit that is dropped in the whole image need not be computed, nor anything that comes of it.
                 kept1, kept2 = (_kept(scale) if self.training else slice(None) for scale in (scale1, scale2))
