@@ -3,10 +3,13 @@
     python evaluate.py --data data/VOCdevkit/VOC2012 --run runs/voc
     python evaluate.py --data data/VOCdevkit/VOC2012 --run runs/voc --save-predictions
     python evaluate.py --data data/VOCdevkit/VOC2012 --run runs/voc --checkpoint runs/voc/2_cls/dense.pt
+    python evaluate.py --data data/VOCdevkit/VOC2012 --run runs/voc --resume      # goes on where a run was stopped
+    torchrun --nproc-per-node 4 -- evaluate.py --data data/VOCdevkit/VOC2012 --run runs/voc    # the same score
 
 Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/4_eval/: metrics.json,
 per_class.csv, iou.png, confusion.png, with --save-predictions also predictions/ID.png (8-bit palette indices at the
-original size, as the VOC server takes them), config.json (last).
+original size, as the VOC server takes them), config.json (last). A bad image ends the
+scoring: left out, it would change the score.
 """
 
 import argparse
@@ -14,16 +17,24 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
+import torch
+
 from data import DataError
 from data.classes import Classes
 from data.overlay import colour_mask
-from data.stream import stream
+from data.stream import batches, stream
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from losses.plots import plot_confusion, plot_iou_bars
 from losses.score import ConfusionMatrix
-from models import run_folder, runtime
+from models import processes, run_folder, runtime
+from models.backbones import fingerprint
 from models.files import atomic_file
+from models.interruption import Stop
+from models.progress import Progress
+
+FREE_TO_CHANGE = {"run", "data", "checkpoint", "device", "workers", "compile", "strict", "resume"}  # by a resumed run
 
 
 def parse() -> argparse.Namespace:
@@ -33,6 +44,8 @@ def parse() -> argparse.Namespace:
     runtime.add_speed_flags(parser)
     parser.add_argument("--batch-size", type=runtime.positive, default=8, help="images read at a time")
     parser.add_argument("--save-predictions", action="store_true", help="save predictions/ID.png for the VOC server")
+    parser.add_argument("--strict", action="store_true", default=True, help="end at the first bad image; always so")
+    parser.add_argument("--resume", action="store_true", help="go on where an unfinished run of this step was stopped")
     return parser.parse_args()
 
 
@@ -44,12 +57,17 @@ def main() -> None:
     dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.size), args.limit)
     classes = Classes.from_lists(segmenter.names, segmenter.colours)
     run_folder.check_classes(classes.names, dataset.classes.names, source, dataset.root)
+    flags = run_folder.settings(
+        vars(args), FREE_TO_CHANGE, network=fingerprint(segmenter), images=dataset.fingerprint()
+    )
+    progress = Progress(args.run, 4, flags, len(dataset), args.batch_size, args.resume)
     runtime.announce(
         4,
         data=f"{dataset.root}, split {args.split}: {len(dataset)} images",
         network=f"{source} ({segmenter.hypercolumn.backbone}, shorter side {segmenter.size})",
         protocol="original size, void ignored, one confusion matrix over all images",
-        device=f"{device}, {precision}",
+        start=progress.start(),
+        device=f"{processes.describe(device)}, {precision}",
     )
     if not args.checkpoint and source == run_folder.step_folder(args.run, 2) / "dense.pt":
         print("  note: no 3_seg/best.pt in this run; scoring the head of step 2, trained on sparse pixels only")
@@ -58,15 +76,27 @@ def main() -> None:
 
     folder = run_folder.step_folder(args.run, 4)
     predictions, unfinished = folder / "predictions", folder / "predictions.part"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    if args.save_predictions:
-        unfinished.mkdir(parents=True)
     matrix = ConfusionMatrix(len(classes))
-    pairs = segmenter.predict_all(stream(dataset, args.batch_size, args.workers))
-    for sample, prediction in runtime.progress(pairs, total=len(dataset), unit="image"):
-        matrix.update(prediction, sample.mask)
-        if args.save_predictions:
-            colour_mask(prediction, classes).save(unfinished / f"{sample.id}.png")
+    if progress.state:
+        matrix.counts = np.array(progress.state["counts"])
+    elif processes.is_main():
+        shutil.rmtree(unfinished, ignore_errors=True)
+    with Stop() as stop:
+        plan = processes.turns(batches(range(progress.done, len(dataset)), args.batch_size))
+        for samples in runtime.progress(stream(dataset, plan, args.workers), total=len(plan), unit="batch"):
+            mine = segmenter.predict(samples)
+            seen = ConfusionMatrix(len(classes))
+            for sample, prediction in zip(samples, mine):
+                seen.update(prediction, sample.mask)
+            matrix.counts += processes.total(torch.from_numpy(seen.counts)).numpy()
+            if args.save_predictions:
+                found = [(sample.id, prediction) for sample, prediction in zip(samples, mine)]
+                for image_id, prediction in (image for part in processes.gather(found) for image in part):
+                    with atomic_file(unfinished / f"{image_id}.png") as file:
+                        colour_mask(prediction, classes).save(file, "PNG")
+            progress.round_done(stop, lambda: {"counts": matrix.counts.tolist()})
+    if not processes.is_main():
+        return
 
     if not matrix.classes_in_mean():
         raise DataError(f"{dataset.root}: the {len(dataset)} images of {args.split} have no labelled pixel to score")

@@ -3,12 +3,16 @@
     python sample_features.py --run runs/voc                                   # VOC 2012 in ./data, VGG11, ImageNet
     python sample_features.py --run runs/mine --data DIR --weights random      # any folder in VOC layout, no download
     python sample_features.py --run runs/small --data DIR --backbone squeezenet1_1 --size 320 --per-class 10
+    python sample_features.py --run runs/voc --resume                          # goes on where a run was stopped
+    torchrun --nproc-per-node 4 -- sample_features.py --run runs/voc           # four GPUs (processes): the same rows
 
 Writes RUN/1_features/: features.npy (N, Z) float32, labels.npy (N,), pixels.npy (N, 3: image index, y, x in the
-original mask), images.txt, mean.npy, std.npy (Z,), backbone.pt (the extractor for the next steps), config.json (last).
+original mask), images.txt, mean.npy, std.npy (Z,), backbone.pt (the extractor for the next steps), with --skip-bad
+skipped.txt, config.json (last).
 """
 
 import argparse
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -17,14 +21,18 @@ from torch.nn.utils.rnn import pad_sequence
 from data import DataError
 from data.features import FeatureWriter
 from data.sampling import sample_pixels
-from data.stream import stream
+from data.stream import batches, stream
 from data.transforms import ResizeImage
 from data.voc import Sample, VOCFolder
-from models import run_folder, runtime
+from models import processes, run_folder, runtime
 from models.backbones import BACKBONES
 from models.checkpoint import save_extractor
 from models.hypercolumn import Hypercolumn, pixel_centres
+from models.interruption import Stop
+from models.progress import Progress
 from models.segmenter import same_size
+
+FREE_TO_CHANGE = {"run", "data", "weights", "device", "workers", "resume"}  # what a resumed run may do differently
 
 
 def parse() -> argparse.Namespace:
@@ -43,6 +51,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--seed", type=runtime.natural, default=0, help="for the choice of pixels and for random weights"
     )
+    runtime.add_strictness(parser)
+    parser.add_argument("--resume", action="store_true", help="go on where an unfinished run of this step was stopped")
     return parser.parse_args()
 
 
@@ -68,35 +78,48 @@ def sample(hypercolumn: Hypercolumn, samples: list[Sample], pixels: list[np.ndar
 def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device)
-    dataset = VOCFolder(args.data, args.split, ResizeImage(args.size), args.limit)
+    dataset = VOCFolder(args.data, args.split, ResizeImage(args.size), args.limit, args.skip_bad)
     hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps, args.seed).to(device).eval()
     widths = "+".join(map(str, hypercolumn.channels))
     hypercolumn.check_size(args.size)
+    flags = run_folder.settings(vars(args), FREE_TO_CHANGE, weights=hypercolumn.spec(), images=dataset.fingerprint())
+    progress = Progress(args.run, 1, flags, len(dataset), args.batch_size, args.resume)
     runtime.announce(
         1,
         data=f"{dataset.root}, split {args.split}: {len(dataset)} images, {len(dataset.classes)} classes",
         backbone=f"{args.backbone}, weights {args.weights}, Z = {widths} = {hypercolumn.Z}",
         sampling=f"{args.per_class} pixels per class and image, shorter side {args.size}, seed {args.seed}",
-        device=device,
+        start=progress.start(),
+        device=processes.describe(device),
     )
 
-    counts = np.zeros(len(dataset.classes), dtype=np.int64)
-    first = 0
-    with FeatureWriter(run_folder.step_folder(args.run, 1), hypercolumn.Z) as writer:
-        batches = stream(dataset, args.batch_size, args.workers)
-        for samples in runtime.progress(batches, total=-(-len(dataset) // args.batch_size), unit="batch"):
+    folder = run_folder.step_folder(args.run, 1)
+    state = progress.state or {"counts": [0] * len(dataset.classes), "store": None}
+    counts = np.array(state["counts"])
+    store = FeatureWriter(folder, hypercolumn.Z, state["store"]) if processes.is_main() else nullcontext()
+    with Stop() as stop, store as writer:
+        plan = processes.turns(batches(range(progress.done, len(dataset)), args.batch_size))
+        rounds = runtime.progress(stream(dataset, plan, args.workers), total=len(plan), unit="batch")
+        for indices, samples in zip(plan, rounds):
             chosen = [sample_pixels(image.mask, args.per_class, args.seed, image.id) for image in samples]
             columns = sample(hypercolumn, samples, [pixels for pixels, _ in chosen])
-            for index, (rows, (pixels, labels)) in enumerate(zip(columns, chosen), start=first):
-                writer.append(rows, labels, np.insert(pixels, 0, index, axis=1))
-                counts += np.bincount(labels, minlength=len(counts))
-            first += len(samples)
+            found = [
+                (rows, labels, np.insert(pixels, 0, index, axis=1))
+                for index, rows, (pixels, labels) in zip(indices, columns, chosen)
+            ]
+            for image in (image for part in processes.gather(found) for image in part):
+                writer.append(*image)
+                np.add.at(counts, image[1], 1)
+            progress.round_done(stop, lambda: {"counts": counts.tolist(), "store": writer.pause()})
+        if not processes.is_main():
+            return
         if not writer.rows:
             raise DataError(f"{dataset.root}: the {len(dataset)} images of {args.split} have no labelled pixel")
         run_folder.begin(args.run, 1)
         writer.finish(dataset.ids)
 
-    save_extractor(run_folder.step_folder(args.run, 1) / "backbone.pt", hypercolumn)
+    save_extractor(folder / "backbone.pt", hypercolumn)
+    skipped = run_folder.save_skipped(folder, dataset.skipped)
     settings = {
         "data": str(dataset.root),
         "split": args.split,
@@ -118,7 +141,7 @@ def main() -> None:
         args.run,
         1,
         settings,
-        wrote=f"{writer.rows} hypercolumns of {hypercolumn.Z} channels from {len(dataset)} images",
+        wrote=f"{writer.rows} hypercolumns of {hypercolumn.Z} channels from {len(dataset)} images{skipped}",
         then=("train_cls.py", "--run", args.run),
     )
 

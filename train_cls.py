@@ -10,7 +10,6 @@ held-out accuracy and are never trained on.
 
 import argparse
 import math
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -92,7 +91,7 @@ def train_one_epoch(
     for chosen in torch.randperm(total).to(rows.labels.device).split(batch_size):
         labels = rows.labels[chosen]
         logits = fc(rows.features[chosen])
-        loss = F.cross_entropy(logits, labels, weigh(labels))
+        loss = F.cross_entropy(logits, labels, weigh(count_classes(labels, fc.classes)))
         if not math.isfinite(loss.item()):
             raise RunError(f"the loss is {loss.item()}; try a smaller --lr")
         optimizer.zero_grad()
@@ -131,7 +130,7 @@ def difference(fc: FCClassifier, dense: DenseClassifier, features: Tensor) -> fl
 
 def main() -> None:
     args = parse()
-    device = runtime.choose_device(args.device)
+    device = runtime.choose_device(args.device, alone=True)
     config = run_folder.finished(args.run, 1)
     source = run_folder.step_folder(args.run, 1)
     hypercolumn = load_extractor(source / "backbone.pt")
@@ -148,15 +147,14 @@ def main() -> None:
         device=device,
     )
 
-    weigh = weighting(args.class_weights, fc.classes, count_classes(rows.labels, fc.classes))
+    weigh = weighting(args.class_weights, count_classes(rows.labels, fc.classes))
     optimizer = AdamW(fc.parameters(), lr=args.lr, weight_decay=args.weight_decay)
     steps = args.epochs * -(-len(rows.labels) // args.batch_size)
     schedule = warm_up_and_cosine(optimizer, steps)
     log = []
     for epoch in runtime.progress(range(1, args.epochs + 1), total=args.epochs, unit="epoch"):
-        start = time.perf_counter()
         trained = train_one_epoch(fc, rows, optimizer, schedule, args.batch_size, weigh)
-        log.append({"epoch": epoch, **trained, **evaluate(fc, held_out), "seconds": time.perf_counter() - start})
+        log.append({"epoch": epoch, **trained, **evaluate(fc, held_out)})
 
     dense = DenseClassifier.from_fc(fc, hypercolumn.channels).to(device)
     error = difference(fc, dense, torch.cat([rows.features[:1000], held_out.features[:1000]]))

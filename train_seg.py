@@ -3,47 +3,49 @@
     python train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc
     python train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc --split train_aug --epochs 20 --batch-size 16
     python train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc --pixels 512    # faster: some pixels of each image
-    python train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc --resume       # goes on after the last whole epoch
+    python train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc --resume        # goes on after the last step saved
+    torchrun --nproc-per-node 4 -- train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc    # four GPUs (processes)
 
-Reads RUN/2_cls/dense.pt. Writes RUN/3_seg/: last.pt (after every epoch), best.pt (by validation mIoU), log.csv,
-curve.png, previews/ (a few overlays per epoch), config.json (last). Epoch 0 is the head as step 2 left it.
+Reads RUN/2_cls/dense.pt. Writes RUN/3_seg/: last.pt (every --save-every steps, after every epoch, and when stopped),
+best.pt (by validation mIoU), log.csv (an epoch a line), steps.csv (a step a line), curve.png, previews/ (a few overlays
+per epoch), with --skip-bad skipped.txt, config.json (last). Epoch 0 is the head as step 2 left it.
 """
 
 import argparse
-import math
-import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.amp import GradScaler
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim import AdamW
 
 from data.classes import Classes
 from data.overlay import panel
-from data.stream import stream
+from data.sampling import image_seed
+from data.stream import batches, stream
 from data.transforms import ResizeBoth, ResizeImage, resized_shape
 from data.voc import Sample, VOCFolder, count_pixels
-from losses.loss import WEIGHTINGS, cross_entropy2d, divisor, draw_pixels, weighting
+from losses.loss import WEIGHTINGS, count_classes, cross_entropy2d, divisor, draw_pixels, weighting
 from losses.plots import plot_curve
 from losses.score import ConfusionMatrix
-from models import RunError, run_folder, runtime
+from models import RunError, processes, run_folder, runtime
 from models.cache import LevelCache
-from models.checkpoint import load_segmenter, save_segmenter
-from models.files import atomic_file
+from models.checkpoint import load_segmenter
 from models.hypercolumn import pixel_centres
+from models.interruption import Interrupted, Stop
+from models.records import Records
 from models.schedule import warm_up_and_cosine
 from models.segmenter import Segmenter, same_size
-from models.training import Training, check_settings
+from models.training import Training
 
 PREVIEWS = 3  # overlays saved after each epoch
-FREE_TO_CHANGE = {"run", "data", "device", "workers", "compile", "resume"}  # what a resumed run may do differently
+FREE_TO_CHANGE = {  # what a resumed run may do differently
+    "run", "data", "device", "workers", "compile", "resume", "save_every", "skip_nonfinite", "strict",
+}  # fmt: skip
 
 
 def parse() -> argparse.Namespace:
@@ -52,7 +54,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--val-split", default="val", help="list that validation reads; it chooses best.pt")
     parser.add_argument("--val-limit", type=runtime.positive, metavar="N", help="only the first N of --val-split")
     parser.add_argument("--epochs", type=runtime.positive, default=10, help="passes over the images")
-    parser.add_argument("--batch-size", type=runtime.positive, default=8, help="images per step")
+    parser.add_argument(
+        "--batch-size", type=runtime.positive, default=8, help="images per step, over all processes together"
+    )
+    parser.add_argument(
+        "--accumulate", type=runtime.positive, default=1, metavar="K", help="batches per step: as one K times as large"
+    )
     parser.add_argument("--lr", type=runtime.rate, default=1e-3, help="peak rate of AdamW (warm-up, cosine)")
     parser.add_argument("--weight-decay", type=runtime.fraction, default=0.01, help="of AdamW")
     parser.add_argument("--stride", type=runtime.positive, default=2, help="input size over size of the logits' grid")
@@ -76,145 +83,152 @@ def parse() -> argparse.Namespace:
     )
     runtime.add_speed_flags(parser)
     parser.add_argument("--seed", type=runtime.natural, default=0, help="for the order of the images and dropout")
+    parser.add_argument(
+        "--save-every", type=runtime.positive, default=100, metavar="N", help="save last.pt every N steps, too"
+    )
+    parser.add_argument(
+        "--skip-nonfinite",
+        type=runtime.natural,
+        default=0,
+        metavar="N",
+        help="leave out up to N steps whose loss or gradient is not finite; one more ends the training",
+    )
+    runtime.add_strictness(parser)
     parser.add_argument("--resume", action="store_true", help="go on from RUN/3_seg/last.pt with the same settings")
     return parser.parse_args()
 
 
-def summed_loss(
-    segmenter: Segmenter, samples: list[Sample], weight: Tensor | None, pixels: int | None, cache: LevelCache | None
-) -> Tensor:
-    """Sum of the loss over the labelled pixels of images of one size; with `pixels`, its estimate from so many each."""
-    device = segmenter.hypercolumn.mean.device
-    images = torch.from_numpy(np.stack([sample.image for sample in samples])).to(device)
-    target = torch.from_numpy(np.stack([sample.mask for sample in samples])).long().to(device)
-    with segmenter.autocast():
-        levels = cache([sample.id for sample in samples], images) if cache else segmenter.hypercolumn(images)
-    if pixels is None:
-        logits = segmenter.logits(levels, segmenter.grid(images))
-        del levels  # the finest is the largest thing in memory, and its resampled form is enough from here on
-        return cross_entropy2d(logits, target, weight, reduction="sum")
-    chosen, worth = draw_pixels(target, pixels)
-    centres = pixel_centres(chosen, target.shape[-2:])
-    logits = segmenter.logits_at(levels, segmenter.grid(images), centres)
-    labels = target.flatten(1).gather(1, chosen[..., 0] * target.shape[-1] + chosen[..., 1])
-    losses = cross_entropy2d(logits.unsqueeze(-1), labels.unsqueeze(-1), weight, reduction="none")
-    return (losses.squeeze(-1) * worth).sum()
-
-
-def train_one_epoch(
-    segmenter: Segmenter,
-    batches: Iterable[list[Sample]],
-    optimizer: Optimizer,
-    schedule: LRScheduler,
-    weigh: Callable[[Tensor], Tensor | None],
-    scaler: GradScaler,
-    pixels: int | None = None,
-    cache: LevelCache | None = None,
-) -> float:
-    """One pass over the batches; the mean of their losses.
+class SummedLoss(nn.Module):
+    """Segmenter and loss in one, as `models.training.Training.step` wants it.
 
     Args:
         pixels: labelled pixels of each image to train on; None means all.
         cache: where the levels come from; None means the backbone.
-
-    Raises:
-        RunError: the loss is not finite.
     """
-    segmenter.train()
-    device, losses = segmenter.hypercolumn.mean.device, []
-    for samples in batches:
-        labels = torch.cat([torch.from_numpy(sample.mask).flatten() for sample in samples]).long().to(device)
-        weight = weigh(labels)
-        total = divisor(labels, weight)
-        optimizer.zero_grad()
-        loss = 0.0
-        # Images of one size go through together and their gradients add up to that of the whole batch: no padding.
-        for indices in same_size([sample.image for sample in samples], device):
-            part = summed_loss(segmenter, [samples[index] for index in indices], weight, pixels, cache) / total
-            scaler.scale(part).backward()
-            loss += part.item()
-        if not math.isfinite(loss):
-            ids = ", ".join(sample.id for sample in samples)
-            raise RunError(f"the loss is {loss} at images {ids}; try a smaller --lr (last.pt is still good)")
-        scale = scaler.get_scale()
-        scaler.step(optimizer)
-        scaler.update()
-        if scaler.get_scale() >= scale:  # smaller: gradients overflowed float16, and the optimizer's step was left out
-            schedule.step()
-        losses.append(loss)
-    return float(np.mean(losses))
+
+    def __init__(self, segmenter: Segmenter, pixels: int | None, cache: LevelCache | None):
+        super().__init__()
+        self.segmenter, self.pixels, self.cache = segmenter, pixels, cache
+
+    def forward(self, samples: list[Sample], weight: Tensor | None, seed: int, epoch: int) -> Tensor:
+        """Sum of the loss over the labelled pixels of images of one size (or of none), by class weights (C,)."""
+        segmenter = self.segmenter
+        if not samples:  # a process without an image still takes part in the exchange of gradients
+            return 0 * sum(parameter.sum() for parameter in segmenter.head.parameters())
+        device = segmenter.hypercolumn.mean.device
+        generators = [torch.Generator().manual_seed(image_seed(seed, epoch, sample.id)) for sample in samples]
+        images = torch.from_numpy(np.stack([sample.image for sample in samples])).to(device)
+        target = torch.from_numpy(np.stack([sample.mask for sample in samples])).long().to(device)
+        with segmenter.autocast():
+            ids = [sample.id for sample in samples]
+            levels = self.cache(ids, images) if self.cache else segmenter.hypercolumn(images)
+        if self.pixels is None:
+            logits = segmenter.logits(levels, segmenter.grid(images), generators)
+            del levels  # the finest is the largest thing in memory, and its resampled form is enough from here on
+            return cross_entropy2d(logits, target, weight, reduction="sum")
+        chosen, worth = draw_pixels(target, self.pixels, generators=generators)
+        centres = pixel_centres(chosen, target.shape[-2:])
+        logits = segmenter.logits_at(levels, segmenter.grid(images), centres, generators)
+        labels = target.flatten(1).gather(1, chosen[..., 0] * target.shape[-1] + chosen[..., 1])
+        losses = cross_entropy2d(logits.unsqueeze(-1), labels.unsqueeze(-1), weight, reduction="none")
+        return (losses.squeeze(-1) * worth).sum()
+
+
+def train_step(
+    network: nn.Module,
+    samples: list[Sample],
+    epoch: int,
+    training: Training,
+    at_once: int,
+    weigh: Callable[[Tensor], Tensor | None],
+    classes: int,
+    seed: int,
+    device: torch.device,
+) -> float:
+    """One step on the samples of this process, at most `at_once` of them together; the loss of all processes' samples.
+
+    Images of one size go through together and the gradients of the parts add up to that of the whole: no padding.
+    """
+    masks = [torch.from_numpy(sample.mask).flatten() for sample in samples]
+    counts = processes.total(count_classes(torch.cat(masks or [torch.empty(0)]), classes))
+    weight = weigh(counts)
+    on_device = None if weight is None else weight.to(device)
+    parts = [
+        ([batch[index] for index in indices], on_device, seed, epoch)
+        for batch in batches(samples, at_once)
+        for indices in same_size([sample.image for sample in batch], device)
+    ]
+    return training.step(network, parts or [([], on_device, seed, epoch)], divisor(counts, weight).item())
 
 
 def validate(
-    segmenter: Segmenter, dataset: VOCFolder, batch_size: int, workers: int, previews: Path
-) -> ConfusionMatrix:
-    """Confusion matrix over a split at original size; the first few images are drawn into the folder `previews`."""
+    segmenter: Segmenter, dataset: VOCFolder, batch_size: int, workers: int, after_round: Callable[[], None]
+) -> tuple[ConfusionMatrix, dict[str, Image.Image]]:
+    """Confusion matrix over a split at original size, and overlays of its first few images by their ids (on rank 0)."""
     matrix = ConfusionMatrix(len(segmenter.names))
     classes = Classes.from_lists(segmenter.names, segmenter.colours)
-    pairs = segmenter.predict_all(stream(dataset, batch_size, workers))
-    for index, (sample, prediction) in enumerate(
-        runtime.progress(pairs, total=len(dataset), unit="image", label="validate")
-    ):
-        matrix.update(prediction, sample.mask)
-        if index < PREVIEWS:
-            with atomic_file(previews / f"{sample.id}.png") as file:
+    plan, previews = processes.turns(batches(range(len(dataset)), batch_size)), {}
+    rounds = runtime.progress(stream(dataset, plan, workers), total=len(plan), unit="batch", label="validate")
+    for indices, samples in zip(plan, rounds):
+        for index, sample, prediction in zip(indices, samples, segmenter.predict(samples)):
+            matrix.update(prediction, sample.mask)
+            if index < PREVIEWS:
                 photo = Image.fromarray(dataset.image(index))
-                panel(photo, prediction, classes, sample.mask, title=sample.id).save(file, "PNG")
-    return matrix
+                previews[sample.id] = panel(photo, prediction, classes, sample.mask, title=sample.id)
+        after_round()
+    for part in processes.gather(previews):
+        previews.update(part)
+    matrix.counts = processes.total(torch.from_numpy(matrix.counts)).numpy()
+    if not matrix.classes_in_mean():
+        raise RunError(f"split {dataset.split} has no labelled pixel, so there is nothing to choose best.pt by")
+    return matrix, previews
 
 
 def fit(
-    segmenter: Segmenter,
+    records: Records,
     dataset: VOCFolder,
-    val_set: VOCFolder,
-    training: Training,
-    train: Callable[[Iterable[list[Sample]]], float],
+    train: Callable[[list[Sample], int], float],
+    validate: Callable[[Callable[[], None]], tuple[ConfusionMatrix, dict[str, Image.Image]]],
     epochs: int,
-    batch_size: int,
+    images_per_step: int,
     seed: int,
     workers: int,
-    folder: Path,
-    start: str,
+    save_every: int,
+    skip_nonfinite: int,
+    stop: Stop,
 ) -> None:
-    """Trains to the last epoch, starting after the last one in the log, and saves after every epoch.
+    """Trains to the last epoch, from where the records have come to; they are kept after every epoch and in between.
 
     Args:
-        train: one pass over the batches; gives their mean loss.
-        start: `fingerprint` of the head that the training began from; saved with the checkpoints.
+        train: one step on this process's share of the samples, in an epoch; gives its loss.
+        validate: gives a score and overlays; calls what it is given between its rounds.
+
+    Raises:
+        RunError: too many steps were not finite.
+        Interrupted: the user wanted the training to end; it can be resumed.
     """
-    for epoch in range(len(training.log), epochs + 1):
-        began, loss = time.perf_counter(), None
+
+    def end_if_asked() -> None:
+        if stop.asked():
+            raise stop.now(records.save_last())
+
+    losses = records.training.losses
+    for epoch in range(len(records.training.log), epochs + 1):
+        began = time.perf_counter()
         if epoch > 0:
             order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed + epoch)).tolist()
-            batches = runtime.progress(
-                stream(dataset, batch_size, workers, order),
-                total=-(-len(order) // batch_size),
-                unit="step",
-                label=f"epoch {epoch}/{epochs}",
-            )
-            loss = train(batches)
-            segmenter.trained_on = f"{len(dataset)} images of {dataset.split}, {epoch} epochs"
-        matrix = validate(segmenter, val_set, batch_size, workers, folder / "previews" / f"epoch_{epoch:03d}")
-        if not matrix.classes_in_mean():
-            raise RunError(f"split {val_set.split} has no labelled pixel, so there is nothing to choose best.pt by")
-        is_best = all(matrix.miou() > row["miou"] for row in training.log)
-        training.log.append(
-            {
-                "epoch": epoch,
-                "loss": loss,
-                "miou": matrix.miou(),
-                "pixel_accuracy": matrix.pixel_accuracy(),
-                "seconds": round(time.perf_counter() - began, 1),
-            }
-        )
-        if is_best:  # saved first, so that last.pt never knows of a best epoch that is not there
-            save_segmenter(folder / "best.pt", segmenter, start=start)
-        save_segmenter(folder / "last.pt", segmenter, start=start, training=training.state())
-        run_folder.save_csv(folder / "log.csv", training.log)
-        with atomic_file(folder / "curve.png") as file:
-            plot_curve(file, training.log, title="Step 3: fine-tuning on whole images")
-        before = "as step 2 left it" if loss is None else f"loss {loss:.4f}"
-        print(f"  epoch {epoch}/{epochs}  {before}, validation mIoU {matrix.miou():.4f}", flush=True)
+            steps = batches(order, images_per_step)[len(losses) - (epoch - 1) * records.steps :]
+            mine = [indices[processes.rank() :: processes.count()] for indices in steps]
+            shares = runtime.progress(stream(dataset, mine, workers), len(mine), "step", f"epoch {epoch}/{epochs}")
+            for indices, samples in zip(steps, shares):
+                records.check(train(samples, epoch), [dataset.ids[index] for index in indices], skip_nonfinite)
+                end_if_asked()
+                if len(losses) % save_every == 0:
+                    records.save_last()
+        matrix, previews = validate(end_if_asked)
+        scores = {"miou": matrix.miou(), "pixel_accuracy": matrix.pixel_accuracy()}
+        said = records.end_epoch(scores, previews, partial(plot_curve, title="Step 3: fine-tuning on whole images"))
+        print(f"  {said}, {time.perf_counter() - began:.0f} s", flush=True)
 
 
 def main() -> None:
@@ -228,80 +242,87 @@ def main() -> None:
     segmenter, content = load_segmenter(source)
     run_folder.check_features(args.run, segmenter, source)
     segmenter.stride = args.stride
-    dataset = VOCFolder(args.data, args.split, ResizeBoth(segmenter.size), args.limit)
+    dataset = VOCFolder(args.data, args.split, ResizeBoth(segmenter.size), args.limit, args.skip_bad)
     val_set = VOCFolder(args.data, args.val_split, ResizeImage(segmenter.size), args.val_limit)
     run_folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
-    settings = {
-        f"--{name}".replace("_", "-"): value for name, value in vars(args).items() if name not in FREE_TO_CHANGE
-    }
-    settings |= {"--cache": args.cache is not None, "images": len(dataset), "validation images": len(val_set)}
+    images = {"images": dataset.fingerprint(), "validation images": val_set.fingerprint()}
+    settings = run_folder.settings(vars(args), FREE_TO_CHANGE) | {"--cache": args.cache is not None, **images}
     if resumes:
         run_folder.check_start(args.run, content, source)
-        check_settings(content.get("training", {}).get("settings", {}), settings, source)
+        run_folder.check_settings(content.get("training", {}).get("settings", {}), settings, source)
     precision = segmenter.to(device).speed_up(args.amp, args.compile)
     cache, room = None, "no: every epoch runs the backbone"
     if args.cache:
         cache = LevelCache(folder, segmenter.hypercolumn, segmenter.size)
         room = cache.make_room((resized_shape(*size, segmenter.size) for size in dataset.sizes), args.cache)
+    done = len(content["training"]["losses"]) if resumes else 0
+    accumulated = f" of {args.accumulate} batches" if args.accumulate > 1 else ""
     runtime.announce(
         3,
         data=f"{dataset.root}: {len(dataset)} images of {args.split}, validation on {len(val_set)} of {args.val_split}",
         network=f"{segmenter.hypercolumn.backbone}, frozen; shorter side {segmenter.size}, logits at 1/{args.stride}",
-        training=f"{args.epochs} epochs, {args.batch_size} images a step, AdamW, peak rate {args.lr:g}",
+        training=f"{args.epochs} epochs, {args.batch_size * args.accumulate} images a step{accumulated}, AdamW, "
+        f"peak rate {args.lr:g}",
         pixels=f"{args.pixels} random labelled ones of each image" if args.pixels else "all labelled ones",
         cache=room,
-        start=f"{source}, after epoch {content['training']['log'][-1]['epoch']}" if resumes else source,
-        device=f"{device}, {precision}",
+        start=f"{source}, after {done} steps" if resumes else source,
+        device=f"{processes.describe(device)}, {precision}",
     )
 
     torch.manual_seed(args.seed)
+    steps = -(-len(dataset) // (args.batch_size * args.accumulate))
     optimizer = AdamW(segmenter.head.parameters(), lr=args.lr, weight_decay=args.weight_decay)
-    schedule = warm_up_and_cosine(optimizer, args.epochs * -(-len(dataset) // args.batch_size))
+    schedule = warm_up_and_cosine(optimizer, args.epochs * steps)
     scaler = GradScaler(device.type, enabled=args.amp == "fp16")
     training = Training(settings, optimizer, schedule, scaler)
     if resumes:
         training.go_on_from(content["training"])
     counts = torch.from_numpy(count_pixels(dataset)) if args.class_weights == "inverse" else None
-    weigh = weighting(args.class_weights, len(segmenter.names), counts)
+    network = processes.wrap(SummedLoss(segmenter, args.pixels, cache).train())
+    records = Records(args.run, segmenter, training, start, f"{len(dataset)} images of {args.split}", steps)
     train = partial(
-        train_one_epoch,
-        segmenter,
-        optimizer=optimizer,
-        schedule=schedule,
-        weigh=weigh,
-        scaler=scaler,
-        pixels=args.pixels,
-        cache=cache,
+        train_step,
+        network,
+        training=training,
+        at_once=-(-args.batch_size // processes.count()),
+        weigh=weighting(args.class_weights, counts),
+        classes=len(segmenter.names),
+        seed=args.seed,
+        device=device,
     )
-    run_folder.begin(args.run, 3)
-    if not resumes:
-        # The levels that an interrupted training left may be of other images.
-        for leftover in (folder / "previews", *folder.glob("cache_*")):
-            shutil.rmtree(leftover, ignore_errors=True)
+    processes.wait()  # all have read the folder
+    if processes.is_main():
+        records.begin(resumes)
     try:
-        fit(
-            segmenter,
-            dataset,
-            val_set,
-            training,
-            train,
-            args.epochs,
-            args.batch_size,
-            args.seed,
-            args.workers,
-            folder,
-            start,
-        )
+        with Stop() as stop:
+            fit(
+                records,
+                dataset,
+                train,
+                partial(validate, segmenter, val_set, args.batch_size, args.workers),
+                args.epochs,
+                args.batch_size * args.accumulate,
+                args.seed,
+                args.workers,
+                args.save_every,
+                args.skip_nonfinite,
+                stop,
+            )
+    except Interrupted:
+        raise
     except KeyboardInterrupt:
         raise KeyboardInterrupt("what was saved is kept; go on with the same command and --resume") from None
+    if not processes.is_main():
+        return
     if cache:
         cache.remove()
+    skipped = run_folder.save_skipped(folder, dataset.skipped)
     best = max(training.log, key=lambda row: row["miou"])
     run_folder.finish(
         args.run,
         3,
         {**vars(args), "start": start, "best_epoch": best["epoch"], "val_miou": best["miou"]},
-        wrote=f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}",
+        wrote=f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}{skipped}",
         then=("evaluate.py", "--data", dataset.root, "--run", args.run),
     )
 

@@ -17,7 +17,7 @@ from PIL import Image
 from data import DataError
 from data.classes import Classes
 from data.overlay import panel
-from data.stream import stream
+from data.stream import batches, stream
 from data.transforms import ResizeImage
 from data.voc import VOCFolder, read_photo
 from losses.score import ConfusionMatrix
@@ -39,7 +39,9 @@ def parse() -> argparse.Namespace:
 def draw_split(segmenter: Segmenter, dataset: VOCFolder, workers: int) -> Iterator[tuple[str, Image.Image]]:
     """(id, panel) of each image of a split, with its ground truth and the mIoU over the classes in that."""
     classes = Classes.from_lists(segmenter.names, segmenter.colours)
-    for index, (sample, prediction) in enumerate(segmenter.predict_all(stream(dataset, 1, workers))):
+    for index, (sample, prediction) in enumerate(
+        segmenter.predict_all(stream(dataset, batches(range(len(dataset)), 1), workers))
+    ):
         matrix = ConfusionMatrix(len(classes))
         matrix.update(prediction, sample.mask)
         scores = {label: iou for label, iou in enumerate(matrix.iou().tolist()) if not math.isnan(iou)}
@@ -58,7 +60,7 @@ def draw_photos(segmenter: Segmenter, paths: list[Path]) -> Iterator[tuple[str, 
 
 def main() -> None:
     args = parse()
-    device = runtime.choose_device(args.device)
+    device = runtime.choose_device(args.device, alone=True)
     segmenter, source = run_folder.trained_segmenter(args.run, args.checkpoint)
     precision = segmenter.to(device).speed_up(args.amp, args.compile)
     if args.image:

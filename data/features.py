@@ -1,26 +1,36 @@
 """The store of sparse features on disk: written in bounded memory, whole or not at all; read back with checks."""
 
+import math
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 from data import DataError
+
+BLOCK = 4096  # rows looked at together, however many there are
 
 
 class FeatureWriter:
     """Appends sampled pixels to `features.npy`, `labels.npy`, `pixels.npy`; memory does not grow with their number.
 
     Rows go to `*.part` files; `finish` gives them their names, so a store that was there before stays whole until then.
-    Use as a context manager: leaving it without `finish` removes the `*.part` files.
+    Use as a context manager: leaving it without `finish` removes the `*.part` files, unless `pause` was called.
+
+    Args:
+        folder: where the files go.
+        channels: Z.
+        paused: what `pause` gave to an earlier writer in this folder, to go on from there.
     """
 
     _DTYPES = {"features": np.float32, "labels": np.uint8, "pixels": np.int64}
 
-    def __init__(self, folder: Path, channels: int):
+    def __init__(self, folder: Path, channels: int, paused: dict[str, Any] | None = None):
         self.folder = Path(folder)
         self.rows = 0
+        self._paused = paused
         self._row_shapes = {"features": (channels,), "labels": (), "pixels": (3,)}
         self._files: dict[str, BinaryIO] = {}
         # Running moments of the features (Chan, Golub & LeVeque 1983): exact in one pass, in float64.
@@ -28,15 +38,47 @@ class FeatureWriter:
         self._squares = np.zeros(channels)
 
     def __enter__(self) -> "FeatureWriter":
+        """Opens the files.
+
+        Raises:
+            DataError: they do not hold the rows that were there at the pause.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            for name in self._row_shapes:
-                self._files[name] = open(self._part(name), "wb")
-                self._write_header(name)
+            if self._paused:
+                self._go_on(self._paused)
+            else:
+                for name in self._row_shapes:
+                    self._files[name] = open(self._part(name), "wb")
+                    self._write_header(name)
         except BaseException:  # Ctrl-C too: `with` has not begun yet
             self.__exit__()
             raise
         return self
+
+    def pause(self) -> dict[str, Any]:
+        """Brings all rows to disk and keeps the `*.part` files; gives plain values for a writer that goes on."""
+        for file in self._files.values():
+            file.flush()
+            os.fsync(file.fileno())
+        self._paused = {"rows": self.rows, "mean": self._mean.tolist(), "squares": self._squares.tolist()}
+        return self._paused
+
+    def _go_on(self, paused: dict[str, Any]) -> None:
+        self.rows = paused["rows"]
+        self._mean, self._squares = np.array(paused["mean"]), np.array(paused["squares"])
+        for name, shape in self._row_shapes.items():
+            path, row = self._part(name), np.dtype(self._DTYPES[name]).itemsize * math.prod(shape)
+            try:
+                self._files[name] = file = open(path, "r+b")
+            except FileNotFoundError:
+                raise DataError(f"{path}: no such file to go on with; start over without --resume") from None
+            self._write_header(name)
+            end = file.tell() + self.rows * row
+            if path.stat().st_size < end:
+                raise DataError(f"{path}: shorter than the {self.rows} rows to go on from; start over without --resume")
+            file.truncate(end)  # rows of after the pause come again
+            file.seek(end)
 
     def append(self, features: np.ndarray, labels: np.ndarray, pixels: np.ndarray) -> None:
         """Adds n rows: features (n, Z) float, labels (n,) class ids, pixels (n, 3) as (image index, y, x)."""
@@ -73,8 +115,9 @@ class FeatureWriter:
 
     def __exit__(self, *exception) -> None:
         for file in self._files.values():
-            file.close()
-        for part in self._parts():
+            with suppress(OSError):  # of a full disk, which refuses what is still in the buffer: not wanted any more
+                file.close()
+        for part in self._parts() if not self._paused else ():
             part.unlink(missing_ok=True)
 
     def _part(self, name: str, suffix: str = "npy") -> Path:
@@ -108,7 +151,7 @@ def read_features(folder: Path, classes: int) -> Features:
 
     Raises:
         DataError: a file is missing or damaged, the files do not belong together, a label is outside the classes, or
-            a mean or standard deviation is not finite (which is so when any feature is not).
+            a mean, a standard deviation or a feature is not finite.
     """
     arrays = {}
     for name in Features._fields:
@@ -134,4 +177,11 @@ def read_features(folder: Path, classes: int) -> Features:
         raise DataError(f"{folder}/labels.npy: label {store.labels.max()} is outside the classes 0..{classes - 1}")
     if not (np.isfinite(store.mean).all() and np.isfinite(store.std).all()):
         raise DataError(f"{folder}: the features are not all finite; are the backbone's weights damaged?")
+    for start in range(0, rows, BLOCK):
+        finite = np.isfinite(store.features[start : start + BLOCK]).all(axis=1)
+        if not finite.all():
+            raise DataError(
+                f"{folder}/features.npy: row {start + finite.argmin()} holds a value that is not finite; "
+                "run step 1 again: python sample_features.py"
+            )
     return store

@@ -1,4 +1,4 @@
-"""Which pixels of an image become training samples: a few of every class that is in it."""
+"""Chance, image by image: which pixels become training samples, and a seed for all else that is random about one."""
 
 import numpy as np
 
@@ -25,3 +25,12 @@ def sample_pixels(mask: np.ndarray, per_class: int, seed: int, image_id: str) ->
         chosen.append(generator.choice(places, size=min(per_class, len(places)), replace=False))
     places = np.concatenate(chosen) if chosen else np.empty(0, dtype=np.int64)
     return np.stack(np.unravel_index(places, mask.shape), axis=1), flat[places]
+
+
+def image_seed(seed: int, epoch: int, image_id: str) -> int:
+    """A seed below 2**63 for what is random about one image in one epoch.
+
+    It depends on nothing else, so neither the other images of a batch, nor the process that has it, nor an interruption
+    changes what chance does to an image.
+    """
+    return int(np.random.SeedSequence([seed, epoch, *image_id.encode()]).generate_state(1, np.uint64)[0] >> 1)

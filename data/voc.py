@@ -3,6 +3,8 @@
 DIR/JPEGImages/ID.jpg   DIR/SegmentationClass/ID.png   DIR/ImageSets/Segmentation/SPLIT.txt   [DIR/classes.txt]
 """
 
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +22,8 @@ from data.transforms import Transform
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MASK_FOLDERS = {"train_aug": "SegmentationClassAug"}  # the SBD-augmented list has masks of its own
 EXIF_ORIENTATION, EXIF_SIDEWAYS = 0x0112, (5, 6, 7, 8)
+MAX_SKIPPED = 5  # per cent of a list that `skip_bad` may leave out; with more, the data as a whole is in doubt
+READERS = 4  # threads of `skip_bad`; each holds one decoded image at a time
 
 
 class Sample(NamedTuple):
@@ -131,19 +135,25 @@ class VOCFolder(Dataset):
     `VOCSegmentation`. Every image and mask is looked up at construction, and the headers compared, so that a hole in
     the data stops a run in its first second.
 
+    Args:
+        limit: only the first so many ids of the list.
+        skip_bad: read every image and mask at construction, and leave out those that cannot be used.
+
     Attributes:
         root: the folder in VOC layout.
         split: the split's name.
         ids: the image ids, in the order of the list.
         sizes: (height, width) of each image, upright.
         classes: names and colours.
+        skipped: id -> reason, on one line, of each image that `skip_bad` has left out, in the order of the list.
 
     Raises:
         DataError: on construction, see `find_root`, `read_ids`, `read_classes`; an image or mask that is missing; an
-            image and a mask of different size. On access, see `read_image` and `read_mask`.
+            image and a mask of different size; with `skip_bad` instead, too many that cannot be used. On access, see
+            `read_image` and `read_mask`.
     """
 
-    def __init__(self, data: Path, split: str, transform: Transform, limit: int | None = None):
+    def __init__(self, data: Path, split: str, transform: Transform, limit: int | None = None, skip_bad: bool = False):
         self.root, self.split, self.transform = find_root(data), split, transform
         self.classes: Classes = read_classes(self.root)
         self.ids = read_ids(self.root, split)[:limit]
@@ -155,6 +165,9 @@ class VOCFolder(Dataset):
             self._paths = [paths.get(image_id) or self._find(image_id) for image_id in self.ids]
         else:
             self._paths = [self._find(image_id) for image_id in self.ids]
+        self.skipped: dict[str, str] = {}
+        if skip_bad:
+            self._leave_out_bad()
         self.sizes = [self._check(image_id, *paths) for image_id, paths in zip(self.ids, self._paths)]
 
     def _find(self, image_id: str) -> tuple[Path, Path]:
@@ -173,8 +186,37 @@ class VOCFolder(Dataset):
             )
         return size
 
+    def _leave_out_bad(self) -> None:
+        # Read as a whole and up front: so the set of images is the same for every process, every epoch and every
+        # resumed run, and what is counted, announced and compared is what will be used.
+        with ThreadPoolExecutor(READERS) as pool:
+            reasons = list(pool.map(self._reason, self.ids, self._paths))
+        self.skipped = {image_id: reason for image_id, reason in zip(self.ids, reasons) if reason}
+        if 100 * len(self.skipped) > MAX_SKIPPED * len(self.ids):
+            raise DataError(
+                f"{self.root}: {len(self.skipped)} of {len(self.ids)} images of {self.split} cannot be used, more than "
+                f"the {MAX_SKIPPED} % that --skip-bad tolerates; the first: {next(iter(self.skipped.values()))}"
+            )
+        self._paths = [paths for paths, reason in zip(self._paths, reasons) if not reason]
+        self.ids = [image_id for image_id in self.ids if image_id not in self.skipped]
+
+    def _reason(self, image_id: str, paths: tuple[Path, Path]) -> str | None:
+        """Why an image cannot be used; None where it can. What was decoded is let go of at once."""
+        image, mask = paths
+        try:
+            self._check(image_id, image, mask)
+            read_image(image)
+            read_mask(mask, len(self.classes))
+        except DataError as error:
+            return str(error)
+        return None
+
     def __len__(self) -> int:
         return len(self.ids)
+
+    def fingerprint(self) -> str:
+        """What a resumed run compares: how many images these are, and which, in their order."""
+        return f"{len(self)} ({zlib.crc32(chr(10).join(self.ids).encode()):08x})"
 
     def image(self, index: int) -> np.ndarray:
         """The image as it is on disk, upright: (H, W, 3) uint8 RGB."""

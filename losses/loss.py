@@ -1,6 +1,6 @@
 """Losses on logits: cross entropy over the labelled pixels, and the class weights that go with it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -43,21 +43,22 @@ def cross_entropy2d(
         return losses
     if reduction == "sum":
         return losses.sum()
-    return losses.sum() / divisor(target, weight, ignore_index)
+    return losses.sum() / divisor(count_classes(target, logits.shape[1], ignore_index), weight)
 
 
-def divisor(target: Tensor, weight: Tensor | None = None, ignore_index: int = 255) -> Tensor:
-    """What turns the sum of the losses over a target of any shape into their mean: its labelled pixels, by weight.
+def divisor(counts: Tensor, weight: Tensor | None = None) -> Tensor:
+    """What turns the sum of the losses over some pixels into their mean: their number by class (C,), by weight (C,).
 
     Where that is 0 the sum is 0 too, and this is 1, so that the mean is 0 and not nan. The summed losses of the parts
     of a batch, divided by the divisor of the whole batch, add up to the mean loss of the batch.
     """
-    labelled = target != ignore_index
-    total = labelled.sum() if weight is None else weight[target.where(labelled, 0)].where(labelled, 0).sum()
+    total = counts.sum() if weight is None else (counts * weight).sum()
     return total.where(total > 0, 1)
 
 
-def draw_pixels(target: Tensor, count: int, ignore_index: int = 255) -> tuple[Tensor, Tensor]:
+def draw_pixels(
+    target: Tensor, count: int, ignore_index: int = 255, generators: Sequence[torch.Generator] | None = None
+) -> tuple[Tensor, Tensor]:
     """Some labelled pixels of each image, each as likely as any other, and how many pixels each of them stands for.
 
     The losses at the drawn pixels, each times what it stands for, are an unbiased estimate of the sum over all labelled
@@ -66,6 +67,7 @@ def draw_pixels(target: Tensor, count: int, ignore_index: int = 255) -> tuple[Te
     Args:
         target: (B, H, W) int64.
         count: pixels of an image; one with fewer labelled pixels gives them all, filled up with pixels worth 0.
+        generators: of each image, on the CPU; None means torch's global one.
 
     Returns:
         Pixels (B, n, 2) int64 as (y, x), n = count but at most H W, drawn without replacement, and their worth (B, n)
@@ -74,9 +76,9 @@ def draw_pixels(target: Tensor, count: int, ignore_index: int = 255) -> tuple[Te
     count = min(count, target[0].numel())
     pixels = target.new_zeros(len(target), count)
     worth = torch.zeros(len(target), count, device=target.device)
-    for index, labels in enumerate(target.flatten(1)):
+    for index, (labels, generator) in enumerate(zip(target.flatten(1), generators or [None] * len(target))):
         labelled = (labels != ignore_index).nonzero().squeeze(1)
-        drawn = labelled[torch.randperm(len(labelled))[:count].to(labelled.device)]
+        drawn = labelled[torch.randperm(len(labelled), generator=generator)[:count].to(labelled.device)]
         pixels[index, : len(drawn)] = drawn
         worth[index, : len(drawn)] = len(labelled) / max(1, len(drawn))
     return torch.stack([pixels // target.shape[2], pixels % target.shape[2]], dim=-1), worth
@@ -119,25 +121,24 @@ def inverse_frequency(counts: Tensor) -> Tensor:
     return weights * (present / weights.sum()) if present else weights
 
 
-def weighting(kind: str, classes: int, counts: Tensor | None = None) -> Callable[[Tensor], Tensor | None]:
-    """Class weights as a function of the target at hand.
+def weighting(kind: str, over_all: Tensor | None = None) -> Callable[[Tensor], Tensor | None]:
+    """Class weights as a function of the class counts (C,) of the batch at hand.
 
     Args:
-        kind: "none"; "inverse", by inverse frequency over the data set; or "batch", by inverse frequency in the target.
-        classes: C.
-        counts: (C,) pixels of each class in the data set, for "inverse".
+        kind: "none"; "inverse", by inverse frequency over the data set; or "batch", by inverse frequency in the batch.
+        over_all: (C,) pixels of each class in the data set, for "inverse".
 
     Returns:
-        target -> (C,) weights on the device of the target, or None.
+        counts -> (C,) weights on their device, or None.
 
     Raises:
         ValueError: another kind.
     """
     if kind == "none":
-        return lambda target: None
+        return lambda counts: None
     if kind == "inverse":
-        weights = inverse_frequency(counts)
-        return lambda target: weights.to(target.device)
+        weights = inverse_frequency(over_all)
+        return lambda counts: weights.to(counts.device)
     if kind == "batch":
-        return lambda target: inverse_frequency(count_classes(target, classes))
+        return inverse_frequency
     raise ValueError(f"class weights are one of {', '.join(WEIGHTINGS)}, got {kind!r}")

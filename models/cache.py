@@ -15,6 +15,12 @@ from models.files import atomic_file, first_line
 from models.hypercolumn import Hypercolumn
 
 GIB = 1 << 30
+PREFIX = "cache_"
+
+
+def is_cache(path: Path) -> bool:
+    """Whether a path is the folder of a cache."""
+    return path.name.startswith(PREFIX)
 
 
 class LevelCache:
@@ -33,7 +39,7 @@ class LevelCache:
     def __init__(self, parent: Path, hypercolumn: Hypercolumn, size: int):
         self.hypercolumn = hypercolumn
         taps = "-".join(map(str, hypercolumn.taps))
-        self.folder = parent / f"cache_{fingerprint(hypercolumn)}_taps_{taps}_size_{size}"
+        self.folder = parent / f"{PREFIX}{fingerprint(hypercolumn)}_taps_{taps}_size_{size}"
 
     def make_room(self, shapes: Iterable[tuple[int, int]], budget: float) -> str:
         """Checks, before anything is computed, that the levels of images of these (height, width) will fit.

@@ -94,7 +94,9 @@ class DenseClassifier(nn.Module):
         """Hypercolumn map (B, Z, h, w) float -> logits (B, C, h, w)."""
         return self.layers(self.standardise(x))
 
-    def on_levels(self, levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    def on_levels(
+        self, levels: Sequence[Tensor], size: tuple[int, int], generators: Sequence[torch.Generator] | None = None
+    ) -> Tensor:
         """`forward(Hypercolumn.as_map(levels, size))`, to rounding, without ever building that map.
 
         In training the same random state drops the same units, and what is dropped is not computed. Under autocast the
@@ -103,6 +105,7 @@ class DenseClassifier(nn.Module):
         Args:
             levels: (B, C_l, h_l, w_l) each.
             size: (h, w) of the grid.
+            generators: of each image, on the CPU, for dropout; None means torch's global one.
 
         Returns:
             Logits (B, C, h, w).
@@ -111,8 +114,12 @@ class DenseClassifier(nn.Module):
         device, dtype = first.weight.device.type, levels[0].dtype
         if torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
-        ones = first.weight.new_ones(len(levels[0]), self.hidden, 1, 1)
-        first_scales, second_scales = (drop(ones).flatten(1) for drop in (drop_first, drop_second))
+        if generators and self.training:
+            scales = torch.stack([self._draw_scales(generator) for generator in generators]).to(first.weight.device)
+            first_scales, second_scales = scales.unbind(1)
+        else:
+            ones = first.weight.new_ones(len(levels[0]), self.hidden, 1, 1)
+            first_scales, second_scales = (drop(ones).flatten(1) for drop in (drop_first, drop_second))
         logits = []
         with torch.autocast(device, enabled=False):
             (W1, b1), (W2, b2), (W3, b3) = ((layer.weight.flatten(1), layer.bias) for layer in (first, second, last))
@@ -137,6 +144,11 @@ class DenseClassifier(nn.Module):
                 logits.append(self._on_image([level[index, None].to(dtype) for level in levels], size, layers))
         logits = torch.stack(logits).transpose(1, 2).unflatten(-1, size).contiguous()
         return logits.float() if dtype in (torch.bfloat16, torch.float16) else logits
+
+    def _draw_scales(self, generator: torch.Generator) -> Tensor:
+        """Dropout's factors (2, hidden) of one image: 0 for a unit that is dropped, 1 / (1 - dropout) for others."""
+        kept = torch.rand(2, self.hidden, generator=generator) >= self.dropout
+        return kept.float() / (1 - self.dropout)
 
     def _on_image(self, levels: list[Tensor], size: tuple[int, int], layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         """Logits (h * w, C) of one image, from its levels (1, C_l, h_l, w_l) and (weight, bias) of the three layers."""

@@ -7,7 +7,7 @@ import math
 import platform
 import shlex
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ STEPS = {
     4: ("evaluate", "4_eval"),
     5: ("visualize", "5_overlays"),
 }
+PROGRESS = "progress.json"  # how far an unfinished step has come; see models.progress
 
 
 def step_folder(run: Path, step: int) -> Path:
@@ -41,7 +42,34 @@ def begin(run: Path, step: int) -> Path:
     folder = step_folder(run, step)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").unlink(missing_ok=True)
+    for litter in folder.rglob(".*.part"):  # of a process that was killed while it wrote
+        litter.unlink(missing_ok=True)
     return folder
+
+
+def check_settings(saved: dict[str, Any], given: dict[str, Any], source: Path) -> None:
+    """Refuses to resume with other settings.
+
+    Raises:
+        RunError: naming the first that differs, or that an earlier version did not know.
+    """
+    for name, value in given.items():
+        if name not in saved:
+            raise RunError(f"--resume: {source} does not say {name}, which an earlier version did not have; start over")
+        if saved[name] != value:
+            raise RunError(f"--resume: {source} was made with {name} {saved[name]}, not {value}; keep to that")
+
+
+def settings(flags: dict[str, Any], free: Collection[str], **more: Any) -> dict[str, Any]:
+    """What a resumed run must have in common with the one it goes on from, as plain values.
+
+    Args:
+        flags: all flags of the script, by their name in Python.
+        free: those that may change.
+        more: what else matters.
+    """
+    kept = {f"--{name}".replace("_", "-"): value for name, value in flags.items() if name not in free}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in {**kept, **more}.items()}
 
 
 def finish(run: Path, step: int, settings: dict[str, Any], wrote: str, then: Sequence[Any] = ()) -> None:
@@ -60,6 +88,7 @@ def finish(run: Path, step: int, settings: dict[str, Any], wrote: str, then: Seq
         "commit": _commit(),
     }
     save_json(folder / "config.json", {"format": FORMAT, "step": STEPS[step][0], **settings, "versions": versions})
+    (folder / PROGRESS).unlink(missing_ok=True)
     print(f"wrote {folder}: {wrote}")
     if then:
         print(f"next: python {shlex.join(map(str, then))}")
@@ -152,6 +181,17 @@ def check_classes(trained: Sequence[str], given: Sequence[str], source: Path, da
     raise RunError(
         f"{data}: class {index} is {theirs!r} there but {ours!r} in {source}; use the data it was trained on"
     )
+
+
+def save_skipped(folder: Path, skipped: dict[str, str]) -> str:
+    """Saves `skipped.txt`, a line `ID: why` for each image that was left out; the number in words for the last line."""
+    path = folder / "skipped.txt"
+    if not skipped:
+        path.unlink(missing_ok=True)
+        return ""
+    with atomic_file(path) as file:
+        file.write("".join(f"{image_id}: {why}\n" for image_id, why in skipped.items()).encode())
+    return f"; skipped {len(skipped)} bad images, listed in {path}"
 
 
 def save_json(path: Path, content: dict[str, Any]) -> None:

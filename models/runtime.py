@@ -2,19 +2,25 @@
 
 import argparse
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import torch
 from tqdm import tqdm
 
-from models import RunError
+from models import RunError, processes
+from models.interruption import Interrupted
 from models.run_folder import STEPS
 from models.segmenter import PRECISIONS
 
 Item = TypeVar("Item")
+
+RANK_0_FIRST = 5.0  # seconds that another process waits with its last words: mostly they are those of rank 0
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -28,7 +34,7 @@ class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong with a flag on one line, without the usage before it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{Path(self.prog).stem}: {message}; see --help\n")
+        _last_words(f"{Path(self.prog).stem}: {message}; see --help", 2)
 
 
 def step_parser(doc: str) -> argparse.ArgumentParser:
@@ -51,9 +57,19 @@ def add_data_flags(parser: argparse.ArgumentParser, split: str) -> None:
     parser.add_argument("--workers", type=natural, default=default_workers(), help="extra processes that decode images")
 
 
+def add_strictness(parser: argparse.ArgumentParser) -> None:
+    """The flags of the steps that may do without a few images."""
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--strict", action="store_true", help="end at the first bad image; this is the default")
+    either.add_argument(
+        "--skip-bad", action="store_true", help="read all images first and leave out bad ones, up to 5 in 100"
+    )
+
+
 def default_workers() -> int:
     """Half of the cores beside a GPU; else those that torch does not compute with: more would only get in its way."""
     cores, is_gpu = os.cpu_count() or 1, torch.cuda.is_available() or torch.backends.mps.is_available()
+    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # the others that torchrun started here need some, too
     return min(8, cores // 2 if is_gpu else max(0, cores - torch.get_num_threads()))
 
 
@@ -112,45 +128,79 @@ def gibibytes(text: str) -> float:
 
 
 def run_step(main: Callable[[], None]) -> None:
-    """Runs a script's `main`; a user's mistake becomes one line and exit code 2, Ctrl-C one line and 130.
+    """Runs a script's `main`; a user's mistake becomes one line and exit code 2, Ctrl-C one line and 130, SIGTERM 143.
 
     The user's mistakes are the errors that carry an `exit_code` (`data.DataError`, `models.RunError`) and what the
-    system refuses (no permission, disk full); any other error is ours and keeps its traceback.
+    system refuses (no permission, disk full); any other error is ours and keeps its traceback. Under `torchrun` the end
+    of one process ends the others, whatever they wait for; the one that ended first says why.
     """
     name = Path(sys.argv[0]).stem
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         main()
+        processes.leave()
     except KeyboardInterrupt as stop:
-        print(f"\n{name}: stopped by Ctrl-C; {str(stop) or 'what was finished before is kept'}", file=sys.stderr)
-        sys.exit(130)
+        number = getattr(stop, "number", signal.SIGINT)
+        what = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        kept = str(stop) or "what was finished before is kept"
+        _last_words(f"\n{name}: stopped by {what}; {kept}", 128 + number)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"{name}: {where}{error.strerror or error}; what was finished before is kept", file=sys.stderr)
-        sys.exit(2)
+        _last_words(f"{name}: {where}{error.strerror or error}; what was finished before is kept", 2)
     except ValueError as error:
         if not hasattr(error, "exit_code"):
             raise
-        print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _last_words(f"{name}: {error}", error.exit_code)
+    except RuntimeError as error:
+        if not processes.is_parting(error):
+            raise
+        _last_words(f"{name}: rank {processes.rank()} has lost another process of this run, whose message tells why", 1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def choose_device(name: str) -> torch.device:
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Interrupted(number)
+
+
+def _last_words(line: str, code: int) -> NoReturn:
+    """Says why the run ends, and ends it."""
+    if not processes.is_main():
+        # What is wrong in all processes is said once: by rank 0, upon whose end torchrun ends this one.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(RANK_0_FIRST)
+    print(line, file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def choose_device(name: str, alone: bool = False) -> torch.device:
     """The device a flag means; "auto" takes cuda, else mps, else cpu. Convolutions on it are in full float32.
 
+    Under `torchrun` each process takes a GPU of its own, and here they meet.
+
+    Args:
+        alone: whether the step is one for a single process.
+
     Raises:
-        RunError: no such device here.
+        RunError: no such device here; or several processes where one is wanted.
     """
+    if alone and processes.count() > 1:
+        raise RunError("this step is quick and runs in one process: start it with python, not with torchrun")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and processes.count() > 1:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     # TensorFloat-32 would be on in convolutions but off in matrix products, and the two must agree.
     torch.backends.cudnn.allow_tf32 = False
     try:
         kind = torch.device(name).type
         if kind not in ("cpu", "cuda", "mps", "xpu"):
             raise RuntimeError("a device that computes nothing, or one that nobody has tried")
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError, NotImplementedError):
         raise RunError(f"--device {name}: not available here; use auto or cpu") from None
+    processes.join(device)
+    return device
 
 
 def announce(step: int, **facts: Any) -> None:
@@ -163,8 +213,9 @@ def announce(step: int, **facts: Any) -> None:
 
 
 def progress(items: Iterable[Item], total: int, unit: str, label: str = "") -> Iterable[Item]:
-    """The items, with a progress bar (rate, ETA) on standard error; silent where that is not a terminal."""
-    return tqdm(items, desc=label, total=total, unit=unit, disable=None, leave=False, dynamic_ncols=True)
+    """The items, with a progress bar (rate, ETA) on standard error; silent off a terminal and off rank 0."""
+    silent = None if processes.is_main() else True
+    return tqdm(items, desc=label, total=total, unit=unit, disable=silent, leave=False, dynamic_ncols=True)
 
 
 def random_state() -> dict[str, Any]:

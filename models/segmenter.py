@@ -100,18 +100,30 @@ class Segmenter(nn.Module):
             levels = self.hypercolumn(images)
         return self.logits(levels, self.grid(images))
 
-    def logits(self, levels: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-        """The head on the levels of a batch: (B, C, *grid), float32 whatever the precision."""
-        with self.autocast():
-            return self.head.on_levels(levels, grid)
+    def logits(
+        self, levels: Sequence[Tensor], grid: tuple[int, int], generators: Sequence[torch.Generator] | None = None
+    ) -> Tensor:
+        """The head on the levels of a batch: (B, C, *grid), float32 whatever the precision.
 
-    def logits_at(self, levels: Sequence[Tensor], grid: tuple[int, int], points: Tensor) -> Tensor:
+        `generators`, one an image, decide in training what dropout drops.
+        """
+        with self.autocast():
+            return self.head.on_levels(levels, grid, generators)
+
+    def logits_at(
+        self,
+        levels: Sequence[Tensor],
+        grid: tuple[int, int],
+        points: Tensor,
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> Tensor:
         """The logits on the grid, resampled bilinearly to a few places, at the cost of these places alone.
 
         Args:
             levels: of a batch.
             grid: (h, w), see `grid`.
             points: (B, n, 2), (y, x) as fractions of height and width.
+            generators: see `logits`.
 
         Returns:
             (B, C, n): what `resample(self(images), size)` holds at the pixels whose centres the points are.
@@ -119,7 +131,7 @@ class Segmenter(nn.Module):
         corners, shares = _corners(points, grid)
         places = pixel_centres(corners, grid).flatten(1, 2)
         sampled = [sample_level(level, places).unsqueeze(-1) for level in levels]
-        logits = self.logits(sampled, (places.shape[1], 1))
+        logits = self.logits(sampled, (places.shape[1], 1), generators)
         return (logits.squeeze(-1).unflatten(-1, shares.shape[1:]) * shares.unsqueeze(1)).sum(-1)
 
     @torch.inference_mode()

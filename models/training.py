@@ -1,23 +1,27 @@
-"""What a training has come to beside the weights: kept in the checkpoint, and taken up again by a resumed run."""
+"""A training: one step of it, and what it has come to, kept in the checkpoint and taken up again by a resumed run."""
 
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from models import RunError, runtime
+from models import processes, runtime
 
 
 @dataclass
 class Training:
-    """Optimizer, schedule, loss scaler and log of a training.
+    """Optimizer, schedule, loss scaler, losses and log of a training.
 
     Attributes:
         settings: what a resumed run must have in common with the one it goes on from.
         scaler: keeps float16 gradients in range; disabled, it leaves all as it is.
+        losses: one a step, of the batch of all processes; nan where the step was left out for not being finite.
         log: one row an epoch, epoch 0 first.
     """
 
@@ -25,7 +29,53 @@ class Training:
     optimizer: Optimizer
     schedule: LRScheduler
     scaler: torch.amp.GradScaler
+    losses: list[float] = field(default_factory=list)
     log: list[dict[str, Any]] = field(default_factory=list)
+
+    def step(self, network: nn.Module, parts: Sequence[tuple[Any, ...]], divisor: float) -> float:
+        """One step of the optimizer over a batch that goes through the network in parts.
+
+        Args:
+            network: gives the summed loss of a part, a scalar; wrapped by `processes.wrap` where there are several.
+            parts: its arguments, of each part of this process; at least one part, which may be empty.
+            divisor: what turns the sum of the losses of all parts of all processes into the loss of the batch.
+
+        Returns:
+            The loss of the batch, the same in all processes; it joins `losses`. Where it is not finite, or a gradient
+            is not, it is nan and the weights stay as they are.
+        """
+        self.optimizer.zero_grad()
+        loss = torch.zeros((), dtype=torch.float64)
+        for index, part in enumerate(parts):
+            is_last = index == len(parts) - 1
+            # Processes exchange their gradients once a step, with the last part.
+            with nullcontext() if is_last or processes.count() == 1 else network.no_sync():
+                summed = network(*part) / divisor
+                self.scaler.scale(summed * processes.count()).backward()  # their exchange is a mean, wanted is a sum
+            loss += summed.item()
+        loss = processes.total(loss).item()
+        self.scaler.unscale_(self.optimizer)
+        if math.isfinite(loss) and self._gradients_are_finite():
+            self.scaler.step(self.optimizer)
+        else:
+            loss = math.nan
+        scale = self.scaler.get_scale()
+        self.scaler.update()
+        if math.isfinite(loss) and self.scaler.get_scale() >= scale:  # smaller: float16 overflowed, no step was made
+            self.schedule.step()
+        self.losses.append(loss)
+        return loss
+
+    def _gradients_are_finite(self) -> bool:
+        """Whether all gradients are; in float16 a scaler is there to see to those that are not."""
+        if self.scaler.is_enabled():
+            return True
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        return bool(torch.stack([gradient.isfinite().all() for gradient in gradients]).all())
+
+    def skipped(self) -> int:
+        """Steps that were left out for a loss or gradient that was not finite."""
+        return sum(map(math.isnan, self.losses))
 
     def state(self) -> dict[str, Any]:
         """All of it, and torch's random state, as plain values."""
@@ -34,6 +84,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "losses": self.losses,
             "log": self.log,
             "random_state": runtime.random_state(),
         }
@@ -43,18 +94,6 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
+        self.losses = state["losses"]
         self.log = state["log"]
         runtime.set_random_state(state["random_state"])
-
-
-def check_settings(saved: dict[str, Any], given: dict[str, Any], source: Path) -> None:
-    """Refuses to resume with other settings.
-
-    Raises:
-        RunError: naming the first that differs, or that an earlier version did not know.
-    """
-    for name, value in given.items():
-        if name not in saved:
-            raise RunError(f"--resume: {source} does not say {name}, which an earlier version did not have; start over")
-        if saved.get(name) != value:
-            raise RunError(f"--resume: {source} was trained with {name} {saved.get(name)}, not {value}; keep to that")

@@ -18,7 +18,7 @@ from data.classes import VOC, VOID
 from data.features import FeatureWriter
 from data.sampling import sample_pixels
 from data.shapes import make_shapes
-from data.stream import stream
+from data.stream import batches, stream
 from data.transforms import ResizeBoth, ResizeImage
 from data.voc import VOCFolder, read_photo
 from losses.loss import cross_entropy2d, weighting
@@ -28,8 +28,9 @@ from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn, pixel_centres
 from models.schedule import warm_up_and_cosine
 from models.segmenter import Segmenter
+from models.training import Training
 from tests.naive import Textbook
-from train_seg import train_one_epoch
+from train_seg import SummedLoss, train_step
 
 PER_CLASS, PIXELS = 3, 1024  # pixels of a class that step 1 samples; pixels of an image that train_step_pixels draws
 BATCH = 2  # images that step 1 reads at a time
@@ -55,8 +56,9 @@ class Work:
         self.photo, self.labelled = self.photos[landscape], labelled[landscape]
         self.image = torch.from_numpy(self.photo.image)[None].to(device)
         self.target = torch.from_numpy(self.labelled.mask)[None].long().to(device)
-        self.optimizer = AdamW(segmenter.head.parameters())
-        self.schedule = warm_up_and_cosine(self.optimizer, 1000)
+        optimizer = AdamW(segmenter.head.parameters())
+        scaler = torch.amp.GradScaler(enabled=False)
+        self.training = Training({}, optimizer, warm_up_and_cosine(optimizer, 1000), scaler)
         self.naive_optimizer = AdamW(self.textbook.head.parameters())
         bare = partial(self.bare, self.textbook.normalise(self.image))
         timed = {
@@ -101,10 +103,10 @@ class Work:
         self.segmenter.amp = None
         return predicted
 
-    def train(self, **options: Any) -> None:
+    def train(self, pixels: int | None = None) -> None:
         """One step of step 3 on one image."""
-        weigh, scaler = weighting("none", len(VOC)), torch.amp.GradScaler(enabled=False)
-        train_one_epoch(self.segmenter, [[self.labelled]], self.optimizer, self.schedule, weigh, scaler, **options)
+        network = SummedLoss(self.segmenter, pixels, cache=None).train()
+        train_step(network, [self.labelled], 1, self.training, 1, weighting("none"), len(VOC), 0, self.device)
 
     def train_naive(self) -> None:
         """The same step as the textbook has it."""
@@ -116,7 +118,7 @@ class Work:
         """The loop of step 1 from its second batch on: seconds per image, without the start of what reads them."""
         times, first = [], 0
         with FeatureWriter(self.folder / "features", self.segmenter.hypercolumn.Z) as writer:
-            for samples in stream(self.photos, BATCH, runtime.default_workers(), order=range(self.timed.stop)):
+            for samples in stream(self.photos, batches(range(self.timed.stop), BATCH), runtime.default_workers()):
                 chosen = [sample_pixels(sample.mask, PER_CLASS, 0, sample.id) for sample in samples]
                 columns = sample_features.sample(self.segmenter.hypercolumn, samples, [pixels for pixels, _ in chosen])
                 for index, (rows, (pixels, labels)) in enumerate(zip(columns, chosen), start=first):

@@ -101,8 +101,8 @@ def test_some_pixels_of_each_image_train_much_as_all_do(run, plain, train):
     assert 0.01 < distance(run, plain) < 0.5
     assert float(losses(run)[1]) == pytest.approx(float(losses(plain)[1]), rel=0.1)
     line = refusal(train(run, "--pixels", "401", "--resume"))
-    assert "3_seg/last.pt was trained with --pixels 400, not 401; keep to that" in line
-    assert "was trained with --pixels 400, not None; keep to that" in refusal(train(run, "--resume"))
+    assert "3_seg/last.pt was made with --pixels 400, not 401; keep to that" in line
+    assert "was made with --pixels 400, not None; keep to that" in refusal(train(run, "--resume"))
 
 
 def test_more_pixels_than_there_are_train_as_all_do(run, plain, train):
@@ -114,7 +114,7 @@ def test_more_pixels_than_there_are_train_as_all_do(run, plain, train):
 
 def test_a_cache_changes_next_to_nothing_outlives_ctrl_c_and_is_gone_at_the_end(run, plain, train):
     stop_in_the_second_step(train, run, "--cache", "1")
-    assert "was trained with --cache True, not False" in refusal(train(run, "--resume"))
+    assert "was made with --cache True, not False" in refusal(train(run, "--resume"))
     done = train(run, "--cache", "0.5", "--resume")
     assert done.returncode == 0, done.stderr
     assert f" GiB in {run / '3_seg' / 'cache_'}" in facts(done)["cache"]
@@ -146,7 +146,7 @@ def test_low_precision_is_stated_by_every_step_and_ends_near_the_exact_result(ru
     assert done.returncode == 0, done.stderr
     assert facts(done)["device"] == "cpu, autocast to bf16"
     assert 0 < distance(run, plain) < 0.4
-    assert "was trained with --amp bf16, not off" in refusal(train(run, "--resume"))
+    assert "was made with --amp bf16, not off" in refusal(train(run, "--resume"))
     for script in ("evaluate.py", "visualize.py"):
         for flags, words in ((("--amp", "bf16"), "autocast to bf16"), ((), "exact float32")):
             done = in_process(script, "--data", drawn, "--run", run, "--limit", "1", "--workers", "0", *flags)

@@ -1,13 +1,16 @@
 """The state of a training: saved as plain values, taken up again as if nothing had come between."""
 
+import math
+
 import pytest
 import torch
 from torch.amp import GradScaler
 
 from models import RunError
 from models.checkpoint import load_checkpoint, save_checkpoint
+from models.run_folder import check_settings
 from models.schedule import warm_up_and_cosine
-from models.training import Training, check_settings
+from models.training import Training
 
 SETTINGS = {"--lr": 0.01, "--pixels": None, "--amp": "off", "images": 4}
 
@@ -21,15 +24,63 @@ def new(enabled=True) -> tuple[torch.nn.Module, Training]:
     return network, Training(dict(SETTINGS), optimizer, warm_up_and_cosine(optimizer, 20), scaler)
 
 
+class Loss(torch.nn.Module):
+    """Summed loss of rows (n, 3), as `Training.step` wants it."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, rows, factor=1.0):
+        return self.network(rows).square().sum() * factor
+
+
 def step(network, training) -> None:
     """One step on random data; the log takes a row."""
-    training.optimizer.zero_grad()
-    loss = network(torch.randn(5, 3)).square().sum()
-    training.scaler.scale(loss).backward()
-    training.scaler.step(training.optimizer)
-    training.scaler.update()
-    training.schedule.step()
-    training.log.append({"epoch": len(training.log), "loss": loss.item()})
+    loss = training.step(Loss(network), [(torch.randn(5, 3),)], 1)
+    training.log.append({"epoch": len(training.log), "loss": loss})
+
+
+def test_a_step_in_parts_is_the_step_of_the_whole():
+    rows = torch.randn(7, 3, generator=torch.Generator().manual_seed(1))
+    (whole, training), (parts, other) = new(), new()
+    loss = training.step(Loss(whole), [(rows,)], 7)
+    assert other.step(Loss(parts), [(rows[:4],), (rows[4:5],), (rows[5:],)], 7) == pytest.approx(loss, rel=1e-6)
+    assert loss == pytest.approx(new()[0](rows).square().sum().item() / 7)
+    for found, expected, before in zip(parts.parameters(), whole.parameters(), new()[0].parameters()):
+        torch.testing.assert_close(found, expected)
+        assert not torch.equal(found, before)
+    assert training.losses == [loss] and training.schedule.last_epoch == 1
+
+
+@pytest.mark.parametrize("factor", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_leaves_all_but_the_list_of_losses_as_it_was(factor):
+    network, training = new(enabled=False)
+    training.step(Loss(network), [(torch.randn(5, 3),)], 1)
+    before = [parameter.clone() for parameter in network.parameters()]
+    assert math.isnan(training.step(Loss(network), [(torch.randn(5, 3),), (torch.randn(2, 3), factor)], 1))
+    assert all(map(torch.equal, network.parameters(), before))
+    assert training.skipped() == 1 and len(training.losses) == 2 and training.schedule.last_epoch == 1
+
+
+def test_a_gradient_that_is_not_finite_counts_as_much_as_the_loss():
+    network, training = new(enabled=False)
+    before = [parameter.clone() for parameter in network.parameters()]
+    network.weight.register_hook(lambda gradient: gradient * math.inf)
+    assert math.isnan(training.step(Loss(network), [(torch.ones(1, 3),)], 1))
+    assert all(map(torch.equal, network.parameters(), before)) and training.skipped() == 1
+
+
+def test_a_gradient_that_overflows_float16_is_the_scalers_to_see_to():
+    network, training = new(enabled=True)
+    before = [parameter.clone() for parameter in network.parameters()]
+    overflow = network.weight.register_hook(lambda gradient: gradient * math.inf)
+    assert math.isfinite(training.step(Loss(network), [(torch.ones(1, 3),)], 1))
+    assert all(map(torch.equal, network.parameters(), before))
+    assert training.scaler.get_scale() == 4.0 and training.skipped() == 0 and training.schedule.last_epoch == 0
+    overflow.remove()
+    training.step(Loss(network), [(torch.ones(1, 3),)], 1)
+    assert not torch.equal(network.weight, before[0]) and training.schedule.last_epoch == 1
 
 
 @pytest.mark.parametrize("scaled", [True, False], ids=["scaled", "unscaled"])
@@ -46,7 +97,7 @@ def test_a_training_goes_on_from_its_saved_state_as_if_uninterrupted(scaled, tmp
     torch.manual_seed(1)
     other.load_state_dict(content["weights"])
     resumed.go_on_from(content["training"])
-    assert resumed.log == training.log[:7]
+    assert resumed.log == training.log[:7] and resumed.losses == training.losses[:7]
     assert resumed.schedule.last_epoch == 7
     assert resumed.scaler.get_scale() == (8.0 * 2**2 if scaled else 1.0), "doubled after 3 good steps, twice"
     for _ in range(5):
@@ -75,9 +126,9 @@ def test_the_same_settings_may_be_resumed(tmp_path):
 @pytest.mark.parametrize(
     "saved, message",
     [
-        ({**SETTINGS, "--pixels": 512}, "last.pt was trained with --pixels 512, not None; keep to that"),
-        ({**SETTINGS, "--amp": "bf16", "images": 5}, "last.pt was trained with --amp bf16, not off; keep to that"),
-        ({**SETTINGS, "images": 5}, "last.pt was trained with images 5, not 4; keep to that"),
+        ({**SETTINGS, "--pixels": 512}, "last.pt was made with --pixels 512, not None; keep to that"),
+        ({**SETTINGS, "--amp": "bf16", "images": 5}, "last.pt was made with --amp bf16, not off; keep to that"),
+        ({**SETTINGS, "images": 5}, "last.pt was made with images 5, not 4; keep to that"),
         ({}, "last.pt does not say --lr, which an earlier version did not have; start over"),
     ],
 )
