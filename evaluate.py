@@ -74,7 +74,7 @@ def main() -> None:
     elif not args.checkpoint and not (source.parent / "config.json").is_file():
         print(f"  note: {source.parent} has not finished; scoring its best epoch so far")
 
-    folder = run_folder.step_folder(args.run, 4)
+    folder = run_folder.prepare(args.run, 4)
     predictions, unfinished = folder / "predictions", folder / "predictions.part"
     matrix = ConfusionMatrix(len(classes))
     if progress.state:

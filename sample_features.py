@@ -93,7 +93,7 @@ def main() -> None:
         device=processes.describe(device),
     )
 
-    folder = run_folder.step_folder(args.run, 1)
+    folder = run_folder.prepare(args.run, 1)
     state = progress.state or {"counts": [0] * len(dataset.classes), "store": None}
     counts = np.array(state["counts"])
     store = FeatureWriter(folder, hypercolumn.Z, state["store"]) if processes.is_main() else nullcontext()
@@ -116,9 +116,9 @@ def main() -> None:
         if not writer.rows:
             raise DataError(f"{dataset.root}: the {len(dataset)} images of {args.split} have no labelled pixel")
         run_folder.begin(args.run, 1)
+        save_extractor(folder / "backbone.pt", hypercolumn)
         writer.finish(dataset.ids)
 
-    save_extractor(folder / "backbone.pt", hypercolumn)
     skipped = run_folder.save_skipped(folder, dataset.skipped)
     settings = {
         "data": str(dataset.root),

@@ -134,6 +134,7 @@ def main() -> None:
     config = run_folder.finished(args.run, 1)
     source = run_folder.step_folder(args.run, 1)
     hypercolumn = load_extractor(source / "backbone.pt")
+    folder = run_folder.prepare(args.run, 2)
     store = read_features(source, len(config["classes"]))
     torch.manual_seed(args.seed)
     rows, held_out = split_rows(store, args.seed, device)
@@ -165,7 +166,7 @@ def main() -> None:
     print(f"dense equals fully connected: largest difference {error:.1e} of the largest logit")
     segmenter = Segmenter(hypercolumn, dense, config["size"], STRIDE, config["classes"], config["colours"])
     segmenter.trained_on = f"{len(rows.labels)} pixels of {config['images']} images of {config['split']}"
-    folder = run_folder.begin(args.run, 2)
+    run_folder.begin(args.run, 2)
     save_head(folder / "head.pt", fc, segmenter)
     save_segmenter(folder / "dense.pt", segmenter)
     run_folder.save_csv(folder / "log.csv", log)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import AdamW
 
+from data import DataError
 from data.classes import Classes
 from data.overlay import panel
 from data.sampling import image_seed
@@ -234,7 +235,7 @@ def fit(
 def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device)
-    folder = run_folder.step_folder(args.run, 3)
+    folder = run_folder.prepare(args.run, 3)
     start = run_folder.finished(args.run, 2)["head"]
     source = run_folder.step_folder(args.run, 2) / "dense.pt"
     if resumes := args.resume and (folder / "last.pt").is_file():
@@ -245,6 +246,8 @@ def main() -> None:
     dataset = VOCFolder(args.data, args.split, ResizeBoth(segmenter.size), args.limit, args.skip_bad)
     val_set = VOCFolder(args.data, args.val_split, ResizeImage(segmenter.size), args.val_limit)
     run_folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
+    if not dataset.has_labels():
+        raise DataError(f"{dataset.root}: the {len(dataset)} images of {args.split} have no labelled pixel to train on")
     images = {"images": dataset.fingerprint(), "validation images": val_set.fingerprint()}
     settings = run_folder.settings(vars(args), FREE_TO_CHANGE) | {"--cache": args.cache is not None, **images}
     if resumes:

@@ -63,6 +63,7 @@ def main() -> None:
     device = runtime.choose_device(args.device, alone=True)
     segmenter, source = run_folder.trained_segmenter(args.run, args.checkpoint)
     precision = segmenter.to(device).speed_up(args.amp, args.compile)
+    folder = run_folder.prepare(args.run, 5)
     if args.image:
         names = [path.stem for path in args.image]
         twice = next((name for name in names if names.count(name) > 1), None)
@@ -78,7 +79,7 @@ def main() -> None:
         5, images=what, network=f"{source} ({segmenter.hypercolumn.backbone})", device=f"{device}, {precision}"
     )
 
-    folder = run_folder.begin(args.run, 5)
+    run_folder.begin(args.run, 5)
     for name, picture in runtime.progress(drawn, total=total, unit="image"):
         with atomic_file(folder / f"{name}.png") as file:
             picture.save(file, "PNG")

@@ -10,6 +10,7 @@ import numpy as np
 
 from data import DataError
 
+DTYPES = {"features": np.float32, "labels": np.uint8, "pixels": np.int64}
 BLOCK = 4096  # rows looked at together, however many there are
 
 
@@ -24,8 +25,6 @@ class FeatureWriter:
         channels: Z.
         paused: what `pause` gave to an earlier writer in this folder, to go on from there.
     """
-
-    _DTYPES = {"features": np.float32, "labels": np.uint8, "pixels": np.int64}
 
     def __init__(self, folder: Path, channels: int, paused: dict[str, Any] | None = None):
         self.folder = Path(folder)
@@ -68,7 +67,7 @@ class FeatureWriter:
         self.rows = paused["rows"]
         self._mean, self._squares = np.array(paused["mean"]), np.array(paused["squares"])
         for name, shape in self._row_shapes.items():
-            path, row = self._part(name), np.dtype(self._DTYPES[name]).itemsize * math.prod(shape)
+            path, row = self._part(name), np.dtype(DTYPES[name]).itemsize * math.prod(shape)
             try:
                 self._files[name] = file = open(path, "r+b")
             except FileNotFoundError:
@@ -88,7 +87,7 @@ class FeatureWriter:
         if not count:
             return
         for name, rows in (("features", features), ("labels", labels), ("pixels", pixels)):
-            self._files[name].write(np.ascontiguousarray(rows, dtype=self._DTYPES[name]).tobytes())
+            self._files[name].write(np.ascontiguousarray(rows, dtype=DTYPES[name]).tobytes())
         block = features.astype(np.float64)
         block_mean = block.mean(0)
         delta, total = block_mean - self._mean, self.rows + count
@@ -129,7 +128,7 @@ class FeatureWriter:
 
     def _write_header(self, name: str) -> None:
         header = {
-            "descr": np.lib.format.dtype_to_descr(np.dtype(self._DTYPES[name])),
+            "descr": np.lib.format.dtype_to_descr(np.dtype(DTYPES[name])),
             "fortran_order": False,
             "shape": (self.rows, *self._row_shapes[name]),
         }
@@ -151,7 +150,7 @@ def read_features(folder: Path, classes: int) -> Features:
 
     Raises:
         DataError: a file is missing or damaged, the files do not belong together, a label is outside the classes, or
-            a mean, a standard deviation or a feature is not finite.
+            a mean, a standard deviation or a feature is not finite, or the numbers are of another type.
     """
     arrays = {}
     for name in Features._fields:
@@ -170,6 +169,11 @@ def read_features(folder: Path, classes: int) -> Features:
             raise DataError(
                 f"{folder}: {name}.npy has shape {array.shape}, which does not go with features.npy "
                 f"{store.features.shape}; run step 1 again: python sample_features.py"
+            )
+        if array.dtype != (dtype := DTYPES.get(name, np.float32)):
+            raise DataError(
+                f"{folder}/{name}.npy: holds {array.dtype}, not {np.dtype(dtype)}; "
+                "run step 1 again: python sample_features.py"
             )
     if not rows:
         raise DataError(f"{folder}: features.npy holds no row; are the masks of the split all void?")

@@ -214,6 +214,10 @@ class VOCFolder(Dataset):
     def __len__(self) -> int:
         return len(self.ids)
 
+    def has_labels(self) -> bool:
+        """Whether any mask has a labelled pixel; reads no further than the first that has one."""
+        return any((self.mask(index) != VOID).any() for index in range(len(self)))
+
     def fingerprint(self) -> str:
         """What a resumed run compares: how many images these are, and which, in their order."""
         return f"{len(self)} ({zlib.crc32(chr(10).join(self.ids).encode()):08x})"

@@ -1,5 +1,6 @@
 """Checkpoints: plain dicts of tensors, numbers, strings and lists; saved atomically, loaded without running code."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,10 @@ FORMAT = 1  # raised when an older program could no longer read what we write
 
 def save_checkpoint(path: Path, kind: str, **content: Any) -> None:
     """Saves `content` (tensors, numbers, strings, lists and dicts of them) with its kind and format version."""
+    whole = io.BytesIO()  # on a full disk torch.save would speak of its own positions, and not of the disk
+    torch.save({"format": FORMAT, "kind": kind, **content}, whole)
     with atomic_file(path) as file:
-        torch.save({"format": FORMAT, "kind": kind, **content}, file)
+        file.write(whole.getbuffer())
 
 
 def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from models.run_folder import begin, save_csv, step_folder
 from models.segmenter import Segmenter
 from models.training import Training
 
+BEST = "best.pt"
+
 
 class Records:
     """The folder of step 3. All processes call the same; rank 0 writes.
@@ -91,16 +93,17 @@ class Records:
         is_best = all(scores["miou"] > row["miou"] for row in log)
         log.append({"epoch": epoch, "loss": loss, **scores})
         if processes.is_main():
-            if epoch == 0:  # from here on the folder is this training's, and nothing in it an earlier one's
+            if epoch == 0:
                 begin(self.run, 3)
-                self._remove(lambda path: not is_cache(path))
+            if is_best:  # saved first, so that last.pt never knows of a best epoch that is not there
+                self._describe()
+                save_segmenter(self.folder / BEST, self.segmenter, start=self.start)
+            if epoch == 0:  # the new training has a result: what an earlier one left would only be mixed up with it
+                self._remove(lambda path: not is_cache(path) and path.name != BEST)
+            self.save_last()
             for image_id, picture in previews.items():
                 with atomic_file(self.folder / "previews" / f"epoch_{epoch:03d}" / f"{image_id}.png") as file:
                     picture.save(file, "PNG")
-            if is_best:  # saved first, so that last.pt never knows of a best epoch that is not there
-                self._describe()
-                save_segmenter(self.folder / "best.pt", self.segmenter, start=self.start)
-            self.save_last()
             save_csv(self.folder / "log.csv", log)
             save_csv(
                 self.folder / "steps.csv", [{"step": step, "loss": loss} for step, loss in enumerate([None, *losses])]

@@ -16,7 +16,7 @@ import numpy
 import torch
 import torchvision
 
-from models import RunError
+from models import RunError, processes
 from models.checkpoint import FORMAT, load_segmenter
 from models.files import atomic_file
 from models.segmenter import Segmenter
@@ -29,12 +29,28 @@ STEPS = {
     4: ("evaluate", "4_eval"),
     5: ("visualize", "5_overlays"),
 }
+PROBE = "probe"  # a file that is written and removed, to see that it can be
 PROGRESS = "progress.json"  # how far an unfinished step has come; see models.progress
 
 
 def step_folder(run: Path, step: int) -> Path:
     """The folder of a step."""
     return run / STEPS[step][1]
+
+
+def prepare(run: Path, step: int) -> Path:
+    """The step's folder, made, once it has been seen that files can be written there; nothing in it is touched.
+
+    Raises:
+        OSError: they cannot.
+    """
+    folder = step_folder(run, step)
+    if processes.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_file(folder / PROBE):
+            pass
+        (folder / PROBE).unlink()
+    return folder
 
 
 def begin(run: Path, step: int) -> Path:
