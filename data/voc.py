@@ -108,6 +108,8 @@ def read_mask(path: Path, classes: int) -> np.ndarray:
 
 def _open(path: Path) -> Image.Image:
     try:
+        with Image.open(path) as image:
+            image.verify()  # the checksums of a PNG; `load` passes over those of the pixels and can give wrong ones
         image = Image.open(path)
         image.load()
         return image

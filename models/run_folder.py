@@ -8,6 +8,7 @@ import platform
 import shlex
 import subprocess
 from collections.abc import Collection, Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,17 @@ STEPS = {
 }
 PROBE = "probe"  # a file that is written and removed, to see that it can be
 PROGRESS = "progress.json"  # how far an unfinished step has come; see models.progress
+
+
+class Settings(dict):
+    """A part of a `config.json`; names the file when it is asked for a setting that is not there."""
+
+    def __init__(self, path: Path, values: dict[str, Any]):
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise RunError(f"{self.path}: does not say {name!r}; run that step again")
 
 
 def step_folder(run: Path, step: int) -> Path:
@@ -119,7 +131,7 @@ def finished(run: Path, step: int) -> dict[str, Any]:
     script, path = STEPS[step][0], step_folder(run, step) / "config.json"
     again = f"python {script}.py --run {run}"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"), object_hook=partial(Settings, path))
         newer = config["format"] > FORMAT
     except FileNotFoundError:
         raise RunError(f"{path.parent}: step {step} has not finished there; run it first: {again}") from None
