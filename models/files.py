@@ -29,7 +29,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and not error.filename:  # a full disk: say where
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):  # say where, as the user knows it
             error.filename = str(path)
         raise
 
