@@ -1,6 +1,7 @@
 """What a training leaves in its folder as it goes: checkpoints, log, curve, previews."""
 
 import math
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from models.run_folder import begin, save_csv, step_folder
 from models.segmenter import Segmenter
 from models.training import Training
 
-BEST = "best.pt"
+BEST, FIRST = "best.pt", "first.pt"  # the second becomes the first, once an earlier training's files are gone
 
 
 class Records:
@@ -93,14 +94,14 @@ class Records:
         is_best = all(scores["miou"] > row["miou"] for row in log)
         log.append({"epoch": epoch, "loss": loss, **scores})
         if processes.is_main():
-            if epoch == 0:
-                begin(self.run, 3)
-            if is_best:  # saved first, so that last.pt never knows of a best epoch that is not there
-                self._describe()
-                save_segmenter(self.folder / BEST, self.segmenter, start=self.start)
+            self._describe()
             if epoch == 0:  # the new training has a result: what an earlier one left would only be mixed up with it
-                self._remove(lambda path: not is_cache(path) and path.name != BEST)
-            self.save_last()
+                save_segmenter(self.folder / FIRST, self.segmenter, start=self.start)
+                begin(self.run, 3)
+                self._remove(lambda path: not is_cache(path) and path.name != FIRST)
+                os.replace(self.folder / FIRST, self.folder / BEST)
+            elif is_best:
+                save_segmenter(self.folder / BEST, self.segmenter, start=self.start)
             for image_id, picture in previews.items():
                 with atomic_file(self.folder / "previews" / f"epoch_{epoch:03d}" / f"{image_id}.png") as file:
                     picture.save(file, "PNG")
@@ -110,6 +111,7 @@ class Records:
             )
             with atomic_file(self.folder / "curve.png") as file:
                 draw_curve(file, log)
+            self.save_last()  # at the end: a resumed training does not come back to an epoch that is in it
         before = "as step 2 left it" if loss is None else f"loss {loss:.4f}"
         return f"epoch {epoch}  {before}, validation mIoU {scores['miou']:.4f}"
 

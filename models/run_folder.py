@@ -69,7 +69,8 @@ def begin(run: Path, step: int) -> Path:
     """The step's folder, made and marked unfinished; call it just before the first file in it is replaced."""
     folder = step_folder(run, step)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").unlink(missing_ok=True)
+    for name in ("config.json", PROGRESS):  # what is half replaced is neither finished nor to be gone on with
+        (folder / name).unlink(missing_ok=True)
     for litter in folder.rglob(".*.part"):  # of a process that was killed while it wrote
         litter.unlink(missing_ok=True)
     return folder
@@ -116,7 +117,6 @@ def finish(run: Path, step: int, settings: dict[str, Any], wrote: str, then: Seq
         "commit": _commit(),
     }
     save_json(folder / "config.json", {"format": FORMAT, "step": STEPS[step][0], **settings, "versions": versions})
-    (folder / PROGRESS).unlink(missing_ok=True)
     print(f"wrote {folder}: {wrote}")
     if then:
         print(f"next: python {shlex.join(map(str, then))}")

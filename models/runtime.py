@@ -141,6 +141,8 @@ def run_step(main: Callable[[], None]) -> None:
         processes.leave()
     except KeyboardInterrupt as stop:
         number = getattr(stop, "number", signal.SIGINT)
+        if not processes.is_main():  # rank 0 speaks for all
+            sys.exit(128 + number)
         what = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         kept = str(stop) or "what was finished before is kept"
         _last_words(f"\n{name}: stopped by {what}; {kept}", 128 + number)
