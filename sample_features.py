@@ -27,7 +27,7 @@ from data.voc import Sample, VOCFolder
 from models import processes, run_folder, runtime
 from models.backbones import BACKBONES
 from models.checkpoint import save_extractor
-from models.hypercolumn import Hypercolumn, pixel_centres
+from models.hypercolumn import PARTS, Hypercolumn, pixel_centres
 from models.interruption import Stop
 from models.progress import Progress
 from models.segmenter import same_size
@@ -41,6 +41,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--backbone", default="vgg11", choices=BACKBONES, metavar="NAME", help=", ".join(BACKBONES))
     parser.add_argument("--weights", default="imagenet", help="imagenet (download), random, or a state-dict file")
     parser.add_argument("--taps", type=numbers, metavar="1,2,..", help="levels to use, 1 = finest; default: all")
+    parser.add_argument(
+        "--context",
+        type=contexts,
+        default=[],
+        metavar="image,5,..",
+        help="further levels from the last: its mean over the image, its quadrants, or windows of an odd side",
+    )
     parser.add_argument(
         "--size", type=runtime.positive, default=224, help="shorter side of the network's input, in pixels"
     )
@@ -58,6 +65,14 @@ def parse() -> argparse.Namespace:
 
 def numbers(text: str) -> list[int]:
     return [runtime.positive(part) for part in text.split(",")]
+
+
+def contexts(text: str) -> list[str]:
+    parts = text.split(",")
+    for part in parts:
+        if parts.count(part) > 1 or part not in PARTS and not (part.isdecimal() and int(part) % 2):
+            raise argparse.ArgumentTypeError(f"{text!r} is not some of image, quadrants and odd numbers, each once")
+    return parts
 
 
 @torch.inference_mode()
@@ -79,7 +94,7 @@ def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device)
     dataset = VOCFolder(args.data, args.split, ResizeImage(args.size), args.limit, args.skip_bad)
-    hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps, args.seed).to(device).eval()
+    hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps, args.seed, args.context).to(device).eval()
     widths = "+".join(map(str, hypercolumn.channels))
     hypercolumn.check_size(args.size)
     flags = run_folder.settings(vars(args), FREE_TO_CHANGE, weights=hypercolumn.spec(), images=dataset.fingerprint())

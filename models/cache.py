@@ -38,8 +38,8 @@ class LevelCache:
 
     def __init__(self, parent: Path, hypercolumn: Hypercolumn, size: int):
         self.hypercolumn = hypercolumn
-        taps = "-".join(map(str, hypercolumn.taps))
-        self.folder = parent / f"{PREFIX}{fingerprint(hypercolumn)}_taps_{taps}_size_{size}"
+        levels = "-".join(map(str, [*hypercolumn.taps, *hypercolumn.context]))
+        self.folder = parent / f"{PREFIX}{fingerprint(hypercolumn)}_levels_{levels}_size_{size}"
 
     def make_room(self, shapes: Iterable[tuple[int, int]], budget: float) -> str:
         """Checks, before anything is computed, that the levels of images of these (height, width) will fit.

@@ -123,7 +123,7 @@ def _description(segmenter: Segmenter) -> dict[str, Any]:
 
 
 def _empty_extractor(spec: dict[str, Any]) -> Hypercolumn:
-    return Hypercolumn(spec["backbone"], weights=None, taps=spec["taps"])
+    return Hypercolumn(spec["backbone"], weights=None, taps=spec["taps"], context=spec.get("context", []))
 
 
 @contextmanager

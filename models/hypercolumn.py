@@ -19,6 +19,8 @@ from models.backbones import (
     load_weights,
 )
 
+PARTS = {"image": 1, "quadrants": 2}  # of the image, by the side of the grid of their means
+
 
 class Hypercolumn(nn.Module):
     """Image -> levels (the tapped feature maps, fine to coarse) -> hypercolumns of Z channels.
@@ -27,6 +29,9 @@ class Hypercolumn(nn.Module):
     (`align_corners=False`), so the hypercolumn at a place is every level sampled bilinearly there, concatenated.
     The two ways to read it, `at_points` and `as_map`, agree to rounding.
 
+    Context joins as further levels: means of the last tap over the whole image, over its quadrants, or over a window
+    around each place (Mostajabi et al. 2015, section 3, for the image as the last zoom-out level).
+
     The ImageNet normalisation of the input belongs to the weights, so it is done in here and cannot be forgotten.
 
     Args:
@@ -34,9 +39,10 @@ class Hypercolumn(nn.Module):
         weights: "imagenet", "random", a state-dict file, or None to leave the values to `load_state_dict`.
         taps: which levels, 1 = finest; None means all. The backbone ends after the last of them.
         seed: for "random" weights.
+        context: further levels, each "image", "quadrants", or the odd side of a window in pixels of the last tap.
 
     Attributes:
-        channels: channels of each level; Z is their sum (1472 for VGG11, 960 for SqueezeNet 1.1).
+        channels: channels of each level; Z is their sum (1472 for VGG11, 960 for SqueezeNet 1.1, without context).
         frozen: the backbone is not trained and stays in eval mode (BatchNorm keeps its statistics).
 
     Raises:
@@ -44,7 +50,12 @@ class Hypercolumn(nn.Module):
     """
 
     def __init__(
-        self, backbone: str, weights: str | None = "imagenet", taps: Sequence[int] | None = None, seed: int = 0
+        self,
+        backbone: str,
+        weights: str | None = "imagenet",
+        taps: Sequence[int] | None = None,
+        seed: int = 0,
+        context: Sequence[str] = (),
     ):
         super().__init__()
         features = empty_features(backbone)
@@ -52,7 +63,7 @@ class Hypercolumn(nn.Module):
         taps = list(range(1, len(positions) + 1)) if taps is None else sorted(set(taps))
         if not taps or not 1 <= taps[0] <= taps[-1] <= len(positions):
             raise RunError(f"--taps {','.join(map(str, taps))}: {backbone} has taps 1 to {len(positions)}")
-        self.backbone, self.taps = backbone, taps
+        self.backbone, self.taps, self.context = backbone, taps, list(context)
         self._positions = [positions[tap - 1] for tap in taps]
         self.features = features[: self._positions[-1] + 1]
         self.channels = [shape[0] for shape in self.level_shapes(64, 64)]
@@ -80,12 +91,10 @@ class Hypercolumn(nn.Module):
 
     def level_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
         """(C_l, h_l, w_l) of the levels of one image, read off a pass of shapes alone (meta device)."""
-        x, shapes = torch.empty(1, 3, height, width, device="meta"), []
-        for position, layer in enumerate(empty_features(self.backbone)[: self._positions[-1] + 1].eval()):
-            x = layer(x)
-            if position in self._positions:
-                shapes.append(tuple(x.shape[1:]))
-        return shapes
+        features = empty_features(self.backbone)[: self._positions[-1] + 1].eval()
+        return [
+            tuple(level.shape[1:]) for level in self._levels(features, torch.empty(1, 3, height, width, device="meta"))
+        ]
 
     @property
     def Z(self) -> int:
@@ -104,8 +113,9 @@ class Hypercolumn(nn.Module):
         return self
 
     def spec(self) -> dict[str, str | list[int]]:
-        """What identifies this extractor: backbone, taps and a fingerprint of its weights (plain values)."""
-        return {"backbone": self.backbone, "taps": self.taps, "fingerprint": fingerprint(self.features)}
+        """What identifies this extractor: backbone, taps, context and a fingerprint of its weights (plain values)."""
+        prints = fingerprint(self.features)
+        return {"backbone": self.backbone, "taps": self.taps, "context": self.context, "fingerprint": prints}
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The levels of a batch.
@@ -114,17 +124,21 @@ class Hypercolumn(nn.Module):
             images: (B, 3, H, W) RGB, uint8 0..255 or floating point 0..1.
 
         Returns:
-            One (B, C_l, h_l, w_l) tensor per tap, fine to coarse. Without a graph where the backbone is frozen.
+            One (B, C_l, h_l, w_l) tensor per tap, fine to coarse, then one per context. Without a graph where the
+            backbone is frozen.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             x = images / 255 if images.dtype == torch.uint8 else images
             x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-            levels = []
-            for position, layer in enumerate(self.features):
-                x = layer(x)
-                if position in self._positions:
-                    levels.append(x)
-        return levels
+            return self._levels(self.features, x)
+
+    def _levels(self, features: nn.Sequential, x: Tensor) -> list[Tensor]:
+        levels = []
+        for position, layer in enumerate(features):
+            x = layer(x)
+            if position in self._positions:
+                levels.append(x)
+        return levels + [surroundings(levels[-1], what) for what in self.context]
 
     @staticmethod
     def as_map(levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -142,6 +156,19 @@ class Hypercolumn(nn.Module):
             (B, n, Z).
         """
         return torch.cat([sample_level(level, points) for level in levels], dim=1).transpose(1, 2)
+
+
+def surroundings(level: Tensor, what: str) -> Tensor:
+    """A level (B, C, h, w) averaged over "image" (B, C, 1, 1), "quadrants" (B, C, 2, 2), or windows of an odd side.
+
+    A window's average, (B, C, h, w), is over what of it lies in the image.
+    """
+    if what in PARTS:
+        return F.adaptive_avg_pool2d(level, PARTS[what])
+    side = int(what)
+    for window in ((side, 1), (1, side)):  # one direction after the other, at a fraction of the work
+        level = F.avg_pool2d(level, window, 1, [length // 2 for length in window], count_include_pad=False)
+    return level
 
 
 def sample_level(level: Tensor, points: Tensor) -> Tensor:

@@ -240,8 +240,8 @@ def save_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _extractor(spec: dict[str, Any], size: int) -> str:
-    taps = ",".join(map(str, spec["taps"]))
-    return f"{spec['backbone']} (taps {taps}, weights {spec['fingerprint']}, size {size})"
+    taps, context = (",".join(map(str, spec.get(name, []))) or "none" for name in ("taps", "context"))
+    return f"{spec['backbone']} (taps {taps}, context {context}, weights {spec['fingerprint']}, size {size})"
 
 
 def _commit() -> str | None:
