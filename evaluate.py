@@ -1,7 +1,7 @@
 """Step 4: validation images -> mIoU, at each image's original size, void ignored.
 
     python evaluate.py --data data/VOCdevkit/VOC2012 --run runs/voc
-    python evaluate.py --data data/VOCdevkit/VOC2012 --run runs/voc --save-predictions
+    python evaluate.py --data data/VOCdevkit/VOC2012 --run runs/voc --save-predictions --tta flip,0.75,1.25
     python evaluate.py --data data/VOCdevkit/VOC2012 --run runs/voc --checkpoint runs/voc/2_cls/dense.pt
     python evaluate.py --data data/VOCdevkit/VOC2012 --run runs/voc --resume      # goes on where a run was stopped
     torchrun --nproc-per-node 4 -- evaluate.py --data data/VOCdevkit/VOC2012 --run runs/voc    # the same score
@@ -28,7 +28,7 @@ from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from losses.plots import plot_confusion, plot_iou_bars
 from losses.score import ConfusionMatrix
-from models import processes, run_folder, runtime
+from models import flags, processes, run_folder, runtime
 from models.backbones import fingerprint
 from models.files import atomic_file
 from models.interruption import Stop
@@ -38,11 +38,12 @@ FREE_TO_CHANGE = {"run", "data", "checkpoint", "device", "workers", "compile", "
 
 
 def parse() -> argparse.Namespace:
-    parser = runtime.step_parser(__doc__)
-    runtime.add_data_flags(parser, split="val")
+    parser = flags.step_parser(__doc__)
+    flags.add_data_flags(parser, split="val")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="network to score; default: the run's best")
-    runtime.add_speed_flags(parser)
-    parser.add_argument("--batch-size", type=runtime.positive, default=8, help="images read at a time")
+    flags.add_view_flags(parser)
+    flags.add_speed_flags(parser)
+    parser.add_argument("--batch-size", type=flags.positive, default=8, help="images read at a time")
     parser.add_argument("--save-predictions", action="store_true", help="save predictions/ID.png for the VOC server")
     parser.add_argument("--strict", action="store_true", default=True, help="end at the first bad image; always so")
     parser.add_argument("--resume", action="store_true", help="go on where an unfinished run of this step was stopped")
@@ -54,18 +55,20 @@ def main() -> None:
     device = runtime.choose_device(args.device)
     segmenter, source = run_folder.trained_segmenter(args.run, args.checkpoint)
     precision = segmenter.to(device).speed_up(args.amp, args.compile)
-    dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.size), args.limit)
+    views = segmenter.average_over(*args.tta or ([], False))
+    dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size), args.limit)
     classes = Classes.from_lists(segmenter.names, segmenter.colours)
     run_folder.check_classes(classes.names, dataset.classes.names, source, dataset.root)
-    flags = run_folder.settings(
+    settings = run_folder.settings(
         vars(args), FREE_TO_CHANGE, network=fingerprint(segmenter), images=dataset.fingerprint()
     )
-    progress = Progress(args.run, 4, flags, len(dataset), args.batch_size, args.resume)
+    progress = Progress(args.run, 4, settings, len(dataset), args.batch_size, args.resume)
     runtime.announce(
         4,
         data=f"{dataset.root}, split {args.split}: {len(dataset)} images",
         network=f"{source} ({segmenter.hypercolumn.backbone}, shorter side {segmenter.size})",
         protocol="original size, void ignored, one confusion matrix over all images",
+        views=views,
         start=progress.start(),
         device=f"{processes.describe(device)}, {precision}",
     )
@@ -110,7 +113,7 @@ def main() -> None:
         "images": len(dataset),
         "per_class": per_class,
         "protocol": f"trained on {segmenter.trained_on}, input shorter side {segmenter.size}; scored on {len(dataset)} "
-        f"images of {args.split} at original size, void ignored, one confusion matrix over all images, "
+        f"images of {args.split} at original size, {views}, void ignored, one confusion matrix over all images, "
         f"mean over the {matrix.classes_in_mean()} of {len(classes)} classes present",
         "checkpoint": str(source),
     }

@@ -24,7 +24,7 @@ from data.sampling import sample_pixels
 from data.stream import batches, stream
 from data.transforms import ResizeImage
 from data.voc import Sample, VOCFolder
-from models import processes, run_folder, runtime
+from models import flags, processes, run_folder, runtime
 from models.backbones import BACKBONES
 from models.checkpoint import save_extractor
 from models.hypercolumn import PARTS, Hypercolumn, pixel_centres
@@ -36,8 +36,8 @@ FREE_TO_CHANGE = {"run", "data", "weights", "device", "workers", "resume"}  # wh
 
 
 def parse() -> argparse.Namespace:
-    parser = runtime.step_parser(__doc__)
-    runtime.add_data_flags(parser, split="train")
+    parser = flags.step_parser(__doc__)
+    flags.add_data_flags(parser, split="train")
     parser.add_argument("--backbone", default="vgg11", choices=BACKBONES, metavar="NAME", help=", ".join(BACKBONES))
     parser.add_argument("--weights", default="imagenet", help="imagenet (download), random, or a state-dict file")
     parser.add_argument("--taps", type=numbers, metavar="1,2,..", help="levels to use, 1 = finest; default: all")
@@ -49,22 +49,18 @@ def parse() -> argparse.Namespace:
         help="further levels from the last: its mean over the image, its quadrants, or windows of an odd side",
     )
     parser.add_argument(
-        "--size", type=runtime.positive, default=224, help="shorter side of the network's input, in pixels"
+        "--size", type=flags.positive, default=224, help="shorter side of the network's input, in pixels"
     )
-    parser.add_argument(
-        "--per-class", type=runtime.positive, default=3, help="pixels of each class present in an image"
-    )
-    parser.add_argument("--batch-size", type=runtime.positive, default=8, help="images read at a time")
-    parser.add_argument(
-        "--seed", type=runtime.natural, default=0, help="for the choice of pixels and for random weights"
-    )
-    runtime.add_strictness(parser)
+    parser.add_argument("--per-class", type=flags.positive, default=3, help="pixels of each class present in an image")
+    parser.add_argument("--batch-size", type=flags.positive, default=8, help="images read at a time")
+    parser.add_argument("--seed", type=flags.natural, default=0, help="for the choice of pixels and for random weights")
+    flags.add_strictness(parser)
     parser.add_argument("--resume", action="store_true", help="go on where an unfinished run of this step was stopped")
     return parser.parse_args()
 
 
 def numbers(text: str) -> list[int]:
-    return [runtime.positive(part) for part in text.split(",")]
+    return [flags.positive(part) for part in text.split(",")]
 
 
 def contexts(text: str) -> list[str]:
@@ -97,8 +93,8 @@ def main() -> None:
     hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps, args.seed, args.context).to(device).eval()
     widths = "+".join(map(str, hypercolumn.channels))
     hypercolumn.check_size(args.size)
-    flags = run_folder.settings(vars(args), FREE_TO_CHANGE, weights=hypercolumn.spec(), images=dataset.fingerprint())
-    progress = Progress(args.run, 1, flags, len(dataset), args.batch_size, args.resume)
+    settings = run_folder.settings(vars(args), FREE_TO_CHANGE, weights=hypercolumn.spec(), images=dataset.fingerprint())
+    progress = Progress(args.run, 1, settings, len(dataset), args.batch_size, args.resume)
     runtime.announce(
         1,
         data=f"{dataset.root}, split {args.split}: {len(dataset)} images, {len(dataset.classes)} classes",

@@ -23,12 +23,12 @@ from torch.optim.lr_scheduler import LRScheduler
 from data.features import Features, read_features
 from losses.loss import WEIGHTINGS, count_classes, weighting
 from losses.plots import plot_curve
-from models import RunError, run_folder, runtime
+from models import RunError, flags, run_folder, runtime
 from models.backbones import fingerprint
 from models.checkpoint import load_extractor, save_head, save_segmenter
 from models.classifier import DenseClassifier, FCClassifier
 from models.files import atomic_file
-from models.schedule import warm_up_and_cosine
+from models.schedule import warm_up_and_decay
 from models.segmenter import Segmenter
 
 STRIDE = 2  # the course's advice, 112x112 features for a 224x224 input; step 3 may choose another
@@ -42,20 +42,20 @@ class Rows(NamedTuple):
 
 
 def parse() -> argparse.Namespace:
-    parser = runtime.step_parser(__doc__)
-    parser.add_argument("--epochs", type=runtime.positive, default=30, help="passes over the sampled pixels")
-    parser.add_argument("--hidden", type=runtime.positive, default=256, help="width of the two hidden layers")
-    parser.add_argument("--dropout", type=runtime.fraction, default=0.5, help="share of hidden units dropped")
-    parser.add_argument("--lr", type=runtime.rate, default=1e-3, help="peak rate of AdamW (warm-up, cosine)")
-    parser.add_argument("--weight-decay", type=runtime.fraction, default=0.01, help="of AdamW")
-    parser.add_argument("--batch-size", type=runtime.positive, default=256, help="pixels per step")
+    parser = flags.step_parser(__doc__)
+    parser.add_argument("--epochs", type=flags.positive, default=30, help="passes over the sampled pixels")
+    parser.add_argument("--hidden", type=flags.positive, default=256, help="width of the two hidden layers")
+    parser.add_argument("--dropout", type=flags.fraction, default=0.5, help="share of hidden units dropped")
+    parser.add_argument("--lr", type=flags.rate, default=1e-3, help="peak rate of AdamW (warm-up, cosine)")
+    parser.add_argument("--weight-decay", type=flags.fraction, default=0.01, help="of AdamW")
+    parser.add_argument("--batch-size", type=flags.positive, default=256, help="pixels per step")
     parser.add_argument(
         "--class-weights",
         default="none",
         choices=WEIGHTINGS,
         help="weigh classes by inverse frequency, over all training pixels or over each batch",
     )
-    parser.add_argument("--seed", type=runtime.natural, default=0, help="for the weights, the order and the hold-out")
+    parser.add_argument("--seed", type=flags.natural, default=0, help="for the weights, the order and the hold-out")
     return parser.parse_args()
 
 
@@ -151,7 +151,7 @@ def main() -> None:
     weigh = weighting(args.class_weights, count_classes(rows.labels, fc.classes))
     optimizer = AdamW(fc.parameters(), lr=args.lr, weight_decay=args.weight_decay)
     steps = args.epochs * -(-len(rows.labels) // args.batch_size)
-    schedule = warm_up_and_cosine(optimizer, steps)
+    schedule = warm_up_and_decay(optimizer, steps)
     log = []
     for epoch in runtime.progress(range(1, args.epochs + 1), total=args.epochs, unit="epoch"):
         trained = train_one_epoch(fc, rows, optimizer, schedule, args.batch_size, weigh)

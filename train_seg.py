@@ -15,34 +15,37 @@ import argparse
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.amp import GradScaler
-from torch.optim import AdamW
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from data import DataError
-from data.classes import Classes
+from data.classes import VOID, Classes
 from data.overlay import panel
 from data.sampling import image_seed
 from data.stream import batches, stream
-from data.transforms import ResizeBoth, ResizeImage, resized_shape
+from data.transforms import Augment, ResizeImage, resized_shape
 from data.voc import Sample, VOCFolder, count_pixels
-from losses.loss import WEIGHTINGS, count_classes, cross_entropy2d, divisor, draw_pixels, weighting
+from losses.batch import BatchLoss
+from losses.loss import WEIGHTINGS, count_classes, draw_pixels, weighting
 from losses.plots import plot_curve
 from losses.score import ConfusionMatrix
-from models import RunError, processes, run_folder, runtime
+from models import RunError, flags, processes, run_folder, runtime
 from models.cache import LevelCache
 from models.checkpoint import load_segmenter
 from models.hypercolumn import pixel_centres
 from models.interruption import Interrupted, Stop
 from models.records import Records
-from models.schedule import warm_up_and_cosine
+from models.schedule import OPTIMIZERS, warm_up_and_decay
 from models.segmenter import Segmenter, same_size
 from models.training import Training
 
+CLASS_WEIGHTS = "weigh classes by inverse frequency, over all pixels of the split or over each batch"
 PREVIEWS = 3  # overlays saved after each epoch
 FREE_TO_CHANGE = {  # what a resumed run may do differently
     "run", "data", "device", "workers", "compile", "resume", "save_every", "skip_nonfinite", "strict",
@@ -50,56 +53,43 @@ FREE_TO_CHANGE = {  # what a resumed run may do differently
 
 
 def parse() -> argparse.Namespace:
-    parser = runtime.step_parser(__doc__)
-    runtime.add_data_flags(parser, split="train")
+    parser = flags.step_parser(__doc__)
+    flags.add_data_flags(parser, split="train")
     parser.add_argument("--val-split", default="val", help="list that validation reads; it chooses best.pt")
-    parser.add_argument("--val-limit", type=runtime.positive, metavar="N", help="only the first N of --val-split")
-    parser.add_argument("--epochs", type=runtime.positive, default=10, help="passes over the images")
+    parser.add_argument("--val-limit", type=flags.positive, metavar="N", help="only the first N of --val-split")
+    flags.add_augment_flags(parser)
+    parser.add_argument("--epochs", type=flags.positive, default=10, help="passes over the images")
     parser.add_argument(
-        "--batch-size", type=runtime.positive, default=8, help="images per step, over all processes together"
+        "--batch-size", type=flags.positive, default=8, help="images per step, of all processes together"
     )
     parser.add_argument(
-        "--accumulate", type=runtime.positive, default=1, metavar="K", help="batches per step: as one K times as large"
+        "--accumulate", type=flags.positive, default=1, metavar="K", help="batches per step: as one K times as large"
     )
-    parser.add_argument("--lr", type=runtime.rate, default=1e-3, help="peak rate of AdamW (warm-up, cosine)")
-    parser.add_argument("--weight-decay", type=runtime.fraction, default=0.01, help="of AdamW")
-    parser.add_argument("--stride", type=runtime.positive, default=2, help="input size over size of the logits' grid")
+    flags.add_optimizer_flags(parser)
+    parser.add_argument("--lovasz", type=flags.fraction, default=0.0, help="weight of the Lovasz-softmax in the loss")
+    parser.add_argument("--class-weights", default="none", choices=WEIGHTINGS, help=CLASS_WEIGHTS)
+    parser.add_argument("--ema", type=flags.fraction, default=0.0, help="decay of a moving average of the weights")
+    parser.add_argument("--finetune-backbone", action="store_true", help="train the backbone, too")
+    parser.add_argument("--backbone-lr", type=flags.rate, default=1e-4, help="its peak rate")
+    parser.add_argument("--stride", type=flags.positive, default=2, help="input size over size of the logits' grid")
     parser.add_argument(
-        "--class-weights",
-        default="none",
-        choices=WEIGHTINGS,
-        help="weigh classes by inverse frequency, over all pixels of the split or over each batch",
-    )
-    parser.add_argument(
-        "--pixels",
-        type=runtime.positive,
-        metavar="N",
-        help="train on N random labelled pixels of each image, not on all",
+        "--pixels", type=flags.positive, metavar="N", help="train on N random labelled pixels of each image, not on all"
     )
     parser.add_argument(
         "--cache",
-        type=runtime.gibibytes,
+        type=flags.gibibytes,
         metavar="GIB",
         help="keep the frozen levels of the images on disk in float16, in at most so much room",
     )
-    runtime.add_speed_flags(parser)
-    parser.add_argument("--seed", type=runtime.natural, default=0, help="for the order of the images and dropout")
-    parser.add_argument(
-        "--save-every", type=runtime.positive, default=100, metavar="N", help="save last.pt every N steps, too"
-    )
-    parser.add_argument(
-        "--skip-nonfinite",
-        type=runtime.natural,
-        default=0,
-        metavar="N",
-        help="leave out up to N steps whose loss or gradient is not finite; one more ends the training",
-    )
-    runtime.add_strictness(parser)
+    flags.add_speed_flags(parser)
+    parser.add_argument("--seed", type=flags.natural, default=0, help="for all that is left to chance")
+    flags.add_long_run_flags(parser)
+    flags.add_strictness(parser)
     parser.add_argument("--resume", action="store_true", help="go on from RUN/3_seg/last.pt with the same settings")
     return parser.parse_args()
 
 
-class SummedLoss(nn.Module):
+class LossOfPart(nn.Module):
     """Segmenter and loss in one, as `models.training.Training.step` wants it.
 
     Args:
@@ -107,32 +97,32 @@ class SummedLoss(nn.Module):
         cache: where the levels come from; None means the backbone.
     """
 
-    def __init__(self, segmenter: Segmenter, pixels: int | None, cache: LevelCache | None):
+    def __init__(self, segmenter: Segmenter, loss: BatchLoss, pixels: int | None, cache: LevelCache | None):
         super().__init__()
-        self.segmenter, self.pixels, self.cache = segmenter, pixels, cache
+        self.segmenter, self.loss, self.pixels, self.cache = segmenter, loss, pixels, cache
 
-    def forward(self, samples: list[Sample], weight: Tensor | None, seed: int, epoch: int) -> Tensor:
-        """Sum of the loss over the labelled pixels of images of one size (or of none), by class weights (C,)."""
+    def forward(self, samples: list[Sample], chance: Callable[[str], int]) -> Tensor:
+        """What images of one size (or none) add to the loss of the batch; `chance` gives a seed for each id."""
         segmenter = self.segmenter
         if not samples:  # a process without an image still takes part in the exchange of gradients
-            return 0 * sum(parameter.sum() for parameter in segmenter.head.parameters())
-        device = segmenter.hypercolumn.mean.device
-        generators = [torch.Generator().manual_seed(image_seed(seed, epoch, sample.id)) for sample in samples]
+            return 0 * sum(parameter.sum() for parameter in segmenter.parameters() if parameter.requires_grad)
+        device, ids = segmenter.hypercolumn.mean.device, [sample.id for sample in samples]
+        generators = [torch.Generator().manual_seed(chance(image_id)) for image_id in ids]
         images = torch.from_numpy(np.stack([sample.image for sample in samples])).to(device)
         target = torch.from_numpy(np.stack([sample.mask for sample in samples])).long().to(device)
         with segmenter.autocast():
-            ids = [sample.id for sample in samples]
             levels = self.cache(ids, images) if self.cache else segmenter.hypercolumn(images)
         if self.pixels is None:
             logits = segmenter.logits(levels, segmenter.grid(images), generators)
             del levels  # the finest is the largest thing in memory, and its resampled form is enough from here on
-            return cross_entropy2d(logits, target, weight, reduction="sum")
+            return self.loss.share(logits, target)
         chosen, worth = draw_pixels(target, self.pixels, generators=generators)
-        centres = pixel_centres(chosen, target.shape[-2:])
-        logits = segmenter.logits_at(levels, segmenter.grid(images), centres, generators)
+        # A backbone in training has its gradient at the price of every place that is read: no grid around the pixels.
+        grid = segmenter.grid(images) if segmenter.hypercolumn.frozen else None
+        logits = segmenter.logits_at(levels, grid, pixel_centres(chosen, target.shape[-2:]), generators)
         labels = target.flatten(1).gather(1, chosen[..., 0] * target.shape[-1] + chosen[..., 1])
-        losses = cross_entropy2d(logits.unsqueeze(-1), labels.unsqueeze(-1), weight, reduction="none")
-        return (losses.squeeze(-1) * worth).sum()
+        labels = labels.where(worth > 0, VOID)
+        return self.loss.share(logits.unsqueeze(-1), labels.unsqueeze(-1), worth.unsqueeze(-1))
 
 
 def train_step(
@@ -140,8 +130,8 @@ def train_step(
     samples: list[Sample],
     epoch: int,
     training: Training,
+    loss: BatchLoss,
     at_once: int,
-    weigh: Callable[[Tensor], Tensor | None],
     classes: int,
     seed: int,
     device: torch.device,
@@ -151,15 +141,16 @@ def train_step(
     Images of one size go through together and the gradients of the parts add up to that of the whole: no padding.
     """
     masks = [torch.from_numpy(sample.mask).flatten() for sample in samples]
-    counts = processes.total(count_classes(torch.cat(masks or [torch.empty(0)]), classes))
-    weight = weigh(counts)
-    on_device = None if weight is None else weight.to(device)
+    counts = count_classes(torch.cat(masks or [torch.empty(0)]), classes)
+    *counts, images = processes.total(torch.tensor([*counts, len(samples)]))
+    loss.begin(torch.stack(counts), int(images))
+    chance = partial(image_seed, seed, epoch, "training")
     parts = [
-        ([batch[index] for index in indices], on_device, seed, epoch)
+        ([batch[index] for index in indices], chance)
         for batch in batches(samples, at_once)
         for indices in same_size([sample.image for sample in batch], device)
     ]
-    return training.step(network, parts or [([], on_device, seed, epoch)], divisor(counts, weight).item())
+    return training.step(network, parts or [([], chance)])
 
 
 def validate(
@@ -218,6 +209,7 @@ def fit(
         began = time.perf_counter()
         if epoch > 0:
             order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed + epoch)).tolist()
+            dataset.chance = partial(image_seed, seed, epoch, "augmentation")
             steps = batches(order, images_per_step)[len(losses) - (epoch - 1) * records.steps :]
             mine = [indices[processes.rank() :: processes.count()] for indices in steps]
             shares = runtime.progress(stream(dataset, mine, workers), len(mine), "step", f"epoch {epoch}/{epochs}")
@@ -232,6 +224,20 @@ def fit(
         print(f"  {said}, {time.perf_counter() - began:.0f} s", flush=True)
 
 
+def make_training(args: dict[str, Any], segmenter: Segmenter, steps: int, settings: dict[str, Any]) -> Training:
+    """Optimizer, schedule, scaler and average of a training of so many steps."""
+    groups = [{"params": list(segmenter.head.parameters()), "lr": args["lr"]}]
+    if args["finetune_backbone"]:
+        segmenter.origin = segmenter.origin or segmenter.hypercolumn.spec()["fingerprint"]
+        segmenter.hypercolumn.freeze(False)
+        groups.append({"params": list(segmenter.hypercolumn.parameters()), "lr": args["backbone_lr"]})
+    optimizer = OPTIMIZERS[args["optimizer"]](groups, weight_decay=args["weight_decay"])
+    schedule = warm_up_and_decay(optimizer, steps, args["decay"])
+    scaler = GradScaler(segmenter.hypercolumn.mean.device.type, enabled=args["amp"] == "fp16")
+    average = AveragedModel(segmenter, multi_avg_fn=get_ema_multi_avg_fn(args["ema"])) if args["ema"] else None
+    return Training(settings, segmenter, optimizer, schedule, scaler, average)
+
+
 def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device)
@@ -243,7 +249,8 @@ def main() -> None:
     segmenter, content = load_segmenter(source)
     run_folder.check_features(args.run, segmenter, source)
     segmenter.stride = args.stride
-    dataset = VOCFolder(args.data, args.split, ResizeBoth(segmenter.size), args.limit, args.skip_bad)
+    augment = Augment(segmenter.size, args.scale, args.crop, args.flip, args.jitter)
+    dataset = VOCFolder(args.data, args.split, augment, args.limit, args.skip_bad)
     val_set = VOCFolder(args.data, args.val_split, ResizeImage(segmenter.size), args.val_limit)
     run_folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
     if not dataset.has_labels():
@@ -256,16 +263,19 @@ def main() -> None:
     precision = segmenter.to(device).speed_up(args.amp, args.compile)
     cache, room = None, "no: every epoch runs the backbone"
     if args.cache:
+        if args.finetune_backbone or args.crop or args.flip or args.jitter or args.scale != [1, 1]:
+            raise RunError("--cache keeps what never changes; leave out --finetune-backbone and all augmentation")
         cache = LevelCache(folder, segmenter.hypercolumn, segmenter.size)
         room = cache.make_room((resized_shape(*size, segmenter.size) for size in dataset.sizes), args.cache)
     done = len(content["training"]["losses"]) if resumes else 0
+    trained = f"trained with peak rate {args.backbone_lr:g}" if args.finetune_backbone else "frozen"
     accumulated = f" of {args.accumulate} batches" if args.accumulate > 1 else ""
     runtime.announce(
         3,
         data=f"{dataset.root}: {len(dataset)} images of {args.split}, validation on {len(val_set)} of {args.val_split}",
-        network=f"{segmenter.hypercolumn.backbone}, frozen; shorter side {segmenter.size}, logits at 1/{args.stride}",
-        training=f"{args.epochs} epochs, {args.batch_size * args.accumulate} images a step{accumulated}, AdamW, "
-        f"peak rate {args.lr:g}",
+        network=f"{segmenter.hypercolumn.backbone}, {trained}; size {segmenter.size}, logits at 1/{args.stride}",
+        training=f"{args.epochs} epochs, {args.batch_size * args.accumulate} images a step{accumulated}, "
+        f"{args.optimizer}, peak rate {args.lr:g}",
         pixels=f"{args.pixels} random labelled ones of each image" if args.pixels else "all labelled ones",
         cache=room,
         start=f"{source}, after {done} steps" if resumes else source,
@@ -274,21 +284,19 @@ def main() -> None:
 
     torch.manual_seed(args.seed)
     steps = -(-len(dataset) // (args.batch_size * args.accumulate))
-    optimizer = AdamW(segmenter.head.parameters(), lr=args.lr, weight_decay=args.weight_decay)
-    schedule = warm_up_and_cosine(optimizer, args.epochs * steps)
-    scaler = GradScaler(device.type, enabled=args.amp == "fp16")
-    training = Training(settings, optimizer, schedule, scaler)
+    training = make_training(vars(args), segmenter, args.epochs * steps, settings)
     if resumes:
         training.go_on_from(content["training"])
     counts = torch.from_numpy(count_pixels(dataset)) if args.class_weights == "inverse" else None
-    network = processes.wrap(SummedLoss(segmenter, args.pixels, cache).train())
-    records = Records(args.run, segmenter, training, start, f"{len(dataset)} images of {args.split}", steps)
+    loss = BatchLoss(weighting(args.class_weights, counts), args.label_smoothing, args.lovasz)
+    network = processes.wrap(LossOfPart(segmenter, loss, args.pixels, cache).train())
+    records = Records(args.run, training, start, f"{len(dataset)} images of {args.split}", steps)
     train = partial(
         train_step,
         network,
         training=training,
+        loss=loss,
         at_once=-(-args.batch_size // processes.count()),
-        weigh=weighting(args.class_weights, counts),
         classes=len(segmenter.names),
         seed=args.seed,
         device=device,
@@ -302,7 +310,7 @@ def main() -> None:
                 records,
                 dataset,
                 train,
-                partial(validate, segmenter, val_set, args.batch_size, args.workers),
+                partial(validate, training.best(), val_set, args.batch_size, args.workers),
                 args.epochs,
                 args.batch_size * args.accumulate,
                 args.seed,

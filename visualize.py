@@ -21,18 +21,19 @@ from data.stream import batches, stream
 from data.transforms import ResizeImage
 from data.voc import VOCFolder, read_photo
 from losses.score import ConfusionMatrix
-from models import run_folder, runtime
+from models import flags, run_folder, runtime
 from models.files import atomic_file
 from models.segmenter import Segmenter
 
 
 def parse() -> argparse.Namespace:
-    parser = runtime.step_parser(__doc__)
-    runtime.add_data_flags(parser, split="val")
+    parser = flags.step_parser(__doc__)
+    flags.add_data_flags(parser, split="val")
     parser.set_defaults(limit=12)
     parser.add_argument("--image", type=Path, nargs="+", metavar="FILE", help="pictures of your own, instead of --data")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="network to use; default: the run's best")
-    runtime.add_speed_flags(parser)
+    flags.add_view_flags(parser)
+    flags.add_speed_flags(parser)
     return parser.parse_args()
 
 
@@ -54,7 +55,7 @@ def draw_photos(segmenter: Segmenter, paths: list[Path]) -> Iterator[tuple[str, 
     """(name, panel) of each picture of the user's own, without ground truth."""
     classes = Classes.from_lists(segmenter.names, segmenter.colours)
     for path in paths:
-        photo, sample = read_photo(path, ResizeImage(segmenter.size))
+        photo, sample = read_photo(path, ResizeImage(segmenter.input_size))
         yield path.stem, panel(Image.fromarray(photo), segmenter.predict([sample])[0], classes, title=path.name)
 
 
@@ -63,6 +64,7 @@ def main() -> None:
     device = runtime.choose_device(args.device, alone=True)
     segmenter, source = run_folder.trained_segmenter(args.run, args.checkpoint)
     precision = segmenter.to(device).speed_up(args.amp, args.compile)
+    views = segmenter.average_over(*args.tta or ([], False))
     folder = run_folder.prepare(args.run, 5)
     if args.image:
         names = [path.stem for path in args.image]
@@ -71,12 +73,16 @@ def main() -> None:
             raise DataError(f"--image: two files are called {twice!r}, but each needs a {twice}.png; draw them in turn")
         what, total, drawn = f"{len(names)} files of --image", len(names), draw_photos(segmenter, args.image)
     else:
-        dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.size), args.limit)
+        dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size), args.limit)
         run_folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
         what, total = f"{dataset.root}, split {args.split}: the first {len(dataset)} images", len(dataset)
         drawn = draw_split(segmenter, dataset, args.workers)
     runtime.announce(
-        5, images=what, network=f"{source} ({segmenter.hypercolumn.backbone})", device=f"{device}, {precision}"
+        5,
+        images=what,
+        network=f"{source} ({segmenter.hypercolumn.backbone})",
+        views=views,
+        device=f"{device}, {precision}",
     )
 
     run_folder.begin(args.run, 5)

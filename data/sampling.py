@@ -27,10 +27,13 @@ def sample_pixels(mask: np.ndarray, per_class: int, seed: int, image_id: str) ->
     return np.stack(np.unravel_index(places, mask.shape), axis=1), flat[places]
 
 
-def image_seed(seed: int, epoch: int, image_id: str) -> int:
-    """A seed below 2**63 for what is random about one image in one epoch.
+def image_seed(seed: int, epoch: int, purpose: str, image_id: str) -> int:
+    """A seed below 2**63 for what is random about one image in one epoch, for one purpose.
 
     It depends on nothing else, so neither the other images of a batch, nor the process that has it, nor an interruption
     changes what chance does to an image.
     """
-    return int(np.random.SeedSequence([seed, epoch, *image_id.encode()]).generate_state(1, np.uint64)[0] >> 1)
+    return int(
+        np.random.SeedSequence([seed, epoch, *purpose.encode(), 0, *image_id.encode()]).generate_state(1, np.uint64)[0]
+        >> 1
+    )

@@ -4,6 +4,7 @@ DIR/JPEGImages/ID.jpg   DIR/SegmentationClass/ID.png   DIR/ImageSets/Segmentatio
 """
 
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -147,6 +148,7 @@ class VOCFolder(Dataset):
         ids: the image ids, in the order of the list.
         sizes: (height, width) of each image, upright.
         classes: names and colours.
+        chance: gives from an image's id the seed of what is random in the transform; None where nothing is.
         skipped: id -> reason, on one line, of each image that `skip_bad` has left out, in the order of the list.
 
     Raises:
@@ -167,6 +169,7 @@ class VOCFolder(Dataset):
             self._paths = [paths.get(image_id) or self._find(image_id) for image_id in self.ids]
         else:
             self._paths = [self._find(image_id) for image_id in self.ids]
+        self.chance: Callable[[str], int] | None = None
         self.skipped: dict[str, str] = {}
         if skip_bad:
             self._leave_out_bad()
@@ -233,7 +236,10 @@ class VOCFolder(Dataset):
         return read_mask(self._paths[index][1], len(self.classes))
 
     def __getitem__(self, index: int) -> Sample:
-        return _sample(self.ids[index], self.image(index), self.mask(index), self.transform)
+        with torch.random.fork_rng(devices=[], enabled=self.chance is not None):
+            if self.chance:
+                torch.default_generator.manual_seed(self.chance(self.ids[index]))
+            return _sample(self.ids[index], self.image(index), self.mask(index), self.transform)
 
 
 def read_photo(path: Path, transform: Transform) -> tuple[np.ndarray, Sample]:

@@ -15,6 +15,7 @@ def cross_entropy2d(
     weight: Tensor | None = None,
     ignore_index: int = 255,
     reduction: str = "mean",
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     """Cross entropy over the pixels of whole images; void pixels take no part.
 
@@ -24,6 +25,7 @@ def cross_entropy2d(
         weight: (C,) class weights, or None. With reduction "mean" the sum is divided by the weights of the labelled
             pixels, as `torch.nn.functional.cross_entropy` does.
         reduction: "mean", "sum" (both scalars) or "none" ((B, H, W), 0 at void pixels).
+        label_smoothing: share of the target that is spread over all classes, from 0 to below 1.
 
     Returns:
         The loss. A batch without a labelled pixel (or only ones of weight 0) gives 0 with a gradient of 0, never nan.
@@ -38,7 +40,9 @@ def cross_entropy2d(
     logits = logits.float() if logits.dtype.itemsize < 4 else logits  # a sum over an image overflows float16
     if weight is not None:
         weight = weight.to(logits)
-    losses = F.cross_entropy(logits, target, weight, ignore_index=ignore_index, reduction="none")
+    losses = F.cross_entropy(
+        logits, target, weight, ignore_index=ignore_index, reduction="none", label_smoothing=label_smoothing
+    )
     if reduction == "none":
         return losses
     if reduction == "sum":

@@ -104,7 +104,7 @@ def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
             content["colours"],
         )
         segmenter.load_state_dict(content["state"])
-        segmenter.trained_on = content["trained_on"]
+        segmenter.trained_on, segmenter.origin = content["trained_on"], content.get("origin")
     return segmenter, content
 
 
@@ -119,6 +119,7 @@ def _description(segmenter: Segmenter) -> dict[str, Any]:
         "classes": segmenter.names,
         "colours": segmenter.colours,
         "trained_on": segmenter.trained_on,
+        "origin": segmenter.origin,
     }
 
 

@@ -43,7 +43,8 @@ class Hypercolumn(nn.Module):
 
     Attributes:
         channels: channels of each level; Z is their sum (1472 for VGG11, 960 for SqueezeNet 1.1, without context).
-        frozen: the backbone is not trained and stays in eval mode (BatchNorm keeps its statistics).
+        frozen: the backbone is not trained. Trained or not it stays in eval mode: BatchNorm keeps the statistics of
+            millions of images, which those of a few would only spoil.
 
     Raises:
         RunError: an unknown backbone, taps that it does not have, or weights that cannot be used.
@@ -102,14 +103,14 @@ class Hypercolumn(nn.Module):
         return sum(self.channels)
 
     def freeze(self, frozen: bool = True) -> "Hypercolumn":
-        """Stops (or starts) gradients and batch statistics in the backbone."""
+        """Stops (or starts) gradients in the backbone."""
         self.frozen = frozen
         self.features.requires_grad_(not frozen)
         return self.train(self.training)
 
     def train(self, mode: bool = True) -> "Hypercolumn":
         super().train(mode)
-        self.features.train(mode and not self.frozen)
+        self.features.eval()
         return self
 
     def spec(self) -> dict[str, str | list[int]]:

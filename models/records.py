@@ -14,7 +14,6 @@ from models.cache import is_cache
 from models.checkpoint import save_segmenter
 from models.files import atomic_file
 from models.run_folder import begin, save_csv, step_folder
-from models.segmenter import Segmenter
 from models.training import Training
 
 BEST, FIRST = "best.pt", "first.pt"  # the second becomes the first, once an earlier training's files are gone
@@ -30,10 +29,10 @@ class Records:
         steps: of the optimizer in an epoch.
     """
 
-    def __init__(self, run: Path, segmenter: Segmenter, training: Training, start: str, images: str, steps: int):
+    def __init__(self, run: Path, training: Training, start: str, images: str, steps: int):
         self.run, self.folder = run, step_folder(run, 3)
         self.last = self.folder / "last.pt"
-        self.segmenter, self.training = segmenter, training
+        self.training = training
         self.start, self.images, self.steps = start, images, steps
 
     def begin(self, resumes: bool) -> None:
@@ -49,7 +48,7 @@ class Records:
             return "the training had not begun"
         if processes.is_main():
             self._describe()
-            save_segmenter(self.last, self.segmenter, start=self.start, training=self.training.state())
+            save_segmenter(self.last, self.training.trained, start=self.start, training=self.training.state())
         return f"{len(self.training.losses)} steps are in {self.last}; go on with the same command and --resume"
 
     def check(self, loss: float, ids: list[str], skip_nonfinite: int) -> None:
@@ -96,12 +95,12 @@ class Records:
         if processes.is_main():
             self._describe()
             if epoch == 0:  # the new training has a result: what an earlier one left would only be mixed up with it
-                save_segmenter(self.folder / FIRST, self.segmenter, start=self.start)
+                save_segmenter(self.folder / FIRST, self.training.best(), start=self.start)
                 begin(self.run, 3)
                 self._remove(lambda path: not is_cache(path) and path.name != FIRST)
                 os.replace(self.folder / FIRST, self.folder / BEST)
             elif is_best:
-                save_segmenter(self.folder / BEST, self.segmenter, start=self.start)
+                save_segmenter(self.folder / BEST, self.training.best(), start=self.start)
             for image_id, picture in previews.items():
                 with atomic_file(self.folder / "previews" / f"epoch_{epoch:03d}" / f"{image_id}.png") as file:
                     picture.save(file, "PNG")
@@ -122,4 +121,5 @@ class Records:
     def _describe(self) -> None:
         if self.training.losses:
             epochs = round(len(self.training.losses) / self.steps, 2)
-            self.segmenter.trained_on = f"{self.images}, {epochs:g} epochs"
+            for network in (self.training.trained, self.training.best()):
+                network.trained_on = f"{self.images}, {epochs:g} epochs"

@@ -98,7 +98,7 @@ def settings(flags: dict[str, Any], free: Collection[str], **more: Any) -> dict[
         more: what else matters.
     """
     kept = {f"--{name}".replace("_", "-"): value for name, value in flags.items() if name not in free}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in {**kept, **more}.items()}
+    return json.loads(json.dumps({**kept, **more}, default=str))
 
 
 def finish(run: Path, step: int, settings: dict[str, Any], wrote: str, then: Sequence[Any] = ()) -> None:
@@ -172,7 +172,8 @@ def check_features(run: Path, segmenter: Segmenter, source: Path) -> None:
     if not (folder / "config.json").is_file():
         return
     config = finished(run, 1)
-    ours = _extractor(segmenter.hypercolumn.spec(), segmenter.size)
+    spec = segmenter.hypercolumn.spec()
+    ours = _extractor({**spec, "fingerprint": segmenter.origin or spec["fingerprint"]}, segmenter.size)
     theirs = _extractor(config["hypercolumn"], config["size"])
     if ours != theirs:
         raise RunError(

@@ -1,6 +1,5 @@
-"""What every script needs from its surroundings: flags, device, random state, progress, and how it ends."""
+"""What every script needs from its surroundings: device, random state, progress, and how it ends."""
 
-import argparse
 import os
 import signal
 import sys
@@ -16,115 +15,10 @@ from tqdm import tqdm
 from models import RunError, processes
 from models.interruption import Interrupted
 from models.run_folder import STEPS
-from models.segmenter import PRECISIONS
 
 Item = TypeVar("Item")
 
 RANK_0_FIRST = 5.0  # seconds that another process waits with its last words: mostly they are those of rank 0
-
-
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the docstring as it is and states every default that there is."""
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        return action.help if action.default is None else super()._get_help_string(action)
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong with a flag on one line, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        _last_words(f"{Path(self.prog).stem}: {message}; see --help", 2)
-
-
-def step_parser(doc: str) -> argparse.ArgumentParser:
-    """A parser whose help shows the script's docstring and every default, with the flags that all steps share."""
-
-    parser = OneLineParser(description=doc, formatter_class=Help)
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder, shared by the five steps")
-    parser.add_argument(
-        "--device", default="auto", help="auto (cuda, else mps, else cpu) or a torch device, like cuda:1"
-    )
-    return parser
-
-
-def add_data_flags(parser: argparse.ArgumentParser, split: str) -> None:
-    """The flags of the steps that read images."""
-    default = Path("data/VOCdevkit/VOC2012")
-    parser.add_argument("--data", type=Path, default=default, metavar="DIR", help="data set in PASCAL VOC layout")
-    parser.add_argument("--split", default=split, help="list in ImageSets/Segmentation to read")
-    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images of the split")
-    parser.add_argument("--workers", type=natural, default=default_workers(), help="extra processes that decode images")
-
-
-def add_strictness(parser: argparse.ArgumentParser) -> None:
-    """The flags of the steps that may do without a few images."""
-    either = parser.add_mutually_exclusive_group()
-    either.add_argument("--strict", action="store_true", help="end at the first bad image; this is the default")
-    either.add_argument(
-        "--skip-bad", action="store_true", help="read all images first and leave out bad ones, up to 5 in 100"
-    )
-
-
-def default_workers() -> int:
-    """Half of the cores beside a GPU; else those that torch does not compute with: more would only get in its way."""
-    cores, is_gpu = os.cpu_count() or 1, torch.cuda.is_available() or torch.backends.mps.is_available()
-    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # the others that torchrun started here need some, too
-    return min(8, cores // 2 if is_gpu else max(0, cores - torch.get_num_threads()))
-
-
-def add_speed_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of the steps that run the whole network."""
-    parser.add_argument("--amp", default="off", choices=PRECISIONS, help="autocast to lower precision; off: float32")
-    parser.add_argument("--compile", action="store_true", help="compile the backbone with torch.compile first")
-
-
-def positive(text: str) -> int:
-    """argparse type: a whole number of at least 1."""
-    value = natural(text)
-    if not value:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def natural(text: str) -> int:
-    """argparse type: a whole number from 0 to below 2**31."""
-    if not text.isdecimal() or int(text) >= 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to below 2**31")
-    return int(text)
-
-
-def rate(text: str) -> float:
-    """argparse type: a learning rate, above 0 and at most 1000."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 1000")
-    return value
-
-
-def fraction(text: str) -> float:
-    """argparse type: a number of at least 0 and below 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to below 1")
-    return value
-
-
-def gibibytes(text: str) -> float:
-    """argparse type: a size in GiB, above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size in GiB above 0")
-    return value
 
 
 def run_step(main: Callable[[], None]) -> None:
@@ -145,18 +39,18 @@ def run_step(main: Callable[[], None]) -> None:
             sys.exit(128 + number)
         what = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         kept = str(stop) or "what was finished before is kept"
-        _last_words(f"\n{name}: stopped by {what}; {kept}", 128 + number)
+        last_words(f"\n{name}: stopped by {what}; {kept}", 128 + number)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        _last_words(f"{name}: {where}{error.strerror or error}; what was finished before is kept", 2)
+        last_words(f"{name}: {where}{error.strerror or error}; what was finished before is kept", 2)
     except ValueError as error:
         if not hasattr(error, "exit_code"):
             raise
-        _last_words(f"{name}: {error}", error.exit_code)
+        last_words(f"{name}: {error}", error.exit_code)
     except RuntimeError as error:
         if not processes.is_parting(error):
             raise
-        _last_words(f"{name}: rank {processes.rank()} has lost another process of this run, whose message tells why", 1)
+        last_words(f"{name}: rank {processes.rank()} has lost another process of this run, whose message tells why", 1)
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -165,7 +59,7 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise Interrupted(number)
 
 
-def _last_words(line: str, code: int) -> NoReturn:
+def last_words(line: str, code: int) -> NoReturn:
     """Says why the run ends, and ends it."""
     if not processes.is_main():
         # What is wrong in all processes is said once: by rank 0, upon whose end torchrun ends this one.

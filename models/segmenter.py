@@ -9,11 +9,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import resize
 
 from models import RunError
 from models.classifier import DenseClassifier
 from models.files import first_line
-from models.hypercolumn import Hypercolumn, pixel_centres, sample_level
+from models.hypercolumn import Hypercolumn, pixel_centres, resample, sample_level
 
 PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_BATCH = 2  # larger batches leave a CPU's caches and the allocator's reused memory, and take longer per image
@@ -40,6 +41,8 @@ class Segmenter(nn.Module):
         names: class names, C of them; colours: their RGB colours, 0..255.
 
     Attributes:
+        origin: `fingerprint` of the backbone before it was fine-tuned; None where it is as it was.
+        scales, flips: what predictions average over, see `average_over`.
         trained_on: the images that the head has been trained on, in words, to be stated beside every score.
         amp: the dtype of autocast, or None for exact float32.
     """
@@ -56,6 +59,8 @@ class Segmenter(nn.Module):
         super().__init__()
         self.hypercolumn, self.head = hypercolumn, head
         self.size, self.stride = size, stride
+        self.origin: str | None = None
+        self.scales, self.flips = [1.0], [False]
         self.trained_on = "nothing"
         self.amp: torch.dtype | None = None
         self.names, self.colours = list(names), [list(colour) for colour in colours]
@@ -85,6 +90,25 @@ class Segmenter(nn.Module):
         self.amp = precision
         return (f"autocast to {amp}" if self.amp else "exact float32") + ", compiled" * compiled
 
+    def average_over(self, scales: Sequence[float], flip: bool) -> str:
+        """Chooses the views of a photo over which predictions average the probabilities; says so, in words.
+
+        Args:
+            scales: of the input, beside 1.
+            flip: whether each view is also seen in a mirror.
+        """
+        self.scales, self.flips = sorted({1.0, *scales}), [False, True] if flip else [False]
+        if len(self.scales) == len(self.flips) == 1:
+            return "one view of each image"
+        return (
+            f"mean probabilities at scales {', '.join(f'{scale:g}' for scale in self.scales)}" + ", flipped too" * flip
+        )
+
+    @property
+    def input_size(self) -> int:
+        """Shorter side of the images that `predict` wants, in pixels: `size` at the largest of the scales."""
+        return round(self.size * self.scales[-1])
+
     def autocast(self) -> torch.autocast:
         """The context in which the network runs: its precision."""
         return torch.autocast(self.hypercolumn.mean.device.type, self.amp, enabled=self.amp is not None)
@@ -113,25 +137,27 @@ class Segmenter(nn.Module):
     def logits_at(
         self,
         levels: Sequence[Tensor],
-        grid: tuple[int, int],
+        grid: tuple[int, int] | None,
         points: Tensor,
         generators: Sequence[torch.Generator] | None = None,
     ) -> Tensor:
-        """The logits on the grid, resampled bilinearly to a few places, at the cost of these places alone.
+        """The logits on the grid, resampled bilinearly to a few places, at the cost of four hypercolumns for each.
 
         Args:
             levels: of a batch.
-            grid: (h, w), see `grid`.
+            grid: (h, w), see `grid`; None means the logits of the hypercolumns at the places themselves, one for each.
             points: (B, n, 2), (y, x) as fractions of height and width.
             generators: see `logits`.
 
         Returns:
-            (B, C, n): what `resample(self(images), size)` holds at the pixels whose centres the points are.
+            (B, C, n); with a grid what `resample(self(images), size)` holds at the pixels whose centres the points are.
         """
-        corners, shares = _corners(points, grid)
-        places = pixel_centres(corners, grid).flatten(1, 2)
+        corners, shares = _corners(points, grid) if grid else (None, None)
+        places = pixel_centres(corners, grid).flatten(1, 2) if grid else points
         sampled = [sample_level(level, places).unsqueeze(-1) for level in levels]
         logits = self.logits(sampled, (places.shape[1], 1), generators)
+        if not grid:
+            return logits.squeeze(-1)
         return (logits.squeeze(-1).unflatten(-1, shares.shape[1:]) * shares.unsqueeze(1)).sum(-1)
 
     @torch.inference_mode()
@@ -139,6 +165,9 @@ class Segmenter(nn.Module):
         """Class maps of photos, each at its original size; those of one size go through together.
 
         Dropout is off for the call; a module in training mode comes back in training mode.
+
+        Args:
+            photos: with the shorter side at `input_size`.
 
         Returns:
             (height, width) uint8 class ids each, in the order of the photos.
@@ -149,11 +178,24 @@ class Segmenter(nn.Module):
             self.eval()
             for indices in same_size([photo.image for photo in photos], device):
                 images = torch.from_numpy(np.stack([photos[index].image for index in indices]))
-                for index, logits in zip(indices, self(images.to(device))):
-                    maps[index] = argmax_at(logits, photos[index].size).cpu().numpy()
+                for index, scores in zip(indices, self._scores(images.to(device))):
+                    maps[index] = argmax_at(scores, photos[index].size).cpu().numpy()
         finally:
             self.train(was_training)
         return maps
+
+    def _scores(self, images: Tensor) -> Tensor:
+        """Logits (B, C, h, w); or, of several views, the mean of their probabilities, on the grid of the largest."""
+        views = [(scale, flipped) for scale in self.scales for flipped in self.flips]
+        if len(views) == 1:
+            return self(images)
+        total, grid = 0, self.grid(images)
+        for scale, flipped in views:
+            shape = [round(side * scale / self.scales[-1]) for side in images.shape[-2:]]
+            view = resize(images, shape, antialias=True) if scale < self.scales[-1] else images
+            probabilities = self(view.flip(-1) if flipped else view).softmax(1)
+            total = total + resample(probabilities.flip(-1) if flipped else probabilities, grid)
+        return total / len(views)
 
     def predict_all(self, batches: Iterable[Sequence[AnyPhoto]]) -> Iterator[tuple[AnyPhoto, np.ndarray]]:
         """Each photo of the batches with its class map, one after the other; see `predict`."""

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import AveragedModel
 
 from models import processes, runtime
 
@@ -20,25 +21,28 @@ class Training:
 
     Attributes:
         settings: what a resumed run must have in common with the one it goes on from.
+        trained: the network whose weights the optimizer changes.
+        average: the moving average of its weights over the steps, or None.
         scaler: keeps float16 gradients in range; disabled, it leaves all as it is.
         losses: one a step, of the batch of all processes; nan where the step was left out for not being finite.
         log: one row an epoch, epoch 0 first.
     """
 
     settings: dict[str, Any]
+    trained: nn.Module
     optimizer: Optimizer
     schedule: LRScheduler
     scaler: torch.amp.GradScaler
+    average: AveragedModel | None = None
     losses: list[float] = field(default_factory=list)
     log: list[dict[str, Any]] = field(default_factory=list)
 
-    def step(self, network: nn.Module, parts: Sequence[tuple[Any, ...]], divisor: float) -> float:
+    def step(self, network: nn.Module, parts: Sequence[tuple[Any, ...]]) -> float:
         """One step of the optimizer over a batch that goes through the network in parts.
 
         Args:
-            network: gives the summed loss of a part, a scalar; wrapped by `processes.wrap` where there are several.
+            network: gives what a part adds to the loss of the batch, a scalar; from `processes.wrap`.
             parts: its arguments, of each part of this process; at least one part, which may be empty.
-            divisor: what turns the sum of the losses of all parts of all processes into the loss of the batch.
 
         Returns:
             The loss of the batch, the same in all processes; it joins `losses`. Where it is not finite, or a gradient
@@ -50,13 +54,15 @@ class Training:
             is_last = index == len(parts) - 1
             # Processes exchange their gradients once a step, with the last part.
             with nullcontext() if is_last or processes.count() == 1 else network.no_sync():
-                summed = network(*part) / divisor
-                self.scaler.scale(summed * processes.count()).backward()  # their exchange is a mean, wanted is a sum
-            loss += summed.item()
+                share = network(*part)
+                self.scaler.scale(share * processes.count()).backward()  # their exchange is a mean, wanted is a sum
+            loss += share.item()
         loss = processes.total(loss).item()
         self.scaler.unscale_(self.optimizer)
         if math.isfinite(loss) and self._gradients_are_finite():
             self.scaler.step(self.optimizer)
+            if self.average:
+                self.average.update_parameters(self.trained)
         else:
             loss = math.nan
         scale = self.scaler.get_scale()
@@ -65,6 +71,10 @@ class Training:
             self.schedule.step()
         self.losses.append(loss)
         return loss
+
+    def best(self) -> nn.Module:
+        """The network to score and to keep: the average where there is one."""
+        return self.average.module if self.average else self.trained
 
     def _gradients_are_finite(self) -> bool:
         """Whether all gradients are; in float16 a scaler is there to see to those that are not."""
@@ -84,6 +94,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "average": self.average and self.average.state_dict(),
             "losses": self.losses,
             "log": self.log,
             "random_state": runtime.random_state(),
@@ -94,6 +105,8 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         self.losses = state["losses"]
         self.log = state["log"]
         runtime.set_random_state(state["random_state"])

@@ -32,7 +32,7 @@ import torchvision
 
 from data.classes import VOC
 from data.features import FeatureWriter
-from models import run_folder, runtime
+from models import flags, run_folder, runtime
 from models.checkpoint import save_extractor
 from models.hypercolumn import Hypercolumn
 from tests.sides import BATCH, MB, PER_CLASS, RSS, Work, exactness, growth, prepare
@@ -249,7 +249,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer rounds, images and peaks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures, too")
     parser.add_argument("--scale", action="store_true", help="steps 1 and 4 at several numbers of images, only that")
-    parser.add_argument("--threads", type=runtime.positive, default=2, help="of torch on the CPU")
+    parser.add_argument("--threads", type=flags.positive, default=2, help="of torch on the CPU")
     parser.add_argument("--device", default="cpu", help="a torch device")
     return parser.parse_args(arguments)
 

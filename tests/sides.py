@@ -21,16 +21,17 @@ from data.shapes import make_shapes
 from data.stream import batches, stream
 from data.transforms import ResizeBoth, ResizeImage
 from data.voc import VOCFolder, read_photo
+from losses.batch import BatchLoss
 from losses.loss import cross_entropy2d, weighting
-from models import runtime
+from models import flags, runtime
 from models.checkpoint import load_segmenter, save_segmenter
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn, pixel_centres
-from models.schedule import warm_up_and_cosine
+from models.schedule import warm_up_and_decay
 from models.segmenter import Segmenter
 from models.training import Training
 from tests.naive import Textbook
-from train_seg import SummedLoss, train_step
+from train_seg import LossOfPart, train_step
 
 PER_CLASS, PIXELS = 3, 1024  # pixels of a class that step 1 samples; pixels of an image that train_step_pixels draws
 BATCH = 2  # images that step 1 reads at a time
@@ -58,7 +59,7 @@ class Work:
         self.target = torch.from_numpy(self.labelled.mask)[None].long().to(device)
         optimizer = AdamW(segmenter.head.parameters())
         scaler = torch.amp.GradScaler(enabled=False)
-        self.training = Training({}, optimizer, warm_up_and_cosine(optimizer, 1000), scaler)
+        self.training = Training({}, segmenter, optimizer, warm_up_and_decay(optimizer, 1000), scaler)
         self.naive_optimizer = AdamW(self.textbook.head.parameters())
         bare = partial(self.bare, self.textbook.normalise(self.image))
         timed = {
@@ -105,8 +106,9 @@ class Work:
 
     def train(self, pixels: int | None = None) -> None:
         """One step of step 3 on one image."""
-        network = SummedLoss(self.segmenter, pixels, cache=None).train()
-        train_step(network, [self.labelled], 1, self.training, 1, weighting("none"), len(VOC), 0, self.device)
+        loss = BatchLoss(weighting("none"))
+        network = LossOfPart(self.segmenter, loss, pixels, cache=None).train()
+        train_step(network, [self.labelled], 1, self.training, loss, 1, len(VOC), 0, self.device)
 
     def train_naive(self) -> None:
         """The same step as the textbook has it."""
@@ -118,7 +120,7 @@ class Work:
         """The loop of step 1 from its second batch on: seconds per image, without the start of what reads them."""
         times, first = [], 0
         with FeatureWriter(self.folder / "features", self.segmenter.hypercolumn.Z) as writer:
-            for samples in stream(self.photos, batches(range(self.timed.stop), BATCH), runtime.default_workers()):
+            for samples in stream(self.photos, batches(range(self.timed.stop), BATCH), flags.default_workers()):
                 chosen = [sample_pixels(sample.mask, PER_CLASS, 0, sample.id) for sample in samples]
                 columns = sample_features.sample(self.segmenter.hypercolumn, samples, [pixels for pixels, _ in chosen])
                 for index, (rows, (pixels, labels)) in enumerate(zip(columns, chosen), start=first):

@@ -21,7 +21,7 @@ from models.checkpoint import (
 from models.classifier import DenseClassifier, FCClassifier
 from models.files import atomic_file
 from models.hypercolumn import Hypercolumn
-from models.schedule import warm_up_and_cosine
+from models.schedule import warm_up_and_decay
 from models.segmenter import Segmenter
 from tests.conftest import Bomb
 
@@ -62,7 +62,7 @@ def trained(segmenter, image) -> dict:
     """What a training keeps, after one real step of it."""
     head = segmenter.head
     optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3)
-    schedule = warm_up_and_cosine(optimizer, steps=10)
+    schedule = warm_up_and_decay(optimizer, steps=10)
     segmenter(image).mean().backward()
     optimizer.step()
     schedule.step()

@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from data import DataError
-from models import RunError, runtime
+from models import RunError, flags, runtime
 
 
 @pytest.mark.parametrize(
     ("kind", "text", "value"),
     [
-        (runtime.natural, "0", 0),
-        (runtime.natural, "12", 12),
-        (runtime.positive, "1", 1),
-        (runtime.rate, "1e-3", 1e-3),
-        (runtime.rate, "2", 2.0),
-        (runtime.fraction, "0", 0.0),
-        (runtime.fraction, "0.999", 0.999),
+        (flags.natural, "0", 0),
+        (flags.natural, "12", 12),
+        (flags.positive, "1", 1),
+        (flags.rate, "1e-3", 1e-3),
+        (flags.rate, "2", 2.0),
+        (flags.fraction, "0", 0.0),
+        (flags.fraction, "0.999", 0.999),
     ],
 )
 def test_flags_that_are_numbers(kind, text, value):
@@ -32,10 +32,10 @@ def test_flags_that_are_numbers(kind, text, value):
 @pytest.mark.parametrize(
     ("kind", "texts"),
     [
-        (runtime.natural, ["-1", "1.0", "", "two", "1e3", " 1", "²", "1_000"]),
-        (runtime.positive, ["0", "-1", "0.5", "", "none"]),
-        (runtime.rate, ["0", "-1e-3", "nan", "inf", "1e999", "", "fast"]),
-        (runtime.fraction, ["1", "-0.1", "nan", "inf", "-inf", "", "half"]),
+        (flags.natural, ["-1", "1.0", "", "two", "1e3", " 1", "²", "1_000"]),
+        (flags.positive, ["0", "-1", "0.5", "", "none"]),
+        (flags.rate, ["0", "-1e-3", "nan", "inf", "1e999", "", "fast"]),
+        (flags.fraction, ["1", "-0.1", "nan", "inf", "-inf", "", "half"]),
     ],
     ids=["natural", "positive", "positive_float", "fraction"],
 )
@@ -47,8 +47,8 @@ def test_flags_that_are_no_such_number_are_refused(kind, texts):
 
 def test_parser_shows_the_docstring_and_the_defaults(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")  # argparse wraps its help to the terminal
-    parser = runtime.step_parser("Step 9: the title\n\n    an example, indented")
-    runtime.add_data_flags(parser, split="train_aug")
+    parser = flags.step_parser("Step 9: the title\n\n    an example, indented")
+    flags.add_data_flags(parser, split="train_aug")
     with pytest.raises(SystemExit) as ending:
         parser.parse_args(["--help"])
     assert ending.value.code == 0
@@ -63,11 +63,11 @@ def test_parser_shows_the_docstring_and_the_defaults(capsys, monkeypatch):
 
 
 def test_parser_gives_paths_and_checked_numbers(capsys):
-    parser = runtime.step_parser("")
-    runtime.add_data_flags(parser, split="val")
+    parser = flags.step_parser("")
+    flags.add_data_flags(parser, split="val")
     args = parser.parse_args(["--run", "runs/a", "--data", "voc", "--limit", "3"])
     assert (args.run, args.data, args.split, args.limit) == (Path("runs/a"), Path("voc"), "val", 3)
-    assert args.device == "auto" and args.workers == runtime.default_workers()
+    assert args.device == "auto" and args.workers == flags.default_workers()
     for wrong in (["--limit", "0"], ["--workers", "-1"], ["--limit", "x"]):
         with pytest.raises(SystemExit) as ending:
             parser.parse_args(["--run", "runs/a", *wrong])
@@ -86,7 +86,7 @@ def test_images_are_decoded_by_cores_that_have_nothing_else_to_do(cores, threads
     monkeypatch.setattr("torch.get_num_threads", lambda: threads)
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-    assert runtime.default_workers() == workers
+    assert flags.default_workers() == workers
 
 
 def raising(error: BaseException):

@@ -5,14 +5,14 @@ import io
 import pytest
 import torch
 
-from models.schedule import warm_up_and_cosine
+from models.schedule import warm_up_and_decay
 
 PEAK = 0.02
 
 
-def start(steps):
+def start(steps, decay="cosine"):
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
-    return optimizer, warm_up_and_cosine(optimizer, steps)
+    return optimizer, warm_up_and_decay(optimizer, steps, decay)
 
 
 def go(optimizer, schedule, steps) -> list[float]:
@@ -43,6 +43,13 @@ def test_a_long_training_warms_up_in_equal_parts_and_ends_near_zero():
     assert rates[:100] == pytest.approx([PEAK * (step + 1) / 100 for step in range(100)])
     assert rates[100 + 450] == pytest.approx(PEAK / 2)
     assert rates[-1] < PEAK * 1e-4
+
+
+def test_the_other_decays():
+    poly, none = (go(*start(1000, decay), 1000) for decay in ("poly", "none"))
+    assert poly[:100] == none[:100] == go(*start(1000), 100), "all warm up alike"
+    assert poly[100 + 450] == pytest.approx(PEAK * 0.5**0.9) and poly[-1] == pytest.approx(PEAK * (1 / 900) ** 0.9)
+    assert none[100:] == [PEAK] * 900
 
 
 def test_steps_beyond_the_last_stay_at_the_end():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torchvision import tv_tensors
 
 from data.classes import VOID
-from data.transforms import MAX_ASPECT, ResizeBoth, ResizeImage, resized_shape
+from data.transforms import MAX_ASPECT, Augment, ResizeBoth, ResizeImage, resized_shape
 
 sides = st.integers(1, 3000)
 pairs = pytest.mark.parametrize(
@@ -100,3 +100,52 @@ def test_a_reduced_image_is_smoothed_not_picked():
     image = tv_tensors.Image(torch.from_numpy(np.stack(3 * [board])))
     reduced = ResizeImage(21)(image, tv_tensors.Mask(torch.from_numpy(board)))[0]  # a third: a pixel each, if picked
     assert ((reduced > 100) & (reduced < 155)).all()
+
+
+def disc(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A white disc on black, class 7 on class 0: wherever both go, they must go together."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1.4, 1, width), indexing="ij")
+    inside = y**2 + x**2 < 0.4
+    return tv_tensors.Image((255 * inside.to(torch.uint8)).expand(3, -1, -1)), tv_tensors.Mask(
+        7 * inside.to(torch.uint8)
+    )
+
+
+@given(seed=st.integers(0, 10**6), scale=st.sampled_from([(1, 1), (0.5, 2), (0.3, 0.6)]))
+def test_what_chance_does_it_does_to_image_and_mask_alike(seed, scale):
+    torch.manual_seed(seed)
+    image, mask = Augment(48, scale, crop=40, flip=True, jitter=0)(*disc(60, 90))
+    assert image.shape == (3, 40, 40) and mask.shape == (40, 40)
+    assert image.dtype == mask.dtype == torch.uint8 and set(mask.unique().tolist()) <= {0, 7, VOID}
+    assert (image[:, mask == VOID].T == torch.tensor([124, 116, 104])).all(), "padding has the mean colour and no label"
+    labelled = mask != VOID
+    sides = (image[0] > 127) == (mask == 7)
+    edge = (image[0] > 20) & (image[0] < 235)
+    assert sides[labelled & ~edge].float().mean() > 0.97
+
+
+def test_without_chance_an_image_is_only_resized():
+    image, mask = disc(60, 90)
+    found = Augment(48, (1, 1), crop=None, flip=False, jitter=0)(image, mask)
+    assert all(map(torch.equal, found, ResizeBoth(48)(image, mask)))
+
+
+def test_scales_lie_between_their_bounds_and_flips_happen_half_of_the_time():
+    torch.manual_seed(0)
+    augment = Augment(64, (0.5, 2), crop=None, flip=True, jitter=0)
+    found = [augment(*disc(64, 64)) for _ in range(200)]
+    sides = sorted(image.shape[-1] for image, _ in found)
+    assert 32 <= sides[0] < 36 and 115 < sides[-1] <= 128
+    assert sides[100] == pytest.approx(64, rel=0.15), "as often smaller as larger"
+    halves = [
+        (mask[:, : mask.shape[1] // 2] == 7).sum() < (mask[:, mask.shape[1] // 2 :] == 7).sum() for _, mask in found
+    ]
+    assert 70 < sum(halves) < 130
+
+
+def test_jitter_changes_colours_and_no_label():
+    torch.manual_seed(0)
+    image = tv_tensors.Image(torch.randint(0, 256, (3, 40, 40), dtype=torch.uint8))
+    mask = tv_tensors.Mask(torch.randint(0, 3, (40, 40), dtype=torch.uint8))
+    found, labels = Augment(40, (1, 1), crop=None, flip=False, jitter=0.4)(image, mask)
+    assert torch.equal(labels, mask) and 2 < (found.float() - image).abs().mean() < 80

@@ -1,0 +1,178 @@
+"""The flags of the scripts: the parser, the groups of flags that several steps share, and the kinds of values."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from models.runtime import last_words
+from models.schedule import DECAYS, OPTIMIZERS
+from models.segmenter import PRECISIONS
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the docstring as it is and states every default that there is."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong with a flag on one line, without the usage before it."""
+
+    def error(self, message: str) -> NoReturn:
+        last_words(f"{Path(self.prog).stem}: {message}; see --help", 2)
+
+
+def step_parser(doc: str) -> argparse.ArgumentParser:
+    """A parser whose help shows the script's docstring and every default, with the flags that all steps share."""
+
+    parser = OneLineParser(description=doc, formatter_class=Help)
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder, shared by the five steps")
+    parser.add_argument(
+        "--device", default="auto", help="auto (cuda, else mps, else cpu) or a torch device, like cuda:1"
+    )
+    return parser
+
+
+def add_data_flags(parser: argparse.ArgumentParser, split: str) -> None:
+    """The flags of the steps that read images."""
+    default = Path("data/VOCdevkit/VOC2012")
+    parser.add_argument("--data", type=Path, default=default, metavar="DIR", help="data set in PASCAL VOC layout")
+    parser.add_argument("--split", default=split, help="list in ImageSets/Segmentation to read")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images of the split")
+    parser.add_argument("--workers", type=natural, default=default_workers(), help="extra processes that decode images")
+
+
+def add_view_flags(parser: argparse.ArgumentParser) -> None:
+    """The flag of the steps that predict."""
+    parser.add_argument(
+        "--tta",
+        type=views,
+        metavar="flip,0.75,..",
+        help="average the probabilities over mirrored and scaled views, too (test-time augmentation)",
+    )
+
+
+def views(text: str) -> tuple[list[float], bool]:
+    """argparse type: scales from 0.25 to 4 and "flip", separated by commas -> (scales, whether to flip)."""
+    parts = text.split(",")
+    try:
+        scales = [float(part) for part in parts if part != "flip"]
+    except ValueError:
+        scales = [0.0]
+    if not all(0.25 <= scale <= 4 for scale in scales):
+        raise argparse.ArgumentTypeError(f"{text!r} is not some of flip and scales from 0.25 to 4, with commas between")
+    return scales, "flip" in parts
+
+
+def add_optimizer_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that both trainings share."""
+    parser.add_argument("--optimizer", default="adamw", choices=OPTIMIZERS, help="SGD has a momentum of 0.9")
+    parser.add_argument("--lr", type=rate, default=1e-3, help="peak rate of the optimizer, after a tenth of the steps")
+    parser.add_argument("--decay", default="cosine", choices=DECAYS, help="how the rate falls from its peak")
+    parser.add_argument("--weight-decay", type=fraction, default=0.01, help="of the optimizer")
+    parser.add_argument("--label-smoothing", type=fraction, default=0.0, help="share of the target on all classes")
+
+
+def add_augment_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of what chance does to training images."""
+    parser.add_argument("--scale", type=bounds, default=[1.0, 1.0], metavar="MIN,MAX", help="random scale of the input")
+    parser.add_argument("--crop", type=positive, metavar="N", help="train on random squares of N pixels, void around")
+    parser.add_argument("--flip", action="store_true", help="mirror every other image")
+    parser.add_argument("--jitter", type=fraction, default=0.0, help="random brightness, contrast, saturation and hue")
+
+
+def bounds(text: str) -> list[float]:
+    """argparse type: two scales from 0.1 to 10 with a comma between, the smaller first."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low, high = 0.0, 0.0
+    if not 0.1 <= low <= high <= 10:
+        raise argparse.ArgumentTypeError(f"{text!r} is not two scales from 0.1 to 10, the smaller first, like 0.5,2")
+    return [low, high]
+
+
+def add_long_run_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a training that takes hours."""
+    parser.add_argument("--save-every", type=positive, default=100, metavar="N", help="save last.pt every N steps, too")
+    parser.add_argument(
+        "--skip-nonfinite",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="leave out up to N steps whose loss or gradient is not finite; one more ends the training",
+    )
+
+
+def add_strictness(parser: argparse.ArgumentParser) -> None:
+    """The flags of the steps that may do without a few images."""
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--strict", action="store_true", help="end at the first bad image; this is the default")
+    either.add_argument(
+        "--skip-bad", action="store_true", help="read all images first and leave out bad ones, up to 5 in 100"
+    )
+
+
+def default_workers() -> int:
+    """Half of the cores beside a GPU; else those that torch does not compute with: more would only get in its way."""
+    cores, is_gpu = os.cpu_count() or 1, torch.cuda.is_available() or torch.backends.mps.is_available()
+    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # the others that torchrun started here need some, too
+    return min(8, cores // 2 if is_gpu else max(0, cores - torch.get_num_threads()))
+
+
+def add_speed_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of the steps that run the whole network."""
+    parser.add_argument("--amp", default="off", choices=PRECISIONS, help="autocast to lower precision; off: float32")
+    parser.add_argument("--compile", action="store_true", help="compile the backbone with torch.compile first")
+
+
+def positive(text: str) -> int:
+    """argparse type: a whole number of at least 1."""
+    value = natural(text)
+    if not value:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def natural(text: str) -> int:
+    """argparse type: a whole number from 0 to below 2**31."""
+    if not text.isdecimal() or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to below 2**31")
+    return int(text)
+
+
+def rate(text: str) -> float:
+    """argparse type: a learning rate, above 0 and at most 1000."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 1000")
+    return value
+
+
+def fraction(text: str) -> float:
+    """argparse type: a number of at least 0 and below 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to below 1")
+    return value
+
+
+def gibibytes(text: str) -> float:
+    """argparse type: a size in GiB, above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size in GiB above 0")
+    return value
