@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import AdamW
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from data.features import Features, read_features
@@ -28,7 +28,7 @@ from models.backbones import fingerprint
 from models.checkpoint import load_extractor, save_head, save_segmenter
 from models.classifier import DenseClassifier, FCClassifier
 from models.files import atomic_file
-from models.schedule import warm_up_and_decay
+from models.schedule import OPTIMIZERS, warm_up_and_decay
 from models.segmenter import Segmenter
 
 STRIDE = 2  # the course's advice, 112x112 features for a 224x224 input; step 3 may choose another
@@ -46,8 +46,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=flags.positive, default=30, help="passes over the sampled pixels")
     parser.add_argument("--hidden", type=flags.positive, default=256, help="width of the two hidden layers")
     parser.add_argument("--dropout", type=flags.fraction, default=0.5, help="share of hidden units dropped")
-    parser.add_argument("--lr", type=flags.rate, default=1e-3, help="peak rate of AdamW (warm-up, cosine)")
-    parser.add_argument("--weight-decay", type=flags.fraction, default=0.01, help="of AdamW")
+    flags.add_optimizer_flags(parser)
     parser.add_argument("--batch-size", type=flags.positive, default=256, help="pixels per step")
     parser.add_argument(
         "--class-weights",
@@ -76,12 +75,13 @@ def split_rows(store: Features, seed: int, device: torch.device) -> tuple[Rows, 
 def train_one_epoch(
     fc: FCClassifier,
     rows: Rows,
-    optimizer: AdamW,
+    optimizer: Optimizer,
     schedule: LRScheduler,
     batch_size: int,
     weigh: Callable[[Tensor], Tensor | None],
+    smoothing: float,
 ) -> dict[str, float]:
-    """One pass over the rows in random order; its mean loss and accuracy.
+    """One pass over the rows in random order; its mean loss (labels smoothed) and accuracy.
 
     Raises:
         RunError: the loss is not finite.
@@ -91,7 +91,7 @@ def train_one_epoch(
     for chosen in torch.randperm(total).to(rows.labels.device).split(batch_size):
         labels = rows.labels[chosen]
         logits = fc(rows.features[chosen])
-        loss = F.cross_entropy(logits, labels, weigh(count_classes(labels, fc.classes)))
+        loss = F.cross_entropy(logits, labels, weigh(count_classes(labels, fc.classes)), label_smoothing=smoothing)
         if not math.isfinite(loss.item()):
             raise RunError(f"the loss is {loss.item()}; try a smaller --lr")
         optimizer.zero_grad()
@@ -144,17 +144,17 @@ def main() -> None:
         2,
         features=f"{len(rows.labels)} for training, {len(held_out.labels)} of held-out images",
         head=f"{hypercolumn.Z} -> {args.hidden} -> {args.hidden} -> {fc.classes}, dropout {args.dropout:g}",
-        training=f"{args.epochs} epochs, {args.batch_size} pixels a step, AdamW, peak rate {args.lr:g}",
+        training=f"{args.epochs} epochs, {args.batch_size} pixels a step, {args.optimizer}, peak rate {args.lr:g}",
         device=device,
     )
 
     weigh = weighting(args.class_weights, count_classes(rows.labels, fc.classes))
-    optimizer = AdamW(fc.parameters(), lr=args.lr, weight_decay=args.weight_decay)
+    optimizer = OPTIMIZERS[args.optimizer](fc.parameters(), lr=args.lr, weight_decay=args.weight_decay)
     steps = args.epochs * -(-len(rows.labels) // args.batch_size)
-    schedule = warm_up_and_decay(optimizer, steps)
+    schedule = warm_up_and_decay(optimizer, steps, args.decay)
     log = []
     for epoch in runtime.progress(range(1, args.epochs + 1), total=args.epochs, unit="epoch"):
-        trained = train_one_epoch(fc, rows, optimizer, schedule, args.batch_size, weigh)
+        trained = train_one_epoch(fc, rows, optimizer, schedule, args.batch_size, weigh, args.label_smoothing)
         log.append({"epoch": epoch, **trained, **evaluate(fc, held_out)})
 
     dense = DenseClassifier.from_fc(fc, hypercolumn.channels).to(device)

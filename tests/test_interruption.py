@@ -17,7 +17,7 @@ from losses import loss
 from losses.score import ConfusionMatrix
 from models.checkpoint import load_segmenter
 from models.interruption import Interrupted, Stop
-from models.schedule import warm_up_and_cosine
+from models.schedule import warm_up_and_decay
 from models.training import Training
 from tests import street
 from tests.street import Walk, contents, differences, losses, walk
@@ -143,7 +143,7 @@ def not_finite_at(*steps: int):
     calls = iter(range(1, 100))
     nan = torch.tensor(math.nan)
     real = loss.divisor
-    return mock.patch("losses.loss.divisor", side_effect=lambda *of: nan if next(calls) in steps else real(*of))
+    return mock.patch("losses.batch.divisor", side_effect=lambda *of: nan if next(calls) in steps else real(*of))
 
 
 def ids_of(step: int, images: int) -> str:
@@ -190,8 +190,8 @@ def trained(weight: float, factor: float, scaled: bool = False) -> tuple[Root, T
     network = Root(weight)
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
     scaler = GradScaler("cpu", enabled=scaled)
-    training = Training({}, optimizer, warm_up_and_cosine(optimizer, 9), scaler)
-    return network, training, training.step(network, [(factor,), (factor,)], 2)
+    training = Training({}, network, optimizer, warm_up_and_decay(optimizer, 9), scaler)
+    return network, training, training.step(network, [(factor / 2,), (factor / 2,)])
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def test_a_resumed_training_ends_where_an_uninterrupted_one_does(walked, drawn, 
     flags = ("--data", drawn, "--epochs", "2", "--batch-size", "4", "--limit", "8", "--val-limit", "2")
     assert in_process("train_seg.py", "--run", whole, *flags).returncode == 0
     ctrl_c_in_step_3 = [loss.divisor, loss.divisor, KeyboardInterrupt]
-    with mock.patch("losses.loss.divisor", side_effect=lambda *labels: stop_or_go_on(ctrl_c_in_step_3.pop(0), labels)):
+    with mock.patch("losses.batch.divisor", side_effect=lambda *labels: stop_or_go_on(ctrl_c_in_step_3.pop(0), labels)):
         stopped = in_process("train_seg.py", "--run", broken, *flags)
     assert stopped.returncode == 130 and "--resume" in stopped.stderr and "Traceback" not in stopped.stderr
     assert not (broken / "3_seg" / "config.json").exists()

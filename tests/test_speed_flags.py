@@ -89,7 +89,7 @@ def caches(run: Path) -> list[Path]:
 def stop_in_the_second_step(train, run, *flags, **options) -> None:
     """Step 3 with Ctrl-C after the first two images."""
     one_then_ctrl_c = iter([loss.divisor, mock.Mock(side_effect=KeyboardInterrupt)])
-    with mock.patch("losses.loss.divisor", side_effect=lambda *labels: next(one_then_ctrl_c)(*labels)):
+    with mock.patch("losses.batch.divisor", side_effect=lambda *labels: next(one_then_ctrl_c)(*labels)):
         assert train(run, *flags, **options).returncode == 130
     assert [len(list(cache.glob("*.npz"))) for cache in caches(run)] == [2]
 
