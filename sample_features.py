@@ -3,6 +3,7 @@
     python sample_features.py --run runs/voc                                   # VOC 2012 in ./data, VGG11, ImageNet
     python sample_features.py --run runs/mine --data DIR --weights random      # any folder in VOC layout, no download
     python sample_features.py --run runs/small --data DIR --backbone squeezenet1_1 --size 320 --per-class 10
+    python sample_features.py --run runs/wide --size 320 --context image,5,11   # the surroundings join each hypercolumn
     python sample_features.py --run runs/voc --resume                          # goes on where a run was stopped
     torchrun --nproc-per-node 4 -- sample_features.py --run runs/voc           # four GPUs (processes): the same rows
 

@@ -1,8 +1,9 @@
-"""Step 3: fine-tunes the 1x1 convolutions on whole images; the backbone stays frozen.
+"""Step 3: fine-tunes the 1x1 convolutions on whole images; the backbone stays frozen, or learns, too.
 
     python train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc
     python train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc --split train_aug --epochs 20 --batch-size 16
     python train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc --pixels 512    # faster: some pixels of each image
+    python train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc --finetune-backbone --pixels 1024 --crop 320 --flip
     python train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc --resume        # goes on after the last step saved
     torchrun --nproc-per-node 4 -- train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc    # four GPUs (processes)
 
@@ -66,7 +67,7 @@ def parse() -> argparse.Namespace:
         "--accumulate", type=flags.positive, default=1, metavar="K", help="batches per step: as one K times as large"
     )
     flags.add_optimizer_flags(parser)
-    parser.add_argument("--lovasz", type=flags.fraction, default=0.0, help="weight of the Lovasz-softmax in the loss")
+    parser.add_argument("--lovasz", type=flags.factor, default=0.0, help="factor of the Lovasz-softmax in the loss")
     parser.add_argument("--class-weights", default="none", choices=WEIGHTINGS, help=CLASS_WEIGHTS)
     parser.add_argument("--ema", type=flags.fraction, default=0.0, help="decay of a moving average of the weights")
     parser.add_argument("--finetune-backbone", action="store_true", help="train the backbone, too")

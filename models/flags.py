@@ -146,7 +146,7 @@ def natural(text: str) -> int:
 
 
 def rate(text: str) -> float:
-    """argparse type: a learning rate, above 0 and at most 1000."""
+    """argparse type: a number above 0 and at most 1000."""
     try:
         value = float(text)
     except ValueError:
@@ -165,6 +165,11 @@ def fraction(text: str) -> float:
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to below 1")
     return value
+
+
+def factor(text: str) -> float:
+    """argparse type: a number from 0 to 1000."""
+    return 0.0 if text in ("0", "0.0") else rate(text)
 
 
 def gibibytes(text: str) -> float:

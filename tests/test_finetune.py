@@ -105,7 +105,15 @@ def test_a_cache_refuses_a_backbone_in_training(train):
 
 @pytest.mark.parametrize(
     "flag, value",
-    [("--scale", "2,1"), ("--scale", "1"), ("--scale", "0,1"), ("--crop", "0"), ("--ema", "1"), ("--lovasz", "-1")],
+    [
+        ("--scale", "2,1"),
+        ("--scale", "1"),
+        ("--scale", "0,1"),
+        ("--crop", "0"),
+        ("--ema", "1"),
+        ("--lovasz", "-1"),
+        ("--lovasz", "nan"),
+    ],
 )
 def test_flags_of_a_wrong_kind(flag, value, train):
     assert f"argument {flag}: " in refusal(train(flag, value))

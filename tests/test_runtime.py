@@ -21,6 +21,8 @@ from models import RunError, flags, runtime
         (flags.rate, "1e-3", 1e-3),
         (flags.rate, "2", 2.0),
         (flags.fraction, "0", 0.0),
+        (flags.factor, "0", 0.0),
+        (flags.factor, "2.5", 2.5),
         (flags.fraction, "0.999", 0.999),
     ],
 )
