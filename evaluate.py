@@ -8,8 +8,8 @@
 
 Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/4_eval/: metrics.json,
 per_class.csv, iou.png, confusion.png, with --save-predictions also predictions/ID.png (8-bit palette indices at the
-original size, as the VOC server takes them), config.json (last). A bad image ends the
-scoring: left out, it would change the score.
+original size, as the VOC server takes them), config.json (last). A bad image ends the scoring: left out, it would
+change the score.
 """
 
 import argparse
@@ -46,7 +46,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=flags.positive, default=8, help="images read at a time")
     parser.add_argument("--save-predictions", action="store_true", help="save predictions/ID.png for the VOC server")
     parser.add_argument("--strict", action="store_true", default=True, help="end at the first bad image; always so")
-    parser.add_argument("--resume", action="store_true", help="go on where an unfinished run of this step was stopped")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where an unfinished run of this step was stopped; where it had finished, do it again",
+    )
     return parser.parse_args()
 
 

@@ -33,7 +33,15 @@ from models.interruption import Stop
 from models.progress import Progress
 from models.segmenter import same_size
 
-FREE_TO_CHANGE = {"run", "data", "weights", "device", "workers", "resume"}  # what a resumed run may do differently
+FREE_TO_CHANGE = {
+    "run",
+    "data",
+    "weights",
+    "device",
+    "workers",
+    "strict",
+    "resume",
+}  # what a resumed run may do differently
 
 
 def parse() -> argparse.Namespace:
@@ -56,7 +64,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=flags.positive, default=8, help="images read at a time")
     parser.add_argument("--seed", type=flags.natural, default=0, help="for the choice of pixels and for random weights")
     flags.add_strictness(parser)
-    parser.add_argument("--resume", action="store_true", help="go on where an unfinished run of this step was stopped")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on where an unfinished run of this step was stopped; where it had finished, do it again",
+    )
     return parser.parse_args()
 
 
@@ -67,7 +79,8 @@ def numbers(text: str) -> list[int]:
 def contexts(text: str) -> list[str]:
     parts = text.split(",")
     for part in parts:
-        if parts.count(part) > 1 or part not in PARTS and not (part.isdecimal() and int(part) % 2):
+        is_window = part.isdecimal() and str(int(part)) == part and int(part) % 2 and int(part) < 1000
+        if parts.count(part) > 1 or not (part in PARTS or is_window):
             raise argparse.ArgumentTypeError(f"{text!r} is not some of image, quadrants and odd numbers, each once")
     return parts
 
@@ -112,7 +125,7 @@ def main() -> None:
     with Stop() as stop, store as writer:
         plan = processes.turns(batches(range(progress.done, len(dataset)), args.batch_size))
         rounds = runtime.progress(stream(dataset, plan, args.workers), total=len(plan), unit="batch")
-        for indices, samples in zip(plan, rounds):
+        for samples, indices in zip(rounds, plan):
             chosen = [sample_pixels(image.mask, args.per_class, args.seed, image.id) for image in samples]
             columns = sample(hypercolumn, samples, [pixels for pixels, _ in chosen])
             found = [

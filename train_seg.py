@@ -90,6 +90,11 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def smallest_input(crop: int | None, scale: list[float], size: int) -> tuple[int, str]:
+    """Shorter side of the smallest input that chance may make, in pixels, and the flag that is to blame for it."""
+    return (crop, "--crop") if crop else (round(size * scale[0]), "--scale")
+
+
 class LossOfPart(nn.Module):
     """Segmenter and loss in one, as `models.training.Training.step` wants it.
 
@@ -162,7 +167,7 @@ def validate(
     classes = Classes.from_lists(segmenter.names, segmenter.colours)
     plan, previews = processes.turns(batches(range(len(dataset)), batch_size)), {}
     rounds = runtime.progress(stream(dataset, plan, workers), total=len(plan), unit="batch", label="validate")
-    for indices, samples in zip(plan, rounds):
+    for samples, indices in zip(rounds, plan):
         for index, sample, prediction in zip(indices, samples, segmenter.predict(samples)):
             matrix.update(prediction, sample.mask)
             if index < PREVIEWS:
@@ -214,7 +219,7 @@ def fit(
             steps = batches(order, images_per_step)[len(losses) - (epoch - 1) * records.steps :]
             mine = [indices[processes.rank() :: processes.count()] for indices in steps]
             shares = runtime.progress(stream(dataset, mine, workers), len(mine), "step", f"epoch {epoch}/{epochs}")
-            for indices, samples in zip(steps, shares):
+            for samples, indices in zip(shares, steps):
                 records.check(train(samples, epoch), [dataset.ids[index] for index in indices], skip_nonfinite)
                 end_if_asked()
                 if len(losses) % save_every == 0:
@@ -249,6 +254,7 @@ def main() -> None:
         source = folder / "last.pt"
     segmenter, content = load_segmenter(source)
     run_folder.check_features(args.run, segmenter, source)
+    segmenter.hypercolumn.check_size(*smallest_input(args.crop, args.scale, segmenter.size))
     segmenter.stride = args.stride
     augment = Augment(segmenter.size, args.scale, args.crop, args.flip, args.jitter)
     dataset = VOCFolder(args.data, args.split, augment, args.limit, args.skip_bad)
@@ -302,7 +308,7 @@ def main() -> None:
         seed=args.seed,
         device=device,
     )
-    processes.wait()  # all have read the folder
+    processes.same([settings, done])  # and all have read the folder
     if processes.is_main():
         records.begin(resumes)
     try:
@@ -323,7 +329,8 @@ def main() -> None:
     except Interrupted:
         raise
     except KeyboardInterrupt:
-        raise KeyboardInterrupt("what was saved is kept; go on with the same command and --resume") from None
+        kept = "what was saved is kept; go on with the same command and --resume"
+        raise KeyboardInterrupt(kept if training.log else "the training had not begun") from None
     if not processes.is_main():
         return
     if cache:

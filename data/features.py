@@ -80,7 +80,11 @@ class FeatureWriter:
             file.seek(end)
 
     def append(self, features: np.ndarray, labels: np.ndarray, pixels: np.ndarray) -> None:
-        """Adds n rows: features (n, Z) float, labels (n,) class ids, pixels (n, 3) as (image index, y, x)."""
+        """Adds n rows: features (n, Z) float, labels (n,) class ids, pixels (n, 3) as (image index, y, x).
+
+        Raises:
+            DataError: a feature is not finite.
+        """
         count = len(features)
         if not len(labels) == len(pixels) == count:
             raise ValueError(f"{count} features, {len(labels)} labels and {len(pixels)} pixels do not belong together")
@@ -88,6 +92,8 @@ class FeatureWriter:
             return
         for name, rows in (("features", features), ("labels", labels), ("pixels", pixels)):
             self._files[name].write(np.ascontiguousarray(rows, dtype=DTYPES[name]).tobytes())
+        if not np.isfinite(features).all():
+            raise DataError(f"{self.folder}: the features are not all finite; are the backbone's weights damaged?")
         block = features.astype(np.float64)
         block_mean = block.mean(0)
         delta, total = block_mean - self._mean, self.rows + count

@@ -67,11 +67,11 @@ class Augment:
             steps.append(v2.RandomCrop(crop, pad_if_needed=True, fill=PADDING))
         if jitter:
             steps.append(v2.ColorJitter(jitter, jitter, jitter, jitter / 6))
-        self.steps = v2.Compose(steps) if steps else lambda *both: both
+        self.steps = v2.Compose(steps) if steps else None
 
     def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """image (3, H, W) uint8, mask (H, W) uint8 -> image (3, h, w) uint8, mask (h, w) uint8."""
         low, high = self.scale
         scale = low * (high / low) ** torch.rand(()).item()
         image, mask = ResizeBoth(max(1, round(self.size * scale)))(image, mask)
-        return self.steps(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        return self.steps(tv_tensors.Image(image), tv_tensors.Mask(mask)) if self.steps else (image, mask)

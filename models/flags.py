@@ -1,7 +1,9 @@
 """The flags of the scripts: the parser, the groups of flags that several steps share, and the kinds of values."""
 
 import argparse
+import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -113,7 +115,9 @@ def add_strictness(parser: argparse.ArgumentParser) -> None:
     either = parser.add_mutually_exclusive_group()
     either.add_argument("--strict", action="store_true", help="end at the first bad image; this is the default")
     either.add_argument(
-        "--skip-bad", action="store_true", help="read all images first and leave out bad ones, up to 5 in 100"
+        "--skip-bad",
+        action="store_true",
+        help="read all images of --split first and leave out bad ones, up to 5 in 100",
     )
 
 
@@ -145,39 +149,32 @@ def natural(text: str) -> int:
     return int(text)
 
 
-def rate(text: str) -> float:
-    """argparse type: a number above 0 and at most 1000."""
+def number(text: str, fits: Callable[[float], bool], words: str) -> float:
+    """The number that a text means, if it fits; `words` say which do."""
     try:
         value = float(text)
     except ValueError:
-        value = 0.0
-    if not 0 < value <= 1000:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0 and at most 1000")
+        value = math.nan
+    if not fits(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number {words}")
     return value
+
+
+def rate(text: str) -> float:
+    """argparse type: a number above 0 and at most 1000."""
+    return number(text, lambda value: 0 < value <= 1000, "above 0 and at most 1000")
 
 
 def fraction(text: str) -> float:
     """argparse type: a number of at least 0 and below 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to below 1")
-    return value
+    return number(text, lambda value: 0 <= value < 1, "from 0 to below 1")
 
 
 def factor(text: str) -> float:
     """argparse type: a number from 0 to 1000."""
-    return 0.0 if text in ("0", "0.0") else rate(text)
+    return number(text, lambda value: 0 <= value <= 1000, "from 0 to 1000")
 
 
 def gibibytes(text: str) -> float:
     """argparse type: a size in GiB, above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size in GiB above 0")
-    return value
+    return number(text, lambda value: 0 < value < math.inf, "of GiB above 0")

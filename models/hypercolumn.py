@@ -1,4 +1,4 @@
-"""The hypercolumn (zoom-out) extractor: the levels of a frozen backbone, read at points or as a dense map.
+"""The hypercolumn (zoom-out) extractor: the levels of a backbone, read at points or as a dense map.
 
 Hariharan et al., "Hypercolumns for Object Segmentation and Fine-grained Localization", CVPR 2015;
 Mostajabi et al., "Feedforward Semantic Segmentation with Zoom-out Features", CVPR 2015.
@@ -79,8 +79,8 @@ class Hypercolumn(nn.Module):
         self.features.to(memory_format=torch.channels_last)
         self.freeze()
 
-    def check_size(self, size: int) -> None:
-        """Tries the shapes of a square input of this many pixels, without computing anything.
+    def check_size(self, size: int, flag: str = "--size") -> None:
+        """Tries the shapes of a square input of this many pixels, as `flag` asks for it, without computing anything.
 
         Raises:
             RunError: the input is too small to reach the last tap.
@@ -88,7 +88,9 @@ class Hypercolumn(nn.Module):
         try:
             self.level_shapes(size, size)
         except RuntimeError:
-            raise RunError(f"--size {size} is too small for {self.backbone}: nothing is left at its last tap") from None
+            raise RunError(
+                f"{flag}: {size} pixels are too few for {self.backbone}: nothing is left at its last tap"
+            ) from None
 
     def level_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
         """(C_l, h_l, w_l) of the levels of one image, read off a pass of shapes alone (meta device)."""

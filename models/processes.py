@@ -104,7 +104,15 @@ def is_parting(error: RuntimeError) -> bool:
     return count() > 1 and (isinstance(error, dist.DistError) or "gloo" in str(error))
 
 
-def wait() -> None:
-    """Returns when all processes are here."""
+def same(value: Any) -> None:
+    """Returns when all processes are here, with the same plain value: their flags, and what they see on disk.
+
+    Raises:
+        RunError: they have not.
+    """
     if count() > 1:
-        dist.barrier()
+        values = [None] * count()
+        dist.all_gather_object(values, value)
+        other = next((rank for rank, theirs in enumerate(values) if theirs != values[0]), None)
+        if other is not None:
+            raise RunError(f"rank {other} has other flags, data or run folder than rank 0; start all processes alike")

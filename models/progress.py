@@ -35,7 +35,7 @@ class Progress:
         self._settings, self._images, self._batch_size = settings, images, batch_size
         self._rounds = 0
         self.done, self.state = self._load() if resume else (0, None)
-        processes.wait()  # all have read it
+        processes.same([settings, self.done])  # and all have read it
         if processes.is_main() and self.state is None:
             self._path.unlink(missing_ok=True)
 

@@ -97,6 +97,7 @@ class Records:
             if epoch == 0:  # the new training has a result: what an earlier one left would only be mixed up with it
                 save_segmenter(self.folder / FIRST, self.training.best(), start=self.start)
                 begin(self.run, 3)
+                self.last.unlink(missing_ok=True)  # first: no resumed run goes on from what is half removed
                 self._remove(lambda path: not is_cache(path) and path.name != FIRST)
                 os.replace(self.folder / FIRST, self.folder / BEST)
             elif is_best:
@@ -121,5 +122,6 @@ class Records:
     def _describe(self) -> None:
         if self.training.losses:
             epochs = round(len(self.training.losses) / self.steps, 2)
+            backbone = ", backbone too" if self.training.trained.origin else ""
             for network in (self.training.trained, self.training.best()):
-                network.trained_on = f"{self.images}, {epochs:g} epochs"
+                network.trained_on = f"{self.images}, {epochs:g} epochs{backbone}"

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from models import RunError, processes
+from models.files import first_line
 from models.interruption import Interrupted
 from models.run_folder import STEPS
 
@@ -50,7 +51,7 @@ def run_step(main: Callable[[], None]) -> None:
     except RuntimeError as error:
         if not processes.is_parting(error):
             raise
-        last_words(f"{name}: rank {processes.rank()} has lost another process of this run, whose message tells why", 1)
+        last_words(f"{name}: rank {processes.rank()} has lost another process of this run ({first_line(error)})", 1)
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -84,6 +85,8 @@ def choose_device(name: str, alone: bool = False) -> torch.device:
         raise RunError("this step is quick and runs in one process: start it with python, not with torchrun")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name.startswith("cuda:") and processes.count() > 1:
+        raise RunError(f"--device {name}: under torchrun each process takes a GPU of its own; use cuda")
     if name == "cuda" and processes.count() > 1:
         name = f"cuda:{os.environ['LOCAL_RANK']}"
     # TensorFloat-32 would be on in convolutions but off in matrix products, and the two must agree.

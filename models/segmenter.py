@@ -18,6 +18,7 @@ from models.hypercolumn import Hypercolumn, pixel_centres, resample, sample_leve
 
 PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_BATCH = 2  # larger batches leave a CPU's caches and the allocator's reused memory, and take longer per image
+LEAST_SIDE = 32  # pixels of a scaled view, which the backbones need
 STRIP = 1 << 22  # logits held at original resolution at a time: 16 MiB of float32, whatever the size of the photo
 
 
@@ -185,13 +186,16 @@ class Segmenter(nn.Module):
         return maps
 
     def _scores(self, images: Tensor) -> Tensor:
-        """Logits (B, C, h, w); or, of several views, the mean of their probabilities, on the grid of the largest."""
+        """Logits (B, C, h, w); or, of several views, the mean of their probabilities, on the grid of the largest.
+
+        The images come at the largest scale; the other views, that at scale 1 too, are made smaller from there.
+        """
         views = [(scale, flipped) for scale in self.scales for flipped in self.flips]
         if len(views) == 1:
             return self(images)
         total, grid = 0, self.grid(images)
         for scale, flipped in views:
-            shape = [round(side * scale / self.scales[-1]) for side in images.shape[-2:]]
+            shape = [max(min(side, LEAST_SIDE), round(side * scale / self.scales[-1])) for side in images.shape[-2:]]
             view = resize(images, shape, antialias=True) if scale < self.scales[-1] else images
             probabilities = self(view.flip(-1) if flipped else view).softmax(1)
             total = total + resample(probabilities.flip(-1) if flipped else probabilities, grid)

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 HOME = Path(__file__).parent.parent
-LIMIT = 60  # seconds after which a process hangs
+LIMIT = 180  # seconds after which a process hangs
 BACKBONE = ("--backbone", "squeezenet1_1", "--weights", "random", "--size", "48")
 # What config.json says that decides nothing about the result; the commit may change while the tests run.
 FREE = ("resume", "workers", "save_every", "versions")

@@ -95,7 +95,9 @@ def test_the_street_with_context(drawn, in_process, tmp_path):
     assert done.returncode == 2 and "context image,3" in done.stderr and "context none" in done.stderr
 
 
-@pytest.mark.parametrize("context", ["everything", "4", "image,", "0", "-3", "image,image"])
+@pytest.mark.parametrize(
+    "context", ["everything", "4", "image,", "0", "-3", "image,image", "5,05", "99999999999999999999999"]
+)
 def test_context_that_makes_no_sense_is_refused(context, in_process, tmp_path):
     done = in_process("sample_features.py", "--run", tmp_path, "--context", context)
     assert done.returncode == 2 and "argument --context: " in done.stderr and len(done.stderr.splitlines()) == 1

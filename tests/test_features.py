@@ -202,9 +202,16 @@ def test_a_damaged_store_is_named(damage, message, store):
 def test_a_single_feature_that_is_not_finite_is_noticed(value, tmp_path):
     data = rows()
     data[0][40, 2] = value
-    write(tmp_path, chunks(data, [30, 20, 7]))
     with pytest.raises(DataError, match="the features are not all finite"):
-        read_features(tmp_path, CLASSES)
+        write(tmp_path, chunks(data, [30, 20, 7]))
+    assert not content(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_a_moment_that_is_not_finite_is_noticed(name, store):
+    np.save(store / f"{name}.npy", np.full(CHANNELS, np.nan, dtype=np.float32))
+    with pytest.raises(DataError, match="the features are not all finite"):
+        read_features(store, CLASSES)
 
 
 def test_a_store_without_rows_is_refused(tmp_path):

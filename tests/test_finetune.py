@@ -99,6 +99,11 @@ def test_a_cache_refuses_what_changes(flag, train):
     assert "--cache keeps what never changes" in refusal(train("--cache", "1", *flag))
 
 
+@pytest.mark.parametrize("flag, value", [("--crop", "8"), ("--scale", "0.1,1")])
+def test_inputs_that_chance_could_make_too_small_are_refused_at_once(flag, value, train):
+    assert f"{flag}: " in (line := refusal(train(flag, value))) and "too few for squeezenet1_1" in line
+
+
 def test_a_cache_refuses_a_backbone_in_training(train):
     assert "--cache keeps what never changes" in refusal(train("--cache", "1", "--finetune-backbone"))
 

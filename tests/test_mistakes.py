@@ -106,7 +106,7 @@ def test_a_rate_that_is_far_too_high(run, fails):
 
 def test_an_input_that_is_too_small_for_the_backbone(drawn, fails, tmp_path):
     line = fails("sample_features.py", "--data", drawn, "--run", tmp_path / "run", *BACKBONE, "--size", "8")
-    assert "--size 8 is too small for squeezenet1_1" in line
+    assert "--size: 8 pixels are too few for squeezenet1_1" in line
 
 
 def test_data_of_other_classes_than_the_network(shapes, run, fails):

@@ -240,10 +240,15 @@ def test_a_new_training_keeps_an_interrupted_one_until_it_has_a_result_and_nothi
     before_its_result = mock.patch("losses.score.ConfusionMatrix.update", side_effect=KeyboardInterrupt)
     in_epoch_1 = mock.patch("models.records.Records.check", side_effect=KeyboardInterrupt)
     left = []
-    for interrupted, flags in ((in_epoch_2, ()), (before_its_result, ("--seed", 1)), (in_epoch_1, ("--seed", 1))):
+    goes_on, not_begun = "go on with the same command and --resume", "the training had not begun"
+    for interrupted, flags, kept in (
+        (in_epoch_2, (), goes_on),
+        (before_its_result, ("--seed", 1), not_begun),
+        (in_epoch_1, ("--seed", 1), goes_on),
+    ):
         with interrupted:
             done = in_process(*TRAIN, *flags, "--val-limit", 1)
-        assert done.returncode == 130 and "go on with the same command and --resume" in done.stderr
+        assert done.returncode == 130 and kept in done.stderr
         left.append(contents(folder))
     first, same, second = left
     assert differences(first, same) == []

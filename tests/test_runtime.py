@@ -22,6 +22,7 @@ from models import RunError, flags, runtime
         (flags.rate, "2", 2.0),
         (flags.fraction, "0", 0.0),
         (flags.factor, "0", 0.0),
+        (flags.factor, "0.00", 0.0),
         (flags.factor, "2.5", 2.5),
         (flags.fraction, "0.999", 0.999),
     ],
@@ -167,6 +168,12 @@ def test_device_auto_prefers_cuda_then_mps(monkeypatch, cuda, mps, expected):
 def test_a_device_that_is_not_here_is_refused(name):
     with pytest.raises(RunError, match=f"^--device {name}: .*use auto or cpu"):
         runtime.choose_device(name)
+
+
+def test_a_single_gpu_is_not_for_several_processes(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RunError, match="each process takes a GPU of its own; use cuda"):
+        runtime.choose_device("cuda:0")
 
 
 def test_random_state_goes_on_where_it_was_saved():

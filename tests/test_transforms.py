@@ -1,5 +1,7 @@
 """Sizes of the network's input: the aspect is kept, masks move by whole labels."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -141,6 +143,15 @@ def test_scales_lie_between_their_bounds_and_flips_happen_half_of_the_time():
         (mask[:, : mask.shape[1] // 2] == 7).sum() < (mask[:, mask.shape[1] // 2 :] == 7).sum() for _, mask in found
     ]
     assert 70 < sum(halves) < 130
+
+
+@pytest.mark.parametrize("steps", [(None, False, 0), (40, True, 0.3)])
+def test_it_can_be_sent_to_a_worker_process(steps):
+    augment = pickle.loads(pickle.dumps(Augment(48, (0.5, 2), *steps)))
+    torch.manual_seed(0)
+    first = augment(*disc(60, 90))
+    torch.manual_seed(0)
+    assert all(map(torch.equal, Augment(48, (0.5, 2), *steps)(*disc(60, 90)), first))
 
 
 def test_jitter_changes_colours_and_no_label():

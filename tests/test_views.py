@@ -51,19 +51,27 @@ def test_with_mirrored_views_a_mirrored_photo_has_the_mirrored_classes(segmenter
 def test_probabilities_of_the_views_are_averaged_on_the_grid_of_the_largest(segmenter):
     said = segmenter.average_over([0.5, 1.25], True)
     assert said == "mean probabilities at scales 0.5, 1, 1.25, flipped too" and segmenter.input_size == 40
-    images = photo()[None]  # at the largest scale, 1.25
+    images = photo(80, 102)[None]  # at the largest scale, 1.25
     grid, total = segmenter.grid(images), 0
-    for height, width in ((16, 20), (32, 41), (40, 51)):
+    for height, width in ((32, 41), (64, 82), (80, 102)):
         view = resize(images, [height, width], antialias=True)
         for flipped in (False, True):
             probabilities = segmenter(view.flip(-1) if flipped else view).softmax(1)
             probabilities = probabilities.flip(-1) if flipped else probabilities
             total = total + F.interpolate(probabilities, grid, mode="bilinear", align_corners=False) / 6
     dense = F.interpolate(total, (40, 51), mode="bilinear", align_corners=False)[0]
-    found = torch.from_numpy(seen(segmenter, photo())).long()
+    found = torch.from_numpy(seen(segmenter, images[0])).long()
     assert (dense.amax(0) - dense.gather(0, found[None])[0]).max() < 1e-5
     labels_only = segmenter(images).argmax(1)
     assert labels_only.unique().numel() > 1
+
+
+@pytest.mark.parametrize("scales", [[0.25], [4]])
+def test_views_of_the_smallest_and_longest_photos_are_large_enough_for_the_backbone(scales, segmenter):
+    segmenter.average_over(scales, True)
+    for size in ((32, 32), (32, 400)):
+        found = segmenter.predict([Picture(photo(*size).numpy(), (3, 70))])[0]
+        assert found.shape == (3, 70)
 
 
 def test_logits_without_a_grid_are_those_of_the_hypercolumns_there(segmenter):
