@@ -245,7 +245,7 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = runtime.OneLineParser("python -m tests.benchmark", description=__doc__, formatter_class=runtime.Help)
+    parser = flags.OneLineParser("python -m tests.benchmark", description=__doc__, formatter_class=flags.Help)
     parser.add_argument("--quick", action="store_true", help="fewer rounds, images and peaks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the figures, too")
     parser.add_argument("--scale", action="store_true", help="steps 1 and 4 at several numbers of images, only that")
