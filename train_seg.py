@@ -247,8 +247,8 @@ def make_training(args: dict[str, Any], segmenter: Segmenter, steps: int, settin
 def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device)
-    folder = run_folder.prepare(args.run, 3)
     start = run_folder.finished(args.run, 2)["head"]
+    folder = run_folder.prepare(args.run, 3)
     source = run_folder.step_folder(args.run, 2) / "dense.pt"
     if resumes := args.resume and (folder / "last.pt").is_file():
         source = folder / "last.pt"

@@ -75,6 +75,7 @@ def test_a_step_out_of_order(step, needs, drawn, fails, tmp_path):
     data = () if step == "train_cls.py" else ("--data", drawn)
     line = fails(step, "--run", tmp_path / "new", *data)
     assert f"step {needs} has not finished there; run it first: python " in line
+    assert not (tmp_path / "new").exists(), "a mistyped folder is not made"
 
 
 def test_a_step_whose_config_is_missing_counts_as_not_finished(run, fails):
