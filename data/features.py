@@ -90,10 +90,10 @@ class FeatureWriter:
             raise ValueError(f"{count} features, {len(labels)} labels and {len(pixels)} pixels do not belong together")
         if not count:
             return
-        for name, rows in (("features", features), ("labels", labels), ("pixels", pixels)):
-            self._files[name].write(np.ascontiguousarray(rows, dtype=DTYPES[name]).tobytes())
         if not np.isfinite(features).all():
             raise DataError(f"{self.folder}: the features are not all finite; are the backbone's weights damaged?")
+        for name, rows in (("features", features), ("labels", labels), ("pixels", pixels)):
+            self._files[name].write(np.ascontiguousarray(rows, dtype=DTYPES[name]).tobytes())
         block = features.astype(np.float64)
         block_mean = block.mean(0)
         delta, total = block_mean - self._mean, self.rows + count

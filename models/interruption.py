@@ -60,4 +60,4 @@ class Stop:
         self.number = number
         self.__exit__()  # a second one comes through
         if processes.is_main():
-            print("\nstopping after this step; once more stops at once", file=sys.stderr, flush=True)
+            print("\nstopping as soon as all is saved; once more stops at once", file=sys.stderr, flush=True)

@@ -33,7 +33,7 @@ def is_main() -> bool:
 
 
 def join(device: torch.device) -> None:
-    """Meets the other processes, which must be called once before all else; from here on only rank 0 prints.
+    """Meets the other processes; to be called before any other exchange. From here on only rank 0 prints.
 
     Raises:
         RunError: they cannot work together on this kind of device, or do not find each other.

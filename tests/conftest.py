@@ -71,6 +71,18 @@ def in_process() -> Script:
 
 
 @pytest.fixture(scope="session")
+def in_turn(in_process) -> Callable[..., None]:
+    """Runs steps, a tuple of arguments each, one after the other; each must end well."""
+
+    def run(*steps: tuple) -> None:
+        for step in steps:
+            done = in_process(*step)
+            assert done.returncode == 0, done.stderr
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def voc_root() -> Path:
     """Real data in VOC layout."""
     return _from_environment("VOC_ROOT")

@@ -14,16 +14,14 @@ AUGMENTED = ("--crop", "40", "--scale", "0.8,1.2", "--flip", "--jitter", "0.2")
 
 
 @pytest.fixture(scope="module")
-def fitted(drawn, in_process, tmp_path_factory) -> Path:
+def fitted(drawn, in_turn, tmp_path_factory) -> Path:
     """A run after steps 1 and 2; not to be changed: see `run`."""
     run = tmp_path_factory.mktemp("fitted") / "run"
     backbone = ("--backbone", "squeezenet1_1", "--weights", "random", "--size", "48", "--context", "image")
-    for step in (
+    in_turn(
         ("sample_features.py", "--data", drawn, "--run", run, *backbone, "--workers", "0"),
         ("train_cls.py", "--run", run, "--epochs", "5", "--hidden", "16"),
-    ):
-        done = in_process(*step)
-        assert done.returncode == 0, done.stderr
+    )
     return run
 
 

@@ -70,7 +70,7 @@ def test_a_first_signal_is_noted_and_a_second_one_stops_at_once(number, as_in_a_
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(number)
     assert signal.getsignal(number) is before
-    assert capsys.readouterr().err == "\nstopping after this step; once more stops at once\n"
+    assert capsys.readouterr().err == "\nstopping as soon as all is saved; once more stops at once\n"
     ending = stop.now("nothing is lost")
     assert isinstance(ending, Interrupted) and (ending.number, str(ending)) == (number, "nothing is lost")
 
@@ -117,7 +117,7 @@ def test_a_signal_ends_the_training_with_one_line_and_a_resumed_one_as_if_nothin
     steps = len(torch.load(last, weights_only=True)["training"]["losses"])
     assert done.returncode == code and 0 < steps < 18
     assert done.stderr == (
-        "\nstopping after this step; once more stops at once\n"
+        "\nstopping as soon as all is saved; once more stops at once\n"
         f"\ntrain_seg: stopped by {name}; {steps} steps are in run/3_seg/last.pt; go on with the same command and "
         "--resume\n"
     )

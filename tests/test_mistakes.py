@@ -28,16 +28,14 @@ def fails(in_process):
 
 
 @pytest.fixture(scope="module")
-def trained(drawn, in_process, tmp_path_factory) -> Path:
+def trained(drawn, in_turn, tmp_path_factory) -> Path:
     """A run after steps 1 to 3; not to be changed: see `run`."""
     run = tmp_path_factory.mktemp("trained") / "run"
-    for step in (
+    in_turn(
         ("sample_features.py", "--data", drawn, "--run", run, *BACKBONE),
         ("train_cls.py", "--run", run, "--epochs", "1", "--hidden", "8"),
         ("train_seg.py", "--data", drawn, "--run", run, "--epochs", "1", "--limit", "4"),
-    ):
-        done = in_process(*step)
-        assert done.returncode == 0, done.stderr
+    )
     return run
 
 

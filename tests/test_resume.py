@@ -98,7 +98,7 @@ def stop(place: Path, *command, number: int = signal.SIGTERM) -> int:
         done = run.end()
     script, name = command[0].removesuffix(".py"), "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
     said = re.fullmatch(
-        "\nstopping after this step; once more stops at once\n"
+        "\nstopping as soon as all is saved; once more stops at once\n"
         rf"\n{script}: stopped by {name}; (\d+) images are done; go on with the same command and --resume\n",
         done.stderr,
     )
