@@ -16,14 +16,11 @@ import argparse
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.amp import GradScaler
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from data import DataError
 from data.classes import VOID, Classes
@@ -42,7 +39,6 @@ from models.checkpoint import load_segmenter
 from models.hypercolumn import pixel_centres
 from models.interruption import Interrupted, Stop
 from models.records import Records
-from models.schedule import OPTIMIZERS, warm_up_and_decay
 from models.segmenter import Segmenter, same_size
 from models.training import Training
 
@@ -70,8 +66,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--lovasz", type=flags.factor, default=0.0, help="factor of the Lovasz-softmax in the loss")
     parser.add_argument("--class-weights", default="none", choices=WEIGHTINGS, help=CLASS_WEIGHTS)
     parser.add_argument("--ema", type=flags.fraction, default=0.0, help="decay of a moving average of the weights")
-    parser.add_argument("--finetune-backbone", action="store_true", help="train the backbone, too")
-    parser.add_argument("--backbone-lr", type=flags.rate, default=1e-4, help="its peak rate")
+    flags.add_backbone_flags(parser)
     parser.add_argument("--stride", type=flags.positive, default=2, help="input size over size of the logits' grid")
     parser.add_argument(
         "--pixels", type=flags.positive, metavar="N", help="train on N random labelled pixels of each image, not on all"
@@ -230,20 +225,6 @@ def fit(
         print(f"  {said}, {time.perf_counter() - began:.0f} s", flush=True)
 
 
-def make_training(args: dict[str, Any], segmenter: Segmenter, steps: int, settings: dict[str, Any]) -> Training:
-    """Optimizer, schedule, scaler and average of a training of so many steps."""
-    groups = [{"params": list(segmenter.head.parameters()), "lr": args["lr"]}]
-    if args["finetune_backbone"]:
-        segmenter.origin = segmenter.origin or segmenter.hypercolumn.spec()["fingerprint"]
-        segmenter.hypercolumn.freeze(False)
-        groups.append({"params": list(segmenter.hypercolumn.parameters()), "lr": args["backbone_lr"]})
-    optimizer = OPTIMIZERS[args["optimizer"]](groups, weight_decay=args["weight_decay"])
-    schedule = warm_up_and_decay(optimizer, steps, args["decay"])
-    scaler = GradScaler(segmenter.hypercolumn.mean.device.type, enabled=args["amp"] == "fp16")
-    average = AveragedModel(segmenter, multi_avg_fn=get_ema_multi_avg_fn(args["ema"])) if args["ema"] else None
-    return Training(settings, segmenter, optimizer, schedule, scaler, average)
-
-
 def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device)
@@ -267,6 +248,11 @@ def main() -> None:
     if resumes:
         run_folder.check_start(args.run, content, source)
         run_folder.check_settings(content.get("training", {}).get("settings", {}), settings, source)
+    parts = [(segmenter.head, args.lr)]
+    if args.finetune_backbone:
+        segmenter.origin = segmenter.origin or segmenter.hypercolumn.spec()["fingerprint"]
+        segmenter.hypercolumn.unfreeze(args.frozen_stages).recompute = args.recompute
+        parts.append((segmenter.hypercolumn, args.backbone_lr))
     precision = segmenter.to(device).speed_up(args.amp, args.compile)
     cache, room = None, "no: every epoch runs the backbone"
     if args.cache:
@@ -275,7 +261,8 @@ def main() -> None:
         cache = LevelCache(folder, segmenter.hypercolumn, segmenter.size)
         room = cache.make_room((resized_shape(*size, segmenter.size) for size in dataset.sizes), args.cache)
     done = len(content["training"]["losses"]) if resumes else 0
-    trained = f"trained with peak rate {args.backbone_lr:g}" if args.finetune_backbone else "frozen"
+    stages = f", its first {args.frozen_stages} stages frozen" if args.frozen_stages else ""
+    trained = f"trained with peak rate {args.backbone_lr:g}{stages}" if args.finetune_backbone else "frozen"
     accumulated = f" of {args.accumulate} batches" if args.accumulate > 1 else ""
     runtime.announce(
         3,
@@ -291,7 +278,17 @@ def main() -> None:
 
     torch.manual_seed(args.seed)
     steps = -(-len(dataset) // (args.batch_size * args.accumulate))
-    training = make_training(vars(args), segmenter, args.epochs * steps, settings)
+    training = Training.begin(
+        settings,
+        segmenter,
+        parts,
+        args.epochs * steps,
+        optimizer=args.optimizer,
+        decay=args.decay,
+        weight_decay=args.weight_decay,
+        ema=args.ema,
+        float16=args.amp == "fp16",
+    )
     if resumes:
         training.go_on_from(content["training"])
     counts = torch.from_numpy(count_pixels(dataset)) if args.class_weights == "inverse" else None

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from models.hypercolumn import resample
+from models.hypercolumn import resample, sample_level
 from models.strips import StripHead, bilinear
 
 
@@ -110,6 +110,39 @@ class DenseClassifier(nn.Module):
         Returns:
             Logits (B, C, h, w).
         """
+        logits = self._by_image(levels, generators, lambda _, maps, layers: self._on_image(maps, size, layers))
+        return logits.unflatten(-1, size).contiguous()
+
+    def at_points(
+        self, levels: Sequence[Tensor], points: Tensor, generators: Sequence[torch.Generator] | None = None
+    ) -> Tensor:
+        """`forward(Hypercolumn.at_points(levels, points))`, to rounding, at less than its cost.
+
+        A level of fewer values than there are points passes the first layer before it is sampled, not after.
+
+        Args:
+            levels, generators: as for `on_levels`.
+            points: (B, n, 2), (y, x) as fractions of height and width.
+
+        Returns:
+            Logits (B, C, n).
+        """
+        count = points.shape[1]
+        sampled = [sample_level(lv, points).unsqueeze(-1) if lv[0, 0].numel() >= count else lv for lv in levels]
+        return self._by_image(
+            sampled, generators, lambda index, maps, layers: self._at_points(maps, points[index, None], layers)
+        )
+
+    def _by_image(
+        self,
+        levels: Sequence[Tensor],
+        generators: Sequence[torch.Generator] | None,
+        logits_of: Callable[[int, list[Tensor], list[tuple[Tensor, Tensor]]], Tensor],
+    ) -> Tensor:
+        """Logits (B, C, n), where logits_of(index, levels, layers) gives those of one image, (n, C).
+
+        The layers are (weight, bias) with the standardisation and dropout in them.
+        """
         first, _, drop_first, second, _, drop_second, last = self.layers
         device, dtype = first.weight.device.type, levels[0].dtype
         if torch.is_autocast_enabled(device):
@@ -141,8 +174,8 @@ class DenseClassifier(nn.Module):
                     (W3[:, kept2] * scale2[kept2], b3),
                 ]
                 layers = [(weight.to(dtype), bias.to(dtype)) for weight, bias in layers]
-                logits.append(self._on_image([level[index, None].to(dtype) for level in levels], size, layers))
-        logits = torch.stack(logits).transpose(1, 2).unflatten(-1, size).contiguous()
+                logits.append(logits_of(index, [level[index, None].to(dtype) for level in levels], layers))
+        logits = torch.stack(logits).transpose(1, 2)
         return logits.float() if dtype in (torch.bfloat16, torch.float16) else logits
 
     def _draw_scales(self, generator: torch.Generator) -> Tensor:
@@ -166,6 +199,19 @@ class DenseClassifier(nn.Module):
         if not torch.is_grad_enabled():  # parameters would still ask for it, and have hidden maps kept
             tensors = [tensor.detach() for tensor in tensors]
         return StripHead.apply(size, len(fine), *tensors)
+
+    def _at_points(self, levels: list[Tensor], points: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Logits (n, C) at points (1, n, 2) of one image, from its levels, some already there, (1, C_l, n, 1)."""
+        (W1, b1), (W2, b2), (W3, b3) = layers
+        terms: dict[tuple[int, int], Tensor] = {}  # of the first layer; levels of one resolution share theirs
+        for level, part in zip(levels, W1.split(self.channels, dim=1)):
+            shape, term = tuple(level.shape[-2:]), part @ level[0].flatten(1)
+            terms[shape] = terms[shape] + term if shape in terms else term
+        hidden = b1.unsqueeze(1) + terms.pop((points.shape[1], 1), 0)
+        for shape, term in terms.items():
+            hidden = hidden + sample_level(term.unflatten(-1, shape)[None], points)[0].to(hidden.dtype)
+        second = torch.addmm(b2.unsqueeze(1), W2, hidden.relu()).relu()
+        return torch.addmm(b3.unsqueeze(1), W3, second).t()
 
 
 def _kept(scales: Tensor) -> Tensor:

@@ -87,6 +87,20 @@ def add_augment_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jitter", type=fraction, default=0.0, help="random brightness, contrast, saturation and hue")
 
 
+def add_backbone_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of a training of the whole network, backbone included."""
+    parser.add_argument("--finetune-backbone", action="store_true", help="train the backbone, too")
+    parser.add_argument("--backbone-lr", type=rate, default=1e-4, help="its peak rate")
+    parser.add_argument(
+        "--frozen-stages",
+        type=natural,
+        default=0,
+        metavar="N",
+        help="its first N stages, up to tap N, stay as they are: half the time of its gradient is the first one's",
+    )
+    parser.add_argument("--recompute", action="store_true", help="its gradient takes less memory and more time")
+
+
 def bounds(text: str) -> list[float]:
     """argparse type: two scales from 0.1 to 10 with a comma between, the smaller first."""
     try:

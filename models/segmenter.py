@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import resize
 from models import RunError
 from models.classifier import DenseClassifier
 from models.files import first_line
-from models.hypercolumn import Hypercolumn, pixel_centres, resample, sample_level
+from models.hypercolumn import Hypercolumn, corners_of, pixel_centres, resample
 
 PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_BATCH = 2  # larger batches leave a CPU's caches and the allocator's reused memory, and take longer per image
@@ -153,13 +153,11 @@ class Segmenter(nn.Module):
         Returns:
             (B, C, n); with a grid what `resample(self(images), size)` holds at the pixels whose centres the points are.
         """
-        corners, shares = _corners(points, grid) if grid else (None, None)
+        corners, shares = corners_of(points, grid) if grid else (None, None)
         places = pixel_centres(corners, grid).flatten(1, 2) if grid else points
-        sampled = [sample_level(level, places).unsqueeze(-1) for level in levels]
-        logits = self.logits(sampled, (places.shape[1], 1), generators)
-        if not grid:
-            return logits.squeeze(-1)
-        return (logits.squeeze(-1).unflatten(-1, shares.shape[1:]) * shares.unsqueeze(1)).sum(-1)
+        with self.autocast():
+            logits = self.head.at_points(levels, places, generators)
+        return (logits.unflatten(-1, shares.shape[1:]) * shares.unsqueeze(1)).sum(-1) if grid else logits
 
     @torch.inference_mode()
     def predict(self, photos: Sequence[Photo]) -> list[np.ndarray]:
@@ -218,18 +216,6 @@ def _has_autocast(device: str, dtype: torch.dtype) -> bool:
                 return torch.is_autocast_enabled(device)
         except RuntimeError:
             return False
-
-
-def _corners(points: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The 4 pixels of a grid around each point (B, n, 2), as (B, n, 4, 2), and their bilinear shares, (B, n, 4)."""
-    lengths = torch.tensor(grid, device=points.device)
-    places = (points * lengths - 0.5).clamp(min=0)
-    first = places.long().minimum(lengths - 1)
-    after = places - first
-    steps = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], device=points.device)
-    corners = (first.unsqueeze(2) + steps).minimum(lengths - 1)
-    shares = torch.where(steps.bool(), after.unsqueeze(2), 1 - after.unsqueeze(2)).prod(-1)
-    return corners, shares
 
 
 def same_size(images: Sequence[np.ndarray], device: torch.device) -> Iterator[list[int]]:

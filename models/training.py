@@ -10,9 +10,10 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models import processes, runtime
+from models.schedule import OPTIMIZERS, warm_up_and_decay
 
 
 @dataclass
@@ -36,6 +37,38 @@ class Training:
     average: AveragedModel | None = None
     losses: list[float] = field(default_factory=list)
     log: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def begin(
+        cls,
+        settings: dict[str, Any],
+        trained: nn.Module,
+        rates: Sequence[tuple[nn.Module, float]],
+        steps: int,
+        *,
+        optimizer: str,
+        decay: str,
+        weight_decay: float,
+        ema: float = 0.0,
+        float16: bool = False,
+    ) -> "Training":
+        """A training of so many steps, before the first of them.
+
+        Args:
+            settings, trained: see the attributes.
+            rates: the parts of the network that learn, each with its peak rate.
+            optimizer, decay: names in `models.schedule`.
+            ema: decay of the moving average; 0 means none.
+            float16: whether the gradients are in half precision, and so need scaling.
+        """
+        groups = [
+            {"params": [parameter for parameter in part.parameters() if parameter.requires_grad], "lr": rate}
+            for part, rate in rates
+        ]
+        made = OPTIMIZERS[optimizer](groups, weight_decay=weight_decay)
+        scaler = torch.amp.GradScaler(groups[0]["params"][0].device.type, enabled=float16)
+        average = AveragedModel(trained, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
+        return cls(settings, trained, made, warm_up_and_decay(made, steps, decay), scaler, average)
 
     def step(self, network: nn.Module, parts: Sequence[tuple[Any, ...]]) -> float:
         """One step of the optimizer over a batch that goes through the network in parts.

@@ -198,7 +198,7 @@ def test_a_frozen_backbone_has_no_gradient_and_keeps_its_statistics():
 
 def test_an_unfrozen_backbone_is_trained_with_its_statistics_until_it_is_frozen_again():
     hypercolumn = Hypercolumn("vgg11_bn", "random", taps=[1, 2]).train()
-    assert hypercolumn.freeze(False) is hypercolumn
+    assert hypercolumn.unfreeze() is hypercolumn
     before = statistics(hypercolumn)
     sum(level.sum() for level in hypercolumn(photos(32, 32))).backward()
     for parameter in hypercolumn.parameters():
