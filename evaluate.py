@@ -34,7 +34,7 @@ from models.files import atomic_file
 from models.interruption import Stop
 from models.progress import Progress
 
-FREE_TO_CHANGE = {"run", "data", "checkpoint", "device", "workers", "compile", "strict", "resume"}  # by a resumed run
+FREE_TO_CHANGE = {"recipe", "run", "data", "checkpoint", "device", "workers", "compile", "strict", "resume"}  # by a resumed run
 
 
 def parse() -> argparse.Namespace:
@@ -69,6 +69,7 @@ def main() -> None:
     progress = Progress(args.run, 4, settings, len(dataset), args.batch_size, args.resume)
     runtime.announce(
         4,
+        recipe=args.recipe,
         data=f"{dataset.root}, split {args.split}: {len(dataset)} images",
         network=f"{source} ({segmenter.hypercolumn.backbone}, shorter side {segmenter.size})",
         protocol="original size, void ignored, one confusion matrix over all images",

@@ -34,6 +34,7 @@ from models.progress import Progress
 from models.segmenter import same_size
 
 FREE_TO_CHANGE = {
+    "recipe",
     "run",
     "data",
     "weights",
@@ -111,6 +112,7 @@ def main() -> None:
     progress = Progress(args.run, 1, settings, len(dataset), args.batch_size, args.resume)
     runtime.announce(
         1,
+        recipe=args.recipe,
         data=f"{dataset.root}, split {args.split}: {len(dataset)} images, {len(dataset.classes)} classes",
         backbone=f"{args.backbone}, weights {args.weights}, Z = {widths} = {hypercolumn.Z}",
         sampling=f"{args.per_class} pixels per class and image, shorter side {args.size}, seed {args.seed}",
@@ -146,18 +148,12 @@ def main() -> None:
 
     skipped = run_folder.save_skipped(folder, dataset.skipped)
     settings = {
+        **vars(args),
         "data": str(dataset.root),
-        "split": args.split,
-        "limit": args.limit,
         "images": len(dataset),
         "rows": writer.rows,
-        "backbone": args.backbone,
-        "weights": args.weights,
         "hypercolumn": hypercolumn.spec(),
         "channels": hypercolumn.channels,
-        "size": args.size,
-        "per_class": args.per_class,
-        "seed": args.seed,
         "classes": list(dataset.classes.names),
         "colours": dataset.classes.colours,
         "rows_per_class": counts.tolist(),

@@ -142,6 +142,7 @@ def main() -> None:
     fc = FCClassifier(*moments, len(config["classes"]), args.hidden, args.dropout).to(device)
     runtime.announce(
         2,
+        recipe=args.recipe,
         features=f"{len(rows.labels)} for training, {len(held_out.labels)} of held-out images",
         head=f"{hypercolumn.Z} -> {args.hidden} -> {args.hidden} -> {fc.classes}, dropout {args.dropout:g}",
         training=f"{args.epochs} epochs, {args.batch_size} pixels a step, {args.optimizer}, peak rate {args.lr:g}",

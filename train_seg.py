@@ -45,7 +45,7 @@ from models.training import Training
 CLASS_WEIGHTS = "weigh classes by inverse frequency, over all pixels of the split or over each batch"
 PREVIEWS = 3  # overlays saved after each epoch
 FREE_TO_CHANGE = {  # what a resumed run may do differently
-    "run", "data", "device", "workers", "compile", "resume", "save_every", "skip_nonfinite", "strict",
+    "recipe", "run", "data", "device", "workers", "compile", "resume", "save_every", "skip_nonfinite", "strict",
 }  # fmt: skip
 
 
@@ -253,6 +253,8 @@ def main() -> None:
         segmenter.origin = segmenter.origin or segmenter.hypercolumn.spec()["fingerprint"]
         segmenter.hypercolumn.unfreeze(args.frozen_stages).recompute = args.recompute
         parts.append((segmenter.hypercolumn, args.backbone_lr))
+    elif args.frozen_stages or args.recompute:
+        raise RunError("--frozen-stages and --recompute are about a backbone that learns; add --finetune-backbone")
     precision = segmenter.to(device).speed_up(args.amp, args.compile)
     cache, room = None, "no: every epoch runs the backbone"
     if args.cache:
@@ -266,6 +268,7 @@ def main() -> None:
     accumulated = f" of {args.accumulate} batches" if args.accumulate > 1 else ""
     runtime.announce(
         3,
+        recipe=args.recipe,
         data=f"{dataset.root}: {len(dataset)} images of {args.split}, validation on {len(val_set)} of {args.val_split}",
         network=f"{segmenter.hypercolumn.backbone}, {trained}; size {segmenter.size}, logits at 1/{args.stride}",
         training=f"{args.epochs} epochs, {args.batch_size * args.accumulate} images a step{accumulated}, "

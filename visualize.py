@@ -79,6 +79,7 @@ def main() -> None:
         drawn = draw_split(segmenter, dataset, args.workers)
     runtime.announce(
         5,
+        recipe=args.recipe,
         images=what,
         network=f"{source} ({segmenter.hypercolumn.backbone})",
         views=views,

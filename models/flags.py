@@ -3,12 +3,14 @@
 import argparse
 import math
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 
+from models.recipes import RECIPES
 from models.runtime import last_words
 from models.schedule import DECAYS, OPTIMIZERS
 from models.segmenter import PRECISIONS
@@ -22,7 +24,17 @@ class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFo
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong with a flag on one line, without the usage before it."""
+    """Knows recipes, and says what is wrong with a flag on one line, without the usage before it."""
+
+    def parse_args(self, args: Sequence[str] | None = None) -> argparse.Namespace:
+        """The values of the flags given, and of those of the recipe that is among them, in words as `recipe`."""
+        given = sys.argv[1:] if args is None else args
+        values = super().parse_args(given)
+        if values.recipe:
+            recipe = RECIPES[values.recipe].get(Path(self.prog).stem, "")
+            values = super().parse_args([*recipe.split(), *given])  # the later of two wins
+            values.recipe = f"{values.recipe}: {recipe or 'nothing but the defaults'}"
+        return values
 
     def error(self, message: str) -> NoReturn:
         last_words(f"{Path(self.prog).stem}: {message}; see --help", 2)
@@ -36,6 +48,7 @@ def step_parser(doc: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--device", default="auto", help="auto (cuda, else mps, else cpu) or a torch device, like cuda:1"
     )
+    parser.add_argument("--recipe", choices=RECIPES, help="a named set of flags; those given beside it win")
     return parser
 
 

@@ -103,8 +103,9 @@ def choose_device(name: str, alone: bool = False) -> torch.device:
 
 
 def announce(step: int, **facts: Any) -> None:
-    """Prints the step's number and name, then what it is about to do, aligned."""
+    """Prints the step's number and name, then what it is about to do, aligned; without what is None."""
     print(f"[{step}/{len(STEPS)}] {STEPS[step][0]}")
+    facts = {name: fact for name, fact in facts.items() if fact is not None}
     width = max(map(len, facts))
     for name, fact in facts.items():
         print(f"  {name:{width}}  {fact}")

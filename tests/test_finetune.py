@@ -59,6 +59,29 @@ def test_a_frozen_backbone_stays_as_it_is(run, train):
     assert all(map(torch.equal, before.values(), after.values()))
 
 
+def test_the_first_stages_of_a_trained_backbone_may_stay_as_they_are(run, train):
+    flags = ("--finetune-backbone", "--backbone-lr", "1e-3", "--pixels", "50", "--frozen-stages", "2")
+    done = train(*flags, "--recompute")
+    assert done.returncode == 0, done.stderr
+    assert facts(done)["network"].startswith("squeezenet1_1, trained with peak rate 0.001, its first 2 stages frozen;")
+    before, after = (weights(run / path, "hypercolumn.features") for path in ("2_cls/dense.pt", "3_seg/last.pt"))
+    changed = {int(name.split(".")[2]) for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {6, 7, 9, 10, 11, 12}, "features[4] is the second tap"
+    shutil.rmtree(run / "3_seg")
+    assert train(*flags).returncode == 0
+    again = weights(run / "3_seg/last.pt", "hypercolumn.features")
+    assert all(torch.equal(again[name], after[name]) for name in after), "--recompute changes no value"
+
+
+@pytest.mark.parametrize("flag", [("--frozen-stages", "1"), ("--recompute",)])
+def test_what_is_about_a_backbone_that_learns_is_refused_for_a_frozen_one(flag, train):
+    assert "add --finetune-backbone" in refusal(train(*flag))
+
+
+def test_a_backbone_that_learns_needs_a_stage_that_does(train):
+    assert "--frozen-stages 4: of 4 stages" in refusal(train("--finetune-backbone", "--frozen-stages", "4"))
+
+
 def test_the_average_is_what_is_scored_and_kept(run, train):
     done = train("--ema", "0.5", "--lr", "0.01")
     assert done.returncode == 0, done.stderr

@@ -212,6 +212,45 @@ def test_an_unfrozen_backbone_is_trained_with_its_statistics_until_it_is_frozen_
     assert not hypercolumn(photos(32, 32))[-1].requires_grad
 
 
+@pytest.mark.parametrize("stages", [0, 1, 2])
+def test_the_first_stages_may_stay_as_they_are(stages):
+    hypercolumn = Hypercolumn("squeezenet1_1", "random", taps=[1, 3, 4]).unfreeze(stages)
+    learns = {name for name, parameter in hypercolumn.features.named_parameters() if parameter.requires_grad}
+    after = [-1, 1, 7][stages]  # features[1], [7] and [12] are the taps
+    assert learns == {n for n, _ in hypercolumn.features.named_parameters() if int(n.split(".")[0]) > after}
+    levels = hypercolumn(photos(64, 64))
+    assert [level.requires_grad for level in levels] == [place >= stages for place in range(3)]
+    sum(level.sum() for level in levels[stages:]).backward()
+    assert {n for n, parameter in hypercolumn.features.named_parameters() if parameter.grad is not None} == learns
+
+
+def test_at_least_one_stage_has_to_learn():
+    with pytest.raises(RunError, match="--frozen-stages 2: of 2 stages"):
+        Hypercolumn("squeezenet1_1", "random", taps=[1, 2]).unfreeze(2)
+
+
+@pytest.mark.parametrize("stages", [0, 1])
+@pytest.mark.parametrize("backbone", ["squeezenet1_1", "vgg11_bn"])
+def test_recomputing_keeps_less_and_changes_nothing(backbone, stages):
+    hypercolumn = Hypercolumn(backbone, "random", context=["image"]).unfreeze(stages)
+    learning = [parameter for parameter in hypercolumn.parameters() if parameter.requires_grad]
+    results, kept = [], []
+
+    def keep(value: torch.Tensor) -> torch.Tensor:
+        kept[-1] += value.numel()
+        return value
+
+    for recompute in (False, True):
+        hypercolumn.recompute = recompute
+        kept.append(0)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+            levels = hypercolumn(photos(64, 64))
+        loss = sum(level.square().mean() for level in levels)
+        results.append([*levels, *torch.autograd.grad(loss, learning)])
+    assert all(map(torch.equal, *results))
+    assert kept[1] < kept[0] / 2
+
+
 def test_a_part_of_a_larger_module_stays_frozen_when_that_is_trained():
     whole = nn.ModuleDict({"hypercolumn": Hypercolumn("vgg11_bn", "random", taps=[1]), "head": nn.Conv2d(64, 2, 1)})
     before = statistics(whole)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 from unittest.mock import patch
 
@@ -195,6 +196,32 @@ def test_logits_at_all_pixels_are_the_resampled_ones_with_their_gradients(segmen
     assert found.shape == (2, CLASSES, size[0] * size[1])
     assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
     for ours, theirs in zip(head_gradients(segmenter, found), head_gradients(segmenter, expected)):
+        assert theirs.abs().max() > 0
+        assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("count", [3, 40, 400, 3000], ids=lambda count: f"{count} points")
+def test_the_head_at_points_is_the_head_on_hypercolumns_with_all_gradients(segmenter, count):
+    """More points or fewer than a level has values; in training, with the same units dropped."""
+    segmenter = copy.deepcopy(segmenter).train()
+    segmenter.hypercolumn.unfreeze()
+    images = torch.randint(0, 256, (2, 3, 70, 93), dtype=torch.uint8)
+    points = torch.rand(2, count, 2, generator=torch.Generator().manual_seed(4)) * 1.2 - 0.1  # some outside
+    learning = [*segmenter.parameters()]
+
+    def logits_and_gradients(head: Callable) -> list[torch.Tensor]:
+        torch.manual_seed(7)
+        logits = head(segmenter.hypercolumn(images))
+        factors = torch.linspace(-1, 2, logits.numel()).view_as(logits)
+        return [logits, *torch.autograd.grad((logits * factors).sum(), learning)]
+
+    def textbook(levels: list[torch.Tensor]) -> torch.Tensor:
+        columns = segmenter.hypercolumn.at_points(levels, points)
+        return segmenter.head(columns.transpose(1, 2).unsqueeze(-1)).squeeze(-1)
+
+    found = logits_and_gradients(lambda levels: segmenter.head.at_points(levels, points))
+    assert found[0].shape == (2, CLASSES, count)
+    for ours, theirs in zip(found, logits_and_gradients(textbook)):
         assert theirs.abs().max() > 0
         assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
 
