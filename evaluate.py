@@ -34,7 +34,9 @@ from models.files import atomic_file
 from models.interruption import Stop
 from models.progress import Progress
 
-FREE_TO_CHANGE = {"recipe", "run", "data", "checkpoint", "device", "workers", "compile", "strict", "resume"}  # by a resumed run
+FREE_TO_CHANGE = {  # what a resumed run may do differently
+    "recipe", "run", "data", "checkpoint", "device", "workers", "compile", "strict", "resume",
+}  # fmt: skip
 
 
 def parse() -> argparse.Namespace:
@@ -59,7 +61,7 @@ def main() -> None:
     device = runtime.choose_device(args.device)
     segmenter, source = run_folder.trained_segmenter(args.run, args.checkpoint)
     precision = segmenter.to(device).speed_up(args.amp, args.compile)
-    views = segmenter.average_over(*args.tta or ([], False))
+    views = segmenter.look(*args.tta or ([], False), args.dilate)
     dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size), args.limit)
     classes = Classes.from_lists(segmenter.names, segmenter.colours)
     run_folder.check_classes(classes.names, dataset.classes.names, source, dataset.root)

@@ -33,16 +33,9 @@ from models.interruption import Stop
 from models.progress import Progress
 from models.segmenter import same_size
 
-FREE_TO_CHANGE = {
-    "recipe",
-    "run",
-    "data",
-    "weights",
-    "device",
-    "workers",
-    "strict",
-    "resume",
-}  # what a resumed run may do differently
+FREE_TO_CHANGE = {  # what a resumed run may do differently
+    "recipe", "run", "data", "weights", "device", "workers", "strict", "resume",
+}  # fmt: skip
 
 
 def parse() -> argparse.Namespace:
@@ -58,6 +51,7 @@ def parse() -> argparse.Namespace:
         metavar="image,5,..",
         help="further levels from the last: its mean over the image, its quadrants, or windows of an odd side",
     )
+    flags.add_dilate(parser, 0)
     parser.add_argument(
         "--size", type=flags.positive, default=224, help="shorter side of the network's input, in pixels"
     )
@@ -105,7 +99,8 @@ def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device)
     dataset = VOCFolder(args.data, args.split, ResizeImage(args.size), args.limit, args.skip_bad)
-    hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps, args.seed, args.context).to(device).eval()
+    hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps, args.seed, args.context, args.dilate)
+    hypercolumn = hypercolumn.to(device).eval()
     widths = "+".join(map(str, hypercolumn.channels))
     hypercolumn.check_size(args.size)
     settings = run_folder.settings(vars(args), FREE_TO_CHANGE, weights=hypercolumn.spec(), images=dataset.fingerprint())

@@ -54,15 +54,22 @@ def parse() -> argparse.Namespace:
         choices=WEIGHTINGS,
         help="weigh classes by inverse frequency, over all training pixels or over each batch",
     )
+    parser.add_argument(
+        "--held-out",
+        type=flags.fraction,
+        default=0.1,
+        metavar="SHARE",
+        help="of the images, whose pixels do not train but show how it goes; 0 trains on all",
+    )
     parser.add_argument("--seed", type=flags.natural, default=0, help="for the weights, the order and the hold-out")
     return parser.parse_args()
 
 
-def split_rows(store: Features, seed: int, device: torch.device) -> tuple[Rows, Rows]:
-    """Training rows and held-out rows: the latter are those of a tenth of the images (never of all), by the seed."""
+def split_rows(store: Features, share: float, seed: int, device: torch.device) -> tuple[Rows, Rows]:
+    """Training rows and held-out rows: the latter are those of a share of the images (never of all), by the seed."""
     image_index = store.pixels[:, 0]
     images = np.random.default_rng(seed).permutation(np.unique(image_index))
-    held_out = np.isin(image_index, images[: min(-(-len(images) // 10), len(images) - 1)])
+    held_out = np.isin(image_index, images[: min(math.ceil(len(images) * share), len(images) - 1)])
     return tuple(
         Rows(
             torch.from_numpy(store.features[rows]).to(device),
@@ -105,7 +112,7 @@ def train_one_epoch(
 
 @torch.inference_mode()
 def evaluate(fc: FCClassifier, rows: Rows) -> dict[str, float]:
-    """Loss, accuracy and accuracy averaged over the classes; nan where there is no row (a single image)."""
+    """Loss, accuracy and accuracy averaged over the classes; nan where there is no row."""
     fc.eval()
     if not len(rows.labels):
         return dict.fromkeys(("val_loss", "val_accuracy", "val_mean_accuracy"), float("nan"))
@@ -137,7 +144,7 @@ def main() -> None:
     folder = run_folder.prepare(args.run, 2)
     store = read_features(source, len(config["classes"]))
     torch.manual_seed(args.seed)
-    rows, held_out = split_rows(store, args.seed, device)
+    rows, held_out = split_rows(store, args.held_out, args.seed, device)
     moments = torch.from_numpy(store.mean), torch.from_numpy(store.std)
     fc = FCClassifier(*moments, len(config["classes"]), args.hidden, args.dropout).to(device)
     runtime.announce(
@@ -173,6 +180,9 @@ def main() -> None:
     run_folder.save_csv(folder / "log.csv", log)
     with atomic_file(folder / "curve.png") as file:
         plot_curve(file, log, title="Step 2: classifier on sparse hypercolumns")
+    pixels, accuracy = (
+        ("held-out", log[-1]["val_accuracy"]) if len(held_out.labels) else ("training", log[-1]["accuracy"])
+    )
     settings = {
         **vars(args),
         "head": fingerprint(dense),
@@ -186,7 +196,7 @@ def main() -> None:
         args.run,
         2,
         settings,
-        wrote=f"held-out pixel accuracy {log[-1]['val_accuracy']:.3f} after {args.epochs} epochs",
+        wrote=f"{pixels} pixel accuracy {accuracy:.3f} after {args.epochs} epochs",
         then=("train_seg.py", "--data", config["data"], "--run", args.run),
     )
 

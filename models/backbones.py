@@ -39,6 +39,31 @@ def find_taps(backbone: str, features: nn.Sequential) -> list[int]:
     return taps + [len(features) - 1] if backbone in SQUEEZENETS else taps
 
 
+def dilate(features: nn.Sequential, pools: int) -> nn.Sequential:
+    """Takes the stride from the last `pools` pooling layers and spreads the kernels behind them, in place.
+
+    What lies behind then sees what it was trained to see, at the places of a grid that is two, four, .. times as fine.
+    A pool without stride takes the maximum of 3x3, which has a centre (Chen et al., "Semantic Image Segmentation with
+    Deep Convolutional Nets and Fully Connected CRFs", ICLR 2015, section 3.1).
+
+    Raises:
+        RunError: there are not so many pooling layers.
+    """
+    positions = [position for position, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
+    if pools > len(positions):
+        raise RunError(f"--dilate {pools}: there are {len(positions)} pooling layers before the last tap")
+    rate = 1
+    for position, layer in enumerate(features):
+        if position in positions[len(positions) - pools :]:
+            features[position] = nn.MaxPool2d(3, stride=1, padding=1)
+            rate *= 2
+        for convolution in layer.modules():
+            if isinstance(convolution, nn.Conv2d):
+                convolution.dilation = (rate, rate)
+                convolution.padding = tuple(rate * side for side in convolution.padding)
+    return features
+
+
 def input_moments(backbone: str) -> tuple[list[float], list[float]]:
     """Mean and standard deviation, RGB in 0..1, that the backbone's torchvision weights expect of their input."""
     preset = get_model_weights(backbone).IMAGENET1K_V1.transforms()

@@ -38,7 +38,7 @@ class LevelCache:
 
     def __init__(self, parent: Path, hypercolumn: Hypercolumn, size: int):
         self.hypercolumn = hypercolumn
-        levels = "-".join(map(str, [*hypercolumn.taps, *hypercolumn.context]))
+        levels = "-".join(map(str, [*hypercolumn.taps, *hypercolumn.context, f"dilated{hypercolumn.dilated}"]))
         self.folder = parent / f"{PREFIX}{fingerprint(hypercolumn)}_levels_{levels}_size_{size}"
 
     def make_room(self, shapes: Iterable[tuple[int, int]], budget: float) -> str:

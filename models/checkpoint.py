@@ -124,7 +124,8 @@ def _description(segmenter: Segmenter) -> dict[str, Any]:
 
 
 def _empty_extractor(spec: dict[str, Any]) -> Hypercolumn:
-    return Hypercolumn(spec["backbone"], weights=None, taps=spec["taps"], context=spec.get("context", []))
+    context, dilated = spec.get("context", []), spec.get("dilated", 0)  # which older versions did not have
+    return Hypercolumn(spec["backbone"], weights=None, taps=spec["taps"], context=context, dilated=dilated)
 
 
 @contextmanager

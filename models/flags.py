@@ -62,12 +62,24 @@ def add_data_flags(parser: argparse.ArgumentParser, split: str) -> None:
 
 
 def add_view_flags(parser: argparse.ArgumentParser) -> None:
-    """The flag of the steps that predict."""
+    """The flags of the steps that predict."""
     parser.add_argument(
         "--tta",
         type=views,
         metavar="flip,0.75,..",
         help="average the probabilities over mirrored and scaled views, too (test-time augmentation)",
+    )
+    add_dilate(parser, None, "; default: as in step 1")
+
+
+def add_dilate(parser: argparse.ArgumentParser, default: int | None, note: str = "") -> None:
+    """The flag of the steps that may have more of the last levels than they were meant to give."""
+    parser.add_argument(
+        "--dilate",
+        type=natural,
+        default=default,
+        metavar="N",
+        help="the last N poolings keep the resolution: finer edges, more time (dilated convolution)" + note,
     )
 
 

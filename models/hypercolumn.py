@@ -5,6 +5,7 @@ Mostajabi et al., "Feedforward Semantic Segmentation with Zoom-out Features", CV
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models import RunError
 from models.backbones import (
+    dilate,
     empty_features,
     find_taps,
     fingerprint,
@@ -40,7 +42,9 @@ class Hypercolumn(nn.Module):
         weights: "imagenet", "random", a state-dict file, or None to leave the values to `load_state_dict`.
         taps: which levels, 1 = finest; None means all. The backbone ends after the last of them.
         seed: for "random" weights.
-        context: further levels, each "image", "quadrants", or the odd side of a window in pixels of the last tap.
+        context: further levels, each "image", "quadrants", or the odd side of a window in pixels of the last tap,
+            as it is undilated.
+        dilated: so many of the last pooling layers have no stride, see `models.backbones.dilate`.
 
     Attributes:
         channels: channels of each level; Z is their sum (1472 for VGG11, 960 for SqueezeNet 1.1, without context).
@@ -60,6 +64,7 @@ class Hypercolumn(nn.Module):
         taps: Sequence[int] | None = None,
         seed: int = 0,
         context: Sequence[str] = (),
+        dilated: int = 0,
     ):
         super().__init__()
         features = empty_features(backbone)
@@ -69,7 +74,8 @@ class Hypercolumn(nn.Module):
             raise RunError(f"--taps {','.join(map(str, taps))}: {backbone} has taps 1 to {len(positions)}")
         self.backbone, self.taps, self.context, self.recompute = backbone, taps, list(context), False
         self._positions = [positions[tap - 1] for tap in taps]
-        self.features = features[: self._positions[-1] + 1]
+        self.dilated = dilated
+        self.features = self._empty()
         self.channels = [shape[0] for shape in self.level_shapes(64, 64)]
         mean, std = input_moments(backbone)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
@@ -81,6 +87,21 @@ class Hypercolumn(nn.Module):
         # channels_last is the layout in which CPU and GPU convolutions are fastest; the values are the same.
         self.features.to(memory_format=torch.channels_last)
         self.freeze()
+
+    def dilate(self, pools: int) -> None:
+        """Changes `dilated`; the weights stay, and the backbone is frozen.
+
+        Raises:
+            RunError: there are not so many pooling layers.
+        """
+        self.dilated, weights = pools, self.features.state_dict()
+        self.features = self._empty()
+        self.features.load_state_dict(weights, assign=True)
+        self.freeze()
+
+    def _empty(self) -> nn.Sequential:
+        """The layers of the backbone up to the last tap, without storage."""
+        return dilate(empty_features(self.backbone)[: self._positions[-1] + 1], self.dilated).eval()
 
     def check_size(self, size: int, flag: str = "--size") -> None:
         """Tries the shapes of a square input of this many pixels, as `flag` asks for it, without computing anything.
@@ -97,10 +118,8 @@ class Hypercolumn(nn.Module):
 
     def level_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
         """(C_l, h_l, w_l) of the levels of one image, read off a pass of shapes alone (meta device)."""
-        features = empty_features(self.backbone)[: self._positions[-1] + 1].eval()
-        return [
-            tuple(level.shape[1:]) for level in self._levels(features, torch.empty(1, 3, height, width, device="meta"))
-        ]
+        image = torch.empty(1, 3, height, width, device="meta")
+        return [tuple(level.shape[1:]) for level in self._levels(self._empty(), image)]
 
     @property
     def Z(self) -> int:
@@ -131,10 +150,15 @@ class Hypercolumn(nn.Module):
         self.features.eval()
         return self
 
-    def spec(self) -> dict[str, str | list[int]]:
-        """What identifies this extractor: backbone, taps, context and a fingerprint of its weights (plain values)."""
-        prints = fingerprint(self.features)
-        return {"backbone": self.backbone, "taps": self.taps, "context": self.context, "fingerprint": prints}
+    def spec(self) -> dict[str, Any]:
+        """What identifies this extractor: its arguments, with a fingerprint for the weights (plain values)."""
+        return {
+            "backbone": self.backbone,
+            "taps": self.taps,
+            "context": self.context,
+            "dilated": self.dilated,
+            "fingerprint": fingerprint(self.features),
+        }
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The levels of a batch.
@@ -158,7 +182,7 @@ class Hypercolumn(nn.Module):
             x = checkpoint(stage, x, use_reentrant=False) if self.recompute and torch.is_grad_enabled() else stage(x)
             levels.append(x)
             start = position + 1
-        return levels + [surroundings(levels[-1], what) for what in self.context]
+        return levels + [surroundings(levels[-1], what, 2**self.dilated) for what in self.context]
 
     @staticmethod
     def as_map(levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
@@ -178,14 +202,15 @@ class Hypercolumn(nn.Module):
         return torch.cat([sample_level(level, points) for level in levels], dim=1).transpose(1, 2)
 
 
-def surroundings(level: Tensor, what: str) -> Tensor:
+def surroundings(level: Tensor, what: str, finer: int = 1) -> Tensor:
     """A level (B, C, h, w) averaged over "image" (B, C, 1, 1), "quadrants" (B, C, 2, 2), or windows of an odd side.
 
-    A window's average, (B, C, h, w), is over what of it lies in the image.
+    A window's average, (B, C, h, w), is over what of it lies in the image. Where the level is so many times `finer`
+    than the window was meant for, that is larger: `finer` times the side, or one more, to be odd.
     """
     if what in PARTS:
         return F.adaptive_avg_pool2d(level, PARTS[what])
-    side = int(what)
+    side = int(what) * finer | 1
     for window in ((side, 1), (1, side)):  # one direction after the other, at a fraction of the work
         level = F.avg_pool2d(level, window, 1, [length // 2 for length in window], count_include_pad=False)
     return level

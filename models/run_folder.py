@@ -242,6 +242,7 @@ def save_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def _extractor(spec: dict[str, Any], size: int) -> str:
     taps, context = (",".join(map(str, spec.get(name, []))) or "none" for name in ("taps", "context"))
+    context += f", {dilated} poolings dilated" if (dilated := spec.get("dilated")) else ""
     return f"{spec['backbone']} (taps {taps}, context {context}, weights {spec['fingerprint']}, size {size})"
 
 

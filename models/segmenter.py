@@ -43,7 +43,7 @@ class Segmenter(nn.Module):
 
     Attributes:
         origin: `fingerprint` of the backbone before it was fine-tuned; None where it is as it was.
-        scales, flips: what predictions average over, see `average_over`.
+        scales, flips: what predictions average over, see `look`.
         trained_on: the images that the head has been trained on, in words, to be stated beside every score.
         amp: the dtype of autocast, or None for exact float32.
     """
@@ -91,19 +91,25 @@ class Segmenter(nn.Module):
         self.amp = precision
         return (f"autocast to {amp}" if self.amp else "exact float32") + ", compiled" * compiled
 
-    def average_over(self, scales: Sequence[float], flip: bool) -> str:
-        """Chooses the views of a photo over which predictions average the probabilities; says so, in words.
+    def look(self, scales: Sequence[float], flip: bool, dilated: int | None = None) -> str:
+        """Chooses how predictions look at a photo, and says it in words; probabilities of several views are averaged.
 
         Args:
             scales: of the input, beside 1.
             flip: whether each view is also seen in a mirror.
+            dilated: so many of the last pooling layers have no stride; None leaves them as they are.
+
+        Raises:
+            RunError: there are not so many pooling layers.
         """
         self.scales, self.flips = sorted({1.0, *scales}), [False, True] if flip else [False]
-        if len(self.scales) == len(self.flips) == 1:
-            return "one view of each image"
-        return (
-            f"mean probabilities at scales {', '.join(f'{scale:g}' for scale in self.scales)}" + ", flipped too" * flip
-        )
+        if dilated is not None and dilated != self.hypercolumn.dilated:
+            self.hypercolumn.dilate(dilated)
+        words = "one view of each image"
+        if len(self.scales) > 1 or flip:
+            scales_in_words = ", ".join(f"{scale:g}" for scale in self.scales)
+            words = f"mean probabilities at scales {scales_in_words}" + ", flipped too" * flip
+        return words + (f", last {dilated} poolings dilated" if (dilated := self.hypercolumn.dilated) else "")
 
     @property
     def input_size(self) -> int:

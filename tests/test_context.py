@@ -101,3 +101,10 @@ def test_the_street_with_context(drawn, in_process, tmp_path):
 def test_context_that_makes_no_sense_is_refused(context, in_process, tmp_path):
     done = in_process("sample_features.py", "--run", tmp_path, "--context", context)
     assert done.returncode == 2 and "argument --context: " in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_a_window_covers_the_same_on_a_finer_level():
+    level = torch.randn(1, 2, 40, 40)
+    assert torch.equal(surroundings(level, "5", 2), surroundings(level, "11"))
+    assert torch.equal(surroundings(level, "1", 4), surroundings(level, "5"))
+    assert torch.equal(surroundings(level, "image", 2), surroundings(level, "image"))

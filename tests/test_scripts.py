@@ -86,6 +86,19 @@ def test_step_2_writes_two_forms_of_one_classifier(walked):
     Image.open(folder / "curve.png").verify()
 
 
+@pytest.mark.parametrize("share, held_out", [("0", 0.0), ("0.5", 0.5)])
+def test_step_2_holds_out_as_many_images_as_it_is_told(share, held_out, walked, in_process, tmp_path):
+    shutil.copytree(walked[0] / "1_features", tmp_path / "1_features")
+    done = in_process("train_cls.py", "--run", tmp_path, "--epochs", "2", "--held-out", share)
+    assert done.returncode == 0, done.stderr
+    rows, kept = (config(tmp_path, "2_cls")[key] for key in ("rows", "held_out_rows"))
+    assert kept / (rows + kept) == pytest.approx(held_out, abs=0.1)
+    pixels, accuracy = ("held-out", "val_accuracy") if held_out else ("training", "accuracy")
+    with open(tmp_path / "2_cls" / "log.csv") as file:
+        last = list(csv.DictReader(file))[-1]
+    assert f"{pixels} pixel accuracy {float(last[accuracy]):.3f} after 2 epochs" in done.stdout
+
+
 def test_step_3_starts_from_step_2_and_keeps_the_best_epoch(walked):
     run, _ = walked
     log = list(csv.DictReader(open(run / "3_seg" / "log.csv")))

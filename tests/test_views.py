@@ -34,22 +34,22 @@ def seen(segmenter, image) -> np.ndarray:
 
 def test_one_view_is_what_there_was(segmenter):
     before = seen(segmenter, photo())
-    assert segmenter.average_over([], False) == "one view of each image" and segmenter.input_size == 32
+    assert segmenter.look([], False) == "one view of each image" and segmenter.input_size == 32
     assert np.array_equal(seen(segmenter, photo()), before)
-    assert segmenter.average_over([1.0], False) == "one view of each image"
+    assert segmenter.look([1.0], False) == "one view of each image"
 
 
 def test_with_mirrored_views_a_mirrored_photo_has_the_mirrored_classes(segmenter):
     image = photo(40, 52)[..., :52]
     alone = segmenter.predict([Picture(image.numpy(), (40, 52)), Picture(image.flip(-1).numpy(), (40, 52))])
     assert (alone[0] != alone[1][:, ::-1]).mean() > 0.01, "the network itself is not symmetric"
-    assert segmenter.average_over([], True) == "mean probabilities at scales 1, flipped too"
+    assert segmenter.look([], True) == "mean probabilities at scales 1, flipped too"
     both = segmenter.predict([Picture(image.numpy(), (40, 52)), Picture(image.flip(-1).numpy(), (40, 52))])
     assert (both[0] != both[1][:, ::-1]).mean() < 0.002, "but for ties within rounding"
 
 
 def test_probabilities_of_the_views_are_averaged_on_the_grid_of_the_largest(segmenter):
-    said = segmenter.average_over([0.5, 1.25], True)
+    said = segmenter.look([0.5, 1.25], True)
     assert said == "mean probabilities at scales 0.5, 1, 1.25, flipped too" and segmenter.input_size == 40
     images = photo(80, 102)[None]  # at the largest scale, 1.25
     grid, total = segmenter.grid(images), 0
@@ -68,7 +68,7 @@ def test_probabilities_of_the_views_are_averaged_on_the_grid_of_the_largest(segm
 
 @pytest.mark.parametrize("scales", [[0.25], [4]])
 def test_views_of_the_smallest_and_longest_photos_are_large_enough_for_the_backbone(scales, segmenter):
-    segmenter.average_over(scales, True)
+    segmenter.look(scales, True)
     for size in ((32, 32), (32, 400)):
         found = segmenter.predict([Picture(photo(*size).numpy(), (3, 70))])[0]
         assert found.shape == (3, 70)
