@@ -67,16 +67,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--class-weights", default="none", choices=WEIGHTINGS, help=CLASS_WEIGHTS)
     parser.add_argument("--ema", type=flags.fraction, default=0.0, help="decay of a moving average of the weights")
     flags.add_backbone_flags(parser)
-    parser.add_argument("--stride", type=flags.positive, default=2, help="input size over size of the logits' grid")
-    parser.add_argument(
-        "--pixels", type=flags.positive, metavar="N", help="train on N random labelled pixels of each image, not on all"
-    )
-    parser.add_argument(
-        "--cache",
-        type=flags.gibibytes,
-        metavar="GIB",
-        help="keep the frozen levels of the images on disk in float16, in at most so much room",
-    )
+    flags.add_effort_flags(parser)
     flags.add_speed_flags(parser)
     parser.add_argument("--seed", type=flags.natural, default=0, help="for all that is left to chance")
     flags.add_long_run_flags(parser)
@@ -263,6 +254,7 @@ def main() -> None:
         cache = LevelCache(folder, segmenter.hypercolumn, segmenter.size)
         room = cache.make_room((resized_shape(*size, segmenter.size) for size in dataset.sizes), args.cache)
     done = len(content["training"]["losses"]) if resumes else 0
+    learning = sum(parameter.numel() for parameter in segmenter.parameters() if parameter.requires_grad)
     stages = f", its first {args.frozen_stages} stages frozen" if args.frozen_stages else ""
     trained = f"trained with peak rate {args.backbone_lr:g}{stages}" if args.finetune_backbone else "frozen"
     accumulated = f" of {args.accumulate} batches" if args.accumulate > 1 else ""
@@ -271,6 +263,7 @@ def main() -> None:
         recipe=args.recipe,
         data=f"{dataset.root}: {len(dataset)} images of {args.split}, validation on {len(val_set)} of {args.val_split}",
         network=f"{segmenter.hypercolumn.backbone}, {trained}; size {segmenter.size}, logits at 1/{args.stride}",
+        parameters=f"{learning:,} learn",
         training=f"{args.epochs} epochs, {args.batch_size * args.accumulate} images a step{accumulated}, "
         f"{args.optimizer}, peak rate {args.lr:g}",
         pixels=f"{args.pixels} random labelled ones of each image" if args.pixels else "all labelled ones",
@@ -340,7 +333,7 @@ def main() -> None:
     run_folder.finish(
         args.run,
         3,
-        {**vars(args), "start": start, "best_epoch": best["epoch"], "val_miou": best["miou"]},
+        {**vars(args), "start": start, "parameters": learning, "best_epoch": best["epoch"], "val_miou": best["miou"]},
         wrote=f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}{skipped}",
         then=("evaluate.py", "--data", dataset.root, "--run", args.run),
     )

@@ -126,6 +126,20 @@ def add_backbone_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recompute", action="store_true", help="its gradient takes less memory and more time")
 
 
+def add_effort_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of how much of whole images is computed in training."""
+    parser.add_argument("--stride", type=positive, default=2, help="input size over size of the logits' grid")
+    parser.add_argument(
+        "--pixels", type=positive, metavar="N", help="train on N random labelled pixels of each image, not on all"
+    )
+    parser.add_argument(
+        "--cache",
+        type=gibibytes,
+        metavar="GIB",
+        help="keep the frozen levels of the images on disk in float16, in at most so much room",
+    )
+
+
 def bounds(text: str) -> list[float]:
     """argparse type: two scales from 0.1 to 10 with a comma between, the smaller first."""
     try:

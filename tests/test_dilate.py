@@ -27,7 +27,7 @@ def test_the_last_level_has_the_resolution_of_the_one_before(backbone, strides):
 
 
 def test_behind_a_pool_of_stride_1_kernels_see_the_same_places_as_before():
-    """VGG11's last level, made of its fourth: with a pool of 3x3 before it, at every other place as without dilation."""
+    """VGG11's last level, made of its fourth through a pool of 3x3: at every other place as without dilation."""
     plain, dilated = Hypercolumn("vgg11", "random", seed=1), Hypercolumn("vgg11", "random", seed=1, dilated=1)
     assert not any(isinstance(layer, nn.MaxPool2d) and layer.stride == 1 for layer in plain.features)
     fourth, found = dilated(picture(160))[-2:]
@@ -36,7 +36,9 @@ def test_behind_a_pool_of_stride_1_kernels_see_the_same_places_as_before():
     expected = F.relu(second(F.relu(first(before))))
     inner = slice(2, -2)  # beyond, the two differ in what the padding stands for
     assert expected.abs().max() > 0
-    torch.testing.assert_close(found[..., ::2, ::2][..., inner, inner], expected[..., inner, inner], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        found[..., ::2, ::2][..., inner, inner], expected[..., inner, inner], rtol=1e-4, atol=1e-4
+    )
 
 
 def test_dilation_can_be_changed_and_changed_back_and_is_saved(tmp_path):

@@ -65,6 +65,10 @@ def test_the_first_stages_of_a_trained_backbone_may_stay_as_they_are(run, train)
     assert done.returncode == 0, done.stderr
     assert facts(done)["network"].startswith("squeezenet1_1, trained with peak rate 0.001, its first 2 stages frozen;")
     before, after = (weights(run / path, "hypercolumn.features") for path in ("2_cls/dense.pt", "3_seg/last.pt"))
+    learned = sum(value.numel() for value in weights(run / "3_seg/last.pt", "head.layers").values())
+    learned += sum(value.numel() for name, value in after.items() if int(name.split(".")[2]) > 4)
+    assert facts(done)["parameters"] == f"{learned:,} learn"
+    assert json.loads((run / "3_seg" / "config.json").read_text())["parameters"] == learned
     changed = {int(name.split(".")[2]) for name in before if not torch.equal(before[name], after[name])}
     assert changed == {6, 7, 9, 10, 11, 12}, "features[4] is the second tap"
     shutil.rmtree(run / "3_seg")
