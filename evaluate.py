@@ -61,7 +61,7 @@ def main() -> None:
     device = runtime.choose_device(args.device)
     segmenter, source = run_folder.trained_segmenter(args.run, args.checkpoint)
     precision = segmenter.to(device).speed_up(args.amp, args.compile)
-    views = segmenter.look(*args.tta or ([], False), args.dilate)
+    views = segmenter.look(*args.tta or ([], False), args.dilate, args.refine)
     dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size), args.limit)
     classes = Classes.from_lists(segmenter.names, segmenter.colours)
     run_folder.check_classes(classes.names, dataset.classes.names, source, dataset.root)

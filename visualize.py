@@ -64,7 +64,7 @@ def main() -> None:
     device = runtime.choose_device(args.device, alone=True)
     segmenter, source = run_folder.trained_segmenter(args.run, args.checkpoint)
     precision = segmenter.to(device).speed_up(args.amp, args.compile)
-    views = segmenter.look(*args.tta or ([], False), args.dilate)
+    views = segmenter.look(*args.tta or ([], False), args.dilate, args.refine)
     folder = run_folder.prepare(args.run, 5)
     if args.image:
         names = [path.stem for path in args.image]

@@ -70,6 +70,7 @@ def add_view_flags(parser: argparse.ArgumentParser) -> None:
         help="average the probabilities over mirrored and scaled views, too (test-time augmentation)",
     )
     add_dilate(parser, None, "; default: as in step 1")
+    parser.add_argument("--refine", action="store_true", help="let edges follow those of the photo (guided filter)")
 
 
 def add_dilate(parser: argparse.ArgumentParser, default: int | None, note: str = "") -> None:

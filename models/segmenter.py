@@ -15,9 +15,11 @@ from models import RunError
 from models.classifier import DenseClassifier
 from models.files import first_line
 from models.hypercolumn import Hypercolumn, corners_of, pixel_centres, resample
+from models.refine import guided_filter
 
 PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 CPU_BATCH = 2  # larger batches leave a CPU's caches and the allocator's reused memory, and take longer per image
+REACH = 32  # pixels of the input to each side, over which refined edges look at the photo
 LEAST_SIDE = 32  # pixels of a scaled view, which the backbones need
 STRIP = 1 << 22  # logits held at original resolution at a time: 16 MiB of float32, whatever the size of the photo
 
@@ -43,7 +45,7 @@ class Segmenter(nn.Module):
 
     Attributes:
         origin: `fingerprint` of the backbone before it was fine-tuned; None where it is as it was.
-        scales, flips: what predictions average over, see `look`.
+        scales, flips, refined: how predictions look at a photo, see `look`.
         trained_on: the images that the head has been trained on, in words, to be stated beside every score.
         amp: the dtype of autocast, or None for exact float32.
     """
@@ -61,7 +63,7 @@ class Segmenter(nn.Module):
         self.hypercolumn, self.head = hypercolumn, head
         self.size, self.stride = size, stride
         self.origin: str | None = None
-        self.scales, self.flips = [1.0], [False]
+        self.scales, self.flips, self.refined = [1.0], [False], False
         self.trained_on = "nothing"
         self.amp: torch.dtype | None = None
         self.names, self.colours = list(names), [list(colour) for colour in colours]
@@ -91,25 +93,27 @@ class Segmenter(nn.Module):
         self.amp = precision
         return (f"autocast to {amp}" if self.amp else "exact float32") + ", compiled" * compiled
 
-    def look(self, scales: Sequence[float], flip: bool, dilated: int | None = None) -> str:
+    def look(self, scales: Sequence[float], flip: bool, dilated: int | None = None, refined: bool = False) -> str:
         """Chooses how predictions look at a photo, and says it in words; probabilities of several views are averaged.
 
         Args:
             scales: of the input, beside 1.
             flip: whether each view is also seen in a mirror.
             dilated: so many of the last pooling layers have no stride; None leaves them as they are.
+            refined: whether edges follow those of the photo, see `models.refine`.
 
         Raises:
             RunError: there are not so many pooling layers.
         """
-        self.scales, self.flips = sorted({1.0, *scales}), [False, True] if flip else [False]
+        self.scales, self.flips, self.refined = sorted({1.0, *scales}), [False, True] if flip else [False], refined
         if dilated is not None and dilated != self.hypercolumn.dilated:
             self.hypercolumn.dilate(dilated)
         words = "one view of each image"
         if len(self.scales) > 1 or flip:
             scales_in_words = ", ".join(f"{scale:g}" for scale in self.scales)
             words = f"mean probabilities at scales {scales_in_words}" + ", flipped too" * flip
-        return words + (f", last {dilated} poolings dilated" if (dilated := self.hypercolumn.dilated) else "")
+        words += f", last {self.hypercolumn.dilated} poolings dilated" if self.hypercolumn.dilated else ""
+        return words + ", edges refined" * refined
 
     @property
     def input_size(self) -> int:
@@ -192,10 +196,11 @@ class Segmenter(nn.Module):
     def _scores(self, images: Tensor) -> Tensor:
         """Logits (B, C, h, w); or, of several views, the mean of their probabilities, on the grid of the largest.
 
-        The images come at the largest scale; the other views, that at scale 1 too, are made smaller from there.
+        The images come at the largest scale; the other views, that at scale 1 too, are made smaller from there. Refined
+        probabilities have the size of the images.
         """
         views = [(scale, flipped) for scale in self.scales for flipped in self.flips]
-        if len(views) == 1:
+        if len(views) == 1 and not self.refined:
             return self(images)
         total, grid = 0, self.grid(images)
         for scale, flipped in views:
@@ -203,7 +208,8 @@ class Segmenter(nn.Module):
             view = resize(images, shape, antialias=True) if scale < self.scales[-1] else images
             probabilities = self(view.flip(-1) if flipped else view).softmax(1)
             total = total + resample(probabilities.flip(-1) if flipped else probabilities, grid)
-        return total / len(views)
+        mean = total / len(views)
+        return guided_filter(mean, images, max(1, round(REACH / self.stride))) if self.refined else mean
 
     def predict_all(self, batches: Iterable[Sequence[AnyPhoto]]) -> Iterator[tuple[AnyPhoto, np.ndarray]]:
         """Each photo of the batches with its class map, one after the other; see `predict`."""
