@@ -7,7 +7,7 @@ RECIPES: dict[str, dict[str, str]] = {
         "train_cls": "--epochs 12 --dropout 0.2 --weight-decay 0.05",
         "train_seg": "--finetune-backbone --backbone-lr 3e-4 --frozen-stages 1 --pixels 1024 --crop 320 "
         "--scale 0.5,1.75 --flip --jitter 0.3 --lovasz 1 --ema 0.998 --stride 4 --epochs 30",
-        "evaluate": "--tta flip,0.75,1.25",
-        "visualize": "--tta flip,0.75,1.25",
+        "evaluate": "--tta flip,0.75,1.25 --dilate 1 --refine",
+        "visualize": "--tta flip,0.75,1.25 --dilate 1 --refine",
     },
 }
