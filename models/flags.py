@@ -30,7 +30,7 @@ class OneLineParser(argparse.ArgumentParser):
         """The values of the flags given, and of those of the recipe that is among them, in words as `recipe`."""
         given = sys.argv[1:] if args is None else args
         values = super().parse_args(given)
-        if values.recipe:
+        if getattr(values, "recipe", None):
             recipe = RECIPES[values.recipe].get(Path(self.prog).stem, "")
             values = super().parse_args([*recipe.split(), *given])  # the later of two wins
             values.recipe = f"{values.recipe}: {recipe or 'nothing but the defaults'}"
