@@ -7,9 +7,9 @@
     torchrun --nproc-per-node 4 -- evaluate.py --data data/VOCdevkit/VOC2012 --run runs/voc    # the same score
 
 Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/4_eval/: metrics.json,
-per_class.csv, iou.png, confusion.png, with --save-predictions also predictions/ID.png (8-bit palette indices at the
-original size, as the VOC server takes them), config.json (last). A bad image ends the scoring: left out, it would
-change the score.
+per_class.csv, confusion.csv (pixels), iou.png, confusion.png, with --save-predictions also predictions/ID.png (8-bit
+palette indices at the original size, as the VOC server takes them), config.json (last). A bad image ends the scoring:
+left out, it would change the score.
 """
 
 import argparse
@@ -132,6 +132,10 @@ def main() -> None:
         unfinished.rename(predictions)
     run_folder.save_json(folder / "metrics.json", metrics)
     run_folder.save_csv(folder / "per_class.csv", [{"class": name, "iou": iou} for name, iou in per_class.items()])
+    counts = [
+        {"ground truth": name, **dict(zip(classes.names, row))} for name, row in zip(classes.names, matrix.counts)
+    ]
+    run_folder.save_csv(folder / "confusion.csv", counts)
     with atomic_file(folder / "confusion.png") as file:
         plot_confusion(file, matrix.counts, classes.names)
     with atomic_file(folder / "iou.png") as file:

@@ -7,6 +7,7 @@ import math
 import platform
 import shlex
 import subprocess
+import sys
 from collections.abc import Collection, Sequence
 from functools import partial
 from itertools import zip_longest
@@ -109,17 +110,25 @@ def finish(run: Path, step: int, settings: dict[str, Any], wrote: str, then: Seq
         then: script and flags of the next command, if there is one.
     """
     folder = step_folder(run, step)
-    versions = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "numpy": numpy.__version__,
-        "commit": _commit(),
-    }
-    save_json(folder / "config.json", {"format": FORMAT, "step": STEPS[step][0], **settings, "versions": versions})
+    content = {"format": FORMAT, "step": STEPS[step][0], **settings, **origins(step)}
+    save_json(folder / "config.json", content)
     print(f"wrote {folder}: {wrote}")
     if then:
         print(f"next: python {shlex.join(map(str, then))}")
+
+
+def origins(step: int) -> dict[str, Any]:
+    """Where the results of the step that runs come from: "command", as it was typed, and "versions" of the software."""
+    return {
+        "command": shlex.join(["python", f"{STEPS[step][0]}.py", *sys.argv[1:]]),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": numpy.__version__,
+            "commit": _commit(),
+        },
+    }
 
 
 def finished(run: Path, step: int) -> dict[str, Any]:

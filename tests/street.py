@@ -22,7 +22,7 @@ HOME = Path(__file__).parent.parent
 LIMIT = 180  # seconds after which a process hangs
 BACKBONE = ("--backbone", "squeezenet1_1", "--weights", "random", "--size", "48")
 # What config.json says that decides nothing about the result; the commit may change while the tests run.
-FREE = ("resume", "workers", "save_every", "versions")
+FREE = ("resume", "workers", "save_every", "command", "versions")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # as torchrun sets it: bits depend on the number of threads
 QUICK = multiprocessing.get_context("forkserver")  # a new process does not import torch again
 QUICK.set_forkserver_preload(["torch", "torchvision", "torch.distributed.optim", "matplotlib.figure", "tqdm"])
