@@ -1,13 +1,18 @@
-"""Charts of training and scores, as PNG. Drawn on `Figure` directly, so no display and no global pyplot state."""
+"""Charts of training and scores. Drawn on `Figure` directly, so no display and no global pyplot state.
+
+`draw_...` draws on a figure, or on a part of a page; `plot_...` saves the same as a PNG.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import BinaryIO
 
 import numpy as np
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import offset_copy
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito's, colour-blind safe
 BAR = "#4a97c9"
@@ -15,14 +20,26 @@ STYLES = ("-", "--", ":", "-.")
 NOT_DRAWN = ("epoch", "lr", "seconds", "step")
 DPI = 120
 GRID = {"color": "#e3e5e8", "linewidth": 0.8}
+POINTS = 72  # an inch
 Destination = str | PathLike | BinaryIO
 
 
-def plot_curve(path: Destination, rows: Sequence[dict[str, float]], title: str) -> None:
+def plot_curve(path: Destination, rows: Sequence[dict[str, float | None]], title: str) -> None:
+    """Saves `draw_curve` with its title as PNG."""
+    figure = Figure(layout="constrained")
+    figure.suptitle(title, parse_math=False)
+    figure.set_size_inches(5.2 * draw_curve(figure, rows), 3.9)
+    _save(figure, path)
+
+
+def draw_curve(figure: FigureBase, rows: Sequence[dict[str, float | None]]) -> int:
     """Training curves over "epoch": keys that end in "loss" on the left, the other scores (0..1) on the right.
 
     Args:
         rows: one dict a log line; values that are missing, None or not finite are left out of their curve.
+
+    Returns:
+        The number of panels: one where there are only losses, or only scores.
     """
     panels = {"loss": {}, "score": {}}
     for row in rows:
@@ -31,8 +48,6 @@ def plot_curve(path: Destination, rows: Sequence[dict[str, float]], title: str) 
                 curves = panels["loss" if key.endswith("loss") else "score"]
                 curves.setdefault(key, []).append((row["epoch"], value))
     panels = {label: curves for label, curves in panels.items() if curves or label == "loss" and not panels["score"]}
-    figure = Figure(figsize=(5.2 * len(panels), 3.9), layout="constrained")
-    figure.suptitle(title, parse_math=False)
     for axes, (label, curves) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items()):
         for index, (key, points) in enumerate(curves.items()):
             look = {"color": COLOURS[index % len(COLOURS)], "linestyle": STYLES[index % len(STYLES)]}
@@ -43,33 +58,43 @@ def plot_curve(path: Destination, rows: Sequence[dict[str, float]], title: str) 
         axes.spines[["top", "right"]].set_visible(False)
         if curves:  # above the axes, where no curve runs
             axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3, frameon=False, fontsize=9)
-    _save(figure, path)
+    return len(panels)
 
 
 def plot_confusion(path: Destination, matrix: np.ndarray, names: Sequence[str]) -> None:
+    """Saves `draw_confusion` as PNG."""
+    count = len(names)
+    cell = 0.36 if count <= 25 else 0.22  # inches
+    side = 2.2 + max(1.4, cell * count)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    draw_confusion(figure, matrix, names, cell)
+    _save(figure, path)
+
+
+def draw_confusion(figure: FigureBase, matrix: np.ndarray, names: Sequence[str], cell: float) -> None:
     """Confusion picture: the share of each true class (row) that was predicted as each class (column).
 
     Args:
         matrix: pixel counts (C, C); rows without any ground truth are hatched.
         names: the C class names.
+        cell: side that a cell will have, in inches; the size of what is written follows from it, and numbers are left
+            out where they would not be readable, names where they would run into one another.
     """
     totals = matrix.sum(axis=1, keepdims=True)
     shares = np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
-    count = len(names)
-    written = count <= 25
-    side = 2.2 + max(1.4, (0.36 if written else 0.22) * count)  # inches
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.subplots()
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row in np.flatnonzero(totals == 0):
         axes.axhspan(row - 0.5, row + 0.5, facecolor="#eeeeee", edgecolor="#bbbbbb", hatch="////", linewidth=0)
-    if written:
+    if cell > 0.22:
         for (row, column), share in np.ndenumerate(shares):
             if share >= 0.005:  # an empty cell reads better than a zero
-                ink = "white" if share > 0.55 else "#333333"
-                axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7.5, color=ink)
-    axes.set_xticks(range(count), names, rotation=90, fontsize=8, parse_math=False)
-    axes.set_yticks(range(count), names, fontsize=8, parse_math=False)
+                ink, size = "white" if share > 0.55 else "#333333", min(12, 0.29 * POINTS * cell)
+                axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=size, color=ink)
+    size = min(8, max(4, 0.7 * POINTS * cell))
+    shown = range(0, len(names), math.ceil(size / (POINTS * cell)))
+    axes.set_xticks(shown, [names[index] for index in shown], rotation=90, fontsize=size, parse_math=False)
+    axes.set_yticks(shown, [names[index] for index in shown], fontsize=size, parse_math=False)
     axes.set(xlabel="prediction", ylabel="ground truth")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -77,31 +102,105 @@ def plot_confusion(path: Destination, matrix: np.ndarray, names: Sequence[str]) 
     bar.set_label("share of the ground truth", fontsize=9)
     bar.ax.tick_params(labelsize=8)
     bar.outline.set_visible(False)
-    _save(figure, path)
 
 
 def plot_iou_bars(path: Destination, names: Sequence[str], ious: Sequence[float | None], miou: float) -> None:
-    """IoU (0..1) of each class as bars, the best at the top, their mean as a line; None, at the end, is "absent"."""
-    order = sorted(range(len(names)), key=lambda index: -1 if ious[index] is None else ious[index], reverse=True)
+    """Saves `draw_iou_bars` as PNG."""
     figure = Figure(figsize=(6.4, 1.3 + 0.27 * len(names)), layout="constrained")
-    axes = figure.subplots()
-    axes.axvline(miou, color=COLOURS[1], linestyle="--", linewidth=1.3, zorder=3)
-    for place, index in enumerate(order):
-        iou = ious[index]
-        axes.barh(place, iou or 0, height=0.72, color=BAR, zorder=2)
-        text, ink = ("absent", "#888888") if iou is None else (f"{iou:.3f}", "#333333")
-        backing = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # keeps the mean line out of the number
-        axes.text((iou or 0) + 0.012, place, text, va="center", fontsize=8, color=ink, bbox=backing, zorder=4)
-    axes.set_yticks(range(len(names)), [names[index] for index in order], fontsize=9, parse_math=False)
-    axes.set(xlim=(0, 1.1), ylim=(len(names) - 0.4, -0.6), xlabel="IoU", xticks=np.linspace(0, 1, 6))
-    if not math.isnan(miou):
-        axes.text(miou, -0.7, f"mIoU {miou:.3f}", ha="center", va="bottom", color=COLOURS[1], fontsize=10)
-    axes.grid(axis="x", **GRID)
-    axes.tick_params(axis="x", labelsize=9)
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines["bottom"].set_bounds(0, 1)
+    draw_iou_bars(figure, names, ious, miou)
     _save(figure, path)
+
+
+def draw_iou_bars(
+    figure: FigureBase,
+    names: Sequence[str],
+    ious: Sequence[float | None],
+    miou: float,
+    columns: int = 1,
+    size: float = 9,
+) -> None:
+    """IoU (0..1) of each class as bars, the best at the top, their mean as a line; None, at the end, is "absent".
+
+    Args:
+        columns: side by side, read one after the other.
+        size: of the names, in points.
+    """
+    order = sorted(range(len(names)), key=lambda index: -1 if ious[index] is None else ious[index], reverse=True)
+    ranked = [names[index] for index in order], [ious[index] for index in order]
+    for axes in _draw_bars(figure, *ranked, "{:.3f}".format, columns, size, 1.0):
+        axes.set(xlabel="IoU", xticks=np.linspace(0, 1, 6))
+        axes.grid(axis="x", **GRID)
+        axes.tick_params(axis="x", labelsize=size)
+        axes.spines["bottom"].set_bounds(0, 1)
+        if not math.isnan(miou):
+            axes.axvline(miou, color=COLOURS[1], linestyle="--", linewidth=1.3, zorder=3)
+            axes.text(miou, -0.7, f"mIoU {miou:.3f}", ha="center", va="bottom", color=COLOURS[1], fontsize=size + 1)
+
+
+def draw_counts(
+    figure: FigureBase, names: Sequence[str], counts: Sequence[int], columns: int = 1, size: float = 9
+) -> None:
+    """How many there are of each class, as bars in the order of the names; the rest as in `draw_iou_bars`."""
+    for axes in _draw_bars(figure, names, counts, "{:,}".format, columns, size, max(1, *counts)):
+        axes.set(xticks=[])
+        axes.spines["bottom"].set_visible(False)
+
+
+def _draw_bars(
+    figure: FigureBase,
+    names: Sequence[str],
+    values: Sequence[float | None],
+    in_words: Callable[[float], str],
+    columns: int,
+    size: float,
+    longest: float,
+) -> list[Axes]:
+    """The axes of each column of bars, their values written behind them; None is "absent"."""
+    rows = math.ceil(len(names) / columns)
+    columns = math.ceil(len(names) / rows)
+    parts = list(np.atleast_1d(figure.subplots(1, columns)))
+    for start, axes in zip(range(0, len(names), rows), parts):
+        behind = offset_copy(axes.transData, figure, x=0.5 * size, units="points")
+        for place, value in enumerate(values[start : start + rows]):
+            axes.barh(place, value or 0, height=0.72, color=BAR, zorder=2)
+            text, ink = ("absent", "#888888") if value is None else (in_words(value), "#333333")
+            backing = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # keeps the mean line out of the number
+            look = {"fontsize": size - 1, "color": ink, "bbox": backing, "zorder": 4, "transform": behind}
+            axes.text(value or 0, place, text, va="center", **look)
+        shown = names[start : start + rows]
+        axes.set_yticks(range(len(shown)), shown, fontsize=size, parse_math=False)
+        axes.set(xlim=(0, 1.1 * longest), ylim=(rows - 0.4, -0.6))
+        axes.tick_params(axis="y", length=0)
+        axes.spines[["top", "right"]].set_visible(False)
+    return parts
+
+
+def draw_moments(
+    figure: FigureBase, levels: Sequence[str], channels: Sequence[int], mean: np.ndarray, std: np.ndarray
+) -> None:
+    """Mean and standard deviation of each channel of the features, level by level: every level gets the same width.
+
+    Args:
+        levels: names of the levels.
+        channels: of each level; Z is their sum.
+        mean, std: (Z,).
+    """
+    places = np.concatenate([level + (np.arange(count) + 0.5) / count for level, count in enumerate(channels)])
+    panels = figure.subplots(2, 1, sharex=True)
+    for axes, values, label in zip(panels, (mean, std), ("mean", "standard deviation")):
+        for level in range(1, len(levels), 2):
+            axes.axvspan(level, level + 1, color="#f1f3f5", zorder=0)
+        axes.plot(places, values, ".", markersize=2, color=COLOURS[0])
+        axes.set(xlim=(0, len(levels)))
+        axes.set_ylabel(label, fontsize=9)
+        axes.grid(axis="y", **GRID)
+        axes.tick_params(axis="x", length=0)
+        axes.tick_params(axis="y", labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    labels = [f"{name}\n{count}" for name, count in zip(levels, channels)]
+    size = min(8, 50 / len(levels))
+    panels[-1].set_xticks(np.arange(len(levels)) + 0.5, labels, fontsize=size, parse_math=False)
+    panels[-1].set_xlabel("level and its channels", fontsize=9)
 
 
 def _save(figure: Figure, path: Destination) -> None:
