@@ -216,6 +216,11 @@ def surroundings(level: Tensor, what: str, finer: int = 1) -> Tensor:
     return level
 
 
+def level_names(taps: Sequence[int], context: Sequence[str]) -> list[str]:
+    """What the levels of a `Hypercolumn` are called in pictures and tables, in their order."""
+    return [f"tap {tap}" for tap in taps] + [what if what in PARTS else f"{what}×{what}" for what in context]
+
+
 def sample_level(level: Tensor, points: Tensor) -> Tensor:
     """(B, C, h, w) at n places of each image: (B, C, n), bilinear, for points (B, n, 2) as in `at_points`.
 
