@@ -3,7 +3,8 @@
     python visualize.py --data data/VOCdevkit/VOC2012 --run runs/voc
     python visualize.py --run runs/voc --image holiday.jpg cat.png        # your own pictures
 
-Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/5_overlays/ID.png, config.json
+Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/5_overlays/ID.png, with --report
+report.pdf (the run written up: settings, architecture, data, curves, scores, best and worst pictures), config.json
 (last).
 """
 
@@ -20,9 +21,12 @@ from data.overlay import panel
 from data.stream import batches, stream
 from data.transforms import ResizeImage
 from data.voc import VOCFolder, read_photo
+from losses.report import report_pages, save_pages
 from losses.score import ConfusionMatrix
 from models import flags, run_folder, runtime
+from models.diagram import draw_architecture
 from models.files import atomic_file
+from models.history import read_history
 from models.segmenter import Segmenter
 
 
@@ -32,13 +36,17 @@ def parse() -> argparse.Namespace:
     parser.set_defaults(limit=12)
     parser.add_argument("--image", type=Path, nargs="+", metavar="FILE", help="pictures of your own, instead of --data")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="network to use; default: the run's best")
+    parser.add_argument("--report", action="store_true", help="write the run up as report.pdf, with these pictures")
     flags.add_view_flags(parser)
     flags.add_speed_flags(parser)
     return parser.parse_args()
 
 
-def draw_split(segmenter: Segmenter, dataset: VOCFolder, workers: int) -> Iterator[tuple[str, Image.Image]]:
-    """(id, panel) of each image of a split, with its ground truth and the mIoU over the classes in that."""
+Drawn = Iterator[tuple[str, Image.Image, float | None]]  # name, panel, mIoU if there is a ground truth
+
+
+def draw_split(segmenter: Segmenter, dataset: VOCFolder, workers: int) -> Drawn:
+    """Each image of a split, with its ground truth and the mIoU over the classes in that."""
     classes = Classes.from_lists(segmenter.names, segmenter.colours)
     for index, (sample, prediction) in enumerate(
         segmenter.predict_all(stream(dataset, batches(range(len(dataset)), 1), workers))
@@ -48,15 +56,15 @@ def draw_split(segmenter: Segmenter, dataset: VOCFolder, workers: int) -> Iterat
         scores = {label: iou for label, iou in enumerate(matrix.iou().tolist()) if not math.isnan(iou)}
         miou = matrix.image_miou() if scores else None
         photo = Image.fromarray(dataset.image(index))
-        yield sample.id, panel(photo, prediction, classes, sample.mask, sample.id, scores, miou)
+        yield sample.id, panel(photo, prediction, classes, sample.mask, sample.id, scores, miou), miou
 
 
-def draw_photos(segmenter: Segmenter, paths: list[Path]) -> Iterator[tuple[str, Image.Image]]:
-    """(name, panel) of each picture of the user's own, without ground truth."""
+def draw_photos(segmenter: Segmenter, paths: list[Path]) -> Drawn:
+    """Each picture of the user's own, without ground truth."""
     classes = Classes.from_lists(segmenter.names, segmenter.colours)
     for path in paths:
         photo, sample = read_photo(path, ResizeImage(segmenter.input_size))
-        yield path.stem, panel(Image.fromarray(photo), segmenter.predict([sample])[0], classes, title=path.name)
+        yield path.stem, panel(Image.fromarray(photo), segmenter.predict([sample])[0], classes, title=path.name), None
 
 
 def main() -> None:
@@ -66,6 +74,7 @@ def main() -> None:
     precision = segmenter.to(device).speed_up(args.amp, args.compile)
     views = segmenter.look(*args.tta or ([], False), args.dilate, args.refine)
     folder = run_folder.prepare(args.run, 5)
+    history = read_history(args.run) if args.report else {}
     if args.image:
         names = [path.stem for path in args.image]
         twice = next((name for name in names if names.count(name) > 1), None)
@@ -87,14 +96,23 @@ def main() -> None:
     )
 
     run_folder.begin(args.run, 5)
-    for name, picture in runtime.progress(drawn, total=total, unit="image"):
+    mious = {}
+    for name, picture, miou in runtime.progress(drawn, total=total, unit="image"):
+        mious[name] = miou
         with atomic_file(folder / f"{name}.png") as file:
             picture.save(file, "PNG")
+    if args.report:
+        network = f"{source}, {views}"
+        pages = report_pages(
+            **history, architecture=draw_architecture(segmenter), network=network, pictures=folder, mious=mious
+        )
+        with atomic_file(folder / "report.pdf") as file:
+            save_pages(file, pages)
     run_folder.finish(
         args.run,
         5,
         {**vars(args), "checkpoint": str(source)},
-        wrote=f"{total} pictures",
+        wrote=f"{total} pictures" + " and report.pdf" * args.report,
     )
 
 

@@ -166,6 +166,25 @@ def test_step_5_draws_own_pictures_of_any_kind(walked, in_process, tmp_path):
     assert (run / "5_overlays" / "grey.png").is_file() and (run / "5_overlays" / "half clear.png").is_file()
 
 
+def test_step_5_writes_the_run_up(walked, drawn, in_process, tmp_path):
+    run = shutil.copytree(walked[0], tmp_path / "Läufe $1$")
+    report, command = run / "5_overlays" / "report.pdf", ("visualize.py", "--data", drawn, "--run", run, "--report")
+    written = []
+    for _ in range(2):
+        done = in_process(*command)
+        assert done.returncode == 0 and "3 pictures and report.pdf" in done.stdout, done.stderr
+        written.append(report.read_bytes())
+    assert written[0] == written[1]
+    assert len(re.findall(rb"/Type /Page\b", written[0])) == 9, "six pages, two of pictures, the commands"
+    done = in_process("visualize.py", "--run", run, "--report", "--image", drawn / "JPEGImages" / "shapes_000000.jpg")
+    assert done.returncode == 0 and len(re.findall(rb"/Type /Page\b", report.read_bytes())) == 8, done.stderr
+    before = report.read_bytes()
+    (run / "4_eval" / "metrics.json").write_text("{}")
+    done = in_process(*command)
+    assert done.returncode == 2 and "metrics.json: cannot be read; run step 4 again" in done.stderr
+    assert report.read_bytes() == before and (run / "5_overlays" / "config.json").is_file()
+
+
 def test_evaluate_without_step_3_scores_step_2_and_says_so(walked, drawn, in_process, tmp_path):
     run = shutil.copytree(walked[0], tmp_path / "run")
     shutil.rmtree(run / "3_seg")
