@@ -4,7 +4,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -31,7 +31,7 @@ class Page:
     def __init__(self, title: str, figure: Figure | None = None):
         self.figure = figure or Figure()
         self.figure.set_size_inches(WIDTH, HEIGHT)
-        self._ruler = FigureCanvasAgg(Figure(dpi=FINE)).get_renderer()  # only measures
+        self._ruler = RendererAgg(1, 1, FINE)  # only measures
         self.write(MARGIN, 0.75, self.fit(title, WIDTH - 2 * MARGIN, 19, weight="bold"), 19, weight="bold")
         self.rule(0.95)
 

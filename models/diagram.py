@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, PathPatch, Rectangle
 from matplotlib.path import Path
@@ -58,7 +59,7 @@ def draw_architecture(segmenter: Segmenter) -> Figure:
     _heading(axes, STAGES, STAGE_WIDTH, f"{hypercolumn.backbone}, {state}", f"{_parameters(hypercolumn):,} parameters")
     _heading(axes, GLYPHS, TEXTS + TEXT_WIDTH - GLYPHS, f"{len(shapes)} levels", "channels × height × width")
     line = f"Z = {hypercolumn.Z} at {grid} × {grid} places"
-    _heading(axes, COLUMN - 0.7, COLUMN_WIDTH + 1.4, "hypercolumn", line)
+    _heading(axes, COLUMN - 0.85, COLUMN_WIDTH + 1.7, "hypercolumn", line)
     parameters = f"{_parameters(segmenter.head):,} parameters"
     _heading(axes, HEAD, HEAD_WIDTH, "classifier at every place", parameters)
 
@@ -214,7 +215,8 @@ def _text(
     """A line of text, smaller where it would need more than `room` inches."""
     look = {"color": color, "va": va, "ha": ha, "parse_math": False, **font}
     written = axes.text(x, y, text, fontsize=size, **look)
-    needed = written.get_window_extent(dpi=FINE).width / FINE
+    ruler = RendererAgg(1, 1, FINE)
+    needed = ruler.get_text_width_height_descent(text, written.get_fontproperties(), ismath=False)[0] / FINE
     written.set_fontsize(size * min(1, room / needed))
 
 

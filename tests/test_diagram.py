@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from matplotlib.patches import FancyBboxPatch
 
 from losses.page import HEIGHT, WIDTH
 from models.backbones import BACKBONES
@@ -87,6 +88,14 @@ def test_no_text_leaves_the_page_or_runs_into_another(segmenter, monkeypatch):
     figure = draw_architecture(network(**segmenter))
     assert tuple(figure.get_size_inches()) == (WIDTH, HEIGHT)
     assert faults(figure, monkeypatch) == []
+    frames = [patch.get_window_extent() for patch in figure.findobj(FancyBboxPatch)]
+    held = 0
+    for text, box in texts(figure, monkeypatch):
+        for frame in frames:
+            if frame.contains(*box.get_points().mean(axis=0)):
+                held += 1
+                assert frame.x0 <= box.x0 and box.x1 <= frame.x1, f"{text!r} is wider than its box"
+    assert held == 2 * len(frames)
     boxes = [box for _, box in texts(figure, monkeypatch)]
     assert min(box.y0 for box in boxes) > 0.06 * figure.bbox.height, "no room is left for a page number"
     assert max(box.y1 for box in boxes) < 0.87 * figure.bbox.height, "no room is left for a title"
