@@ -17,7 +17,7 @@ from models import RunError
 from models import segmenter as module
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn, pixel_centres, resample
-from models.segmenter import CPU_BATCH, Segmenter, argmax_at, same_size
+from models.segmenter import CPU_BATCH, Segmenter, argmax_at, same_size, top_at
 
 CLASSES = 4
 CPU = torch.device("cpu")
@@ -157,6 +157,19 @@ def test_argmax_works_in_strips_of_bounded_size():
     rows = [call.args[1][0] for call in interpolate.call_args_list]
     assert sum(rows) == 90 and max(rows) * 64 * 5 <= 1000
     assert (found == whole).float().mean() > 0.999
+
+
+@pytest.mark.parametrize("are_logits", [True, False])
+def test_the_top_probability_is_that_of_the_interpolated_scores_in_strips_too(are_logits):
+    scores = 3 * torch.randn(5, 20, 30, generator=torch.Generator().manual_seed(0))
+    scores = scores if are_logits else scores.softmax(0)
+    dense = F.interpolate(scores[None], (90, 64), mode="bilinear", align_corners=False)[0]
+    with patch.object(module, "STRIP", 1000), patch.object(module.F, "interpolate", side_effect=F.interpolate) as made:
+        classes, top = top_at(scores, (90, 64), are_logits)
+    assert max(call.args[1][0] for call in made.call_args_list) * 64 * 5 <= 1000
+    torch.testing.assert_close(top, (dense.softmax(0) if are_logits else dense).amax(0), rtol=1e-4, atol=1e-5)
+    assert torch.equal(classes, argmax_at(scores, (90, 64)))
+    assert classes.dtype == torch.uint8 and top.dtype == torch.float32
 
 
 @given(kinds=st.lists(st.integers(0, 3), max_size=12))

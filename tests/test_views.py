@@ -32,6 +32,23 @@ def seen(segmenter, image) -> np.ndarray:
     return segmenter.predict([Picture(image.numpy(), (40, 51))])[0]
 
 
+@pytest.mark.parametrize("scales, flip", [([], False), ([0.5], True)])
+def test_confidence_is_the_probability_of_the_predicted_class(scales, flip, segmenter):
+    segmenter.look(scales, flip)
+    photos = [Picture(photo().numpy(), (40, 51)), Picture(photo(32, 32).numpy(), (90, 91))]
+    maps = segmenter.predict(photos)
+    for (found, top), expected, (image, size) in zip(segmenter.predict_with_confidence(photos), maps, photos):
+        assert np.array_equal(found, expected)
+        assert top.shape == size and top.dtype == np.float32
+        with torch.inference_mode():
+            scores = segmenter._scores(torch.from_numpy(image)[None])
+        dense = F.interpolate(scores, size, mode="bilinear", align_corners=False)[0]
+        dense = dense if scales else dense.softmax(0)
+        assert dense.sum(0) == pytest.approx(1, abs=1e-5)
+        assert top == pytest.approx(dense.amax(0).numpy(), abs=1e-5)
+        assert 1 / CLASSES <= top.min() < top.max() <= 1 + 1e-6
+
+
 def test_one_view_is_what_there_was(segmenter):
     before = seen(segmenter, photo())
     assert segmenter.look([], False) == "one view of each image" and segmenter.input_size == 32
