@@ -158,7 +158,7 @@ def validate(
             matrix.update(prediction, sample.mask)
             if index < PREVIEWS:
                 photo = Image.fromarray(dataset.image(index))
-                previews[sample.id] = panel(photo, prediction, classes, sample.mask, title=sample.id)
+                previews[sample.id] = panel(photo, prediction, classes, sample.mask, title=sample.id).picture
         after_round()
     for part in processes.gather(previews):
         previews.update(part)

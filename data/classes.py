@@ -1,5 +1,6 @@
 """The classes of a data set: names, colours, void. PASCAL VOC's 21 unless the data folder brings a `classes.txt`."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,19 @@ class Classes:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def labels(self, names: Iterable[str]) -> set[int]:
+        """The ids of classes by their names.
+
+        Raises:
+            DataError: a name that is not there; it lists those that are.
+        """
+        found = set()
+        for name in names:
+            if name not in self.names:
+                raise DataError(f"--classes: {name!r} is no class here; there are: {', '.join(self.names)}")
+            found.add(self.names.index(name))
+        return found
 
     def palette(self) -> list[int]:
         """256 colours as the 768 numbers that `PIL.Image.putpalette` takes; values that are no class keep VOC's."""

@@ -52,12 +52,14 @@ def step_parser(doc: str) -> argparse.ArgumentParser:
     return parser
 
 
-def add_data_flags(parser: argparse.ArgumentParser, split: str) -> None:
-    """The flags of the steps that read images."""
+def add_data_flags(
+    parser: argparse.ArgumentParser, split: str, limit: str = "only the first N images of the split"
+) -> None:
+    """The flags of the steps that read images; `limit` is what that flag does, in words."""
     default = Path("data/VOCdevkit/VOC2012")
     parser.add_argument("--data", type=Path, default=default, metavar="DIR", help="data set in PASCAL VOC layout")
     parser.add_argument("--split", default=split, help="list in ImageSets/Segmentation to read")
-    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N images of the split")
+    parser.add_argument("--limit", type=positive, metavar="N", help=limit)
     parser.add_argument("--workers", type=natural, default=default_workers(), help="extra processes that decode images")
 
 

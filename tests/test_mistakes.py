@@ -131,7 +131,11 @@ def test_a_picture_of_ones_own_that_is_not_there(run, fails, tmp_path):
 
 
 def test_two_pictures_of_one_name(run, fails, tmp_path):
-    assert "two files are called 'a'" in fails("visualize.py", "--run", run, "--image", "a.jpg", tmp_path / "a.png")
+    places = [tmp_path / "one" / "a.png", tmp_path / "other" / "a.png"]
+    for place in places:
+        place.parent.mkdir()
+        place.touch()
+    assert "2 files are called 'a.png'" in fails("visualize.py", "--run", run, "--image", *places)
 
 
 @pytest.mark.parametrize(

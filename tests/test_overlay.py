@@ -9,9 +9,9 @@ from PIL import Image, ImageDraw
 
 import data.overlay
 from data.classes import VOC, VOID, Classes
-from data.overlay import NOWHERE, RIGHT, WRONG, colour_mask, error_map, overlay, panel
+from data.overlay import NAMED_FROM, NOWHERE, RIGHT, WRONG, colour_mask, error_map, heat_map, overlay, panel, percent
 
-SIZES = [(16, 16), (64, 48), (48, 64), (500, 375), (2000, 1500), (2000, 100), (60, 900), (40, 1), (1, 40)]
+SIZES = [(16, 16), (64, 64), (64, 48), (48, 64), (500, 375), (4000, 3000), (2000, 100), (60, 900), (40, 1), (1, 40)]
 MANY = Classes(
     tuple(f"a_rather_long_class_name_{index}" for index in range(60)), tuple((index, 9, 99) for index in range(60))
 )
@@ -108,7 +108,8 @@ def test_colour_mask_keeps_the_ids_in_a_png(dtype, tmp_path):
 
 
 @pytest.mark.parametrize("opacity", [0.0, 0.55, 1.0])
-def test_overlay_tints_classes_whitens_void_and_leaves_the_background(opacity):
+def test_overlay_tints_classes_whitens_void_and_leaves_the_background(opacity, monkeypatch):
+    monkeypatch.setattr(data.overlay, "NAMED_FROM", 2)  # no class has this share: no names
     mask = np.zeros((40, 48), np.uint8)
     mask[4:14, 4:14], mask[20:30, 4:14], mask[20, 30:45], mask[35:, 40:] = 8, 15, 3, VOID
     before = np.array(photo()).astype(float)
@@ -145,20 +146,40 @@ def test_names_are_written_inside_their_class_where_there_is_room(spy):
     mask = np.zeros((200, 300), np.uint8)
     mask[20:180, 20:160], mask[100:110, 200:210], mask[20:60, 180:280] = 8, 20, 4
     overlay(photo(300, 200), mask, VOC)
-    assert spy.words() == ["cat", "boat"]  # the largest first; tvmonitor's ten pixels hold no name
+    assert spy.words() == ["cat", "boat"]  # the largest first; tvmonitor has too few pixels for a name
+    assert (mask == 20).mean() < NAMED_FROM
     for (_, name, box), value in zip(spy.texts, (8, 4)):
         left, top, right, bottom = map(round, box)
         assert (mask[top:bottom, left:right] == value).mean() > 0.9, name
 
 
+def test_a_name_without_room_in_its_class_is_written_beside_it_with_a_line_that_leads_there(spy):
+    mask = np.zeros((200, 300), np.uint8)
+    mask[20:180, 20:160], mask[90:110, 230:240] = 8, 20
+    picture = overlay(photo(300, 200), mask, VOC)
+    assert spy.words() == ["cat", "tvmonitor"]
+    left, top, right, bottom = map(round, spy.texts[1].box)
+    assert (mask[top:bottom, left:right] == 0).all(), "it hides neither its own class nor another"
+    assert max(left - 240, 230 - right, top - 110, 90 - bottom) < 30, "it is near"
+    marked = np.all(np.array(picture) == (32, 33, 36), axis=-1)  # no pixel of the noise has just that colour
+    assert marked[mask == 20].any(), "the line ends in the class"
+
+
 def test_a_name_is_left_out_where_it_would_cover_another(spy):
-    mask = np.zeros((100, 200), np.uint8)
-    mask[40:51, 20:180], mask[51:62, 21:179] = 8, 4  # a name reaches over the edge of such a low class
-    overlay(photo(200, 100), mask, VOC)
+    mask = np.full((28, 70), 8, np.uint8)
+    mask[12:15, 2:12] = 4
+    overlay(photo(70, 28), mask, VOC)
     assert spy.words() == ["cat"]
     spy.texts.clear()
-    overlay(photo(200, 100), np.where(mask == 4, mask, 0), VOC)
+    overlay(photo(70, 28), np.where(mask == 4, mask, 0), VOC)
     assert spy.words() == ["boat"]  # on its own it is written
+
+
+def test_a_heat_map_grows_lighter_from_0_to_1():
+    probabilities = np.linspace(0, 1, 50, dtype=np.float32)[None]
+    assert np.array(heat_map(probabilities)).shape == (1, 50, 3)
+    lightness = np.array(heat_map(probabilities).convert("L")).astype(int)[0]
+    assert (np.diff(lightness) > 0).all() and lightness[-1] - lightness[0] > 150
 
 
 def test_error_map_has_its_three_colours():
@@ -185,13 +206,17 @@ def test_nothing_on_a_page_overlaps_or_leaves_it(kind, size, truth, spy):
     prediction = np.where(target == VOID, 0, target[::-1, ::-1])
     scores = {value: None if value % 3 else value / 300 for value in values if value != VOID}
     arguments = {"target": target, "scores": scores, "miou": 0.25} if truth else {}
-    page = panel(photo(*size), prediction, classes, title=" ".join(40 * ["long\ntitle"]), **arguments)
+    arguments["confidence"] = np.full(target.shape, 0.5, np.float32)
+    title = " ".join(40 * ["long\ntitle"])
+    page, tiles, _ = panel(photo(*size), prediction, classes, title=title, **arguments)
     assert page.mode == "RGB"
     assert max(page.size) <= 6000
+    assert len(tiles) == (5 if truth else 3) and set(tiles.values()) <= set(spy.areas(page))
     texts, areas = spy.on(page), spy.areas(page)
     assert all(contains(page, area) for area in areas)
     assert all(contains(page, box) for _, box in texts)
-    assert all(contains(picture, box) for picture, _, box in spy.texts)  # not cut off before it is pasted
+    cut_off = [(text, box, picture.size) for picture, text, box in spy.texts if not contains(picture, box)]
+    assert cut_off == [], "before it is pasted"
     assert not [pair for pair in combinations(areas, 2) if overlaps(*pair)]
     assert not [(a, b) for (a, p), (b, q) in combinations(texts, 2) if overlaps(p, q)]
     own = [box for picture, _, box in spy.texts if picture is page]
@@ -206,12 +231,26 @@ def test_a_page_has_two_tiles_or_four_of_320_to_640_px(size, tile, spy):
         (mask, ["image", "ground truth", "prediction", "error 0.0%"]),
     ):
         spy.texts.clear(), spy.pastes.clear()
-        page = panel(photo(*size), mask, VOC, target)
+        page, tiles, _ = panel(photo(*size), mask, VOC, target)
         own = [words for picture, words, _ in spy.texts if picture is page]
         assert own == captions
-        tiles = [what for onto, what, _ in spy.pastes if onto is page and what.size == tile]
-        assert len(tiles) == len(captions)
-        assert np.array_equal(tiles[0], photo(*size).resize(tile, Image.Resampling.BICUBIC))
+        assert list(tiles) == [caption.removesuffix(" 0.0%") for caption in captions]
+        cut = {name: page.crop(box) for name, box in tiles.items()}
+        assert {picture.size for picture in cut.values()} == {tile}
+        assert np.array_equal(cut["image"], photo(*size).resize(tile, Image.Resampling.BICUBIC))
+        if target is not None:
+            assert np.array_equal(cut["error"], Image.new("RGB", tile, RIGHT))
+            assert np.array_equal(cut["ground truth"], cut["prediction"])
+            assert not np.array_equal(cut["ground truth"], cut["image"])
+
+
+def test_the_confidence_is_a_last_tile_with_its_mean_and_a_scale(spy):
+    top = np.array([[1.0, 0.5], [0.25, 0.25]], np.float32).repeat(200, 0).repeat(200, 1)
+    page, tiles, _ = panel(photo(400, 400), np.zeros((400, 400), np.uint8), VOC, confidence=top)
+    assert list(tiles) == ["image", "prediction", "confidence"]
+    assert {"confidence 50.0%", "0%", "100%"} <= set(spy.words())
+    assert page.crop(tiles["confidence"]).getpixel((50, 50)) == heat_map(np.ones((1, 1))).getpixel((0, 0))
+    assert page.crop(tiles["confidence"]).getpixel((50, 350)) == heat_map(np.full((1, 1), 0.25)).getpixel((0, 0))
 
 
 def test_the_error_caption_gives_the_share_of_the_labelled_pixels(spy):
@@ -236,14 +275,16 @@ def legend(spy) -> list[list[str]]:
 def test_the_legend_lists_the_classes_that_occur_with_share_and_iou(spy):
     target = np.array([[0, 0, 15, VOID]], np.uint8).repeat(2, 0)
     prediction = np.array([[0, 0, 8, 0]]).repeat(2, 0)
-    panel(photo(4, 2), prediction, VOC, target, scores={0: 1.0, 8: 0.0, 15: None, 3: 0.5}, miou=0.5)
+    page = panel(photo(4, 2), prediction, VOC, target, scores={0: 1.0, 8: 0.0, 15: None, 3: 0.5}, miou=0.5)
     assert legend(spy) == [
         ["pixels in", "ground truth", "prediction", "IoU"],
         ["background", "50.0%", "75.0%", "1.000"],
-        ["cat", "0.0%", "25.0%", "0.000"],
-        ["person", "25.0%", "0.0%", "-"],
-        ["void", "25.0%", "0.0%"],
+        ["cat", "-", "25.0%", "0.000"],
+        ["person", "25.0%", "-", "-"],
+        ["void", "25.0%", "-", "-"],
     ]
+    assert [row.label for row in page.classes] == [0, 8, 15, VOID]
+    assert page.classes[2].shares == {"ground truth": 0.25, "prediction": 0.0} and page.classes[2].iou is None
     assert "mIoU 0.500" in spy.words()
 
 
@@ -251,6 +292,13 @@ def test_the_legend_without_scores_or_truth_has_shares_only(spy):
     panel(photo(4, 2), np.array([[0, 0, 0, 20]]).repeat(2, 0), VOC)
     assert legend(spy) == [["pixels in", "prediction"], ["background", "75.0%"], ["tvmonitor", "25.0%"]]
     assert not any(words.startswith("mIoU") for words in spy.words())
+
+
+@pytest.mark.parametrize(
+    "share, words", [(0, "-"), (1e-6, "<0.1%"), (0.00049, "<0.1%"), (0.0005, "0.1%"), (0.123, "12.3%"), (1, "100.0%")]
+)
+def test_few_pixels_are_not_none(share, words):
+    assert percent(share) == words
 
 
 @pytest.mark.parametrize("title, shown", [("2007_000032", "2007_000032"), ("two\n lines ", "two lines")])
