@@ -48,7 +48,7 @@ def main() -> None:
     metrics = json.loads((HOME / out / "4_eval" / "metrics.json").read_text(encoding="utf-8"))
     print(
         f"\nmIoU {metrics['miou']:.3f} on {metrics['images']} pictures that no step has seen. "
-        f"Look at the overlays in {out / '5_overlays'}"
+        f"Look at them: open {out / '5_overlays' / 'index.html'} in a browser"
     )
 
 

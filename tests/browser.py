@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
-LIMIT = 60  # seconds after which a page hangs
+LIMIT = 180  # seconds after which a page hangs
 # The browser reads its orders on file descriptor 3 and answers on 4, which pytest may be using itself.
 START = """
 import fcntl, os, sys
@@ -90,7 +91,7 @@ class Browser:
             self._call("Input.dispatchKeyEvent", type="keyUp", **what)
 
     def click(self, selector: str, across: float = 0.5) -> None:
-        """Clicks at the middle of an element's height and at that share of its width."""
+        """Clicks at the middle of an element's height and at that share of its width, which may be beside it."""
         self.run(f"document.querySelector({json.dumps(selector)}).scrollIntoView({{block: 'nearest'}})")
         x, y, width, height = self.place(selector)
         at = {"x": x + across * width, "y": y + height / 2, "button": "left", "clickCount": 1}
@@ -131,6 +132,7 @@ class Browser:
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
+            assert select.select([self._in], [], [], LIMIT)[0], "the browser hangs"
             part = os.read(self._in, 1 << 16)
             assert part, "the browser has ended"
             self._rest += part

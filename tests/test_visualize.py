@@ -127,6 +127,8 @@ def test_confidence_is_one_more_tile_and_the_contact_sheet_one_more_file(run, dr
     assert len(np.unique(heat.reshape(-1, 3), axis=0)) > 20
     with Image.open(run / "5_overlays" / SHEET) as sheet:
         assert sheet.width == 3 * 340 + 20
+    in_turn(("visualize.py", *data))
+    assert not (run / "5_overlays" / SHEET).exists(), "one of other images is not left behind"
 
 
 @pytest.fixture
