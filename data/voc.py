@@ -1,8 +1,11 @@
 """A segmentation data set in PASCAL VOC layout: find it, check it, read its images and masks.
 
 DIR/JPEGImages/ID.jpg   DIR/SegmentationClass/ID.png   DIR/ImageSets/Segmentation/SPLIT.txt   [DIR/classes.txt]
+
+    python -m data.voc --make-lists DIR --val 0.2        # writes the lists train.txt and val.txt of your own data
 """
 
+import sys
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,18 +14,17 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.datasets import VOCSegmentation
 
 from data import DataError
 from data.classes import VOID, Classes, read_classes
+from data.images import image_size, read_image, read_mask
 from data.transforms import Transform
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # cameras shout
 MASK_FOLDERS = {"train_aug": "SegmentationClassAug"}  # the SBD-augmented list has masks of its own
-EXIF_ORIENTATION, EXIF_SIDEWAYS = 0x0112, (5, 6, 7, 8)
 MAX_SKIPPED = 5  # per cent of a list that `skip_bad` may leave out; with more, the data as a whole is in doubt
 READERS = 4  # threads of `skip_bad`; each holds one decoded image at a time
 
@@ -46,6 +48,10 @@ def find_root(data: Path) -> Path:
     for root in (data, data / "VOC2012", data / "VOCdevkit" / "VOC2012"):
         if (root / "JPEGImages").is_dir() and (root / "ImageSets" / "Segmentation").is_dir():
             return root
+    if (data / "JPEGImages").is_dir() and (data / "SegmentationClass").is_dir():
+        raise DataError(
+            f"{data}: no lists in ImageSets/Segmentation yet; make them with: python -m data.voc --make-lists {data}"
+        )
     raise DataError(
         f"{data}: no data set in VOC layout there (JPEGImages, SegmentationClass, ImageSets/Segmentation); "
         "name its folder with --data, or fetch VOC 2012 with: python -m data.download"
@@ -79,58 +85,6 @@ def read_ids(root: Path, split: str) -> list[str]:
     return ids
 
 
-def read_image(path: Path) -> np.ndarray:
-    """The image as (H, W, 3) uint8 RGB, upright (EXIF orientation applied).
-
-    Raises:
-        DataError: the file is missing, damaged or not an image.
-    """
-    image = ImageOps.exif_transpose(_open(path))
-    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip to white
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return np.asarray(image.convert("RGB"))
-
-
-def read_mask(path: Path, classes: int) -> np.ndarray:
-    """The mask as (H, W) uint8 palette *indices*: class ids 0..classes-1 and VOID.
-
-    Raises:
-        DataError: the file is missing, damaged, in colour, or holds a value that is no class.
-    """
-    mask = _open(path)
-    if mask.mode not in ("P", "L", "1"):
-        raise DataError(f"{path}: a mask must be a PNG of palette indices (mode P or L), this one is {mask.mode}")
-    mask = np.array(mask, dtype=np.uint8)
-    wrong = mask[(mask >= classes) & (mask != VOID)]
-    if wrong.size:
-        raise DataError(f"{path}: label {wrong[0]} is outside the classes 0..{classes - 1} (void is {VOID})")
-    return mask
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.verify()  # the checksums of a PNG; `load` passes over those of the pixels and can give wrong ones
-        image = Image.open(path)
-        image.load()
-        return image
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except Exception as error:  # Pillow's decoders raise many kinds on damaged files; all mean the same to the user
-        raise DataError(f"{path}: cannot be read as an image ({error}); is the file damaged?") from None
-
-
-def _size(path: Path, upright: bool) -> tuple[int, int]:
-    """(height, width) of an image file from its header; `upright` with the EXIF orientation applied."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            sideways = upright and image.getexif().get(EXIF_ORIENTATION) in EXIF_SIDEWAYS
-            return (width, height) if sideways else (height, width)
-    except Exception as error:  # as in _open
-        raise DataError(f"{path}: cannot be read as an image ({error}); is the file damaged?") from None
-
-
 class VOCFolder(Dataset):
     """One split of a data set in VOC layout; item i is a `Sample`.
 
@@ -139,6 +93,7 @@ class VOCFolder(Dataset):
     the data stops a run in its first second.
 
     Args:
+        transform: makes an item's image and mask; None where no item is asked for, but `image` and `mask`.
         limit: only the first so many ids of the list.
         skip_bad: read every image and mask at construction, and leave out those that cannot be used.
 
@@ -157,7 +112,9 @@ class VOCFolder(Dataset):
             `read_image` and `read_mask`.
     """
 
-    def __init__(self, data: Path, split: str, transform: Transform, limit: int | None = None, skip_bad: bool = False):
+    def __init__(
+        self, data: Path, split: str, transform: Transform | None, limit: int | None = None, skip_bad: bool = False
+    ):
         self.root, self.split, self.transform = find_root(data), split, transform
         self.classes: Classes = read_classes(self.root)
         self.ids = read_ids(self.root, split)[:limit]
@@ -184,7 +141,7 @@ class VOCFolder(Dataset):
         for kind, path in (("image", image), ("mask", mask)):
             if not path.is_file():
                 raise DataError(f"{path}: no {kind} for id {image_id!r} of split {self.split!r}")
-        size, mask_size = _size(image, upright=True), _size(mask, upright=False)
+        size, mask_size = image_size(image, upright=True), image_size(mask, upright=False)
         if size != mask_size:
             raise DataError(
                 f"{mask}: the mask is {mask_size[1]}x{mask_size[0]} but its image {image.name} is {size[1]}x{size[0]}"
@@ -264,3 +221,9 @@ def count_pixels(dataset: VOCFolder) -> np.ndarray:
     for index in range(len(dataset)):
         counts += np.bincount(dataset.mask(index).ravel(), minlength=len(counts))
     return counts[: len(dataset.classes)]
+
+
+if __name__ == "__main__":
+    from data.lists import main  # here, for it reads this module
+
+    sys.exit(main())

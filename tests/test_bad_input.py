@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision.models import squeezenet1_0
 
 from data.features import read_features
-from data.voc import EXIF_ORIENTATION
+from data.images import EXIF_ORIENTATION
 from models.checkpoint import load_segmenter
 from tests import test_mistakes
 from tests.conftest import Bomb

@@ -17,8 +17,9 @@ from PIL import Image
 from data import DataError
 from data.classes import VOC
 from data.features import FeatureWriter, read_features
+from data.images import EXIF_ORIENTATION, read_image, read_mask
 from data.transforms import ResizeImage
-from data.voc import EXIF_ORIENTATION, VOCFolder, read_image, read_mask
+from data.voc import VOCFolder
 from models import RunError, run_folder
 from models.checkpoint import (
     FORMAT,

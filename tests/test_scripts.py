@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from data.classes import VOC, VOID
-from data.voc import read_ids, read_mask
+from data.images import read_mask
+from data.voc import read_ids
 from losses import loss
 from losses.score import ConfusionMatrix
 from models.checkpoint import load_segmenter

@@ -13,6 +13,7 @@ from torchvision.datasets import VOCSegmentation
 import data.voc
 from data import DataError
 from data.classes import VOC, VOID
+from data.images import EXIF_ORIENTATION
 from data.voc import (
     VOCFolder,
     count_pixels,
@@ -71,6 +72,12 @@ def test_a_folder_in_another_layout_is_refused(present, tmp_path):
         (tmp_path / folder).mkdir(parents=True)
     with pytest.raises(DataError, match=re.escape(f"{tmp_path}: no data set in VOC layout") + ".*data.download"):
         find_root(tmp_path)
+
+
+def test_a_folder_that_only_lacks_lists_is_told_how_to_make_them(shapes):
+    shutil.rmtree(shapes / "ImageSets")
+    with pytest.raises(DataError, match=re.escape(f"make them with: python -m data.voc --make-lists {shapes}")):
+        find_root(shapes)
 
 
 @pytest.mark.parametrize(
@@ -211,12 +218,19 @@ def test_limit_takes_the_first_images(limit, expected, drawn):
 def test_sizes_are_those_of_the_upright_images(orientation, upright, shapes):
     image_id = read_ids(shapes, "train")[1]
     exif = Image.Exif()
-    exif[data.voc.EXIF_ORIENTATION] = orientation
+    exif[EXIF_ORIENTATION] = orientation
     saved(shapes / "JPEGImages" / f"{image_id}.jpg", noise(64, 90, 3), exif=exif)
     saved(shapes / "SegmentationClass" / f"{image_id}.png", noise(*upright, top=CLASSES))
     dataset = VOCFolder(shapes, "train", keep)
     assert dataset.sizes[1] == upright
     assert dataset.sizes == [sample.size for sample in dataset]
+
+
+def test_a_photo_may_have_its_suffix_in_capitals(shapes):
+    path = shapes / "JPEGImages" / f"{read_ids(shapes, 'val')[0]}.jpg"
+    expected = VOCFolder(shapes, "val", keep)[0]
+    path.rename(path.with_suffix(".JPG"))
+    assert same(VOCFolder(shapes, "val", keep)[0], expected)
 
 
 def test_a_data_set_may_bring_its_own_classes(shapes):
