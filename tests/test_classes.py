@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data import DataError
-from data.classes import VOC, VOID, Classes, read_classes, voc_colour
+from data.classes import VOC, VOID, Classes, distinct_colours, read_classes, voc_colour
 
 OFFICIAL = {
     "background": (0, 0, 0),
@@ -88,12 +88,50 @@ def test_names_and_colours_are_read(text, tmp_path):
     assert classes.colours == ((10, 20, 30), voc_colour(1), (0, 255, 0))
 
 
-@pytest.mark.parametrize("count", [2, 60, 255])
-def test_classes_without_colours_take_those_of_voc(count, tmp_path):
+@pytest.mark.parametrize("count", [2, 21])
+def test_up_to_21_classes_without_colours_take_those_of_voc(count, tmp_path):
     classes = written(tmp_path, "".join(f"thing_{index}\n" for index in range(count)))
-    assert len(classes) == count
-    assert classes.names[-1] == f"thing_{count - 1}"
-    assert classes.colours == tuple(voc_colour(index) for index in range(count))
+    assert classes.names == tuple(f"thing_{index}" for index in range(count))
+    assert classes.colours == VOC.colours[:count]
+
+
+@pytest.mark.parametrize("count", [22, 60, 255])
+def test_more_classes_without_colours_take_some_that_lie_further_apart(count, tmp_path):
+    colours = written(tmp_path, "".join(f"thing_{index}\n" for index in range(count))).colours
+    assert len(set(colours)) == count and colours[0] == (0, 0, 0)
+    assert all(0 <= value <= 255 and type(value) is int for colour in colours for value in colour)
+    lightness, *_ = cielab(colours[1:])
+    assert 15 < lightness.min() and lightness.max() < 99, "not to be taken for black or white"
+    assert closest(colours) > 1.5 * closest([voc_colour(index) for index in range(count)])
+
+
+def cielab(colours) -> np.ndarray:
+    """CIELAB (3, n) of sRGB colours under D65: another measure than that the colours are chosen by."""
+    rgb = np.array(colours) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    x, y, z = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ linear.T
+    x, y, z = (np.where(v > 216 / 24389, np.cbrt(v), (24389 / 27 * v + 16) / 116) for v in (x / 0.9505, y, z / 1.089))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def closest(colours) -> float:
+    """The least distance of two of the colours (Delta E of 1976)."""
+    lab = cielab(colours)
+    distances = np.linalg.norm(lab[:, :, None] - lab[:, None], axis=0)
+    return distances[~np.eye(len(colours), dtype=bool)].min()
+
+
+def test_a_colour_that_is_given_is_no_other_class_s(tmp_path):
+    given = VOC.colours[1]
+    classes = written(tmp_path, f"ground\nroad\ncar {given[0]} {given[1]} {given[2]}\nsky\n")
+    assert classes.colours[0] == VOC.colours[0] and classes.colours[2] == given and classes.colours[3] == VOC.colours[3]
+    assert classes.colours[1] not in (*VOC.colours, voc_colour(VOID), (255, 255, 255))
+
+
+def test_distinct_colours_of_a_shorter_list_are_the_first_of_a_longer():
+    few, many = distinct_colours(5, [(0, 0, 0)]), distinct_colours(50, [(0, 0, 0)])
+    assert few == many[:5]
+    assert distinct_colours(1, [(0, 0, 0), few[0]]) == [few[1]]
 
 
 @pytest.mark.parametrize(
