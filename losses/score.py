@@ -1,8 +1,12 @@
-"""The score: a streaming confusion matrix and what is read off it (mIoU, per-class IoU, accuracies)."""
+"""The score: a streaming confusion matrix, what is read off it (mIoU, IoU, accuracies), and how sure that is."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+
+RESAMPLES = 10_000
+BLOCK = 1 << 20  # draws of the bootstrap that are in memory together
 
 
 class ConfusionMatrix:
@@ -81,6 +85,66 @@ class ConfusionMatrix:
             f"fw-IoU {self.fw_iou():.4f}"
         )
         return "\n".join([*ious, means])
+
+
+class Pixels(NamedTuple):
+    """Pixels of each class in each image, (N, C) int64 each; void takes no part."""
+
+    truth: np.ndarray
+    predicted: np.ndarray
+    hits: np.ndarray  # both
+
+
+def bootstrap_mious(pixels: Sequence[Pixels], resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """mIoU on images that are drawn again and again, with replacement, as many as there are: the bootstrap.
+
+    Efron, "Bootstrap Methods: Another Look at the Jackknife", The Annals of Statistics 7(1), 1979.
+
+    Args:
+        pixels: of several predictions of the same N images; each draw is the same for all of them (paired).
+
+    Returns:
+        (resamples, predictions) float64; nan where all images drawn are void.
+    """
+    columns = [np.concatenate([one.hits, one.truth + one.predicted - one.hits], axis=1) for one in pixels]
+    table = np.concatenate(columns, axis=1).astype(float)  # whole numbers below 2^53: sums are exact in any order
+    mious = []
+    for times in resampled(len(table), resamples, seed):
+        hits, unions = np.moveaxis((times @ table).reshape(len(times), len(pixels), 2, -1), 2, 0)
+        ious = _ratio(hits, unions)
+        known = unions > 0
+        mious.append(_ratio(np.where(known, ious, 0).sum(-1), known.sum(-1)))
+    return np.concatenate(mious)
+
+
+def resampled(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each image is in each resample: blocks of (n, images) float64, n rows of which sum to `images`."""
+    rng = np.random.default_rng(seed)
+    rows = max(1, BLOCK // images)
+    for start in range(0, resamples, rows):
+        count = min(rows, resamples - start)
+        drawn = rng.integers(images, size=(count, images)) + images * np.arange(count)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=count * images).reshape(count, images).astype(float)
+
+
+def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The bounds between which the middle of the bootstrapped values (n,) lies, a share `level` of them; nan left out.
+
+    Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
+    """
+    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def comparison(first: ConfusionMatrix, second: ConfusionMatrix, names: Sequence[str]) -> str:
+    """Two scores A and B and their difference as text: a line per class, then the mean."""
+    width = max(map(len, names))
+    lines = [f"{'':{width}}       A       B     B - A"]
+    for name, a, b in zip(names, first.iou(), second.iou()):
+        cells = [f"{'absent' if np.isnan(iou) else format(iou, '.3f'):>6}" for iou in (a, b)]
+        lines.append("  ".join([f"{name:{width}}", *cells, "" if np.isnan(b - a) else f"{b - a:+8.3f}"]).rstrip())
+    a, b = first.miou(), second.miou()
+    return "\n".join([*lines, f"{'mIoU':{width}}  {a:.4f}  {b:.4f}  {b - a:+8.4f}"])
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

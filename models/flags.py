@@ -40,11 +40,13 @@ class OneLineParser(argparse.ArgumentParser):
         last_words(f"{Path(self.prog).stem}: {message}; see --help", 2)
 
 
-def step_parser(doc: str) -> argparse.ArgumentParser:
+def step_parser(doc: str, needs_run: bool = True) -> argparse.ArgumentParser:
     """A parser whose help shows the script's docstring and every default, with the flags that all steps share."""
 
     parser = OneLineParser(description=doc, formatter_class=Help)
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="run folder, shared by the five steps")
+    parser.add_argument(
+        "--run", type=Path, required=needs_run, metavar="DIR", help="run folder, shared by the five steps"
+    )
     parser.add_argument(
         "--device", default="auto", help="auto (cuda, else mps, else cpu) or a torch device, like cuda:1"
     )

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from data.shapes import make_shapes
+from losses.image_scores import ImageScores
 from tests import street
 from tests.street import BACKBONE, Walk, contents, differences, walk, walk_in_pair
 
@@ -167,6 +168,37 @@ def test_a_run_killed_between_two_of_its_last_files_ends_as_one_that_was_not(
     done = in_process(*command, "--resume")
     assert done.returncode == 0, done.stderr
     assert differences(contents(place / FOLDERS[command[0]]), whole(*command)) == []
+
+
+def test_a_scoring_killed_between_its_scores_and_its_progress_ends_as_one_that_was_not(
+    place, whole, in_process, one_thread
+):
+    command, folder = (*EVALUATE, "--limit", 45), place / "run" / "4_eval"  # progress is kept after 20 and 40
+    with killed_before("progress.json", 2):
+        assert in_process(*command).returncode == 130
+    assert len(ImageScores.load(folder / "per_image.npz.part")) == 40
+    assert json.loads((folder / "progress.json").read_text())["images"] == 20
+    kept = (folder / "per_image.npz.part").read_bytes()
+    for spoil, message in (
+        (cut, "cannot be read as the scores"),
+        (Path.unlink, "no such file"),
+        (few, "does not hold"),
+    ):
+        spoil(folder / "per_image.npz.part")
+        done = in_process(*command, "--resume")
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+        assert f"per_image.npz.part: {message}" in done.stderr and "start over without --resume" in done.stderr
+        (folder / "per_image.npz.part").write_bytes(kept)
+    done = in_process(*command, "--resume")
+    assert done.returncode == 0 and "after 20 images\n" in done.stdout, done.stderr
+    assert differences(contents(folder), whole(*command)) == []
+
+
+def few(path: Path) -> None:
+    """Leaves the scores of fewer images than are done."""
+    scores = ImageScores.load(path)
+    with open(path, "wb") as file:
+        scores.take(range(19)).save(file)
 
 
 @pytest.mark.parametrize("command", [SAMPLE, EVALUATE], ids=lambda command: command[0])

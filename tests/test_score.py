@@ -1,4 +1,4 @@
-"""The confusion matrix and its means, against sets of pixels and cases worked by hand."""
+"""The confusion matrix, its means and their bootstrap, against plain loops and cases worked by hand."""
 
 import math
 import warnings
@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from losses.score import ConfusionMatrix
+from losses import score
+from losses.score import (
+    ConfusionMatrix,
+    Pixels,
+    bootstrap_mious,
+    comparison,
+    percentile_interval,
+    resampled,
+)
 
 VOID = 255
 CLASSES = 5
@@ -181,3 +189,107 @@ def test_the_miou_of_an_image_is_over_the_classes_of_its_ground_truth():
     assert matrix.image_miou() == pytest.approx((1 + 1 / 2) / 2)
     assert matrix.miou() == pytest.approx((1 + 1 / 2 + 0) / 3)
     assert np.isnan(ConfusionMatrix(4).image_miou())
+
+
+def image_counts(images: int, seed: int, right: float = 0.6) -> np.ndarray:
+    """Confusion counts (images, C, C) of predictions of the same images; `right` is about the share that is so."""
+    truth = np.random.default_rng(0).integers(0, 50, (images, CLASSES)) * (
+        np.random.default_rng(1).random((images, CLASSES)) < 0.4
+    )
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.full(CLASSES, 0.3), (images, CLASSES)) * (1 - right) + right * np.eye(CLASSES)
+    return np.array([[rng.multinomial(n, p) for n, p in zip(*rows)] for rows in zip(truth, shares)])
+
+
+def as_pixels(counts: np.ndarray) -> Pixels:
+    return Pixels(counts.sum(2), counts.sum(1), np.einsum("ncc->nc", counts))
+
+
+def slow_bootstrap(runs: list[np.ndarray], draws: np.ndarray) -> list[list[float]]:
+    """The mIoU of each run for each draw, image by image: no array but the confusion counts."""
+    mious = []
+    for times in draws:
+        matrices = [ConfusionMatrix(CLASSES) for _ in runs]
+        for matrix, counts in zip(matrices, runs):
+            for image, often in enumerate(times):
+                for _ in range(int(often)):
+                    matrix.counts += counts[image]
+        mious.append([matrix.miou() for matrix in matrices])
+    return mious
+
+
+@pytest.mark.parametrize("block", [1 << 20, 30, 1], ids=["one block", "several", "one draw each"])
+def test_the_bootstrap_equals_a_slow_one(block, monkeypatch):
+    monkeypatch.setattr(score, "BLOCK", block)
+    runs = [image_counts(7, seed=2), image_counts(7, seed=3, right=0.9)]
+    draws = np.concatenate(list(resampled(7, 50, seed=4)))
+    mious = bootstrap_mious([as_pixels(counts) for counts in runs], resamples=50, seed=4)
+    np.testing.assert_allclose(mious, slow_bootstrap(runs, draws), rtol=1e-12)
+    assert len(np.unique(mious[:, 0])) > 40
+
+
+def test_a_resample_has_as_many_images_as_there_are_each_as_often_as_chance_has_it():
+    draws = np.concatenate(list(resampled(50, 2000, seed=0)))
+    assert draws.shape == (2000, 50) and (draws.sum(1) == 50).all()
+    assert draws.mean(0) == pytest.approx(np.ones(50), abs=0.1)
+    assert draws.var() == pytest.approx(1 - 1 / 50, abs=0.03)  # of a multinomial
+    again, other = (np.concatenate(list(resampled(50, 2000, seed))) for seed in (0, 1))
+    assert np.array_equal(draws, again) and not np.array_equal(draws, other)
+
+
+def test_the_draws_are_paired():
+    worse, better = image_counts(40, seed=2), image_counts(40, seed=2)
+    moved = better[:, 0, 1] // 4  # the same but for some mistakes of one kind
+    better[:, 0, 0] += moved
+    better[:, 0, 1] -= moved
+    mious = bootstrap_mious([as_pixels(worse), as_pixels(worse), as_pixels(better)], resamples=500)
+    assert (mious[:, 0] == mious[:, 1]).all() and mious[:, 0].std() > 0
+    assert (mious[:, 2] >= mious[:, 0]).all()
+    assert 0 < (mious[:, 2] - mious[:, 0]).std() < mious[:, 0].std() / 2
+
+
+def test_draws_of_images_that_are_all_void_do_not_count():
+    counts = np.zeros((2, CLASSES, CLASSES), dtype=int)
+    counts[0] = np.eye(CLASSES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mious = bootstrap_mious([as_pixels(counts)], resamples=100)
+        assert 0.1 < np.isnan(mious).mean() < 0.4  # (1/2)^2
+        assert percentile_interval(mious[:, 0]) == (1.0, 1.0)
+
+
+def test_the_interval_holds_the_middle_of_the_values():
+    values = np.random.default_rng(0).permutation(np.arange(1001.0))
+    assert percentile_interval(values) == pytest.approx((25, 975))
+    assert percentile_interval(values, level=0.5) == pytest.approx((250, 750))
+    assert percentile_interval(np.append(values, np.nan)) == pytest.approx((25, 975))
+
+
+def test_the_interval_covers_the_true_difference_about_as_often_as_it_says():
+    population = [image_counts(2000, seed=2), image_counts(2000, seed=3, right=0.65)]
+    totals = []
+    for counts in population:
+        totals.append(ConfusionMatrix(CLASSES))
+        totals[-1].counts += counts.sum(0)
+    truth = totals[1].miou() - totals[0].miou()
+    rng, covered = np.random.default_rng(5), []
+    for seed in range(200):
+        sample = rng.integers(2000, size=60)
+        mious = bootstrap_mious([as_pixels(counts[sample]) for counts in population], resamples=300, seed=seed)
+        low, high = percentile_interval(mious[:, 1] - mious[:, 0])
+        covered.append(low <= truth <= high)
+    assert 0.88 <= np.mean(covered) <= 0.99  # of 200: +-0.03 by chance
+
+
+def test_a_comparison_has_a_line_per_class_and_the_mean():
+    first = scored([0, 0, 1, 1], [0, 0, 0, 1], classes=4)
+    second = scored([0, 0, 0, 2], [0, 0, 0, 1], classes=4)
+    header, *lines = comparison(first, second, ["ground", "car", "tree", "sky"]).splitlines()
+    assert header.split() == ["A", "B", "B", "-", "A"]
+    assert [line.split() for line in lines] == [
+        ["ground", "0.667", "1.000", "+0.333"],
+        ["car", "0.500", "0.000", "-0.500"],
+        ["tree", "absent", "0.000"],
+        ["sky", "absent", "absent"],
+        ["mIoU", "0.5833", "0.3333", "-0.2500"],
+    ]
