@@ -2,7 +2,7 @@
 
     python visualize.py --data data/VOCdevkit/VOC2012 --run runs/voc
     python visualize.py --run runs/voc --sort worst --limit 24 --classes dog,cat --confidence --contact-sheet
-    python visualize.py --data data/VOCdevkit/VOC2012 --run runs/voc --limit 50 --report        # the write-up of the run
+    python visualize.py --run runs/voc --limit 50 --report        # the write-up of the run
     python visualize.py --run runs/voc --image holiday.jpg photos/ --out seen        # your own pictures
 
 Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/5_overlays/: ID.png, index.html
