@@ -45,11 +45,10 @@ FEW_IMAGES = 30  # fewer differ too little from draw to draw: the interval comes
 
 FREE_TO_CHANGE = {  # what a resumed run may do differently
     "recipe", "run", "data", "checkpoint", "device", "workers", "compile", "strict", "resume", "predictions", "compare",
+    "quiet",
 }  # fmt: skip
-NOT_WITH = {  # flags that would mean nothing beside one that scores no network
-    "predictions": ("checkpoint", "tta", "dilate", "refine", "save_predictions", "resume"),
-    "compare": ("run", "data", "split", "limit", "checkpoint", "tta", "dilate", "refine", "save_predictions", "resume"),
-}
+OF_A_NETWORK = "checkpoint", "tta", "dilate", "refine", "save_predictions", "resume", "quiet"
+NOT_WITH = {"predictions": OF_A_NETWORK, "compare": ("run", "data", "split", "limit", *OF_A_NETWORK)}
 
 
 def parse() -> argparse.Namespace:
@@ -107,6 +106,7 @@ def main() -> None:
     progress = Progress(args.run, 4, settings, len(dataset), args.batch_size, args.resume)
     runtime.announce(
         4,
+        args.quiet,
         recipe=args.recipe,
         data=f"{dataset.root}, split {args.split}: {len(dataset)} images",
         network=f"{source} ({segmenter.hypercolumn.backbone}, shorter side {segmenter.size})",
@@ -136,12 +136,15 @@ def main() -> None:
 
     with Stop() as stop:
         plan = processes.turns(batches(range(progress.done, len(dataset)), args.batch_size))
-        for samples in runtime.progress(stream(dataset, plan, args.workers), total=len(plan), unit="batch"):
+        rounds = runtime.progress(stream(dataset, plan, args.workers), total=len(plan), unit="batch")
+        for samples in rounds:
             mine, seen = segmenter.predict(samples), ImageScores(classes.names)
             for sample, prediction in zip(samples, mine):
                 seen.add(sample.id, prediction, sample.mask)
             for part in processes.gather(seen):
                 scores.extend(part)
+            if not rounds.disable:
+                rounds.set_postfix(mIoU=f"{scores.total().miou():.3f}", refresh=False)
             if args.save_predictions:
                 found = [(sample.id, prediction) for sample, prediction in zip(samples, mine)]
                 for image_id, prediction in (image for part in processes.gather(found) for image in part):

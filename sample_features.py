@@ -34,7 +34,7 @@ from models.progress import Progress
 from models.segmenter import same_size
 
 FREE_TO_CHANGE = {  # what a resumed run may do differently
-    "recipe", "run", "data", "weights", "device", "workers", "strict", "resume",
+    "recipe", "run", "data", "weights", "device", "workers", "strict", "resume", "quiet",
 }  # fmt: skip
 
 
@@ -107,6 +107,7 @@ def main() -> None:
     progress = Progress(args.run, 1, settings, len(dataset), args.batch_size, args.resume)
     runtime.announce(
         1,
+        args.quiet,
         recipe=args.recipe,
         data=f"{dataset.root}, split {args.split}: {len(dataset)} images, {len(dataset.classes)} classes",
         backbone=f"{args.backbone}, weights {args.weights}, Z = {widths} = {hypercolumn.Z}",

@@ -149,6 +149,7 @@ def main() -> None:
     fc = FCClassifier(*moments, len(config["classes"]), args.hidden, args.dropout).to(device)
     runtime.announce(
         2,
+        args.quiet,
         recipe=args.recipe,
         features=f"{len(rows.labels)} for training, {len(held_out.labels)} of held-out images",
         head=f"{hypercolumn.Z} -> {args.hidden} -> {args.hidden} -> {fc.classes}, dropout {args.dropout:g}",
@@ -161,9 +162,11 @@ def main() -> None:
     steps = args.epochs * -(-len(rows.labels) // args.batch_size)
     schedule = warm_up_and_decay(optimizer, steps, args.decay)
     log = []
-    for epoch in runtime.progress(range(1, args.epochs + 1), total=args.epochs, unit="epoch"):
+    epochs = runtime.progress(range(1, args.epochs + 1), total=args.epochs, unit="epoch")
+    for epoch in epochs:
         trained = train_one_epoch(fc, rows, optimizer, schedule, args.batch_size, weigh, args.label_smoothing)
         log.append({"epoch": epoch, **trained, **evaluate(fc, held_out)})
+        epochs.set_postfix(loss=f"{trained['loss']:.3f}", accuracy=f"{trained['accuracy']:.3f}", refresh=False)
 
     dense = DenseClassifier.from_fc(fc, hypercolumn.channels).to(device)
     error = difference(fc, dense, torch.cat([rows.features[:1000], held_out.features[:1000]]))

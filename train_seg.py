@@ -46,6 +46,7 @@ CLASS_WEIGHTS = "weigh classes by inverse frequency, over all pixels of the spli
 PREVIEWS = 3  # overlays saved after each epoch
 FREE_TO_CHANGE = {  # what a resumed run may do differently
     "recipe", "run", "data", "device", "workers", "compile", "resume", "save_every", "skip_nonfinite", "strict",
+    "quiet",
 }  # fmt: skip
 
 
@@ -159,6 +160,7 @@ def validate(
             if index < PREVIEWS:
                 photo = Image.fromarray(dataset.image(index))
                 previews[sample.id] = panel(photo, prediction, classes, sample.mask, title=sample.id).picture
+        rounds.set_postfix(mIoU=f"{matrix.miou():.3f}", refresh=False)
         after_round()
     for part in processes.gather(previews):
         previews.update(part)
@@ -206,7 +208,9 @@ def fit(
             mine = [indices[processes.rank() :: processes.count()] for indices in steps]
             shares = runtime.progress(stream(dataset, mine, workers), len(mine), "step", f"epoch {epoch}/{epochs}")
             for samples, indices in zip(shares, steps):
-                records.check(train(samples, epoch), [dataset.ids[index] for index in indices], skip_nonfinite)
+                loss = train(samples, epoch)
+                shares.set_postfix(loss=f"{loss:.3f}", mIoU=f"{records.training.log[-1]['miou']:.3f}", refresh=False)
+                records.check(loss, [dataset.ids[index] for index in indices], skip_nonfinite)
                 end_if_asked()
                 if len(losses) % save_every == 0:
                     records.save_last()
@@ -260,6 +264,7 @@ def main() -> None:
     accumulated = f" of {args.accumulate} batches" if args.accumulate > 1 else ""
     runtime.announce(
         3,
+        args.quiet,
         recipe=args.recipe,
         data=f"{dataset.root}: {len(dataset)} images of {args.split}, validation on {len(val_set)} of {args.val_split}",
         network=f"{segmenter.hypercolumn.backbone}, {trained}; size {segmenter.size}, logits at 1/{args.stride}",

@@ -187,7 +187,7 @@ def main() -> None:
     }
     folder = args.out or run_folder.prepare(args.run, 5)
     check_place(folder, names, photos.values())
-    runtime.announce(5, recipe=args.recipe, **facts, device=f"{device}, {precision}")
+    runtime.announce(5, args.quiet, recipe=args.recipe, **facts, device=f"{device}, {precision}")
 
     if args.image:
         order = {names[place]: photos[names[place]] for place in in_order(names, args.sort, args.seed)}

@@ -51,6 +51,7 @@ def step_parser(doc: str, needs_run: bool = True) -> argparse.ArgumentParser:
         "--device", default="auto", help="auto (cuda, else mps, else cpu) or a torch device, like cuda:1"
     )
     parser.add_argument("--recipe", choices=RECIPES, help="a named set of flags; those given beside it win")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but what is wrong")
     return parser
 
 

@@ -49,7 +49,17 @@ def join(device: torch.device) -> None:
     except (RuntimeError, ValueError) as error:
         raise RunError(f"the {count()} processes do not find each other ({error}); see the flags of torchrun") from None
     if not is_main():
-        sys.stdout = open(os.devnull, "w")
+        mute()
+
+
+def mute() -> None:
+    """From here on this process says nothing but what is wrong."""
+    sys.stdout = open(os.devnull, "w")
+
+
+def is_muted() -> bool:
+    """Whether `mute` was called."""
+    return getattr(sys.stdout, "name", None) == os.devnull
 
 
 def leave() -> None:

@@ -102,8 +102,13 @@ def choose_device(name: str, alone: bool = False) -> torch.device:
     return device
 
 
-def announce(step: int, **facts: Any) -> None:
-    """Prints the step's number and name, then what it is about to do, aligned; without what is None."""
+def announce(step: int, quiet: bool = False, **facts: Any) -> None:
+    """Prints the step's number and name, then what it is about to do, aligned; without what is None.
+
+    A quiet step says nothing here, nor later, but what is wrong.
+    """
+    if quiet:
+        processes.mute()
     print(f"[{step}/{len(STEPS)}] {STEPS[step][0]}")
     facts = {name: fact for name, fact in facts.items() if fact is not None}
     width = max(map(len, facts))
@@ -112,9 +117,12 @@ def announce(step: int, **facts: Any) -> None:
     sys.stdout.flush()
 
 
-def progress(items: Iterable[Item], total: int, unit: str, label: str = "") -> Iterable[Item]:
-    """The items, with a progress bar (rate, ETA) on standard error; silent off a terminal and off rank 0."""
-    silent = None if processes.is_main() else True
+def progress(items: Iterable[Item], total: int, unit: str, label: str = "") -> "tqdm[Item]":
+    """The items, with a progress bar (rate, ETA) on standard error; silent off a terminal, off rank 0 and when quiet.
+
+    What the bar shows besides is up to the caller: `set_postfix(loss=.., refresh=False)`.
+    """
+    silent = True if processes.is_muted() else None
     return tqdm(items, desc=label, total=total, unit=unit, disable=silent, leave=False, dynamic_ncols=True)
 
 
