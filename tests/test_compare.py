@@ -67,7 +67,15 @@ def fails(in_process):
 def test_a_network_s_own_predictions_score_as_the_network_does(network, score, tmp_path):
     said = score(network / "4_eval" / "predictions", "--run", tmp_path / "same")
     ours, theirs = contents(network / "4_eval"), contents(tmp_path / "same" / "4_eval")
-    files = {"metrics.json", "per_class.csv", "per_image.npz", "iou.png", "confusion.png", "config.json"}
+    files = {
+        "metrics.json",
+        "per_class.csv",
+        "confusion.csv",
+        "per_image.npz",
+        "iou.png",
+        "confusion.png",
+        "config.json",
+    }
     assert set(theirs) == files == {name for name in ours if not name.startswith("predictions/")}
     for name in files - {"metrics.json", "config.json"}:
         assert ours[name] == theirs[name], name

@@ -68,7 +68,7 @@ def test_dilate_as_a_flag(drawn, in_process, in_turn, tmp_path):
         ("train_cls.py", *run, "--epochs", "2", "--hidden", "8"),
         ("train_seg.py", *data, *run, "--epochs", "1", "--limit", "2", "--val-limit", "1", "--workers", "0"),
     )
-    for flags, words in (((), "last 1 poolings dilated"), (("--dilate", "0"), "one view of each image,")):
+    for flags, words in (((), "last 1 poolings dilated"), (("--dilate", "0"), "one view of each image;")):
         in_turn(("evaluate.py", *data, *run, "--limit", "2", "--workers", "0", *flags))
         assert words in json.loads((tmp_path / "4_eval" / "metrics.json").read_text())["protocol"]
     in_turn(("visualize.py", *data, *run, "--limit", "1", "--workers", "0", "--dilate", "2"))
