@@ -218,7 +218,7 @@ def main() -> None:
         pages = report_pages(
             **history,
             architecture=draw_architecture(segmenter),
-            network=f"{source}, {views}",
+            shown=f"{what}; {source}, {views}",
             pictures=folder,
             mious={picture.name: picture.miou for picture in pictures},
         )

@@ -44,7 +44,7 @@ def report_pages(
     commands: Mapping[str, Sequence[str] | None],
     versions: Mapping[str, Mapping[str, str] | None],
     architecture: Figure,
-    network: str,
+    shown: str,
     pictures: Path,
     mious: Mapping[str, float | None],
 ) -> list[Figure]:
@@ -65,7 +65,7 @@ def report_pages(
         commands: of each step, in words; none if unknown.
         versions: of the software of each step.
         architecture: a drawing, A4 landscape, that leaves room for title and page number; it becomes one of the pages.
-        network: whose predictions are shown, in words.
+        shown: which pictures have been drawn, and by which network, in words.
         pictures: folder with NAME.png of each picture drawn.
         mious: of each of them, by name; None where it has no ground truth.
     """
@@ -75,7 +75,7 @@ def report_pages(
         _data_page(sampling),
         _training_page(logs),
         *_result_pages(metrics, confusion),
-        *_prediction_pages(network, pictures, mious),
+        *_prediction_pages(shown, pictures, mious),
         _origin_page(commands, versions),
     ]
     for number, page in enumerate(pages, start=1):
@@ -257,14 +257,14 @@ def _confusion_page(names: Sequence[str], confusion: np.ndarray | None) -> Page:
     return page
 
 
-def _prediction_pages(network: str, pictures: Path, mious: Mapping[str, float | None]) -> list[Page]:
+def _prediction_pages(shown: str, pictures: Path, mious: Mapping[str, float | None]) -> list[Page]:
     """Two pictures a page."""
     chosen = [(kind, name) for kind, names in choose(mious).items() for name in names]
     height = (BOTTOM - TOP - 0.5) / 2
     pages = []
     for start in range(0, len(chosen), 2):
         page = Page("Predictions")
-        page.write(MARGIN, TOP - 0.1, page.fit(f"{len(mious)} pictures drawn by {network}", ROOM, 8), 8, GREY)
+        page.write(MARGIN, TOP - 0.1, page.fit(shown, ROOM, 8), 8, GREY)
         for index, (kind, name) in enumerate(chosen[start : start + 2]):
             top = TOP + 0.15 + index * (height + 0.3)
             page.write(MARGIN, top, KINDS[kind], 10, weight="bold")

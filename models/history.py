@@ -105,10 +105,15 @@ def _epochs(config: dict[str, Any]) -> str:
 
 def _settings(config: dict[str, Any]) -> dict[str, str]:
     return {
-        name.replace("_", "-"): _in_words(value)
+        name.replace("_", "-"): _views(*value) if name == "tta" else _in_words(value)
         for name, value in config.items()
         if name not in NO_FLAGS and value is not None and value is not False and value != []
     }
+
+
+def _views(scales: list[float], flip: bool) -> str:
+    """As `--tta` takes them."""
+    return ",".join(["flip"] * flip + [f"{scale:g}" for scale in scales])
 
 
 def _in_words(value: Any) -> str:

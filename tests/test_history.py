@@ -46,6 +46,7 @@ def fine_tune(run: Path, log: list[dict]) -> None:
         "val_miou": 0.375,
         "flip": True,
         "crop": None,
+        "tta": ([0.75, 1.25], True),
     }
     run_folder.finish(run, 3, settings, wrote="a log")
 
@@ -112,6 +113,7 @@ def test_a_log_with_gaps_is_read(run):
         and "best epoch 1, validation mIoU 0.375" in history["facts"]["step 3"]
     )
     assert history["settings"]["train_seg"]["flip"] == "on" and "crop" not in history["settings"]["train_seg"]
+    assert history["settings"]["train_seg"]["tta"] == "flip,0.75,1.25"
 
 
 def test_a_run_of_an_earlier_version_lacks_the_commands_and_the_matrix(run):

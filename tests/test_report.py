@@ -51,7 +51,7 @@ def values(folder, classes=21, pictures=8, epochs=5, name="class_#", path="runs/
         "commands": {step: ["python", f"{step}.py", "--run", path] for step in (*STEPS, "visualize")},
         "versions": {step: {"python": "3.11", "torch": "2.9.1+cu130", "commit": "0123456789ab+"} for step in STEPS},
         "architecture": Figure(),
-        "network": f"{path}/best.pt",
+        "shown": f"12 images of val; {path}/best.pt",
         "pictures": folder,
         "mious": mious,
     }  # fmt: skip
