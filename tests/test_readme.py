@@ -1,0 +1,142 @@
+"""The README's commands: those in blocks marked `sh runnable` are run, in their order, on tiny data, as they stand."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.classes import VOC
+from data.demo import commands
+from data.shapes import make_shapes
+from models.backbones import empty_features, load_weights
+from tests.conftest import HOME
+
+README = (HOME / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^( *)```(?P<kind>sh runnable|sh|text)\n(?P<body>.*?)^\1```$", re.DOTALL | re.MULTILINE)
+BLOCKS = [(match["kind"], match["body"]) for match in BLOCK.finditer(README)]
+RUNNABLE = [body for kind, body in BLOCKS if kind == "sh runnable"]
+# Not run here: they install, fetch from the network, take other machines or minutes, or are this test itself.
+NOT_RUN = (
+    "pip install -r requirements.txt && python -m data.demo",
+    "pip install -r requirements.txt && python -m pytest",
+    "python -m data.download",
+    "torchrun --nnodes 2 ",
+    "python -m tests.benchmark",
+)
+SMALLER = {"--images 320": "--images 8", "--nproc-per-node 4": "--nproc-per-node 2"}
+FOREIGN = {"--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--shutdown-timeout", "--upgrade"}
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A copy of the project with all that its README takes for granted: data, weights, photos, predictions."""
+    home = tmp_path_factory.mktemp("readme") / "project"
+    leave = shutil.ignore_patterns(".*", "runs", "VOCdevkit", "__pycache__", "*.tar")
+    shutil.copytree(HOME, home, ignore=leave)
+    voc = make_shapes(home / "data" / "VOCdevkit" / "VOC2012", images=8, size=64, seed=0)
+    lists = voc / "ImageSets" / "Segmentation"
+    shutil.copy(lists / "train.txt", lists / "train_aug.txt")
+    shutil.copytree(voc / "SegmentationClass", voc / "SegmentationClassAug")
+    (home / "DIR").symlink_to(voc)
+    (home / "mydata").mkdir()
+    for folder in ("JPEGImages", "SegmentationClass"):
+        shutil.copytree(voc / folder, home / "mydata" / folder)
+    (home / "photos").mkdir()
+    for name in ("holiday.jpg", "photos/sea.jpg"):
+        shutil.copy(next(voc.glob("JPEGImages/*.jpg")), home / name)
+    (home / "theirs").mkdir()
+    for mask in (voc / "SegmentationClass").iterdir():
+        guess = np.asarray(Image.open(mask)) % 255  # void is no prediction
+        Image.fromarray(guess.astype(np.uint8)).save(home / "theirs" / mask.name)
+
+    weights = home / "torch" / "hub" / "checkpoints"  # where torchvision keeps what it has fetched
+    weights.mkdir(parents=True)
+    files = {"vgg11": weights / "vgg11-8a719046.pth", "squeezenet1_1": home / "squeezenet1_1-imagenet-features.pth"}
+    for backbone, path in files.items():
+        features = empty_features(backbone).to_empty(device="cpu")
+        load_weights(backbone, features, "random", 0)
+        torch.save(features.state_dict(prefix="features."), path)
+    (home / "bin").mkdir()
+    for name, start in (("python", ""), ("torchrun", "-m torch.distributed.run")):
+        (home / "bin" / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {start} "$@"\n')
+        (home / "bin" / name).chmod(0o755)
+    return home
+
+
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    """What the commands have printed so far."""
+    return []
+
+
+def first_words(body: str) -> str:
+    return body.strip().splitlines()[-1][:60]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the blocks are for a POSIX shell")
+@pytest.mark.parametrize("body", RUNNABLE, ids=first_words)
+def test_a_block_runs_as_it_stands(body, project, said):
+    for ours, smaller in SMALLER.items():
+        body = body.replace(ours, smaller)
+    environment = {**os.environ, "TORCH_HOME": str(project / "torch"), "PATH": f"{project}/bin:{os.environ['PATH']}"}
+    environment.pop("PYTHONPATH", None)
+    done = subprocess.run(
+        ["bash", "-e", "-c", body], cwd=project, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    said += done.stdout.splitlines()
+
+
+def test_what_the_readme_shows_is_what_they_print(said):
+    """Line by line, but for numbers, folders, how many images there are to choose from, and the scores of classes."""
+
+    def kinds(lines: list[str]) -> set[str]:
+        numbered = {re.sub(r"[-+]?[\d.,]+(e-\d+)?", "#", line.split(": runs")[0]) for line in lines}
+        return {line.replace("the first # of ", "") for line in numbered if line.split(" ")[0] not in VOC.names}
+
+    if not said:
+        pytest.skip("the commands have not been run")
+    shown = [line for kind, body in BLOCKS if kind == "text" for line in body.splitlines() if line != "..."]
+    assert len(shown) > 50
+    assert kinds(shown) - kinds(said) == set()
+
+
+def test_every_command_is_run_but_for_a_few():
+    """A new command has to be marked, or named above with a reason."""
+    lines = [line for kind, body in BLOCKS if kind == "sh" for line in body.splitlines() if not line.startswith(" ")]
+    assert sorted(lines) == sorted(line for line in lines if line.startswith(NOT_RUN)) and len(lines) == len(NOT_RUN)
+    assert len(RUNNABLE) > 12
+    outside = BLOCK.sub("", README)
+    assert not re.search(r"^ *(python|torchrun|pip) ", outside, re.MULTILINE)
+
+
+def test_the_steps_are_those_of_the_demo():
+    steps = [" ".join(command) for command in commands(Path("runs") / "demo")]
+    assert [body.strip() for body in RUNNABLE[: len(steps)]] == steps
+
+
+def test_flags_and_modules_that_are_named_exist():
+    sources = "".join(path.read_text(encoding="utf-8") for path in HOME.rglob("*.py") if "tests/test_" not in str(path))
+    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - FOREIGN
+    assert {flag for flag in flags if f'"{flag}"' not in sources} == set() and len(flags) > 40
+    for module in set(re.findall(r"python -m ((?:data|tests)\.\w+)", README)):
+        assert importlib.util.find_spec(module), module
+
+
+def test_files_and_headings_that_are_linked_exist():
+    headings = {
+        re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-")
+        for title in re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    }
+    links = re.findall(r"\]\(([^)]+)\)", README)
+    assert links
+    for link in links:
+        assert link[1:] in headings if link.startswith("#") else (HOME / link).is_file(), link
