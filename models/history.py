@@ -18,7 +18,7 @@ from models.run_folder import STEPS, finished, origins, step_folder
 RECORDED = (1, 2, 3, 4)
 NO_FLAGS = {  # in a config.json, but no setting; or said elsewhere
     "format", "step", "run", "resume", "command", "versions", "hypercolumn", "channels", "classes", "colours",
-    "rows_per_class",
+    "rows_per_class", "quiet", "strict",
 }  # fmt: skip
 
 

@@ -32,7 +32,15 @@ NOT_RUN = (
     "python -m tests.benchmark",
 )
 SMALLER = {"--images 320": "--images 8", "--nproc-per-node 4": "--nproc-per-node 2"}
-FOREIGN = {"--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--shutdown-timeout", "--upgrade"}
+FOREIGN = {
+    "--help",
+    "--nproc-per-node",
+    "--nnodes",
+    "--rdzv-backend",
+    "--rdzv-endpoint",
+    "--shutdown-timeout",
+    "--upgrade",
+}
 
 
 @pytest.fixture(scope="module")
