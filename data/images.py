@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 from data import DataError
 from data.classes import VOID
 
+SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of photos in a data set; cameras shout
 EXIF_ORIENTATION, EXIF_SIDEWAYS = 0x0112, (5, 6, 7, 8)
 # Pillow's modes of index images -> the type that holds their values; PNGs with 16 bits of grey are I;16 or I.
 INDEX_MODES = {"P": np.uint8, "L": np.uint8, "1": np.uint8, "I;16": np.uint16, "I": np.uint32}

@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data import DataError
-from data.images import first_of
-from data.voc import IMAGE_SUFFIXES
+from data.images import SUFFIXES, first_of
 
 HELP = """Writes the lists train.txt and val.txt of a folder with photos and masks, so that the five steps can read it.
 
@@ -45,7 +44,7 @@ def make_lists(root: Path, val: float, seed: int = 0, force: bool = False) -> Li
             lists already, or they cannot be written.
     """
     root = Path(root)
-    photos, no_photos = _ids(root / "JPEGImages", IMAGE_SUFFIXES)
+    photos, no_photos = _ids(root / "JPEGImages", SUFFIXES)
     masks, no_masks = _ids(root / "SegmentationClass", (".png",))
     ids = sorted(photos & masks)
     if len(ids) < 2:

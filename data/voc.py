@@ -18,12 +18,11 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.datasets import VOCSegmentation
 
-from data import DataError
+from data import DataError, lists
 from data.classes import VOID, Classes, read_classes
-from data.images import image_size, read_image, read_mask
+from data.images import SUFFIXES, image_size, read_image, read_mask
 from data.transforms import Transform
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # cameras shout
 MASK_FOLDERS = {"train_aug": "SegmentationClassAug"}  # the SBD-augmented list has masks of its own
 MAX_SKIPPED = 5  # per cent of a list that `skip_bad` may leave out; with more, the data as a whole is in doubt
 READERS = 4  # threads of `skip_bad`; each holds one decoded image at a time
@@ -133,7 +132,7 @@ class VOCFolder(Dataset):
         self.sizes = [self._check(image_id, *paths) for image_id, paths in zip(self.ids, self._paths)]
 
     def _find(self, image_id: str) -> tuple[Path, Path]:
-        images = [self.root / "JPEGImages" / (image_id + suffix) for suffix in IMAGE_SUFFIXES]
+        images = [self.root / "JPEGImages" / (image_id + suffix) for suffix in SUFFIXES]
         mask = self.root / MASK_FOLDERS.get(self.split, "SegmentationClass") / f"{image_id}.png"
         return next(filter(Path.is_file, images), images[0]), mask
 
@@ -224,6 +223,4 @@ def count_pixels(dataset: VOCFolder) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    from data.lists import main  # here, for it reads this module
-
-    sys.exit(main())
+    sys.exit(lists.main())
