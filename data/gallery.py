@@ -54,8 +54,11 @@ def check_place(folder: Path, names: Iterable[str], photos: Iterable[Path]) -> N
     """Sees to it that nothing of the user's own is replaced in a folder where pictures with these names will be.
 
     Raises:
-        DataError: one of the photos lies there; or an `index.html` that is no gallery; or a picture has a page's name.
+        DataError: it is a file; one of the photos lies there; or an `index.html` that is no gallery; or a picture has a
+            page's name.
     """
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder}: is a file, and the pictures need a folder; name another one with --out")
     index = folder / INDEX
     if index.is_file() and GENERATOR not in index.read_text(encoding="utf-8", errors="replace"):
         raise DataError(
