@@ -226,7 +226,8 @@ def main() -> None:
             save_pages(file, pages)
     if args.image:
         save_table(folder / "photos.csv", pictures)
-    wrote = f"{len(pictures)} picture{'s' * (len(pictures) > 1)}{f' and {REPORT}' * args.report}; open {folder / INDEX} in a browser"
+    wrote = f"{len(pictures)} picture" + "s" * (len(pictures) > 1) + f" and {REPORT}" * args.report
+    wrote += f"; open {folder / INDEX} in a browser"
     if args.out:
         print(f"wrote {folder}: {wrote}")
     else:

@@ -132,7 +132,7 @@ def test_a_gallery_is_replaced_but_nothing_of_the_users_own(tmp_path):
     check_place(tmp_path / "new", ["cat"], [])
     for place, names, photos, words in (
         (tmp_path / "photos", ["cat"], [photo], "cat.jpg: lies where the pictures go"),
-        (photo, ["cat"], [], "cat.jpg: is a file, and the pictures need a folder"),
+        (tmp_path / INDEX, ["cat"], [], f"{INDEX}: is a file, and the pictures need a folder"),
         (tmp_path, ["contact_sheet"], [], "an image is called 'contact_sheet'"),
     ):
         with pytest.raises(DataError, match=words):
