@@ -20,6 +20,11 @@ from models.backbones import empty_features, load_weights
 from tests.conftest import HOME
 
 README = (HOME / "README.md").read_text(encoding="utf-8")
+SOURCES = "".join(
+    path.read_text(encoding="utf-8")
+    for places in ("*.py", "data/*.py", "models/*.py", "losses/*.py", "tests/benchmark.py")
+    for path in HOME.glob(places)
+)
 BLOCK = re.compile(r"^( *)```(?P<kind>sh runnable|sh|text)\n(?P<body>.*?)^\1```$", re.DOTALL | re.MULTILINE)
 BLOCKS = [(match["kind"], match["body"]) for match in BLOCK.finditer(README)]
 RUNNABLE = [body for kind, body in BLOCKS if kind == "sh runnable"]
@@ -41,6 +46,8 @@ FOREIGN = {
     "--shutdown-timeout",
     "--upgrade",
 }
+
+FOREIGN_MESSAGES = ("operator torchvision::nms", "out of memory", "DataLoader worker", "paging file", "torchrun: error")
 
 
 @pytest.fixture(scope="module")
@@ -132,11 +139,20 @@ def test_the_steps_are_those_of_the_demo():
 
 
 def test_flags_and_modules_that_are_named_exist():
-    sources = "".join(path.read_text(encoding="utf-8") for path in HOME.rglob("*.py") if "tests/test_" not in str(path))
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) - FOREIGN
-    assert {flag for flag in flags if f'"{flag}"' not in sources} == set() and len(flags) > 40
+    assert {flag for flag in flags if f'"{flag}"' not in SOURCES} == set() and len(flags) > 40
     for module in set(re.findall(r"python -m ((?:data|tests)\.\w+)", README)):
         assert importlib.util.find_spec(module), module
+
+
+def test_messages_that_are_explained_exist():
+    """The first column of the table of errors quotes them, with numbers and names that are left out here."""
+    table = README.split("| you see | do |")[1].split("\n## ")[0]
+    quoted = [text for row in table.splitlines() if row for text in re.findall("`([^`]+)`", row.split(" | ")[0])]
+    ours = [text for text in quoted if not text.startswith(FOREIGN_MESSAGES)]
+    assert len(ours) > 6
+    for text in ours:
+        assert max(re.split(r"\d+|\.\.\.", text), key=len).strip() in SOURCES, text
 
 
 def test_files_and_headings_that_are_linked_exist():
