@@ -47,8 +47,11 @@ FREE_TO_CHANGE = {  # what a resumed run may do differently
     "recipe", "run", "data", "checkpoint", "device", "workers", "compile", "strict", "resume", "predictions", "compare",
     "quiet",
 }  # fmt: skip
-OF_A_NETWORK = "checkpoint", "tta", "dilate", "refine", "save_predictions", "resume", "quiet"
-NOT_WITH = {"predictions": OF_A_NETWORK, "compare": ("run", "data", "split", "limit", *OF_A_NETWORK)}
+OF_A_NETWORK = (
+    "recipe", "checkpoint", "tta", "dilate", "refine", "save_predictions", "resume", "device", "workers", "batch_size",
+    "amp", "compile",
+)  # fmt: skip
+OF_DATA = ("run", "data", "split", "limit")
 
 
 def parse() -> argparse.Namespace:
@@ -76,10 +79,8 @@ def parse() -> argparse.Namespace:
         "--compare", type=Path, nargs=2, metavar=("RUN_A", "RUN_B"), help="compare the scores of two runs"
     )
     args = parser.parse_args()
-    for mode, others in NOT_WITH.items():
-        given = [name for name in others if getattr(args, name) != parser.get_default(name)]
-        if getattr(args, mode) and given:
-            parser.error(f"argument --{given[0].replace('_', '-')}: not allowed with argument --{mode}")
+    flags.check_beside(parser, args, "predictions", OF_A_NETWORK if args.run else (*OF_A_NETWORK, "quiet"))
+    flags.check_beside(parser, args, "compare", (*OF_A_NETWORK, *OF_DATA, "quiet"))
     if not (args.run or args.predictions or args.compare):
         parser.error("the following arguments are required: --run")
     return args
@@ -88,7 +89,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     if args.predictions:
-        score_predictions(args.predictions, args.data, args.split, args.limit, args.run)
+        score_predictions(args.predictions, args.data, args.split, args.limit, args.run, args.quiet)
         return
     if args.compare:
         compare(*args.compare)
@@ -173,7 +174,7 @@ def main() -> None:
     )
 
 
-def score_predictions(folder: Path, data: Path, split: str, limit: int | None, run: Path | None) -> None:
+def score_predictions(folder: Path, data: Path, split: str, limit: int | None, run: Path | None, quiet: bool) -> None:
     """Scores the index PNGs in a folder, whatever program made them; with a run folder keeps the results in it."""
     runtime.choose_device("cpu", alone=True)
     dataset = VOCFolder(data, split, None, limit)
@@ -185,6 +186,7 @@ def score_predictions(folder: Path, data: Path, split: str, limit: int | None, r
             )
     runtime.announce(
         4,
+        quiet,
         data=f"{dataset.root}, split {split}: {len(dataset)} images of {len(dataset.classes)} classes",
         predictions=folder,
         protocol=PROTOCOL,
@@ -210,7 +212,7 @@ def compare(*runs: Path) -> None:
     """Prints the scores of two runs A and B side by side, and the interval of the difference of their mIoUs."""
     runtime.choose_device("cpu", alone=True)
     configs = [run_folder.finished(run, 4) for run in runs]
-    again = "run step 4 again: python evaluate.py --run"
+    again = "run step 4 again, for"
     first, second = (read_scores(run_folder.step_folder(run, 4) / PER_IMAGE, f"{again} {run}") for run in runs)
     try:
         second = first.matched(second)

@@ -24,7 +24,7 @@ from PIL import Image
 
 from data import DataError
 from data.classes import Classes
-from data.gallery import INDEX, SHEET, Picture, check_place, contact_sheet, gallery
+from data.gallery import INDEX, PREDICTIONS, SHEET, Picture, check_place, contact_sheet, gallery
 from data.overlay import Panel, colour_mask, panel, percent
 from data.photos import find_photos
 from data.stream import batches, stream
@@ -38,7 +38,7 @@ from models.files import atomic_file
 from models.history import read_history
 from models.segmenter import Segmenter
 
-REPORT = "report.pdf"
+REPORT, TABLE = "report.pdf", "photos.csv"
 IMAGES = 12  # of a split that are drawn unless --limit says otherwise
 SORTS = {"name": "the first", "worst": "the worst", "best": "the best", "random": "a random"}
 
@@ -75,7 +75,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--report", action="store_true", help=f"write the run up as {REPORT}, with these pictures")
     flags.add_view_flags(parser)
     flags.add_speed_flags(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    flags.check_beside(parser, args, "image", ("data", "split"))
+    return args
 
 
 def has(mask: np.ndarray, wanted: set[int]) -> bool:
@@ -146,6 +148,12 @@ def draw_photos(
             yield Drawn(name, path.name, page, prediction)
 
 
+def save_gallery(folder: Path, pictures: list[Picture], run: Path, facts: Mapping[str, str]) -> None:
+    """Writes the page for the browser."""
+    with atomic_file(folder / INDEX) as file:
+        file.write(gallery(pictures, f"Predictions of {run}", facts).encode())
+
+
 def save_table(path: Path, pictures: list[Picture]) -> None:
     """The classes seen in each photo and their share of its pixels, the largest first: saved as CSV, and printed."""
     rows, width = [], max(len(picture.title) for picture in pictures)
@@ -185,8 +193,9 @@ def main() -> None:
         "network": f"{source} ({segmenter.hypercolumn.backbone})",
         "views": views,
     }
-    folder = args.out or run_folder.prepare(args.run, 5)
-    check_place(folder, names, photos.values())
+    folder = args.out or run_folder.step_folder(args.run, 5)
+    check_place(folder, not args.out, names, photos.values())
+    run_folder.prepare(args.run, 5, folder)
     runtime.announce(5, args.quiet, recipe=args.recipe, **facts, device=f"{device}, {precision}")
 
     if args.image:
@@ -197,20 +206,21 @@ def main() -> None:
         drawings, limit = draw_split(segmenter, classes, dataset, chosen, args.workers, args.confidence), len(chosen)
     pictures = []
     for drawn in runtime.progress(drawings, total=limit, unit="image"):
-        if not pictures and not args.out:
-            run_folder.begin(args.run, 5)
-            (folder / SHEET).unlink(missing_ok=True)  # an earlier one would show other images
+        if not pictures:
+            run_folder.begin(args.run, 5, folder)
+            for name in (SHEET, REPORT, TABLE):  # earlier ones would tell of other pictures
+                (folder / name).unlink(missing_ok=True)
+            save_gallery(folder, pictures, args.run, facts)  # should this run be stopped, the folder is known as ours
         with atomic_file(folder / f"{drawn.name}.png") as file:
             drawn.page.picture.save(file, "PNG")
         if args.image:
-            with atomic_file(folder / "predictions" / f"{drawn.name}.png") as file:
+            with atomic_file(folder / PREDICTIONS / f"{drawn.name}.png") as file:
                 colour_mask(drawn.prediction, classes).save(file, "PNG")
         pictures.append(Picture.of(drawn.name, drawn.title, drawn.page, drawn.miou))
     if not pictures:
         raise DataError(f"--classes {','.join(args.classes)}: in none of the {len(names)} images")
 
-    with atomic_file(folder / INDEX) as file:
-        file.write(gallery(pictures, f"Predictions of {args.run}", facts).encode())
+    save_gallery(folder, pictures, args.run, facts)
     if args.contact_sheet:
         with atomic_file(folder / SHEET) as file:
             contact_sheet(pictures).save(file, "PNG")
@@ -225,13 +235,10 @@ def main() -> None:
         with atomic_file(folder / REPORT) as file:
             save_pages(file, pages)
     if args.image:
-        save_table(folder / "photos.csv", pictures)
+        save_table(folder / TABLE, pictures)
     wrote = f"{len(pictures)} picture" + "s" * (len(pictures) > 1) + f" and {REPORT}" * args.report
     wrote += f"; open {folder / INDEX} in a browser"
-    if args.out:
-        print(f"wrote {folder}: {wrote}")
-    else:
-        run_folder.finish(args.run, 5, {**vars(args), "checkpoint": str(source)}, wrote=wrote)
+    run_folder.finish(args.run, 5, {**vars(args), "checkpoint": str(source)}, wrote=wrote, folder=folder)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from data import DataError
 from data.classes import VOID
 from data.overlay import GREY, INK, WHITE, Occurrence, Panel, percent, shorten
 
-INDEX, SHEET = "index.html", "contact_sheet.png"
+INDEX, SHEET, PREDICTIONS = "index.html", "contact_sheet.png", "predictions"
 GENERATOR = "visualize.py of the hypercolumn project"  # in every gallery: another program's page is not replaced
 TEMPLATE = Path(__file__).with_name("gallery.html")
 COLUMNS, ROWS = 6, 4  # of a contact sheet
@@ -50,22 +50,25 @@ class Picture(NamedTuple):
         return [row.name for row in self.classes if row.label not in (0, VOID) and row.shares[reference]]
 
 
-def check_place(folder: Path, names: Iterable[str], photos: Iterable[Path]) -> None:
+def check_place(folder: Path, is_ours: bool, names: Iterable[str], photos: Iterable[Path]) -> None:
     """Sees to it that nothing of the user's own is replaced in a folder where pictures with these names will be.
 
+    Args:
+        is_ours: the folder is one of a run; else it must be new, empty, or hold a gallery.
+
     Raises:
-        DataError: it is a file; one of the photos lies there; or an `index.html` that is no gallery; or a picture has a
-            page's name.
+        DataError: it is a file, or holds something else; one of the photos lies there; or a picture has a page's name.
     """
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: is a file, and the pictures need a folder; name another one with --out")
-    index = folder / INDEX
-    if index.is_file() and GENERATOR not in index.read_text(encoding="utf-8", errors="replace"):
-        raise DataError(
-            f"{index}: not a gallery of this program, and would be replaced; name another folder with --out"
-        )
+    if not is_ours and folder.is_dir():
+        index, inside = folder / INDEX, [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+        if inside and not (index.is_file() and GENERATOR in index.read_text(encoding="utf-8", errors="replace")):
+            raise DataError(
+                f"{folder}: holds other files ({min(inside)}) that pictures could replace; name a new folder with --out"
+            )
     for photo in photos:
-        if photo.resolve().parent == folder.resolve():
+        if photo.resolve().parent in (folder.resolve(), folder.resolve() / PREDICTIONS):
             raise DataError(
                 f"{photo}: lies where the pictures go and could be replaced; name another folder with --out"
             )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data import DataError
+from data.images import image_size
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # what is a photo in a folder
 
@@ -14,13 +15,16 @@ def find_photos(places: Sequence[Path]) -> dict[str, Path]:
 
     A photo is called by its file's name without the suffix, or with it where `a.jpg` and `a.png` would be one.
 
+    Of each the header is read, so that a file that is no photo stops a run in its first second.
+
     Raises:
-        DataError: a place is missing, a folder is without photos, two files have the same name, or one that is no text.
+        DataError: a place is missing, a folder is without photos, a file is no photo, two have the same name, or one
+            that is no text.
     """
     paths = []
     for place in places:
         if place.is_dir():
-            inside = sorted(path for path in place.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+            inside = sorted(path for path in place.iterdir() if _is_photo(path))
             if not inside:
                 raise DataError(f"{place}: no photo in this folder; a photo is a file called {' '.join(SUFFIXES)}")
             paths += inside
@@ -36,4 +40,11 @@ def find_photos(places: Sequence[Path]) -> dict[str, Path]:
     for name in names:
         if not name.isprintable():  # bytes that are no UTF-8, line ends: neither a page nor a table can show them
             raise DataError(f"--image: a file is called {name!r}; give it a name of letters that can be shown")
+    for path in paths:
+        image_size(path, upright=True)
     return dict(zip(names, paths))
+
+
+def _is_photo(path: Path) -> bool:
+    """By its name; hidden files are litter of the system, as macOS leaves beside photos."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()

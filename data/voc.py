@@ -5,6 +5,7 @@ DIR/JPEGImages/ID.jpg   DIR/SegmentationClass/ID.png   DIR/ImageSets/Segmentatio
     python -m data.voc --make-lists DIR --val 0.2        # writes the lists train.txt and val.txt of your own data
 """
 
+import shlex
 import sys
 import zlib
 from collections.abc import Callable
@@ -48,9 +49,8 @@ def find_root(data: Path) -> Path:
         if (root / "JPEGImages").is_dir() and (root / "ImageSets" / "Segmentation").is_dir():
             return root
     if (data / "JPEGImages").is_dir() and (data / "SegmentationClass").is_dir():
-        raise DataError(
-            f"{data}: no lists in ImageSets/Segmentation yet; make them with: python -m data.voc --make-lists {data}"
-        )
+        command = shlex.join(["python", "-m", "data.voc", "--make-lists", str(data)])
+        raise DataError(f"{data}: no lists in ImageSets/Segmentation yet; make them with: {command}")
     raise DataError(
         f"{data}: no data set in VOC layout there (JPEGImages, SegmentationClass, ImageSets/Segmentation); "
         "name its folder with --data, or fetch VOC 2012 with: python -m data.download"

@@ -60,7 +60,7 @@ def report_pages(
             "mean" and "std" (Z,) of the features.
         logs: the rows of each training, one an epoch, with "epoch" among the keys.
         metrics: "miou", "pixel_accuracy", "mean_accuracy", "fw_iou" (0..1), "per_class" (IoU or None by name),
-            "protocol" and "checkpoint" in words.
+            "protocol" and what was "scored" in words.
         confusion: (C, C) pixels, rows the ground truth; None if unknown.
         commands: of each step, in words; none if unknown.
         versions: of the software of each step.
@@ -218,7 +218,7 @@ def _result_pages(metrics: Mapping[str, Any] | None, confusion: np.ndarray | Non
         return [page]
     names, ious = list(metrics["per_class"]), list(metrics["per_class"].values())
     y = _scores(page, TOP + 0.1, metrics)
-    protocol = f"Protocol: {metrics['protocol']}. Network: {metrics['checkpoint']}"
+    protocol = f"Protocol: {metrics['protocol']}. Scored: {metrics['scored']}"
     y = page.write_lines(MARGIN, y + 0.1, page.wrap(protocol.split(), ROOM, 8), 8, color=GREY)
     columns, size, height = _columns(len(names), 4, BOTTOM - y)
     page.charts(MARGIN, y, RIGHT, y + height)

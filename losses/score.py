@@ -137,14 +137,15 @@ def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float,
 
 
 def comparison(first: ConfusionMatrix, second: ConfusionMatrix, names: Sequence[str]) -> str:
-    """Two scores A and B and their difference as text: a line per class, then the mean."""
-    width = max(map(len, names))
+    """Two scores A and B and their difference as text: a line per class, the mean, and how many classes are in it."""
+    width = max(map(len, [*names, "classes"]))
     lines = [f"{'':{width}}       A       B     B - A"]
     for name, a, b in zip(names, first.iou(), second.iou()):
         cells = [f"{'absent' if np.isnan(iou) else format(iou, '.3f'):>6}" for iou in (a, b)]
         lines.append("  ".join([f"{name:{width}}", *cells, "" if np.isnan(b - a) else f"{b - a:+8.3f}"]).rstrip())
     a, b = first.miou(), second.miou()
-    return "\n".join([*lines, f"{'mIoU':{width}}  {a:.4f}  {b:.4f}  {b - a:+8.4f}"])
+    lines.append(f"{'mIoU':{width}}  {a:.4f}  {b:.4f}  {b - a:+8.4f}")
+    return "\n".join([*lines, f"{'classes':{width}}  {first.classes_in_mean():6}  {second.classes_in_mean():6}"])
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -55,6 +55,13 @@ def step_parser(doc: str, needs_run: bool = True) -> argparse.ArgumentParser:
     return parser
 
 
+def check_beside(parser: argparse.ArgumentParser, values: argparse.Namespace, flag: str, others: Sequence[str]) -> None:
+    """Ends with what is wrong where other flags are given that mean nothing beside this one; all by name in Python."""
+    given = [name for name in others if getattr(values, name) != parser.get_default(name)]
+    if getattr(values, flag) and given:
+        parser.error(f"argument --{given[0].replace('_', '-')}: not allowed with argument --{flag}")
+
+
 def add_data_flags(
     parser: argparse.ArgumentParser, split: str, limit: str = "only the first N images of the split"
 ) -> None:

@@ -36,7 +36,7 @@ def read_history(run: Path) -> dict[str, Any]:
             the hypercolumn, "mean" and "std" (Z,) float32 of the features}.
         "logs": of steps 2 and 3, [{"epoch" and scores: float, None where there is none}].
         "metrics": of step 4, {"miou", "pixel_accuracy", "mean_accuracy", "fw_iou": 0..1, "per_class": {name: IoU or
-            None}, "images", "classes_in_mean", "protocol", "checkpoint"}.
+            None}, "images", "classes_in_mean", "protocol", "scored": the file or folder}.
         "confusion": of step 4, (C, C) int64 pixels, rows the ground truth; None also where an earlier version scored.
         "commands": of each step 1 to 5, [word]; none where an earlier version ran.
         "versions": of each step 1 to 5, {software: version}.
@@ -167,7 +167,8 @@ def _metrics(run: Path) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
         metrics = {name: float(found[name]) for name in ("miou", "pixel_accuracy", "mean_accuracy", "fw_iou")}
         metrics |= {name: int(found[name]) for name in ("images", "classes_in_mean")}
-        metrics |= {name: str(found[name]) for name in ("protocol", "checkpoint")}
+        scored = found["checkpoint"] or found["predictions"]  # of a network, or of files that any program made
+        metrics |= {"protocol": str(found["protocol"]), "scored": str(scored)}
         metrics["per_class"] = {name: None if iou is None else float(iou) for name, iou in found["per_class"].items()}
         ious = [iou for iou in metrics["per_class"].values() if iou is not None]
         if not ious or not all(0 <= score <= 1 for score in [metrics["miou"], metrics["pixel_accuracy"], *ious]):
@@ -192,7 +193,7 @@ def _confusion(run: Path, names: list[str]) -> np.ndarray | None:
 def _readable(run: Path, step: int, name: str) -> Iterator[Path]:
     """The path of a file of a step; whatever is wrong with what it holds becomes one clear error."""
     script, path = STEPS[step][0], step_folder(run, step) / name
-    again = f"run step {step} again: python {script}.py --run {run}"
+    again = f"run step {step} again: {shlex.join(['python', f'{script}.py', '--run', str(run)])}"
     try:
         yield path
     except (RunError, PermissionError):

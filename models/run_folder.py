@@ -51,13 +51,16 @@ def step_folder(run: Path, step: int) -> Path:
     return run / STEPS[step][1]
 
 
-def prepare(run: Path, step: int) -> Path:
+def prepare(run: Path, step: int, folder: Path | None = None) -> Path:
     """The step's folder, made, once it has been seen that files can be written there; nothing in it is touched.
+
+    Args:
+        folder: another one than the step's own in the run; so in `begin` and `finish`.
 
     Raises:
         OSError: they cannot.
     """
-    folder = step_folder(run, step)
+    folder = folder or step_folder(run, step)
     if processes.is_main():
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_file(folder / PROBE):
@@ -66,9 +69,9 @@ def prepare(run: Path, step: int) -> Path:
     return folder
 
 
-def begin(run: Path, step: int) -> Path:
+def begin(run: Path, step: int, folder: Path | None = None) -> Path:
     """The step's folder, made and marked unfinished; call it just before the first file in it is replaced."""
-    folder = step_folder(run, step)
+    folder = folder or step_folder(run, step)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("config.json", PROGRESS):  # what is half replaced is neither finished nor to be gone on with
         (folder / name).unlink(missing_ok=True)
@@ -102,14 +105,16 @@ def settings(flags: dict[str, Any], free: Collection[str], **more: Any) -> dict[
     return json.loads(json.dumps({**kept, **more}, default=str))
 
 
-def finish(run: Path, step: int, settings: dict[str, Any], wrote: str, then: Sequence[Any] = ()) -> None:
+def finish(
+    run: Path, step: int, settings: dict[str, Any], wrote: str, then: Sequence[Any] = (), folder: Path | None = None
+) -> None:
     """Marks a step finished: writes `config.json` with its settings and origins, then says what to do next.
 
     Args:
         wrote: what is in the folder now, in words.
         then: script and flags of the next command, if there is one.
     """
-    folder = step_folder(run, step)
+    folder = folder or step_folder(run, step)
     content = {"format": FORMAT, "step": STEPS[step][0], **settings, **origins(step)}
     save_json(folder / "config.json", content)
     print(f"wrote {folder}: {wrote}")
@@ -138,7 +143,7 @@ def finished(run: Path, step: int) -> dict[str, Any]:
         RunError: it has not, or its settings cannot be read or are from a newer version.
     """
     script, path = STEPS[step][0], step_folder(run, step) / "config.json"
-    again = f"python {script}.py --run {run}"
+    again = shlex.join(["python", f"{script}.py", "--run", str(run)])
     try:
         config = json.loads(path.read_text(encoding="utf-8"), object_hook=partial(Settings, path))
         newer = config["format"] > FORMAT

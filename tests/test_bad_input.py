@@ -52,7 +52,7 @@ class Place:
             "train_cls": ("--epochs", "1", "--hidden", "8"),
             "train_seg": (*split, "--epochs", "1", "--limit", "4", "--val-limit", "1"),
             "evaluate": (*split, "--limit", "2", "--save-predictions"),
-            "visualize": (*split, "--limit", "1"),
+            "visualize": (*(() if "--image" in flags else split), "--limit", "1"),
         }
         return f"{step}.py", "--run", self.run, *own[step], *flags
 

@@ -143,6 +143,9 @@ def test_predictions_of_others_do_not_replace_the_score_of_a_run_s_network(netwo
         ((), "the following arguments are required: --run"),
         (("--compare", "a"), "argument --compare: expected 2 arguments"),
         (("--compare", "a", "b", "--predictions", "c"), "--predictions: not allowed with argument --compare"),
+        (("--compare", "a", "b", "--amp", "bf16"), "argument --amp: not allowed with argument --compare"),
+        (("--predictions", "a", "--recipe", "best"), "argument --recipe: not allowed with argument --predictions"),
+        (("--predictions", "a", "--quiet"), "argument --quiet: not allowed with argument --predictions"),
         (("--compare", "a", "b", "--run", "c"), "argument --run: not allowed with argument --compare"),
         (("--compare", "a", "b", "--limit", "3"), "argument --limit: not allowed with argument --compare"),
         (("--predictions", "a", "--tta", "flip"), "argument --tta: not allowed with argument --predictions"),
@@ -229,9 +232,7 @@ def test_a_run_without_scores_is_named(theirs, fails, tmp_path):
     other = Path(shutil.copytree(theirs, tmp_path / "other"))
     path = other / "4_eval" / "per_image.npz"
     path.write_bytes(path.read_bytes()[:-9])
-    assert f"{path}: cannot be read as the scores of images; run step 4 again: python" in fails(
-        "--compare", theirs, other
-    )
+    assert f"{path}: cannot be read as the scores of images; run step 4 again, for" in fails("--compare", theirs, other)
     path.unlink()
     assert f"{path}: no such file; run step 4 again" in fails("--compare", other, theirs)
     (other / "4_eval" / "config.json").unlink()

@@ -126,20 +126,25 @@ def test_pictures_without_ground_truth_are_filtered_by_their_prediction_and_have
 
 
 def test_a_gallery_is_replaced_but_nothing_of_the_users_own(tmp_path):
-    (tmp_path / INDEX).write_text(gallery([drawn("cat", 8, 0.5)[1]], "Seen", {}))
-    photo = tmp_path / "photos" / "cat.jpg"
-    check_place(tmp_path, ["cat"], [photo])
-    check_place(tmp_path / "new", ["cat"], [])
+    mine, ours = tmp_path / "mine", tmp_path / "ours"
+    mine.mkdir(), ours.mkdir()
+    (ours / INDEX).write_text(gallery([], "Seen", {}))
+    (ours / ".DS_Store").touch()
+    photo = tmp_path / "cat.jpg"
+    for place in (ours, mine, tmp_path / "new"):
+        check_place(place, False, ["cat"], [photo])
+    (mine / INDEX).write_text("<title>my own page</title>")
     for place, names, photos, words in (
-        (tmp_path / "photos", ["cat"], [photo], "cat.jpg: lies where the pictures go"),
-        (tmp_path / INDEX, ["cat"], [], f"{INDEX}: is a file, and the pictures need a folder"),
-        (tmp_path, ["contact_sheet"], [], "an image is called 'contact_sheet'"),
+        (tmp_path, ["cat"], [], "holds other files .mine. that pictures could replace; name a new folder with --out"),
+        (mine, ["cat"], [], "holds other files .index.html. that pictures could replace"),
+        (ours, ["cat"], [ours / "cat.jpg"], "cat.jpg: lies where the pictures go"),
+        (ours, ["cat"], [ours / "predictions" / "cat.png"], "cat.png: lies where the pictures go"),
+        (ours / INDEX, ["cat"], [], f"{INDEX}: is a file, and the pictures need a folder"),
+        (ours, ["contact_sheet"], [], "an image is called 'contact_sheet'"),
     ):
         with pytest.raises(DataError, match=words):
-            check_place(place, names, photos)
-    (tmp_path / INDEX).write_text("<title>my own page</title>")
-    with pytest.raises(DataError, match="not a gallery of this program, and would be replaced"):
-        check_place(tmp_path, ["cat"], [])
+            check_place(place, False, names, photos)
+    check_place(mine, True, ["cat"], [photo])
 
 
 @pytest.mark.parametrize("count, size", [(1, (360, 304)), (6, (2060, 304)), (7, (2060, 588)), (30, (2060, 1156))])

@@ -65,6 +65,7 @@ def test_the_history_holds_what_is_in_the_files(scored):
     with open(scored / "2_cls" / "log.csv") as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
     assert [row["loss"] for row in history["logs"]["train_cls"]] == losses
+    metrics["scored"] = metrics["checkpoint"]
     assert history["metrics"].items() <= metrics.items() and history["metrics"]["miou"] == metrics["miou"]
     assert history["settings"]["sample_features"]["size"] == "48"
     assert history["settings"]["train_cls"]["lr"] == f"{classifier['lr']:g}"
@@ -204,3 +205,10 @@ def test_a_matrix_that_does_not_go_with_the_scores_is_refused(damage, run):
     path.write_text(damage(path.read_text()))
     with pytest.raises(RunError, match="confusion.csv: cannot be read; run step 4 again: python evaluate.py"):
         read_history(run)
+
+
+def test_scores_of_another_program_name_its_files(run):
+    path = run / "4_eval" / "metrics.json"
+    found = json.loads(path.read_text()) | {"checkpoint": None, "predictions": "theirs"}
+    path.write_text(json.dumps(found))
+    assert read_history(run)["metrics"]["scored"] == "theirs"

@@ -1,18 +1,26 @@
 """The user's own photos: files and folders, and the names of their pictures."""
 
 import pytest
+from PIL import Image
 
 from data import DataError
 from data.photos import find_photos
 
 
+def photo(path) -> None:
+    """A small photo, whatever its name says."""
+    Image.new("RGB", (4, 3)).save(path, "PNG")
+
+
 @pytest.fixture
 def folder(tmp_path):
     """With photos, something else, and a folder that is not looked into."""
-    for name in ("b.JPG", "a.png", "a.jpeg", "notes.txt", ".hidden", "c.tiff"):
+    for name in ("b.JPG", "a.png", "a.jpeg", "notes.txt", "c.tiff"):
+        photo(tmp_path / name)
+    for name in (".hidden", "._a.png"):
         (tmp_path / name).touch()
     (tmp_path / "more.png").mkdir()
-    (tmp_path / "more.png" / "d.png").touch()
+    photo(tmp_path / "more.png" / "d.png")
     return tmp_path
 
 
@@ -35,7 +43,7 @@ def test_files_come_in_their_order_whatever_their_suffix(folder):
 
 def test_names_that_differ_in_case_alone_are_one_on_some_disks(tmp_path):
     for name in ("cat.jpg", "Cat.png"):
-        (tmp_path / name).touch()
+        photo(tmp_path / name)
     assert list(find_photos([tmp_path])) == ["Cat.png", "cat.jpg"]
 
 
@@ -58,3 +66,9 @@ def test_what_cannot_be_drawn_is_named(places, words, folder):
     with pytest.raises(DataError) as error:
         find_photos([folder / place for place in places])
     assert words in str(error.value)
+
+
+def test_a_file_that_is_no_photo_is_found_before_any_is_drawn(folder):
+    (folder / "z.jpg").write_bytes(b"no photo")
+    with pytest.raises(DataError, match="z.jpg: cannot be read as an image"):
+        find_photos([folder])

@@ -45,7 +45,7 @@ def values(folder, classes=21, pictures=8, epochs=5, name="class_#", path="runs/
         "logs": {"train_cls": log[1:], "train_seg": log},
         "metrics": {
             "miou": 0.4321, "pixel_accuracy": 0.8765, "mean_accuracy": 0.5432, "fw_iou": 0.6543,
-            "per_class": dict(zip(names, ious)), "protocol": "scored somehow, " * 9, "checkpoint": f"{path}/best.pt",
+            "per_class": dict(zip(names, ious)), "protocol": "scored somehow, " * 9, "scored": f"{path}/best.pt",
         },
         "confusion": random.integers(0, 100, (classes, classes)) + 500 * np.eye(classes, dtype=int),
         "commands": {step: ["python", f"{step}.py", "--run", path] for step in (*STEPS, "visualize")},

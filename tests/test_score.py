@@ -292,4 +292,5 @@ def test_a_comparison_has_a_line_per_class_and_the_mean():
         ["tree", "absent", "0.000"],
         ["sky", "absent", "absent"],
         ["mIoU", "0.5833", "0.3333", "-0.2500"],
+        ["classes", "2", "3"],
     ]

@@ -131,6 +131,19 @@ def test_confidence_is_one_more_tile_and_the_contact_sheet_one_more_file(run, dr
     assert not (run / "5_overlays" / SHEET).exists(), "one of other images is not left behind"
 
 
+def test_a_stopped_step_leaves_no_gallery_of_earlier_pictures_and_can_be_repeated(run, drawn, in_process, tmp_path):
+    command = ("visualize.py", "--data", drawn, "--run", run, "--workers", "0", "--out", tmp_path / "seen")
+    assert in_process(*command, "--confidence", "--contact-sheet", "--report").returncode == 0
+    assert (tmp_path / "seen" / "config.json").is_file()
+    page = data.overlay.panel(Image.new("RGB", (9, 9)), np.zeros((9, 9), dtype=np.uint8), VOC)
+    with mock.patch.object(data.overlay, "panel", side_effect=[page, KeyboardInterrupt]):
+        assert in_process(*command).returncode == 130
+    assert listed(tmp_path / "seen") == []
+    left = {path.name for path in (tmp_path / "seen").iterdir()}
+    assert not left & {SHEET, "report.pdf", "config.json"} and INDEX in left
+    assert in_process(*command).returncode == 0 and len(listed(tmp_path / "seen")) == 3
+
+
 @pytest.fixture
 def photos(tmp_path) -> Path:
     """A folder of photos: grey, half clear, turned, and a large one."""
@@ -195,8 +208,11 @@ def test_photos_are_filtered_by_what_is_seen_in_them(run, photos, in_process, tm
         (("--classes", "dog,fish"), "--classes: 'fish' is no class here; there are: background, aeroplane, bicycle,"),
         (("--classes", ""), "--classes: '' is no class here"),
         (("--image", "photos", "--sort", "worst"), "--sort worst: needs ground truth, which --image does not have"),
-        (("--image", "photos", "--out", "photos"), "grey.jpg: lies where the pictures go and could be replaced"),
-        (("--image", "photos", "--out", "page"), "index.html: not a gallery of this program, and would be replaced"),
+        (("--image", "photos", "--out", "photos"), "photos: holds other files (grey.jpg) that pictures could replace"),
+        (("--image", "photos", "--out", "page"), "page: holds other files (index.html) that pictures could replace"),
+        (("--image", "run/5_overlays/shapes_000003.png"), "shapes_000003.png: lies where the pictures go"),
+        (("--out", "run/2_cls"), "2_cls: holds other files (config.json) that pictures could replace"),
+        (("--image", "photos", "--split", "train"), "argument --split: not allowed with argument --image"),
         (("--classes", "tvmonitor", "--split", "val"), "--classes tvmonitor: in none of the 3 images"),
     ],
 )
@@ -208,6 +224,7 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_replaced(
     (tmp_path / "page" / "index.html").write_text("mine")
     in_turn(("visualize.py", "--data", drawn, "--run", run, "--workers", "0"))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    done = in_process("visualize.py", "--data", drawn, "--run", run, "--workers", "0", *flags)
+    data = () if "--image" in flags else ("--data", drawn, "--workers", "0")
+    done = in_process("visualize.py", *data, "--run", run, *flags)
     assert done.returncode == 2 and words in done.stderr and len(done.stderr.splitlines()) == 1
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
