@@ -9,6 +9,7 @@ Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes 
 (all of them, to be opened in a browser), with --contact-sheet contact_sheet.png, with --report report.pdf (the run
 written up: settings, architecture, data, curves, scores, best and worst pictures), config.json (last). For your own
 pictures also predictions/NAME.png (8-bit palette indices at the original size) and photos.csv (each one's classes).
+With --out all of it goes to that folder, which must be new, empty, or hold earlier pictures.
 """
 
 import argparse

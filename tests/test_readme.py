@@ -35,23 +35,16 @@ NOT_RUN = (
     "torchrun --nnodes 2 ",
     "python -m tests.benchmark",
 )
-SMALLER = {
+SMALLER = {  # so that it takes minutes, not hours
     "--images 320": "--images 8",
     "--nproc-per-node 4": "--nproc-per-node 2",
     "train_seg.py --recipe best": "train_seg.py --recipe best --epochs 2",
     "--epochs 8 ": "--epochs 1 ",
     "--epochs 20": "--epochs 2",
 }
-FOREIGN = {
-    "--help",
-    "--nproc-per-node",
-    "--nnodes",
-    "--rdzv-backend",
-    "--rdzv-endpoint",
-    "--shutdown-timeout",
-    "--upgrade",
-}
-
+FOREIGN = {  # flags of argparse, torchrun and pip
+    "--help", "--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--shutdown-timeout", "--upgrade",
+}  # fmt: skip
 FOREIGN_MESSAGES = ("operator torchvision::nms", "out of memory", "DataLoader worker", "paging file", "torchrun: error")
 
 
@@ -95,7 +88,7 @@ def first_words(body: str) -> str:
 
 
 @pytest.mark.parametrize("body", RUNNABLE, ids=first_words)
-def test_a_block_runs_as_it_stands(body, place, said, in_process, monkeypatch):
+def test_a_block_runs(body, place, said, in_process, monkeypatch):
     """Line by line; in this process what needs none of its own."""
     monkeypatch.chdir(place)
     monkeypatch.setenv("TORCH_HOME", str(place / "torch"))
@@ -118,10 +111,11 @@ def test_what_the_readme_shows_is_what_they_print(said):
     """Line by line, but for numbers, folders, how many images there are to choose from, and the scores of classes."""
 
     def kind(line: str) -> str:
-        line = re.sub(r"runs/\w+", "RUN", line.split(": ")[0] if line.startswith(("  A ", "  B ")) else line).replace(
-            "the first 12 of ", ""
-        )
-        return re.sub(r" +", " ", re.sub(r"[-+]?[\d.,]+(e-\d+)?", "#", line)).replace("pictures;", "picture;")
+        line = line.split(": ")[0] if line.startswith(("  A ", "  B ")) else line
+        line = line.replace("the first 12 of ", "").replace("pictures;", "picture;")
+        for pattern, stand_in in ((r"runs/\w+", "RUN"), (r"[-+]?[\d.,]+(e-\d+)?", "#"), (" +", " ")):
+            line = re.sub(pattern, stand_in, line)
+        return line
 
     def kinds(lines: list[str]) -> set[str]:
         return {kind(line) for line in lines if line.split(" ")[0] not in VOC.names}
