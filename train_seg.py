@@ -1,348 +1,385 @@
-"""Step 3: fine-tunes the 1x1 convolutions on whole images; the backbone stays frozen, or learns, too.
+"""Step 3: fine-tunes the 1x1 convolutions on whole images; the backbone is frozen, or learns too.
 
     python train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc
-    python train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc --split train_aug --epochs 20 --batch-size 16
-    python train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc --pixels 512    # faster: some pixels of each image
-    python train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc --finetune-backbone --pixels 1024 --crop 320 --flip
-    python train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc --resume        # goes on after the last step saved
-    torchrun --nproc-per-node 4 -- train_seg.py --data data/VOCdevkit/VOC2012 --run runs/voc    # four GPUs (processes)
+    python train_seg.py --run runs/voc --split train_aug --epochs 20 --batch-size 16
+    python train_seg.py --run runs/voc --pixels 512      # faster: some pixels of each image
+    python train_seg.py --run runs/voc --finetune-backbone --pixels 1024 --crop 320 --flip
+    python train_seg.py --run runs/voc --resume          # goes on after the last step saved
+    torchrun --nproc-per-node 4 -- train_seg.py --run runs/voc      # four GPUs (processes)
 
-Reads RUN/2_cls/dense.pt. Writes RUN/3_seg/: last.pt (every --save-every steps, after every epoch, and when stopped),
-best.pt (by validation mIoU), log.csv (an epoch a line), steps.csv (a step a line), curve.png, previews/ (a few overlays
-per epoch), with --skip-bad skipped.txt, config.json (last). Epoch 0 is the head as step 2 left it.
+Reads RUN/2_cls/dense.pt. Training sees random square crops, validation whole images. Writes
+RUN/3_seg/: last.pt (every --save-every steps and after every epoch), best.pt (by validation mIoU),
+log.csv (a line per epoch), steps.csv (a line per step), curve.png, previews/ (overlays of each
+epoch), with --skip-bad skipped.txt, config.json (last). Epoch 0 is the head as step 2 left it. What
+an earlier training left there is kept aside, in RUN/3_seg.1 and so on.
 """
 
 import argparse
+import math
 import time
-from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from data import DataError
-from data.classes import VOID, Classes
-from data.overlay import panel
-from data.sampling import image_seed
-from data.stream import batches, stream
-from data.transforms import Augment, ResizeImage, resized_shape
-from data.voc import Sample, VOCFolder, count_pixels
-from losses.batch import BatchLoss
-from losses.loss import WEIGHTINGS, count_classes, draw_pixels, weighting
-from losses.plots import plot_curve
-from losses.score import ConfusionMatrix
-from models import RunError, flags, processes, run_folder, runtime
-from models.cache import LevelCache
-from models.checkpoint import load_segmenter
+from data.classes import Classes
+from data.figures.overlay import panel
+from data.figures.plots import plot_curve
+from data.files import atomic_file
+from data.sampling import epoch_order
+from data.transforms import Augment, ResizeImage
+from data.voc import VOCFolder
+from losses.loss import draw_pixels, inverse_frequency, segmentation_loss
+from losses.metrics import ConfusionMatrix
+from models import RunError
 from models.hypercolumn import pixel_centres
-from models.interruption import Interrupted, Stop
-from models.records import Records
-from models.segmenter import Segmenter, same_size
-from models.training import Training
+from models.run import args as flags
+from models.run import distributed, folder, runtime
+from models.run.training import Optimization, Training
+from models.segmenter import Segmenter, load_segmenter, save_segmenter
 
-CLASS_WEIGHTS = "weigh classes by inverse frequency, over all pixels of the split or over each batch"
 PREVIEWS = 3  # overlays saved after each epoch
-FREE_TO_CHANGE = {  # what a resumed run may do differently
-    "recipe", "run", "data", "device", "workers", "compile", "resume", "save_every", "skip_nonfinite", "strict",
-    "quiet",
-}  # fmt: skip
 
 
-def parse() -> argparse.Namespace:
-    parser = flags.step_parser(__doc__)
+@dataclass(frozen=True)
+class Recipe:
+    """How an epoch is trained.
+
+    Attributes:
+        micro_batch: images of a micro-batch, in this process.
+        accumulate: micro-batches of a step.
+        pixels: labelled pixels of each image to train on; None means all, on the logits' grid.
+        lovasz: factor of the Lovasz-softmax in the loss.
+        label_smoothing: share of the target that is spread over all classes.
+        weight: (C,) class weights, or None.
+        save_every: steps after which last.pt is saved.
+    """
+
+    micro_batch: int
+    accumulate: int
+    pixels: int | None
+    lovasz: float
+    label_smoothing: float
+    weight: Tensor | None
+    save_every: int
+
+
+@dataclass(frozen=True)
+class Saver:
+    """Where and how a training is saved.
+
+    Attributes:
+        place: the folder of step 3.
+        start: fingerprint of the head that the training began from.
+        images: what it trains on, in words.
+        steps: of the optimizer, in an epoch.
+        settings: what a resumed training must have in common with this one.
+    """
+
+    place: Path
+    start: str
+    images: str
+    steps: int
+    settings: dict
+
+    def save(self, name: str, network: Segmenter, training: Training | None = None) -> None:
+        """Saves a network, with the training's state if it is to be resumed; on rank 0 alone."""
+        if not distributed.is_main():
+            return
+        extra = {}
+        if training:
+            extra["training"] = {"settings": self.settings, **training.state_dict()}
+        save_segmenter(self.place / name, network, start=self.start, **extra)
+
+
+def parse() -> tuple[argparse.Namespace, flags.Parser]:
+    parser = flags.Parser(__doc__)
+    flag = parser.flag
     flags.add_data_flags(parser, split="train")
-    parser.add_argument("--val-split", default="val", help="list that validation reads; it chooses best.pt")
-    parser.add_argument("--val-limit", type=flags.positive, metavar="N", help="only the first N of --val-split")
-    flags.add_augment_flags(parser)
-    parser.add_argument("--epochs", type=flags.positive, default=10, help="passes over the images")
-    parser.add_argument(
-        "--batch-size", type=flags.positive, default=8, help="images per step, of all processes together"
-    )
-    parser.add_argument(
-        "--accumulate", type=flags.positive, default=1, metavar="K", help="batches per step: as one K times as large"
-    )
+    flag("--val-split", default="val", help="list that validation reads; it chooses best.pt")
+    val_limit = "only the first N of --val-split"
+    flag("--val-limit", type=flags.positive, metavar="N", help=val_limit)
+    crop = "side of the random squares to train on, void around; default: --size of step 1"
+    flag("--crop", type=flags.positive, metavar="N", help=crop)
+    scale = "random scale of the input"
+    flag("--scale", type=flags.bounds, default=(1.0, 1.0), metavar="MIN,MAX", help=scale)
+    flag("--flip", action="store_true", help="mirror every other image")
+    jitter = "random brightness, contrast, saturation and hue"
+    flag("--jitter", type=flags.fraction, default=0.0, help=jitter)
+    flag("--epochs", type=flags.positive, default=10, help="passes over the images")
+    batch_size = "images per batch, of all processes together"
+    flag("--batch-size", type=flags.positive, default=8, help=batch_size)
+    accumulate = "batches per step: as one K times as large"
+    flag("--accumulate", type=flags.positive, default=1, metavar="K", help=accumulate)
     flags.add_optimizer_flags(parser)
-    parser.add_argument("--lovasz", type=flags.factor, default=0.0, help="factor of the Lovasz-softmax in the loss")
-    parser.add_argument("--class-weights", default="none", choices=WEIGHTINGS, help=CLASS_WEIGHTS)
-    parser.add_argument("--ema", type=flags.fraction, default=0.0, help="decay of a moving average of the weights")
-    flags.add_backbone_flags(parser)
-    flags.add_effort_flags(parser)
+    lovasz = "factor of the Lovasz-softmax in the loss"
+    flag("--lovasz", type=flags.factor, default=0.0, help=lovasz)
+    ema = "decay of a moving average of the weights, which is then scored and kept"
+    flag("--ema", type=flags.fraction, default=0.0, help=ema)
+    flag("--finetune-backbone", action="store_true", help="train the backbone, too")
+    flag("--backbone-lr", type=flags.rate, default=1e-4, help="its peak rate")
+    frozen = "its first N stages, up to tap N, stay as they are"
+    flag("--frozen-stages", type=flags.natural, default=0, metavar="N", help=frozen)
+    stride = "input size over size of the logits' grid"
+    flag("--stride", type=flags.positive, default=2, help=stride)
+    pixels = "train on N random labelled pixels of each image, not on all of the grid"
+    flag("--pixels", type=flags.positive, metavar="N", help=pixels)
     flags.add_speed_flags(parser)
-    parser.add_argument("--seed", type=flags.natural, default=0, help="for all that is left to chance")
-    flags.add_long_run_flags(parser)
-    flags.add_strictness(parser)
-    parser.add_argument("--resume", action="store_true", help="go on from RUN/3_seg/last.pt with the same settings")
-    return parser.parse_args()
+    flag("--seed", type=flags.natural, default=0, help="for all that is random")
+    save_every = "save last.pt every N steps, too"
+    flag("--save-every", type=flags.positive, default=100, free=True, metavar="N", help=save_every)
+    flags.add_skip_flag(parser)
+    resume = "go on from RUN/3_seg/last.pt, with the same settings"
+    flag("--resume", action="store_true", free=True, help=resume)
+    return parser.parse_args(), parser
 
 
-def smallest_input(crop: int | None, scale: list[float], size: int) -> tuple[int, str]:
-    """Shorter side of the smallest input that chance may make, in pixels, and the flag that is to blame for it."""
-    return (crop, "--crop") if crop else (round(size * scale[0]), "--scale")
-
-
-class LossOfPart(nn.Module):
-    """Segmenter and loss in one, as `models.training.Training.step` wants it.
-
-    Args:
-        pixels: labelled pixels of each image to train on; None means all.
-        cache: where the levels come from; None means the backbone.
-    """
-
-    def __init__(self, segmenter: Segmenter, loss: BatchLoss, pixels: int | None, cache: LevelCache | None):
-        super().__init__()
-        self.segmenter, self.loss, self.pixels, self.cache = segmenter, loss, pixels, cache
-
-    def forward(self, samples: list[Sample], chance: Callable[[str], int]) -> Tensor:
-        """What images of one size (or none) add to the loss of the batch; `chance` gives a seed for each id."""
-        segmenter = self.segmenter
-        if not samples:  # a process without an image still takes part in the exchange of gradients
-            return 0 * sum(parameter.sum() for parameter in segmenter.parameters() if parameter.requires_grad)
-        device, ids = segmenter.hypercolumn.mean.device, [sample.id for sample in samples]
-        generators = [torch.Generator().manual_seed(chance(image_id)) for image_id in ids]
-        images = torch.from_numpy(np.stack([sample.image for sample in samples])).to(device)
-        target = torch.from_numpy(np.stack([sample.mask for sample in samples])).long().to(device)
-        with segmenter.autocast():
-            levels = self.cache(ids, images) if self.cache else segmenter.hypercolumn(images)
-        if self.pixels is None:
-            logits = segmenter.logits(levels, segmenter.grid(images), generators)
-            del levels  # the finest is the largest thing in memory, and its resampled form is enough from here on
-            return self.loss.share(logits, target)
-        chosen, worth = draw_pixels(target, self.pixels, generators=generators)
-        # A backbone in training has its gradient at the price of every place that is read: no grid around the pixels.
-        grid = segmenter.grid(images) if segmenter.hypercolumn.frozen else None
-        logits = segmenter.logits_at(levels, grid, pixel_centres(chosen, target.shape[-2:]), generators)
-        labels = target.flatten(1).gather(1, chosen[..., 0] * target.shape[-1] + chosen[..., 1])
-        labels = labels.where(worth > 0, VOID)
-        return self.loss.share(logits.unsqueeze(-1), labels.unsqueeze(-1), worth.unsqueeze(-1))
-
-
-def train_step(
+def train_one_epoch(
     network: nn.Module,
-    samples: list[Sample],
-    epoch: int,
     training: Training,
-    loss: BatchLoss,
-    at_once: int,
-    classes: int,
-    seed: int,
+    dataset: VOCFolder,
+    order: list[int],
+    recipe: Recipe,
+    saver: Saver,
     device: torch.device,
-) -> float:
-    """One step on the samples of this process, at most `at_once` of them together; the loss of all processes' samples.
+    workers: int,
+    label: str,
+) -> None:
+    """Trains on the images of `order`, this process's share of the epoch from where it stands.
 
-    Images of one size go through together and the gradients of the parts add up to that of the whole: no padding.
+    Raises:
+        RunError: a loss or gradient is not finite.
     """
-    masks = [torch.from_numpy(sample.mask).flatten() for sample in samples]
-    counts = count_classes(torch.cat(masks or [torch.empty(0)]), classes)
-    *counts, images = processes.total(torch.tensor([*counts, len(samples)]))
-    loss.begin(torch.stack(counts), int(images))
-    chance = partial(image_seed, seed, epoch, "training")
-    parts = [
-        ([batch[index] for index in indices], chance)
-        for batch in batches(samples, at_once)
-        for indices in same_size([sample.image for sample in batch], device)
-    ]
-    return training.step(network, parts or [([], chance)])
+    training.network.train()
+    weight = recipe.weight
+    loader = DataLoader(dataset, recipe.micro_batch, sampler=order, num_workers=workers)
+    batches = runtime.bar(loader, len(loader), "batch", label)
+    step_loss, step_ids = 0.0, []
+    for count, (ids, images, masks, seeds) in enumerate(batches, start=1):
+        # All that is random about an image follows from its seed: its pixels and dropped units.
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
+        images, masks = images.to(device), masks.long().to(device)  # (B, 3, S, S), (B, S, S)
+        points = None
+        if recipe.pixels:
+            drawn, masks = draw_pixels(masks, recipe.pixels, generators)  # masks: (B, n)
+            points = pixel_centres(drawn, images.shape[-2:])  # (B, n, 2)
+        is_step = count % recipe.accumulate == 0
+        with distributed.local_gradients(network, enabled=not is_step):
+            logits = network(images, points, generators)  # (B, C, h, w), or (B, C, n)
+            loss = segmentation_loss(logits, masks, weight, recipe.label_smoothing, recipe.lovasz)
+            training.scaler.scale(loss / recipe.accumulate).backward()
+        step_loss, step_ids = step_loss + loss.item() / recipe.accumulate, [*step_ids, *ids]
+        if not is_step:
+            continue
+        training.scaler.unscale_(training.optimizer)
+        step_loss = distributed.mean(step_loss)
+        if not (math.isfinite(step_loss) and training.gradients_are_finite()):
+            raise RunError(
+                f"step {len(training.losses) + 1}: the loss or a gradient is not finite, at images "
+                f"{', '.join(step_ids)}; {saver.place / 'last.pt'} is still good: start over with "
+                "a smaller --lr"
+            )
+        training.step(step_loss)
+        training.optimizer.zero_grad()
+        if len(training.losses) % recipe.save_every == 0:
+            saver.save("last.pt", training.network, training)
+        batches.set_postfix(loss=f"{step_loss:.3f}", mIoU=f"{training.log[-1]['miou']:.3f}")
+        step_loss, step_ids = 0.0, []
 
 
 def validate(
-    segmenter: Segmenter, dataset: VOCFolder, batch_size: int, workers: int, after_round: Callable[[], None]
+    segmenter: Segmenter, dataset: VOCFolder, workers: int
 ) -> tuple[ConfusionMatrix, dict[str, Image.Image]]:
-    """Confusion matrix over a split at original size, and overlays of its first few images by their ids (on rank 0)."""
-    matrix = ConfusionMatrix(len(segmenter.names))
+    """Confusion matrix over whole images at original size; on rank 0, overlays of the first few."""
+    matrix, previews = ConfusionMatrix(len(segmenter.names)), {}
     classes = Classes.from_lists(segmenter.names, segmenter.colours)
-    plan, previews = processes.turns(batches(range(len(dataset)), batch_size)), {}
-    rounds = runtime.progress(stream(dataset, plan, workers), total=len(plan), unit="batch", label="validate")
-    for samples, indices in zip(rounds, plan):
-        for index, sample, prediction in zip(indices, samples, segmenter.predict(samples)):
-            matrix.update(prediction, sample.mask)
-            if index < PREVIEWS:
-                photo = Image.fromarray(dataset.image(index))
-                previews[sample.id] = panel(photo, prediction, classes, sample.mask, title=sample.id).picture
-        rounds.set_postfix(mIoU=f"{matrix.miou():.3f}", refresh=False)
-        after_round()
-    for part in processes.gather(previews):
-        previews.update(part)
-    matrix.counts = processes.total(torch.from_numpy(matrix.counts)).numpy()
+    mine = range(len(dataset))[distributed.rank() :: distributed.world_size()]
+    loader = DataLoader(dataset, batch_size=None, sampler=mine, num_workers=workers)
+    images = runtime.bar(loader, len(mine), "image", "validate")
+    for index, sample in zip(mine, images):
+        prediction = segmenter.predict(sample.image, sample.mask.shape).numpy()
+        target = sample.mask.numpy()
+        matrix.update(prediction, target)
+        images.set_postfix(mIoU=f"{matrix.miou():.3f}", refresh=False)
+        if len(previews) < PREVIEWS and distributed.is_main():
+            photo = Image.fromarray(dataset.image(index))
+            previews[sample.id] = panel(photo, prediction, classes, target, sample.id).picture
+    matrix.counts = distributed.total(torch.from_numpy(matrix.counts)).numpy()
     if not matrix.classes_in_mean():
-        raise RunError(f"split {dataset.split} has no labelled pixel, so there is nothing to choose best.pt by")
+        raise RunError(
+            f"split {dataset.split} has no labelled pixel, so there is nothing to choose best.pt by"
+        )
     return matrix, previews
 
 
-def fit(
-    records: Records,
-    dataset: VOCFolder,
-    train: Callable[[list[Sample], int], float],
-    validate: Callable[[Callable[[], None]], tuple[ConfusionMatrix, dict[str, Image.Image]]],
-    epochs: int,
-    images_per_step: int,
-    seed: int,
-    workers: int,
-    save_every: int,
-    skip_nonfinite: int,
-    stop: Stop,
+def end_epoch(
+    training: Training,
+    matrix: ConfusionMatrix,
+    previews: dict[str, Image.Image],
+    saver: Saver,
 ) -> None:
-    """Trains to the last epoch, from where the records have come to; they are kept after every epoch and in between.
-
-    Args:
-        train: one step on this process's share of the samples, in an epoch; gives its loss.
-        validate: gives a score and overlays; calls what it is given between its rounds.
-
-    Raises:
-        RunError: too many steps were not finite.
-        Interrupted: the user wanted the training to end; it can be resumed.
-    """
-
-    def end_if_asked() -> None:
-        if stop.asked():
-            raise stop.now(records.save_last())
-
-    losses = records.training.losses
-    for epoch in range(len(records.training.log), epochs + 1):
-        began = time.perf_counter()
-        if epoch > 0:
-            order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed + epoch)).tolist()
-            dataset.chance = partial(image_seed, seed, epoch, "augmentation")
-            steps = batches(order, images_per_step)[len(losses) - (epoch - 1) * records.steps :]
-            mine = [indices[processes.rank() :: processes.count()] for indices in steps]
-            shares = runtime.progress(stream(dataset, mine, workers), len(mine), "step", f"epoch {epoch}/{epochs}")
-            for samples, indices in zip(shares, steps):
-                loss = train(samples, epoch)
-                shares.set_postfix(loss=f"{loss:.3f}", mIoU=f"{records.training.log[-1]['miou']:.3f}", refresh=False)
-                records.check(loss, [dataset.ids[index] for index in indices], skip_nonfinite)
-                end_if_asked()
-                if len(losses) % save_every == 0:
-                    records.save_last()
-        matrix, previews = validate(end_if_asked)
-        scores = {"miou": matrix.miou(), "pixel_accuracy": matrix.pixel_accuracy()}
-        said = records.end_epoch(scores, previews, partial(plot_curve, title="Step 3: fine-tuning on whole images"))
-        print(f"  {said}, {time.perf_counter() - began:.0f} s", flush=True)
+    """Logs an epoch and saves all that belongs to it; last.pt at last, so a resumed run has it."""
+    epoch, miou = len(training.log), matrix.miou()
+    losses = training.losses[max(0, epoch - 1) * saver.steps :]
+    loss = sum(losses) / len(losses) if losses else None
+    is_best = all(miou > row["miou"] for row in training.log)
+    accuracy = matrix.pixel_accuracy()
+    training.log.append({"epoch": epoch, "loss": loss, "miou": miou, "pixel_accuracy": accuracy})
+    if epoch:
+        backbone = "" if training.network.hypercolumn.frozen else ", backbone too"
+        for network in (training.network, training.best):
+            network.trained_on = f"{saver.images}, {epoch} epochs{backbone}"
+    if not distributed.is_main():
+        return
+    if epoch == 0 and (aside := folder.keep_aside(saver.place)):
+        print(f"  note: what an earlier training left is now in {aside}")
+    if is_best:
+        saver.save("best.pt", training.best)
+    for image_id, picture in previews.items():
+        with atomic_file(saver.place / "previews" / f"epoch_{epoch:03d}" / f"{image_id}.png") as f:
+            picture.save(f, "PNG")
+    folder.save_csv(saver.place / "log.csv", training.log)
+    steps = [{"step": step, "loss": loss} for step, loss in enumerate([None, *training.losses])]
+    folder.save_csv(saver.place / "steps.csv", steps)
+    with atomic_file(saver.place / "curve.png") as file:
+        plot_curve(file, training.log, title="Step 3: fine-tuning on whole images")
+    saver.save("last.pt", training.network, training)
 
 
 def main() -> None:
-    args = parse()
+    args, parser = parse()
     device = runtime.choose_device(args.device)
-    start = run_folder.finished(args.run, 2)["head"]
-    folder = run_folder.prepare(args.run, 3)
-    source = run_folder.step_folder(args.run, 2) / "dense.pt"
-    if resumes := args.resume and (folder / "last.pt").is_file():
-        source = folder / "last.pt"
+    start = folder.finished(args.run, 2)["head"]
+    place = folder.make_writable(folder.step_folder(args.run, 3))
+    source = folder.step_folder(args.run, 2) / "dense.pt"
+    if is_resumed := args.resume and (place / "last.pt").is_file():
+        source = place / "last.pt"
     segmenter, content = load_segmenter(source)
-    run_folder.check_features(args.run, segmenter, source)
-    segmenter.hypercolumn.check_size(*smallest_input(args.crop, args.scale, segmenter.size))
+    folder.check_features(args.run, segmenter, source)
+    if is_resumed:
+        folder.check_start(args.run, content, source)
+
+    # Data: random squares to train on, whole images to validate on.
+    crop = args.crop or segmenter.size
+    segmenter.hypercolumn.check_size(crop, "--crop")
+    augment = Augment(segmenter.size, crop, args.scale, args.flip, args.jitter)
+    dataset = VOCFolder(args.data, args.split, augment, args.limit, args.skip_bad, args.seed)
+    resize = ResizeImage(segmenter.size)
+    val_set = VOCFolder(args.data, args.val_split, resize, args.val_limit)
+    folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
+    if args.batch_size % distributed.world_size():
+        raise RunError(
+            f"--batch-size {args.batch_size}: does not divide into {distributed.world_size()} "
+            "processes"
+        )
+    settings = parser.settings(args)
+    settings |= {"images": dataset.fingerprint(), "validation images": val_set.fingerprint()}
+    if is_resumed:
+        folder.check_settings(content["training"]["settings"], settings, source)
+
+    # Model: the head, and on request the backbone.
     segmenter.stride = args.stride
-    augment = Augment(segmenter.size, args.scale, args.crop, args.flip, args.jitter)
-    dataset = VOCFolder(args.data, args.split, augment, args.limit, args.skip_bad)
-    val_set = VOCFolder(args.data, args.val_split, ResizeImage(segmenter.size), args.val_limit)
-    run_folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
-    if not dataset.has_labels():
-        raise DataError(f"{dataset.root}: the {len(dataset)} images of {args.split} have no labelled pixel to train on")
-    images = {"images": dataset.fingerprint(), "validation images": val_set.fingerprint()}
-    settings = run_folder.settings(vars(args), FREE_TO_CHANGE) | {"--cache": args.cache is not None, **images}
-    if resumes:
-        run_folder.check_start(args.run, content, source)
-        run_folder.check_settings(content.get("training", {}).get("settings", {}), settings, source)
-    parts = [(segmenter.head, args.lr)]
+    rates = {segmenter.head: args.lr}
     if args.finetune_backbone:
-        segmenter.origin = segmenter.origin or segmenter.hypercolumn.spec()["fingerprint"]
-        segmenter.hypercolumn.unfreeze(args.frozen_stages).recompute = args.recompute
-        parts.append((segmenter.hypercolumn, args.backbone_lr))
-    elif args.frozen_stages or args.recompute:
-        raise RunError("--frozen-stages and --recompute are about a backbone that learns; add --finetune-backbone")
-    precision = segmenter.to(device).speed_up(args.amp, args.compile)
-    cache, room = None, "no: every epoch runs the backbone"
-    if args.cache:
-        if args.finetune_backbone or args.crop or args.flip or args.jitter or args.scale != [1, 1]:
-            raise RunError("--cache keeps what never changes; leave out --finetune-backbone and all augmentation")
-        cache = LevelCache(folder, segmenter.hypercolumn, segmenter.size)
-        room = cache.make_room((resized_shape(*size, segmenter.size) for size in dataset.sizes), args.cache)
-    done = len(content["training"]["losses"]) if resumes else 0
-    learning = sum(parameter.numel() for parameter in segmenter.parameters() if parameter.requires_grad)
+        backbone = segmenter.hypercolumn
+        segmenter.origin = segmenter.origin or backbone.spec()["fingerprint"]
+        backbone.unfreeze(args.frozen_stages)
+        rates[backbone] = args.backbone_lr
+    elif args.frozen_stages:
+        raise RunError("--frozen-stages is about a backbone that learns; add --finetune-backbone")
+    runtime.place(segmenter, device, args.amp, args.compile)
+
+    # Optimizer, schedule and moving average.
+    images_per_step = args.batch_size * args.accumulate
+    steps = math.ceil(len(dataset) / images_per_step)
+    how = Optimization(
+        args.optimizer, args.decay, args.weight_decay, args.ema, fp16=args.amp == "fp16"
+    )
+    training = Training(segmenter, rates, args.epochs * steps, how)
+    if is_resumed:
+        training.load_state_dict(content["training"])
+    learning = sum(parameter.numel() for parameter in training.parameters)
     stages = f", its first {args.frozen_stages} stages frozen" if args.frozen_stages else ""
-    trained = f"trained with peak rate {args.backbone_lr:g}{stages}" if args.finetune_backbone else "frozen"
-    accumulated = f" of {args.accumulate} batches" if args.accumulate > 1 else ""
-    runtime.announce(
-        3,
+    trained = f"trained with peak rate {args.backbone_lr:g}{stages}"
+    batches = f" of {args.accumulate} batches" if args.accumulate > 1 else ""
+    runtime.print_header(
+        folder.step_title(3),
         args.quiet,
         recipe=args.recipe,
-        data=f"{dataset.root}: {len(dataset)} images of {args.split}, validation on {len(val_set)} of {args.val_split}",
-        network=f"{segmenter.hypercolumn.backbone}, {trained}; size {segmenter.size}, logits at 1/{args.stride}",
+        data=f"{dataset.root}: {len(dataset)} images of {args.split}, validation on "
+        f"{len(val_set)} of {args.val_split}",
+        network=f"{segmenter.hypercolumn.backbone}, "
+        f"{trained if args.finetune_backbone else 'frozen'}; size {segmenter.size}, crop {crop}, "
+        f"logits at 1/{args.stride}",
         parameters=f"{learning:,} learn",
-        training=f"{args.epochs} epochs, {args.batch_size * args.accumulate} images a step{accumulated}, "
+        training=f"{args.epochs} epochs, {images_per_step} images a step{batches}, "
         f"{args.optimizer}, peak rate {args.lr:g}",
-        pixels=f"{args.pixels} random labelled ones of each image" if args.pixels else "all labelled ones",
-        cache=room,
-        start=f"{source}, after {done} steps" if resumes else source,
-        device=f"{processes.describe(device)}, {precision}",
+        pixels=f"{args.pixels} random labelled ones of each image" if args.pixels else "all",
+        start=f"{source}, after {len(training.losses)} steps" if is_resumed else source,
+        device=runtime.describe(device, args.amp, args.compile),
     )
+    distributed.check_same([settings, len(training.losses)])
+    if is_resumed and distributed.is_main():
+        folder.mark_unfinished(place)
 
-    torch.manual_seed(args.seed)
-    steps = -(-len(dataset) // (args.batch_size * args.accumulate))
-    training = Training.begin(
-        settings,
-        segmenter,
-        parts,
-        args.epochs * steps,
-        optimizer=args.optimizer,
-        decay=args.decay,
-        weight_decay=args.weight_decay,
-        ema=args.ema,
-        float16=args.amp == "fp16",
+    recipe = Recipe(
+        micro_batch=args.batch_size // distributed.world_size(),
+        accumulate=args.accumulate,
+        pixels=args.pixels,
+        lovasz=args.lovasz,
+        label_smoothing=args.label_smoothing,
+        weight=None,
+        save_every=args.save_every,
     )
-    if resumes:
-        training.go_on_from(content["training"])
-    counts = torch.from_numpy(count_pixels(dataset)) if args.class_weights == "inverse" else None
-    loss = BatchLoss(weighting(args.class_weights, counts), args.label_smoothing, args.lovasz)
-    network = processes.wrap(LossOfPart(segmenter, loss, args.pixels, cache).train())
-    records = Records(args.run, training, start, f"{len(dataset)} images of {args.split}", steps)
-    train = partial(
-        train_step,
-        network,
-        training=training,
-        loss=loss,
-        at_once=-(-args.batch_size // processes.count()),
-        classes=len(segmenter.names),
-        seed=args.seed,
-        device=device,
-    )
-    processes.same([settings, done])  # and all have read the folder
-    if processes.is_main():
-        records.begin(resumes)
+    if args.class_weights == "inverse":
+        weight = inverse_frequency(torch.from_numpy(dataset.count_pixels())).to(device)
+        recipe = replace(recipe, weight=weight)
+    saver = Saver(place, start, f"{len(dataset)} images of {args.split}", steps, settings)
+    network = distributed.wrap(segmenter)
     try:
-        with Stop() as stop:
-            fit(
-                records,
-                dataset,
-                train,
-                partial(validate, training.best(), val_set, args.batch_size, args.workers),
-                args.epochs,
-                args.batch_size * args.accumulate,
-                args.seed,
-                args.workers,
-                args.save_every,
-                args.skip_nonfinite,
-                stop,
-            )
-    except Interrupted:
-        raise
-    except KeyboardInterrupt:
-        kept = "what was saved is kept; go on with the same command and --resume"
-        raise KeyboardInterrupt(kept if training.log else "the training had not begun") from None
-    if not processes.is_main():
-        return
-    if cache:
-        cache.remove()
-    skipped = run_folder.save_skipped(folder, dataset.skipped)
-    best = max(training.log, key=lambda row: row["miou"])
-    run_folder.finish(
-        args.run,
-        3,
-        {**vars(args), "start": start, "parameters": learning, "best_epoch": best["epoch"], "val_miou": best["miou"]},
-        wrote=f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}{skipped}",
-        then=("evaluate.py", "--data", dataset.root, "--run", args.run),
-    )
+        for epoch in range(len(training.log), args.epochs + 1):
+            began = time.perf_counter()
+            if epoch > 0:
+                dataset.epoch = epoch
+                order = epoch_order(len(dataset), images_per_step, args.seed, epoch)
+                done = len(training.losses) - (epoch - 1) * steps
+                mine = order[
+                    done * images_per_step + distributed.rank() :: distributed.world_size()
+                ]
+                label = f"epoch {epoch}/{args.epochs}"
+                train_one_epoch(
+                    network, training, dataset, mine, recipe, saver, device, args.workers, label
+                )
+            matrix, previews = validate(training.best, val_set, args.workers)
+            end_epoch(training, matrix, previews, saver)
+            row = training.log[-1]
+            what = f"loss {row['loss']:.4f}" if epoch else "as step 2 left it"
+            seconds = time.perf_counter() - began
+            print(f"  epoch {epoch}  {what}, validation mIoU {row['miou']:.4f}, {seconds:.0f} s")
+    except KeyboardInterrupt as stop:
+        kept = f"go on from {place / 'last.pt'} with the same command and --resume"
+        raise type(stop)(kept if training.log else "the training had not begun") from None
+
+    if distributed.is_main():
+        best = max(training.log, key=lambda row: row["miou"])
+        results = {
+            "start": start,
+            "parameters": learning,
+            "best_epoch": best["epoch"],
+            "val_miou": best["miou"],
+        }
+        skipped = folder.save_skipped(place, dataset.skipped)
+        folder.finish(
+            args.run,
+            3,
+            {**vars(args), "changed": parser.changed(args), **results},
+            wrote=f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}{skipped}",
+            then=("evaluate.py", "--data", dataset.root, "--run", args.run),
+        )
 
 
 if __name__ == "__main__":
-    runtime.run_step(main)
+    runtime.run_script(main)

@@ -1,5 +1,9 @@
-"""The classes of a data set: names, colours, void. PASCAL VOC's 21 unless the data folder brings a `classes.txt`."""
+"""The classes of a data set: names, colours, void.
 
+They are PASCAL VOC's 21 unless the data folder has a `classes.txt`.
+"""
+
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,26 +12,9 @@ import numpy as np
 
 from data import DataError
 
-VOID = 255  # mask value of pixels that belong to no class: never sampled, never trained on, never scored
+VOID = 255  # mask value of pixels of no class: never sampled, trained on or scored
 
 Colour = tuple[int, int, int]
-
-GRID = (0, 28, 57, 85, 113, 142, 170, 198, 227, 255)  # levels of each channel that `distinct_colours` chooses from
-DARKEST = 0.3  # lightness in OKLab: black is 0, white 1
-RGB_TO_CONES = np.array(
-    [
-        [0.4122214708, 0.5363325363, 0.0514459929],
-        [0.2119034982, 0.6806995451, 0.1073969566],
-        [0.0883024619, 0.2817188376, 0.6299787005],
-    ]
-)
-CONES_TO_LAB = np.array(
-    [
-        [0.2104542553, 0.7936177850, -0.0040720468],
-        [1.9779984951, -2.4285922050, 0.4505937099],
-        [0.0259040371, 0.7827717662, -0.8086757660],
-    ]
-)
 
 VOC_NAMES = (
     "background",
@@ -55,7 +42,7 @@ VOC_NAMES = (
 
 
 def voc_colour(index: int) -> Colour:
-    """RGB colour (0..255) of mask value `index` in the PASCAL VOC palette: its bits, dealt to R, G, B in turn.
+    """RGB colour (0..255) of a mask value in VOC's palette: its bits go to R, G, B in turn.
 
     Source: `VOClabelcolormap.m` of the VOC 2012 development kit.
     """
@@ -67,16 +54,18 @@ def voc_colour(index: int) -> Colour:
 
 
 def distinct_colours(count: int, taken: Sequence[Colour]) -> list[Colour]:
-    """So many RGB colours (0..255), each as far as can be from those before it, from `taken`, from white and from void.
+    """`count` RGB colours (0..255) far from each other, from `taken`, white and the colour of void.
 
-    Far to the eye: in OKLab (Ottosson 2020), without what is nearly black. Farthest-first choice (Gonzalez 1985) from a
-    grid of colours; fewer of them are the first of more.
+    Each is, in a grid of colours that are not nearly black, the farthest from all before it
+    (Gonzalez 1985), so fewer colours are the first of more. Distances are those of OKLab, which
+    are close to those that the eye sees.
     """
-    grid = np.stack(np.meshgrid(GRID, GRID, GRID, indexing="ij"), axis=-1).reshape(-1, 3)
+    levels = np.linspace(0, 255, 10).round().astype(int)
+    grid = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+    grid = grid[_oklab(grid)[:, 0] >= DARKEST]
     places = _oklab(grid)
-    grid, places = grid[places[:, 0] >= DARKEST], places[places[:, 0] >= DARKEST]
     others = _oklab(np.array([*taken, (255, 255, 255), voc_colour(VOID)]))
-    nearest = np.linalg.norm(places[:, None] - others, axis=2).min(1)
+    nearest = np.linalg.norm(places[:, None] - others, axis=2).min(axis=1)
     colours = []
     for _ in range(count):
         farthest = nearest.argmax()
@@ -85,16 +74,29 @@ def distinct_colours(count: int, taken: Sequence[Colour]) -> list[Colour]:
     return colours
 
 
+DARKEST = 0.3  # least lightness in OKLab; black is 0, white 1
+RGB_TO_LMS = (
+    (0.4122214708, 0.5363325363, 0.0514459929),
+    (0.2119034982, 0.6806995451, 0.1073969566),
+    (0.0883024619, 0.2817188376, 0.6299787005),
+)
+LMS_TO_LAB = (
+    (0.2104542553, 0.7936177850, -0.0040720468),
+    (1.9779984951, -2.4285922050, 0.4505937099),
+    (0.0259040371, 0.7827717662, -0.8086757660),
+)
+
+
 def _oklab(colours: np.ndarray) -> np.ndarray:
-    """sRGB (n, 3), 0..255, in a space where distances are about those that the eye sees: OKLab (n, 3)."""
+    """OKLab (n, 3) of sRGB colours (n, 3), 0..255; source: Ottosson, "A perceptual color space"."""
     rgb = colours / 255
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    return np.cbrt(linear @ RGB_TO_CONES.T) @ CONES_TO_LAB.T
+    return np.cbrt(linear @ np.transpose(RGB_TO_LMS)) @ np.transpose(LMS_TO_LAB)
 
 
 @dataclass(frozen=True)
 class Classes:
-    """Names and RGB colours (0..255) of the classes; their position is the mask value, 0 is the background."""
+    """Names and RGB colours (0..255) of the classes, by mask value; 0 is the background."""
 
     names: tuple[str, ...]
     colours: tuple[Colour, ...]
@@ -108,20 +110,24 @@ class Classes:
         return len(self.names)
 
     def labels(self, names: Iterable[str]) -> set[int]:
-        """The ids of classes by their names.
+        """The ids of the classes with these names.
 
         Raises:
-            DataError: a name that is not there; it lists those that are.
+            DataError: an unknown name; it lists the known ones.
         """
         found = set()
         for name in names:
             if name not in self.names:
-                raise DataError(f"--classes: {name!r} is no class here; there are: {', '.join(self.names)}")
+                known = ", ".join(self.names)
+                raise DataError(f"--classes: {name!r} is no class here; there are: {known}")
             found.add(self.names.index(name))
         return found
 
     def palette(self) -> list[int]:
-        """256 colours as the 768 numbers that `PIL.Image.putpalette` takes; values that are no class keep VOC's."""
+        """256 colours as the 768 numbers that `PIL.Image.putpalette` takes.
+
+        Values that are no class have VOC's.
+        """
         colours = list(self.colours) + [voc_colour(index) for index in range(len(self), 256)]
         return [value for colour in colours for value in colour]
 
@@ -130,13 +136,16 @@ VOC = Classes(VOC_NAMES, tuple(voc_colour(index) for index in range(len(VOC_NAME
 
 
 def read_classes(folder: Path) -> Classes:
-    """The classes of a data folder: its `classes.txt` (one `name [r g b]` a line, the background first), else VOC's.
+    """The classes of a data folder: those of its `classes.txt`, else VOC's.
 
-    Up to 21 classes without a colour get VOC's, by their place, where no other class is given that one. The others, and
-    all but the background of a longer list, get `distinct_colours`: VOC's palette goes on in shades of a few hues.
+    The file has a class a line, the background first: `name` or `name r g b`, with 0..255. A name
+    may hold blanks. Up to 21 classes without a colour get VOC's of the same place, unless another
+    class has it. All others, and all but the background of a longer list, get `distinct_colours`,
+    because VOC's palette soon repeats itself in shades that look alike.
 
     Raises:
-        DataError: a line that cannot be read, a name given twice, or fewer than 2 or more than 255 classes.
+        DataError: a line that cannot be read, a name given twice, or fewer than 2 or more than 255
+            classes.
     """
     path = Path(folder) / "classes.txt"
     if not path.is_file():
@@ -145,29 +154,44 @@ def read_classes(folder: Path) -> Classes:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise DataError(f"{path}: not a UTF-8 text file") from None
-    names, colours = [], []
+    classes: dict[str, Colour | None] = {}
     for number, line in enumerate(lines, start=1):
-        words = line.split()
-        if not words:
+        if not line.strip():
             continue
-        name, rgb = words[0], words[1:]
-        if len(rgb) not in (0, 3) or not all(value.isdecimal() and int(value) <= 255 for value in rgb):
-            raise DataError(f"{path}, line {number}: expected 'name' or 'name r g b' with 0..255, found {line!r}")
-        if name in names:
+        name, rgb = _name_and_colour(line)
+        if not name or not all(value.isdecimal() and int(value) <= 255 for value in rgb):
+            raise DataError(
+                f"{path}, line {number}: expected 'name' or 'name r g b' with 0..255, "
+                f"found {line!r}"
+            )
+        if name in classes:
             raise DataError(f"{path}, line {number}: class {name!r} is given twice")
-        colours.append(tuple(int(value) for value in rgb) if rgb else None)
-        names.append(name)
-    if not 2 <= len(names) <= VOID:
-        raise DataError(f"{path}: {len(names)} classes; a data set needs 2 to {VOID}, the background first")
-    return Classes(tuple(names), _fill_in(colours))
+        classes[name] = tuple(int(value) for value in rgb) or None
+    if not 2 <= len(classes) <= VOID:
+        raise DataError(
+            f"{path}: {len(classes)} classes; a data set needs 2 to {VOID}, the background first"
+        )
+    return Classes(tuple(classes), _fill_in(list(classes.values())))
 
 
-def _fill_in(colours: Sequence[Colour | None]) -> tuple[Colour, ...]:
-    """The colours with one in each place where there is none; see `read_classes`."""
+def _name_and_colour(line: str) -> tuple[str, list[str]]:
+    """Name and the words of the colour, which are there if the last two words look like numbers.
+
+    So a name may end in a number, and a colour that lacks a number or has a sign is noticed.
+    """
+    words = line.split()
+    if len(words) > 2 and all(re.fullmatch(r"[-+.\d]+", word) for word in words[-2:]):
+        return " ".join(words[:-3]), words[-3:]
+    return " ".join(words), []
+
+
+def _fill_in(colours: list[Colour | None]) -> tuple[Colour, ...]:
+    """The colours, with one for each None as `read_classes` says."""
     usual = VOC.colours if len(colours) <= len(VOC) else VOC.colours[:1]
-    filled = [
-        usual[place] if colour is None and place < len(usual) and usual[place] not in colours else colour
-        for place, colour in enumerate(colours)
-    ]
-    more = iter(distinct_colours(filled.count(None), [colour for colour in filled if colour is not None]))
+    filled = list(colours)
+    for place, colour in enumerate(usual[: len(colours)]):
+        if filled[place] is None and colour not in colours:
+            filled[place] = colour
+    taken = [colour for colour in filled if colour is not None]
+    more = iter(distinct_colours(filled.count(None), taken))
     return tuple(next(more) if colour is None else colour for colour in filled)

@@ -1,4 +1,4 @@
-"""The whole street in one command: draws the `shapes` data set, then runs the five steps on it as a user would.
+"""The whole project in one command: draws the `shapes` data set and runs the five steps on it.
 
 python -m data.demo                  # into runs/demo; needs no network
 python -m data.demo --out DIR
@@ -13,27 +13,34 @@ from pathlib import Path
 
 HOME = Path(__file__).parent.parent
 
-IMAGES, SIZE = 320, 144  # as much as keeps the demo under three minutes on two cores
+IMAGES, SIZE = "320", "144"  # these keep the demo under three minutes on two cores
 
 
 def commands(out: Path) -> list[list[str]]:
-    """The commands of the demo, in order, each as it would be typed in the project's folder."""
-    data, run = str(out / "shapes"), str(out)
-    street = [
-        ["-m", "data.shapes", data, "--images", str(IMAGES), "--size", str(SIZE)],
-        ["sample_features.py", "--data", data, "--run", run, "--weights", "random", "--size", str(SIZE)]
-        + ["--per-class", "20"],
-        ["train_cls.py", "--run", run, "--epochs", "20"],
-        ["train_seg.py", "--data", data, "--run", run, "--epochs", "2"],
-        ["evaluate.py", "--data", data, "--run", run, "--split", "test"],
-        ["visualize.py", "--data", data, "--run", run, "--split", "test"],
+    """The commands of the demo, in order, as they would be typed in the project's folder."""
+    shapes, run = str(out / "shapes"), ["--run", str(out)]
+    data = ["--data", shapes, *run]
+    sampling = ["--weights", "random", "--size", SIZE, "--per-class", "20"]
+    return [
+        ["python", "-m", "data.shapes", shapes, "--images", IMAGES, "--size", SIZE],
+        ["python", "sample_features.py", *data, *sampling],
+        ["python", "train_cls.py", *run, "--epochs", "20"],
+        ["python", "train_seg.py", *data, "--epochs", "2"],
+        ["python", "evaluate.py", *data, "--split", "test"],
+        ["python", "visualize.py", *data, "--split", "test"],
     ]
-    return [["python", *arguments] for arguments in street]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder (default: runs/demo)")
+def main() -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        "python -m data.demo",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), help="run folder (default: runs/demo)"
+    )
     out = parser.parse_args().out.absolute()
     out = out.relative_to(HOME) if out.is_relative_to(HOME) else out
     print(
@@ -44,16 +51,17 @@ def main() -> None:
         print(f"\n$ {shlex.join(command)}", flush=True)
         code = subprocess.run([sys.executable, *command[1:]], cwd=HOME).returncode
         if code:
-            sys.exit(code)
+            return code
     metrics = json.loads((HOME / out / "4_eval" / "metrics.json").read_text(encoding="utf-8"))
     print(
         f"\nmIoU {metrics['miou']:.3f} on {metrics['images']} pictures that no step has seen. "
         f"Look at them: open {out / '5_overlays' / 'index.html'} in a browser"
     )
+    return 0
 
 
 if __name__ == "__main__":
     try:
-        main()
+        sys.exit(main())
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,6 +1,6 @@
-"""Fetches PASCAL VOC 2012 (trainval, 2 GB) from its official address, checks it and unpacks it.
+"""Fetches PASCAL VOC 2012 (trainval, 2 GB) from its official address, checks and unpacks it.
 
-python -m data.download              # into ./data/VOCdevkit/VOC2012, where the five steps look for it
+python -m data.download              # into ./data/VOCdevkit/VOC2012, where the five steps look
 python -m data.download --out DIR    # into DIR/VOCdevkit/VOC2012
 """
 
@@ -15,18 +15,26 @@ from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 
 def download(out: Path) -> Path:
-    """Downloads, verifies (MD5) and unpacks the archive under `out`; returns the folder in VOC layout.
+    """Download, verify (MD5) and unpack the archive under `out`; returns the folder in VOC layout.
 
     Raises:
-        OSError, RuntimeError, HTTPException, TarError: no network, a full disk, or an archive that is damaged.
+        OSError, RuntimeError, HTTPException, TarError: no network, a full disk, or an archive that
+            is damaged.
     """
     VOCSegmentation(str(out), year="2012", image_set="train", download=True)
     return out / "VOCdevkit" / "VOC2012"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("data"), help="where VOCdevkit/ is to be (default: data)")
+def main() -> int:
+    """Run the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        "python -m data.download",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("data"), help="where to put VOCdevkit/ (default: data)"
+    )
     out = parser.parse_args().out
     try:
         root = download(out)
@@ -40,9 +48,11 @@ def main() -> None:
             f"tar xf {archive['filename']} -C {out}",
             file=sys.stderr,
         )
-        sys.exit(2)
-    print(f"PASCAL VOC 2012 is in {root}\nnext: python sample_features.py --data {root} --run runs/voc")
+        return 2
+    print(f"PASCAL VOC 2012 is in {root}")
+    print(f"next: python sample_features.py --data {root} --run runs/voc")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,8 @@
-"""Single files: photos as upright RGB, masks and predictions as the class ids that their pixels hold."""
+"""Single files: photos as upright RGB, masks and predictions as the class ids of their pixels."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,12 @@ from PIL import Image, ImageOps
 from data import DataError
 from data.classes import VOID
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of photos in a data set; cameras shout
+SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of photos in a data set
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # in a folder
 EXIF_ORIENTATION, EXIF_SIDEWAYS = 0x0112, (5, 6, 7, 8)
-# Pillow's modes of index images -> the type that holds their values; PNGs with 16 bits of grey are I;16 or I.
+# Pillow's modes of index images -> the type that holds their values. 16 bits of grey: I;16 or I.
 INDEX_MODES = {"P": np.uint8, "L": np.uint8, "1": np.uint8, "I;16": np.uint16, "I": np.uint32}
-PNG_HEAD, PNG_GREY = b"\x89PNG", 0  # its first bytes; its colour type, after the bits of a value
+PNG_HEAD, PNG_GREY = b"\x89PNG", 0  # first bytes of a PNG; its colour type for grey
 LISTED = 10  # names that a message lists
 
 
@@ -29,8 +32,68 @@ def read_image(path: Path) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
+def image_size(path: Path, upright: bool) -> tuple[int, int]:
+    """(height, width) of an image file from its header; `upright` applies the EXIF orientation.
+
+    Raises:
+        DataError: the file is missing, damaged or not an image.
+    """
+    with _decoding(path), Image.open(path) as image:
+        width, height = image.size
+        sideways = upright and image.getexif().get(EXIF_ORIENTATION) in EXIF_SIDEWAYS
+    return (width, height) if sideways else (height, width)
+
+
+def find_photos(places: Sequence[Path]) -> dict[str, Path]:
+    """The photos in files and folders (not in folders of those), by the names of their pictures.
+
+    A name is the file's name without its suffix, or with it where `a.jpg` and `a.png` would get
+    the same name. Each header is read, so that a file that is no photo stops a run at its start.
+
+    Raises:
+        DataError: a place is missing, a folder has no photos, a file is no photo, or two have the
+            same name, or one that cannot be printed.
+    """
+    paths = []
+    for place in places:
+        if place.is_dir():
+            photos = sorted(path for path in place.iterdir() if _is_photo(path))
+            if not photos:
+                suffixes = " ".join(PHOTO_SUFFIXES)
+                raise DataError(
+                    f"{place}: no photo in this folder; a photo is a file called {suffixes}"
+                )
+            paths += photos
+        elif place.is_file():
+            paths.append(place)
+        else:
+            raise DataError(f"{place}: no such file or folder")
+    stems = Counter(path.stem.casefold() for path in paths)  # some disks do not tell A from a
+    names = [path.stem if stems[path.stem.casefold()] == 1 else path.name for path in paths]
+    for name, count in Counter(name.casefold() for name in names).items():
+        if count > 1:
+            raise DataError(
+                f"--image: {count} files are called {name!r}, but each needs a picture; "
+                "draw them in turn"
+            )
+    for name in names:
+        if not name.isprintable():  # not UTF-8, or with a line end: no page or table can show it
+            raise DataError(
+                f"--image: a file is called {name!r}; give it a name of letters that can be shown"
+            )
+    for path in paths:
+        image_size(path, upright=True)
+    return dict(zip(names, paths))
+
+
+def _is_photo(path: Path) -> bool:
+    """By its name; systems such as macOS leave hidden files beside photos."""
+    hidden = path.name.startswith(".")
+    return path.suffix.lower() in PHOTO_SUFFIXES and not hidden and path.is_file()
+
+
 def read_mask(path: Path, classes: int) -> np.ndarray:
-    """The mask as (H, W) uint8 palette *indices*: class ids 0..classes-1 and VOID.
+    """The mask in an index PNG as (H, W) uint8: class ids 0..classes-1 and VOID.
 
     Raises:
         DataError: the file is missing, damaged, in colour, or holds a value that is no class.
@@ -38,35 +101,23 @@ def read_mask(path: Path, classes: int) -> np.ndarray:
     mask = _read_indices(path, "mask")
     wrong = mask[(mask >= classes) & (mask != VOID)]
     if wrong.size:
-        raise DataError(f"{path}: label {wrong[0]} is outside the classes 0..{classes - 1} (void is {VOID})")
+        raise DataError(
+            f"{path}: label {wrong[0]} is outside the classes 0..{classes - 1} (void is {VOID})"
+        )
     return mask.astype(np.uint8, copy=False)
 
 
-def find_predictions(folder: Path, ids: Sequence[str]) -> list[Path]:
-    """The files ID.png of these ids in a folder that any program may have written, in their order.
-
-    Raises:
-        DataError: no such folder, or files are missing: it lists the first `LISTED`, and says how many more.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; it should hold a prediction ID.png for each image")
-    paths = [folder / f"{image_id}.png" for image_id in ids]
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise DataError(f"{folder}: no prediction for {len(missing)} of the {len(ids)} images: {first_of(missing)}")
-    return paths
-
-
 def read_prediction(path: Path, classes: int, size: tuple[int, int]) -> np.ndarray:
-    """The prediction in an index PNG as (H, W) uint8 class ids 0..classes-1.
+    """The prediction in an index PNG as (H, W) uint8: class ids 0..classes-1.
 
     Args:
+        path: the file.
+        classes: their number.
         size: (height, width) of its image, in pixels.
 
     Raises:
-        DataError: the file is missing, damaged, in colour, of another size, or holds a value that is no class. Void
-            is none: a prediction names a class for every pixel.
+        DataError: the file is missing, damaged, in colour, of another size, or holds a value that
+            is no class. Void is none: a prediction gives every pixel a class.
     """
     prediction = _read_indices(path, "prediction")
     if prediction.shape != size:
@@ -77,23 +128,32 @@ def read_prediction(path: Path, classes: int, size: tuple[int, int]) -> np.ndarr
         )
     wrong = prediction[prediction >= classes]
     if wrong.size:
-        raise DataError(f"{path}: value {wrong[0]} is outside the classes 0..{classes - 1}; each pixel needs a class")
+        raise DataError(
+            f"{path}: value {wrong[0]} is outside the classes 0..{classes - 1}; "
+            "each pixel needs a class"
+        )
     return prediction.astype(np.uint8, copy=False)
 
 
-def image_size(path: Path, upright: bool) -> tuple[int, int]:
-    """(height, width) of an image file from its header; `upright` with the EXIF orientation applied.
+def find_predictions(folder: Path, ids: Sequence[str]) -> list[Path]:
+    """The files ID.png of these ids in a folder, in the order of the ids.
 
     Raises:
-        DataError: the file is missing, damaged or not an image.
+        DataError: the folder is missing, or files are: it lists the first and says how many more.
     """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            sideways = upright and image.getexif().get(EXIF_ORIENTATION) in EXIF_SIDEWAYS
-            return (width, height) if sideways else (height, width)
-    except Exception as error:  # as in _open
-        raise DataError(f"{path}: cannot be read as an image ({error}); is the file damaged?") from None
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: no such folder; it should hold a prediction ID.png for each image"
+        )
+    paths = [folder / f"{image_id}.png" for image_id in ids]
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
+        raise DataError(
+            f"{folder}: no prediction for {len(missing)} of the {len(ids)} images: "
+            f"{first_of(missing)}"
+        )
+    return paths
 
 
 def first_of(names: Sequence[str]) -> str:
@@ -102,32 +162,47 @@ def first_of(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _open(path: Path) -> Image.Image:
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Turns the errors of Pillow into one DataError."""
     try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged files
+        raise DataError(
+            f"{path}: cannot be read as an image ({error}); is the file damaged?"
+        ) from None
+
+
+def _open(path: Path) -> Image.Image:
+    with _decoding(path):
         with Image.open(path) as image:
-            image.verify()  # the checksums of a PNG; `load` passes over those of the pixels and can give wrong ones
+            image.verify()  # checksums of a PNG: `load` skips those of pixels and may read garbage
         image = Image.open(path)
         image.load()
         return image
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except Exception as error:  # Pillow's decoders raise many kinds on damaged files; all mean the same to the user
-        raise DataError(f"{path}: cannot be read as an image ({error}); is the file damaged?") from None
 
 
 def _read_indices(path: Path, what: str) -> np.ndarray:
-    """The values of an index image, (H, W), of an unsigned type that holds them all.
+    """The values of an index image (a `what`), (H, W), of an unsigned type that holds them all.
 
     Raises:
-        DataError: the file is missing or damaged; it has colours; or it has grey of 2 or 4 bits, which some programs
-            take as it is and others, Pillow among them, stretch to 0..255.
+        DataError: the file is missing, damaged or in colour; or it has grey of 2 or 4 bits: some
+            programs take its values as they are, others, like Pillow, stretch them to 0..255.
     """
     image = _open(path)
     if image.mode not in INDEX_MODES:
-        raise DataError(f"{path}: a {what} must be a PNG of palette indices (mode P or L), this one is {image.mode}")
+        raise DataError(
+            f"{path}: a {what} must be a PNG of palette indices (mode P or L), "
+            f"this one is {image.mode}"
+        )
     if image.mode == "L":
         with open(path, "rb") as file:
-            head = file.read(26)
+            head = file.read(26)  # up to the bits of a value and the colour type
         if head.startswith(PNG_HEAD) and head[24] < 8 and head[25] == PNG_GREY:
-            raise DataError(f"{path}: grey of {head[24]} bits, which programs read in two ways; save it with 8 bits")
+            raise DataError(
+                f"{path}: grey of {head[24]} bits, which programs read in two ways; "
+                "save it with 8 bits"
+            )
     return np.array(image, dtype=INDEX_MODES[image.mode])

@@ -3,22 +3,20 @@
     python -m data.shapes OUT
     python -m data.shapes OUT --images 600 --size 200 --seed 1
 
-OUT then holds JPEGImages/ID.jpg, SegmentationClass/ID.png and ImageSets/Segmentation/SPLIT.txt, where SPLIT is train,
-val, trainval or test. Each picture has 2 to 5 objects of VOC's 20 classes on a muted ground. A class has a form, a pair
-of colours and a texture; some classes share colours and differ by texture, others the reverse, so that neither is
-enough alone.
+OUT then holds JPEGImages/ID.jpg, SegmentationClass/ID.png and ImageSets/Segmentation/SPLIT.txt,
+where SPLIT is train, val, trainval or test. Each picture has 2 to 5 objects of VOC's 20 classes on
+a muted ground. Each class has a shape, a pair of colours and a texture. Classes with the same
+colours differ in texture and classes with the same texture in colours: neither alone is enough.
 """
 
 import argparse
 import colorsys
 import json
-import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from data import DataError
 from data.classes import VOC, VOID
@@ -27,14 +25,11 @@ from data.classes import VOC, VOID
 HUE_JITTER, SATURATION_JITTER, VALUE_JITTER = 12, 0.12, 0.12  # degrees, of 1, of 1
 TURN_JITTER = 25  # degrees
 TEXTURE_PERIOD, PERIOD_JITTER = 0.065, 0.2  # of the picture's shorter side, of the period
-OBJECT_SCALE = 0.25, 0.65  # an object's longer side, of the picture's shorter side
-GROUND_SATURATION, GROUND_VALUE = (0.05, 0.35), (0.45, 0.9)
-MOST_HIDDEN = 0.4  # share of an earlier object that a later one may be drawn over, where there is room
+OBJECT_SCALE = 0.28, 0.72  # an object's longer side, of the picture's shorter side
+MARGIN = 0.04  # of the shorter side: how far an object may leave the picture
+TRIES = 6  # random places for an object; it gets the one where it hides the least of the others
 PIXEL_NOISE = 4.0  # standard deviation, in grey levels
-
-ASPECTS = (4 / 3, 4 / 3, 4 / 3, 3 / 4, 1)  # width / height, drawn uniformly: mostly landscape, as in VOC
-MARGIN = 0.07  # of the shorter side: drawn around the picture and cut off, so that some objects leave it
-FINE = 4  # forms are drawn this many times too large and reduced: smooth edges
+ASPECTS = (4 / 3, 4 / 3, 4 / 3, 3 / 4, 1)  # width / height, drawn uniformly: mostly landscape
 
 COLOURS = {  # an object's two colours: hue in degrees, saturation and value 0..1
     "red": ((2, 0.78, 0.85), (20, 0.20, 0.98)),
@@ -48,195 +43,383 @@ COLOURS = {  # an object's two colours: hue in degrees, saturation and value 0..
     "brown": ((30, 0.10, 0.95), (20, 0.40, 0.32)),
     "cream": ((45, 0.08, 0.98), (40, 0.14, 0.74)),
 }
-TEXTURES = {  # patterns along and down an object, in periods: < 0 the first colour, > 0 the second, blended near 0
-    "bars": lambda u, v: np.sin(2 * np.pi * v),
-    "poles": lambda u, v: np.sin(2 * np.pi * u),
-    "waves": lambda u, v: np.sin(2 * np.pi * (v + 0.25 * np.sin(np.pi * u))),
-    "zigzag": lambda u, v: np.sin(2 * np.pi * (v + abs(u % 1.6 - 0.8))),
-    "checks": lambda u, v: 3 * np.sin(np.pi * u) * np.sin(np.pi * v),
-    "grid": lambda u, v: 4 * np.maximum(np.cos(2 * np.pi * u), np.cos(2 * np.pi * v)) - 2.6,
-    "dots": lambda u, v: 0.5 + 2 * np.cos(1.2 * np.pi * (u + v)) * np.cos(1.2 * np.pi * (u - v)),
-    "rings": lambda u, v: np.sin(2 * np.pi * np.hypot(u % 4 - 2, v % 4 - 2)),
-    "blotches": lambda u, v: np.sin(2.9 * u + 2 * np.sin(1.3 * v)) + np.sin(2.7 * v + 2 * np.sin(1.7 * u + 1)),
-    "speckle": lambda u, v: np.sin(7.5 * u + 2 * np.sin(3.4 * v)) + np.sin(7 * v + 2 * np.sin(4.4 * u + 1)),
+PI, sin, cos = np.pi, np.sin, np.cos
+TEXTURES = {  # of x and y in periods: below 0 the first colour, above 0 the second, blended near 0
+    "bars": lambda x, y: sin(2 * PI * y),
+    "poles": lambda x, y: sin(2 * PI * x),
+    "waves": lambda x, y: sin(2 * PI * (y + 0.25 * sin(PI * x))),
+    "zigzag": lambda x, y: sin(2 * PI * (y + abs(x % 1.6 - 0.8))),
+    "checks": lambda x, y: 3 * sin(PI * x) * sin(PI * y),
+    "grid": lambda x, y: 4 * np.maximum(cos(2 * PI * x), cos(2 * PI * y)) - 2.6,
+    "dots": lambda x, y: 0.5 + 2 * cos(1.2 * PI * (x + y)) * cos(1.2 * PI * (x - y)),
+    "rings": lambda x, y: sin(2 * PI * np.hypot(x % 4 - 2, y % 4 - 2)),
+    "blotches": lambda x, y: sin(2.9 * x + 2 * sin(1.3 * y)) + sin(2.7 * y + 2 * sin(1.7 * x + 1)),
+    "speckle": lambda x, y: sin(7.5 * x + 2 * sin(3.4 * y)) + sin(7 * y + 2 * sin(4.4 * x + 1)),
 }
-# Colours, texture and form. A form is parts in a frame of -10..10, y down: o(val) x y rx ry, b(ox) x y rx ry,
-# l(ine) x0 y0 x1 y1 width, p(olygon) x y x y ... A capital adds the part's mirror image; W x y is two wheels and
-# E x y two eyes; `~` cuts a part out of the form, `.` and `*` only colour it dark and light.
-OBJECTS = {
-    "aeroplane": "blue bars o 0 0 2.2 10 P 0 -3 9.5 2 9.5 5 0 3 P 0 6 4.5 8.5 4.5 10.5 0 9 o* 0 -7 1 1.4",
-    "bicycle": "red bars O 6 3 4.3 4.3 O~ 6 3 2 2 l -6 3 -2.4 -3.4 2 l -2.4 -3.4 3.6 -3.4 2 l 6 3 3 -6 2 "
-    "l 3.6 -3.4 0 3.6 2 l -2.4 -4.4 0 3.6 2 l -4.6 -5 -.6 -5 2 l 2.2 -6 5.6 -6 2",
-    "bird": "yellow zigzag o -1 1 6 4.5 o 4.6 -3 3.3 3.3 p -4 -1 -10 -3.5 -9 3 -4 3 p 7 -4.6 10 -2.4 7 -1 "
-    "l -2 4 -2 8 1.6 l 1.5 4 1.5 8 1.6 p. 7.2 -4 10 -2.4 7.4 -1.4 o* 5.4 -3.8 1.5 1.5 o. 5.6 -3.8 .7 1",
-    "boat": "blue waves p -10 3 10 3 6 8 -7 8 p -1 1.5 -1 -10 -8 1.5 p 1 1.5 1 -8 7 1.5 l 0 -9 0 4 2 O. 4 5 .8 .8",
-    "bottle": "green rings b 0 -6 2 4 P 0 -7 2 -7 4.4 -2.5 0 -2.5 b 0 3 4.4 7 b. 0 -9 2 1 b* 0 4 2.8 1.8",
-    "bus": "yellow checks b 0 -.5 10 5.5 W 5.2 4.8 B* 2.4 -3 2 1.6 B* 7 -3 1.8 1.6",
-    "car": "red dots b 0 1.8 10 2.7 P 0 -5.4 4 -5.4 7 0 0 0 W 5.4 4.4 P* .6 -.8 .6 -4.2 3 -4.2 5 -.8",
-    "cat": "amber poles o 0 2 8 6.4 P 7.6 1 7 -9 1.4 -4 E 3 .6 p. -1 3 1 3 0 4 L. 4 4.6 8 4 .5",
-    "chair": "teal grid b -4.4 0 1.5 10 b 0 1 5.8 1.7 b 4.4 5 1.5 5",
-    "cow": "brown blotches b -1 0 6.5 4 b -6 5 1.5 4 b 3 5 1.5 4 o 7 -3 2.7 3.6 p 5 -5 4.4 -9 7 -6 "
-    "p 7.5 -6 9.8 -9 9.4 -4 l -7 -2 -9.6 2 1.8 o* 7.6 -1 1.8 1.3 o. 6.2 -4 .5 .6 o. 8.2 -4 .5 .6",
-    "diningtable": "amber waves o 0 -4 10 3 b 0 2 1.8 5 o 0 7 6 2",
-    "dog": "amber blotches o 0 0 6 7.2 O 6.6 .6 2.7 6.2 O. 6.6 .6 1.4 4 o* 0 3.4 3.2 2.6 o. 0 2.4 1.4 .9 E 2.4 -1.6",
-    "horse": "violet zigzag o -1.6 1 6.4 3.6 b -6 5 1.5 4.4 b 3 5 1.5 4.4 p 0 0 4 -9 7 -7 5 3 l 5 -7 9 -4.6 3.4 "
-    "p 4 -7 4.4 -10.4 6.4 -8 l -7 0 -9.6 6 2 o. 6.2 -6.6 .5 .6 l. 3.6 -8 1 -1.4 1.2",
-    "motorbike": "pink checks O 6 4 4 4 p -9.6 -2 -2.4 -3.2 2 -3.4 4 -7 6.6 -6 7 4 0 5 -6 4 l 2.2 -6.6 6 -7 2 W 6 4 "
-    "p. -9 -2.2 -2.4 -3.2 -2 -1.6 -6 -1",
-    "person": "pink bars o 0 -7.2 2.7 2.8 b 0 -.7 3.6 4.1 L 2.8 -3.4 7 1.4 2.6 L 2 2 2.4 8.6 3.1 o* 0 -7 2.1 2.1 "
-    "O. .8 -7.4 .3 .4 l. -.7 -6.1 .7 -6.1 .4",
-    "pottedplant": "green dots P 0 3.2 5 3.2 3 10 0 10 P 0 4.4 6 3 9.8 -4 3.6 -2 P 0 -10 3.8 -4 0 4.4 b. 0 4.3 5 1.1",
-    "sheep": "cream speckle O 4.4 -1.2 3.4 3.2 o 0 -3.2 4 3.4 O 2.6 2 4 3.2 B 2.6 6 1.3 2.8 o 7.4 -2.4 2.4 3 "
-    "o. 7.4 -2.4 2.2 2.8 o* 8.2 -3.2 .6 .6",
-    "sofa": "violet checks b 0 -1.4 7.2 4.4 B 8 1.5 2.1 3.7 b 0 3 9 2 B 7.4 5 1.2 2.2 l. -5.6 1.4 5.6 1.4 .5",
-    "train": "teal zigzag b -6.2 -1.4 3.4 6.2 b 1.3 1 7.3 3.8 b 5.7 -4.5 1.5 3.5 p 7.8 1 10.2 6.4 6.2 6.4 W 5.8 5 "
-    "W 0 5 b* -6.3 -4 1.9 1.8 b. 5.7 -7 2.1 .9",
-    "tvmonitor": "blue speckle b 0 -1.4 9.8 6.2 b 0 6 1.8 2 b 0 7.8 5.6 1.4 p* -8 -2 -3.6 -6.4 -1.6 -6.4 -8 0",
+
+# Each class is drawn by the function of its name, on a canvas of 400 x 400 pixels in these inks.
+CANVAS = 400
+NOTHING, BODY, DARK, LIGHT = 0, 1, 2, 3  # BODY gets colours and texture; later ink covers earlier
+
+
+def disc(draw, x, y, radius, ink):
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), ink)
+
+
+def wheel(draw, x, y, radius=45):
+    disc(draw, x, y, radius, BODY)
+    disc(draw, x, y, radius - 7, DARK)
+    disc(draw, x, y, radius / 3, LIGHT)
+
+
+def eye(draw, x, y, radius=29):
+    disc(draw, x, y, radius, LIGHT)
+    draw.ellipse((x - 12, y - 18, x + 12, y + 18), DARK)
+
+
+def aeroplane(draw):
+    draw.ellipse((160, 20, 240, 380), BODY)
+    draw.polygon((200, 145, 371, 236, 371, 290, 200, 254, 29, 290, 29, 236), BODY)  # wings
+    draw.polygon((200, 308, 281, 353, 281, 389, 200, 362, 119, 389, 119, 353), BODY)  # tail
+    draw.ellipse((182, 49, 218, 99), LIGHT)
+
+
+def bicycle(draw):
+    for x in 92, 308:
+        disc(draw, x, 254, 77, BODY)
+        disc(draw, x, 254, 36, NOTHING)
+    draw.line((92, 254, 157, 130, 265, 130, 200, 265, 157, 130), BODY, 36, joint="curve")
+    draw.line((308, 254, 250, 92, 310, 92), BODY, 36, joint="curve")  # fork and handlebar
+    draw.line((110, 110, 200, 110), BODY, 36)  # saddle
+
+
+def bird(draw):
+    draw.ellipse((74, 137, 290, 299), BODY)
+    disc(draw, 283, 146, 59, BODY)
+    draw.polygon((128, 182, 20, 137, 38, 254, 128, 272), BODY)  # tail
+    draw.line((164, 270, 164, 345), BODY, 29)
+    draw.line((227, 270, 227, 345), BODY, 29)
+    draw.polygon((330, 128, 380, 157, 333, 175), DARK)  # beak
+    eye(draw, 297, 132, 27)
+
+
+def boat(draw):
+    draw.polygon((20, 254, 380, 254, 308, 344, 74, 344), BODY)
+    draw.polygon((182, 227, 182, 20, 56, 227), BODY)
+    draw.polygon((218, 227, 218, 56, 326, 227), BODY)
+    draw.line((200, 38, 200, 272), BODY, 36)  # mast
+    for x in 128, 272:
+        disc(draw, x, 290, 15, DARK)
+
+
+def bottle(draw):
+    draw.polygon((164, 20, 236, 20, 236, 74, 279, 160, 121, 160, 164, 74), BODY)
+    draw.rounded_rectangle((121, 128, 279, 380), 30, BODY)
+    draw.rounded_rectangle((162, 15, 238, 56), 8, DARK)  # cap
+    draw.rounded_rectangle((150, 240, 250, 304), 10, LIGHT)  # label
+
+
+def bus(draw):
+    draw.rounded_rectangle((20, 92, 380, 290), 30, BODY)
+    for x in 40, 124, 208, 292:
+        draw.rounded_rectangle((x, 112, x + 68, 172), 8, LIGHT)
+    wheel(draw, 106, 286)
+    wheel(draw, 294, 286)
+
+
+def car(draw):
+    draw.rounded_rectangle((20, 184, 380, 281), 35, BODY)
+    draw.polygon((74, 200, 128, 103, 272, 103, 326, 200), BODY)
+    draw.polygon((110, 186, 146, 124, 189, 124, 189, 186), LIGHT)
+    draw.polygon((290, 186, 254, 124, 211, 124, 211, 186), LIGHT)
+    wheel(draw, 103, 279)
+    wheel(draw, 297, 279)
+
+
+def cat(draw):
+    draw.ellipse((56, 121, 344, 351), BODY)
+    draw.polygon((63, 218, 74, 38, 175, 128), BODY)  # ears
+    draw.polygon((337, 218, 326, 38, 225, 128), BODY)
+    eye(draw, 146, 211)
+    eye(draw, 254, 211)
+    draw.polygon((182, 254, 218, 254, 200, 272), DARK)
+    draw.line((128, 283, 56, 272), DARK, 9)  # whiskers
+    draw.line((272, 283, 344, 272), DARK, 9)
+
+
+def chair(draw):
+    draw.rounded_rectangle((94, 20, 148, 380), 12, BODY)  # back and hind leg
+    draw.rounded_rectangle((96, 187, 304, 249), 15, BODY)
+    draw.rounded_rectangle((252, 200, 306, 380), 12, BODY)
+
+
+def cow(draw):
+    draw.rounded_rectangle((65, 128, 299, 272), 40, BODY)
+    draw.rounded_rectangle((65, 218, 119, 362), 10, BODY)
+    draw.rounded_rectangle((227, 218, 281, 362), 10, BODY)
+    draw.ellipse((277, 81, 375, 211), BODY)
+    draw.polygon((290, 110, 279, 38, 326, 92), BODY)  # ears
+    draw.polygon((335, 92, 376, 38, 369, 128), BODY)
+    draw.line((80, 160, 30, 240), BODY, 32)  # tail
+    draw.ellipse((304, 158, 369, 205), LIGHT)
+    for x in 312, 348:
+        disc(draw, x, 128, 10, DARK)
+
+
+def diningtable(draw):
+    draw.ellipse((20, 74, 380, 182), BODY)
+    draw.rectangle((168, 150, 232, 320), BODY)
+    draw.ellipse((92, 290, 308, 362), BODY)
+
+
+def dog(draw):
+    draw.ellipse((92, 70, 308, 330), BODY)
+    for x in 81, 319:  # ears
+        draw.ellipse((x - 49, 99, x + 49, 322), BODY)
+        draw.ellipse((x - 26, 138, x + 26, 283), DARK)
+    draw.ellipse((142, 214, 258, 308), LIGHT)
+    draw.ellipse((175, 227, 225, 259), DARK)
+    eye(draw, 157, 171)
+    eye(draw, 243, 171)
+
+
+def horse(draw):
+    draw.ellipse((56, 153, 286, 283), BODY)
+    draw.rounded_rectangle((65, 211, 119, 369), 10, BODY)
+    draw.rounded_rectangle((227, 211, 281, 369), 10, BODY)
+    draw.polygon((200, 200, 272, 38, 326, 74, 290, 254), BODY)  # neck
+    draw.line((280, 75, 370, 122), BODY, 61)  # head
+    draw.polygon((270, 74, 279, 13, 315, 56), BODY)
+    draw.line((80, 195, 27, 308), BODY, 36)  # tail
+    draw.line((255, 65, 210, 175), DARK, 22)  # mane
+    disc(draw, 312, 84, 10, DARK)
+
+
+def motorbike(draw):
+    draw.polygon((27, 164, 157, 142, 236, 139, 272, 74, 319, 92, 326, 272, 92, 272), BODY)
+    draw.line((240, 85, 320, 75), BODY, 36)  # handlebar
+    draw.polygon((38, 160, 157, 142, 164, 171, 92, 182), DARK)  # saddle
+    for x in 92, 308:
+        disc(draw, x, 272, 72, BODY)
+        wheel(draw, x, 272)
+
+
+def person(draw):
+    draw.ellipse((151, 20, 249, 121), BODY)
+    draw.rounded_rectangle((135, 114, 265, 261), 25, BODY)
+    draw.line((150, 139, 74, 225), BODY, 47)  # arms
+    draw.line((250, 139, 326, 225), BODY, 47)
+    draw.line((164, 236, 150, 365), BODY, 56)  # legs
+    draw.line((236, 236, 250, 365), BODY, 56)
+    disc(draw, 200, 74, 38, LIGHT)
+    disc(draw, 186, 67, 7, DARK)
+    disc(draw, 214, 67, 7, DARK)
+    draw.line((186, 90, 214, 90), DARK, 7)
+
+
+def pottedplant(draw):
+    draw.polygon((110, 258, 290, 258, 254, 380, 146, 380), BODY)
+    draw.polygon((200, 20, 268, 128, 200, 279, 132, 128), BODY)  # leaves
+    draw.polygon((200, 279, 308, 254, 376, 128, 265, 164), BODY)
+    draw.polygon((200, 279, 92, 254, 24, 128, 135, 164), BODY)
+    draw.rounded_rectangle((110, 258, 290, 297), 8, DARK)
+
+
+def sheep(draw):
+    for x, y in (121, 178), (279, 178), (153, 236), (247, 236), (200, 142):
+        disc(draw, x, y, 64, BODY)
+    draw.rounded_rectangle((128, 260, 176, 358), 8, BODY)
+    draw.rounded_rectangle((224, 260, 272, 358), 8, BODY)
+    draw.ellipse((290, 103, 376, 211), BODY)
+    draw.ellipse((294, 107, 372, 207), DARK)  # face
+    disc(draw, 348, 142, 11, LIGHT)
+
+
+def sofa(draw):
+    draw.rounded_rectangle((70, 96, 330, 254), 25, BODY)
+    draw.rounded_rectangle((18, 160, 94, 294), 20, BODY)
+    draw.rounded_rectangle((306, 160, 382, 294), 20, BODY)
+    draw.rectangle((40, 218, 360, 290), BODY)
+    draw.rectangle((45, 290, 88, 330), BODY)  # feet
+    draw.rectangle((312, 290, 355, 330), BODY)
+    draw.line((100, 225, 300, 225), DARK, 9)
+
+
+def train(draw):
+    draw.rounded_rectangle((27, 63, 150, 286), 15, BODY)  # cab
+    draw.rounded_rectangle((92, 150, 355, 286), 25, BODY)  # boiler
+    draw.rectangle((276, 56, 330, 182), BODY)
+    draw.polygon((340, 218, 384, 315, 312, 315), BODY)
+    for x in 96, 200, 304:
+        wheel(draw, x, 290)
+    draw.rounded_rectangle((54, 94, 122, 160), 8, LIGHT)
+    draw.rounded_rectangle((265, 56, 340, 90), 8, DARK)  # chimney
+
+
+def tvmonitor(draw):
+    draw.rounded_rectangle((24, 63, 376, 286), 25, BODY)
+    draw.rectangle((168, 272, 232, 344), BODY)
+    draw.rounded_rectangle((100, 315, 300, 366), 15, BODY)
+    draw.polygon((56, 164, 135, 85, 171, 85, 56, 200), LIGHT)  # a reflection
+
+
+OBJECTS = {  # how each class is drawn, in which colours and texture
+    "aeroplane": (aeroplane, "blue", "bars"),
+    "bicycle": (bicycle, "red", "bars"),
+    "bird": (bird, "yellow", "zigzag"),
+    "boat": (boat, "blue", "waves"),
+    "bottle": (bottle, "green", "rings"),
+    "bus": (bus, "yellow", "checks"),
+    "car": (car, "red", "dots"),
+    "cat": (cat, "amber", "poles"),
+    "chair": (chair, "teal", "grid"),
+    "cow": (cow, "brown", "blotches"),
+    "diningtable": (diningtable, "amber", "waves"),
+    "dog": (dog, "amber", "blotches"),
+    "horse": (horse, "violet", "zigzag"),
+    "motorbike": (motorbike, "pink", "checks"),
+    "person": (person, "pink", "bars"),
+    "pottedplant": (pottedplant, "green", "dots"),
+    "sheep": (sheep, "cream", "speckle"),
+    "sofa": (sofa, "violet", "checks"),
+    "train": (train, "teal", "zigzag"),
+    "tvmonitor": (tvmonitor, "blue", "speckle"),
 }
-SHORT = {"W": "O {0} 2.5 2.5 O. {0} 2.1 2.1 O* {0} .8 .8", "E": "O* {0} 1.6 1.6 O. {0} .7 1"}
-STYLES = {"": (0, 255), "~": (0, 0), ".": (1, 0), "*": (1, 255)}  # layer (0 cover, 1 tone) and its grey level
-
-
-def _parts(form: str) -> Iterator[tuple[int, int, np.ndarray]]:
-    """The parts of a form in drawing order: layer, grey level and the corners x + iy of a polygon, complex (n,)."""
-    circle = np.exp(1j * (np.arange(48) + 0.5) * np.pi / 24)
-    form = re.sub(r"([WE]) (\S+ \S+)", lambda found: SHORT[found[1]].format(found[2]), form)
-    for kind, style, text in re.findall(r"(\w)([~.*]?)([^a-zA-Z]+)", form):
-        numbers = np.array(text.split(), float)
-        start, end = numbers[:4].view(complex)
-        if kind in "pP":
-            corners = numbers.view(complex)
-        elif kind in "lL":
-            half = (end - start) / 2
-            ends = np.sign(circle.real) * abs(half) + circle * numbers[4] / 2
-            corners = start + half + ends * half / abs(half)
-        else:
-            x, y = (np.sign(side) * abs(side) ** (1 if kind in "oO" else 0.2) for side in (circle.real, circle.imag))
-            corners = start + x * end.real + 1j * y * end.imag
-        yield *STYLES[style], corners
-        if kind.isupper():
-            yield *STYLES[style], -corners.conj()
-
-
-def _blur(plane: np.ndarray, radius: float) -> np.ndarray:
-    """A plane of 0..1 under a Gaussian of this radius in pixels."""
-    image = Image.fromarray((plane * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(radius))
-    return np.asarray(image, np.float32) / 255
 
 
 def _rgb(hue: float, saturation: float, value: float) -> np.ndarray:
-    """RGB 0..1, float32 (3,), of a hue in degrees and of a saturation and value, clipped to 0..1."""
-    return np.array(colorsys.hsv_to_rgb(hue / 360 % 1, *np.clip([saturation, value], 0, 1)), np.float32)
+    """RGB 0..1, (3,), of a hue in degrees and of a saturation and value, clipped to 0..1."""
+    return np.array(colorsys.hsv_to_rgb(hue / 360 % 1, *np.clip([saturation, value], 0, 1)))
 
 
-def _mix(first: np.ndarray, second: np.ndarray, share: np.ndarray) -> np.ndarray:
+def _mix(first: np.ndarray | float, second: np.ndarray | float, share: np.ndarray) -> np.ndarray:
     """Colours (h, w, 3): `first` where `share` (h, w) is 0, `second` where it is 1."""
     return first + share[..., None] * (second - first)
 
 
-def _object(name: str, size: int, pad: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One object with `pad` pixels around it: RGB (h, w, 3) and cover (h, w), float 0..1."""
-    colours, texture, form = OBJECTS[name].split(maxsplit=2)
-    turn, flip = np.exp(1j * np.radians(rng.uniform(-TURN_JITTER, TURN_JITTER))), rng.choice([-1, 1])
-    parts = [(layer, level, (z.real * flip + 1j * z.imag) * turn) for layer, level, z in _parts(form)]
-    points = np.concatenate([z for *_, z in parts])
-    low = complex(points.real.min(), points.imag.min())
-    extent = np.array([np.ptp(points.real), np.ptp(points.imag)])
-    scale = rng.uniform(*OBJECT_SCALE) * size / extent.max()
-    width, height = (np.ceil(extent * scale).astype(int) + 2 * pad).tolist()
+def _image(rgb: np.ndarray) -> Image.Image:
+    return Image.fromarray((255 * np.clip(rgb, 0, 1)).astype(np.uint8))
 
-    layers = [Image.new("L", (width * FINE, height * FINE), ground) for ground in (0, 128)]
-    for layer, level, z in parts:
-        z = ((z - low) * scale + pad * (1 + 1j)) * FINE
-        ImageDraw.Draw(layers[layer]).polygon(z.view(float).tolist(), fill=level)
-    cover, tone = (np.asarray(layer.reduce(FINE), np.float32) / 255 for layer in layers)
 
-    x, y = np.arange(width) - width / 2, np.arange(height)[:, None] - height / 2
+def _object(name: str, size: int, rng: np.random.Generator) -> tuple[Image.Image, Image.Image]:
+    """An object, turned and scaled: its RGB image, and an L image of where it covers the ground."""
+    draw_shape, colours, texture = OBJECTS[name]
+    canvas = Image.new("L", (CANVAS, CANVAS))
+    draw_shape(ImageDraw.Draw(canvas))
+    if rng.random() < 0.5:
+        canvas = ImageOps.mirror(canvas)
+    turn = rng.uniform(-TURN_JITTER, TURN_JITTER)
+    canvas = canvas.rotate(turn, expand=True)
+    canvas = ImageOps.expand(canvas.crop(canvas.getbbox()), CANVAS // 25)
+    scale = rng.uniform(*OBJECT_SCALE) * size / max(canvas.size)
+    width, height = (round(side * scale) for side in canvas.size)
+
+    def share_of(*inks: int) -> Image.Image:
+        where = Image.fromarray(np.isin(canvas, inks).astype(np.uint8) * 255)
+        return where.resize((width, height), Image.BOX)
+
+    cover, dark, light = share_of(BODY, DARK, LIGHT), share_of(DARK), share_of(LIGHT)
+    rim = np.asarray(cover.filter(ImageFilter.GaussianBlur(size / 80))) / 255
+
+    y, x = np.mgrid[:height, :width]
     period = TEXTURE_PERIOD * size * rng.uniform(1 - PERIOD_JITTER, 1 + PERIOD_JITTER)
-    along = (x + 1j * y) / turn / period + complex(*rng.uniform(0, 100, 2))
-    share = np.clip(0.5 + 1.5 * TEXTURES[texture](along.real, along.imag), 0, 1)
+    turned = (x + 1j * y) * np.exp(1j * np.radians(turn)) / period
+    along, down = turned.real + rng.uniform(0, 100), turned.imag + rng.uniform(0, 100)
+    share = np.clip(0.5 + 1.5 * TEXTURES[texture](along, down), 0, 1)
     jitter = rng.uniform(-1, 1, 3) * (HUE_JITTER, SATURATION_JITTER, VALUE_JITTER)
     rgb = _mix(*(_rgb(*colour + jitter) for colour in COLOURS[colours]), share)
-    rgb = _mix(rgb, np.where(tone > 0.5, 0.96, 0.13)[..., None], 0.85 * abs(2 * tone - 1))
-    light = 0.1 - 0.2 * (x / width + y / height)  # from the upper left
-    rim = np.clip(1.55 - 1.7 * _blur(cover, size / 80), 0, 1)  # darker towards the outline
-    return np.clip(rgb * (1 + light - 0.55 * rim)[..., None], 0, 1), cover
+    rgb = _mix(rgb, 0.13, 0.85 / 255 * np.asarray(dark))
+    rgb = _mix(rgb, 0.96, 0.85 / 255 * np.asarray(light))
+    lamp = 1.3 - 0.2 * (x / width + y / height)  # from the upper left
+    outline = 0.55 * np.clip(1.55 - 1.7 * rim, 0, 1)  # darker towards the outline
+    return _image(rgb * (lamp - outline)[..., None]), cover
 
 
-def _noise(shape: tuple[int, int], down: float, across: float, rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise of about 0..1, float32 (h, w), that changes over so many pixels."""
-    coarse = rng.random((int(shape[0] / down) + 2, int(shape[1] / across) + 2), dtype=np.float32)
-    return np.asarray(Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC))
+def _ground(width: int, height: int, size: int, rng: np.random.Generator) -> Image.Image:
+    """A muted background: a gradient, clouds, soft stripes, grass or bricks in two colours."""
 
+    def noise(down: float, across: float) -> np.ndarray:
+        """Smooth noise of about 0..1 that changes over so many picture sides."""
+        coarse = rng.random((int(2 / down) + 2, int(2 / across) + 2), dtype=np.float32)
+        box = (0, 0, width / size / across, height / size / down)
+        return np.asarray(Image.fromarray(coarse).resize((width, height), Image.BICUBIC, box))
 
-def _ground(shape: tuple[int, int], size: int, rng: np.random.Generator) -> np.ndarray:
-    """A muted background, RGB float (h, w, 3) 0..1: a gradient, clouds, soft stripes, grass or bricks."""
-    y, x = np.mgrid[: shape[0], : shape[1]] / size
-    angle = rng.uniform(0, 2 * np.pi)
-    slope = x * np.cos(angle) + y * np.sin(angle)
+    y, x = np.mgrid[:height, :width] / size
+    angle = rng.uniform(0, 2 * PI)
+    slope = x * cos(angle) + y * sin(angle)
     slope = (slope - slope.min()) / np.ptp(slope)
-    clouds = sum(part * _noise(shape, part * size, part * size, rng) for part in (0.5, 0.25, 0.125)) / 0.875
-    grass = 0.7 * _noise(shape, 0.08 * size, 0.015 * size, rng) + 0.6 * clouds - 0.15
-    stripes = 0.3 + 0.3 * np.sin(slope * rng.uniform(25, 50)) + 0.4 * clouds
-    y, x = np.stack([y, x / 2.2]) / rng.uniform(0.08, 0.13)
-    x = x + y.astype(int) % 2 / 2  # every second row is half a brick further
-    bricks = 0.5 * rng.random((32, 32))[y.astype(int) % 32, x.astype(int) % 32]
-    bricks[np.minimum(y % 1, x % 1 * 2.2) < 0.12] = 1  # mortar
+    clouds = (4 * noise(0.5, 0.5) + 2 * noise(0.25, 0.25) + noise(0.125, 0.125)) / 7
+    stripes = 0.3 + 0.3 * sin(slope * rng.uniform(25, 50)) + 0.4 * clouds
+    grass = 0.7 * noise(0.08, 0.015) + 0.6 * clouds - 0.15
+    row = y / rng.uniform(0.08, 0.13)
+    column = x / 0.25 + row.astype(int) % 2 / 2  # every second row is half a brick further
+    bricks = 0.5 * rng.random((32, 32))[row.astype(int) % 32, column.astype(int) % 32]
+    bricks[np.minimum(row % 1, column % 1 * 2.2) < 0.12] = 1  # mortar
     share = (slope, 2 * clouds - 0.5, stripes, grass, bricks)[rng.integers(5)]
-    hue, saturation, value = rng.uniform(0, 360), rng.uniform(*GROUND_SATURATION), rng.uniform(*GROUND_VALUE)
-    second = _rgb(hue + rng.uniform(-40, 40), saturation * rng.uniform(0.5, 1), value + rng.choice([-0.2, 0.2]))
-    return _mix(_rgb(hue, saturation, value), second, np.clip(share, 0, 1)) * (0.92 + 0.16 * slope[..., None])
+    hue, saturation, value = rng.uniform((0, 0.05, 0.45), (360, 0.35, 0.9))
+    first = _rgb(hue, saturation, value)
+    second = _rgb(hue + rng.uniform(-40, 40), 0.75 * saturation, value + rng.choice([-0.2, 0.2]))
+    return _image(_mix(first, second, np.clip(share, 0, 1)) * (0.92 + 0.16 * slope[..., None]))
 
 
 def _split(index: int) -> str:
-    """The list that picture `index` is in: of eight in a row, the fourth validates, the last tests, six train."""
+    """The list of picture `index`: of eight in a row six train, one validates and one tests."""
     return {3: "val", 7: "test"}.get(index % 8, "train")
 
 
 def _names(index: int, seed: int, rng: np.random.Generator) -> list[str]:
-    """The classes of picture `index`: 0 to 3 at will, then 2 from its split's deck, which deals all 20 in turn."""
-    at_will = rng.choice(list(OBJECTS), rng.integers(4)).tolist()
+    """The classes of picture `index`: 0 to 3 random ones, and 2 from its split's deck of all 20.
+
+    Each deck is shuffled and dealt in turn, so that every split soon has every class.
+    """
     split = _split(index)
-    deck, card = divmod(2 * sum(_split(earlier) == split for earlier in range(index)), len(OBJECTS))
+    dealt = 2 * sum(_split(earlier) == split for earlier in range(index))
+    deck, card = divmod(dealt, len(OBJECTS))
     cards = np.random.default_rng([seed, deck, 2, *split.encode()]).permutation(list(OBJECTS))
-    return at_will + cards[card : card + 2].tolist()
+    extra = rng.choice(list(OBJECTS), rng.integers(4))
+    return [*extra.tolist(), *cards[card : card + 2].tolist()]
 
 
-def _picture(index: int, size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Picture `index`: RGB, uint8 (h, w, 3), and its mask of class values and VOID, uint8 (h, w)."""
+def _picture(index: int, size: int, seed: int) -> tuple[Image.Image, Image.Image]:
+    """Picture `index` in RGB, and its mask of class values and VOID with VOC's palette."""
     rng = np.random.default_rng([seed, index, 1])
-    aspect = rng.choice(ASPECTS)
-    margin, pad = max(1, round(MARGIN * size)), 1 + size // 32
-    shape = tuple(round(size * max(1, side)) + 2 * margin for side in (1 / aspect, aspect))
-    rgb, instances, values = _ground(shape, size, rng), np.zeros(shape, np.uint8), [0]
+    aspect, margin, drop = rng.choice(ASPECTS), round(MARGIN * size), 1 + size // 64
+    width, height = round(size * max(1, aspect)), round(size * max(1, 1 / aspect))
+    picture, instances = _ground(width, height, size, rng), Image.new("L", (width, height))
+    values = [0]  # of each instance
     for name in _names(index, seed, rng):
-        colours, cover = _object(name, size, pad, rng)
-        inside, areas = cover >= 0.5, np.bincount(instances.ravel(), minlength=len(values))
-        wished, spots = max(0, rng.uniform(-MOST_HIDDEN, MOST_HIDDEN)), []  # half of them hide nothing
-        for _ in range(8):
-            top, left = (rng.integers(n - m + 1) for n, m in zip(shape, cover.shape))
-            spot = np.s_[top : top + cover.shape[0], left : left + cover.shape[1]]
-            hidden = np.bincount(instances[spot][inside], minlength=len(values))[1:] / np.maximum(areas[1:], 1)
-            spots.append((abs(hidden.max(initial=0) - wished), spot))
-        _, spot = min(spots, key=lambda scored: scored[0])
-        shadow = np.roll(_blur(cover, size / 60), (pad // 2, pad // 2), (0, 1))
-        rgb[spot] = _mix(rgb[spot] * (1 - 0.35 * shadow[..., None]), colours, cover)
-        instances[spot][inside] = len(values)
+        colours, cover = _object(name, size, rng)
+        inside = cover.point(lambda value: 255 * (value >= 128))
+        places = []
+        for _ in range(TRIES):
+            left = rng.integers(-margin, width - cover.width + margin + 1).item()
+            top = rng.integers(-margin, height - cover.height + margin + 1).item()
+            there = instances.crop((left, top, left + cover.width, top + cover.height))
+            hidden = np.logical_and(there, inside).sum()
+            places.append((hidden, left, top))
+        _, left, top = min(places)
+        shadow = Image.new("L", picture.size)
+        shadow.paste(90, (left + drop, top + drop), cover)
+        picture.paste("black", mask=shadow.filter(ImageFilter.GaussianBlur(size / 60)))
+        picture.paste(colours, (left, top), cover)
+        instances.paste(len(values), (left, top), inside)
         values.append(VOC.names.index(name))
-    crop = np.s_[margin:-margin, margin:-margin]
-    instances = Image.fromarray(instances[crop])
-    rgb = rgb[crop] * 255 + rng.normal(0, PIXEL_NOISE, (*instances.size[::-1], 1))
-    window = 2 * max(1, round(size / 180)) + 1  # outlines are void this wide
-    edges = instances.filter(ImageFilter.MaxFilter(window)), instances.filter(ImageFilter.MinFilter(window))
-    mask = np.where(np.not_equal(*edges), VOID, np.array(values)[np.asarray(instances)])
-    return np.clip(rgb, 0, 255).astype(np.uint8), mask.astype(np.uint8)
+    noisy = np.asarray(picture) + rng.normal(0, PIXEL_NOISE, (height, width, 1))
+    window = 2 * max(1, round(size / 180)) + 1  # pixels: outlines are void this wide
+    highest = instances.filter(ImageFilter.MaxFilter(window))
+    lowest = instances.filter(ImageFilter.MinFilter(window))
+    mask = np.where(np.not_equal(highest, lowest), VOID, np.array(values)[np.asarray(instances)])
+    mask = Image.fromarray(mask.astype(np.uint8))
+    mask.putpalette(VOC.palette())
+    return _image(noisy / 255), mask
 
 
 def make_shapes(out: Path, images: int = 300, size: int = 160, seed: int = 0) -> Path:
-    """Draw the data set into folder `out` and return it; what an equal call has completed there is kept as it is.
+    """Draw the data set into folder `out` and return it; a finished equal one is kept as it is.
 
-    `size` is the pictures' shorter side in pixels. Equal seeds draw equal files, and fewer images the first of more;
-    of eight in a row the fourth goes to `val`, the last to `test` and the others to `train`.
+    `size` is the pictures' shorter side in pixels. Equal seeds draw equal files, and fewer images
+    are the first of more. Of eight in a row the fourth goes to `val`, the last to `test` and the
+    others to `train`.
 
     Raises:
         DataError: images < 1, size < 32 or seed < 0; `out` holds other data, or cannot be written.
@@ -258,15 +441,16 @@ def make_shapes(out: Path, images: int = 300, size: int = 160, seed: int = 0) ->
             folder.mkdir(parents=True, exist_ok=True)
         names = [f"shapes_{index:06d}" for index in range(images)]
         for index, name in enumerate(names):
-            rgb, mask = (Image.fromarray(array) for array in _picture(index, size, seed))
-            mask.putpalette(VOC.palette())
-            rgb.save(out / "JPEGImages" / f"{name}.jpg", quality=92)
+            picture, mask = _picture(index, size, seed)
+            picture.save(out / "JPEGImages" / f"{name}.jpg", quality=92)
             mask.save(out / "SegmentationClass" / f"{name}.png")
         for split in ("test", "val", "train", "trainval"):  # trainval last: now it is complete
             ids = [name for index, name in enumerate(names) if _split(index) in split]
             (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in ids), newline="\n")
     except OSError as error:
-        raise DataError(f"{error.filename or out}: cannot be written ({error.strerror or error})") from None
+        raise DataError(
+            f"{error.filename or out}: cannot be written ({error.strerror or error})"
+        ) from None
     return out
 
 
@@ -278,8 +462,12 @@ def main() -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
-    parser.add_argument("--images", type=int, default=300, help="how many pictures; an eighth each for val and test")
-    parser.add_argument("--size", type=int, default=160, help="shorter side of a picture, in pixels")
+    parser.add_argument(
+        "--images", type=int, default=300, help="pictures; 1/8 each for val and test"
+    )
+    parser.add_argument(
+        "--size", type=int, default=160, help="shorter side of a picture, in pixels"
+    )
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other pictures")
     options = parser.parse_args()
     try:
@@ -287,7 +475,8 @@ def main() -> int:
     except DataError as error:
         print(f"data.shapes: {error}", file=sys.stderr)
         return error.exit_code
-    print(f"{options.out}: {options.images} pictures of {len(VOC)} classes, shorter side {options.size} pixels")
+    size = f"shorter side {options.size} pixels"
+    print(f"{options.out}: {options.images} pictures of {len(VOC)} classes, {size}")
     return 0
 
 

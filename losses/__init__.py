@@ -1,1 +1,1 @@
-"""Ground truth: how far predictions are from it, as a loss to train on and as a score to report."""
+"""How far predictions are from the ground truth: as a loss to train on and as a score to report."""

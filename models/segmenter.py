@@ -1,38 +1,43 @@
-"""The whole network: image -> hypercolumn levels -> dense classifier -> logits -> class map at the original size."""
+"""The whole network: image -> levels -> dense classifier -> logits -> class map at original size."""
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
 
-from models import RunError
-from models.classifier import DenseClassifier
-from models.files import first_line
-from models.hypercolumn import Hypercolumn, corners_of, pixel_centres, resample
+from models.checkpoint import load_checkpoint, save_checkpoint
+from models.classifier import DenseClassifier, FCClassifier
+from models.hypercolumn import Hypercolumn, resample
 from models.refine import guided_filter
 
-PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-CPU_BATCH = 2  # larger batches leave a CPU's caches and the allocator's reused memory, and take longer per image
 REACH = 32  # pixels of the input to each side, over which refined edges look at the photo
 LEAST_SIDE = 32  # pixels of a scaled view, which the backbones need
-STRIP = 1 << 22  # logits held at original resolution at a time: 16 MiB of float32, whatever the size of the photo
 
 
-class Photo(Protocol):
-    """What a prediction needs of an image: (3, h, w) uint8 with the shorter side resized, and its original size."""
+@dataclass(frozen=True)
+class Views:
+    """How a prediction looks at a photo; the probabilities of several views are averaged.
 
-    image: np.ndarray
-    size: tuple[int, int]
+    Attributes:
+        scales: of the input, 1 among them, ascending.
+        flip: whether each view is also seen mirrored.
+        refine: whether edges follow those of the photo, see `models.refine`.
+    """
 
+    scales: tuple[float, ...] = (1.0,)
+    flip: bool = False
+    refine: bool = False
 
-AnyPhoto = TypeVar("AnyPhoto", bound=Photo)
-Found = TypeVar("Found")
+    def __str__(self) -> str:
+        words = "one view of each image"
+        if len(self.scales) > 1 or self.flip:
+            scales = ", ".join(f"{scale:g}" for scale in self.scales)
+            words = f"mean probabilities at scales {scales}" + ", flipped too" * self.flip
+        return words + ", edges refined" * self.refine
 
 
 class Segmenter(nn.Module):
@@ -46,8 +51,8 @@ class Segmenter(nn.Module):
 
     Attributes:
         origin: `fingerprint` of the backbone before it was fine-tuned; None where it is as it was.
-        scales, flips, refined: how predictions look at a photo, see `look`.
-        trained_on: the images that the head has been trained on, in words, to be stated beside every score.
+        trained_on: the images that trained it, in words, to be stated beside every score.
+        views: how `predict` looks at a photo.
         amp: the dtype of autocast, or None for exact float32.
     """
 
@@ -63,253 +68,200 @@ class Segmenter(nn.Module):
         super().__init__()
         self.hypercolumn, self.head = hypercolumn, head
         self.size, self.stride = size, stride
-        self.origin: str | None = None
-        self.scales, self.flips, self.refined = [1.0], [False], False
-        self.trained_on = "nothing"
-        self.amp: torch.dtype | None = None
         self.names, self.colours = list(names), [list(colour) for colour in colours]
+        self.origin: str | None = None
+        self.trained_on = "nothing"
+        self.views = Views()
+        self.amp: torch.dtype | None = None
 
-    def speed_up(self, amp: str = "off", compiled: bool = False) -> str:
-        """Chooses the precision and whether the backbone is compiled, on the device where the network is now.
+    def forward(
+        self,
+        images: Tensor,
+        points: Tensor | None = None,
+        generators: Sequence[torch.Generator] | None = None,
+    ) -> Tensor:
+        """Logits on the grid, or at points.
 
         Args:
-            amp: "off" for exact float32, or the format of autocast: "bf16" or "fp16".
-            compiled: through `torch.compile`; the first images then take a minute more.
+            images: (B, 3, H, W) RGB, uint8 0..255 or float 0..1.
+            points: (B, n, 2), (y, x) as shares of height and width; None means the grid.
+            generators: for dropout, one per image, on the CPU; None means torch's global one.
 
         Returns:
-            The choice, in words.
-
-        Raises:
-            RunError: the device does not have that autocast, or there is no compiler.
+            (B, C, ceil(H / stride), ceil(W / stride)), or (B, C, n); float32 at least.
         """
-        device, precision = self.hypercolumn.mean.device, PRECISIONS[amp]
-        if precision and not _has_autocast(device.type, precision):
-            raise RunError(f"--amp {amp}: not available on {device.type}; leave --amp out")
-        if compiled:
-            try:
-                torch.compile(torch.relu)(torch.zeros(2, device=device))
-            except Exception as error:  # compilers fail in many ways; all mean the same to the user
-                raise RunError(f"--compile: no working compiler here ({first_line(error)}); leave it out") from None
-            self.hypercolumn.compile(dynamic=True)
-        self.amp = precision
-        return (f"autocast to {amp}" if self.amp else "exact float32") + ", compiled" * compiled
-
-    def look(self, scales: Sequence[float], flip: bool, dilated: int | None = None, refined: bool = False) -> str:
-        """Chooses how predictions look at a photo, and says it in words; probabilities of several views are averaged.
-
-        Args:
-            scales: of the input, beside 1.
-            flip: whether each view is also seen in a mirror.
-            dilated: so many of the last pooling layers have no stride; None leaves them as they are.
-            refined: whether edges follow those of the photo, see `models.refine`.
-
-        Raises:
-            RunError: there are not so many pooling layers.
-        """
-        self.scales, self.flips, self.refined = sorted({1.0, *scales}), [False, True] if flip else [False], refined
-        if dilated is not None and dilated != self.hypercolumn.dilated:
-            self.hypercolumn.dilate(dilated)
-        words = "one view of each image"
-        if len(self.scales) > 1 or flip:
-            scales_in_words = ", ".join(f"{scale:g}" for scale in self.scales)
-            words = f"mean probabilities at scales {scales_in_words}" + ", flipped too" * flip
-        words += f", last {self.hypercolumn.dilated} poolings dilated" if self.hypercolumn.dilated else ""
-        return words + ", edges refined" * refined
-
-    @property
-    def input_size(self) -> int:
-        """Shorter side of the images that `predict` wants, in pixels: `size` at the largest of the scales."""
-        return round(self.size * self.scales[-1])
-
-    def autocast(self) -> torch.autocast:
-        """The context in which the network runs: its precision."""
-        return torch.autocast(self.hypercolumn.mean.device.type, self.amp, enabled=self.amp is not None)
+        with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
+            levels = self.hypercolumn(images)
+            if points is None:
+                logits = self.head.on_grid(levels, self.grid(images), generators)
+            else:
+                logits = self.head.at_points(levels, points, generators)
+        return logits.float() if logits.dtype.itemsize < 4 else logits
 
     def grid(self, images: Tensor) -> tuple[int, int]:
         """(h, w) of the logits for a batch (B, 3, H, W)."""
         height, width = images.shape[-2:]
         return -(-height // self.stride), -(-width // self.stride)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB, uint8 0..255 or float 0..1 -> logits (B, C, ceil(H / stride), ceil(W / stride))."""
-        with self.autocast():
-            levels = self.hypercolumn(images)
-        return self.logits(levels, self.grid(images))
+    @property
+    def input_size(self) -> int:
+        """Shorter side of the images that `predict` takes: `size` at the largest of the scales."""
+        return round(self.size * self.views.scales[-1])
 
-    def logits(
-        self, levels: Sequence[Tensor], grid: tuple[int, int], generators: Sequence[torch.Generator] | None = None
-    ) -> Tensor:
-        """The head on the levels of a batch: (B, C, *grid), float32 whatever the precision.
-
-        `generators`, one an image, decide in training what dropout drops.
-        """
-        with self.autocast():
-            return self.head.on_levels(levels, grid, generators)
-
-    def logits_at(
-        self,
-        levels: Sequence[Tensor],
-        grid: tuple[int, int] | None,
-        points: Tensor,
-        generators: Sequence[torch.Generator] | None = None,
-    ) -> Tensor:
-        """The logits on the grid, resampled bilinearly to a few places, at the cost of four hypercolumns for each.
+    def predict(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+        """The class map of a photo.
 
         Args:
-            levels: of a batch.
-            grid: (h, w), see `grid`; None means the logits of the hypercolumns at the places themselves, one for each.
-            points: (B, n, 2), (y, x) as fractions of height and width.
-            generators: see `logits`.
+            image: (3, h, w) uint8 RGB on any device, its shorter side at `input_size`.
+            size: (height, width) of the photo.
 
         Returns:
-            (B, C, n); with a grid what `resample(self(images), size)` holds at the pixels whose centres the points are.
+            (height, width) uint8 class ids, on the CPU.
         """
-        corners, shares = corners_of(points, grid) if grid else (None, None)
-        places = pixel_centres(corners, grid).flatten(1, 2) if grid else points
-        with self.autocast():
-            logits = self.head.at_points(levels, places, generators)
-        return (logits.unflatten(-1, shares.shape[1:]) * shares.unsqueeze(1)).sum(-1) if grid else logits
+        return top_class(self.scores(image)[0], size)[0].cpu()
 
-    @torch.inference_mode()
-    def predict(self, photos: Sequence[Photo]) -> list[np.ndarray]:
-        """Class maps of photos, each at its original size; those of one size go through together.
-
-        Dropout is off for the call; a module in training mode comes back in training mode.
-
-        Args:
-            photos: with the shorter side at `input_size`.
+    def predict_with_confidence(
+        self, image: Tensor, size: tuple[int, int]
+    ) -> tuple[Tensor, Tensor]:
+        """The class map of `predict`, and the probability of each pixel's class.
 
         Returns:
-            (height, width) uint8 class ids each, in the order of the photos.
+            (height, width) uint8 and (height, width) float32, 0..1, on the CPU.
         """
-        return self._at_original(photos, lambda scores, size: argmax_at(scores, size).cpu().numpy())
+        scores, are_logits = self.scores(image)
+        classes, best = top_class(scores, size)
+        if are_logits:
+            best = (best - log_sum_exp(scores, size)).exp()
+        return classes.cpu(), best.clamp(0, 1).cpu()  # what refining carried beyond is cut
 
     @torch.inference_mode()
-    def predict_with_confidence(self, photos: Sequence[Photo]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The class maps of `predict`, each with the probability (height, width) float32, 0..1, of its classes."""
+    def scores(self, image: Tensor) -> tuple[Tensor, bool]:
+        """Scores (C, h, w) of an image (3, H, W), in eval mode, and whether they are logits.
 
-        def read(scores: Tensor, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-            classes, top = top_at(scores, size, are_logits=self._gives_logits())
-            return classes.cpu().numpy(), top.cpu().numpy()
-
-        return self._at_original(photos, read)
-
-    def _at_original(self, photos: Sequence[Photo], read: Callable[[Tensor, tuple[int, int]], Found]) -> list[Found]:
-        """What is read off each photo's scores (C, h, w), given its original size; see `predict`."""
-        was_training, device = self.training, self.hypercolumn.mean.device
-        found: list[Found | None] = [None] * len(photos)
-        try:
-            self.eval()
-            for indices in same_size([photo.image for photo in photos], device):
-                images = torch.from_numpy(np.stack([photos[index].image for index in indices]))
-                for index, scores in zip(indices, self._scores(images.to(device))):
-                    found[index] = read(scores, photos[index].size)
-        finally:
-            self.train(was_training)
-        return found
-
-    def _views(self) -> list[tuple[float, bool]]:
-        """(scale, flipped) of each view that a prediction averages."""
-        return [(scale, flipped) for scale in self.scales for flipped in self.flips]
-
-    def _gives_logits(self) -> bool:
-        """Whether the scores of a prediction are logits; else they are probabilities."""
-        return len(self._views()) == 1 and not self.refined
-
-    def _scores(self, images: Tensor) -> Tensor:
-        """Logits (B, C, h, w); or, of several views, the mean of their probabilities, on the grid of the largest.
-
-        The images come at the largest scale; the other views, that at scale 1 too, are made smaller from there. Refined
-        probabilities have the size of the images.
+        One unrefined view gives its logits. Several give the mean of their probabilities on the
+        grid of the largest, from which the others are made smaller; refined ones have the image's
+        size.
         """
-        if self._gives_logits():
-            return self(images)
-        views, total, grid = self._views(), 0, self.grid(images)
-        for scale, flipped in views:
-            shape = [max(min(side, LEAST_SIDE), round(side * scale / self.scales[-1])) for side in images.shape[-2:]]
-            view = resize(images, shape, antialias=True) if scale < self.scales[-1] else images
-            probabilities = self(view.flip(-1) if flipped else view).softmax(1)
-            total = total + resample(probabilities.flip(-1) if flipped else probabilities, grid)
-        mean = total / len(views)
-        return guided_filter(mean, images, max(1, round(REACH / self.stride))) if self.refined else mean
+        was_training = self.training
+        self.eval()
+        image, views = image[None].to(self.hypercolumn.mean.device), self.views
+        if views == Views():
+            scores = self(image)
+        else:
+            scores = self._mean_probabilities(image)
+            if views.refine:
+                scores = guided_filter(scores, image, max(1, round(REACH / self.stride)))
+        self.train(was_training)
+        return scores[0], views == Views()
 
-    def predict_all(self, batches: Iterable[Sequence[AnyPhoto]]) -> Iterator[tuple[AnyPhoto, np.ndarray]]:
-        """Each photo of the batches with its class map, one after the other; see `predict`."""
-        for photos in batches:
-            yield from zip(photos, self.predict(photos))
+    def _mean_probabilities(self, image: Tensor) -> Tensor:
+        """(1, C, h, w) on the grid of the largest view, of an image (1, 3, H, W)."""
+        scales, total, grid = self.views.scales, 0, self.grid(image)
+        for scale in scales:
+            share = scale / scales[-1]
+            shape = [max(min(side, LEAST_SIDE), round(side * share)) for side in image.shape[-2:]]
+            view = resize(image, shape, antialias=True) if share < 1 else image
+            total = total + resample(self(view).softmax(1), grid)
+            if self.views.flip:
+                total = total + resample(self(view.flip(-1)).softmax(1).flip(-1), grid)
+        return total / (len(scales) * (1 + self.views.flip))
 
-
-def _has_autocast(device: str, dtype: torch.dtype) -> bool:
-    """Whether autocast to the dtype does anything on this kind of device; where not, torch warns or fails."""
-    if not torch.amp.is_autocast_available(device):
-        return False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with torch.autocast(device, dtype):
-                return torch.is_autocast_enabled(device)
-        except RuntimeError:
-            return False
-
-
-def same_size(images: Sequence[np.ndarray], device: torch.device) -> Iterator[list[int]]:
-    """Groups of indices of the images (3, h, w) that have one size: each group is a batch without padding.
-
-    On a CPU a group has at most `CPU_BATCH` images.
-    """
-
-    def shape(index: int) -> tuple[int, ...]:
-        return images[index].shape
-
-    for _, group in groupby(sorted(range(len(images)), key=shape), key=shape):
-        indices = list(group)
-        at_once = CPU_BATCH if device.type == "cpu" else len(indices)
-        for start in range(0, len(indices), at_once):
-            yield indices[start : start + at_once]
+    def description(self) -> dict[str, Any]:
+        """What the network is made of, but for its weights: plain values."""
+        head = self.head
+        return {
+            "hypercolumn": self.hypercolumn.spec(),
+            "head": {"channels": head.channels, "hidden": head.hidden, "dropout": head.dropout},
+            "size": self.size,
+            "stride": self.stride,
+            "classes": self.names,
+            "colours": self.colours,
+            "trained_on": self.trained_on,
+            "origin": self.origin,
+        }
 
 
-def argmax_at(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """The most likely class at a larger (or smaller) size: bilinear logits, then argmax, strip by strip of rows.
+def top_class(scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The class with the highest score at each pixel, scores resampled bilinearly, and that score.
 
-    Equals `F.interpolate(logits, size, mode="bilinear", align_corners=False).argmax(channel)`, without holding the
-    logits of a whole large photo.
+    One class after the other, so that memory does not grow with their number: the logits of 12
+    megapixels and 21 classes would take 1 GB.
 
     Args:
-        logits: (C, h, w) floating point.
+        scores: (C, h, w) floating point.
         size: (H, W).
 
     Returns:
-        (H, W) uint8.
+        (H, W) uint8 and (H, W) of the scores' dtype.
     """
-    # max gives argmax, four times faster on a CPU
-    return torch.cat([strip.max(0).indices.to(torch.uint8) for strip in _strips_at(logits, size)])
+    best = resample(scores[:1, None], size)[0, 0]
+    classes = torch.zeros_like(best, dtype=torch.uint8)
+    for label in range(1, len(scores)):
+        score = resample(scores[label][None, None], size)[0, 0]
+        classes.masked_fill_(score > best, label)
+        best = torch.maximum(best, score)
+    return classes, best
 
 
-def top_at(scores: Tensor, size: tuple[int, int], are_logits: bool) -> tuple[Tensor, Tensor]:
-    """The class of `argmax_at` and its probability, as frugal with memory.
+def log_sum_exp(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """log(sum(exp)) over the classes of logits (C, h, w), resampled bilinearly to (H, W)."""
+    total = resample(logits[:1, None], size)[0, 0]
+    for logit in logits[1:]:
+        total = torch.logaddexp(total, resample(logit[None, None], size)[0, 0])
+    return total
 
-    Args:
-        scores: (C, h, w) floating point: logits, or probabilities already.
-        size: (H, W).
 
-    Returns:
-        (H, W) uint8, and (H, W) float32, 0..1 (what a filter has carried beyond is cut).
+def save_extractor(path: Path, hypercolumn: Hypercolumn) -> None:
+    """Saves the extractor with its weights: later steps need neither weights file nor network."""
+    spec, state = hypercolumn.spec(), hypercolumn.state_dict()
+    save_checkpoint(path, "extractor", hypercolumn=spec, state=state)
+
+
+def load_extractor(path: Path) -> Hypercolumn:
+    """The extractor of `save_extractor`, on the CPU.
+
+    Raises:
+        RunError: see `models.checkpoint.load_checkpoint`.
     """
-    classes, tops = [], []
-    for strip in _strips_at(scores, size):
-        top, indices = strip.max(0)
-        classes.append(indices.to(torch.uint8))
-        tops.append((top - strip.logsumexp(0)).exp() if are_logits else top)
-    return torch.cat(classes), torch.cat(tops).float().clamp(0, 1)
+    content = load_checkpoint(path, "extractor")
+    hypercolumn = _empty_extractor(content["hypercolumn"])
+    hypercolumn.load_state_dict(content["state"])
+    return hypercolumn
 
 
-def _strips_at(logits: Tensor, size: tuple[int, int]) -> Iterator[Tensor]:
-    """Bilinear logits (C, h, w) at size (H, W), as strips (C, rows, W) of at most `STRIP` values, from the top."""
-    (channels, source_height, _), (height, width) = logits.shape, size
-    places = ((torch.arange(height, device=logits.device) + 0.5) * (source_height / height) - 0.5).clamp(min=0)
-    above = places.long().clamp(max=source_height - 1)
-    below = (above + 1).clamp(max=source_height - 1)
-    share = (places - above).to(logits.dtype).view(-1, 1)
-    for rows in torch.arange(height, device=logits.device).split(max(1, STRIP // (channels * width))):
-        strip = torch.lerp(logits[:, above[rows]], logits[:, below[rows]], share[rows])
-        yield F.interpolate(strip[None], (len(rows), width), mode="bilinear", align_corners=False)[0]
+def save_head(path: Path, fc: FCClassifier, segmenter: Segmenter) -> None:
+    """Saves the fully connected classifier and the description of the segmenter made from it."""
+    save_checkpoint(path, "head", **segmenter.description(), state=fc.state_dict())
+
+
+def save_segmenter(path: Path, segmenter: Segmenter, **training: Any) -> None:
+    """Saves all that is needed to rebuild the segmenter, and what a training wants to keep."""
+    state = segmenter.state_dict()
+    save_checkpoint(path, "segmenter", **segmenter.description(), state=state, **training)
+
+
+def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
+    """The segmenter of `save_segmenter`, on the CPU, and the whole content of the file.
+
+    Raises:
+        RunError: see `models.checkpoint.load_checkpoint`.
+    """
+    content = load_checkpoint(path, "segmenter")
+    head, names = content["head"], content["classes"]
+    moments = torch.zeros(sum(head["channels"])), torch.ones(sum(head["channels"]))
+    segmenter = Segmenter(
+        _empty_extractor(content["hypercolumn"]),
+        DenseClassifier(head["channels"], *moments, len(names), head["hidden"], head["dropout"]),
+        content["size"],
+        content["stride"],
+        names,
+        content["colours"],
+    )
+    segmenter.load_state_dict(content["state"])
+    segmenter.trained_on, segmenter.origin = content["trained_on"], content["origin"]
+    return segmenter, content
+
+
+def _empty_extractor(spec: dict[str, Any]) -> Hypercolumn:
+    names = ("backbone", "taps", "context", "dilated")
+    return Hypercolumn(weights=None, **{name: spec[name] for name in names})

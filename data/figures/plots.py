@@ -1,0 +1,246 @@
+"""Charts of data, training and scores, drawn on `Figure` itself: no display, no global state.
+
+`draw_...` draws on a figure, or on a part of a page; `plot_...` saves the same as a PNG.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import BinaryIO
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import offset_copy
+
+COLOURS = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"  # Okabe and Ito's
+INK, GREY, RULE, BAND = "#202124", "#6e7278", "#d0d3d7", "#f1f3f5"
+PAGE = 11.69, 8.27  # inches, A4 landscape
+POINTS = 72  # an inch
+DPI = 120
+STYLES = "-", "--", ":", "-."
+GRID = {"color": "#e3e5e8", "linewidth": 0.8}
+NOT_DRAWN = "epoch", "lr", "seconds", "step"
+Destination = str | PathLike | BinaryIO
+
+
+def size_to_fit(text: str, room: float, size: float, bold: bool = False) -> float:
+    """Font size in points, at most `size`, at which a line of usual text is within `room` inches.
+
+    It is found from the number of letters, whose mean width in DejaVu Sans is about 0.56 em.
+    """
+    letter = 0.67 if bold else 0.59  # em
+    return min(size, POINTS * room / (letter * max(1, len(text))))
+
+
+def plot_curve(path: Destination, rows: Sequence[dict[str, float | None]], title: str) -> None:
+    """Saves `draw_curve` with its title as PNG."""
+    figure = Figure(layout="constrained")
+    figure.suptitle(title, parse_math=False)
+    figure.set_size_inches(5.2 * draw_curve(figure, rows), 3.9)
+    _save(figure, path)
+
+
+def draw_curve(figure: FigureBase, rows: Sequence[dict[str, float | None]]) -> int:
+    """Training curves over "epoch": keys that end in "loss" on the left, the scores on the right.
+
+    Args:
+        figure: to draw on.
+        rows: one dict an epoch; values that are missing, None or not finite are left out.
+
+    Returns:
+        The number of panels: one where there are only losses, or only scores.
+    """
+    panels = {"loss": {}, "score": {}}
+    for row in rows:
+        for key, value in row.items():
+            if key not in NOT_DRAWN and value is not None and math.isfinite(value):
+                curves = panels["loss" if key.endswith("loss") else "score"]
+                curves.setdefault(key, []).append((row["epoch"], value))
+    panels = {label: curves for label, curves in panels.items() if curves} or {"loss": {}}
+    for axes, (label, curves) in zip(
+        np.atleast_1d(figure.subplots(1, len(panels))), panels.items()
+    ):
+        for index, (key, points) in enumerate(curves.items()):
+            look = {"color": COLOURS[index % len(COLOURS)], "ls": STYLES[index % len(STYLES)]}
+            axes.plot(*zip(*points), **look, marker="o", ms=3.5, clip_on=False, zorder=3, label=key)
+        axes.set(xlabel="epoch", ylabel=label, ylim=(0, 1 if label == "score" else None))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(**GRID)
+        axes.spines[["top", "right"]].set_visible(False)
+        if curves:  # above the axes, where no curve runs
+            place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 3}
+            axes.legend(**place, frameon=False, fontsize=9)
+    return len(panels)
+
+
+def plot_confusion(path: Destination, matrix: np.ndarray, names: Sequence[str]) -> None:
+    """Saves `draw_confusion` as PNG."""
+    cell = 0.36 if len(names) <= 25 else 0.22  # inches
+    side = 2.2 + max(1.4, cell * len(names))
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    draw_confusion(figure, matrix, names, cell)
+    _save(figure, path)
+
+
+def draw_confusion(
+    figure: FigureBase, matrix: np.ndarray, names: Sequence[str], cell: float
+) -> None:
+    """The share of each true class (row) that was predicted as each class (column).
+
+    Args:
+        figure: to draw on.
+        matrix: pixel counts (C, C); rows without any ground truth are hatched.
+        names: the C class names.
+        cell: side that a cell will have, in inches. Letters are as large as it allows; numbers that
+            would not be readable are left out, and so are names that would overlap.
+    """
+    totals = matrix.sum(axis=1, keepdims=True)
+    shares = np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
+    axes = figure.subplots()
+    picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row in np.flatnonzero(totals == 0):
+        look = {"facecolor": BAND, "edgecolor": "#bbbbbb", "hatch": "////", "linewidth": 0}
+        axes.axhspan(row - 0.5, row + 0.5, **look)
+    if cell > 0.22:
+        look = {"ha": "center", "va": "center", "fontsize": min(12, 0.29 * POINTS * cell)}
+        for (row, column), share in np.ndenumerate(shares):
+            if share >= 0.005:  # an empty cell reads better than a zero
+                ink = "white" if share > 0.55 else INK
+                axes.text(column, row, f"{100 * share:.0f}", color=ink, **look)
+    size = min(8, max(4, 0.7 * POINTS * cell))
+    shown = range(0, len(names), math.ceil(size / (POINTS * cell)))
+    look = {"fontsize": size, "parse_math": False}
+    axes.set_xticks(shown, [names[index] for index in shown], rotation=90, **look)
+    axes.set_yticks(shown, [names[index] for index in shown], **look)
+    axes.set(xlabel="prediction", ylabel="ground truth")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    percent = {"format": lambda share, _: f"{share:.0%}"}
+    bar = figure.colorbar(picture, ax=axes, shrink=0.6, aspect=25, **percent)
+    bar.set_label("share of the ground truth", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
+
+
+def plot_iou_bars(
+    path: Destination, names: Sequence[str], ious: Sequence[float | None], miou: float
+) -> None:
+    """Saves `draw_iou_bars` as PNG."""
+    figure = Figure(figsize=(6.4, 1.3 + 0.27 * len(names)), layout="constrained")
+    draw_iou_bars(figure, names, ious, miou)
+    _save(figure, path)
+
+
+def draw_iou_bars(
+    figure: FigureBase,
+    names: Sequence[str],
+    ious: Sequence[float | None],
+    miou: float,
+    columns: int = 1,
+    size: float = 9,
+) -> None:
+    """IoU of each class as bars, the best at the top, and their mean as a line.
+
+    Args:
+        figure: to draw on.
+        names: of the classes.
+        ious: 0..1; None is written as "absent", at the end.
+        miou: their mean, 0..1.
+        columns: side by side, read one after the other.
+        size: of the names, in points.
+    """
+    pairs = sorted(zip(names, ious), key=lambda pair: math.inf if pair[1] is None else -pair[1])
+    ranked = [name for name, _ in pairs], [iou for _, iou in pairs]
+    for axes in _draw_bars(figure, *ranked, "{:.3f}".format, columns, size, 1.0):
+        axes.set(xlabel="IoU", xticks=np.linspace(0, 1, 6))
+        axes.grid(axis="x", **GRID)
+        axes.tick_params(axis="x", labelsize=size)
+        axes.spines["bottom"].set_bounds(0, 1)
+        if not math.isnan(miou):
+            axes.axvline(miou, color=COLOURS[1], linestyle="--", linewidth=1.3, zorder=3)
+            look = {"ha": "center", "va": "bottom", "color": COLOURS[1], "fontsize": size + 1}
+            axes.text(miou, -0.7, f"mIoU {miou:.3f}", **look)
+
+
+def draw_counts(
+    figure: FigureBase,
+    names: Sequence[str],
+    counts: Sequence[int],
+    columns: int = 1,
+    size: float = 9,
+) -> None:
+    """The count of each class as bars in the order of the names; see `draw_iou_bars`."""
+    for axes in _draw_bars(figure, names, counts, "{:,}".format, columns, size, max(1, *counts)):
+        axes.set(xticks=[])
+        axes.spines["bottom"].set_visible(False)
+
+
+def _draw_bars(
+    figure: FigureBase,
+    names: Sequence[str],
+    values: Sequence[float | None],
+    in_words: Callable[[float], str],
+    columns: int,
+    size: float,
+    longest: float,
+) -> list[Axes]:
+    """The axes of each column of bars, their values written behind them; None is "absent"."""
+    rows = math.ceil(len(names) / columns)
+    columns = math.ceil(len(names) / rows)
+    parts = list(np.atleast_1d(figure.subplots(1, columns)))
+    for start, axes in zip(range(0, len(names), rows), parts):
+        shown, lengths = names[start : start + rows], values[start : start + rows]
+        axes.barh(range(len(shown)), [v or 0 for v in lengths], 0.72, color=COLOURS[4], zorder=2)
+        behind = offset_copy(axes.transData, figure, x=0.5 * size, units="points")
+        # Its white ground keeps the line of the mean out of a number.
+        ground = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+        look = {"fontsize": size - 1, "va": "center", "bbox": ground, "zorder": 4}
+        for place, value in enumerate(lengths):
+            text, ink = ("absent", GREY) if value is None else (in_words(value), INK)
+            axes.text(value or 0, place, text, color=ink, transform=behind, **look)
+        axes.set_yticks(range(len(shown)), shown, fontsize=size, parse_math=False)
+        axes.set(xlim=(0, 1.1 * longest), ylim=(rows - 0.4, -0.6))
+        axes.tick_params(axis="y", length=0)
+        axes.spines[["top", "right"]].set_visible(False)
+    return parts
+
+
+def draw_moments(
+    figure: FigureBase,
+    levels: Sequence[str],
+    channels: Sequence[int],
+    mean: np.ndarray,
+    std: np.ndarray,
+) -> None:
+    """Mean and standard deviation of each channel of the features; each level has the same width.
+
+    Args:
+        figure: to draw on.
+        levels: names of the levels.
+        channels: of each level; Z is their sum.
+        mean: (Z,).
+        std: (Z,).
+    """
+    places = [level + (np.arange(n) + 0.5) / n for level, n in enumerate(channels)]
+    panels = figure.subplots(2, 1, sharex=True)
+    for axes, values, label in zip(panels, (mean, std), ("mean", "standard deviation")):
+        for level in range(1, len(levels), 2):
+            axes.axvspan(level, level + 1, color=BAND, zorder=0)
+        axes.plot(np.concatenate(places), values, ".", markersize=2, color=COLOURS[0])
+        axes.set(xlim=(0, len(levels)))
+        axes.set_ylabel(label, fontsize=9)
+        axes.grid(axis="y", **GRID)
+        axes.tick_params(axis="x", length=0)
+        axes.tick_params(axis="y", labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    labels = [f"{name}\n{count}" for name, count in zip(levels, channels)]
+    middles, size = np.arange(len(levels)) + 0.5, min(8, 50 / len(levels))
+    panels[-1].set_xticks(middles, labels, fontsize=size, parse_math=False)
+    panels[-1].set_xlabel("level and its channels", fontsize=9)
+
+
+def _save(figure: Figure, path: Destination) -> None:
+    """Write the figure as PNG, cropped or widened to what is drawn."""
+    figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12)

@@ -1,0 +1,270 @@
+"""The flags of the scripts: the parser, recipes, groups that several steps share, and types."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from models.hypercolumn import POOLED
+from models.run.runtime import PRECISIONS, end
+from models.run.schedule import DECAYS, OPTIMIZERS
+from models.segmenter import Views
+
+VOC = Path("data/VOCdevkit/VOC2012")
+
+# Named sets of flags (`--recipe`), for each script what a user would type; flags given win.
+RECIPES: dict[str, dict[str, str]] = {
+    # A wider view in steps 1 and 2, then end to end through random pixels of augmented crops.
+    "best": {
+        "sample_features": "--size 320 --context image,5,11 --per-class 10",
+        "train_cls": "--epochs 12 --dropout 0.2 --weight-decay 0.05",
+        "train_seg": "--finetune-backbone --backbone-lr 3e-4 --frozen-stages 1 --pixels 1024 "
+        "--crop 320 --scale 0.5,1.75 --flip --jitter 0.3 --lovasz 1 --ema 0.998 --stride 4 "
+        "--epochs 30",
+        "evaluate": "--tta flip,0.75,1.25 --dilate 1 --refine",
+        "visualize": "--tta flip,0.75,1.25 --dilate 1 --refine",
+    },
+}
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the docstring's lines, and states every default that says something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        says_nothing = action.default is None or action.default is False or action.default == []
+        return action.help if says_nothing else super()._get_help_string(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """Knows for each flag whether it decides the result; says what is wrong in one line.
+
+    Args:
+        doc: the script's docstring, shown as help.
+        needs_run: whether --run is required.
+    """
+
+    def __init__(self, doc: str, needs_run: bool = True):
+        super().__init__(description=doc, formatter_class=Help)
+        self._deciding: list[argparse.Action] = []
+        self.flag(
+            "--run",
+            type=Path,
+            required=needs_run,
+            metavar="DIR",
+            free=True,
+            help="run folder, shared by the five steps",
+        )
+        device = "auto (cuda, else mps, else cpu) or a torch device, like cuda:1"
+        self.flag("--device", default="auto", free=True, help=device)
+        recipe = "a named set of flags; those given beside it win"
+        self.flag("--recipe", choices=RECIPES, free=True, help=recipe)
+        self.flag("--quiet", action="store_true", free=True, help="print only what is wrong")
+
+    def flag(self, *names: str, free: bool = False, **options: Any) -> None:
+        """Declares a flag, see `argparse.ArgumentParser.add_argument`.
+
+        Args:
+            free: the flag says where or how fast, and decides nothing about the result: a resumed
+                run may change it, and the write-up leaves it out.
+        """
+        action = self.add_argument(*names, **options)
+        if not free:
+            self._deciding.append(action)
+
+    def parse_args(self, args: Sequence[str] | None = None) -> argparse.Namespace:  # noqa: D102
+        given = list(sys.argv[1:] if args is None else args)
+        values = super().parse_args(given)
+        if values.recipe:
+            recipe = RECIPES[values.recipe].get(Path(self.prog).stem, "")
+            values = super().parse_args([*recipe.split(), *given])  # the later of two wins
+            values.recipe = f"{values.recipe}: {recipe or 'nothing but the defaults'}"
+        return values
+
+    def settings(self, values: argparse.Namespace) -> dict[str, Any]:
+        """The flags that decide the result, as plain values by their names."""
+        found = {
+            action.option_strings[0]: getattr(values, action.dest) for action in self._deciding
+        }
+        return json.loads(json.dumps(found, default=str))
+
+    def changed(self, values: argparse.Namespace) -> dict[str, Any]:
+        """Those of `settings` that are not as by default."""
+        defaults = argparse.Namespace(**{a.dest: a.default for a in self._deciding})
+        usual = self.settings(defaults)
+        return {name: v for name, v in self.settings(values).items() if v != usual[name]}
+
+    def allow_beside(self, values: argparse.Namespace, flag: str, allowed: Collection[str]) -> None:
+        """Refuses flags that mean nothing beside `flag`: all that were given but the allowed."""
+        for action in self._actions:
+            name = action.dest
+            if name in (flag, "help", *allowed) or getattr(values, name) == action.default:
+                continue
+            self.error(f"argument {action.option_strings[0]}: not allowed with argument --{flag}")
+
+    def error(self, message: str) -> NoReturn:  # noqa: D102
+        end(f"{message}; see --help", 2)
+
+
+def add_data_flags(
+    parser: Parser, split: str, limit: str = "only the first N images of the split"
+) -> None:
+    """The flags of the steps that read images; `limit` is the help of that flag."""
+    data = "data set in PASCAL VOC layout"
+    parser.flag("--data", type=Path, default=VOC, metavar="DIR", free=True, help=data)
+    parser.flag("--split", default=split, help="list in ImageSets/Segmentation to read")
+    parser.flag("--limit", type=positive, metavar="N", help=limit)
+    workers = "processes that decode images"
+    parser.flag("--workers", type=natural, default=default_workers(), free=True, help=workers)
+
+
+def add_skip_flag(parser: Parser) -> None:
+    """The flag of the steps that may do without a few images."""
+    parser.flag(
+        "--skip-bad",
+        action="store_true",
+        help="read all images of --split first and leave out bad ones, up to 5 in 100",
+    )
+
+
+def add_view_flags(parser: Parser) -> None:
+    """The flags of the steps that predict."""
+    parser.flag(
+        "--tta",
+        type=views,
+        metavar="flip,0.75,..",
+        help="average the probabilities over mirrored and scaled views (test-time augmentation)",
+    )
+    add_dilate_flag(parser, None, "; default: as in step 1")
+    refine = "let edges follow those of the photo (guided filter)"
+    parser.flag("--refine", action="store_true", help=refine)
+
+
+def add_dilate_flag(parser: Parser, default: int | None, note: str = "") -> None:
+    """The flag that dilates the backbone."""
+    text = "the last N poolings keep the resolution: finer edges, more time (dilated convolution)"
+    parser.flag("--dilate", type=natural, default=default, metavar="N", help=text + note)
+
+
+def add_speed_flags(parser: Parser) -> None:
+    """The flags of the steps that run the whole network."""
+    amp = "autocast to lower precision; off: float32"
+    parser.flag("--amp", default="off", choices=PRECISIONS, help=amp)
+    compiled = "compile the backbone with torch.compile first"
+    parser.flag("--compile", action="store_true", free=True, help=compiled)
+
+
+def add_optimizer_flags(parser: Parser) -> None:
+    """The flags that both trainings share."""
+    flag = parser.flag
+    flag("--optimizer", default="adamw", choices=OPTIMIZERS, help="SGD has a momentum of 0.9")
+    flag("--lr", type=rate, default=1e-3, help="peak rate of the head, after a tenth of the steps")
+    flag("--decay", default="cosine", choices=DECAYS, help="how the rate falls from its peak")
+    flag("--weight-decay", type=fraction, default=0.01, help="of the optimizer")
+    smoothing = "share of the target that is spread over all classes"
+    flag("--label-smoothing", type=fraction, default=0.0, help=smoothing)
+    weights = "weigh classes by inverse frequency in the training data"
+    flag("--class-weights", default="none", choices=("none", "inverse"), help=weights)
+
+
+def default_workers() -> int:
+    """Half of the cores beside a GPU, else those that torch does not compute with."""
+    cores = os.cpu_count() or 1
+    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes that torchrun started here
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        return min(8, cores // 2)
+    return min(8, max(0, cores - torch.get_num_threads()))
+
+
+def views(text: str) -> Views:
+    """argparse type: scales from 0.25 to 4 and "flip", separated by commas."""
+    parts = text.split(",")
+    try:
+        scales = {1.0} | {float(part) for part in parts if part != "flip"}
+    except ValueError:
+        scales = {0.0}
+    if not all(0.25 <= scale <= 4 for scale in scales):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not some of flip and scales from 0.25 to 4, with commas between"
+        )
+    return Views(tuple(sorted(scales)), "flip" in parts)
+
+
+def views_of(tta: Views | None, refine: bool) -> Views:
+    """The views of the flags --tta and --refine."""
+    return replace(tta or Views(), refine=refine)
+
+
+def bounds(text: str) -> tuple[float, float]:
+    """argparse type: two scales from 0.1 to 10 with a comma between, the smaller first."""
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError:
+        low, high = 0.0, 0.0
+    if not 0.1 <= low <= high <= 10:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not two scales from 0.1 to 10, the smaller first, like 0.5,2"
+        )
+    return low, high
+
+
+def numbers(text: str) -> list[int]:
+    """argparse type: whole numbers of at least 1, separated by commas."""
+    return [positive(part) for part in text.split(",")]
+
+
+def contexts(text: str) -> list[str]:
+    """argparse type: some of image, quadrants and odd numbers, separated by commas."""
+    parts = text.split(",")
+    for part in parts:
+        is_window = part in map(str, range(1, 1000, 2))
+        if parts.count(part) > 1 or not (part in POOLED or is_window):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not some of image, quadrants and odd numbers, each once"
+            )
+    return parts
+
+
+def positive(text: str) -> int:
+    """argparse type: a whole number of at least 1."""
+    value = natural(text)
+    if not value:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def natural(text: str) -> int:
+    """argparse type: a whole number from 0 to below 2**31."""
+    if not text.isdecimal() or len(text) > 10 or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to below 2**31")
+    return int(text)
+
+
+def rate(text: str) -> float:
+    """argparse type: a number above 0 and at most 1000."""
+    return _number(text, lambda value: 0 < value <= 1000, "above 0 and at most 1000")
+
+
+def fraction(text: str) -> float:
+    """argparse type: a number of at least 0 and below 1."""
+    return _number(text, lambda value: 0 <= value < 1, "from 0 to below 1")
+
+
+def factor(text: str) -> float:
+    """argparse type: a number from 0 to 1000."""
+    return _number(text, lambda value: 0 <= value <= 1000, "from 0 to 1000")
+
+
+def _number(text: str, fits: Callable[[float], bool], words: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not fits(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number {words}")
+    return value

@@ -1,0 +1,320 @@
+"""The run folder: what each step leaves where, when a step has finished, what goes on from what."""
+
+import csv
+import io
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+
+from data.files import atomic_file
+from models import RunError
+from models.checkpoint import FORMAT
+from models.run import distributed
+from models.segmenter import Segmenter, load_segmenter
+
+# number: (script, folder in the run)
+STEPS = {
+    1: ("sample_features", "1_features"),
+    2: ("train_cls", "2_cls"),
+    3: ("train_seg", "3_seg"),
+    4: ("evaluate", "4_eval"),
+    5: ("visualize", "5_overlays"),
+}
+CONFIG = "config.json"  # written last: a step without it has not finished
+PROCESS_START = time.time()
+
+
+def step_folder(run: Path, step: int) -> Path:
+    """The folder of a step."""
+    return run / STEPS[step][1]
+
+
+def step_title(step: int) -> str:
+    """What a step calls itself, like "[1/5] sample_features"."""
+    return f"[{step}/{len(STEPS)}] {STEPS[step][0]}"
+
+
+def make_writable(folder: Path) -> Path:
+    """The folder, made, once a file could be written there; nothing in it is touched.
+
+    Raises:
+        OSError: no file can be written there.
+    """
+    if distributed.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".probe.{os.getpid()}.part"
+        probe.touch()
+        probe.unlink()
+    return folder
+
+
+def mark_unfinished(folder: Path) -> None:
+    """Takes config.json and the litter of killed processes out, before files are replaced."""
+    (folder / CONFIG).unlink(missing_ok=True)
+    for litter in folder.rglob(".*.part"):
+        litter.unlink(missing_ok=True)
+
+
+def keep_aside(folder: Path) -> Path | None:
+    """Renames a folder that holds files to the first free NAME.1, NAME.2, ..; gives that name."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return None
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    return folder.rename(aside)
+
+
+def finish(
+    run: Path,
+    step: int,
+    config: dict[str, Any],
+    wrote: str,
+    then: Sequence[Any] = (),
+    folder: Path | None = None,
+) -> None:
+    """Marks a step as finished by writing config.json, and prints what to do next.
+
+    Args:
+        config: settings and results, plain values.
+        wrote: what is in the folder now, in words.
+        then: script and flags of the next command.
+        folder: another one than the step's own in the run.
+    """
+    folder = folder or step_folder(run, step)
+    seconds = round(time.time() - PROCESS_START, 1)
+    content = {"format": FORMAT, "step": STEPS[step][0], **config, "seconds": seconds}
+    save_json(folder / CONFIG, content | {"command": command(step), "versions": versions()})
+    print(f"wrote {folder}: {wrote}")
+    if then:
+        print(f"next: python {shlex.join(map(str, then))}")
+
+
+def command(step: int) -> str:
+    """The command that runs now, as it was typed."""
+    return shlex.join(["python", f"{STEPS[step][0]}.py", *sys.argv[1:]])
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of the software, and the git commit of this program ('+': changed since)."""
+    describe = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
+    try:
+        found = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True)
+        commit = found.stdout.strip() or None
+    except OSError:  # no git here
+        commit = None
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "numpy": np.__version__,
+        "commit": commit,
+    }
+
+
+def finished(run: Path, step: int) -> dict[str, Any]:
+    """The config.json of a step that has finished.
+
+    Raises:
+        RunError: it has not, or the file cannot be read or is from a newer version.
+    """
+    path = step_folder(run, step) / CONFIG
+    again = shlex.join(["python", f"{STEPS[step][0]}.py", "--run", str(run)])
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        is_newer = config["format"] > FORMAT
+    except FileNotFoundError:
+        raise RunError(
+            f"{path.parent}: step {step} has not finished there; run it first: {again}"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise RunError(f"{path}: cannot be read; run step {step} again: {again}") from None
+    if is_newer:
+        raise RunError(
+            f"{path}: written by a newer version (format {config['format']}, "
+            f"this one reads {FORMAT})"
+        )
+    return config
+
+
+def is_finished(run: Path, step: int) -> bool:
+    """Whether a step has left a config.json."""
+    return (step_folder(run, step) / CONFIG).is_file()
+
+
+def trained_segmenter(run: Path, checkpoint: Path | None) -> tuple[Segmenter, Path]:
+    """The network to use, on the CPU, and its file: `checkpoint`, else step 3's best, else step 2's.
+
+    Raises:
+        RunError: none of them is there or can be read, or an earlier step has been run again since.
+    """
+    if checkpoint:
+        return load_segmenter(checkpoint)[0], checkpoint
+    source = step_folder(run, 3) / "best.pt"
+    is_fine_tuned = source.is_file()
+    if not is_fine_tuned:
+        finished(run, 2)
+        source = step_folder(run, 2) / "dense.pt"
+    segmenter, content = load_segmenter(source)
+    check_features(run, segmenter, source)
+    if is_fine_tuned:
+        check_start(run, content, source)
+    return segmenter, source
+
+
+def check_features(run: Path, segmenter: Segmenter, source: Path) -> None:
+    """Refuses `source` if step 1 has since been run with another extractor or input size.
+
+    Raises:
+        RunError: names both.
+    """
+    if not is_finished(run, 1):
+        return
+    config, spec = finished(run, 1), segmenter.hypercolumn.spec()
+    spec["fingerprint"] = segmenter.origin or spec["fingerprint"]
+    ours = _extractor_in_words(spec, segmenter.size)
+    theirs = _extractor_in_words(config["hypercolumn"], config["size"])
+    if ours != theirs:
+        raise RunError(
+            f"{source}: made with {ours}, but {step_folder(run, 1)} with {theirs}; "
+            "run the later steps again, or use another --run"
+        )
+
+
+def check_start(run: Path, content: dict[str, Any], source: Path) -> None:
+    """Refuses a checkpoint of step 3 if step 2 has been run again since.
+
+    Args:
+        content: of the checkpoint; "start" is the fingerprint of the head that it started from.
+
+    Raises:
+        RunError: it has.
+    """
+    if is_finished(run, 2) and content["start"] != finished(run, 2)["head"]:
+        raise RunError(
+            f"{source}: trained from another head than {step_folder(run, 2)} holds now; "
+            "run train_seg.py again, without --resume"
+        )
+
+
+def check_classes(trained: Sequence[str], given: Sequence[str], source: Path, data: Path) -> None:
+    """Refuses a data set with other classes than the network was trained on.
+
+    Raises:
+        RunError: names the first difference.
+    """
+    for index, (ours, theirs) in enumerate(zip_longest(trained, given, fillvalue="none")):
+        if ours != theirs:
+            raise RunError(
+                f"{data}: class {index} is {theirs!r} there but {ours!r} in {source}; "
+                "use the data it was trained on"
+            )
+
+
+def check_settings(saved: dict[str, Any], given: dict[str, Any], source: Path) -> None:
+    """Refuses to resume with other settings.
+
+    Raises:
+        RunError: names the first that differs.
+    """
+    for name, value in given.items():
+        if saved.get(name) != value:
+            raise RunError(
+                f"--resume: {source} was made with {name} {saved.get(name)}, not {value}; "
+                "keep to that"
+            )
+
+
+def read_run(run: Path) -> dict[str, Any]:
+    """What the finished steps of a run have recorded, as plain values, for the write-up.
+
+    Returns:
+        "run": the folder; "configs": {1 to 4: config.json, None where the step has not finished};
+        "logs": {2, 3: rows of log.csv, or None}; "metrics": 4_eval/metrics.json, or None;
+        "confusion": (C, C) int64 pixels, rows the ground truth, or None; "moments": (mean, std) of
+        the features, (Z,) float32 each, or None; "command" and "versions": of the step 5 that runs.
+    """
+    done = {step: is_finished(run, step) for step in (1, 2, 3, 4)}
+    one, four = step_folder(run, 1), step_folder(run, 4)
+    record = {
+        "run": str(run),
+        "configs": {step: finished(run, step) if done[step] else None for step in done},
+        "logs": {step: _read_log(run, step) if done[step] else None for step in (2, 3)},
+        "metrics": json.loads((four / "metrics.json").read_text("utf-8")) if done[4] else None,
+        "confusion": _read_confusion(four / "confusion.csv") if done[4] else None,
+        "moments": (np.load(one / "mean.npy"), np.load(one / "std.npy")) if done[1] else None,
+    }
+    return record | {"command": command(5), "versions": versions()}
+
+
+def _read_log(run: Path, step: int) -> list[dict[str, float | None]]:
+    with open(step_folder(run, step) / "log.csv", encoding="utf-8", newline="") as file:
+        return [
+            {name: float(value) if value else None for name, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def _read_confusion(path: Path) -> np.ndarray:
+    with open(path, encoding="utf-8", newline="") as file:
+        _, *rows = csv.reader(file)
+    return np.array([row[1:] for row in rows]).astype(np.int64)
+
+
+def save_skipped(folder: Path, skipped: dict[str, str]) -> str:
+    """Saves skipped.txt, a line `ID: why` for each image left out; their number in words."""
+    path = folder / "skipped.txt"
+    if not skipped:
+        path.unlink(missing_ok=True)
+        return ""
+    with atomic_file(path) as file:
+        file.write("".join(f"{key}: {why}\n" for key, why in skipped.items()).encode())
+    return f"; skipped {len(skipped)} bad images, listed in {path}"
+
+
+def save_json(path: Path, content: dict[str, Any]) -> None:
+    """Saves plain values as indented JSON; paths become strings, nan becomes null."""
+    content = {
+        key: None if isinstance(value, float) and math.isnan(value) else value
+        for key, value in content.items()
+    }
+    with atomic_file(path) as file:
+        text = json.dumps(content, indent=2, default=_plain, allow_nan=False)
+        file.write((text + "\n").encode())
+
+
+def _plain(value: Any) -> Any:
+    """What JSON does not know: numpy's numbers, and anything else by its name."""
+    return value.item() if isinstance(value, np.generic) else str(value)
+
+
+def save_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Saves rows that share their keys as CSV with a header."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    with atomic_file(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _extractor_in_words(spec: dict[str, Any], size: int) -> str:
+    taps, context = (",".join(map(str, spec[name])) or "none" for name in ("taps", "context"))
+    context += f", {spec['dilated']} poolings dilated" if spec["dilated"] else ""
+    return (
+        f"{spec['backbone']} (taps {taps}, context {context}, weights {spec['fingerprint']}, "
+        f"size {size})"
+    )

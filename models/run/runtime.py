@@ -1,0 +1,167 @@
+"""Device, precision, what a script prints, and how it ends."""
+
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+import torch
+import torch.distributed as dist
+from tqdm import tqdm
+
+from models import RunError
+from models.run import distributed
+from models.segmenter import Segmenter
+
+Item = TypeVar("Item")
+
+PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Terminated(KeyboardInterrupt):
+    """The process got SIGTERM."""
+
+
+def run_script(main: Callable[[], None]) -> None:
+    """Runs a script's `main`; a user's mistake becomes one line and exit code 2.
+
+    Mistakes are the errors with an `exit_code` (DataError, RunError) and what the system refuses
+    (no permission, full disk); any other error is ours and keeps its traceback. Ctrl-C ends with
+    one line and 130, SIGTERM with 143.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        main()
+        distributed.shutdown()
+    except KeyboardInterrupt as stop:
+        code = 143 if isinstance(stop, Terminated) else 130
+        how = "SIGTERM" if isinstance(stop, Terminated) else "Ctrl-C"
+        end(f"stopped by {how}; {stop.args[0] if stop.args else 'nothing was changed'}", code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        end(f"{where}{error.strerror or error}", 2)
+    except ValueError as error:
+        if not hasattr(error, "exit_code"):
+            raise
+        # From a worker process the message comes with a traceback before it.
+        line = str(error).splitlines()[-1].removeprefix(f"{type(error).__module__}.")
+        end(line.removeprefix(f"{type(error).__name__}: "), error.exit_code)
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        end(f"lost another process of this run ({str(error).splitlines()[0]})", 1)
+
+
+def end(line: str, code: int) -> NoReturn:
+    """Prints why the script ends on standard error, and ends it."""
+    rank = "" if distributed.is_main() else f"rank {distributed.rank()}: "
+    print(f"{Path(sys.argv[0]).stem}: {rank}{line}", file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def choose_device(name: str, single: bool = False) -> torch.device:
+    """The device of a flag; "auto" is cuda, else mps, else cpu. Under `torchrun` processes meet.
+
+    Args:
+        single: whether the step runs in one process only.
+
+    Raises:
+        RunError: no such device here, or several processes where one is wanted.
+    """
+    several = distributed.world_size() > 1
+    if single and several:
+        raise RunError(
+            "this step is quick and runs in one process: start it with python, not with torchrun"
+        )
+    if name == "auto":
+        mps = torch.backends.mps.is_available()
+        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    if name.startswith("cuda:") and several:
+        raise RunError(
+            f"--device {name}: under torchrun each process takes a GPU of its own; use cuda"
+        )
+    if name == "cuda" and several:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    # Else convolutions would be in TensorFloat-32 and matrix products, equal to them, would not.
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        device = torch.empty(0, device=name).device
+        if device.type not in ("cpu", "cuda", "mps", "xpu"):
+            raise RuntimeError("nothing can be computed there, or nobody has tried")
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise RunError(f"--device {name}: not available here; use auto or cpu") from None
+    distributed.init(device)
+    return device
+
+
+def place(segmenter: Segmenter, device: torch.device, amp: str, compiled: bool) -> Segmenter:
+    """The segmenter on the device, with the precision `amp` of `PRECISIONS`; compiled if asked.
+
+    Raises:
+        RunError: the device does not have that autocast, or there is no working compiler.
+    """
+    dtype = PRECISIONS[amp]
+    if dtype and not _has_autocast(device.type, dtype):
+        raise RunError(f"--amp {amp}: not available on {device.type}; leave --amp out")
+    segmenter.amp = dtype
+    if compiled:
+        try:
+            torch.compile(torch.relu)(torch.zeros(2, device=device))
+        except Exception as error:  # compilers fail in many ways; all mean the same to the user
+            reason = str(error).partition("\n")[0]
+            raise RunError(
+                f"--compile: no working compiler here ({reason}); leave it out"
+            ) from None
+        segmenter.hypercolumn.compile(dynamic=True)
+    return segmenter.to(device)
+
+
+def _has_autocast(device: str, dtype: torch.dtype) -> bool:
+    """Whether autocast to the dtype works there; where not, torch warns or fails."""
+    if not torch.amp.is_autocast_available(device):
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with torch.autocast(device, dtype):
+                return torch.is_autocast_enabled(device)
+        except RuntimeError:
+            return False
+
+
+def describe(device: torch.device, amp: str = "off", compiled: bool = False) -> str:
+    """Device, number of processes and precision, in words."""
+    processes = distributed.world_size()
+    where = str(device) if processes == 1 else f"{device.type}, {processes} processes"
+    precision = "exact float32" if amp == "off" else f"autocast to {amp}"
+    return f"{where}, {precision}" + ", compiled" * compiled
+
+
+def print_header(step: str, quiet: bool = False, **facts: Any) -> None:
+    """Prints the step and what it is about to do, aligned, without facts that are None.
+
+    A quiet step prints nothing here nor later, but what is wrong.
+    """
+    if quiet:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open until the process ends)
+    print(step)
+    facts = {name: fact for name, fact in facts.items() if fact is not None}
+    width = max(map(len, facts))
+    for name, fact in facts.items():
+        print(f"  {name:{width}}  {fact}")
+    sys.stdout.flush()
+
+
+def bar(items: Iterable[Item], total: int, unit: str, label: str = "") -> "tqdm[Item]":
+    """The items with a progress bar on standard error; none off a terminal or where silent."""
+    silent = getattr(sys.stdout, "name", None) == os.devnull
+    disable = True if silent else None
+    return tqdm(items, label, total, unit=unit, disable=disable, leave=False, dynamic_ncols=True)

@@ -1,0 +1,109 @@
+"""What a training is beside the network: optimizer, schedule, moving average, and where it stands."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from models.run.schedule import OPTIMIZERS, warm_up_and_decay
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How the weights are changed.
+
+    Attributes:
+        optimizer, decay: names in `models.run.schedule`.
+        weight_decay: of the optimizer.
+        ema: decay of the moving average of the weights, 0 for none.
+        fp16: whether gradients are float16 and need scaling.
+    """
+
+    optimizer: str = "adamw"
+    decay: str = "cosine"
+    weight_decay: float = 0.01
+    ema: float = 0.0
+    fp16: bool = False
+
+
+class Training:
+    """The state of a training, kept in last.pt and taken up again by a resumed run.
+
+    Args:
+        network: whose weights are trained.
+        rates: the parts of it that learn, by module, and the peak rate of each.
+        steps: of the optimizer, in the whole training.
+        how: see `Optimization`.
+
+    Attributes:
+        losses: one per step.
+        log: one row per epoch, from epoch 0, the network as it came.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        rates: dict[nn.Module, float],
+        steps: int,
+        how: Optimization,
+    ):
+        self.network = network
+        groups = [
+            {"params": [p for p in module.parameters() if p.requires_grad], "lr": rate}
+            for module, rate in rates.items()
+        ]
+        self.parameters = [parameter for group in groups for parameter in group["params"]]
+        self.optimizer = OPTIMIZERS[how.optimizer](groups, weight_decay=how.weight_decay)
+        self.schedule = warm_up_and_decay(self.optimizer, steps, how.decay)
+        device = self.parameters[0].device.type
+        self.scaler = torch.amp.GradScaler(device, enabled=how.fp16)
+        average = get_ema_multi_avg_fn(how.ema)
+        self.average = AveragedModel(network, multi_avg_fn=average) if how.ema else None
+        self.losses: list[float] = []
+        self.log: list[dict[str, Any]] = []
+
+    @property
+    def best(self) -> nn.Module:
+        """The network to score and keep: the moving average, if there is one."""
+        return self.average.module if self.average else self.network
+
+    def gradients_are_finite(self) -> bool:
+        """Whether all gradients are; in float16 the scaler leaves out steps where they are not."""
+        if self.scaler.is_enabled():
+            return True
+        return math.isfinite(clip_grad_norm_(self.parameters, math.inf))
+
+    def step(self, loss: float) -> None:
+        """One step of the optimizer, schedule and average, on gradients that are there; `loss` is kept."""
+        before = self.scaler.get_scale()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.scaler.get_scale() >= before:  # smaller: float16 overflowed, no step was made
+            self.schedule.step()
+        if self.average:
+            self.average.update_parameters(self.network)
+        self.losses.append(loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All but the network, as plain values."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "average": self.average and self.average.state_dict(),
+            "losses": self.losses,
+            "log": self.log,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what `state_dict` gave."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
+        self.losses, self.log = state["losses"], state["log"]

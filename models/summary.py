@@ -1,0 +1,111 @@
+"""What a network is made of, as plain values: for a drawing of it."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision.models.squeezenet import Fire
+
+from models.backbones import dilate, empty_features, find_taps
+from models.hypercolumn import Hypercolumn, level_names
+from models.segmenter import Segmenter
+
+
+def summarise(segmenter: Segmenter) -> dict[str, Any]:
+    """What `data.figures.diagram.draw_architecture` takes, for a square input.
+
+    All numbers are read off the modules; shapes come from the meta device.
+
+    Returns:
+        "backbone": its name, "parameters": their number, "fine_tuned": whether it has learned.
+        "size": side of the input in pixels, "grid": side of the map of logits.
+        "stages": of the backbone, used or not, as dicts: "tap" (1 = finest), "layers" in words,
+            "shape" (C, h, w) of the result, "used".
+        "levels": (name, (C, h, w)) of each level of the hypercolumn.
+        "context": what each context level, which are the last ones, averages over, in words.
+        "head": (title, small print) of its boxes, "head_parameters": their number.
+    """
+    hypercolumn, size = segmenter.hypercolumn, segmenter.size
+    grid = -(-size // segmenter.stride)
+    names = level_names(hypercolumn.taps, hypercolumn.context)
+    return {
+        "backbone": hypercolumn.backbone,
+        "fine_tuned": segmenter.origin is not None,
+        "parameters": _parameters(hypercolumn),
+        "size": size,
+        "grid": grid,
+        "stages": _stages(hypercolumn, size),
+        "context": [_window(what, hypercolumn.dilated) for what in hypercolumn.context],
+        "levels": list(zip(names, hypercolumn.level_shapes(size, size))),
+        "head": _head(segmenter.head, len(segmenter.names), grid),
+        "head_parameters": _parameters(segmenter.head),
+    }
+
+
+def _stages(hypercolumn: Hypercolumn, size: int) -> list[dict[str, Any]]:
+    """The stages of the backbone up to the last tap that is used."""
+    layers = empty_features(hypercolumn.backbone)
+    ends = find_taps(hypercolumn.backbone, layers)[: hypercolumn.taps[-1]]
+    layers = dilate(layers[: ends[-1] + 1], hypercolumn.dilated).eval()
+    x = torch.empty(1, 3, size, size, device="meta")
+    start, stages = 0, []
+    for tap, end in enumerate(ends, start=1):
+        stage = layers[start : end + 1]
+        x = stage(x)
+        facts = {"tap": tap, "layers": _in_words(stage), "shape": tuple(x.shape[1:])}
+        stages.append({**facts, "used": tap in hypercolumn.taps})
+        start = end + 1
+    return stages
+
+
+def _in_words(stage: nn.Sequential) -> str:
+    """The layers of a stage, for example "pool /2, 2 × conv 3×3, dilation 2"."""
+    counts: dict[str, int] = {}
+    for layer in stage:
+        if isinstance(layer, nn.MaxPool2d):
+            name = f"pool /{layer.stride}"
+        elif isinstance(layer, nn.Conv2d):
+            stride = f" /{layer.stride[0]}" if layer.stride[0] > 1 else ""
+            name = f"conv {layer.kernel_size[0]}×{layer.kernel_size[1]}{stride}"
+        elif isinstance(layer, Fire):
+            name = "fire"
+        else:
+            continue
+        counts[name] = counts.get(name, 0) + 1
+    words = [name if count == 1 else f"{count} × {name}" for name, count in counts.items()]
+    if any(isinstance(layer, nn.BatchNorm2d) for layer in stage):
+        words.append("batch norm")
+    rate = max(layer.dilation[0] for layer in stage.modules() if isinstance(layer, nn.Conv2d))
+    if rate > 1:
+        words.append(f"dilation {rate}")
+    return ", ".join(words)
+
+
+def _window(what: str, dilated: int) -> str:
+    """The part of the image that a context level averages over."""
+    if what == "image":
+        return "over the whole image"
+    if what == "quadrants":
+        return "over its quadrants"
+    side = int(what) * 2**dilated | 1
+    return f"over {side} × {side} around each place"
+
+
+def _head(head: nn.Module, classes: int, grid: int) -> list[tuple[str, str]]:
+    """The boxes of the classifier: a convolution, its activation and dropout are one."""
+    boxes = [("standardise", ["(x − mean) / std of the sampled features"])]
+    for layer in head.layers:
+        if isinstance(layer, nn.Conv2d):
+            title = f"1×1 convolution {layer.in_channels} → {layer.out_channels}"
+            boxes.append((title, [f"{_parameters(layer):,} parameters"]))
+        elif isinstance(layer, nn.Dropout2d):
+            boxes[-1][1].append(f"dropout {layer.p:g}")
+        else:
+            boxes[-1][1].append(type(layer).__name__)
+    boxes.append((f"logits {classes} × {grid} × {grid}", ["upsampled to the size of the photo"]))
+    boxes.append(("class map", ["the most likely class of each pixel"]))
+    return [(title, ", ".join(lines)) for title, lines in boxes]
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

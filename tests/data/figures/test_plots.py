@@ -1,0 +1,122 @@
+"""The charts show their data, also with few rows, gaps and many classes."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from data.figures import plots
+from tests.data.figures.pages import faults, texts
+
+
+def row(epoch: float, **values) -> dict:
+    return {"epoch": epoch, "lr": 0.1, "seconds": 3.0, "step": 7, **values}
+
+
+def names(count: int) -> list[str]:
+    return [f"$\\class_{index}$" for index in range(count)]  # as a formula it would be an error
+
+
+def words(figure: Figure) -> list[str]:
+    return [text for text, _ in texts(figure)]
+
+
+@pytest.mark.parametrize(
+    "rows, expected",
+    [
+        ([row(1, loss=2.5, miou=0.25)], {"loss": [(1, 2.5)], "miou": [(1, 0.25)]}),
+        ([row(1, loss=2.0, val_loss=3.0)], {"loss": [(1, 2.0)], "val_loss": [(1, 3.0)]}),
+        ([row(1, miou=0.5), row(2, miou=0.75)], {"miou": [(1, 0.5), (2, 0.75)]}),
+        (
+            [row(1, loss=2.0, miou=None), row(2, loss=math.nan, miou=0.5), row(3, loss=math.inf)],
+            {"loss": [(1, 2.0)], "miou": [(2, 0.5)]},
+        ),
+        ([row(1, loss=None)], {}),
+        ([], {}),
+    ],
+    ids=["one row", "losses", "scores", "gaps", "no value", "no row"],
+)
+def test_curves_have_the_finite_values_losses_and_scores_apart(rows, expected):
+    figure = Figure()
+    panels = plots.draw_curve(figure, rows)
+    found = {line.get_label(): line for axes in figure.axes for line in axes.lines}
+    curves = {label: [tuple(point) for point in line.get_xydata()] for label, line in found.items()}
+    assert curves == expected
+    kinds = {label.endswith("loss") for label in expected}
+    assert panels == len(figure.axes) == max(1, len(kinds))
+
+
+def test_confusion_has_the_shares_of_the_truth():
+    figure = Figure(layout="constrained")
+    plots.draw_confusion(figure, np.array([[30, 10, 0], [0, 0, 0], [1, 0, 999]]), names(3), 0.4)
+    cells = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+    assert cells == {(0, 0): "75", (1, 0): "25", (2, 2): "100"}  # (column, row)
+    assert len(figure.axes[0].patches) == 1, "the row without ground truth is hatched"
+
+
+def test_bars_are_sorted_and_absent_classes_come_last():
+    figure = Figure(layout="constrained")
+    plots.draw_iou_bars(figure, ["a", "b", "c", "d"], [0.25, None, 0.0, 0.75], 1 / 3, columns=2)
+    left, right = figure.axes
+    assert [[tick.get_text() for tick in axes.get_yticklabels()] for axes in (left, right)] == [
+        ["d", "a"],
+        ["c", "b"],
+    ]
+    written = words(figure)
+    assert {"0.750", "0.250", "0.000", "absent"} <= set(written)
+    assert written.count("mIoU 0.333") == 2
+
+
+def test_counts_keep_their_order():
+    figure = Figure(layout="constrained")
+    plots.draw_counts(figure, ["a", "b", "c"], [0, 1234567, 8])
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches] == [0, 1234567, 8]
+    assert "1,234,567" in words(figure)
+
+
+def test_moments_have_their_place_within_their_level():
+    figure = Figure(layout="constrained")
+    mean, std = np.arange(6), np.arange(6) + 10
+    plots.draw_moments(figure, ["tap 1", "image"], [2, 4], mean, std)
+    upper, lower = (axes.lines[0] for axes in figure.axes)
+    assert upper.get_xdata().tolist() == [0.25, 0.75, 1.125, 1.375, 1.625, 1.875]
+    assert (
+        upper.get_ydata().tolist() == mean.tolist() and lower.get_ydata().tolist() == std.tolist()
+    )
+
+
+@pytest.mark.parametrize("count", [2, 21, 60])
+def test_charts_of_classes_have_room_for_each(count):
+    random = np.random.default_rng(0)
+    bars, matrix = io.BytesIO(), io.BytesIO()
+    ious = [None, *random.random(count - 1).tolist()]
+    plots.plot_iou_bars(bars, names(count), ious, 0.5)
+    plots.plot_confusion(matrix, random.integers(0, 99, (count, count)), names(count))
+    for file in (bars, matrix):
+        with Image.open(file) as picture:
+            assert picture.format == "PNG" and picture.height > 25 * count  # px: a line of text
+
+
+def test_charts_without_any_value_are_drawn(tmp_path):
+    plots.plot_iou_bars(tmp_path / "iou.png", names(2), [None, None], math.nan)
+    plots.plot_confusion(tmp_path / "confusion.png", np.zeros((3, 3), dtype=np.int64), names(3))
+    plots.plot_curve(tmp_path / "curve.png", [], "a $\\run$")
+    for path in tmp_path.iterdir():
+        with Image.open(path) as picture:
+            assert np.asarray(picture.convert("L")).min() < 128
+
+
+@pytest.mark.parametrize("bold", [False, True])
+@pytest.mark.parametrize("text", ["1×1 convolution 1,472 → 256", "over 11 × 11 around each place"])
+def test_a_text_of_a_size_that_fits_does(text, bold):
+    figure = Figure(figsize=(1, 1))
+    size = plots.size_to_fit(text, 0.9, 20, bold)
+    figure.text(0.05, 0.5, text, fontsize=size, weight="bold" if bold else "normal")
+    assert faults(figure) == []
+    ((_, box),) = texts(figure)
+    assert box.width > 0.7 * figure.bbox.width
+    assert plots.size_to_fit(text, 90, 20, bold) == 20

@@ -1,0 +1,196 @@
+"""The write-up: its pages hold what they are given, however much it is, and no text is cut off."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from data.figures.report import choose, report_pages, save_pages, shorten
+from tests.data.figures.pages import faults, texts
+
+SCRIPTS = ("sample_features", "train_cls", "train_seg", "evaluate")
+LONG = "A_CLASS_$with_{a}_very$_long_name_that_nobody_would_want_to_write_out_in_full"
+VERSIONS = {"python": "3.11.7", "torch": "2.9.1+cu130", "torchvision": "0.24.1+cu130"}
+VERSIONS |= {"numpy": "2.4.6", "commit": "0123456789ab+"}
+
+
+@pytest.fixture
+def values(tmp_path):
+    """Makes what `report_pages` takes, of a run as large as one likes."""
+
+    def make(classes=4, pictures=2, name="class_#", path="runs/a $run^2$", side=(400, 160)):
+        random = np.random.default_rng(0)
+        names = [name.replace("#", str(index)) for index in range(classes)]
+        ious = [None, *random.random(classes - 1).tolist()]
+        channels = [64, 128, 256, 512, 512, 512]
+        log = [{"epoch": epoch, "loss": 2 / (epoch + 1), "miou": 0.5} for epoch in range(6)]
+        log[0]["loss"] = None
+        shared = {"seconds": 83.2, "changed": {"--data": path, "--flip": True, "--scale": [0.5, 2]}}
+        shared |= {"versions": VERSIONS, "epochs": 5, "split": "train", "images": 1464}
+        configs = {
+            step: {**shared, "command": f"python {script}.py --run '{path}'"}
+            for step, script in enumerate(SCRIPTS, start=1)
+        }
+        configs[1] |= {
+            "rows": 123456,
+            "classes": names,
+            "rows_per_class": (10 ** random.uniform(0, 6, classes)).astype(int).tolist(),
+            "channels": channels,
+            "hypercolumn": {"backbone": "vgg11", "taps": [1, 2, 3, 4, 5], "context": ["11"]},
+        }
+        configs[2] |= {"rows": 111111, "held_out_rows": 12345, "val_accuracy": 0.5678}
+        configs[3] |= {"best_epoch": 4, "val_miou": 0.3456}
+        metrics = {"miou": 0.4321, "pixel_accuracy": 0.8765, "mean_accuracy": 0.5432}
+        metrics |= {"fw_iou": 0.6543, "images": 724, "classes_in_mean": classes - 1}
+        metrics |= {"per_class": dict(zip(names, ious)), "protocol": "scored somehow, " * 9}
+        files = [("best", tmp_path / f"{index}.png") for index in range(pictures)]
+        for _, file in files:
+            Image.new("RGB", side, "#336699").save(file)
+        return {
+            "record": {
+                "run": path,
+                "configs": configs,
+                "logs": {2: log[1:], 3: log},
+                "metrics": metrics | {"checkpoint": f"{path}/best.pt"},
+                "confusion": random.integers(0, 100, (classes, classes)),
+                "moments": (random.random(sum(channels)), random.random(sum(channels))),
+                "versions": VERSIONS,
+                "command": f"python visualize.py --run '{path}'",
+            },
+            "architecture": Figure(figsize=(11.69, 8.27)),
+            "shown": f"12 images of val; {path}/best.pt",
+            "pictures": files,
+        }
+
+    return make
+
+
+def words(figure: Figure) -> str:
+    return "\n".join(text for text, _ in texts(figure))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": 21},
+        {"classes": 2, "pictures": 1},
+        {"classes": 60, "name": LONG + "_#", "path": "runs/" + "long/" * 60},
+        {"classes": 255, "pictures": 3, "side": (90, 700)},
+    ],
+    ids=["usual", "little", "long", "much"],
+)
+def test_no_text_leaves_its_page_or_overlaps_another(change, values):
+    for number, figure in enumerate(report_pages(**values(**change)), start=1):
+        assert (number, faults(figure)) == (number, [])
+
+
+def test_the_values_are_on_the_pages_in_order(values):
+    given = values(classes=3)
+    given["record"]["confusion"] = np.array([[75, 25, 0], [0, 0, 0], [1, 0, 999]])
+    given["record"]["configs"][1]["rows_per_class"] = [1234567, 8, 0]
+    given["record"]["configs"][2]["changed"] = {}
+    pages = [words(figure) for figure in report_pages(**given)]
+    expected = [
+        ["Semantic segmentation", "runs/a $run^2$", "0.432", "0.876", "0.543", "0.654", "0:01:23"]
+        + ["123,456 pixels of 3 classes from 1,464 images of train; vgg11, 6 levels, Z = 1984"]
+        + ["5 epochs on 111,111 pixels; accuracy on 12,345 held-out pixels 0.568"]
+        + ["best epoch 4, validation mIoU 0.346", "mIoU 0.432 over 2 classes, 724 images"]
+        + ["--data runs/a $run^2$  --flip  --scale 0.5,2", "(all flags have their defaults)"],
+        ["Architecture"],
+        ["Data and sampling", "1,234,575 in all", "1,234,567", "Z = 1,984", "tap 5", "11×11"],
+        ["Training", "train_cls: 5 epochs", "train_seg: 5 epochs", "miou"],
+        ["Results", "absent", "mIoU 0.432", "runs/a $run^2$/best.pt"],
+        ["Confusion matrix", "class_0 → class_1\n25%", "class_2 → class_0\n0%"],
+        ["Predictions", "12 images of val", "best: the highest mIoU"],
+        ["Commands and versions", "python train_seg.py --run 'runs/a $run^2$'", "2.9.1+cu130"],
+    ]
+    assert len(pages) == len(expected)
+    for number, (page, lines) in enumerate(zip(pages, expected), start=1):
+        assert [line for line in [*lines, f"{number} / 8"] if line not in page] == []
+    assert pages[5].count("→") == 2
+
+
+def test_a_long_command_can_be_copied_and_a_very_long_one_is_cut(values):
+    given = values()
+    flags = " ".join(f"--flag-{index} 'a  b'" for index in range(12))
+    given["record"]["configs"][4]["command"] = f"python evaluate.py {flags}"
+    photos = " ".join(f"{index}.jpg" for index in range(999))
+    given["record"]["command"] = f"python visualize.py --image {photos}"
+    figure = report_pages(**given)[-1]
+    page = words(figure)
+    assert faults(figure) == []
+    assert page.replace(" \\\n", " ").count(f"python evaluate.py {flags}\n") == 1
+    assert "0.jpg 1.jpg" in page and "998.jpg" not in page and "… and so on" in page
+
+
+@pytest.mark.parametrize("last", [0, 2])
+def test_what_was_not_run_is_said_to_be_not_run(last, values):
+    given = values(pictures=0)
+    record = given["record"]
+    for step in range(last + 1, 5):
+        record["configs"][step] = None
+        record["logs"] |= {step: None} if step in (2, 3) else {}
+    record |= {"metrics": None, "confusion": None}
+    record["moments"] = record["moments"] if last else None
+    figures = report_pages(**given)
+    summary, _, sampling, training, results, origins = map(words, figures)
+    missing = SCRIPTS[last:]
+    for page in (summary, origins):
+        assert page.count("has not been run to its end") == len(missing)
+    for page, steps in ((sampling, SCRIPTS[:1]), (training, SCRIPTS[1:3]), (results, SCRIPTS[3:])):
+        for script in steps:
+            assert (f"{script}.py has not been run to its end" in page) == (script in missing)
+    assert "python visualize.py" in origins
+    assert [faults(figure) for figure in figures] == [[]] * 6
+
+
+@pytest.mark.parametrize(
+    ("mious", "chosen"),
+    [
+        ({}, {"": []}),
+        ({"a": 0.5}, {"": ["a"]}),
+        ({"a": None, "b": 0.5}, {"": ["b"]}),
+        ({"a": 0.1, "b": 0.9}, {"best": ["b"], "worst": ["a"]}),
+        ({"a": 0.1, "b": 0.9, "c": 0.4}, {"best": ["b"], "typical": ["c"], "worst": ["a"]}),
+        (
+            {"a": 0.1, "b": 0.9, "c": 0.4, "d": 0.5, "e": None, "f": 0.3, "g": 0.8},
+            {"best": ["b", "g"], "typical": ["d", "c"], "worst": ["f", "a"]},
+        ),
+        (dict.fromkeys("abcdefgh"), {"": list("abcdef")}),
+    ],
+)
+def test_best_typical_and_worst_are_by_miou(mious, chosen):
+    assert choose(mious) == chosen
+
+
+@pytest.mark.parametrize(
+    ("text", "length", "short"),
+    [("abcdef", 6, "abcdef"), ("abcdefg", 6, "abc…fg"), ("abcdefg", 5, "ab…fg"), ("ab", 1, "…")],
+)
+def test_a_text_is_shortened_in_its_middle(text, length, short):
+    assert shorten(text, length) == short
+
+
+def test_pictures_keep_their_shape(values):
+    given, sides = values(pictures=3), [(3000, 200), (200, 3000), (30, 20)]
+    for (_, file), side in zip(given["pictures"], sides):
+        Image.new("RGB", side).save(file)
+    shapes = []
+    for page in report_pages(**given)[6:8]:
+        page.draw_without_rendering()
+        shapes += [axes.bbox.width / axes.bbox.height for axes in page.axes if axes.images]
+    assert shapes == pytest.approx([15, 1 / 15, 1.5], rel=0.02)
+
+
+def test_equal_values_give_equal_bytes_and_a_page_each(values):
+    files = []
+    for _ in range(2):
+        file = io.BytesIO()
+        save_pages(file, report_pages(**values()))
+        files.append(file.getvalue())
+    assert files[0] == files[1] and files[0].startswith(b"%PDF")
+    assert b"CreationDate" not in files[0]
+    assert len(re.findall(rb"/Type /Page\b", files[0])) == 8

@@ -1,0 +1,174 @@
+"""Class names, colours and the palette: VOC's own, and those of a `classes.txt`."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import DataError
+from data.classes import VOC, VOID, Classes, distinct_colours, read_classes, voc_colour
+
+OFFICIAL = {
+    "background": (0, 0, 0),
+    "aeroplane": (128, 0, 0),
+    "bicycle": (0, 128, 0),
+    "bird": (128, 128, 0),
+    "boat": (0, 0, 128),
+    "bottle": (128, 0, 128),
+    "bus": (0, 128, 128),
+    "car": (128, 128, 128),
+    "cat": (64, 0, 0),
+    "chair": (192, 0, 0),
+    "cow": (64, 128, 0),
+    "diningtable": (192, 128, 0),
+    "dog": (64, 0, 128),
+    "horse": (192, 0, 128),
+    "motorbike": (64, 128, 128),
+    "person": (192, 128, 128),
+    "pottedplant": (0, 64, 0),
+    "sheep": (128, 64, 0),
+    "sofa": (0, 192, 0),
+    "train": (128, 192, 0),
+    "tvmonitor": (0, 64, 128),
+}
+
+
+def from_file(folder, text: str | bytes) -> Classes:
+    (folder / "classes.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_classes(folder)
+
+
+def test_voc_classes_and_colours_are_the_official_ones():
+    assert tuple(zip(VOC.names, VOC.colours)) == tuple(OFFICIAL.items())
+    assert voc_colour(VOID) == (224, 224, 192)
+    assert len({voc_colour(index) for index in range(256)}) == 256
+
+
+OWN = Classes(("ground", "road"), ((1, 2, 3), (250, 0, 7)))
+
+
+@pytest.mark.parametrize("classes", [VOC, OWN], ids=["voc", "own"])
+def test_palette_survives_a_saved_png(classes, tmp_path):
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    picture = Image.fromarray(values)
+    picture.putpalette(classes.palette())
+    picture.save(tmp_path / "mask.png")
+    with Image.open(tmp_path / "mask.png") as back:
+        assert back.mode == "P"
+        assert np.array_equal(back, values)
+        colours = np.array(back.convert("RGB")).reshape(256, 3).tolist()
+    expected = [*classes.colours, *(voc_colour(index) for index in range(len(classes), 256))]
+    assert colours == [list(colour) for colour in expected]
+
+
+def test_classes_survive_plain_lists():
+    assert Classes.from_lists(list(OWN.names), [list(colour) for colour in OWN.colours]) == OWN
+
+
+def test_labels_are_found_by_name():
+    assert VOC.labels(["cat", "background", "cat"]) == {8, 0}
+    with pytest.raises(DataError, match="'tree' is no class here; there are: ground, road"):
+        OWN.labels(["road", "tree"])
+
+
+def test_a_folder_without_a_list_has_the_classes_of_voc(tmp_path):
+    assert read_classes(tmp_path) is VOC
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ground 10 20 30\nroad\ncar 0 255 0\n",
+        "ground 10 20 30\r\nroad\r\ncar 0 255 0\r\n",
+        "\n  ground\t10  20 30 \n\nroad\n   \ncar 0 255 0",
+        b"\xef\xbb\xbfground 10 20 30\nroad\ncar 0 255 0\n",
+    ],
+    ids=["plain", "windows", "blanks", "byte_order_mark"],
+)
+def test_names_and_colours_are_read(text, tmp_path):
+    classes = from_file(tmp_path, text)
+    assert classes.names == ("ground", "road", "car")
+    assert classes.colours == ((10, 20, 30), voc_colour(1), (0, 255, 0))
+
+
+def test_names_may_hold_blanks_and_end_in_a_number(tmp_path):
+    text = "ground\ntraffic light 250 170 30\ntraffic  sign\nroute 66\n4 wheels\nroute 67 1 2 3\n"
+    classes = from_file(tmp_path, text)
+    names = "ground", "traffic light", "traffic sign", "route 66", "4 wheels", "route 67"
+    assert classes.names == names
+    given = {1: (250, 170, 30), 5: (1, 2, 3)}
+    assert classes.colours == tuple(given.get(place, VOC.colours[place]) for place in range(6))
+
+
+@pytest.mark.parametrize("count", [2, 21])
+def test_up_to_21_classes_without_colours_take_those_of_voc(count, tmp_path):
+    classes = from_file(tmp_path, "".join(f"thing_{index}\n" for index in range(count)))
+    assert classes.names == tuple(f"thing_{index}" for index in range(count))
+    assert classes.colours == VOC.colours[:count]
+
+
+@pytest.mark.parametrize("count", [22, 60, 255])
+def test_colours_of_more_classes_lie_further_apart_than_those_of_voc(count, tmp_path):
+    names = "".join(f"thing_{index}\n" for index in range(count))
+    colours = from_file(tmp_path, names).colours
+    assert len(set(colours)) == count and colours[0] == (0, 0, 0)
+    assert all(0 <= value <= 255 and type(value) is int for rgb in colours for value in rgb)
+    lightness, *_ = cielab(colours[1:])
+    assert lightness.min() > 15 and lightness.max() < 99, "neither black nor white"
+    assert closest(colours) > 1.5 * closest([voc_colour(index) for index in range(count)])
+
+
+def cielab(colours) -> np.ndarray:
+    """CIELAB (3, n) of sRGB colours under D65: not the measure that the colours are chosen by."""
+    rgb = np.array(colours) / 255
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    xyz = (np.array(to_xyz) @ linear.T) / np.array([[0.9505], [1], [1.089]])
+    x, y, z = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+def closest(colours) -> float:
+    """The least distance between two of the colours (Delta E of 1976)."""
+    lab = cielab(colours)
+    distances = np.linalg.norm(lab[:, :, None] - lab[:, None], axis=0)
+    return distances[~np.eye(len(colours), dtype=bool)].min()
+
+
+def test_a_given_colour_goes_to_no_other_class(tmp_path):
+    colours = from_file(tmp_path, "ground\nroad\ncar 128 0 0\nsky\n").colours
+    assert (colours[0], colours[2], colours[3]) == (VOC.colours[0], (128, 0, 0), VOC.colours[3])
+    assert colours[1] not in (*VOC.colours, voc_colour(VOID), (255, 255, 255))
+
+
+def test_fewer_distinct_colours_are_the_first_of_more():
+    few, many = distinct_colours(5, [(0, 0, 0)]), distinct_colours(50, [(0, 0, 0)])
+    assert few == many[:5]
+    assert distinct_colours(1, [(0, 0, 0), few[0]]) == [few[1]]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (
+            "a 1 2 3\n\nb 1 2\n",
+            "line 3: expected 'name' or 'name r g b' with 0..255, found 'b 1 2'",
+        ),
+        ("a 1 2 256\nb\n", "line 1: expected"),
+        ("a\nb 1 -2 3\n", "line 2: expected"),
+        ("a\nb 0.5 0 0\n", "line 2: expected"),
+        ("a\nb ² 0 0\n", "line 2: expected"),
+        ("a\n1 2 3\n", "line 2: expected"),
+        ("a\ntraffic light 1 2\n", "line 2: expected"),
+        ("a\nb\na 1 2 3\n", "line 3: class 'a' is given twice"),
+        ("", "0 classes; a data set needs 2 to 255"),
+        ("a\n", "1 classes; a data set needs 2 to 255"),
+        ("".join(f"c{index}\n" for index in range(256)), "256 classes; a data set needs 2 to 255"),
+        (b"a\n\xff\xfe\n", "not a UTF-8 text file"),
+    ],
+)
+def test_an_unusable_list_is_refused(text, message, tmp_path):
+    path = re.escape(str(tmp_path / "classes.txt"))
+    with pytest.raises(DataError, match=path + ".*" + re.escape(message)):
+        from_file(tmp_path, text)

@@ -1,0 +1,245 @@
+"""Single files: masks and predictions are read as indices, photos as upright RGB."""
+
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import DataError
+from data.classes import VOC, VOID
+from data.images import (
+    find_photos,
+    find_predictions,
+    first_of,
+    image_size,
+    read_image,
+    read_mask,
+    read_prediction,
+)
+
+INDICES = np.array([[0, 1, 12], [3, 15, 0]], dtype=np.uint8)
+CLASSES = 21
+
+
+def saved(path: Path, pixels: np.ndarray, **options) -> Path:
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def grey_png(path: Path, values: np.ndarray, depth: int) -> Path:
+    """A grey PNG of 1, 2, 4 or 16 bits with exactly these values, as some programs write them."""
+    raw = b""
+    for row in values:
+        bits = np.unpackbits(row.astype(">u2").view(np.uint8).reshape(-1, 2), axis=1)
+        raw += b"\0" + np.packbits(bits[:, -depth:].ravel()).tobytes()
+    header = struct.pack(">IIBBBBB", *values.shape[::-1], depth, 0, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n"
+    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")):
+        png += struct.pack(">I", len(data)) + kind + data
+        png += struct.pack(">I", zlib.crc32(kind + data))
+    path.write_bytes(png)
+    return path
+
+
+def index_png(path: Path, kind: str) -> Path:
+    """`INDICES` as a PNG that some program may have written."""
+    if kind == "16 bits":
+        return grey_png(path, INDICES, 16)
+    picture = Image.fromarray(INDICES)
+    if kind != "L":
+        colours = 16 if kind == "palette of 4 bits" else 256
+        picture.putpalette(VOC.palette()[: 3 * colours])
+    picture.save(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["P", "L", "16 bits", "palette of 4 bits"])
+def test_masks_and_predictions_are_read_as_indices_not_colours(kind, tmp_path):
+    path = index_png(tmp_path / "a.png", kind)
+    for read in (read_mask(path, CLASSES), read_prediction(path, CLASSES, (2, 3))):
+        assert read.dtype == np.uint8 and np.array_equal(read, INDICES)
+
+
+def test_two_classes_may_have_one_bit(tmp_path):
+    path = grey_png(tmp_path / "a.png", INDICES % 2, 1)
+    assert np.array_equal(read_mask(path, 2), INDICES % 2)
+    assert np.array_equal(read_prediction(path, 2, (2, 3)), INDICES % 2)
+
+
+def test_a_mask_may_hold_void(tmp_path):
+    path = saved(tmp_path / "a.png", np.array([[0, VOID]], dtype=np.uint8))
+    assert read_mask(path, 2).tolist() == [[0, VOID]]
+
+
+@pytest.mark.parametrize("value, classes", [(21, 21), (254, 21), (2, 2), (256, 21), (511, 21)])
+def test_a_label_outside_the_classes_is_refused(value, classes, tmp_path):
+    path = grey_png(tmp_path / "a.png", np.array([[0, value, VOID]]), 16)
+    message = f"{path}: label {value} is outside the classes 0..{classes - 1} (void is 255)"
+    with pytest.raises(DataError, match=re.escape(message)):
+        read_mask(path, classes)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_a_mask_in_colour_is_refused(mode, tmp_path):
+    Image.new(mode, (4, 3)).save(tmp_path / "a.png")
+    message = f"a.png: a mask must be a PNG of palette indices .* this one is {mode}$"
+    with pytest.raises(DataError, match=message):
+        read_mask(tmp_path / "a.png", CLASSES)
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+def test_grey_that_programs_read_in_two_ways_is_refused(depth, tmp_path):
+    path = grey_png(tmp_path / "a.png", INDICES % 4, depth)
+    with Image.open(path) as picture:
+        assert np.asarray(picture).max() > 20, "what Pillow makes of it"
+    with pytest.raises(DataError, match=f"a.png: grey of {depth} bits, which programs read in two"):
+        read_mask(path, CLASSES)
+
+
+@pytest.mark.parametrize(
+    "pixels, message",
+    [
+        (np.zeros((2, 4)), "the prediction is 4x2 but its image is 3x2; bring it to that size"),
+        (np.full((2, 3), 21), "value 21 is outside the classes 0..20"),
+        (np.full((2, 3), VOID), "value 255 is outside the classes 0..20; each pixel needs a class"),
+        (np.zeros((2, 3, 3)), "a prediction must be a PNG of palette indices .* this one is RGB"),
+    ],
+    ids=["size", "class", "void", "colour"],
+)
+def test_a_prediction_that_cannot_be_scored_is_refused(pixels, message, tmp_path):
+    path = saved(tmp_path / "a.png", pixels.astype(np.uint8))
+    with pytest.raises(DataError, match=re.escape(f"{path}: ") + message):
+        read_prediction(path, CLASSES, (2, 3))
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (None, "no such file"),
+        (b"", "cannot be read as an image"),
+        (b"hello", "cannot be read as an image"),
+        ("half", "cannot be read as an image"),
+    ],
+)
+def test_missing_and_damaged_files_are_named(content, message, tmp_path):
+    path = tmp_path / "a.png"
+    if content == "half":
+        whole = saved(path, noise(40, 40)).read_bytes()
+        content = whole[: len(whole) // 2]
+    if content is not None:
+        path.write_bytes(content)
+    for read in (read_image, lambda path: read_mask(path, CLASSES)):
+        with pytest.raises(DataError, match=re.escape(f"{path}: {message}")):
+            read(path)
+
+
+def test_predictions_are_found_in_the_order_of_the_ids(tmp_path):
+    for name in ("b.png", "a.png", "c.png", "a.txt"):
+        (tmp_path / name).touch()
+    paths = find_predictions(tmp_path, ["b", "a"])
+    assert paths == [tmp_path / "b.png", tmp_path / "a.png"]
+
+
+def test_missing_predictions_are_listed(tmp_path):
+    (tmp_path / "b.png").touch()
+    message = f"{tmp_path}: no prediction for 2 of the 3 images: a.png, c.png"
+    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+        find_predictions(tmp_path, ["a", "b", "c"])
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path / 'absent'}: no such folder")):
+        find_predictions(tmp_path / "absent", ["a"])
+
+
+@pytest.mark.parametrize("count, end", [(1, "9"), (10, "9"), (11, "9 and 1 more")])
+def test_ten_names_are_listed(count, end):
+    assert first_of(["9"] * count) == "9, " * (min(count, 10) - 1) + end
+
+
+UPRIGHT = {  # of the stored pixels, by EXIF orientation
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_images_are_turned_upright(orientation, tmp_path):
+    stored, exif = noise(4, 6, 3), Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / "a.png", stored, exif=exif)
+    upright = UPRIGHT[orientation](stored)
+    assert np.array_equal(read_image(path), upright)
+    assert image_size(path, upright=True) == upright.shape[:2]
+    assert image_size(path, upright=False) == (4, 6)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "LA", "1"])
+def test_every_kind_of_image_becomes_rgb(mode, tmp_path):
+    picture = Image.fromarray(noise(4, 6, 3)).convert(mode)
+    picture.save(tmp_path / "a.png")
+    pixels = read_image(tmp_path / "a.png")
+    assert pixels.dtype == np.uint8
+    assert np.array_equal(pixels, picture.convert("RGB"))
+
+
+def test_grey_of_16_bits_keeps_its_upper_8(tmp_path):
+    path = grey_png(tmp_path / "a.png", np.array([[0, 255, 256, 65535]]), 16)
+    assert read_image(path)[0, :, 0].tolist() == [0, 0, 1, 255]
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A folder with photos, other and hidden files, and a folder that is not searched."""
+    (tmp_path / "more.png").mkdir()
+    for name in ("b.JPG", "a.png", "a.jpeg", "notes.txt", "c.tiff", "more.png/d.png"):
+        saved(tmp_path / name, noise(3, 4, 3), format="PNG")
+    for name in (".hidden", "._a.png"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_the_photos_of_a_folder_are_named_by_stem_or_file(folder):
+    files = {"a.jpeg": "a.jpeg", "a.png": "a.png", "b": "b.JPG", "c": "c.tiff"}
+    assert find_photos([folder]) == {name: folder / file for name, file in files.items()}
+
+
+def test_files_keep_their_order_and_may_have_any_suffix(folder):
+    places = [folder / "notes.txt", folder / "b.JPG", folder / "more.png"]
+    assert list(find_photos(places)) == ["notes", "b", "d"]
+
+
+def test_stems_that_differ_in_case_only_are_the_same_on_some_disks(tmp_path):
+    for name in ("cat.jpg", "Cat.png"):
+        saved(tmp_path / name, noise(3, 4, 3))
+    assert list(find_photos([tmp_path])) == ["Cat.png", "cat.jpg"]
+
+
+@pytest.mark.parametrize(
+    "places, message",
+    [
+        (["absent.jpg"], "absent.jpg: no such file or folder"),
+        (["b.JPG", "empty"], "empty: no photo in this folder; a photo is a file called .jpg .jpeg"),
+        (["b.JPG", "b.JPG"], "2 files are called 'b.jpg', but each needs a picture; draw them in"),
+        (["two\nlines.png"], "a file is called 'two\\nlines'; give it a name of letters that can"),
+        (["\udcff.png"], r"a file is called '\udcff'"),
+        (["broken.jpg"], "broken.jpg: cannot be read as an image"),
+    ],
+)
+def test_photos_that_cannot_be_drawn_are_refused(places, message, folder):
+    (folder / "empty").mkdir()
+    for name in ("two\nlines.png", "\udcff.png", "broken.jpg"):
+        (folder / name).touch()
+    with pytest.raises(DataError, match=re.escape(message)):
+        find_photos([folder / place for place in places])

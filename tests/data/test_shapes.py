@@ -1,0 +1,177 @@
+"""The drawn data set: VOC layout, equal files from equal seeds, every class in every split."""
+
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data import DataError
+from data.classes import VOC, VOID
+from data.shapes import OBJECTS, main, make_shapes
+
+SPLITS = ("train", "val", "test")
+
+
+def content(folder) -> dict[str, bytes]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def ids_of(folder, split: str) -> list[str]:
+    return (folder / "ImageSets" / "Segmentation" / f"{split}.txt").read_text().split()
+
+
+def pictures(folder, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Image and mask of each picture of a split."""
+    for name in ids_of(folder, split):
+        image = Image.open(folder / "JPEGImages" / f"{name}.jpg")
+        with image, Image.open(folder / "SegmentationClass" / f"{name}.png") as mask:
+            yield np.array(image), np.array(mask)
+
+
+def test_every_class_of_voc_can_be_drawn():
+    assert tuple(OBJECTS) == VOC.names[1:]
+
+
+def test_no_two_classes_share_both_colours_and_texture():
+    looks = [(colours, texture) for _, colours, texture in OBJECTS.values()]
+    assert len(set(looks)) == len(looks)
+
+
+def test_layout_is_that_of_voc(drawn):
+    ids = [f"shapes_{index:06d}" for index in range(24)]
+    assert set(content(drawn)) == {
+        "shapes.json",
+        *(f"JPEGImages/{name}.jpg" for name in ids),
+        *(f"SegmentationClass/{name}.png" for name in ids),
+        *(f"ImageSets/Segmentation/{split}.txt" for split in (*SPLITS, "trainval")),
+    }
+
+
+def test_of_eight_pictures_the_fourth_is_in_val_and_the_last_in_test(drawn):
+    lists = {split: [int(name[-6:]) for name in ids_of(drawn, split)] for split in SPLITS}
+    assert (lists["val"], lists["test"]) == ([3, 11, 19], [7, 15, 23])
+    assert sorted(sum(lists.values(), [])) == list(range(24))
+    assert ids_of(drawn, "trainval") == sorted(ids_of(drawn, "train") + ids_of(drawn, "val"))
+
+
+def test_masks_are_palette_images_of_voc_values_with_void_outlines(drawn):
+    for path in (drawn / "SegmentationClass").iterdir():
+        photo = Image.open(drawn / "JPEGImages" / f"{path.stem}.jpg")
+        with photo, Image.open(path) as mask:
+            assert (mask.mode, photo.mode, photo.format) == ("P", "RGB", "JPEG")
+            assert mask.size == photo.size and min(mask.size) == 64
+            assert mask.getpalette() == VOC.palette()
+            values = np.array(mask)
+        assert set(values.ravel().tolist()) <= {*range(21), VOID}
+        assert 0.01 < (values == VOID).mean() < 0.5
+        for one, next_to_it in ((values[1:], values[:-1]), (values[:, 1:], values[:, :-1])):
+            assert not ((one != next_to_it) & (one != VOID) & (next_to_it != VOID)).any()
+
+
+def test_most_pictures_hold_several_classes_on_a_ground(drawn):
+    present = [set(np.unique(mask)) - {VOID} for _, mask in pictures(drawn, "trainval")]
+    assert all(0 in values for values in present)
+    assert np.mean([len(values) >= 3 for values in present]) > 0.8
+    assert max(map(len, present)) >= 5
+
+
+def test_objects_differ_in_colour_from_their_ground(drawn):
+    distances = []
+    for image, mask in pictures(drawn, "train"):
+        ground = image[mask == 0].mean(0)
+        for value in set(np.unique(mask)) - {0, VOID}:
+            distances.append(abs(image[mask == value] - ground).mean())
+    assert np.mean(distances) > 40  # grey levels
+
+
+def test_equal_calls_draw_equal_files_and_fewer_images_are_the_first_of_more(drawn, tmp_path):
+    assert content(make_shapes(tmp_path / "again", images=24, size=64, seed=0)) == content(drawn)
+    fewer = make_shapes(tmp_path / "fewer", images=9, size=64, seed=0)
+    files = {name: file for name, file in content(fewer).items() if name.endswith(("jpg", "png"))}
+    assert len(files) == 18 and files.items() <= content(drawn).items()
+    for split in SPLITS:
+        ids = ids_of(fewer, split)
+        assert ids_of(drawn, split)[: len(ids)] == ids
+
+
+def test_another_seed_draws_other_pictures(tmp_path):
+    first, second = (
+        content(make_shapes(tmp_path / str(seed), images=8, size=32, seed=seed)) for seed in (0, 1)
+    )
+    assert set(first) == set(second)
+    drawings = [name for name in first if name.endswith(("jpg", "png"))]
+    assert all(first[name] != second[name] for name in drawings)
+
+
+def test_every_class_is_in_every_split_of_160_pictures(tmp_path):
+    folder = make_shapes(tmp_path / "shapes", images=160, size=48, seed=0)
+    for split in SPLITS:
+        masks = np.concatenate([mask.ravel() for _, mask in pictures(folder, split)])
+        assert set(range(21)) <= set(np.unique(masks)), split
+
+
+def test_a_finished_data_set_is_kept_as_it_is(shapes):
+    before = {path: path.stat().st_mtime_ns for path in shapes.rglob("*")}
+    assert make_shapes(shapes, images=24, size=64, seed=0) == shapes
+    assert {path: path.stat().st_mtime_ns for path in shapes.rglob("*")} == before
+
+
+def test_an_interrupted_data_set_is_finished(shapes, drawn):
+    (shapes / "ImageSets" / "Segmentation" / "trainval.txt").unlink()  # is written last
+    (shapes / "JPEGImages" / "shapes_000023.jpg").write_bytes(b"half a picture")
+    make_shapes(shapes, images=24, size=64, seed=0)
+    assert content(shapes) == content(drawn)
+
+
+@pytest.mark.parametrize("wish", [{"images": 23}, {"size": 65}, {"seed": 1}])
+def test_a_folder_with_another_data_set_is_refused(wish, drawn):
+    before = content(drawn)
+    with pytest.raises(DataError, match="already holds other data; give another folder or delete"):
+        make_shapes(drawn, **{"images": 24, "size": 64, "seed": 0} | wish)
+    assert content(drawn) == before
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(DataError, match="already holds other data"):
+        make_shapes(tmp_path, images=1, size=32)
+    assert content(tmp_path) == {"thesis.txt": b"mine"}
+
+
+@pytest.mark.parametrize(
+    "wish, message",
+    [
+        ({"images": 0}, "images is 0; it must be at least 1"),
+        ({"size": 31}, "size is 31; it must be at least 32"),
+        ({"seed": -1}, "seed is -1; it must be at least 0"),
+    ],
+)
+def test_impossible_requests_are_refused(wish, message, tmp_path):
+    with pytest.raises(DataError, match=f"^{message}$"):
+        make_shapes(tmp_path / "out", **wish)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="file.*: cannot be written"):
+        make_shapes(tmp_path / "file" / "out", images=1, size=32)
+
+
+def test_the_command_draws_the_data_set(tmp_path, monkeypatch, capsys):
+    out, flags = tmp_path / "deep" / "out", ["--images", "1", "--size", "32", "--seed", "5"]
+    monkeypatch.setattr(sys, "argv", ["shapes.py", str(out), *flags])
+    assert main() == 0
+    message = f"{out}: 1 pictures of 21 classes, shorter side 32 pixels\n"
+    assert capsys.readouterr() == (message, "")
+    expected = make_shapes(tmp_path / "expected", images=1, size=32, seed=5)
+    assert content(out) == content(expected)
+
+
+def test_the_command_reports_a_mistake_on_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["shapes.py", str(tmp_path), "--size", "31"])
+    assert main() == 2
+    assert capsys.readouterr() == ("", "data.shapes: size is 31; it must be at least 32\n")

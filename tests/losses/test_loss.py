@@ -1,0 +1,262 @@
+"""The training loss, the drawn pixels and the class weights, against loops and against torch."""
+
+import math
+from itertools import combinations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data.classes import VOID
+from losses.loss import (
+    count_classes,
+    cross_entropy2d,
+    draw_pixels,
+    inverse_frequency,
+    segmentation_loss,
+)
+from losses.lovasz import lovasz_softmax
+
+WEIGHT = torch.tensor([0.5, 2.0, 1.25])
+few = settings(max_examples=25, deadline=None)
+weights = pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])
+smoothings = pytest.mark.parametrize("smoothing", [0.0, 0.1])
+
+
+def batch(seed: int = 0, images: int = 2, grid=(4, 5), size=(4, 5), void: float = 0.3):
+    """Random logits that ask for gradients, and a target of which about a share `void` is void."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(images, 3, *grid, generator=generator, dtype=torch.float64)
+    target = torch.randint(0, 3, (images, *size), generator=generator)
+    target[torch.rand(target.shape, generator=generator) < void] = VOID
+    return logits.requires_grad_(), target
+
+
+def by_hand(logits, target, weight) -> float:
+    """The mean over the images of their means over the labelled pixels, in Python's own floats."""
+    means = []
+    for image, labels in zip(logits.flatten(2).detach(), target.flatten(1).tolist()):
+        losses, norm = 0.0, 0.0
+        for pixel, label in enumerate(labels):
+            if label != VOID:
+                scores = [math.exp(score) for score in image[:, pixel].tolist()]
+                factor = 1.0 if weight is None else weight[label].item()
+                losses -= factor * math.log(scores[label] / sum(scores))
+                norm += factor
+        means.append(losses / norm if norm else 0.0)
+    return sum(means) / len(means)
+
+
+def gradient(loss, logits) -> torch.Tensor:
+    return torch.autograd.grad(loss, logits, retain_graph=True)[0]
+
+
+@few
+@given(
+    seed=st.integers(0, 10**6),
+    void=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+    weight=st.sampled_from([None, WEIGHT]),
+)
+def test_loss_equals_a_loop_over_images_and_pixels(seed, void, weight):
+    logits, target = batch(seed, images=3, void=void)
+    found = cross_entropy2d(logits, target, weight)
+    assert found.item() == pytest.approx(by_hand(logits, target, weight), rel=1e-9)
+
+
+@weights
+@smoothings
+@pytest.mark.parametrize("size", [(4, 5), (9, 13), (2, 3), (4, 7)])
+@pytest.mark.parametrize("ignore", [VOID, -1, 0])
+def test_loss_and_gradient_are_the_mean_of_torchs_over_the_images(weight, smoothing, size, ignore):
+    logits, target = batch(images=3, size=size)
+    target[target == VOID] = ignore
+    found = cross_entropy2d(logits, target, weight, ignore, smoothing)
+    resized = F.interpolate(logits, size, mode="bilinear", align_corners=False)
+    options = {"ignore_index": ignore, "label_smoothing": smoothing}
+    if weight is not None:
+        options["weight"] = weight.double()
+    losses = [F.cross_entropy(resized[[i]], target[[i]], **options) for i in range(3)]
+    expected = sum(losses) / 3
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient(found, logits), gradient(expected, logits))
+
+
+@weights
+def test_gradient_equals_finite_differences(weight):
+    logits, target = batch(grid=(2, 2), size=(3, 4))
+    target[1] = VOID
+    assert torch.autograd.gradcheck(lambda values: cross_entropy2d(values, target, weight), logits)
+
+
+@weights
+@smoothings
+def test_parts_of_a_batch_add_up_by_their_number_of_images(weight, smoothing):
+    logits, target = batch(images=5)
+    target[3] = VOID
+    options = {"label_smoothing": smoothing, "lovasz": 0.5}
+    whole = segmentation_loss(logits, target, weight, **options)
+    parts = [
+        images / 5 * segmentation_loss(some_logits, some_target, weight, **options)
+        for images, some_logits, some_target in zip(
+            (1, 2, 2), logits.split((1, 2, 2)), target.split((1, 2, 2))
+        )
+    ]
+    torch.testing.assert_close(sum(parts), whole)
+    torch.testing.assert_close(gradient(sum(parts), logits), gradient(whole, logits))
+
+
+@weights
+@smoothings
+def test_an_image_without_labels_counts_as_an_image_of_loss_0(weight, smoothing):
+    logits, target = batch(images=2)
+    target[1] = VOID
+    loss = segmentation_loss(logits, target, weight, smoothing, lovasz=0.5)
+    alone = segmentation_loss(logits[:1], target[:1], weight, smoothing, lovasz=0.5)
+    torch.testing.assert_close(loss, alone / 2)
+    assert torch.equal(gradient(loss, logits)[1], torch.zeros(3, 4, 5, dtype=torch.float64))
+
+
+@smoothings
+def test_an_image_of_weight_0_has_loss_and_gradient_0(smoothing):
+    logits, target = batch(images=1)
+    target[target != VOID] = 1
+    loss = cross_entropy2d(logits, target, torch.tensor([1.0, 0, 1]), label_smoothing=smoothing)
+    assert loss == 0
+    assert not gradient(loss, logits).any()
+
+
+@pytest.mark.parametrize("lovasz", [0.0, 0.7])
+def test_segmentation_loss_adds_the_lovasz_softmax_of_the_resized_logits(lovasz):
+    logits, target = batch(size=(9, 13))
+    resized = F.interpolate(logits, (9, 13), mode="bilinear", align_corners=False)
+    expected = cross_entropy2d(resized, target, WEIGHT, label_smoothing=0.1)
+    expected = expected + lovasz * lovasz_softmax(resized, target).mean()
+    found = segmentation_loss(logits, target, WEIGHT, 0.1, lovasz)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient(found, logits), gradient(expected, logits))
+
+
+def test_half_precision_is_computed_in_float32():
+    logits, target = batch(images=1)
+    loss = segmentation_loss(logits.half(), target, WEIGHT.double(), lovasz=0.5)
+    assert loss.dtype == torch.float32
+    expected = segmentation_loss(logits.half().float(), target, WEIGHT, lovasz=0.5)
+    torch.testing.assert_close(loss, expected)
+
+
+LOGITS, TARGET = torch.zeros(2, 3, 4, 5), torch.zeros(2, 4, 5, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    "arguments, kind, message",
+    [
+        ({"logits": LOGITS[0]}, ValueError, r"expected logits \(B, C, h, w\).*\(3, 4, 5\)"),
+        ({"target": TARGET[:, None]}, ValueError, r"target \(B, H, W\).*\(2, 1, 4, 5\)"),
+        ({"target": TARGET[:1]}, ValueError, r"\(2, 3, 4, 5\) and \(1, 4, 5\)"),
+        ({"logits": LOGITS[..., 0], "target": TARGET[..., :3, 0]}, ValueError, r"\(2, 3, 4\)"),
+        ({"logits": LOGITS[..., 0]}, ValueError, r"\(2, 3, 4\) and \(2, 4, 5\)"),
+        ({"logits": LOGITS.long()}, TypeError, "logits must be floating point, got torch.int64"),
+        ({"target": TARGET.int()}, TypeError, "target must be int64, got torch.int32"),
+        ({"target": TARGET.float()}, TypeError, "target must be int64, got torch.float32"),
+        ({"target": TARGET + 3}, ValueError, "class id 3; ids are 0..2, or 255 for void"),
+        ({"target": TARGET - 1}, ValueError, "class id -1; ids are 0..2"),
+        ({"target": TARGET + 255, "ignore_index": -1}, ValueError, "id 255; .* -1 for void"),
+        ({"weight": torch.ones(4)}, ValueError, r"weight must have shape \(3,\), got \(4,\)"),
+        ({"weight": torch.ones(3, 1)}, ValueError, r"must have shape \(3,\), got \(3, 1\)"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, kind, message):
+    with pytest.raises(kind, match=message):
+        cross_entropy2d(**{"logits": LOGITS, "target": TARGET} | arguments)
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+@few
+@given(
+    seed=st.integers(0, 10**6),
+    void=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
+    count=st.sampled_from([1, 3, 19, 20, 2**31]),
+    ignore=st.sampled_from([VOID, 0]),
+)
+def test_drawn_pixels_are_distinct_and_labelled_then_void(seed, void, count, ignore):
+    _, target = batch(seed, images=3, void=void)
+    target[target == VOID] = ignore
+    pixels, labels = draw_pixels(target, count, generators(1, 2, 3), ignore_index=ignore)
+    n = min(count, 4 * 5)
+    assert pixels.dtype == labels.dtype == torch.int64
+    assert (pixels.shape, labels.shape) == ((3, n, 2), (3, n))
+    for image, places, ids in zip(target, pixels, labels):
+        drawn = min(n, int((image != ignore).sum()))
+        assert (ids[:drawn] != ignore).all() and (ids[drawn:] == ignore).all()
+        assert torch.equal(image[places[:, 0], places[:, 1]], ids)
+        assert len({tuple(place) for place in places[:drawn].tolist()}) == drawn
+
+
+def test_the_draw_of_an_image_follows_from_its_generator_alone():
+    target = torch.zeros(2, 30, 40, dtype=torch.int64)
+    pixels = draw_pixels(target, 50, generators(1, 2))[0]
+    assert torch.equal(draw_pixels(target[:1], 50, generators(2))[0], pixels[1:])
+    assert not torch.equal(pixels[0], pixels[1])
+
+
+def test_without_generators_the_draw_follows_torchs_seed():
+    target = torch.zeros(1, 30, 40, dtype=torch.int64)
+    torch.manual_seed(0)
+    first, second = (draw_pixels(target, 50, None)[0] for _ in range(2))
+    torch.manual_seed(0)
+    assert torch.equal(draw_pixels(target, 50, None)[0], first)
+    assert not torch.equal(first, second)
+
+
+FIVE_LABELLED = torch.tensor([[0, VOID, 1, 2], [VOID, 1, VOID, 0]])
+
+
+def test_every_set_of_labelled_pixels_is_equally_likely():
+    draws, sets = 2000, 10
+    (generator,) = generators(0)
+    pixels, _ = draw_pixels(FIVE_LABELLED.expand(draws, 2, 4), 2, [generator] * draws)
+    drawn = (pixels[..., 0] * 4 + pixels[..., 1]).sort(dim=1).values
+    found, times = drawn.unique(dim=0, return_counts=True)
+    assert found.tolist() == [list(pair) for pair in combinations([0, 2, 3, 5, 7], 2)]
+    spread = math.sqrt(draws / sets * (1 - 1 / sets))
+    assert (times - draws / sets).abs().max() < 4 * spread
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_mean_over_all_sets_of_drawn_pixels_is_the_loss_and_its_gradient(count):
+    logits = batch(images=1, grid=(2, 4))[0]
+    whole = cross_entropy2d(logits, FIVE_LABELLED[None])
+    sets = torch.tensor(list(combinations([0, 2, 3, 5, 7], count)))
+    drawn = logits.flatten(2)[0, :, sets].transpose(0, 1)  # (sets, C, count)
+    estimate = cross_entropy2d(drawn, FIVE_LABELLED.flatten()[sets])
+    torch.testing.assert_close(estimate, whole)
+    torch.testing.assert_close(gradient(estimate, logits), gradient(whole, logits))
+
+
+def test_classes_are_counted_without_void():
+    target = torch.tensor([[0, 2, 2], [VOID, 0, 2]])
+    for dtype in (torch.int64, torch.uint8):
+        assert count_classes(target.to(dtype), 5).tolist() == [2, 0, 3, 0, 0]
+    assert count_classes(torch.tensor([1, 0, 1]), 2, ignore_index=1).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "counts, expected",
+    [
+        ([1, 2, 4], [12 / 7, 6 / 7, 3 / 7]),  # 1, 1/2, 1/4 sum to 7/4; times 3 / (7/4)
+        ([3, 0, 1], [1 / 2, 0, 3 / 2]),  # 1/3, -, 1 sum to 4/3; times 2 / (4/3)
+        ([7, 7], [1, 1]),
+        ([0, 5], [0, 1]),
+        ([0, 0, 0], [0, 0, 0]),
+        ([10**12, 1], [2 / (10**12 + 1), 2 * 10**12 / (10**12 + 1)]),
+    ],
+)
+def test_inverse_frequency_averages_to_one_over_the_classes_that_occur(counts, expected):
+    result = inverse_frequency(torch.tensor(counts))
+    assert result.dtype == torch.float32
+    assert result.tolist() == pytest.approx(expected, rel=1e-6)

@@ -1,0 +1,89 @@
+"""The textbook network, which the project's own is compared with: upsample, concatenate, then 1x1."""
+
+from copy import deepcopy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data.voc import Sample
+from models.backbones import empty_features, find_taps
+from models.segmenter import Segmenter
+
+
+class Textbook(nn.Module):
+    """A segmenter's function as the papers write it, on copies of its weights.
+
+    Args:
+        segmenter: on the CPU, its extractor with all taps, no context and no dilation.
+
+    Attributes:
+        features: torchvision's own `features`, frozen; called alone they are the bare backbone.
+    """
+
+    def __init__(self, segmenter: Segmenter):
+        super().__init__()
+        hypercolumn = segmenter.hypercolumn
+        self.features = empty_features(hypercolumn.backbone).to_empty(device="cpu").eval()
+        self.features.load_state_dict(hypercolumn.features.state_dict())
+        self.features.requires_grad_(False)
+        self.taps = find_taps(hypercolumn.backbone, self.features)
+        self.head, self.stride = deepcopy(segmenter.head), segmenter.stride
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 -> what the backbone takes, float32."""
+        return (images / 255 - self.mean) / self.std
+
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) uint8 -> the output of each tapped layer."""
+        x, levels = self.normalise(images), []
+        for index, layer in enumerate(self.features):
+            x = layer(x)
+            if index in self.taps:
+                levels.append(x)
+        return levels
+
+    @torch.no_grad()
+    def dense_map(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 -> hypercolumns (B, Z, ceil(H / stride), ceil(W / stride))."""
+        grid = [-(-side // self.stride) for side in images.shape[-2:]]
+        return torch.cat([upsample(level, grid) for level in self.levels(images)], dim=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 -> logits (B, C, ceil(H / stride), ceil(W / stride))."""
+        return self.head(self.dense_map(images))
+
+    @torch.inference_mode()
+    def predict(self, photo: Sample) -> Tensor:
+        """(height, width) class ids at the photo's original size, on the CPU."""
+        logits = self.eval()(photo.image[None].to(self.mean.device))
+        return upsample(logits, photo.mask.shape)[0].argmax(0).cpu()
+
+    @torch.inference_mode()
+    def columns(self, photo: Sample, pixels: Tensor) -> Tensor:
+        """Hypercolumns (n, Z) of the grid cells in which pixels (n, 2) of the mask lie."""
+        dense = self.dense_map(photo.image[None].to(self.mean.device))[0]
+        grid, size = torch.tensor(dense.shape[1:]), torch.tensor(photo.mask.shape)
+        y, x = (pixels * grid // size).T
+        return dense[:, y, x].T.cpu()
+
+    @torch.no_grad()
+    def near_kinks(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Whether each pixel (B, *size) draws on a hidden unit so near 0 that rounding decides.
+
+        There the gradients of two ways to compute the same function may differ.
+        """
+        x = self.head.standardise(self.dense_map(images))
+        near = torch.zeros_like(x[:, :1], dtype=torch.bool)
+        for layer in self.head.eval().layers:
+            if isinstance(layer, nn.ReLU):
+                near |= (x.abs() < 1e-5).any(dim=1, keepdim=True)
+            x = layer(x)
+        return upsample(near.float(), size)[:, 0] > 0
+
+
+def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, h, w) -> (B, C, *size), bilinear."""
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
