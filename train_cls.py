@@ -124,7 +124,7 @@ def evaluate(fc: FCClassifier, rows: Rows) -> dict[str, float]:
 
 @torch.inference_mode()
 def difference(fc: FCClassifier, dense: DenseClassifier, features: Tensor) -> float:
-    """Largest difference of the two forms' logits over features (n, Z), as a share of the largest."""
+    """Largest difference of the two forms' logits on features (n, Z), over the largest logit."""
     expected = fc.eval()(features)
     found = dense.eval()(features.T[None, :, :, None])[0, :, :, 0].T
     return ((found - expected).abs().max() / expected.abs().max()).item()

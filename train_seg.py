@@ -17,8 +17,9 @@ an earlier training left there is kept aside, in RUN/3_seg.1 and so on.
 import argparse
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -45,54 +46,78 @@ PREVIEWS = 3  # overlays saved after each epoch
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How an epoch is trained.
+class Objective:
+    """What a training minimises.
 
     Attributes:
-        micro_batch: images of a micro-batch, in this process.
-        accumulate: micro-batches of a step.
         pixels: labelled pixels of each image to train on; None means all, on the logits' grid.
-        lovasz: factor of the Lovasz-softmax in the loss.
+        lovasz: factor of the Lovasz-softmax beside the cross entropy.
         label_smoothing: share of the target that is spread over all classes.
         weight: (C,) class weights, or None.
-        save_every: steps after which last.pt is saved.
     """
 
-    micro_batch: int
-    accumulate: int
     pixels: int | None
     lovasz: float
     label_smoothing: float
     weight: Tensor | None
-    save_every: int
 
 
 @dataclass(frozen=True)
 class Saver:
-    """Where and how a training is saved.
+    """Where and how a training is saved; only rank 0 writes.
 
     Attributes:
         place: the folder of step 3.
+        every: steps after which last.pt is saved.
         start: fingerprint of the head that the training began from.
         images: what it trains on, in words.
-        steps: of the optimizer, in an epoch.
         settings: what a resumed training must have in common with this one.
     """
 
     place: Path
+    every: int
     start: str
     images: str
-    steps: int
-    settings: dict
+    settings: dict[str, Any]
 
-    def save(self, name: str, network: Segmenter, training: Training | None = None) -> None:
-        """Saves a network, with the training's state if it is to be resumed; on rank 0 alone."""
+    def save_last(self, training: Training) -> None:
+        """Saves last.pt: the network with all that a resumed training needs."""
+        if distributed.is_main():
+            state = {"settings": self.settings, **training.state_dict()}
+            path = self.place / "last.pt"
+            save_segmenter(path, training.network, start=self.start, training=state)
+
+    def save_epoch(
+        self, training: Training, matrix: ConfusionMatrix, previews: dict[str, Image.Image]
+    ) -> None:
+        """Logs an epoch and saves all that belongs to it, last.pt at last, so it is complete."""
+        epoch, miou = len(training.log), matrix.miou()
+        is_best = all(miou > row["miou"] for row in training.log)
+        accuracy = matrix.pixel_accuracy()
+        loss = training.epoch_loss()
+        row = {"epoch": epoch, "loss": loss, "miou": miou, "pixel_accuracy": accuracy}
+        training.log.append(row)
+        if epoch:
+            backbone = "" if training.network.hypercolumn.frozen else ", backbone too"
+            for network in (training.network, training.best):
+                network.trained_on = f"{self.images}, {epoch} epochs{backbone}"
         if not distributed.is_main():
             return
-        extra = {}
-        if training:
-            extra["training"] = {"settings": self.settings, **training.state_dict()}
-        save_segmenter(self.place / name, network, start=self.start, **extra)
+        if epoch == 0 and (aside := folder.keep_aside(self.place)):
+            print(f"  note: what an earlier training left is now in {aside}")
+        if is_best:
+            save_segmenter(self.place / "best.pt", training.best, start=self.start)
+        for image_id, picture in previews.items():
+            path = self.place / "previews" / f"epoch_{epoch:03d}" / f"{image_id}.png"
+            with atomic_file(path) as file:
+                picture.save(file, "PNG")
+        folder.save_csv(self.place / "log.csv", training.log)
+        steps = enumerate([None, *training.losses])
+        rows = [{"step": step, "loss": loss} for step, loss in steps]
+        folder.save_csv(self.place / "steps.csv", rows)
+        with atomic_file(self.place / "curve.png") as file:
+            plot_curve(file, training.log, title="Step 3: fine-tuning on whole images")
+        self.save_last(training)
 
 
 def parse() -> tuple[argparse.Namespace, flags.Parser]:
@@ -140,22 +165,23 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
 def train_one_epoch(
     network: nn.Module,
     training: Training,
-    dataset: VOCFolder,
-    order: list[int],
-    recipe: Recipe,
+    loader: DataLoader,
+    objective: Objective,
+    accumulate: int,
     saver: Saver,
-    device: torch.device,
-    workers: int,
     label: str,
 ) -> None:
-    """Trains on the images of `order`, this process's share of the epoch from where it stands.
+    """Trains on the micro-batches of the loader; a step is `accumulate` of them.
+
+    Args:
+        network: the segmenter, wrapped for several processes.
+        label: of the progress bar.
 
     Raises:
         RunError: a loss or gradient is not finite.
     """
     training.network.train()
-    weight = recipe.weight
-    loader = DataLoader(dataset, recipe.micro_batch, sampler=order, num_workers=workers)
+    device = training.network.hypercolumn.mean.device
     batches = runtime.bar(loader, len(loader), "batch", label)
     step_loss, step_ids = 0.0, []
     for count, (ids, images, masks, seeds) in enumerate(batches, start=1):
@@ -163,19 +189,23 @@ def train_one_epoch(
         generators = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
         images, masks = images.to(device), masks.long().to(device)  # (B, 3, S, S), (B, S, S)
         points = None
-        if recipe.pixels:
-            drawn, masks = draw_pixels(masks, recipe.pixels, generators)  # masks: (B, n)
+        if objective.pixels:
+            drawn, masks = draw_pixels(masks, objective.pixels, generators)  # masks: (B, n)
             points = pixel_centres(drawn, images.shape[-2:])  # (B, n, 2)
-        is_step = count % recipe.accumulate == 0
-        with distributed.local_gradients(network, enabled=not is_step):
+
+        is_last = count % accumulate == 0
+        with distributed.local_gradients(network, enabled=not is_last):
             logits = network(images, points, generators)  # (B, C, h, w), or (B, C, n)
-            loss = segmentation_loss(logits, masks, weight, recipe.label_smoothing, recipe.lovasz)
-            training.scaler.scale(loss / recipe.accumulate).backward()
-        step_loss, step_ids = step_loss + loss.item() / recipe.accumulate, [*step_ids, *ids]
-        if not is_step:
+            loss = segmentation_loss(
+                logits, masks, objective.weight, objective.label_smoothing, objective.lovasz
+            )
+            training.scaler.scale(loss / accumulate).backward()
+        step_loss, step_ids = step_loss + loss.item() / accumulate, [*step_ids, *ids]
+        if not is_last:
             continue
-        training.scaler.unscale_(training.optimizer)
+
         step_loss = distributed.mean(step_loss)
+        training.scaler.unscale_(training.optimizer)
         if not (math.isfinite(step_loss) and training.gradients_are_finite()):
             raise RunError(
                 f"step {len(training.losses) + 1}: the loss or a gradient is not finite, at images "
@@ -183,9 +213,8 @@ def train_one_epoch(
                 "a smaller --lr"
             )
         training.step(step_loss)
-        training.optimizer.zero_grad()
-        if len(training.losses) % recipe.save_every == 0:
-            saver.save("last.pt", training.network, training)
+        if len(training.losses) % saver.every == 0:
+            saver.save_last(training)
         batches.set_postfix(loss=f"{step_loss:.3f}", mIoU=f"{training.log[-1]['miou']:.3f}")
         step_loss, step_ids = 0.0, []
 
@@ -213,40 +242,6 @@ def validate(
             f"split {dataset.split} has no labelled pixel, so there is nothing to choose best.pt by"
         )
     return matrix, previews
-
-
-def end_epoch(
-    training: Training,
-    matrix: ConfusionMatrix,
-    previews: dict[str, Image.Image],
-    saver: Saver,
-) -> None:
-    """Logs an epoch and saves all that belongs to it; last.pt at last, so a resumed run has it."""
-    epoch, miou = len(training.log), matrix.miou()
-    losses = training.losses[max(0, epoch - 1) * saver.steps :]
-    loss = sum(losses) / len(losses) if losses else None
-    is_best = all(miou > row["miou"] for row in training.log)
-    accuracy = matrix.pixel_accuracy()
-    training.log.append({"epoch": epoch, "loss": loss, "miou": miou, "pixel_accuracy": accuracy})
-    if epoch:
-        backbone = "" if training.network.hypercolumn.frozen else ", backbone too"
-        for network in (training.network, training.best):
-            network.trained_on = f"{saver.images}, {epoch} epochs{backbone}"
-    if not distributed.is_main():
-        return
-    if epoch == 0 and (aside := folder.keep_aside(saver.place)):
-        print(f"  note: what an earlier training left is now in {aside}")
-    if is_best:
-        saver.save("best.pt", training.best)
-    for image_id, picture in previews.items():
-        with atomic_file(saver.place / "previews" / f"epoch_{epoch:03d}" / f"{image_id}.png") as f:
-            picture.save(f, "PNG")
-    folder.save_csv(saver.place / "log.csv", training.log)
-    steps = [{"step": step, "loss": loss} for step, loss in enumerate([None, *training.losses])]
-    folder.save_csv(saver.place / "steps.csv", steps)
-    with atomic_file(saver.place / "curve.png") as file:
-        plot_curve(file, training.log, title="Step 3: fine-tuning on whole images")
-    saver.save("last.pt", training.network, training)
 
 
 def main() -> None:
@@ -298,7 +293,7 @@ def main() -> None:
     how = Optimization(
         args.optimizer, args.decay, args.weight_decay, args.ema, fp16=args.amp == "fp16"
     )
-    training = Training(segmenter, rates, args.epochs * steps, how)
+    training = Training(segmenter, rates, args.epochs, steps, how)
     if is_resumed:
         training.load_state_dict(content["training"])
     learning = sum(parameter.numel() for parameter in training.parameters)
@@ -325,19 +320,12 @@ def main() -> None:
     if is_resumed and distributed.is_main():
         folder.mark_unfinished(place)
 
-    recipe = Recipe(
-        micro_batch=args.batch_size // distributed.world_size(),
-        accumulate=args.accumulate,
-        pixels=args.pixels,
-        lovasz=args.lovasz,
-        label_smoothing=args.label_smoothing,
-        weight=None,
-        save_every=args.save_every,
-    )
+    weight = None
     if args.class_weights == "inverse":
         weight = inverse_frequency(torch.from_numpy(dataset.count_pixels())).to(device)
-        recipe = replace(recipe, weight=weight)
-    saver = Saver(place, start, f"{len(dataset)} images of {args.split}", steps, settings)
+    objective = Objective(args.pixels, args.lovasz, args.label_smoothing, weight)
+    images = f"{len(dataset)} images of {args.split}"
+    saver = Saver(place, args.save_every, start, images, settings)
     network = distributed.wrap(segmenter)
     try:
         for epoch in range(len(training.log), args.epochs + 1):
@@ -345,19 +333,18 @@ def main() -> None:
             if epoch > 0:
                 dataset.epoch = epoch
                 order = epoch_order(len(dataset), images_per_step, args.seed, epoch)
-                done = len(training.losses) - (epoch - 1) * steps
-                mine = order[
-                    done * images_per_step + distributed.rank() :: distributed.world_size()
-                ]
-                label = f"epoch {epoch}/{args.epochs}"
-                train_one_epoch(
-                    network, training, dataset, mine, recipe, saver, device, args.workers, label
+                done = len(training.losses) - (epoch - 1) * steps  # of a resumed epoch
+                rank, processes = distributed.rank(), distributed.world_size()
+                mine = order[done * images_per_step + rank :: processes]
+                loader = DataLoader(
+                    dataset, args.batch_size // processes, sampler=mine, num_workers=args.workers
                 )
+                label = f"epoch {epoch}/{args.epochs}"
+                train_one_epoch(network, training, loader, objective, args.accumulate, saver, label)
             matrix, previews = validate(training.best, val_set, args.workers)
-            end_epoch(training, matrix, previews, saver)
-            row = training.log[-1]
+            saver.save_epoch(training, matrix, previews)
+            row, seconds = training.log[-1], time.perf_counter() - began
             what = f"loss {row['loss']:.4f}" if epoch else "as step 2 left it"
-            seconds = time.perf_counter() - began
             print(f"  epoch {epoch}  {what}, validation mIoU {row['miou']:.4f}, {seconds:.0f} s")
     except KeyboardInterrupt as stop:
         kept = f"go on from {place / 'last.pt'} with the same command and --resume"

@@ -1,7 +1,7 @@
-"""Networks, their checkpoints and the run folder. Knows nothing of data sets or scores."""
+"""The network and its checkpoints. Knows no data sets and no scores."""
 
 
 class RunError(ValueError):
-    """A run folder, checkpoint or flag that cannot be used; the message says what, where and what to do, in a line."""
+    """A run, checkpoint or flag is unusable; the message says what, where, what to do."""
 
     exit_code = 2

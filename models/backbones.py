@@ -1,4 +1,4 @@
-"""The backbones: torchvision's VGG and SqueezeNet families, their weights, and where they are tapped."""
+"""The backbones: torchvision's VGG and SqueezeNet families, their taps and their weights."""
 
 import hashlib
 from pathlib import Path
@@ -32,7 +32,7 @@ def empty_features(backbone: str) -> nn.Sequential:
 def find_taps(backbone: str, features: nn.Sequential) -> list[int]:
     """Indices in `features` of the layers directly before each pooling (after their ReLU).
 
-    They go from fine to coarse. A SqueezeNet does not end in a pooling: its last layer is a tap too.
+    They go from fine to coarse. A SqueezeNet does not end in one: its last layer is a tap too.
     """
     taps = [index - 1 for index in pooling_indices(features)]
     return taps + [len(features) - 1] if backbone in SQUEEZENETS else taps

@@ -15,7 +15,7 @@ FORMAT = 1  # raised when an older program could no longer read what we write
 
 
 def save_checkpoint(path: Path, kind: str, **content: Any) -> None:
-    """Saves `content` (tensors, numbers, strings, lists, dicts) with its kind and format version."""
+    """Saves `content` (tensors, numbers, strings, lists, dicts) with its kind and format."""
     whole = io.BytesIO()  # writing to a full disk, torch.save would not name the disk as the reason
     torch.save({"format": FORMAT, "kind": kind, **content}, whole)
     with atomic_file(path) as file:

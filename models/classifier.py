@@ -1,4 +1,4 @@
-"""The shallow classifier: fully connected on hypercolumns, the same as 1x1 convolutions, and fast."""
+"""The shallow classifier: fully connected, the same as 1x1 convolutions, and fast on levels."""
 
 from collections.abc import Callable, Iterator, Sequence
 

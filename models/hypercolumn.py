@@ -166,7 +166,8 @@ class Hypercolumn(nn.Module):
         """
         if frozen_stages >= len(self._ends):
             raise RunError(
-                f"--frozen-stages {frozen_stages}: of {len(self._ends)} stages at least one has to learn"
+                f"--frozen-stages {frozen_stages}: of {len(self._ends)} stages "
+                "at least one has to learn"
             )
         self.frozen = False
         first = self._ends[frozen_stages - 1] + 1 if frozen_stages else 0
@@ -190,7 +191,7 @@ class Hypercolumn(nn.Module):
 
     @staticmethod
     def as_map(levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """Hypercolumns (B, Z, h, w) on a grid of size (h, w): the levels resampled, concatenated."""
+        """Hypercolumns (B, Z, h, w) on a grid of size (h, w): levels resampled, concatenated."""
         return torch.cat([resample(level, size) for level in levels], dim=1)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The whole network: image -> levels -> dense classifier -> logits -> class map at original size."""
+"""The whole network: image -> levels -> classifier -> logits -> class map at original size."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The textbook network, which the project's own is compared with: upsample, concatenate, then 1x1."""
+"""The textbook network, which the project's is compared with: upsample, concatenate, then 1x1."""
 
 from copy import deepcopy
 

@@ -161,13 +161,14 @@ def panel(
     draw.text((gap + inner, line), score, INK, large, anchor="rm")
     places = {}
     for index, (name, tile) in enumerate(tiles.items()):
-        left, upper = gap + index * (column + gap), top + line
+        left = gap + index * (column + gap)
         draw.text((left, top + line // 2), captions[name], GREY, small, anchor="lm")
         if name in keys:
             page.paste(keys[name], (left + column - keys[name].width, top))
-        draw.rectangle((left - 1, upper - 1, left + width, upper + height), outline=RULE)
-        page.paste(tile, (left, upper))
-        places[name] = (left, upper, left + width, upper + height)
+        box = left, top + line, left + width, top + line + height
+        draw.rectangle((box[0] - 1, box[1] - 1, *box[2:]), outline=RULE)
+        page.paste(tile, box[:2])
+        places[name] = box
     for index, entry in enumerate(entries):
         left, row = gap + index // rows * (entry.width + 2 * gap), index % rows
         if row == 0:

@@ -1,1 +1,1 @@
-"""What the scripts share to run: flags, the run folder, device and processes, schedule, training state."""
+"""What scripts share to run: flags, run folder, device, processes, schedule, training."""

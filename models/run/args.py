@@ -77,7 +77,7 @@ class Parser(argparse.ArgumentParser):
         if not free:
             self._deciding.append(action)
 
-    def parse_args(self, args: Sequence[str] | None = None) -> argparse.Namespace:  # noqa: D102
+    def parse_args(self, args: Sequence[str] | None = None) -> argparse.Namespace:
         given = list(sys.argv[1:] if args is None else args)
         values = super().parse_args(given)
         if values.recipe:
@@ -107,7 +107,7 @@ class Parser(argparse.ArgumentParser):
                 continue
             self.error(f"argument {action.option_strings[0]}: not allowed with argument --{flag}")
 
-    def error(self, message: str) -> NoReturn:  # noqa: D102
+    def error(self, message: str) -> NoReturn:
         end(f"{message}; see --help", 2)
 
 

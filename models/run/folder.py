@@ -156,7 +156,7 @@ def is_finished(run: Path, step: int) -> bool:
 
 
 def trained_segmenter(run: Path, checkpoint: Path | None) -> tuple[Segmenter, Path]:
-    """The network to use, on the CPU, and its file: `checkpoint`, else step 3's best, else step 2's.
+    """The network to use, on the CPU, and its file: `checkpoint`, else step 3's or 2's.
 
     Raises:
         RunError: none of them is there or can be read, or an earlier step has been run again since.

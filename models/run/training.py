@@ -1,4 +1,4 @@
-"""What a training is beside the network: optimizer, schedule, moving average, and where it stands."""
+"""A training beside its network: optimizer, schedule, moving average, and where it stands."""
 
 import math
 from dataclasses import dataclass
@@ -36,7 +36,8 @@ class Training:
     Args:
         network: whose weights are trained.
         rates: the parts of it that learn, by module, and the peak rate of each.
-        steps: of the optimizer, in the whole training.
+        epochs: of the whole training.
+        steps: of the optimizer, in an epoch.
         how: see `Optimization`.
 
     Attributes:
@@ -48,17 +49,18 @@ class Training:
         self,
         network: nn.Module,
         rates: dict[nn.Module, float],
+        epochs: int,
         steps: int,
         how: Optimization,
     ):
-        self.network = network
+        self.network, self.steps = network, steps
         groups = [
             {"params": [p for p in module.parameters() if p.requires_grad], "lr": rate}
             for module, rate in rates.items()
         ]
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.optimizer = OPTIMIZERS[how.optimizer](groups, weight_decay=how.weight_decay)
-        self.schedule = warm_up_and_decay(self.optimizer, steps, how.decay)
+        self.schedule = warm_up_and_decay(self.optimizer, epochs * steps, how.decay)
         device = self.parameters[0].device.type
         self.scaler = torch.amp.GradScaler(device, enabled=how.fp16)
         average = get_ema_multi_avg_fn(how.ema)
@@ -78,15 +80,21 @@ class Training:
         return math.isfinite(clip_grad_norm_(self.parameters, math.inf))
 
     def step(self, loss: float) -> None:
-        """One step of the optimizer, schedule and average, on gradients that are there; `loss` is kept."""
+        """Changes the weights by the gradients that are there, and keeps the step's loss."""
         before = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.optimizer.zero_grad()
         if self.scaler.get_scale() >= before:  # smaller: float16 overflowed, no step was made
             self.schedule.step()
         if self.average:
             self.average.update_parameters(self.network)
         self.losses.append(loss)
+
+    def epoch_loss(self) -> float | None:
+        """Mean loss of the steps of the epoch that is about to be logged; None for epoch 0."""
+        losses = self.losses[max(0, len(self.log) - 1) * self.steps :]
+        return sum(losses) / len(losses) if losses else None
 
     def state_dict(self) -> dict[str, Any]:
         """All but the network, as plain values."""

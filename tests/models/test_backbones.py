@@ -26,9 +26,9 @@ SMALL = "squeezenet1_1"
 
 
 def loaded(backbone=SMALL, weights="random", seed=0) -> nn.Sequential:
-    """The layers as far as the first pooling, with values."""
+    """The layers up to the second pooling, with values."""
     features = empty_features(backbone)
-    features = features[: pooling_indices(features)[0]]
+    features = features[: pooling_indices(features)[1]]
     load_weights(backbone, features, str(weights), seed)
     return features
 
@@ -102,7 +102,7 @@ def test_a_dilated_squeezenet_is_the_undilated_one_at_the_places_that_it_had(poo
 def test_a_dilated_vgg_has_the_resolution_before_its_pooling():
     features = dilate(empty_features("vgg11"), 2)
     assert features(torch.empty(1, 3, 64, 64, device="meta")).shape[-1] == 64 / 2**3
-    with pytest.raises(RunError, match="--dilate 4: there are 3 pooling layers before the last tap"):
+    with pytest.raises(RunError, match="--dilate 4: there are 3 pooling layers before the last"):
         dilate(empty_features("vgg11")[:15], 4)
 
 
@@ -116,7 +116,7 @@ def test_random_weights_depend_on_the_seed_alone():
 
 
 def test_random_weights_keep_the_scale_of_the_signal():
-    convolution, norm, _ = loaded("vgg11_bn")
+    convolution, norm = loaded("vgg11_bn")[:2]
     assert convolution.weight.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.1)
     assert not convolution.bias.any() and not norm.bias.any() and not norm.running_mean.any()
     assert (norm.weight == 1).all() and (norm.running_var == 1).all()
@@ -139,7 +139,7 @@ def test_weights_load_from_every_style_of_file(path, prefix, is_wrapped, legacy)
     source = loaded("vgg11_bn", seed=3)
     source[1].running_mean.fill_(0.25)
     state = {prefix + key: value for key, value in source.state_dict().items()}
-    state |= {prefix + "4.weight": torch.zeros(3)}  # a later layer, which is not needed
+    state |= {prefix + "8.weight": torch.zeros(3)}  # a later layer, which is not needed
     state |= {"classifier.1.weight": torch.zeros(2)} if prefix else {}
     content = {"state_dict": state, "epoch": 3} if is_wrapped else state
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)

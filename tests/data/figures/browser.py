@@ -16,7 +16,7 @@ from typing import Any
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
 LIMIT = 180  # seconds after which a page hangs
-# The browser reads its orders on file descriptor 3 and answers on 4, which pytest may be using itself.
+# The browser reads orders on file descriptor 3 and answers on 4, which pytest may be using.
 START = """
 import fcntl, os, sys
 pipe = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
@@ -105,7 +105,7 @@ class Browser:
             self._call("Input.dispatchKeyEvent", type="keyUp", **what)
 
     def click(self, selector: str, across: float = 0.5) -> None:
-        """Clicks at the middle of an element's height and at that share of its width, which may be beside it."""
+        """Clicks at half the height of an element, at a share of its width, even beside it."""
         self.run(
             f"document.querySelector({json.dumps(selector)}).scrollIntoView({{block: 'nearest'}})"
         )
@@ -138,10 +138,10 @@ class Browser:
         return base64.b64decode(self._call("Page.captureScreenshot")["data"])
 
     def wait_for(self, happened: Callable[[], Any]) -> None:
+        """Asks the browser again and again, until something has happened."""
         deadline = time.monotonic() + LIMIT
         while not happened():
             assert time.monotonic() < deadline, self.said
-            time.sleep(0.02)
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Sends an order, takes note of what happens meanwhile, and returns the answer."""

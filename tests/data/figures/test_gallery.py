@@ -1,4 +1,4 @@
-"""The gallery: one file that needs nothing but the pages beside it, in a browser; and the contact sheet."""
+"""The gallery, a file that needs nothing but the pages beside it, and the contact sheet."""
 
 import html
 import io
@@ -92,7 +92,8 @@ def browser(chromium, folder):
 
 
 LOADED = "['under', 'over'].every(id => get(id).firstChild.naturalWidth > 1000)"
-NAMES = "[...document.querySelectorAll('#cards li:not([hidden]) .card')].map(card => pictures.get(card).name)"
+SHOWN = "[...document.querySelectorAll('#cards li:not([hidden]) .card')]"
+NAMES = f"{SHOWN}.map(card => pictures.get(card).name)"
 FOCUS = "pictures.get(document.activeElement)?.name ?? document.activeElement.id"
 TITLE = "get('view').open && get('title').textContent"
 

@@ -48,7 +48,7 @@ class Drawn:
         return [text.text for text in self.texts]
 
     def on(self, page: Image.Image) -> list[tuple[str, tuple]]:
-        """(text, box) of each text on the page, be it written there or on a picture that was pasted there."""
+        """(text, box) of each text on the page or on a picture that was pasted there."""
         found = []
         for picture, text, (x0, y0, x1, y1) in self.texts:
             for x, y in [(0, 0)] if picture is page else self.places(page, picture):
@@ -132,7 +132,7 @@ def test_overlay_tints_classes_whitens_void_and_leaves_the_background(opacity):
     for value, colour in colours.items():
         expected = (1 - opacity) * before + opacity * np.array(colour)
         assert abs(after - expected)[mask == value].max() <= 1
-    # An outline runs around a class, outside of it, so that the thin line of class 3 keeps its own pixels.
+    # The outline is outside of a class, so the thin line of class 3 keeps its own pixels.
     padded = np.pad(np.where(mask == VOID, 0, mask), 1)
     near = np.max([padded[y : y + 40, x : x + 48] for y in range(3) for x in range(3)], axis=0) > 0
     outline = (mask == 0) & near
