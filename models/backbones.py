@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
@@ -43,6 +44,17 @@ def pooling_indices(features: nn.Sequential) -> list[int]:
     return [index for index, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
 
 
+class DilatedMaxPool(nn.MaxPool2d):
+    """The maximum of 3x3 values that are `dilation` pixels apart, at every pixel."""
+
+    def __init__(self, dilation: int):
+        super().__init__(3, stride=1, dilation=dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w); nothing lies outside."""
+        return super().forward(F.pad(x, [self.dilation] * 4, value=-torch.inf))
+
+
 def dilate(features: nn.Sequential, poolings: int) -> nn.Sequential:
     """Sets the stride of the last `poolings` poolings to 1 and dilates what follows, in place.
 
@@ -62,7 +74,7 @@ def dilate(features: nn.Sequential, poolings: int) -> nn.Sequential:
     rate = 1
     for index, layer in enumerate(features):
         if index in pools[len(pools) - poolings :]:
-            features[index] = nn.MaxPool2d(3, stride=1, padding=rate, dilation=rate)
+            features[index] = DilatedMaxPool(rate)
             rate *= 2
         for convolution in layer.modules():
             if isinstance(convolution, nn.Conv2d):

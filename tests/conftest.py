@@ -1,4 +1,4 @@
-"""What the tests share: a tiny data set, the scripts as subprocesses, and the places of real data."""
+"""What the tests share: a drawn data set, one run after all five steps, the scripts in process."""
 
 import contextlib
 import io
@@ -9,14 +9,31 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
 import pytest
+import torch
 
 from data.shapes import make_shapes
 
 HOME = Path(__file__).parent.parent
-Script = Callable[..., subprocess.CompletedProcess]
+DATA = ("--data", "shapes", "--workers", "0")
+BACKBONE = ("--backbone", "squeezenet1_1", "--weights", "random", "--size", "48")
+STEPS = {  # the five steps as `walked` takes them: the flags of each script
+    "sample_features": (*DATA, *BACKBONE, "--per-class", "5"),
+    "train_cls": ("--epochs", "20", "--hidden", "16", "--dropout", "0.2"),
+    "train_seg": (*DATA, "--epochs", "2", "--batch-size", "4"),
+    "evaluate": (*DATA, "--save-predictions"),
+    "visualize": (*DATA, "--limit", "2"),
+}
+
+
+class Walked(NamedTuple):
+    """A folder with a data set `shapes` and a `run` after all five steps."""
+
+    place: Path
+    said: dict[str, str]  # by script, what it printed
 
 
 class Bomb:
@@ -42,44 +59,75 @@ def shapes(drawn, tmp_path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def script() -> Script:
-    """Runs a script of the project as a user would: `script("evaluate.py", "--run", run)`, output captured as text."""
+def in_process() -> Callable[..., subprocess.CompletedProcess]:
+    """Runs a script in this process: seconds faster than in one of its own.
 
-    def run(*arguments, cwd=HOME, **options) -> subprocess.CompletedProcess:
-        command = [sys.executable, *map(str, arguments)]
-        environment = {**os.environ, "PYTHONPATH": str(HOME)}
-        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, **options)
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def in_process() -> Script:
-    """Like `script`, but in this process: seconds faster, for what does not need a process of its own."""
+    On one thread, because the last bits of a result depend on the number of threads.
+    """
+    torch.set_num_threads(1)
 
     def run(name, *arguments) -> subprocess.CompletedProcess:
         output, error, code = io.StringIO(), io.StringIO(), 0
-        with mock.patch.object(sys, "argv", [str(HOME / name), *map(str, arguments)]):
-            with contextlib.redirect_stdout(output), contextlib.redirect_stderr(error):
-                try:
-                    runpy.run_path(str(HOME / name), run_name="__main__")
-                except SystemExit as stop:
-                    code = stop.code or 0
-        return subprocess.CompletedProcess([name, *arguments], code, output.getvalue(), error.getvalue())
+        command = [str(HOME / name), *map(str, arguments)]
+        with (
+            mock.patch.object(sys, "argv", command),
+            contextlib.redirect_stdout(output),
+            contextlib.redirect_stderr(error),
+        ):
+            try:
+                runpy.run_path(command[0], run_name="__main__")
+            except SystemExit as stop:
+                code = stop.code or 0
+        return subprocess.CompletedProcess(command, code, output.getvalue(), error.getvalue())
 
     return run
 
 
 @pytest.fixture(scope="session")
-def in_turn(in_process) -> Callable[..., None]:
-    """Runs steps, a tuple of arguments each, one after the other; each must end well."""
+def succeeds(in_process) -> Callable[..., str]:
+    """Runs a script, which must end well and without a word on standard error; what it printed."""
 
-    def run(*steps: tuple) -> None:
-        for step in steps:
-            done = in_process(*step)
-            assert done.returncode == 0, done.stderr
+    def run(name, *arguments) -> str:
+        done = in_process(name, *arguments)
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        return done.stdout
 
     return run
+
+
+@pytest.fixture(scope="session")
+def fails(in_process) -> Callable[..., str]:
+    """Runs a script, which must end with exit code 2 and one line on standard error; the line."""
+
+    def run(name, *arguments) -> str:
+        done = in_process(name, *arguments)
+        lines = done.stderr.splitlines()
+        assert done.returncode == 2 and len(lines) == 1, done.stderr
+        assert lines[0].startswith(f"{Path(name).stem}: "), done.stderr
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def walked(drawn, succeeds, tmp_path_factory) -> Walked:
+    """A folder after all five steps; not to be changed: see `street`."""
+    place = tmp_path_factory.mktemp("walked")
+    shutil.copytree(drawn, place / "shapes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        said = {
+            name: succeeds(f"{name}.py", "--run", "run", *flags) for name, flags in STEPS.items()
+        }
+    return Walked(place, said)
+
+
+@pytest.fixture
+def street(walked, tmp_path, monkeypatch) -> Path:
+    """A copy of that folder that a test may change; scripts run there, on `shapes` and `run`."""
+    place = Path(shutil.copytree(walked.place, tmp_path / "street"))
+    monkeypatch.chdir(place)
+    return place
 
 
 @pytest.fixture(scope="session")

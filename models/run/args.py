@@ -5,7 +5,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -136,7 +135,7 @@ def add_view_flags(parser: Parser) -> None:
     """The flags of the steps that predict."""
     parser.flag(
         "--tta",
-        type=views,
+        type=tta,
         metavar="flip,0.75,..",
         help="average the probabilities over mirrored and scaled views (test-time augmentation)",
     )
@@ -181,23 +180,24 @@ def default_workers() -> int:
     return min(8, max(0, cores - torch.get_num_threads()))
 
 
-def views(text: str) -> Views:
-    """argparse type: scales from 0.25 to 4 and "flip", separated by commas."""
-    parts = text.split(",")
+def tta(text: str) -> str:
+    """argparse type: the text, if `views_of` can read it."""
+    views_of(text, refine=False)
+    return text
+
+
+def views_of(tta: str | None, refine: bool) -> Views:
+    """The views of the flags --tta and --refine: scales from 0.25 to 4 and "flip", with commas."""
+    parts = tta.split(",") if tta else []
     try:
-        scales = {1.0} | {float(part) for part in parts if part != "flip"}
+        scales = {1.0, *(float(part) for part in parts if part != "flip")}
     except ValueError:
         scales = {0.0}
     if not all(0.25 <= scale <= 4 for scale in scales):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not some of flip and scales from 0.25 to 4, with commas between"
+            f"{tta!r} is not some of flip and scales from 0.25 to 4, with commas between"
         )
-    return Views(tuple(sorted(scales)), "flip" in parts)
-
-
-def views_of(tta: Views | None, refine: bool) -> Views:
-    """The views of the flags --tta and --refine."""
-    return replace(tta or Views(), refine=refine)
+    return Views(tuple(sorted(scales)), "flip" in parts, refine)
 
 
 def bounds(text: str) -> tuple[float, float]:

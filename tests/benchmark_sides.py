@@ -1,0 +1,219 @@
+"""Both sides of what the benchmark times: the project's work and the textbook's."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import AdamW
+from torch.utils.data import DataLoader
+
+from data.classes import VOC, VOID
+from data.features import create_rows, open_rows
+from data.sampling import sample_pixels
+from data.shapes import make_shapes
+from data.transforms import ResizeBoth, ResizeImage
+from data.voc import Sample, VOCFolder, photo_sample
+from losses.loss import cross_entropy2d, draw_pixels, segmentation_loss
+from models.classifier import DenseClassifier
+from models.hypercolumn import Hypercolumn, pixel_centres
+from models.run import args as flags
+from models.run.training import Optimization, Training
+from models.segmenter import Segmenter, load_segmenter, save_segmenter
+from tests.textbook import Textbook
+
+PER_CLASS = 3  # pixels of a class that step 1 samples
+PIXELS = 1024  # of an image that train_step_pixels draws
+MB = 1e6  # bytes
+RSS = 1 if sys.platform == "darwin" else 1024  # bytes in the unit of `ru_maxrss`
+
+
+def prepare(folder: Path, images: int, size: int, drawn: int) -> None:
+    """Makes `folder/shapes`, `images` of them in trainval, and `folder/segmenter.pt`.
+
+    Args:
+        size, drawn: shorter side of the network's input and of the pictures.
+    """
+    make_shapes(folder / "shapes", -(-max(images, 7) * 8 // 7), drawn)  # trainval is 7 of 8
+    dataset = VOCFolder(folder / "shapes", "trainval", ResizeImage(size), limit=4)
+    hypercolumn = Hypercolumn("vgg11", "random").eval()
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        levels = [hypercolumn(sample.image[None]) for sample in dataset]
+        columns = [hypercolumn.at_points(level, torch.rand(1, 500, 2))[0] for level in levels]
+    std, mean = torch.std_mean(torch.cat(columns), dim=0)
+    head = DenseClassifier(hypercolumn.channels, mean, std, len(VOC))
+    segmenter = Segmenter(hypercolumn, head, size, 2, VOC.names, VOC.colours)
+    save_segmenter(folder / "segmenter.pt", segmenter)
+
+
+class Work:
+    """Both sides of each row that is timed in this process, from the folder of `prepare`.
+
+    Args:
+        images: of the row `sample`; the others work on one.
+
+    Attributes:
+        calls: by row and side ("ours", "naive": the textbook's, "bare"), what does the work once.
+    """
+
+    def __init__(self, folder: Path, images: int, device: torch.device):
+        self.place, self.images, self.device = folder / "features", images, device
+        segmenter = load_segmenter(folder / "segmenter.pt")[0]
+        self.textbook, self.segmenter = Textbook(segmenter).to(device), segmenter.to(device)
+        self.training = Training(segmenter, {segmenter.head: 1e-3}, 1, 1000, Optimization())
+        self.textbook_optimizer = AdamW(self.textbook.head.parameters())
+        shapes, size = folder / "shapes", segmenter.size
+        self.photos = VOCFolder(shapes, "trainval", ResizeImage(size))
+        workers = flags.default_workers()
+        self.loader = DataLoader(
+            self.photos,
+            batch_size=None,
+            sampler=range(images),
+            num_workers=workers,
+            persistent_workers=workers > 0,  # else each round would wait for them to start
+        )
+        landscape = next(i for i, s in enumerate(self.photos) if s.mask.shape[1] > s.mask.shape[0])
+        self.photo = self.photos[landscape]
+        labelled = VOCFolder(shapes, "trainval", ResizeBoth(size))[landscape]
+        self.image = labelled.image[None].to(device)  # (1, 3, H, W)
+        self.target = labelled.mask[None].long().to(device)  # (1, H, W)
+        bare = partial(self.bare, self.textbook.normalise(self.image))
+        predict = {"naive": partial(self.textbook.predict, self.photo), "bare": bare}
+        train = {"naive": self.train_textbook, "bare": bare}
+        self.calls: dict[str, dict[str, Callable[[], Any]]] = {
+            "sample": {
+                "ours": partial(self.sample, self.columns),
+                "naive": partial(self.sample, self.textbook.columns),
+                "bare": self.sample_bare,
+            },
+            "predict": {"ours": self.predict, **predict},
+            "predict_bf16": {"ours": partial(self.predict, torch.bfloat16), **predict},
+            "train_step": {"ours": self.train, **train},
+            "train_step_pixels": {"ours": partial(self.train, PIXELS), **train},
+        }
+
+    def seconds(self, row: str, side: str) -> float:
+        """How long the row's work takes per image."""
+        start = time.perf_counter()
+        self.calls[row][side]()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return (time.perf_counter() - start) / (self.images if row == "sample" else 1)
+
+    @torch.inference_mode()
+    def bare(self, x: Tensor) -> None:
+        """The backbone alone, on normalised images (B, 3, H, W)."""
+        self.textbook.features(x)
+
+    def sample(self, columns: Callable[[Sample, Tensor], Tensor]) -> None:
+        """Step 1 on the first images; `columns` gives hypercolumns (n, Z) of an image's pixels."""
+        chosen = [
+            sample_pixels(self.photos.mask(index), PER_CLASS, 0, self.photos.ids[index])
+            for index in range(self.images)
+        ]
+        starts = np.cumsum([0] + [len(labels) for _, labels in chosen])
+        create_rows(self.place, int(starts[-1]), self.segmenter.hypercolumn.Z)
+        rows = open_rows(self.place)
+        for index, sample in enumerate(self.loader):
+            found = columns(sample, torch.from_numpy(chosen[index][0]))
+            rows[starts[index] : starts[index + 1]] = found.numpy()
+        rows.flush()
+
+    @torch.inference_mode()
+    def columns(self, sample: Sample, pixels: Tensor) -> Tensor:
+        """Hypercolumns (n, Z) as step 1 takes them, at pixels (n, 2) of the mask."""
+        hypercolumn = self.segmenter.hypercolumn
+        levels = hypercolumn(sample.image[None].to(self.device))
+        points = pixel_centres(pixels, sample.mask.shape)
+        return hypercolumn.at_points(levels, points[None].to(self.device))[0].cpu()
+
+    def sample_bare(self) -> None:
+        """The same images, read and put through the bare backbone."""
+        for index in range(self.images):
+            photo = photo_sample("", self.photos.image(index), self.photos.transform)
+            self.bare(self.textbook.normalise(photo.image[None].to(self.device)))
+
+    def predict(self, amp: torch.dtype | None = None) -> Tensor:
+        """The photo's class map at its original size; autocast to `amp`."""
+        self.segmenter.amp = amp
+        predicted = self.segmenter.predict(self.photo.image, self.photo.mask.shape)
+        self.segmenter.amp = None
+        return predicted
+
+    def train(self, pixels: int | None = None) -> None:
+        """One step of step 3 on one image, on all of its pixels or so many."""
+        self.segmenter.train()
+        points, target = None, self.target
+        if pixels:
+            drawn, target = draw_pixels(target, pixels, None)
+            points = pixel_centres(drawn, self.image.shape[-2:])
+        loss = segmentation_loss(self.segmenter(self.image, points), target)
+        loss.backward()
+        self.training.gradients_are_finite()
+        self.training.step(loss.item())
+        self.training.optimizer.zero_grad()
+
+    def train_textbook(self) -> None:
+        """The same step as the textbook has it."""
+        cross_entropy2d(self.textbook.train()(self.image), self.target).backward()
+        self.textbook_optimizer.step()
+        self.textbook_optimizer.zero_grad()
+
+
+def growth(
+    row: str, side: str, folder: Path, images: int, device: torch.device, threads: int
+) -> float:
+    """MB by which the peak of this (fresh) process grows, over that of a bare forward."""
+    torch.set_num_threads(threads)
+    work = Work(folder, images, device)
+    work.calls["predict"]["bare"]()
+    level = peak_bytes(device)
+    for _ in range(2):  # a second training step has the optimizer's state, too
+        work.calls[row][side]()
+    return (peak_bytes(device) - level) / MB
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Peak memory so far: allocated on a CUDA device, else resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS
+
+
+def exactness(work: Work) -> dict[str, float]:
+    """Relative differences of the two sides, and the share of pixels whose class bfloat16 keeps."""
+    segmenter, textbook, image = work.segmenter.eval(), work.textbook.eval(), work.image
+    near_kinks = textbook.near_kinks(image, work.target.shape[1:])
+    target = work.target.masked_fill(near_kinks, VOID)
+    gradients = [
+        torch.autograd.grad(
+            cross_entropy2d(network(image), target), list(network.head.parameters())
+        )
+        for network in (segmenter, textbook)
+    ]
+    grid = segmenter.grid(image)
+    cells = torch.cartesian_prod(*map(torch.arange, grid))[::17].to(work.device)
+    with torch.inference_mode():
+        levels = segmenter.hypercolumn(image)
+        points = segmenter.hypercolumn.at_points(levels, pixel_centres(cells[None], grid))
+        dense = textbook.dense_map(image)[0, :, cells[:, 0], cells[:, 1]].T
+        logits = segmenter(image), textbook(image)
+    is_kept = work.predict(torch.bfloat16) == work.predict()
+    return {
+        "logits": relative(*logits),
+        "gradients": max(map(relative, *gradients)),
+        "features": relative(points[0], dense),
+        "bf16_agreement": is_kept.float().mean().item(),
+    }
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """Largest difference, relative to the largest expected value."""
+    return ((found - expected).abs().max() / expected.abs().max()).item()

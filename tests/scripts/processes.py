@@ -1,0 +1,172 @@
+"""Scripts in processes of their own, alone and together, and how their results are compared."""
+
+import csv
+import itertools
+import json
+import multiprocessing
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+from tests.conftest import HOME
+
+LIMIT = 180  # seconds after which a process hangs
+# What config.json says that decides nothing about the result.
+FREE = ("resume", "workers", "save_every", "quiet", "command", "seconds", "versions")
+QUICK = multiprocessing.get_context("forkserver")  # a new process does not import torch again
+QUICK.set_forkserver_preload(
+    ["torch", "torchvision", "torch.distributed.optim", "matplotlib.figure", "tqdm"]
+)
+
+
+class Script:
+    """A script that runs in a process of its own, on one thread.
+
+    Args:
+        command: the script and its flags.
+        place: the folder where it runs.
+        killed_before: (name, time): the process is killed by `kill -9` when a file has been written
+            but does not have this name yet, the first time, the second and so on.
+        environment: what is different there.
+    """
+
+    def __init__(
+        self,
+        *command,
+        place: Path,
+        killed_before: tuple[str, int] | None = None,
+        **environment: str,
+    ):
+        self.command, self.folder = list(map(str, command)), TemporaryDirectory()
+        self.said = [Path(self.folder.name) / name for name in ("output", "error")]
+        arguments = self.command, place, environment, self.said, killed_before
+        self.process = QUICK.Process(target=_run, args=arguments)
+        self.process.start()
+
+    def end(self) -> subprocess.CompletedProcess:
+        """Waits for its end; its exit code and what it printed."""
+        self.process.join(LIMIT)
+        self.process.kill()
+        self.process.join()
+        output, error = (path.read_text(encoding="utf-8") for path in self.said)
+        self.folder.cleanup()
+        return subprocess.CompletedProcess(self.command, self.process.exitcode, output, error)
+
+
+def run(*command, **how) -> subprocess.CompletedProcess:
+    """Runs a `Script` to its end."""
+    return Script(*command, **how).end()
+
+
+def run_pair(*command, places: tuple[Path, Path]) -> list[subprocess.CompletedProcess]:
+    """Runs a script in two processes that know of each other as if by torchrun; results by rank.
+
+    Each runs in a folder of its own, as on two machines.
+    """
+    port = str(_free_port())
+    known = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    known["MASTER_PORT"] = port
+    scripts = [
+        Script(*command, place=place, RANK=str(rank), LOCAL_RANK=str(rank), **known)
+        for rank, place in enumerate(places)
+    ]
+    return [script.end() for script in scripts]
+
+
+def torchrun(*command, place: Path) -> subprocess.CompletedProcess:
+    """Runs a script in two processes as a user would."""
+    port = str(_free_port())
+    start = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port, "--"]
+    return subprocess.run(
+        [sys.executable, *start, HOME / command[0], *map(str, command[1:])],
+        cwd=place,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOME)},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+    )
+
+
+def _run(
+    command: list[str],
+    place: Path,
+    environment: dict[str, str],
+    said: list[Path],
+    killed_before: tuple[str, int] | None,
+) -> None:
+    for number, path in enumerate(said, start=1):
+        os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
+    os.chdir(place)
+    os.environ.update(environment)
+    if killed_before:
+        _kill_before(*killed_before)
+    multiprocessing.set_start_method(None, force=True)  # the platform's, for the script's workers
+    torch.set_num_threads(1)
+    sys.argv = [str(HOME / command[0]), *command[1:]]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def _kill_before(name: str, time: int) -> None:
+    """From now on this process kills itself where a file would get this name for that time."""
+    real, times = os.replace, itertools.count(1)
+
+    def replace(source, target):
+        if Path(target).name == name and next(times) == time:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(source, target)
+
+    os.replace = replace
+
+
+def _free_port() -> int:
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        return place.getsockname()[1]
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """What the files in a folder hold, by their paths there.
+
+    Checkpoints as values, for torch writes equal ones in more ways than one; of config.json only
+    what belongs to the result; of all others the bytes.
+    """
+    found: dict[str, Any] = {}
+    for path in filter(Path.is_file, folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix == ".pt":
+            found[name] = torch.load(path, weights_only=True)
+        elif path.name == "config.json":
+            config = json.loads(path.read_text(encoding="utf-8"))
+            found[name] = {key: value for key, value in config.items() if key not in FREE}
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+def differences(first: Any, second: Any, at: str = "") -> list[str]:
+    """The places where plain values or tensors are not the same."""
+    if isinstance(first, list) and isinstance(second, list):
+        first, second = dict(enumerate(first)), dict(enumerate(second))
+    if isinstance(first, dict) and isinstance(second, dict):
+        return [
+            place
+            for key in sorted(first.keys() | second.keys(), key=str)
+            for place in differences(first.get(key), second.get(key), f"{at}/{key}")
+        ]
+    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+        return [] if first.dtype == second.dtype and torch.equal(first, second) else [at]
+    return [] if type(first) is type(second) and first == second else [at]
+
+
+def losses(run_folder: Path) -> list[float]:
+    """The losses of all steps of step 3."""
+    with open(run_folder / "3_seg" / "steps.csv", encoding="utf-8", newline="") as file:
+        return [float(row["loss"]) for row in list(csv.DictReader(file))[1:]]

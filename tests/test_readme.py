@@ -1,0 +1,195 @@
+"""The README files: their commands run, their printouts and links are right.
+
+Blocks marked `sh runnable` are run in their order, on tiny data, in this process.
+"""
+
+import importlib.util
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.distributed.run import get_args_parser as torchrun_parser
+from torchvision.models import get_model_weights
+
+from data.classes import VOC
+from data.demo import commands
+from models.backbones import empty_features, load_weights
+
+HOME = Path(__file__).parent.parent
+PAGES = {
+    name: (HOME / name).read_text(encoding="utf-8")
+    for name in ("README.md", "models/README.md", "tests/README.md")
+}
+ALL = "\n".join(PAGES.values())
+SOURCES = "".join(
+    path.read_text(encoding="utf-8")
+    for pattern in ("*.py", "data/**/*.py", "models/**/*.py", "losses/*.py", "tests/benchmark.py")
+    for path in HOME.glob(pattern)
+)
+BLOCK = re.compile(r"(?ms)^```(?P<kind>sh runnable|sh|text)\n(?P<body>.*?)^```$")
+BLOCKS = [(match["kind"], match["body"]) for match in BLOCK.finditer(ALL)]
+RUNNABLE = [
+    line
+    for kind, body in BLOCKS
+    if kind == "sh runnable"
+    for line in body.replace("\\\n", " ").splitlines()
+]
+# They install, fetch from the network, take minutes, or are this test.
+NOT_RUN = [
+    "pip install -r requirements.txt && python -m data.demo",
+    "pip install -r requirements.txt && python -m pytest",
+    "python -m data.download",
+    "python -m pytest",
+    "python -m tests.benchmark",
+    "python -m tests.benchmark --scale",
+]
+# Added to a command, where they win: seconds instead of hours.
+SMALLER = {
+    "data.shapes": "--images 8 --size 48",
+    "sample_features.py": "--size 48 --workers 0",
+    "train_cls.py": "--epochs 1",
+    "train_seg.py": "--epochs 1 --crop 48 --workers 0",
+    "visualize.py": "--workers 0",
+}
+FOREIGN_FLAGS = {"--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--check"}
+FOREIGN_MESSAGES = ("out of memory", "torchrun: error")
+
+
+@pytest.fixture(scope="module")
+def place(drawn, tmp_path_factory) -> Path:
+    """A folder with all that the pages take for granted: data, weights, photos, predictions."""
+    home = tmp_path_factory.mktemp("readme")
+    voc = home / "data" / "VOCdevkit" / "VOC2012"
+    shutil.copytree(drawn, voc)
+    lists = voc / "ImageSets" / "Segmentation"
+    for split, count in (("train", 4), ("val", 2)):
+        ids = (lists / f"{split}.txt").read_text(encoding="utf-8").split()[:count]
+        (lists / f"{split}.txt").write_text("\n".join(ids), encoding="utf-8")
+    shutil.copy(lists / "train.txt", lists / "train_aug.txt")
+    shutil.copytree(voc / "SegmentationClass", voc / "SegmentationClassAug")
+    (home / "DIR").symlink_to(voc)
+    photos, masks = (
+        sorted((voc / folder).iterdir())[:5] for folder in ("JPEGImages", "SegmentationClass")
+    )
+    for folder in ("mydata/JPEGImages", "mydata/SegmentationClass", "photos"):
+        (home / folder).mkdir(parents=True)
+    for path in (*photos, *masks):
+        shutil.copy(path, home / "mydata" / path.parent.name)
+    for name in ("holiday.jpg", "photos/sea.jpg"):
+        shutil.copy(photos[0], home / name)
+    (home / "theirs").mkdir()
+    for mask in (voc / "SegmentationClass").iterdir():
+        guess = np.asarray(Image.open(mask)) % 255  # void is no prediction
+        Image.fromarray(guess.astype(np.uint8)).save(home / "theirs" / mask.name)
+
+    fetched = home / "torch" / "hub" / "checkpoints"  # where torchvision keeps its downloads
+    fetched.mkdir(parents=True)
+    for backbone in ("vgg11", "squeezenet1_1"):
+        features = empty_features(backbone).to_empty(device="cpu")
+        load_weights(backbone, features, "random", 0)
+        name = Path(get_model_weights(backbone).IMAGENET1K_V1.url).name
+        torch.save(features.state_dict(prefix="features."), fetched / name)
+    shutil.copy(fetched / name, home / "squeezenet1_1-imagenet-features.pth")
+    return home
+
+
+@pytest.fixture(scope="module")
+def printed() -> list[str]:
+    """What the commands have printed so far, line by line."""
+    return []
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(RUNNABLE))
+def test_a_command_runs(command, place, printed, in_process, monkeypatch):
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("TORCH_HOME", str(place / "torch"))
+    program, *words = shlex.split(command)
+    if program == "torchrun":  # torchrun's own parser takes its flags; the script then runs alone
+        parsed = torchrun_parser().parse_args(words)
+        script, *flags = parsed.training_script, *parsed.training_script_args
+    elif words[0] == "-m":
+        script, *flags = words[1:]
+    else:
+        script, *flags = words
+    flags += SMALLER.get(script, "").split()
+    if script.startswith("data."):
+        script = script.replace(".", "/") + ".py"
+    done = in_process(script, *flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    printed += done.stdout.splitlines()
+
+
+def test_what_is_shown_is_what_they_print(printed):
+    """Apart from numbers, folders, the scores of classes, and which of two runs is better."""
+
+    def kind(line: str) -> str:
+        line = line.replace("the first 12 of ", "").replace("pictures;", "picture;")
+        line = re.sub(r"^(A|B|A and B) (is better|may be equally good)", "VERDICT", line)
+        for pattern, stand_in in ((r"runs/\w+", "RUN"), (r"[-+]?[\d.,]+(e[-+]\d+)?", "#")):
+            line = re.sub(pattern, stand_in, line)
+        return " ".join(line.split())
+
+    def kinds(lines: list[str]) -> set[str]:
+        return {kind(line) for line in lines if line.split(" ")[0] not in VOC.names}
+
+    if not printed:
+        pytest.skip("the commands have not been run")
+    shown = [line for kind, body in BLOCKS if kind == "text" for line in body.splitlines()]
+    shown = [line for line in shown if line != "..."]
+    assert len(shown) > 50
+    assert kinds(shown) - kinds(printed) == set()
+
+
+def test_every_command_is_run_but_for_a_few():
+    """A new command has to be marked, or named in `NOT_RUN` with a reason."""
+    assert [body.strip() for kind, body in BLOCKS if kind == "sh"] == NOT_RUN
+    assert not re.search(r"^ *(python|torchrun|pip) ", BLOCK.sub("", ALL), re.MULTILINE)
+
+
+def test_the_steps_shown_are_those_of_the_demo():
+    steps = [" ".join(command) for command in commands(Path("runs") / "demo")]
+    assert [command for command in RUNNABLE if "runs/demo" in command] == steps
+
+
+def test_flags_and_modules_that_are_named_exist():
+    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ALL)) - FOREIGN_FLAGS - {"--help"}
+    assert {flag for flag in flags if f'"{flag}"' not in SOURCES} == set()
+    for module in set(re.findall(r"`((?:data|models|losses|tests)(?:\.\w+)+)`", ALL)):
+        assert importlib.util.find_spec(module), module
+    for module in set(re.findall(r"python -m ((?:data|tests)\.\w+)", ALL)):
+        assert importlib.util.find_spec(module), module
+
+
+def test_messages_that_are_explained_exist():
+    """The first column of the table quotes them, with numbers and names that are left out here."""
+    table = PAGES["README.md"].split("| you see | do |")[1].split("\n## ")[0]
+    rows = [row.split(" | ")[0] for row in table.splitlines() if row.startswith("| ")]
+    quoted = [text for row in rows for text in re.findall("`([^`]+)`", row)]
+    ours = [text for text in quoted if not text.startswith(FOREIGN_MESSAGES)]
+    assert len(ours) >= 5
+    for text in ours:
+        assert max(re.split(r"\d+|\.\.\.", text), key=len).strip() in SOURCES, text
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_and_headings_that_are_linked_exist(page):
+    for link in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
+        name, _, heading = link.partition("#")
+        path = (HOME / page).parent / name if name else HOME / page
+        assert path.is_file(), link
+        if heading:
+            titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+            found = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+            assert heading in found, link
+
+
+def test_files_that_are_named_exist():
+    """Paths of Python files in backticks, and the folders of the layout."""
+    files = set(re.findall(r"`([\w/]+\.py)`", ALL))
+    folders = set(re.findall(r"(?m)^ {4}(\w[\w/]*/)  ", ALL))
+    assert {name for name in files | folders if not (HOME / name).exists()} == set()
