@@ -22,6 +22,7 @@ writes nothing.
 import argparse
 import math
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 from torch.utils.data import DataLoader
@@ -31,9 +32,9 @@ from data.classes import Classes
 from data.figures.overlay import colour_mask
 from data.figures.plots import plot_confusion, plot_iou_bars
 from data.files import atomic_file
-from data.images import find_predictions, read_prediction
+from data.images import find_predictions, first_of, read_prediction
 from data.transforms import ResizeImage
-from data.voc import VOCFolder
+from data.voc import VOCFolder, absent_classes
 from losses.metrics import (
     RESAMPLES,
     ImageScores,
@@ -42,6 +43,7 @@ from losses.metrics import (
     percentile_interval,
 )
 from models import RunError
+from models.backbones import fingerprint
 from models.run import args as flags
 from models.run import distributed, folder, runtime
 from models.segmenter import Segmenter
@@ -118,29 +120,32 @@ def main() -> None:
     elif not args.checkpoint and not folder.is_finished(args.run, 3):
         print(f"  note: {source.parent} has not finished; scoring its best epoch so far")
 
-    place = folder.make_writable(folder.step_folder(args.run, 4))
-    unfinished = place / "predictions.part" if args.save_predictions else None
-    if unfinished and distributed.is_main():
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
-    distributed.barrier()
-    scores = predict_split(segmenter, dataset, args.workers, unfinished)
-    if not distributed.is_main():
-        return
-    check_labelled(scores, dataset)
-    folder.mark_unfinished(place)
-    predictions = place / "predictions"
-    if predictions.is_dir():
-        shutil.rmtree(predictions)
-        print(f"  note: the predictions of an earlier scoring in {predictions} are gone")
-    if unfinished:
-        unfinished.rename(predictions)
-    made = f"trained on {segmenter.trained_on}, input shorter side {segmenter.size}; scored with"
-    wrote = save_scores(place, scores, args.split, f"{made} {how}", checkpoint=str(source))
-    config = {**vars(args), "changed": parser.changed(args), "checkpoint": str(source)}
-    config["hypercolumn"] = segmenter.hypercolumn.spec()
-    next_command = ("visualize.py", "--data", dataset.root, "--run", args.run)
-    folder.finish(args.run, 4, config, wrote, next_command)
+    place = folder.step_folder(args.run, 4)
+    with folder.claim(place):
+        unfinished = place / "predictions.part" if args.save_predictions else None
+        if unfinished and distributed.is_main():
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir()
+        distributed.barrier()
+        scores = predict_split(segmenter, dataset, args.workers, unfinished)
+        if not distributed.is_main():
+            return
+        note_absent_classes(scores, dataset)
+        folder.mark_unfinished(place)
+        predictions = place / "predictions"
+        if predictions.is_dir():
+            shutil.rmtree(predictions)
+            print(f"  note: the predictions of an earlier scoring in {predictions} are gone")
+        if unfinished:
+            unfinished.rename(predictions)
+        made = f"trained on {segmenter.trained_on}, input shorter side {segmenter.size}"
+        protocol = f"{made}; scored with {how}"
+        wrote = save_scores(place, scores, args.split, protocol, checkpoint=str(source))
+        config = {**vars(args), "changed": parser.changed(args), "checkpoint": str(source)}
+        config["hypercolumn"] = segmenter.hypercolumn.spec()
+        config["network"] = fingerprint(segmenter)
+        next_command = ("visualize.py", "--data", dataset.root, "--run", args.run)
+        folder.finish(args.run, 4, config, wrote, next_command)
 
 
 def predict_split(
@@ -152,7 +157,7 @@ def predict_split(
     loader = DataLoader(dataset, batch_size=None, sampler=mine, num_workers=workers)
     scores = ImageScores(segmenter.names)
     for sample in runtime.bar(loader, len(mine), "image"):
-        prediction = segmenter.predict(sample.image, sample.mask.shape).numpy()
+        prediction = segmenter.predict(sample.image, sample.mask.shape, sample.id).numpy()
         scores.add(sample.id, prediction, sample.mask.numpy())
         if save_to:
             with atomic_file(save_to / f"{sample.id}.png") as file:
@@ -182,30 +187,37 @@ def score_predictions(predictions: Path, dataset: VOCFolder, run: Path | None, q
         predictions=predictions,
         protocol=PROTOCOL,
     )
-    place = folder.make_writable(folder.step_folder(run, 4)) if run else None
-    scores = ImageScores(names)
-    for index, path in enumerate(runtime.bar(paths, len(paths), "image")):
-        target = dataset.mask(index)
-        prediction = read_prediction(path, len(names), target.shape)
-        scores.add(dataset.ids[index], prediction, target)
-    check_labelled(scores, dataset)
-    if not place:
-        print(scores.total().table(scores.names))
-        return
-    folder.mark_unfinished(place)
-    source = {"checkpoint": None, "predictions": str(predictions)}
-    wrote = save_scores(place, scores, split, f"predictions in {predictions}", **source)
-    config = {"data": dataset.root, "split": split, "limit": len(dataset), "changed": {}}
-    folder.finish(run, 4, config | source, wrote)
+    place = folder.step_folder(run, 4) if run else None
+    with folder.claim(place) if place else nullcontext():
+        scores = ImageScores(names)
+        for index, path in enumerate(runtime.bar(paths, len(paths), "image")):
+            target = dataset.mask(index)
+            prediction = read_prediction(path, len(names), target.shape)
+            scores.add(dataset.ids[index], prediction, target)
+        note_absent_classes(scores, dataset)
+        if not place:
+            print(scores.total().table(scores.names))
+            return
+        folder.mark_unfinished(place)
+        source = {"checkpoint": None, "predictions": str(predictions)}
+        wrote = save_scores(place, scores, split, f"predictions in {predictions}", **source)
+        config = {"data": dataset.root, "split": split, "images": len(dataset), "changed": {}}
+        folder.finish(run, 4, config | source, wrote)
 
 
-def check_labelled(scores: ImageScores, dataset: VOCFolder) -> None:
-    """Raises a DataError if the ground truth is all void."""
-    if not scores.total().classes_in_mean():
-        raise DataError(
-            f"{dataset.root}: the {len(dataset)} images of {dataset.split} have no labelled pixel "
-            "to score"
-        )
+def note_absent_classes(scores: ImageScores, dataset: VOCFolder) -> None:
+    """Notes the classes that the ground truth does not have.
+
+    Raises:
+        DataError: it has no labelled pixel, or nothing but background and void.
+    """
+    counts = scores.total().counts.sum(axis=1)
+    where = f"{dataset.root}: the {len(dataset)} images of {dataset.split}"
+    if not counts.any():
+        raise DataError(f"{where} have no labelled pixel to score")
+    has_void = scores.void_pixels > 0
+    if absent := absent_classes(counts, has_void, dataset.classes, where):
+        print(f"  note: no pixel of {first_of(absent)} in {dataset.split}")
 
 
 def save_scores(
@@ -219,7 +231,7 @@ def save_scores(
     """
     matrix, names = scores.total(), scores.names
     ious = [None if math.isnan(iou) else iou for iou in matrix.iou().tolist()]
-    present = f"{matrix.classes_in_mean()} of {len(names)} classes present"
+    present = f"{matrix.classes_in_mean()} of {len(names)} classes"
     metrics = {
         "miou": matrix.miou(),
         "pixel_accuracy": matrix.pixel_accuracy(),
@@ -228,8 +240,7 @@ def save_scores(
         "classes_in_mean": matrix.classes_in_mean(),
         "images": len(scores),
         "per_class": dict(zip(names, ious)),
-        "protocol": f"{how}; {len(scores)} images of {split} at {PROTOCOL}, "
-        f"mean over the {present}",
+        "protocol": f"{how}; {len(scores)} images of {split} at {PROTOCOL}, mean over {present}",
         **source,
     }
     folder.save_json(place / "metrics.json", metrics)
@@ -244,13 +255,19 @@ def save_scores(
     with atomic_file(place / "iou.png") as file:
         plot_iou_bars(file, names, ious, matrix.miou())
     print(matrix.table(names))
-    return f"mIoU {matrix.miou():.4f} over {matrix.classes_in_mean()} classes, {len(scores)} images"
+    return f"mIoU {matrix.miou():.4f} over {present}, {len(scores)} images"
 
 
 def compare(*runs: Path) -> None:
     """Prints the scores of two runs A and B, their difference and its bootstrapped interval."""
     runtime.choose_device("cpu", single=True)
     configs = [folder.finished(run, 4) for run in runs]
+    for run in runs:
+        if folder.scored_another_network(run):
+            raise RunError(
+                f"{folder.step_folder(run, 4)}: scores of an earlier network; run step 4 again, "
+                f"for {run}"
+            )
     first, second = (read_scores(run) for run in runs)
     try:
         second = first.matched(second)

@@ -12,16 +12,19 @@ next steps), with --skip-bad skipped.txt, config.json (last).
 """
 
 import argparse
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from data import DataError
+from data.classes import VOID
 from data.features import create_rows, finish_rows, open_rows
+from data.images import first_of
 from data.sampling import sample_pixels
 from data.transforms import ResizeImage
-from data.voc import VOCFolder
+from data.voc import VOCFolder, absent_classes
 from models.backbones import BACKBONES
 from models.hypercolumn import Hypercolumn, pixel_centres
 from models.run import args as flags
@@ -57,6 +60,61 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     return parser.parse_args(), parser
 
 
+class Chosen(NamedTuple):
+    """The pixels to sample, image after image."""
+
+    pixels: np.ndarray  # (N, 3) int64: image index, y, x in the original mask
+    labels: np.ndarray  # (N,) uint8 class ids
+    starts: np.ndarray  # (images + 1,) the rows of image i are starts[i] .. starts[i + 1] - 1
+
+    def of_image(self, index: int) -> slice:
+        """The rows of an image."""
+        return slice(self.starts[index], self.starts[index + 1])
+
+
+def choose(dataset: VOCFolder, per_class: int, seed: int) -> Chosen:
+    """Draws pixels of every class in every mask; notes classes that no mask has.
+
+    They follow from the masks alone, so all rows have their place before the first image is read.
+
+    Raises:
+        DataError: there is no labelled pixel, or nothing but background and void.
+    """
+    pixels, labels, has_void = [], [], False
+    for index in runtime.bar(range(len(dataset)), len(dataset), "mask", "choose pixels"):
+        mask = dataset.mask(index)
+        found, classes = sample_pixels(mask, per_class, seed, dataset.ids[index])
+        pixels.append(np.insert(found, 0, index, axis=1))
+        labels.append(classes)
+        has_void |= bool((mask == VOID).any())
+    starts = np.cumsum([0, *map(len, labels)])
+    chosen = Chosen(np.concatenate(pixels), np.concatenate(labels), starts)
+    where = f"{dataset.root}: the {len(dataset)} images of {dataset.split}"
+    if not len(chosen.labels):
+        raise DataError(f"{where} have no labelled pixel")
+    counts = np.bincount(chosen.labels, minlength=len(dataset.classes))
+    if absent := absent_classes(counts, has_void, dataset.classes, where):
+        print(f"  note: no pixel of {first_of(absent)} in {dataset.split}")
+    return chosen
+
+
+@torch.inference_mode()
+def extract(
+    hypercolumn: Hypercolumn, dataset: VOCFolder, chosen: Chosen, rows: np.ndarray, workers: int
+) -> None:
+    """Fills `rows` (N, Z) with the hypercolumns of this process's share of the images."""
+    device = hypercolumn.mean.device
+    mine = range(len(dataset))[distributed.rank() :: distributed.world_size()]
+    loader = DataLoader(dataset, batch_size=None, sampler=mine, num_workers=workers)
+    for index, sample in zip(mine, runtime.bar(loader, len(mine), "image", "extract")):
+        levels = hypercolumn(sample.image[None].to(device))  # (1, C_l, h_l, w_l) each
+        pixels = torch.from_numpy(chosen.pixels[chosen.of_image(index), 1:])
+        points = pixel_centres(pixels, sample.mask.shape)[None].to(device)  # (1, n, 2)
+        columns = hypercolumn.at_points(levels, points)  # (1, n, Z)
+        rows[chosen.of_image(index)] = columns[0].float().cpu().numpy()
+    rows.flush()
+
+
 def main() -> None:
     args, parser = parse()
     device = runtime.choose_device(args.device)
@@ -80,65 +138,35 @@ def main() -> None:
         device=runtime.describe(device),
     )
     distributed.check_same([parser.settings(args), dataset.fingerprint()])
-    place = folder.make_writable(folder.step_folder(args.run, 1))
-
-    # The pixels follow from the masks alone, so all rows have their place before the first image.
-    everyone = range(len(dataset))
-    chosen = [
-        sample_pixels(dataset.mask(index), args.per_class, args.seed, dataset.ids[index])
-        for index in runtime.bar(everyone, len(dataset), "mask", "choose pixels")
-    ]
-    starts = np.cumsum([0] + [len(labels) for _, labels in chosen])
-    labels = np.concatenate([labels for _, labels in chosen])
-    pixels = np.concatenate(
-        [np.insert(pixels, 0, index, axis=1) for index, (pixels, _) in enumerate(chosen)]
-    )
-    if not len(labels):
-        raise DataError(
-            f"{dataset.root}: the {len(dataset)} images of {args.split} have no labelled pixel"
-        )
-
-    if distributed.is_main():
-        create_rows(place, len(labels), hypercolumn.Z)
-    distributed.barrier()
-    rows = open_rows(place)
-    mine = everyone[distributed.rank() :: distributed.world_size()]
-    loader = DataLoader(dataset, batch_size=None, sampler=mine, num_workers=args.workers)
-    with torch.inference_mode():
-        for index, sample in zip(mine, runtime.bar(loader, len(mine), "image", "extract")):
-            levels = hypercolumn(sample.image[None].to(device))
-            points = pixel_centres(torch.from_numpy(chosen[index][0]), sample.mask.shape)
-            columns = hypercolumn.at_points(levels, points[None].to(device))  # (1, n, Z)
-            rows[starts[index] : starts[index + 1]] = columns[0].float().cpu().numpy()
-    rows.flush()
-    distributed.barrier()
-    if not distributed.is_main():
-        return
-
-    folder.mark_unfinished(place)
-    save_extractor(place / "backbone.pt", hypercolumn)
-    finish_rows(place, labels, pixels, dataset.ids)
-    skipped = folder.save_skipped(place, dataset.skipped)
-    config = {
-        **vars(args),
-        "changed": parser.changed(args),
-        "data": str(dataset.root),
-        "images": len(dataset),
-        "rows": len(labels),
-        "hypercolumn": hypercolumn.spec(),
-        "channels": hypercolumn.channels,
-        "classes": list(dataset.classes.names),
-        "colours": dataset.classes.colours,
-        "rows_per_class": np.bincount(labels, minlength=len(dataset.classes)).tolist(),
-    }
-    folder.finish(
-        args.run,
-        1,
-        config,
-        wrote=f"{len(labels)} hypercolumns of {hypercolumn.Z} channels "
-        f"from {len(dataset)} images{skipped}",
-        then=("train_cls.py", "--run", args.run),
-    )
+    place = folder.step_folder(args.run, 1)
+    with folder.claim(place):
+        chosen = choose(dataset, args.per_class, args.seed)
+        if distributed.is_main():
+            create_rows(place, len(chosen.labels), hypercolumn.Z)
+        distributed.barrier()
+        extract(hypercolumn, dataset, chosen, open_rows(place), args.workers)
+        distributed.barrier()
+        if not distributed.is_main():
+            return
+        folder.mark_unfinished(place)
+        save_extractor(place / "backbone.pt", hypercolumn)
+        finish_rows(place, chosen.labels, chosen.pixels, dataset.ids)
+        skipped = folder.save_skipped(place, dataset.skipped)
+        config = {
+            **vars(args),
+            "changed": parser.changed(args),
+            "data": str(dataset.root),
+            "images": len(dataset),
+            "rows": len(chosen.labels),
+            "hypercolumn": hypercolumn.spec(),
+            "channels": hypercolumn.channels,
+            "classes": list(dataset.classes.names),
+            "colours": dataset.classes.colours,
+            "rows_per_class": np.bincount(chosen.labels, minlength=len(dataset.classes)).tolist(),
+        }
+        wrote = f"{len(chosen.labels)} hypercolumns of {hypercolumn.Z} channels "
+        wrote += f"from {len(dataset)} images{skipped}"
+        folder.finish(args.run, 1, config, wrote, then=("train_cls.py", "--run", args.run))
 
 
 if __name__ == "__main__":

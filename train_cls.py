@@ -10,7 +10,8 @@ images is held out; their pixels give the held-out accuracy and are never traine
 
 import argparse
 import math
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -130,14 +131,27 @@ def difference(fc: FCClassifier, dense: DenseClassifier, features: Tensor) -> fl
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
+def majority_share(labels: Tensor) -> float:
+    """The accuracy of always naming the most frequent class; nan without labels."""
+    return (labels.bincount().max() / len(labels)).item() if len(labels) else math.nan
+
+
+def save(place: Path, fc: FCClassifier, segmenter: Segmenter, log: list[dict[str, float]]) -> None:
+    """Saves both forms of the classifier, the log and its curve."""
+    save_head(place / "head.pt", fc, segmenter)
+    save_segmenter(place / "dense.pt", segmenter)
+    folder.save_csv(place / "log.csv", log)
+    with atomic_file(place / "curve.png") as file:
+        plot_curve(file, log, title="Step 2: classifier on sparse hypercolumns")
+
+
 def main() -> None:
     args, parser = parse()
     device = runtime.choose_device(args.device, single=True)
     config = folder.finished(args.run, 1)
-    source = folder.step_folder(args.run, 1)
+    source, place = folder.step_folder(args.run, 1), folder.step_folder(args.run, 2)
     hypercolumn = load_extractor(source / "backbone.pt")
     store = read_features(source, len(config["classes"]))
-    place = folder.make_writable(folder.step_folder(args.run, 2))
     torch.manual_seed(args.seed)
     rows, held_out = split_rows(store, args.held_out, args.seed, device)
     moments = torch.from_numpy(store.mean), torch.from_numpy(store.std)
@@ -153,7 +167,6 @@ def main() -> None:
         f"peak rate {args.lr:g}",
         device=runtime.describe(device),
     )
-
     counts = count_classes(rows.labels, fc.classes)
     weight = inverse_frequency(counts) if args.class_weights == "inverse" else None
     optimizer = OPTIMIZERS[args.optimizer](
@@ -161,53 +174,64 @@ def main() -> None:
     )
     steps = args.epochs * math.ceil(len(rows.labels) / args.batch_size)
     schedule = warm_up_and_decay(optimizer, steps, args.decay)
-    log = []
-    epochs = runtime.bar(range(1, args.epochs + 1), args.epochs, "epoch")
-    for epoch in epochs:
-        trained = train_one_epoch(
-            fc, rows, args.batch_size, optimizer, schedule, weight, args.label_smoothing
-        )
-        log.append({"epoch": epoch, **trained, **evaluate(fc, held_out)})
-        epochs.set_postfix(loss=f"{trained['loss']:.3f}", accuracy=f"{trained['accuracy']:.3f}")
 
-    dense = DenseClassifier.from_fc(fc, hypercolumn.channels).to(device)
-    error = difference(fc, dense, torch.cat([rows.features[:1000], held_out.features[:1000]]))
-    if not error < 1e-4:
-        raise RunError(
-            f"the 1x1 convolutions differ from the fully connected layers by {error:.1e} "
-            "of the largest logit"
-        )
-    print(f"dense equals fully connected: largest difference {error:.1e} of the largest logit")
-    segmenter = Segmenter(
-        hypercolumn, dense, config["size"], STRIDE, config["classes"], config["colours"]
-    )
-    images = f"{config['images']} images of {config['split']}"
-    segmenter.trained_on = f"{len(rows.labels)} pixels of {images}"
+    with folder.claim(place):
+        log = []
+        epochs = runtime.bar(range(1, args.epochs + 1), args.epochs, "epoch")
+        for epoch in epochs:
+            trained = train_one_epoch(
+                fc, rows, args.batch_size, optimizer, schedule, weight, args.label_smoothing
+            )
+            log.append({"epoch": epoch, **trained, **evaluate(fc, held_out)})
+            epochs.set_postfix(loss=trained["loss"], accuracy=trained["accuracy"])
 
-    folder.mark_unfinished(place)
-    save_head(place / "head.pt", fc, segmenter)
-    save_segmenter(place / "dense.pt", segmenter)
-    folder.save_csv(place / "log.csv", log)
-    with atomic_file(place / "curve.png") as file:
-        plot_curve(file, log, title="Step 2: classifier on sparse hypercolumns")
-    which, accuracy = "held-out", log[-1]["val_accuracy"]
-    if not len(held_out.labels):
-        which, accuracy = "training", log[-1]["accuracy"]
-    results = {
-        "head": fingerprint(dense),
-        "rows": len(rows.labels),
-        "held_out_rows": len(held_out.labels),
-        "val_accuracy": log[-1]["val_accuracy"],
-        "val_mean_accuracy": log[-1]["val_mean_accuracy"],
-        "dense_minus_fc": error,
-    }
-    folder.finish(
-        args.run,
-        2,
-        {**vars(args), "changed": parser.changed(args), **results},
-        wrote=f"{which} pixel accuracy {accuracy:.3f} after {args.epochs} epochs",
-        then=("train_seg.py", "--data", config["data"], "--run", args.run),
-    )
+        dense = DenseClassifier.from_fc(fc, hypercolumn.channels).to(device)
+        some = torch.cat([rows.features[:1000], held_out.features[:1000]])
+        if not (error := difference(fc, dense, some)) < 1e-4:
+            raise RunError(
+                f"the 1x1 convolutions differ from the fully connected layers by {error:.1e} "
+                "of the largest logit"
+            )
+        print(f"dense equals fully connected: largest difference {error:.1e} of the largest logit")
+        which, accuracy = "held-out", log[-1]["val_accuracy"]
+        majority = majority_share(held_out.labels)
+        if not len(held_out.labels):
+            which, accuracy = "training", log[-1]["accuracy"]
+            majority = majority_share(rows.labels)
+        if not accuracy > majority:
+            print(f"  note: no better than always naming the most frequent class ({majority:.3f})")
+
+        segmenter = Segmenter(
+            hypercolumn, dense, config["size"], STRIDE, config["classes"], config["colours"]
+        )
+        images = f"{config['images']} images of {config['split']}"
+        segmenter.trained_on = f"{len(rows.labels)} pixels of {images}"
+        folder.mark_unfinished(place)
+        save(place, fc, segmenter, log)
+        results = {
+            "head": fingerprint(dense),
+            "rows": len(rows.labels),
+            "held_out_rows": len(held_out.labels),
+            "val_accuracy": log[-1]["val_accuracy"],
+            "val_mean_accuracy": log[-1]["val_mean_accuracy"],
+            "beats_majority": accuracy > majority,
+            "dense_minus_fc": error,
+        }
+        epochs = folder.count(args.epochs, "epoch")
+        folder.finish(
+            args.run,
+            2,
+            {**vars(args), "changed": parser.changed(args), **results},
+            wrote=f"{which} pixel accuracy {accuracy:.3f} after {epochs}",
+            then=("train_seg.py", "--data", config["data"], *of_step_1(config), "--run", args.run),
+        )
+
+
+def of_step_1(config: dict[str, Any]) -> list[Any]:
+    """The flags of step 1 that step 3 should be given, too: which images."""
+    names = ("split", "limit")
+    given = [(f"--{name}", config[name]) for name in names if f"--{name}" in config["changed"]]
+    return [word for pair in given for word in pair]
 
 
 if __name__ == "__main__":

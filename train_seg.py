@@ -16,6 +16,7 @@ an earlier training left there is kept aside, in RUN/3_seg.1 and so on.
 
 import argparse
 import math
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,37 @@ class Saver:
         self.save_last(training)
 
 
+@dataclass(frozen=True)
+class Batches:
+    """How the images of an epoch become micro-batches.
+
+    Attributes:
+        size: images of a batch, of all processes together.
+        accumulate: batches of a step.
+        seed: of the order.
+        workers: processes that decode images.
+    """
+
+    size: int
+    accumulate: int
+    seed: int
+    workers: int
+
+    @property
+    def images_per_step(self) -> int:
+        """Images of a step, of all processes together."""
+        return self.size * self.accumulate
+
+    def loader(self, dataset: VOCFolder, epoch: int, done: int) -> DataLoader:
+        """The micro-batches of an epoch for this process, without the steps that are done."""
+        dataset.epoch = epoch
+        order = epoch_order(len(dataset), self.images_per_step, self.seed, epoch)
+        processes = distributed.world_size()
+        mine = order[done * self.images_per_step + distributed.rank() :: processes]
+        size = self.size // processes
+        return DataLoader(dataset, size, sampler=mine, num_workers=self.workers)
+
+
 def parse() -> tuple[argparse.Namespace, flags.Parser]:
     parser = flags.Parser(__doc__)
     flag = parser.flag
@@ -127,13 +159,7 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     flag("--val-split", default="val", help="list that validation reads; it chooses best.pt")
     val_limit = "only the first N of --val-split"
     flag("--val-limit", type=flags.positive, metavar="N", help=val_limit)
-    crop = "side of the random squares to train on, void around; default: --size of step 1"
-    flag("--crop", type=flags.positive, metavar="N", help=crop)
-    scale = "random scale of the input"
-    flag("--scale", type=flags.bounds, default=(1.0, 1.0), metavar="MIN,MAX", help=scale)
-    flag("--flip", action="store_true", help="mirror every other image")
-    jitter = "random brightness, contrast, saturation and hue"
-    flag("--jitter", type=flags.fraction, default=0.0, help=jitter)
+    flags.add_augment_flags(parser)
     flag("--epochs", type=flags.positive, default=10, help="passes over the images")
     batch_size = "images per batch, of all processes together"
     flag("--batch-size", type=flags.positive, default=8, help=batch_size)
@@ -144,10 +170,7 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     flag("--lovasz", type=flags.factor, default=0.0, help=lovasz)
     ema = "decay of a moving average of the weights, which is then scored and kept"
     flag("--ema", type=flags.fraction, default=0.0, help=ema)
-    flag("--finetune-backbone", action="store_true", help="train the backbone, too")
-    flag("--backbone-lr", type=flags.rate, default=1e-4, help="its peak rate")
-    frozen = "its first N stages, up to tap N, stay as they are"
-    flag("--frozen-stages", type=flags.natural, default=0, metavar="N", help=frozen)
+    flags.add_backbone_flags(parser)
     stride = "input size over size of the logits' grid"
     flag("--stride", type=flags.positive, default=2, help=stride)
     pixels = "train on N random labelled pixels of each image, not on all of the grid"
@@ -159,7 +182,15 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     flags.add_skip_flag(parser)
     resume = "go on from RUN/3_seg/last.pt, with the same settings"
     flag("--resume", action="store_true", free=True, help=resume)
-    return parser.parse_args(), parser
+    args = parser.parse_args()
+    for name in ("backbone_lr", "frozen_stages"):
+        parser.check_needs(args, name, "finetune_backbone")
+    if args.batch_size % distributed.world_size():
+        parser.error(
+            f"argument --batch-size: {args.batch_size} does not divide into "
+            f"{distributed.world_size()} processes"
+        )
+    return args, parser
 
 
 def train_one_epoch(
@@ -229,7 +260,7 @@ def validate(
     loader = DataLoader(dataset, batch_size=None, sampler=mine, num_workers=workers)
     images = runtime.bar(loader, len(mine), "image", "validate")
     for index, sample in zip(mine, images):
-        prediction = segmenter.predict(sample.image, sample.mask.shape).numpy()
+        prediction = segmenter.predict(sample.image, sample.mask.shape, sample.id).numpy()
         target = sample.mask.numpy()
         matrix.update(prediction, target)
         images.set_postfix(mIoU=f"{matrix.miou():.3f}", refresh=False)
@@ -244,18 +275,42 @@ def validate(
     return matrix, previews
 
 
+def fit(
+    training: Training,
+    dataset: VOCFolder,
+    val_set: VOCFolder,
+    objective: Objective,
+    batches: Batches,
+    epochs: int,
+    saver: Saver,
+) -> None:
+    """Trains and validates to the last epoch, from where the training stands."""
+    network = distributed.wrap(training.network)
+    for epoch in range(len(training.log), epochs + 1):
+        began = time.perf_counter()
+        if epoch > 0:
+            done = len(training.losses) - (epoch - 1) * training.steps
+            loader = batches.loader(dataset, epoch, done)
+            label = f"epoch {epoch}/{epochs}"
+            train_one_epoch(network, training, loader, objective, batches.accumulate, saver, label)
+        matrix, previews = validate(training.best, val_set, batches.workers)
+        saver.save_epoch(training, matrix, previews)
+        row, seconds = training.log[-1], time.perf_counter() - began
+        what = f"loss {row['loss']:.4f}" if epoch else "as step 2 left it"
+        print(f"  epoch {epoch}  {what}, validation mIoU {row['miou']:.4f}, {seconds:.0f} s")
+        sys.stdout.flush()
+
+
 def main() -> None:
     args, parser = parse()
     device = runtime.choose_device(args.device)
-    start = folder.finished(args.run, 2)["head"]
-    place = folder.make_writable(folder.step_folder(args.run, 3))
+    config = folder.finished(args.run, 2)
+    place = folder.step_folder(args.run, 3)
     source = folder.step_folder(args.run, 2) / "dense.pt"
     if is_resumed := args.resume and (place / "last.pt").is_file():
         source = place / "last.pt"
     segmenter, content = load_segmenter(source)
     folder.check_features(args.run, segmenter, source)
-    if is_resumed:
-        folder.check_start(args.run, content, source)
 
     # Data: random squares to train on, whole images to validate on.
     crop = args.crop or segmenter.size
@@ -265,98 +320,80 @@ def main() -> None:
     resize = ResizeImage(segmenter.size)
     val_set = VOCFolder(args.data, args.val_split, resize, args.val_limit)
     folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
-    if args.batch_size % distributed.world_size():
-        raise RunError(
-            f"--batch-size {args.batch_size}: does not divide into {distributed.world_size()} "
-            "processes"
-        )
     settings = parser.settings(args)
     settings |= {"images": dataset.fingerprint(), "validation images": val_set.fingerprint()}
     if is_resumed:
+        folder.check_start(args.run, content, source)
         folder.check_settings(content["training"]["settings"], settings, source)
 
     # Model: the head, and on request the backbone.
     segmenter.stride = args.stride
-    rates = {segmenter.head: args.lr}
+    rates, backbone = {segmenter.head: args.lr}, segmenter.hypercolumn
+    trained = "frozen"
     if args.finetune_backbone:
-        backbone = segmenter.hypercolumn
         segmenter.origin = segmenter.origin or backbone.spec()["fingerprint"]
         backbone.unfreeze(args.frozen_stages)
         rates[backbone] = args.backbone_lr
-    elif args.frozen_stages:
-        raise RunError("--frozen-stages is about a backbone that learns; add --finetune-backbone")
+        stages = f", its first {args.frozen_stages} stages frozen" if args.frozen_stages else ""
+        trained = f"trained with peak rate {args.backbone_lr:g}{stages}"
     runtime.place(segmenter, device, args.amp, args.compile)
 
     # Optimizer, schedule and moving average.
-    images_per_step = args.batch_size * args.accumulate
-    steps = math.ceil(len(dataset) / images_per_step)
+    batches = Batches(args.batch_size, args.accumulate, args.seed, args.workers)
     how = Optimization(
         args.optimizer, args.decay, args.weight_decay, args.ema, fp16=args.amp == "fp16"
     )
+    steps = math.ceil(len(dataset) / batches.images_per_step)
     training = Training(segmenter, rates, args.epochs, steps, how)
     if is_resumed:
         training.load_state_dict(content["training"])
+    weight = None
+    if args.class_weights == "inverse":
+        weight = inverse_frequency(torch.from_numpy(dataset.count_pixels())).to(device)
+    objective = Objective(args.pixels, args.lovasz, args.label_smoothing, weight)
+
     learning = sum(parameter.numel() for parameter in training.parameters)
-    stages = f", its first {args.frozen_stages} stages frozen" if args.frozen_stages else ""
-    trained = f"trained with peak rate {args.backbone_lr:g}{stages}"
-    batches = f" of {args.accumulate} batches" if args.accumulate > 1 else ""
+    together = f" of {args.accumulate} batches" if args.accumulate > 1 else ""
     runtime.print_header(
         folder.step_title(3),
         args.quiet,
         recipe=args.recipe,
         data=f"{dataset.root}: {len(dataset)} images of {args.split}, validation on "
         f"{len(val_set)} of {args.val_split}",
-        network=f"{segmenter.hypercolumn.backbone}, "
-        f"{trained if args.finetune_backbone else 'frozen'}; size {segmenter.size}, crop {crop}, "
+        network=f"{backbone.backbone}, {trained}; size {segmenter.size}, crop {crop}, "
         f"logits at 1/{args.stride}",
         parameters=f"{learning:,} learn",
-        training=f"{args.epochs} epochs, {images_per_step} images a step{batches}, "
-        f"{args.optimizer}, peak rate {args.lr:g}",
+        training=f"{folder.count(args.epochs, 'epoch')}, {batches.images_per_step} images a step"
+        f"{together}, {args.optimizer}, peak rate {args.lr:g}",
         pixels=f"{args.pixels} random labelled ones of each image" if args.pixels else "all",
         start=f"{source}, after {len(training.losses)} steps" if is_resumed else source,
         device=runtime.describe(device, args.amp, args.compile),
     )
+    if not config["beats_majority"]:
+        print("  note: the head of step 2 is no better than always naming the most frequent class")
+    if both := len(set(dataset.ids) & set(val_set.ids)):
+        print(f"  note: {both} of {len(val_set)} validation images are also trained on")
     distributed.check_same([settings, len(training.losses)])
-    if is_resumed and distributed.is_main():
-        folder.mark_unfinished(place)
 
-    weight = None
-    if args.class_weights == "inverse":
-        weight = inverse_frequency(torch.from_numpy(dataset.count_pixels())).to(device)
-    objective = Objective(args.pixels, args.lovasz, args.label_smoothing, weight)
     images = f"{len(dataset)} images of {args.split}"
-    saver = Saver(place, args.save_every, start, images, settings)
-    network = distributed.wrap(segmenter)
-    try:
-        for epoch in range(len(training.log), args.epochs + 1):
-            began = time.perf_counter()
-            if epoch > 0:
-                dataset.epoch = epoch
-                order = epoch_order(len(dataset), images_per_step, args.seed, epoch)
-                done = len(training.losses) - (epoch - 1) * steps  # of a resumed epoch
-                rank, processes = distributed.rank(), distributed.world_size()
-                mine = order[done * images_per_step + rank :: processes]
-                loader = DataLoader(
-                    dataset, args.batch_size // processes, sampler=mine, num_workers=args.workers
-                )
-                label = f"epoch {epoch}/{args.epochs}"
-                train_one_epoch(network, training, loader, objective, args.accumulate, saver, label)
-            matrix, previews = validate(training.best, val_set, args.workers)
-            saver.save_epoch(training, matrix, previews)
-            row, seconds = training.log[-1], time.perf_counter() - began
-            what = f"loss {row['loss']:.4f}" if epoch else "as step 2 left it"
-            print(f"  epoch {epoch}  {what}, validation mIoU {row['miou']:.4f}, {seconds:.0f} s")
-    except KeyboardInterrupt as stop:
-        kept = f"go on from {place / 'last.pt'} with the same command and --resume"
-        raise type(stop)(kept if training.log else "the training had not begun") from None
-
-    if distributed.is_main():
+    saver = Saver(place, args.save_every, config["head"], images, settings)
+    with folder.claim(place):
+        if is_resumed and distributed.is_main():
+            folder.mark_unfinished(place)
+        try:
+            fit(training, dataset, val_set, objective, batches, args.epochs, saver)
+        except KeyboardInterrupt as stop:
+            kept = f"go on from {place / 'last.pt'} with the same command and --resume"
+            raise type(stop)(kept if training.log else "the training had not begun") from None
+        if not distributed.is_main():
+            return
         best = max(training.log, key=lambda row: row["miou"])
         results = {
-            "start": start,
+            "start": config["head"],
             "parameters": learning,
             "best_epoch": best["epoch"],
             "val_miou": best["miou"],
+            "val_images_trained_on": both,
         }
         skipped = folder.save_skipped(place, dataset.skipped)
         folder.finish(

@@ -40,10 +40,10 @@ from data.figures.gallery import (
 from data.figures.overlay import Panel, colour_mask, panel, percent
 from data.figures.report import choose, report_pages, save_pages
 from data.files import atomic_file
-from data.images import find_photos, read_image
+from data.images import find_photos, first_of, read_image
 from data.transforms import ResizeImage
 from data.voc import Sample, VOCFolder, photo_sample
-from losses.metrics import ConfusionMatrix
+from losses.metrics import ConfusionMatrix, ImageScores
 from models.run import args as flags
 from models.run import folder, runtime
 from models.segmenter import Segmenter
@@ -98,6 +98,8 @@ def parse() -> argparse.Namespace:
     for name in ("data", "split"):
         if args.image and getattr(args, name) != parser.get_default(name):
             parser.error(f"argument --{name}: not allowed with argument --image")
+    if args.seed and args.sort != "random":
+        parser.error("argument --seed: has no effect without --sort random")
     if args.image and args.sort in ("worst", "best"):
         raise DataError(
             f"--sort {args.sort}: needs ground truth, which --image does not have; "
@@ -144,7 +146,7 @@ def choose_images(
     loader = DataLoader(dataset, batch_size=None, sampler=found, num_workers=workers)
     mious = []
     for sample in runtime.bar(loader, len(found), "image", "score"):
-        prediction = segmenter.predict(sample.image, sample.mask.shape).numpy()
+        prediction = segmenter.predict(sample.image, sample.mask.shape, sample.id).numpy()
         mious.append(confusion(prediction, sample, len(segmenter.names)).image_miou())
     sign = -1 if sort == "best" else 1
     ranked = sorted(zip(mious, found), key=lambda pair: (math.isnan(pair[0]), sign * pair[0]))
@@ -157,8 +159,8 @@ def predict(
     """The class map of an image and, on request, the probability of its classes."""
     size = tuple(sample.mask.shape)
     if not confidence:
-        return segmenter.predict(sample.image, size).numpy(), None
-    classes, probability = segmenter.predict_with_confidence(sample.image, size)
+        return segmenter.predict(sample.image, size, sample.id).numpy(), None
+    classes, probability = segmenter.predict_with_confidence(sample.image, size, sample.id)
     return classes.numpy(), probability.numpy()
 
 
@@ -179,12 +181,23 @@ def draw_split(
 
 
 def draw_photos(
-    segmenter: Segmenter, photos: Mapping[str, Path], wanted: set[int], confidence: bool
+    segmenter: Segmenter,
+    photos: Mapping[str, Path],
+    wanted: set[int],
+    confidence: bool,
+    unreadable: list[str],
 ) -> Iterator[Drawn]:
-    """The user's own photos in which one of the wanted classes is seen; without ground truth."""
+    """The user's own photos in which one of the wanted classes is seen; without ground truth.
+
+    Why a photo cannot be read is added to `unreadable`.
+    """
     classes = Classes.from_lists(segmenter.names, segmenter.colours)
     for name, path in photos.items():
-        photo = read_image(path)
+        try:
+            photo = read_image(path)
+        except DataError as error:
+            unreadable.append(str(error))
+            continue
         sample = photo_sample(name, photo, ResizeImage(segmenter.input_size))
         prediction, top = predict(segmenter, sample, confidence)
         if has_any(prediction, wanted):
@@ -240,15 +253,13 @@ def save_table(path: Path, pictures: list[Picture]) -> None:
     folder.save_csv(path, rows)
 
 
-def save_report(
-    place: Path, record: Mapping, segmenter: Segmenter, pictures: list[Picture], shown: str
-) -> None:
-    """Writes the run up as PDF, with the best, typical and worst of the pictures."""
-    chosen = choose({picture.name: picture.miou for picture in pictures})
-    files = [(kind, place / f"{name}.png") for kind, names in chosen.items() for name in names]
-    pages = report_pages(record, draw_architecture(**summarise(segmenter)), shown, files)
-    with atomic_file(place / REPORT) as file:
-        save_pages(file, pages)
+def scored_mious(run: Path) -> dict[str, float | None]:
+    """The mIoU of every image that step 4 has scored, by its id; empty if there is none."""
+    path = folder.step_folder(run, 4) / "per_image.npz"
+    if not folder.is_finished(run, 4):
+        return {}
+    mious = ImageScores.load(path).image_mious()
+    return {image_id: None if math.isnan(miou) else miou for image_id, miou in mious.items()}
 
 
 def main() -> None:
@@ -262,16 +273,18 @@ def main() -> None:
     classes = Classes.from_lists(segmenter.names, segmenter.colours)
     wanted = classes.labels(args.classes or ())
     record = folder.read_run(args.run) if args.report else {}
+    scored = scored_mious(args.run) if args.report and not args.image else {}
 
-    photos: dict[str, Path] = {}
+    photos, others, unreadable = {}, [], []
     if args.image:
-        photos = find_photos(args.image)
+        photos, others = find_photos(args.image)
         names, what = list(photos), f"{len(photos)} photos"
         limit = min(args.limit or len(photos), len(photos))
     else:
         dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size))
         folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
         names = dataset.ids
+        scored = scored if set(scored) <= set(names) and not record["scores_are_old"] else {}
         what = f"{len(dataset)} images of {dataset.root}, split {args.split}"
         limit = min(args.limit or IMAGES, len(dataset))
     what = f"{SORTS[args.sort]} {limit} of {what}" if limit < len(names) else what
@@ -282,39 +295,59 @@ def main() -> None:
     }
     place = args.out or folder.step_folder(args.run, 5)
     check_place(place, not args.out, names, photos.values())
-    folder.make_writable(place)
     where = runtime.describe(device, args.amp, args.compile)
     title = folder.step_title(5)
     runtime.print_header(title, args.quiet, recipe=args.recipe, **facts, device=where)
 
-    if args.image:
-        indices = order(names, args.sort, args.seed)
-        in_order = {names[index]: photos[names[index]] for index in indices}
-        drawings = islice(draw_photos(segmenter, in_order, wanted, args.confidence), limit)
-    else:
-        chosen = choose_images(
-            segmenter, dataset, wanted, args.sort, args.seed, limit, args.workers
-        )
-        drawings = draw_split(segmenter, dataset, chosen, args.workers, args.confidence)
-        limit = len(chosen)
-    heading = f"Predictions of {args.run}"
-    pictures = save_pictures(
-        place, drawings, limit, heading, facts, classes if args.image else None
-    )
-    if not pictures:
-        raise DataError(f"--classes {','.join(args.classes)}: in none of the {len(names)} images")
-    if args.contact_sheet:
-        with atomic_file(place / SHEET) as file:
-            contact_sheet(pictures).save(file, "PNG")
-    if args.report:
-        shown = f"{facts['images']}; {source}, {facts['views']}"
-        save_report(place, record, segmenter, pictures, shown)
-    if args.image:
-        save_table(place / TABLE, pictures)
-    wrote = f"{len(pictures)} picture" + "s" * (len(pictures) > 1) + f" and {REPORT}" * args.report
-    wrote += f"; open {place / INDEX} in a browser"
-    config = {**vars(args), "checkpoint": str(source)}
-    folder.finish(args.run, 5, config, wrote=wrote, folder=place)
+    if others:
+        print(f"  note: {folder.count(len(others), 'file')} left out: {first_of(others)}")
+    with folder.claim(place):
+        if args.image:
+            indices = order(names, args.sort, args.seed)
+            in_order = {names[index]: photos[names[index]] for index in indices}
+            drawings = islice(
+                draw_photos(segmenter, in_order, wanted, args.confidence, unreadable), limit
+            )
+        else:
+            chosen = choose_images(
+                segmenter, dataset, wanted, args.sort, args.seed, limit, args.workers
+            )
+            drawings = draw_split(segmenter, dataset, chosen, args.workers, args.confidence)
+            limit = len(chosen)
+        index_classes = classes if args.image else None
+        heading = f"Predictions of {args.run}"
+        pictures = save_pictures(place, drawings, limit, heading, facts, index_classes)
+        if unreadable and not pictures:
+            raise DataError("; ".join(unreadable))
+        if not pictures:
+            wanted_names = ",".join(args.classes)
+            raise DataError(f"--classes {wanted_names}: in none of the {len(names)} images")
+        if args.contact_sheet:
+            with atomic_file(place / SHEET) as file:
+                contact_sheet(pictures).save(file, "PNG")
+        if args.report:
+            shown = f"{facts['images']}; {source}, {facts['views']}"
+            mious = {picture.name: picture.miou for picture in pictures}
+            drawn = {name: Image.open(place / f"{name}.png") for name in mious}
+            if scored:  # the best and worst of all that step 4 has scored, drawn or not
+                mious, shown = scored, f"of the {len(scored)} images scored; {source}"
+                missing = [n for names in choose(mious).values() for n in names if n not in drawn]
+                indices = [dataset.ids.index(name) for name in missing]
+                more = draw_split(segmenter, dataset, indices, args.workers, args.confidence)
+                drawn |= {one.name: one.page.picture for one in more}
+            kinds = choose(mious).items()
+            chosen = [(kind, drawn[name]) for kind, names in kinds for name in names]
+            pages = report_pages(record, draw_architecture(**summarise(segmenter)), shown, chosen)
+            with atomic_file(place / REPORT) as file:
+                save_pages(file, pages)
+        if args.image:
+            save_table(place / TABLE, pictures)
+        wrote = f"{folder.count(len(pictures), 'picture')}" + f" and {REPORT}" * args.report
+        wrote += f"; open {place / INDEX} in a browser"
+        config = {**vars(args), "checkpoint": str(source)}
+        folder.finish(args.run, 5, config, wrote=wrote, folder=place)
+    if unreadable:
+        raise DataError(f"left out {'; '.join(unreadable)}; the others are done")
 
 
 if __name__ == "__main__":

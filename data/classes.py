@@ -159,10 +159,16 @@ def read_classes(folder: Path) -> Classes:
         if not line.strip():
             continue
         name, rgb = _name_and_colour(line)
-        if not name or not all(value.isdecimal() and int(value) <= 255 for value in rgb):
+        if not name or not all(
+            value.isdecimal() and len(value) <= 3 and int(value) <= 255 for value in rgb
+        ):
             raise DataError(
                 f"{path}, line {number}: expected 'name' or 'name r g b' with 0..255, "
                 f"found {line!r}"
+            )
+        if not name.isprintable():
+            raise DataError(
+                f"{path}, line {number}: {name!r} holds characters that cannot be shown"
             )
         if name in classes:
             raise DataError(f"{path}, line {number}: class {name!r} is given twice")

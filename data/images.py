@@ -12,7 +12,12 @@ from data import DataError
 from data.classes import VOID
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of photos in a data set
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # in a folder
+# Of photos in a folder, in any case; what Pillow opens them with. No format that runs a program.
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jp2", ".png", ".webp", ".avif", ".bmp", ".gif")
+PHOTO_SUFFIXES += (".tif", ".tiff")
+PHOTO_FORMATS = ("JPEG", "JPEG2000", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF")
+HEIC_SUFFIXES = (".heic", ".heif")  # which Pillow does not read by itself
+MOST_PIXELS = 150_000_000  # of an image; more is a mistake, or a file made to fill the memory
 EXIF_ORIENTATION, EXIF_SIDEWAYS = 0x0112, (5, 6, 7, 8)
 # Pillow's modes of index images -> the type that holds their values. 16 bits of grey: I;16 or I.
 INDEX_MODES = {"P": np.uint8, "L": np.uint8, "1": np.uint8, "I;16": np.uint16, "I": np.uint32}
@@ -26,7 +31,7 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         DataError: the file is missing, damaged or not an image.
     """
-    image = ImageOps.exif_transpose(_open(path))
+    image = ImageOps.exif_transpose(_open(path, PHOTO_FORMATS))
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip to white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return np.asarray(image.convert("RGB"))
@@ -36,34 +41,55 @@ def image_size(path: Path, upright: bool) -> tuple[int, int]:
     """(height, width) of an image file from its header; `upright` applies the EXIF orientation.
 
     Raises:
-        DataError: the file is missing, damaged or not an image.
+        DataError: the file is missing, damaged, not an image, or too large.
     """
-    with _decoding(path), Image.open(path) as image:
+    with _decoding(path), Image.open(path, formats=_known(PHOTO_FORMATS)) as image:
         width, height = image.size
         sideways = upright and image.getexif().get(EXIF_ORIENTATION) in EXIF_SIDEWAYS
+    _check_pixels(path, width, height)
     return (width, height) if sideways else (height, width)
 
 
-def find_photos(places: Sequence[Path]) -> dict[str, Path]:
+def _check_pixels(path: Path, width: int, height: int) -> None:
+    """Raises a DataError if an image of this size would fill the memory."""
+    if width * height > MOST_PIXELS:
+        raise DataError(
+            f"{path}: {width}x{height} are more than {MOST_PIXELS // 10**6} million pixels; "
+            "make it smaller"
+        )
+
+
+def _known(formats: Sequence[str]) -> list[str]:
+    """Those of the formats that this Pillow has."""
+    Image.init()
+    return [name for name in formats if name in Image.OPEN]
+
+
+def find_photos(places: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
     """The photos in files and folders (not in folders of those), by the names of their pictures.
 
     A name is the file's name without its suffix, or with it where `a.jpg` and `a.png` would get
-    the same name. Each header is read, so that a file that is no photo stops a run at its start.
+    the same name.
+
+    Returns:
+        name -> file; and the names of the files in folders that are no photos.
 
     Raises:
-        DataError: a place is missing, a folder has no photos, a file is no photo, or two have the
-            same name, or one that cannot be printed.
+        DataError: a place is missing, a folder has no photos, or two have the same name, or one
+            that cannot be printed.
     """
-    paths = []
+    paths, others = [], []
     for place in places:
         if place.is_dir():
-            photos = sorted(path for path in place.iterdir() if _is_photo(path))
+            files = sorted(path for path in place.iterdir() if _is_visible_file(path))
+            photos = [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES]
             if not photos:
                 suffixes = " ".join(PHOTO_SUFFIXES)
                 raise DataError(
                     f"{place}: no photo in this folder; a photo is a file called {suffixes}"
                 )
             paths += photos
+            others += [path.name for path in files if path not in photos]
         elif place.is_file():
             paths.append(place)
         else:
@@ -81,15 +107,12 @@ def find_photos(places: Sequence[Path]) -> dict[str, Path]:
             raise DataError(
                 f"--image: a file is called {name!r}; give it a name of letters that can be shown"
             )
-    for path in paths:
-        image_size(path, upright=True)
-    return dict(zip(names, paths))
+    return dict(zip(names, paths)), others
 
 
-def _is_photo(path: Path) -> bool:
-    """By its name; systems such as macOS leave hidden files beside photos."""
-    hidden = path.name.startswith(".")
-    return path.suffix.lower() in PHOTO_SUFFIXES and not hidden and path.is_file()
+def _is_visible_file(path: Path) -> bool:
+    """Systems such as macOS leave hidden files beside photos."""
+    return path.is_file() and not path.name.startswith(".")
 
 
 def read_mask(path: Path, classes: int) -> np.ndarray:
@@ -170,16 +193,24 @@ def _decoding(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
+        if path.suffix.lower() in HEIC_SUFFIXES:
+            raise DataError(
+                f"{path}: HEIC photos are not read; save it as JPEG "
+                "(or convert it with the package pillow-heif)"
+            ) from None
         raise DataError(
             f"{path}: cannot be read as an image ({error}); is the file damaged?"
         ) from None
 
 
-def _open(path: Path) -> Image.Image:
+def _open(path: Path, formats: Sequence[str]) -> Image.Image:
+    """The decoded image; only these formats are tried, whatever the file is called."""
+    image_size(path, upright=False)
+    formats = _known(formats)
     with _decoding(path):
-        with Image.open(path) as image:
+        with Image.open(path, formats=formats) as image:
             image.verify()  # checksums of a PNG: `load` skips those of pixels and may read garbage
-        image = Image.open(path)
+        image = Image.open(path, formats=formats)
         image.load()
         return image
 
@@ -191,7 +222,7 @@ def _read_indices(path: Path, what: str) -> np.ndarray:
         DataError: the file is missing, damaged or in colour; or it has grey of 2 or 4 bits: some
             programs take its values as they are, others, like Pillow, stretch them to 0..255.
     """
-    image = _open(path)
+    image = _open(path, ("PNG",))
     if image.mode not in INDEX_MODES:
         raise DataError(
             f"{path}: a {what} must be a PNG of palette indices (mode P or L), "

@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from data import DataError
 from data.classes import VOC, VOID
-from data.objects import BODY, CANVAS, DARK, LIGHT, NOTHING, OBJECTS
+from data.objects import BODY, CANVAS, DARK, LIGHT, OBJECTS
 
 # How hard the data set is. A jitter is the half-width of a uniform draw, one per object.
 HUE_JITTER, SATURATION_JITTER, VALUE_JITTER = 12, 0.12, 0.12  # degrees, of 1, of 1

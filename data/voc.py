@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from data import DataError
-from data.classes import VOID, read_classes
+from data.classes import VOID, Classes, read_classes
 from data.images import SUFFIXES, image_size, read_image, read_mask
 from data.sampling import image_seed
 from data.transforms import Transform
@@ -78,7 +78,8 @@ def read_ids(root: Path, split: str) -> list[str]:
     if not ids:
         raise DataError(f"{path}: the list is empty; it needs one image id a line")
     for image_id in ids:
-        if image_id in (".", "..") or not set("/\\\0").isdisjoint(image_id):
+        is_name = image_id not in (".", "..") and set("/\\").isdisjoint(image_id)
+        if not (is_name and image_id.isprintable()):
             raise DataError(
                 f"{path}: {image_id!r} is not an image id (a file name without folder and suffix)"
             )
@@ -208,6 +209,20 @@ class VOCFolder(Dataset):
         except DataError as error:
             return str(error)
         return None
+
+
+def absent_classes(counts: np.ndarray, has_void: bool, classes: Classes, where: str) -> list[str]:
+    """The names of the classes without a pixel, of the counts (C,) over all masks.
+
+    Raises:
+        DataError: there is only background and void, as in binary masks of 0 and 255; `where`.
+    """
+    if has_void and counts[0] and not counts[1:].any():
+        raise DataError(
+            f"{where}: the masks hold only 0 and {VOID}, and {VOID} is void here: "
+            "save the object as 1"
+        )
+    return [name for name, count in zip(classes.names, counts) if not count]
 
 
 def to_sample(name: str, image: np.ndarray, mask: np.ndarray, transform: Transform) -> Sample:

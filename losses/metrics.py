@@ -111,11 +111,13 @@ class ImageScores:
     Attributes:
         names: of the classes.
         ids: of the images, in the order in which they were added.
+        void_pixels: how many pixels of the ground truths were void.
     """
 
     def __init__(self, names: Sequence[str]):
         self.names = list(names)
         self.ids: list[str] = []
+        self.void_pixels = 0
         # Of each image (n, 3) int64: true class, predicted class, pixels.
         self._rows: list[np.ndarray] = []
 
@@ -127,12 +129,14 @@ class ImageScores:
         matrix = ConfusionMatrix(len(self.names))
         matrix.update(prediction, target)
         pairs = matrix.counts.nonzero()
+        self.void_pixels += int((np.asarray(target) == VOID).sum())
         self.ids.append(image_id)
         self._rows.append(np.stack([*pairs, matrix.counts[pairs]], axis=1))
 
     def extend(self, others: "ImageScores") -> None:
         """Adds the images of other scores, which are of the same classes."""
         self.ids += others.ids
+        self.void_pixels += others.void_pixels
         self._rows += others._rows
 
     def take(self, indices: Sequence[int]) -> "ImageScores":
@@ -178,6 +182,13 @@ class ImageScores:
         np.add.at(counts.predicted, (image, predicted), pixels)
         np.add.at(counts.intersection, (image, truth), pixels * (truth == predicted))
         return counts
+
+    def image_mious(self) -> dict[str, float]:
+        """`ConfusionMatrix.image_miou` of each image, by its id; nan where all is void."""
+        return {
+            image_id: self.take([index]).total().image_miou()
+            for index, image_id in enumerate(self.ids)
+        }
 
     def save(self, file: BinaryIO) -> None:
         """Writes numpy's .npz: the text arrays "classes" (C,) and "ids" (N,), and four of integers.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
 
+from models import RunError
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.classifier import DenseClassifier, FCClassifier
 from models.hypercolumn import Hypercolumn, resample
@@ -108,39 +109,46 @@ class Segmenter(nn.Module):
         """Shorter side of the images that `predict` takes: `size` at the largest of the scales."""
         return round(self.size * self.views.scales[-1])
 
-    def predict(self, image: Tensor, size: tuple[int, int]) -> Tensor:
+    def predict(self, image: Tensor, size: tuple[int, int], name: str = "an image") -> Tensor:
         """The class map of a photo.
 
         Args:
             image: (3, h, w) uint8 RGB on any device, its shorter side at `input_size`.
             size: (height, width) of the photo.
+            name: of the photo, for the error.
 
         Returns:
             (height, width) uint8 class ids, on the CPU.
+
+        Raises:
+            RunError: what the network computes is not finite.
         """
-        return top_class(self.scores(image)[0], size)[0].cpu()
+        return top_class(self.scores(image, name)[0], size)[0].cpu()
 
     def predict_with_confidence(
-        self, image: Tensor, size: tuple[int, int]
+        self, image: Tensor, size: tuple[int, int], name: str = "an image"
     ) -> tuple[Tensor, Tensor]:
         """The class map of `predict`, and the probability of each pixel's class.
 
         Returns:
             (height, width) uint8 and (height, width) float32, 0..1, on the CPU.
         """
-        scores, are_logits = self.scores(image)
+        scores, are_logits = self.scores(image, name)
         classes, best = top_class(scores, size)
         if are_logits:
             best = (best - log_sum_exp(scores, size)).exp()
         return classes.cpu(), best.clamp(0, 1).cpu()  # what refining carried beyond is cut
 
     @torch.inference_mode()
-    def scores(self, image: Tensor) -> tuple[Tensor, bool]:
+    def scores(self, image: Tensor, name: str) -> tuple[Tensor, bool]:
         """Scores (C, h, w) of an image (3, H, W), in eval mode, and whether they are logits.
 
         One unrefined view gives its logits. Several give the mean of their probabilities on the
         grid of the largest, from which the others are made smaller; refined ones have the image's
         size.
+
+        Raises:
+            RunError: a score is not finite; gives the image's name.
         """
         was_training = self.training
         self.eval()
@@ -152,6 +160,11 @@ class Segmenter(nn.Module):
             if views.refine:
                 scores = guided_filter(scores, image, max(1, round(REACH / self.stride)))
         self.train(was_training)
+        if not scores.isfinite().all():
+            raise RunError(
+                f"{name}: the network's scores are not finite; are its weights damaged, or was "
+                "--lr too large?"
+            )
         return scores[0], views == Views()
 
     def _mean_probabilities(self, image: Tensor) -> Tensor:

@@ -28,16 +28,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 
 from data.classes import VOC
 from data.features import create_rows, finish_rows, open_rows
-from models.checkpoint import FORMAT
-from models.hypercolumn import Hypercolumn
 from models.run import args as flags
 from models.run import folder as run_folder
 from models.run import runtime
-from models.segmenter import save_extractor
 from tests.benchmark_sides import MB, PER_CLASS, RSS, Work, exactness, growth, prepare
 
 HOME = Path(__file__).parent.parent
@@ -45,13 +41,12 @@ SCALE = (50, 100, 200)  # images of the runs of --scale
 EXACT = ("logits", "gradients", "features")
 TOLERANCE = 1e-4  # largest difference, relative to the largest value
 CAPTION = """\
-seconds: per image (train_cls: the script's), medians of interleaved rounds; ratios: medians over
-the rounds
+seconds: per image (train_cls: the script's), medians of interleaved rounds, as are the ratios
 bare: torchvision's VGG11 features alone in float32 (sample: and reading the JPEG)
 naive: the textbook network
-peak: growth of a fresh process's peak resident memory (CUDA: of what is allocated there) over the
-level after imports, building the models and one bare forward (memory: all of the script's largest
-process); 1 MB is 10^6 bytes"""
+peak: growth of a fresh process's peak resident memory (CUDA: of what is allocated there) after the
+models are built and the bare one has run once (memory: all of the script's largest process); in
+10^6 bytes"""
 
 
 @dataclass(frozen=True)
@@ -105,6 +100,17 @@ def in_a_fresh_process(function: Callable[..., Any], *arguments: Any) -> Any:
     context.set_forkserver_preload(["tests.benchmark_sides"])
     with ProcessPoolExecutor(1, context) as pool:
         return pool.submit(function, *arguments).result()
+
+
+def peaks(name: str, folder: Path, settings: Settings, device: torch.device) -> dict[str, float]:
+    """What a timed row states about memory."""
+    if name in settings.without_peaks:
+        return {}
+    threads = torch.get_num_threads()
+    return {
+        key: in_a_fresh_process(growth, name, side, folder, settings.images, device, threads)
+        for key, side in (("peak_mb", "ours"), ("naive_peak_mb", "naive"))
+    }
 
 
 def run_script(command: str, folder: Path, threads: int) -> tuple[float, float]:
@@ -163,22 +169,19 @@ def memory_row(folder: Path, settings: Settings, device: torch.device) -> dict[s
 
 
 def train_cls_command(folder: Path, settings: Settings, device: torch.device) -> str:
-    """Step 2, on made-up features that this leaves in `folder/run_2` as step 1 would."""
-    place, random = run_folder.step_folder(folder / "run_2", 1), np.random.default_rng(0)
-    hypercolumn = Hypercolumn("vgg11", "random")
+    """Step 2, on made-up features that this puts in the place of step 1's, on the fewest images."""
+    run = f"run_1_{settings.memory[0]}"
+    place, random = run_folder.step_folder(folder / run, 1), np.random.default_rng(0)
+    channels = len(np.load(place / "mean.npy"))
     labels = random.integers(len(VOC), size=settings.rows)
-    create_rows(place, settings.rows, hypercolumn.Z)
-    means = 0.05 * random.standard_normal((len(VOC), hypercolumn.Z), dtype=np.float32)
-    noise = random.standard_normal((settings.rows, hypercolumn.Z), dtype=np.float32)
+    create_rows(place, settings.rows, channels)
+    means = 0.05 * random.standard_normal((len(VOC), channels), dtype=np.float32)
+    noise = random.standard_normal((settings.rows, channels), dtype=np.float32)
     open_rows(place)[:] = means[labels] + noise
     image, pixel = np.divmod(np.arange(settings.rows), 60)  # pixels of an image
     ids = [f"image_{index}" for index in range(image[-1] + 1)]
     finish_rows(place, labels, np.stack([image, pixel, pixel], axis=1), ids)
-    save_extractor(place / "backbone.pt", hypercolumn)
-    config = {"data": "made up", "split": "train", "images": len(ids), "size": settings.size}
-    config |= {"format": FORMAT, "classes": VOC.names, "colours": VOC.colours}
-    run_folder.save_json(place / run_folder.CONFIG, config)
-    return f"train_cls.py --run run_2 --epochs {settings.epochs} --device {device}"
+    return f"train_cls.py --run {run} --epochs {settings.epochs} --device {device}"
 
 
 def train_cls_row(folder: Path, settings: Settings, device: torch.device) -> dict[str, Any]:
@@ -194,13 +197,12 @@ def measure(folder: Path, settings: Settings, device: torch.device) -> dict[str,
     prepare(folder, max(settings.images, *settings.memory), settings.size, settings.drawn)
     work = Work(folder, settings.images, device)
     exact = exactness(work)
-    rows = [timed_row(name, work, settings) for name in work.calls]
-    for timed in rows:
-        if timed["name"] not in settings.without_peaks:
-            for key, side in (("peak_mb", "ours"), ("naive_peak_mb", "naive")):
-                arguments = timed["name"], side, folder, settings.images, device
-                timed[key] = in_a_fresh_process(growth, *arguments, torch.get_num_threads())
-    rows += [train_cls_row(folder, settings, device), memory_row(folder, settings, device)]
+    rows = [
+        timed_row(name, work, settings) | peaks(name, folder, settings, device)
+        for name in work.calls
+    ]
+    memory = memory_row(folder, settings, device)
+    rows += [train_cls_row(folder, settings, device), memory]  # on what memory_row left
     return {"rows": rows, "exactness": exact}
 
 
@@ -223,9 +225,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     lines = info.read_text().splitlines() if info.is_file() else []
     cpus = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "python": platform.python_version(),
+        **run_folder.versions(),
         "platform": platform.platform(),
         "cpu": cpus[0] if cpus else platform.processor() or None,
         "threads": torch.get_num_threads(),

@@ -24,6 +24,7 @@ from losses.loss import cross_entropy2d, draw_pixels, segmentation_loss
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn, pixel_centres
 from models.run import args as flags
+from models.run import runtime
 from models.run.training import Optimization, Training
 from models.segmenter import Segmenter, load_segmenter, save_segmenter
 from tests.textbook import Textbook
@@ -172,6 +173,7 @@ def growth(
 ) -> float:
     """MB by which the peak of this (fresh) process grows, over that of a bare forward."""
     torch.set_num_threads(threads)
+    runtime.choose_device(str(device))  # sets the precision of convolutions, too
     work = Work(folder, images, device)
     work.calls["predict"]["bare"]()
     level = peak_bytes(device)

@@ -62,12 +62,13 @@ def shapes(drawn, tmp_path) -> Path:
 def in_process() -> Callable[..., subprocess.CompletedProcess]:
     """Runs a script in this process: seconds faster than in one of its own.
 
-    On one thread, because the last bits of a result depend on the number of threads.
+    On one thread, because the last bits of a result depend on the number of threads. `error` stands
+    for standard error, where it should be something special.
     """
     torch.set_num_threads(1)
 
-    def run(name, *arguments) -> subprocess.CompletedProcess:
-        output, error, code = io.StringIO(), io.StringIO(), 0
+    def run(name, *arguments, error: io.StringIO | None = None) -> subprocess.CompletedProcess:
+        output, error, code = io.StringIO(), error or io.StringIO(), 0
         command = [str(HOME / name), *map(str, arguments)]
         with (
             mock.patch.object(sys, "argv", command),

@@ -5,7 +5,6 @@ import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -34,6 +33,7 @@ LEFT, RIGHT, TOP, BOTTOM = 0.55, WIDTH - 0.55, 1.25, 7.65
 LINE = 140  # letters of small print across the page, also in monospace
 NAME = 16  # letters of the name of a class
 FLAG_LINES, PROTOCOL_LINES, COMMAND_LINES = 3, 6, 6  # at most
+WARNING = "#d55e00"
 MISTAKES = 18  # pairs of classes beside the confusion matrix
 PICTURE = 2200  # pixels of the longer side of a picture, at most
 DIGITS = 6  # of a place as a share of the page
@@ -44,7 +44,7 @@ def report_pages(
     record: Mapping[str, Any],
     architecture: Figure,
     shown: str,
-    pictures: Sequence[tuple[str, Path]],
+    pictures: Sequence[tuple[str, Image.Image]],
 ) -> list[Figure]:
     """The pages of the write-up, A4 landscape, to be saved with `save_pages`.
 
@@ -54,15 +54,16 @@ def report_pages(
         record: "run": its name; "configs": {1..4: settings and results of the step}; "logs": {2, 3:
             a dict an epoch, with "epoch" and scores}; "metrics" of step 4; "confusion": (C, C)
             pixels, rows the ground truth; "moments": mean and std (Z,) of the features; "versions"
-            and "command" of the step that runs now.
+            and "command" of the step that runs now; "scores_are_old": whether step 4 has scored
+            another network than the run has now.
         architecture: a drawing, A4 landscape, that leaves room for a title and a page number; it
             becomes one of the pages.
         shown: which pictures have been drawn, and by which network, in words.
-        pictures: the kind of each ("best", "typical", "worst" or ""), and its file.
+        pictures: the kind of each ("best", "typical", "worst" or ""), and the picture.
     """
     run, configs, metrics = record["run"], record["configs"], record["metrics"]
     pages = [
-        _summary_page(run, configs, metrics),
+        _summary_page(run, configs, metrics, record["scores_are_old"]),
         _page("Architecture", architecture),
         _data_page(configs[1], record["moments"]),
         _training_page(record["logs"]),
@@ -116,8 +117,13 @@ def shorten(text: str, length: int) -> str:
     return text[: length - 1 - end] + "…" + text[len(text) - end :]
 
 
-def _summary_page(run: str, configs: Mapping[int, Config], metrics: Config) -> Figure:
+def _summary_page(
+    run: str, configs: Mapping[int, Config], metrics: Config, scores_are_old: bool
+) -> Figure:
     page = _page(TITLE)
+    if scores_are_old:
+        warning = "These scores are of an earlier network: run evaluate.py again."
+        _write(page, LEFT, TOP + 0.22, warning, size=14, weight="bold", color=WARNING)
     _write(page, LEFT, TOP, shorten(run, LINE - 40), size=11, color=GREY)
     for column, (key, label) in enumerate(SCORES.items()):
         x = LEFT + column * (RIGHT - LEFT) / len(SCORES)
@@ -156,10 +162,13 @@ def _fact(step: int, config: Mapping[str, Any], metrics: Config) -> str:
             fact += f"; accuracy on {held_out} {config['val_accuracy']:.3f}"
         return fact
     if step == 3:
-        return (
+        fact = (
             f"{_epochs(config['epochs'])} on images of {config['split']}; "
             f"best epoch {config['best_epoch']}, validation mIoU {config['val_miou']:.3f}"
         )
+        if config["val_images_trained_on"]:
+            fact += f"; {config['val_images_trained_on']} validation images are also trained on"
+        return fact
     return (
         f"mIoU {metrics['miou']:.3f} over {metrics['classes_in_mean']} classes, "
         f"{metrics['images']:,} images"
@@ -256,7 +265,7 @@ def _confusion_page(names: Sequence[str], confusion: np.ndarray) -> Figure:
     return page
 
 
-def _pictures_page(shown: str, pictures: Sequence[tuple[str, Path]]) -> Figure:
+def _pictures_page(shown: str, pictures: Sequence[tuple[str, Image.Image]]) -> Figure:
     page = _page("Predictions")
     _write(page, LEFT, TOP - 0.1, shorten(shown, LINE), color=GREY)
     _charts(page, LEFT, TOP, RIGHT, BOTTOM)
@@ -264,9 +273,8 @@ def _pictures_page(shown: str, pictures: Sequence[tuple[str, Path]]) -> Figure:
     for axes in upper_and_lower:
         axes.set_axis_off()
         axes.set_anchor("NW")
-    for axes, (kind, path) in zip(upper_and_lower, pictures):
-        with Image.open(path) as picture:
-            pixels = picture.convert("RGB")
+    for axes, (kind, picture) in zip(upper_and_lower, pictures):
+        pixels = picture.convert("RGB")
         pixels.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
         axes.imshow(pixels, interpolation="none")
         axes.set_title(KINDS.get(kind, kind), loc="left", fontsize=10, weight="bold")

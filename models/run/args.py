@@ -106,6 +106,12 @@ class Parser(argparse.ArgumentParser):
                 continue
             self.error(f"argument {action.option_strings[0]}: not allowed with argument --{flag}")
 
+    def check_needs(self, values: argparse.Namespace, flag: str, needed: str) -> None:
+        """Refuses a flag that has no effect without another; both by their names in Python."""
+        if getattr(values, flag) != self.get_default(flag) and not getattr(values, needed):
+            name, other = (f"--{word.replace('_', '-')}" for word in (flag, needed))
+            self.error(f"argument {name}: has no effect without {other}")
+
     def error(self, message: str) -> NoReturn:
         end(f"{message}; see --help", 2)
 
@@ -169,6 +175,25 @@ def add_optimizer_flags(parser: Parser) -> None:
     flag("--label-smoothing", type=fraction, default=0.0, help=smoothing)
     weights = "weigh classes by inverse frequency in the training data"
     flag("--class-weights", default="none", choices=("none", "inverse"), help=weights)
+
+
+def add_augment_flags(parser: Parser) -> None:
+    """The flags of what is random about a training image."""
+    crop = "side of the random squares to train on, void around; default: --size of step 1"
+    parser.flag("--crop", type=positive, metavar="N", help=crop)
+    scale = "random scale of the input"
+    parser.flag("--scale", type=bounds, default=(1.0, 1.0), metavar="MIN,MAX", help=scale)
+    parser.flag("--flip", action="store_true", help="mirror every other image")
+    jitter = "random brightness, contrast, saturation and hue"
+    parser.flag("--jitter", type=fraction, default=0.0, help=jitter)
+
+
+def add_backbone_flags(parser: Parser) -> None:
+    """The flags of a backbone that learns, too."""
+    parser.flag("--finetune-backbone", action="store_true", help="train the backbone, too")
+    parser.flag("--backbone-lr", type=rate, default=1e-4, help="its peak rate")
+    frozen = "its first N stages, up to tap N, stay as they are"
+    parser.flag("--frozen-stages", type=natural, default=0, metavar="N", help=frozen)
 
 
 def default_workers() -> int:

@@ -10,7 +10,8 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
+from filelock import FileLock, Timeout
 
 from data.files import atomic_file
 from models import RunError
+from models.backbones import fingerprint
 from models.checkpoint import FORMAT
 from models.run import distributed
 from models.segmenter import Segmenter, load_segmenter
@@ -47,18 +50,34 @@ def step_title(step: int) -> str:
     return f"[{step}/{len(STEPS)}] {STEPS[step][0]}"
 
 
-def make_writable(folder: Path) -> Path:
-    """The folder, made, once a file could be written there; nothing in it is touched.
+@contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Makes a step's folder and keeps other runs out of it, until the block ends.
+
+    The lock is the system's, so that of a killed process is gone with it.
 
     Raises:
+        RunError: another process has the folder.
         OSError: no file can be written there.
     """
-    if distributed.is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".probe.{os.getpid()}.part"
-        probe.touch()
-        probe.unlink()
-    return folder
+    if not distributed.is_main():
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"), blocking=False)
+    holder = folder.with_name(f".{folder.name}.holder")
+    try:
+        lock.acquire()
+    except Timeout:
+        who = holder.read_text("utf-8") if holder.is_file() else "another process"
+        raise RunError(f"{folder}: {who} is writing there; wait, or use another --run") from None
+    try:
+        holder.write_text(f"process {os.getpid()} on {platform.node()}", "utf-8")
+        (folder / ".probe.part").touch()  # a folder that cannot be written is known at once
+        (folder / ".probe.part").unlink()
+        yield
+    finally:
+        lock.release()
 
 
 def mark_unfinished(folder: Path) -> None:
@@ -224,6 +243,15 @@ def check_classes(trained: Sequence[str], given: Sequence[str], source: Path, da
             )
 
 
+def scored_another_network(run: Path) -> bool:
+    """Whether the run's network has changed since step 4 has scored it."""
+    config = finished(run, 4)
+    source = config["checkpoint"] and Path(config["checkpoint"])
+    if not source or not source.is_file():  # predictions of any program; a run that was moved
+        return False
+    return fingerprint(load_segmenter(source)[0]) != config["network"]
+
+
 def check_settings(saved: dict[str, Any], given: dict[str, Any], source: Path) -> None:
     """Refuses to resume with other settings.
 
@@ -245,7 +273,8 @@ def read_run(run: Path) -> dict[str, Any]:
         "run": the folder; "configs": {1 to 4: config.json, None where the step has not finished};
         "logs": {2, 3: rows of log.csv, or None}; "metrics": 4_eval/metrics.json, or None;
         "confusion": (C, C) int64 pixels, rows the ground truth, or None; "moments": (mean, std) of
-        the features, (Z,) float32 each, or None; "command" and "versions": of the step 5 that runs.
+        the features, (Z,) float32 each, or None; "scores_are_old": whether step 4 has scored
+        another network than the run has now; "command" and "versions": of the step 5 that runs.
     """
     done = {step: is_finished(run, step) for step in (1, 2, 3, 4)}
     one, four = step_folder(run, 1), step_folder(run, 4)
@@ -257,6 +286,7 @@ def read_run(run: Path) -> dict[str, Any]:
         "confusion": _read_confusion(four / "confusion.csv") if done[4] else None,
         "moments": (np.load(one / "mean.npy"), np.load(one / "std.npy")) if done[1] else None,
     }
+    record["scores_are_old"] = done[4] and scored_another_network(run)
     return record | {"command": command(5), "versions": versions()}
 
 
@@ -272,6 +302,11 @@ def _read_confusion(path: Path) -> np.ndarray:
     with open(path, encoding="utf-8", newline="") as file:
         _, *rows = csv.reader(file)
     return np.array([row[1:] for row in rows]).astype(np.int64)
+
+
+def count(number: int, noun: str) -> str:
+    """Like "1 epoch" or "2 epochs"."""
+    return f"{number} {noun}" + "s" * (number != 1)
 
 
 def save_skipped(folder: Path, skipped: dict[str, str]) -> str:

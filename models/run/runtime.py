@@ -40,7 +40,7 @@ def run_script(main: Callable[[], None]) -> None:
     except KeyboardInterrupt as stop:
         code = 143 if isinstance(stop, Terminated) else 130
         how = "SIGTERM" if isinstance(stop, Terminated) else "Ctrl-C"
-        end(f"stopped by {how}; {stop.args[0] if stop.args else 'nothing was changed'}", code)
+        end("; ".join([f"stopped by {how}", *stop.args]), code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         end(f"{where}{error.strerror or error}", 2)

@@ -1,29 +1,20 @@
-"""A data set in VOC layout: what is accepted, what is refused and how."""
+"""A data set in VOC layout: what is accepted, what is refused and how, and what is random."""
 
 import re
 import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from torchvision.datasets import VOCSegmentation
+from torch.utils.data import DataLoader
 
-import data.voc
 from data import DataError
-from data.classes import VOC, VOID
+from data.classes import VOC, VOID, Classes
 from data.images import EXIF_ORIENTATION
-from data.voc import (
-    VOCFolder,
-    count_pixels,
-    find_root,
-    read_ids,
-    read_photo,
-)
-
-OFFICIAL = Path("VOCdevkit") / "VOC2012"
-CLASSES = len(VOC)
+from data.transforms import Augment, ResizeImage
+from data.voc import MASK_FOLDERS, VOCFolder, absent_classes, find_root, photo_sample, read_ids
 
 
 def keep(image, mask):
@@ -31,284 +22,273 @@ def keep(image, mask):
     return image, mask
 
 
-def noise(*shape: int, top: int = 256) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, top, shape, dtype=np.uint8)
-
-
-def saved(path: Path, pixels: np.ndarray, **options) -> Path:
-    Image.fromarray(pixels).save(path, **options)
-    return path
-
-
-def same(first, second) -> bool:
-    """Whether two samples are equal."""
-    arrays = zip((first.image, first.mask), (second.image, second.mask))
-    return (first.id, first.size) == (second.id, second.size) and all(np.array_equal(*pair) for pair in arrays)
-
-
-def listed(root: Path, split: str) -> Path:
+def list_of(root: Path, split: str) -> Path:
     return root / "ImageSets" / "Segmentation" / f"{split}.txt"
 
 
-@pytest.fixture
-def official(drawn, tmp_path) -> Path:
-    """The drawn data set as the official tree; the folder that holds VOCdevkit."""
-    shutil.copytree(drawn, tmp_path / "official" / OFFICIAL)
-    return tmp_path / "official"
+def photo_of(root: Path, image_id: str) -> Path:
+    return root / "JPEGImages" / f"{image_id}.jpg"
 
 
-@pytest.mark.parametrize("inside", [".", "VOC2012", OFFICIAL])
-def test_root_is_found_in_its_three_places(inside, tmp_path):
+def mask_of(root: Path, image_id: str) -> Path:
+    return root / "SegmentationClass" / f"{image_id}.png"
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(height, width) of an image."""
+    with Image.open(path) as image:
+        return image.size[::-1]
+
+
+def save(path: Path, *shape: int, **options) -> None:
+    pixels = np.random.default_rng(0).integers(0, 21, shape, dtype=np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+
+
+@pytest.mark.parametrize("inside", [".", "VOC2012", "VOCdevkit/VOC2012"])
+def test_the_root_is_found_in_its_three_places(inside, tmp_path):
     root = tmp_path / inside
     (root / "JPEGImages").mkdir(parents=True)
     (root / "ImageSets" / "Segmentation").mkdir(parents=True)
     assert find_root(tmp_path) == root
-    assert find_root(str(tmp_path)) == root
 
 
-@pytest.mark.parametrize("present", [[], ["JPEGImages"], ["ImageSets/Segmentation"], ["deep/VOC2012/JPEGImages"]])
+@pytest.mark.parametrize("present", [[], ["JPEGImages"], ["ImageSets/Segmentation"]])
 def test_a_folder_in_another_layout_is_refused(present, tmp_path):
     for folder in present:
         (tmp_path / folder).mkdir(parents=True)
-    with pytest.raises(DataError, match=re.escape(f"{tmp_path}: no data set in VOC layout") + ".*data.download"):
+    message = re.escape(f"{tmp_path}: no data set in VOC layout") + ".*python -m data.download$"
+    with pytest.raises(DataError, match=message):
         find_root(tmp_path)
 
 
-def test_a_folder_that_only_lacks_lists_is_told_how_to_make_them(shapes):
-    shutil.rmtree(shapes / "ImageSets")
-    with pytest.raises(DataError, match=re.escape(f"make them with: python -m data.voc --make-lists {shapes}")):
-        find_root(shapes)
+def test_a_folder_without_lists_is_told_how_to_make_them(tmp_path):
+    (tmp_path / "my data" / "JPEGImages").mkdir(parents=True)
+    (tmp_path / "my data" / "SegmentationClass").mkdir()
+    with pytest.raises(DataError, match=f"with: python -m data.lists '{tmp_path}/my data'$"):
+        find_root(tmp_path / "my data")
 
 
 @pytest.mark.parametrize(
     "text",
-    [b"b_2\na.1\nc\n", b"b_2\r\na.1\r\nc\r\n", b"\n b_2 \n\na.1\nc\n\n", b"\xef\xbb\xbfb_2\na.1\nc"],
-    ids=["plain", "windows", "blanks", "byte_order_mark"],
+    [b"b_2\na.1\nc\n", b"b_2\r\na.1\r\nc\r\n", b"\n b_2 \n\na.1\nc", b"\xef\xbb\xbfb_2\na.1\nc"],
 )
 def test_ids_are_read_in_the_order_of_the_list(text, shapes):
-    listed(shapes, "own").write_bytes(text)
+    list_of(shapes, "own").write_bytes(text)
     assert read_ids(shapes, "own") == ["b_2", "a.1", "c"]
 
 
 @pytest.mark.parametrize(
-    "text, message",
+    ("text", "message"),
     [
-        (b"", "the list is empty"),
         (b"\n \n", "the list is empty"),
         (b"a\nb\na\n", "id 'a' is listed twice"),
         (b"a\n../a\n", "'../a' is not an image id"),
         (b"/etc/passwd\n", "'/etc/passwd' is not an image id"),
         (b"a\\b\n", "is not an image id"),
         (b"..\n", "'..' is not an image id"),
-        (b"a\0b\n", "is not an image id"),
+        (b"a\0b\n", "'a\\x00b' is not an image id"),
+        (b"a\x1bb\n", "'a\\x1bb' is not an image id"),
         (b"\xff\xfe\n", "not a UTF-8 text file"),
     ],
 )
-def test_a_list_that_cannot_be_used_is_named(text, message, shapes):
-    listed(shapes, "own").write_bytes(text)
-    with pytest.raises(DataError, match=re.escape(str(listed(shapes, "own"))) + ".*" + re.escape(message)):
+def test_a_list_that_cannot_be_used_is_refused(text, message, shapes):
+    path = list_of(shapes, "own")
+    path.write_bytes(text)
+    with pytest.raises(DataError, match=re.escape(f"{path}: ") + ".*" + re.escape(message)):
         read_ids(shapes, "own")
 
 
-@pytest.mark.parametrize("split", ["trainn", "", "../train", "sub/train", "/train", "train.txt"])
+@pytest.mark.parametrize("split", ["trainn", "", "../train", "sub/train", "train.txt"])
 def test_an_unknown_split_names_the_lists_there(split, shapes):
-    (shapes / "ImageSets" / "train.txt").write_text("a\n")  # in reach of ../train, but not a segmentation list
-    (shapes / "ImageSets" / "Segmentation" / "sub").mkdir()
-    shutil.copy(listed(shapes, "train"), shapes / "ImageSets" / "Segmentation" / "sub")
-    with pytest.raises(DataError, match=f"split {split!r}; lists there: test, train, trainval, val$"):
+    folder = list_of(shapes, "train").parent
+    (folder / "sub").mkdir()
+    for place in (folder.parent, folder / "sub"):
+        shutil.copy(folder / "train.txt", place)
+    with pytest.raises(
+        DataError, match=f"split {split!r}; lists there: test, train, trainval, val$"
+    ):
         read_ids(shapes, split)
 
 
-def test_a_folder_without_lists_says_so(shapes):
-    for path in (shapes / "ImageSets" / "Segmentation").iterdir():
-        path.unlink()
-    with pytest.raises(DataError, match="lists there: none"):
-        read_ids(shapes, "train")
+# Items
 
 
-@pytest.mark.parametrize("split", ["train", "val", "trainval"])
-def test_the_official_tree_is_read_through_torchvision(split, official, drawn, monkeypatch):
-    asked = []
-
-    def spy(*arguments, **options):
-        asked.append((*arguments, options))
-        return VOCSegmentation(*arguments, **options)
-
-    monkeypatch.setattr(data.voc, "VOCSegmentation", spy)
-    plain = VOCFolder(drawn, split, keep)
-    assert not asked
-    for place in (official, official / "VOCdevkit", official / OFFICIAL):
-        dataset = VOCFolder(place, split, keep)
-        assert dataset.ids == plain.ids
-        assert all(map(same, dataset, plain))
-    assert asked == 3 * [(str(official), {"year": "2012", "image_set": split})]
-
-
-def test_the_official_files_are_those_that_torchvision_names(official, drawn, monkeypatch):
-    ids = read_ids(drawn, "val")
-    named = SimpleNamespace(
-        images=[str(drawn / "JPEGImages" / f"{name}.jpg") for name in reversed(ids)],
-        masks=[str(drawn / "SegmentationClass" / f"{name}.png") for name in reversed(ids)],
-    )
-    for folder in ("JPEGImages", "SegmentationClass"):
-        shutil.rmtree(official / OFFICIAL / folder)
-        (official / OFFICIAL / folder).mkdir()
-    monkeypatch.setattr(data.voc, "VOCSegmentation", lambda *_, **__: named)
-    assert all(map(same, VOCFolder(official, "val", keep), VOCFolder(drawn, "val", keep)))
-
-
-@pytest.mark.parametrize("mark, end", [("", "\r\n"), ("", "\n\n"), ("\ufeff", "\n")], ids=["windows", "blanks", "bom"])
-def test_an_edited_official_list_reads_as_anywhere_else(mark, end, official, drawn):
-    ids = read_ids(drawn, "val")
-    listed(official / OFFICIAL, "val").write_bytes((mark + "".join(name + end for name in ids)).encode())
-    assert VOCFolder(official, "val", keep).ids == ids
-
-
-def test_own_lists_in_the_official_tree_are_read_too(official, drawn):
-    assert all(map(same, VOCFolder(official, "test", keep), VOCFolder(drawn, "test", keep)))
-
-
-@pytest.mark.parametrize("place", ["shapes", "official"])
-def test_train_aug_reads_the_masks_of_its_own_folder(place, request):
-    folder = request.getfixturevalue(place)
-    root = find_root(folder)
-    ids = read_ids(root, "train")[:2]
-    listed(root, "train_aug").write_text("\n".join(ids))
-    (root / "SegmentationClassAug").mkdir()
-    masks = [np.full_like(VOCFolder(folder, "train", keep).mask(index), 7 + index) for index in range(2)]
-    for name, mask in zip(ids, masks):
-        saved(root / "SegmentationClassAug" / f"{name}.png", mask)
-    dataset = VOCFolder(folder, "train_aug", keep)
-    assert all(np.array_equal(dataset.mask(index), masks[index]) for index in range(2))
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".jpeg", ".png"])
-def test_images_may_have_other_suffixes(suffix, shapes):
-    name = read_ids(shapes, "val")[0]
-    path = shapes / "JPEGImages" / f"{name}.jpg"
-    with Image.open(path) as picture:
-        picture.load()
-    path.unlink()
-    picture.save(path.with_suffix(suffix))
-    assert VOCFolder(shapes, "val", keep)[0].size == picture.size[::-1]
-
-
-def test_sample_holds_the_picture_and_its_mask(drawn):
-    dataset = VOCFolder(drawn, "train", keep)
-    assert dataset.classes == VOC
-    for index in (0, len(dataset) - 1):
-        sample = dataset[index]
-        with Image.open(drawn / "JPEGImages" / f"{sample.id}.jpg") as picture:
-            assert np.array_equal(sample.image.transpose(1, 2, 0), picture)
-            assert sample.size == picture.size[::-1]
-        with Image.open(drawn / "SegmentationClass" / f"{sample.id}.png") as picture:
-            assert np.array_equal(sample.mask, picture)
-        assert sample.id == dataset.ids[index]
-        assert sample.image.dtype == sample.mask.dtype == np.uint8
-
-
-@pytest.mark.parametrize("limit, expected", [(None, 18), (1, 1), (5, 5), (99, 18)])
-def test_limit_takes_the_first_images(limit, expected, drawn):
+@pytest.mark.parametrize(("limit", "expected"), [(None, 18), (1, 1), (5, 5), (99, 18)])
+def test_items_are_the_first_images_of_the_list_with_their_masks(limit, expected, drawn):
     dataset = VOCFolder(drawn, "train", keep, limit)
-    assert len(dataset) == expected
+    assert len(dataset) == expected and dataset.classes == VOC
     assert dataset.ids == read_ids(drawn, "train")[:expected]
+    for index in (0, expected - 1):
+        sample = dataset[index]
+        assert (sample.id, sample.seed) == (dataset.ids[index], 0)
+        assert type(sample.image) is type(sample.mask) is torch.Tensor
+        with Image.open(photo_of(drawn, sample.id)) as photo:
+            assert np.array_equal(sample.image.permute(1, 2, 0), photo)
+            assert np.array_equal(dataset.image(index), photo)
+        with Image.open(mask_of(drawn, sample.id)) as mask:
+            assert np.array_equal(sample.mask, mask)
+            assert np.array_equal(dataset.mask(index), mask)
 
 
-@pytest.mark.parametrize("orientation, upright", [(1, (64, 90)), (3, (64, 90)), (6, (90, 64)), (8, (90, 64))])
-def test_sizes_are_those_of_the_upright_images(orientation, upright, shapes):
-    image_id = read_ids(shapes, "train")[1]
-    exif = Image.Exif()
+def test_the_transform_makes_the_item(drawn):
+    sample = VOCFolder(drawn, "val", ResizeImage(32))[0]
+    assert min(sample.image.shape[1:]) == 32 and sample.image.dtype == torch.uint8
+    assert sample.mask.shape == size_of(photo_of(drawn, sample.id))
+
+
+def test_train_aug_has_masks_of_its_own(shapes):
+    image_id = read_ids(shapes, "train")[0]
+    list_of(shapes, "train_aug").write_text(image_id)
+    aug = shapes / MASK_FOLDERS["train_aug"]
+    aug.mkdir()
+    shape = size_of(photo_of(shapes, image_id))
+    Image.fromarray(np.full(shape, 7, np.uint8)).save(aug / f"{image_id}.png")
+    assert (VOCFolder(shapes, "train_aug", keep).mask(0) == 7).all()
+
+
+@pytest.mark.parametrize("suffix", [".jpeg", ".png", ".JPG"])
+def test_photos_may_have_other_suffixes(suffix, shapes):
+    path = photo_of(shapes, read_ids(shapes, "val")[0])
+    expected = VOCFolder(shapes, "val", keep)[0].image
+    path.rename(path.with_suffix(suffix))  # the content says what it is
+    assert torch.equal(VOCFolder(shapes, "val", keep)[0].image, expected)
+
+
+@pytest.mark.parametrize(("orientation", "upright"), [(3, (64, 90)), (6, (90, 64))])
+def test_masks_go_with_the_upright_photo(orientation, upright, shapes):
+    image_id, exif = read_ids(shapes, "train")[0], Image.Exif()
     exif[EXIF_ORIENTATION] = orientation
-    saved(shapes / "JPEGImages" / f"{image_id}.jpg", noise(64, 90, 3), exif=exif)
-    saved(shapes / "SegmentationClass" / f"{image_id}.png", noise(*upright, top=CLASSES))
-    dataset = VOCFolder(shapes, "train", keep)
-    assert dataset.sizes[1] == upright
-    assert dataset.sizes == [sample.size for sample in dataset]
+    save(photo_of(shapes, image_id), 64, 90, 3, exif=exif)
+    save(mask_of(shapes, image_id), *upright)
+    assert VOCFolder(shapes, "train", keep, limit=1)[0].image.shape[1:] == upright
 
 
-def test_a_photo_may_have_its_suffix_in_capitals(shapes):
-    path = shapes / "JPEGImages" / f"{read_ids(shapes, 'val')[0]}.jpg"
-    expected = VOCFolder(shapes, "val", keep)[0]
-    path.rename(path.with_suffix(".JPG"))
-    assert same(VOCFolder(shapes, "val", keep)[0], expected)
-
-
-def test_a_data_set_may_bring_its_own_classes(shapes):
+def test_a_data_set_may_have_its_own_classes(shapes):
     (shapes / "classes.txt").write_text("ground 1 2 3\nthing 9 9 9\n")
-    name = read_ids(shapes, "val")[0]
-    path = shapes / "SegmentationClass" / f"{name}.png"
-    with Image.open(path) as mask:
-        values = (np.array(mask) == 0).astype(np.uint8)
-    saved(path, values)
+    image_id = read_ids(shapes, "val")[0]
+    shape = size_of(photo_of(shapes, image_id))
+    Image.fromarray(np.ones(shape, np.uint8)).save(mask_of(shapes, image_id))
     dataset = VOCFolder(shapes, "val", keep)
     assert dataset.classes.names == ("ground", "thing")
-    assert np.array_equal(dataset[0].mask, values)
-    assert len(count_pixels(VOCFolder(shapes, "val", keep, limit=1))) == 2
+    assert (dataset.mask(0) == 1).all()
     with pytest.raises(DataError, match=r"label \d+ is outside the classes 0..1"):
         dataset[1]
 
 
-@pytest.mark.parametrize("place", ["shapes", "official"])
-@pytest.mark.parametrize(
-    "folder, suffix, kind", [("JPEGImages", ".jpg", "image"), ("SegmentationClass", ".png", "mask")]
-)
-def test_a_missing_file_is_found_at_once(place, folder, suffix, kind, request):
-    root = find_root(request.getfixturevalue(place))
-    name = read_ids(root, "train")[-1]
-    path = root / folder / (name + suffix)
+def test_pixels_are_counted_at_the_original_size_without_void(drawn):
+    dataset = VOCFolder(drawn, "train", ResizeImage(32))
+    values = np.concatenate([dataset.mask(index).ravel() for index in range(len(dataset))])
+    assert (values == VOID).any()
+    expected = [(values == label).sum() for label in range(len(VOC))]
+    assert dataset.count_pixels().tolist() == expected
+
+
+def test_absent_classes_are_named_and_binary_masks_of_0_and_255_are_refused():
+    classes = Classes.from_lists(["ground", "cat", "dog"], [[0, 0, 0]] * 3)
+    assert absent_classes(np.array([5, 0, 1]), True, classes, "val") == ["cat"]
+    assert absent_classes(np.array([5, 0, 0]), False, classes, "val") == ["cat", "dog"]
+    with pytest.raises(DataError, match="^val: the masks hold only 0 and 255, .*object as 1$"):
+        absent_classes(np.array([5, 0, 0]), True, classes, "val")
+
+
+def test_the_fingerprint_is_of_the_ids_in_their_order(shapes):
+    first = VOCFolder(shapes, "train", keep)
+    assert first.fingerprint() == VOCFolder(shapes, "train", ResizeImage(32)).fingerprint()
+    list_of(shapes, "own").write_text("\n".join(first.ids[::-1]))
+    other = VOCFolder(shapes, "own", keep).fingerprint()
+    assert other != first.fingerprint() and other.startswith("18 (")
+
+
+def test_a_photo_comes_with_an_all_void_mask():
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    sample = photo_sample("my.holiday", pixels, lambda image, mask: (image[:, ::2], mask))
+    assert sample.id == "my.holiday"
+    assert np.array_equal(sample.image.permute(1, 2, 0), pixels[::2])
+    assert sample.mask.shape == (4, 6) and (sample.mask == VOID).all()
+
+
+# What is random
+
+
+def same(first, second) -> bool:
+    is_same = torch.equal(first.image, second.image) and torch.equal(first.mask, second.mask)
+    return is_same and (first.id, first.seed) == (second.id, second.seed)
+
+
+def test_randomness_depends_on_the_seed_the_epoch_and_the_id_alone(drawn, shapes):
+    def dataset(seed=0, epoch=1, split="train", root=drawn):
+        found = VOCFolder(root, split, Augment(64, 48, (0.5, 2), True, 0.2), seed=seed)
+        found.epoch = epoch
+        return found
+
+    torch.manual_seed(0)
+    before, first = torch.get_rng_state(), dataset()[3]
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(1)
+    assert same(dataset()[3], first)
+    list_of(shapes, "own").write_text("\n".join(dataset().ids[3:]))
+    assert same(dataset(split="own", root=shapes)[0], first), "other images do not matter"
+    for other in (dataset(seed=1), dataset(epoch=2), dataset(seed=1, epoch=0)):
+        assert not torch.equal(other[3].image, first.image) and other[3].seed != first.seed
+    (loaded,) = DataLoader(dataset(), batch_size=None, sampler=[3], num_workers=1)
+    assert same(loaded, first), "nor does the process that reads"
+
+
+# Bad data
+
+
+@pytest.mark.parametrize(("kind", "path_of"), [("image", photo_of), ("mask", mask_of)])
+def test_a_missing_file_is_found_at_once(kind, path_of, shapes):
+    image_id = read_ids(shapes, "train")[-1]
+    path = path_of(shapes, image_id)
     path.unlink()
-    with pytest.raises(DataError, match=re.escape(f"{path}: no {kind} for id '{name}' of split 'train'")):
-        VOCFolder(root, "train", keep)
+    with pytest.raises(DataError) as error:
+        VOCFolder(shapes, "train", keep)
+    assert str(error.value) == f"{path}: no {kind} for id {image_id!r} of split 'train'"
 
 
 def test_a_mask_of_another_size_is_found_at_once(shapes):
-    name = read_ids(shapes, "train")[-1]
-    with Image.open(shapes / "JPEGImages" / f"{name}.jpg") as picture:
-        width, height = picture.size
-    path = saved(shapes / "SegmentationClass" / f"{name}.png", np.zeros((height + 1, width), np.uint8))
-    message = f"{path}: the mask is {width}x{height + 1} but its image {name}.jpg is {width}x{height}"
-    with pytest.raises(DataError, match=re.escape(message)):
+    image_id = read_ids(shapes, "train")[-1]
+    height, width = size_of(photo_of(shapes, image_id))
+    save(mask_of(shapes, image_id), height + 1, width)
+    with pytest.raises(DataError) as error:
         VOCFolder(shapes, "train", keep)
+    sizes = f"the mask is {width}x{height + 1} but its image {image_id}.jpg is {width}x{height}"
+    assert str(error.value) == f"{mask_of(shapes, image_id)}: {sizes}"
 
 
-def truncate(path: Path) -> Path:
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-    return path
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
 
 
-@pytest.mark.parametrize("folder, suffix", [("JPEGImages", ".jpg"), ("SegmentationClass", ".png")])
-def test_a_truncated_file_is_named(folder, suffix, shapes):
-    path = truncate(shapes / folder / (read_ids(shapes, "train")[1] + suffix))
+@pytest.mark.parametrize("path_of", [photo_of, mask_of])
+def test_a_file_that_is_no_image_is_found_at_once_and_a_truncated_one_when_read(path_of, shapes):
+    path = path_of(shapes, read_ids(shapes, "train")[1])
+    truncate(path)
+    dataset = VOCFolder(shapes, "train", keep)
     with pytest.raises(DataError, match=re.escape(f"{path}: cannot be read as an image")):
-        VOCFolder(shapes, "train", keep)[1]
-
-
-def test_a_file_that_is_no_image_is_found_at_once(shapes):
-    path = shapes / "JPEGImages" / (read_ids(shapes, "train")[1] + ".jpg")
+        dataset[1]
     path.write_text("<html>404</html>")
     with pytest.raises(DataError, match=re.escape(f"{path}: cannot be read as an image")):
         VOCFolder(shapes, "train", keep)
 
 
-def test_a_photo_comes_with_an_all_void_mask(tmp_path):
-    path = saved(tmp_path / "my.holiday.png", noise(4, 6, 3))
-    pixels, sample = read_photo(path, lambda image, mask: (image[:, ::2], mask))
-    assert np.array_equal(pixels, noise(4, 6, 3))
-    assert np.array_equal(sample.image.transpose(1, 2, 0), pixels[::2])
-    assert sample.id == "my.holiday" and sample.size == (4, 6)
-    assert sample.mask.shape == (4, 6) and (sample.mask == VOID).all()
-    with pytest.raises(DataError, match=re.escape(f"{tmp_path / 'no.jpg'}: no such file")):
-        read_photo(tmp_path / "no.jpg", keep)
-
-
-def test_pixels_are_counted_at_the_original_size(drawn):
-    dataset = VOCFolder(drawn, "train", lambda image, mask: (image, mask[:1, :1]))
-    expected = [0] * CLASSES
-    for name in dataset.ids:
-        with Image.open(drawn / "SegmentationClass" / f"{name}.png") as mask:
-            for label, count in zip(*np.unique(mask, return_counts=True)):
-                if label != VOID:
-                    expected[label] += int(count)
-    counts = count_pixels(dataset)
-    assert counts.tolist() == expected and counts.dtype == np.int64
+def test_bad_images_can_be_left_out_up_to_5_in_100(shapes):
+    list_of(shapes, "own").write_text("\n".join(f"{number:02}" for number in range(40)))
+    ids = read_ids(shapes, "own")
+    for image_id in ids:
+        shutil.copy(photo_of(shapes, read_ids(shapes, "val")[0]), photo_of(shapes, image_id))
+        shutil.copy(mask_of(shapes, read_ids(shapes, "val")[0]), mask_of(shapes, image_id))
+    truncate(photo_of(shapes, "03"))
+    mask_of(shapes, "20").unlink()
+    dataset = VOCFolder(shapes, "own", keep, skip_bad=True)
+    assert dataset.ids == [image_id for image_id in ids if image_id not in ("03", "20")]
+    assert list(dataset.skipped) == ["03", "20"]
+    assert dataset.skipped["20"] == f"{mask_of(shapes, '20')}: no mask for id '20' of split 'own'"
+    assert VOCFolder(shapes, "own", keep, limit=3, skip_bad=True).skipped == {}
+    save(mask_of(shapes, "39"), 3, 3)
+    message = f"{shapes}: 3 of 40 images of own cannot be used, more than the 5 % that --skip-bad"
+    with pytest.raises(DataError, match=re.escape(message)) as error:
+        VOCFolder(shapes, "own", keep, skip_bad=True)
+    assert f"the first: {photo_of(shapes, '03')}: cannot be read" in str(error.value)

@@ -88,48 +88,14 @@ def test_a_dilated_squeezenet_is_the_undilated_one_at_the_places_that_it_had(poo
     dilated = empty_features(SMALL).to_empty(device="cpu").double()
     dilated.load_state_dict(features.state_dict())
     dilated = dilate(dilated, poolings)
-    image = torch.rand(1, 3, 255, 255, dtype=torch.float64)
+    image = torch.rand(1, 3, 127, 127, dtype=torch.float64)
     expected, found = features(image), dilated(image)
     side, step = expected.shape[-1], 2**poolings
-    assert side == 15 and found.shape[-1] == {1: 31, 2: 63, 3: 127}[poolings]
-    # A 3x3 pooling without padding has its centre one place further: 2 ** (n - 1) + .. + 1.
-    found = found[..., step - 1 :: step, step - 1 :: step][..., :side, :side]
-    inner = slice(5, 10)  # zeros that pad the maps reach further in
-    assert expected[..., inner, inner].std() > 0
-    torch.testing.assert_close(found[..., inner, inner], expected[..., inner, inner])
-
-
-def test_a_dilated_vgg_has_the_resolution_before_its_pooling():
-    features = dilate(empty_features("vgg11"), 2)
-    assert features(torch.empty(1, 3, 64, 64, device="meta")).shape[-1] == 64 / 2**3
-    with pytest.raises(RunError, match="--dilate 4: there are 3 pooling layers before the last"):
-        dilate(empty_features("vgg11")[:15], 4)
-
-
-def test_random_weights_depend_on_the_seed_alone():
-    before = torch.get_rng_state()
-    first = fingerprint(loaded("vgg11_bn", seed=5))
-    assert torch.equal(torch.get_rng_state(), before)
-    torch.rand(1)
-    assert fingerprint(loaded("vgg11_bn", seed=5)) == first
-    assert fingerprint(loaded("vgg11_bn", seed=6)) != first
-
-
-def test_random_weights_keep_the_scale_of_the_signal():
-    convolution, norm = loaded("vgg11_bn")[:2]
-    assert convolution.weight.std().item() == pytest.approx((2 / (9 * 64)) ** 0.5, rel=0.1)
-    assert not convolution.bias.any() and not norm.bias.any() and not norm.running_mean.any()
-    assert (norm.weight == 1).all() and (norm.running_var == 1).all()
-
-
-def test_the_fingerprint_is_of_all_values_and_of_nothing_else():
-    features = loaded("vgg11_bn")
-    first = fingerprint(features)
-    assert len(first) == 16 and int(first, 16) > 0
-    other_layout = features.to(memory_format=torch.channels_last).requires_grad_(False).eval()
-    assert fingerprint(other_layout) == first
-    features[1].running_var[0] = 2
-    assert fingerprint(features) != first
+    assert side == 7 and found.shape[-1] == [15, 31, 63][poolings - 1]
+    # The centre of the first 3x3 that a pooling takes is place 1, then 1 + 2, and so on.
+    found = found[..., step - 1 :: step, step - 1 :: step]
+    assert expected.std() > 0
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])

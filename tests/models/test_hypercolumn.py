@@ -17,7 +17,6 @@ from models.hypercolumn import (
     bilinear_corners,
     level_names,
     pixel_centres,
-    resample,
     sample_level,
     surroundings,
 )
@@ -112,12 +111,6 @@ def test_a_level_in_low_precision_is_read_at_the_same_places():
     level = torch.arange(512.0).view(1, 1, 1, 512).bfloat16()
     points = pixel_centres(torch.tensor([[[0, 499], [0, 3]]]), (1, 512))
     assert sample_level(level, points).flatten().tolist() == [level[0, 0, 0, 499], 3]
-
-
-def test_resampling_by_hand():
-    level = torch.tensor([[[[0.0, 4.0], [8.0, 12.0]]]])
-    assert resample(level, (4, 1)).flatten().tolist() == [2, 4, 8, 10]
-    assert resample(level, (1, 4)).flatten().tolist() == [4, 5, 7, 8]
 
 
 def test_pixel_centres_by_hand():

@@ -136,11 +136,13 @@ def contents(folder: Path) -> dict[str, Any]:
     """What the files in a folder hold, by their paths there.
 
     Checkpoints as values, for torch writes equal ones in more ways than one; of config.json only
-    what belongs to the result; of all others the bytes.
+    what belongs to the result; of all others the bytes. Locks are left out.
     """
     found: dict[str, Any] = {}
     for path in filter(Path.is_file, folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
+        if path.suffix in (".lock", ".holder"):
+            continue
         if path.suffix == ".pt":
             found[name] = torch.load(path, weights_only=True)
         elif path.name == "config.json":

@@ -1,0 +1,148 @@
+"""Two processes together do what one does: on loopback, without a GPU."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from data.voc import read_ids
+from tests.conftest import DATA, STEPS
+from tests.scripts.processes import contents, differences, losses, run_pair, torchrun
+
+TRAIN = ("train_seg.py", "--run", "run", *DATA, "--epochs", 2, "--limit", 14)
+EVALUATE = ("evaluate.py", "--run", "run", *DATA, "--split", "train", "--save-predictions")
+SEG = Path("run/3_seg")
+
+
+@pytest.fixture
+def other(walked, tmp_path) -> Path:
+    """The folder of the second process, as on another machine, after step 2."""
+    place = Path(shutil.copytree(walked.place, tmp_path / "other"))
+    shutil.rmtree(place / "run/3_seg")
+    return place
+
+
+@pytest.fixture
+def place(street) -> Path:
+    """The folder of the first process, after step 2."""
+    shutil.rmtree(SEG)
+    return street
+
+
+def assert_trained_alike(first: Path, second: Path, start: Path) -> None:
+    """Same losses, weights and gradients but for the order in which sums are taken."""
+    assert losses(first) == pytest.approx(losses(second), abs=1e-5)
+    ours, theirs = (torch.load(run / "3_seg/last.pt", weights_only=True) for run in (first, second))
+    begun = torch.load(start, weights_only=True)["state"]
+    apart = sum((ours["state"][name] - theirs["state"][name]).norm() for name in begun)
+    assert apart < 1e-2 * sum((theirs["state"][name] - begun[name]).norm() for name in begun)
+    # The moments of the gradients: AdamW divides a wrong factor out of the weights.
+    moments, other_moments = (
+        torch.cat([state["exp_avg"].flatten() for state in states.values()])
+        for states in (content["training"]["optimizer"]["state"] for content in (ours, theirs))
+    )
+    assert (moments - other_moments).norm() < 1e-2 * other_moments.norm()
+
+
+def said_alike(together: str, alone: str) -> bool:
+    """Whether they print the same but for the processes and the seconds."""
+    together, alone = (re.sub(r", \d+ s$", "", text, flags=re.M) for text in (together, alone))
+    return together.replace("cpu, 2 processes", "cpu") == alone
+
+
+def damage(image_id: str) -> Path:
+    path = Path(f"shapes/JPEGImages/{image_id}.jpg")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    return path
+
+
+def test_torchrun_trains_as_one_process_does_and_one_of_them_speaks(place, other, succeeds):
+    flags = ("--batch-size", 6, "--class-weights", "inverse", "--lovasz", 0.5)
+    done = torchrun(*TRAIN, *flags, place=other)
+    assert done.returncode == 0, done.stderr
+    said = succeeds(*TRAIN, *flags)
+    assert said_alike(done.stdout, said) and len(losses(place / "run")) == 6
+    assert_trained_alike(other / "run", place / "run", place / "run/2_cls/dense.pt")
+
+
+FLAGS = [
+    ("--batch-size", 4, "--accumulate", 2, "--pixels", 200, "--ema", 0.9),
+    ("--batch-size", 2, "--accumulate", 3, "--finetune-backbone", "--crop", 40, "--flip"),
+]
+
+
+@pytest.mark.parametrize("flags", FLAGS, ids=["pixels", "backbone"])
+def test_a_pair_trains_as_one_process_does(flags, place, other, succeeds):
+    for done in run_pair(*TRAIN, *flags, places=(other, place)):
+        assert done.returncode == 0, done.stderr
+    assert not SEG.exists(), "only rank 0 writes"
+    succeeds(*TRAIN, *flags)
+    assert_trained_alike(other / "run", place / "run", place / "run/2_cls/dense.pt")
+
+
+def test_a_pair_samples_the_same_features_byte_for_byte(walked, place, other):
+    before = contents(place)
+    flags = ("--run", "new", *STEPS["sample_features"])
+    done = run_pair("sample_features.py", *flags, places=(other, place))
+    assert [one.returncode for one in done] == [0, 0], done
+    assert done[1].stdout == "" and done[0].stdout.count("[1/5] sample_features") == 1
+    assert "\n  device    cpu, 2 processes\n" in done[0].stdout
+    ours, theirs = contents(other / "new/1_features"), contents(walked.place / "run/1_features")
+    del ours["config.json"]["run"], theirs["config.json"]["run"]
+    assert differences(ours, theirs) == [] and "features.npy" in ours
+    assert differences(contents(place), before) == [], "only rank 0 writes"
+
+
+def test_a_pair_scores_every_image_once_and_predicts_the_same_bytes(street, succeeds):
+    alone = succeeds(*EVALUATE)
+    expected = contents(Path("run/4_eval"))
+    done = run_pair(*EVALUATE, places=(street, street))
+    assert [one.returncode for one in done] == [0, 0], done
+    assert differences(contents(Path("run/4_eval")), expected) == []
+    assert sum(name.startswith("predictions/") for name in expected) == 18
+    note = "  note: the predictions of an earlier scoring in run/4_eval/predictions are gone\n"
+    assert said_alike(done[0].stdout.replace(note, ""), alone.replace(note, ""))
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(place, other):
+    done = run_pair(*TRAIN, "--batch-size", 3, places=(place, other))
+    assert [one.returncode for one in done] == [2, 2]
+    assert "train_seg: --batch-size 3: does not divide into 2 processes\n" in done[0].stderr
+
+
+def test_processes_that_see_other_data_are_told(place, other):
+    path = other / "shapes/ImageSets/Segmentation/val.txt"
+    path.write_text("\n".join(read_ids(other / "shapes", "val")[:-1]))
+    done = run_pair(*TRAIN, "--batch-size", 2, places=(place, other))
+    assert [one.returncode for one in done] == [2, 2]
+    words = "rank 1 has other flags, data or run folder than rank 0; start all processes alike"
+    assert all(words in one.stderr for one in done) and not SEG.exists()
+
+
+@pytest.mark.parametrize("culprit", [0, 1])
+def test_a_process_that_fails_says_why_and_the_other_that_it_is_alone(culprit, street):
+    path = damage(read_ids(Path("shapes"), "train")[2 + culprit])
+    done = run_pair(*EVALUATE, places=(street, street))
+    assert [one.returncode for one in done] == ([2, 1] if culprit == 0 else [1, 2])
+    said = [one.stderr for one in done]
+    assert f"{path}: cannot be read as an image" in said[culprit]
+    assert "lost another process of this run (" in said[1 - culprit]
+    assert not any("Traceback" in text for text in said)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train_cls.py", "--run", "run"),
+        ("visualize.py", "--run", "run"),
+        ("evaluate.py", "--compare", "run", "run"),
+        ("evaluate.py", "--data", "shapes", "--predictions", "run/4_eval/predictions"),
+    ],
+    ids=["train_cls", "visualize", "compare", "predictions"],
+)
+def test_what_is_quick_wants_one_process(command, street, fails, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert "runs in one process: start it with python, not with torchrun" in fails(*command)

@@ -1,0 +1,284 @@
+"""The five steps as a user runs them: what each prints and leaves, opened and checked."""
+
+import csv
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.classes import VOC, VOID, read_classes
+from data.images import read_mask
+from data.lists import make_lists
+from data.voc import read_ids
+from losses.metrics import ConfusionMatrix, ImageScores
+from models.segmenter import load_segmenter
+from tests.conftest import BACKBONE, DATA, STEPS
+from tests.scripts.processes import contents, differences, losses
+
+
+def config(folder: Path) -> dict:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def metrics(run: Path) -> dict:
+    return json.loads((run / "4_eval" / "metrics.json").read_text(encoding="utf-8"))
+
+
+def facts(said: str) -> dict[str, str]:
+    """What a step says about itself before it begins."""
+    return dict(re.findall(r"^  (\w+) {2,}(.+)$", said, re.MULTILINE))
+
+
+def test_each_step_prints_its_name_what_it_wrote_and_the_next_command(walked):
+    names = list(walked.said)
+    for number, (name, said) in enumerate(walked.said.items(), start=1):
+        assert said.startswith(f"[{number}/5] {name}\n") and "\nwrote run/" in said
+        assert "\r" not in said and "it/s" not in said, "a progress bar off a terminal"
+        for following in names[number : number + 1]:
+            data = "" if following == "train_cls" else "--data shapes "
+            assert said.endswith(f"\nnext: python {following}.py {data}--run run\n")
+    epoch = r"^  epoch 1  loss [\d.]+, validation mIoU [\d.]+, \d+ s$"
+    assert re.search(epoch, walked.said["train_seg"], re.MULTILINE)
+
+
+def test_config_holds_settings_results_and_how_they_came_about(walked):
+    for name, folder in zip(STEPS, ("1_features", "2_cls", "3_seg", "4_eval", "5_overlays")):
+        content = config(walked.place / "run" / folder)
+        assert content["step"] == name and content["format"] == 1 and content["seconds"] >= 0
+        assert content["command"] == " ".join(["python", f"{name}.py", "--run run", *STEPS[name]])
+        assert content["versions"]["torch"] == torch.__version__
+    first, second = (config(walked.place / "run" / name) for name in ("1_features", "2_cls"))
+    assert first["images"] == 18 and first["classes"] == list(VOC.names) and first["data"] == "shapes"
+    changed = {"--backbone": "squeezenet1_1", "--weights": "random", "--size": 48, "--per-class": 5}
+    assert first["changed"] == changed
+    assert first["hypercolumn"]["taps"] == [1, 2, 3, 4] and sum(first["channels"]) == 960
+    assert first["rows"] == sum(first["rows_per_class"]) == second["rows"] + second["held_out_rows"]
+
+
+def test_step_1_leaves_features_of_distinct_labelled_pixels(walked):
+    folder = walked.place / "run" / "1_features"
+    names = ("features", "labels", "pixels", "mean", "std")
+    features, labels, pixels, mean, std = (np.load(folder / f"{name}.npy") for name in names)
+    ids = (folder / "images.txt").read_text().split()
+    assert ids == read_ids(walked.place / "shapes", "train")
+    assert features.dtype == np.float32 and features.shape == (len(labels), 960)
+    np.testing.assert_allclose(mean, features.mean(0, dtype=np.float64), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(std, features.std(0, dtype=np.float64), rtol=1e-4, atol=1e-6)
+    assert len(np.unique(pixels, axis=0)) == len(pixels)
+    for index, image_id in enumerate(ids):
+        mask = read_mask(walked.place / "shapes" / "SegmentationClass" / f"{image_id}.png", 21)
+        mine = pixels[:, 0] == index
+        assert (mask[pixels[mine, 1], pixels[mine, 2]] == labels[mine]).all()
+        counts = np.bincount(mask.ravel(), minlength=256)[:VOID]
+        assert (np.bincount(labels[mine], minlength=VOID) == np.minimum(counts, 5)).all()
+
+
+def test_step_2_leaves_two_forms_of_one_classifier(walked):
+    folder = walked.place / "run" / "2_cls"
+    fc = torch.load(folder / "head.pt", weights_only=True)["state"]
+    segmenter, content = load_segmenter(folder / "dense.pt")
+    dense = segmenter.head.state_dict()
+    assert fc.keys() == dense.keys()
+    assert all(torch.equal(fc[key].flatten(), dense[key].flatten()) for key in fc)
+    assert content["classes"] == list(VOC.names) and segmenter.size == 48
+    assert config(folder)["dense_minus_fc"] <= 1e-5
+    log = rows(folder / "log.csv")
+    assert [row["epoch"] for row in log] == [str(epoch) for epoch in range(1, 21)]
+    assert float(log[-1]["loss"]) < float(log[0]["loss"])
+    Image.open(folder / "curve.png").verify()
+
+
+@pytest.mark.parametrize("share, which, key", [(0, "training", "accuracy"), (0.5, "held-out", "val_accuracy")])
+def test_step_2_holds_out_as_many_images_as_it_is_told(share, which, key, street, succeeds):
+    said = succeeds("train_cls.py", "--run", "run", "--epochs", 2, "--held-out", share)
+    found = config(street / "run" / "2_cls")
+    assert found["held_out_rows"] / (found["rows"] + found["held_out_rows"]) == pytest.approx(
+        share, abs=0.1
+    )
+    accuracy = float(rows(street / "run" / "2_cls" / "log.csv")[-1][key])
+    assert f"{which} pixel accuracy {accuracy:.3f} after 2 epochs" in said
+
+
+def test_step_3_leaves_its_best_epoch_and_a_log(walked):
+    run = walked.place / "run"
+    log = rows(run / "3_seg" / "log.csv")
+    assert [row["epoch"] for row in log] == ["0", "1", "2"] and log[0]["loss"] == ""
+    best = max(log, key=lambda row: float(row["miou"]))
+    assert config(run / "3_seg")["val_miou"] == pytest.approx(float(best["miou"]))
+    assert config(run / "3_seg")["best_epoch"] == int(best["epoch"])
+    assert len(losses(run)) == 10, "18 images are 5 steps of 4, the last one filled up"
+    for epoch in (1, 2):
+        steps = losses(run)[5 * epoch - 5 : 5 * epoch]
+        assert float(log[epoch]["loss"]) == pytest.approx(sum(steps) / 5)
+    pictures = (run / "3_seg" / "previews").glob("epoch_00[012]/*.png")
+    assert {path.stem for path in pictures} == set(read_ids(walked.place / "shapes", "val"))
+    Image.open(run / "3_seg" / "curve.png").verify()
+
+
+def test_step_4_scores_its_own_predictions_at_original_size(walked):
+    run, shapes, matrix = walked.place / "run", walked.place / "shapes", ConfusionMatrix(21)
+    ids = read_ids(shapes, "val")
+    predictions = run / "4_eval" / "predictions"
+    assert sorted(path.stem for path in predictions.iterdir()) == sorted(ids)
+    for image_id in ids:
+        prediction = Image.open(predictions / f"{image_id}.png")
+        truth = Image.open(shapes / "SegmentationClass" / f"{image_id}.png")
+        assert (prediction.mode, prediction.size) == ("P", truth.size)
+        assert prediction.getpalette("RGB")[: 21 * 3] == VOC.palette()[: 21 * 3]
+        matrix.update(np.array(prediction), np.array(truth))
+    found = metrics(run)
+    for name in ("miou", "pixel_accuracy", "mean_accuracy", "fw_iou"):
+        assert found[name] == pytest.approx(getattr(matrix, name)())
+    assert found["images"] == 3 and found["classes_in_mean"] == matrix.classes_in_mean()
+    assert found["checkpoint"] == "run/3_seg/best.pt" and found["protocol"].startswith(
+        "trained on 18 images of train, "
+    )
+    ious = dict(zip(VOC.names, matrix.iou().tolist()))
+    assert found["per_class"] == {name: iou if iou == iou else None for name, iou in ious.items()}
+    table = rows(run / "4_eval" / "per_class.csv")
+    assert {row["class"]: row["iou"] for row in table} == {
+        name: str(iou) if iou == iou else "" for name, iou in ious.items()
+    }
+    pixels = rows(run / "4_eval" / "confusion.csv")
+    assert [[int(row[name]) for name in VOC.names] for row in pixels] == matrix.counts.tolist()
+    for name in ("confusion.png", "iou.png"):
+        Image.open(run / "4_eval" / name).verify()
+
+
+def test_epoch_0_of_step_3_and_its_best_score_as_step_4_scores_them(walked, street, succeeds):
+    assert metrics(street / "run")["miou"] == config(street / "run" / "3_seg")["val_miou"]
+    succeeds("evaluate.py", "--run", "run", *DATA, "--checkpoint", "run/2_cls/dense.pt")
+    log = rows(street / "run" / "3_seg" / "log.csv")
+    assert metrics(street / "run")["miou"] == float(log[0]["miou"])
+
+
+def test_without_step_3_the_head_of_step_2_is_scored_and_drawn(street, succeeds):
+    (street / "run" / "3_seg" / "config.json").unlink()
+    said = succeeds("evaluate.py", "--run", "run", *DATA)
+    assert "note: run/3_seg has not finished; scoring its best epoch so far" in said
+    assert "note: the predictions of an earlier scoring in run/4_eval/predictions are gone" in said
+    assert not (street / "run" / "4_eval" / "predictions").exists()
+    shutil.rmtree("run/3_seg")
+    said = succeeds("evaluate.py", "--run", "run", *DATA)
+    assert "note: no 3_seg/best.pt in this run; scoring the head of step 2" in said
+    assert metrics(street / "run")["checkpoint"] == "run/2_cls/dense.pt"
+    assert "run/2_cls/dense.pt" in facts(succeeds("visualize.py", "--run", "run", *DATA))["network"]
+
+
+def test_a_quiet_street_with_workers_prints_nothing_and_leaves_the_same(walked, street, succeeds):
+    shutil.rmtree("run")
+    for name, flags in STEPS.items():
+        workers = ("--workers", 2) if "--workers" in flags else ()
+        assert succeeds(f"{name}.py", "--run", "run", *flags, *workers, "--quiet") == ""
+    ours, theirs = contents(street / "run"), contents(walked.place / "run")
+    assert len(theirs) > 40 and differences(ours, theirs) == []
+
+
+def test_a_quiet_step_still_says_what_is_wrong(fails, tmp_path):
+    line = fails("train_cls.py", "--run", tmp_path, "--quiet")
+    assert "step 1 has not finished there; run it first: python sample_features.py --run" in line
+
+
+class Terminal(io.StringIO):
+    """Standard error that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_a_bar_shows_rate_loss_and_miou(street, in_process):
+    done = in_process("train_seg.py", "--run", "run", *DATA, "--epochs", 1, error=Terminal())
+    bar = r"epoch 1/1: .*\d/3 \[.*batch.*, loss=\d\.\d{3}, mIoU=0\.\d{3}\]"
+    assert done.returncode == 0 and re.search(bar, done.stderr), done.stderr
+
+
+def test_limits_take_the_first_images_of_a_list(street, succeeds):
+    ids, flags = read_ids(street / "shapes", "train"), ("--run", "run", *DATA)
+    succeeds("sample_features.py", *flags, *BACKBONE, "--limit", 5)
+    assert (street / "run" / "1_features" / "images.txt").read_text().split() == ids[:5]
+    succeeds("train_cls.py", "--run", "run", "--epochs", 1, "--hidden", 8)
+    said = succeeds("train_seg.py", *flags, "--epochs", 1, "--limit", 4, "--val-limit", 2)
+    assert "4 images of train, validation on 2 of val" in facts(said)["data"]
+    assert len(list((street / "run" / "3_seg" / "previews" / "epoch_001").iterdir())) == 2
+    succeeds("evaluate.py", *flags, "--split", "train", "--limit", 3)
+    assert ImageScores.load(street / "run" / "4_eval" / "per_image.npz").ids == ids[:3]
+
+
+def test_a_recipe_sets_flags_and_those_given_win(street, succeeds):
+    said = succeeds("evaluate.py", "--run", "run", *DATA, "--recipe", "best", "--tta", "flip,0.75")
+    assert facts(said)["recipe"] == "best: --tta flip,0.75,1.25 --dilate 1 --refine"
+    views = "mean probabilities at scales 0.75, 1, flipped too, edges refined"
+    assert facts(said)["views"].startswith(views) and views in metrics(street / "run")["protocol"]
+    short = ("--epochs", 1, "--crop", 48, "--limit", 4, "--val-limit", 1)
+    said = succeeds("train_seg.py", "--run", "run", *DATA, "--recipe", "best", *short)
+    assert "squeezenet1_1, trained with peak rate 0.0003, its first 1 stages frozen" in said
+    changed = config(street / "run" / "3_seg")["changed"]
+    assert (changed["--lovasz"], changed["--ema"], changed["--epochs"]) == (1, 0.998, 1)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_help_opens_with_commands_and_states_defaults(name, in_process):
+    done = in_process(f"{name}.py", "--help")
+    assert done.returncode == 0
+    assert f"    python {name}.py --" in done.stdout and "(default: " in done.stdout
+
+
+def draw_patches(root: Path, count: int) -> None:
+    """10 photos of 48x64 with patches of `count` classes, each of a colour; masks, classes.txt."""
+    rng = np.random.default_rng(count)
+    colours = rng.integers(0, 256, (count, 3))
+    labels = np.resize(rng.permutation(count), (10, 3, 4))  # every class is in some image
+    for folder in ("JPEGImages", "SegmentationClass"):
+        (root / folder).mkdir(parents=True)
+    for index, patches in enumerate(labels):
+        mask = np.kron(patches, np.ones((16, 16), int)).astype(np.uint8)
+        photo = Image.fromarray(colours[mask].astype(np.uint8))
+        photo.save(root / "JPEGImages" / f"own_{index}.jpg", quality=95)
+        Image.fromarray(mask).save(root / "SegmentationClass" / f"own_{index}.png")
+    names = ["ground", *(f"thing_{index}" for index in range(1, count))]
+    (root / "classes.txt").write_text("".join(f"{name}\n" for name in names))
+
+
+@pytest.mark.parametrize("count", [2, 60])
+def test_own_classes_go_through_all_steps(count, succeeds, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data, run = tmp_path / "own", tmp_path / "run"
+    draw_patches(data, count)
+    make_lists(data, val=0.4)
+    flags = ("--data", "own", "--run", "run", "--workers", 0)
+    succeeds("sample_features.py", *flags, *BACKBONE)
+    succeeds("train_cls.py", "--run", "run", "--epochs", 3, "--hidden", 8)
+    succeeds("train_seg.py", *flags, "--epochs", 1, "--class-weights", "inverse", "--lovasz", 0.5)
+    said = succeeds("evaluate.py", *flags, "--save-predictions")
+    succeeds("visualize.py", *flags, "--limit", 1)
+    classes = read_classes(data)
+    names = list(classes.names)
+    segmenter, _ = load_segmenter(run / "3_seg" / "best.pt")
+    assert segmenter.head.layers[-1].out_channels == count and segmenter.names == names
+    assert list(metrics(run)["per_class"]) == names
+    assert sum(line.startswith("thing_") for line in said.splitlines()) == count - 1
+    assert f"of {count} classes" in metrics(run)["protocol"]
+    assert len(config(run / "1_features")["rows_per_class"]) == count
+    palette = [value for colour in classes.colours for value in colour]
+    for path in (run / "4_eval" / "predictions").iterdir():
+        with Image.open(path) as picture:
+            assert picture.getpalette("RGB")[: 3 * count] == palette
+            assert np.asarray(picture).max() < count
+    for name, least in (("iou.png", 30 * count), ("confusion.png", 20 * count)):
+        assert Image.open(run / "4_eval" / name).height > least, "plots grow with the classes"
+    image_id = sorted(read_ids(data, "val"))[0]
+    page = Image.open(run / "5_overlays" / f"{image_id}.png").convert("RGB")
+    drawn = {colour for _, colour in page.getcolors(page.width * page.height)}
+    present = np.unique(read_mask(data / "SegmentationClass" / f"{image_id}.png", count))
+    assert {classes.colours[label] for label in present} <= drawn, "the legend has their colours"
