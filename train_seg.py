@@ -349,7 +349,8 @@ def main() -> None:
         training.load_state_dict(content["training"])
     weight = None
     if args.class_weights == "inverse":
-        weight = inverse_frequency(torch.from_numpy(dataset.count_pixels())).to(device)
+        counts, _ = dataset.count_pixels()
+        weight = inverse_frequency(torch.from_numpy(counts)).to(device)
     objective = Objective(args.pixels, args.lovasz, args.label_smoothing, weight)
 
     learning = sum(parameter.numel() for parameter in training.parameters)

@@ -16,10 +16,10 @@ must be new, empty, or hold earlier pictures.
 import argparse
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -98,6 +98,8 @@ def parse() -> argparse.Namespace:
     for name in ("data", "split"):
         if args.image and getattr(args, name) != parser.get_default(name):
             parser.error(f"argument --{name}: not allowed with argument --image")
+    if args.image and args.report:
+        parser.error("argument --report: not allowed with argument --image")
     if args.seed and args.sort != "random":
         parser.error("argument --seed: has no effect without --sort random")
     if args.image and args.sort in ("worst", "best"):
@@ -253,13 +255,41 @@ def save_table(path: Path, pictures: list[Picture]) -> None:
     folder.save_csv(path, rows)
 
 
-def scored_mious(run: Path) -> dict[str, float | None]:
-    """The mIoU of every image that step 4 has scored, by its id; empty if there is none."""
-    path = folder.step_folder(run, 4) / "per_image.npz"
-    if not folder.is_finished(run, 4):
+def scored_mious(
+    run: Path, record: Mapping[str, Any], ids: Sequence[str]
+) -> dict[str, float | None]:
+    """The mIoU of every image that step 4 has scored, by its id.
+
+    Empty if it has not finished, has scored another network, or other images than these.
+    """
+    if not record["configs"][4] or record["scores_are_old"]:
         return {}
+    path = folder.step_folder(run, 4) / "per_image.npz"
     mious = ImageScores.load(path).image_mious()
+    if not set(mious) <= set(ids):
+        return {}
     return {image_id: None if math.isnan(miou) else miou for image_id, miou in mious.items()}
+
+
+def save_report(
+    path: Path,
+    record: Mapping[str, Any],
+    segmenter: Segmenter,
+    shown: str,
+    mious: Mapping[str, float | None],
+    draw: Callable[[list[str]], Iterator[Drawn]],
+) -> None:
+    """Writes the run up as PDF, with the best, typical and worst pictures by their mIoUs.
+
+    `draw` draws the images with these ids.
+    """
+    chosen = choose(mious)
+    drawn = draw([image_id for ids in chosen.values() for image_id in ids])
+    pictures = {one.name: one.page.picture for one in drawn}
+    kinds = [(kind, pictures[image_id]) for kind, ids in chosen.items() for image_id in ids]
+    pages = report_pages(record, draw_architecture(**summarise(segmenter)), shown, kinds)
+    with atomic_file(path) as file:
+        save_pages(file, pages)
 
 
 def main() -> None:
@@ -273,7 +303,6 @@ def main() -> None:
     classes = Classes.from_lists(segmenter.names, segmenter.colours)
     wanted = classes.labels(args.classes or ())
     record = folder.read_run(args.run) if args.report else {}
-    scored = scored_mious(args.run) if args.report and not args.image else {}
 
     photos, others, unreadable = {}, [], []
     if args.image:
@@ -284,7 +313,6 @@ def main() -> None:
         dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size))
         folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
         names = dataset.ids
-        scored = scored if set(scored) <= set(names) and not record["scores_are_old"] else {}
         what = f"{len(dataset)} images of {dataset.root}, split {args.split}"
         limit = min(args.limit or IMAGES, len(dataset))
     what = f"{SORTS[args.sort]} {limit} of {what}" if limit < len(names) else what
@@ -326,20 +354,16 @@ def main() -> None:
             with atomic_file(place / SHEET) as file:
                 contact_sheet(pictures).save(file, "PNG")
         if args.report:
-            shown = f"{facts['images']}; {source}, {facts['views']}"
-            mious = {picture.name: picture.miou for picture in pictures}
-            drawn = {name: Image.open(place / f"{name}.png") for name in mious}
-            if scored:  # the best and worst of all that step 4 has scored, drawn or not
-                mious, shown = scored, f"of the {len(scored)} images scored; {source}"
-                missing = [n for names in choose(mious).values() for n in names if n not in drawn]
-                indices = [dataset.ids.index(name) for name in missing]
-                more = draw_split(segmenter, dataset, indices, args.workers, args.confidence)
-                drawn |= {one.name: one.page.picture for one in more}
-            kinds = choose(mious).items()
-            chosen = [(kind, drawn[name]) for kind, names in kinds for name in names]
-            pages = report_pages(record, draw_architecture(**summarise(segmenter)), shown, chosen)
-            with atomic_file(place / REPORT) as file:
-                save_pages(file, pages)
+            shown, mious = facts["images"], {picture.name: picture.miou for picture in pictures}
+            if scored := scored_mious(args.run, record, dataset.ids):
+                shown, mious = f"the {len(scored)} images that step 4 has scored", scored
+            shown += f"; {source}, {facts['views']}"
+
+            def draw(ids: list[str]) -> Iterator[Drawn]:
+                indices = [dataset.ids.index(image_id) for image_id in ids]
+                return draw_split(segmenter, dataset, indices, args.workers, args.confidence)
+
+            save_report(place / REPORT, record, segmenter, shown, mious, draw)
         if args.image:
             save_table(place / TABLE, pictures)
         wrote = f"{folder.count(len(pictures), 'picture')}" + f" and {REPORT}" * args.report

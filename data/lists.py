@@ -19,6 +19,7 @@ import numpy as np
 from data import DataError
 from data.files import atomic_file
 from data.images import SUFFIXES, first_of
+from data.voc import VOCFolder, absent_classes
 
 
 class Lists(NamedTuple):
@@ -118,6 +119,14 @@ def _write(folder: Path, lists: Lists, force: bool) -> None:
         raise DataError(f"{place}: cannot be written ({error.strerror or error})") from None
 
 
+def _absent_classes(root: Path, split: str) -> list[str]:
+    """Classes without a pixel in a list; raises a DataError for masks that cannot be used."""
+    dataset = VOCFolder(root, split)
+    counts, void = dataset.count_pixels()
+    where = f"{root}: the {len(dataset)} images of {split}"
+    return absent_classes(counts, void > 0, dataset.classes, where)
+
+
 def share(text: str) -> float:
     """Type of an argparse flag: a number between 0 and 1."""
     value = float(text)
@@ -152,6 +161,7 @@ def main() -> int:
     root = options.root
     try:
         lists = make_lists(**vars(options))
+        absent = {split: _absent_classes(root, split) for split in ("train", "val")}
     except DataError as error:
         print(f"data.lists: {error}", file=sys.stderr)
         return error.exit_code
@@ -162,6 +172,9 @@ def main() -> int:
     ):
         if names:
             print(f"  note: left out {len(names)} {what}: {first_of(names)}")
+    for split, names in absent.items():
+        if names:
+            print(f"  note: no pixel of {first_of(names)} in {split}")
     if not (root / "classes.txt").is_file():
         print(
             f"  note: no {root / 'classes.txt'} (a class name a line, background first): "

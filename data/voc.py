@@ -157,12 +157,12 @@ class VOCFolder(Dataset):
         """The mask as it is on disk: (H, W) uint8 class ids and VOID."""
         return read_mask(self._paths(self.ids[index])[1], len(self.classes))
 
-    def count_pixels(self) -> np.ndarray:
-        """Pixels of each class over all masks at original size, (C,) int64, without void."""
+    def count_pixels(self) -> tuple[np.ndarray, int]:
+        """Pixels of each class over all masks at original size, (C,) int64, and void pixels."""
         counts = np.zeros(VOID + 1, dtype=np.int64)
         for index in range(len(self)):
             counts += np.bincount(self.mask(index).ravel(), minlength=len(counts))
-        return counts[: len(self.classes)]
+        return counts[: len(self.classes)], int(counts[VOID])
 
     def fingerprint(self) -> str:
         """Number and checksum of the ids, for a resumed run to compare."""

@@ -51,8 +51,13 @@ def load_tensors(path: Path, what: str) -> Any:
         RunError: the file is missing, damaged, or holds pickled code.
     """
     try:
-        if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():
-            raise zipfile.BadZipFile("a checksum is wrong")  # torch.load does not look at them
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(record.file_size for record in archive.infolist())
+                if unpacked > 2 * path.stat().st_size:  # torch does not compress
+                    raise zipfile.BadZipFile("it would unpack to many times its size")
+                if archive.testzip():  # torch.load does not look at checksums
+                    raise zipfile.BadZipFile("a checksum is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise RunError(f"{path}: no such {what} file") from None
