@@ -143,7 +143,7 @@ def main() -> None:
         wrote = save_scores(place, scores, args.split, protocol, checkpoint=str(source))
         config = {**vars(args), "changed": parser.changed(args), "checkpoint": str(source)}
         config["hypercolumn"] = segmenter.hypercolumn.spec()
-        config["network"] = fingerprint(segmenter)
+        config["network"], config["scored_best"] = fingerprint(segmenter), not args.checkpoint
         next_command = ("visualize.py", "--data", dataset.root, "--run", args.run)
         folder.finish(args.run, 4, config, wrote, next_command)
 

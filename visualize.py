@@ -64,7 +64,7 @@ class Drawn(NamedTuple):
     miou: float | None = None
 
 
-def parse() -> argparse.Namespace:
+def parse() -> tuple[argparse.Namespace, flags.Parser]:
     parser = flags.Parser(__doc__)
     flag = parser.flag
     limit = (
@@ -107,7 +107,7 @@ def parse() -> argparse.Namespace:
             f"--sort {args.sort}: needs ground truth, which --image does not have; "
             "use name or random"
         )
-    return args
+    return args, parser
 
 
 def has_any(mask: np.ndarray, wanted: set[int]) -> bool:
@@ -293,7 +293,7 @@ def save_report(
 
 
 def main() -> None:
-    args = parse()
+    args, parser = parse()
     device = runtime.choose_device(args.device, single=True)
     segmenter, source = folder.trained_segmenter(args.run, args.checkpoint)
     segmenter.views = flags.views_of(args.tta, args.refine)
@@ -368,7 +368,7 @@ def main() -> None:
             save_table(place / TABLE, pictures)
         wrote = f"{folder.count(len(pictures), 'picture')}" + f" and {REPORT}" * args.report
         wrote += f"; open {place / INDEX} in a browser"
-        config = {**vars(args), "checkpoint": str(source)}
+        config = {**vars(args), "changed": parser.changed(args), "checkpoint": str(source)}
         folder.finish(args.run, 5, config, wrote=wrote, folder=place)
     if unreadable:
         raise DataError(f"left out {'; '.join(unreadable)}; the others are done")

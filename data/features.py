@@ -30,7 +30,7 @@ def create_rows(folder: Path, rows: int, channels: int) -> None:
         OSError: the disk is too small.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    shape = (rows, channels)
+    shape = (int(rows), channels)  # numpy integers would be written by their repr
     np.lib.format.open_memmap(folder / PART, mode="w+", dtype=np.float32, shape=shape)
     if hasattr(os, "posix_fallocate"):  # else a full disk ends the process later, by a signal
         with open(folder / PART, "r+b") as file:
@@ -93,7 +93,7 @@ def read_features(folder: Path, classes: int) -> Features:
         except (ValueError, EOFError) as error:
             raise DataError(f"{path}: cannot be read ({error}); {again}") from None
     store = Features(**arrays)
-    rows, channels = store.features.shape
+    rows, channels = store.features.shape if store.features.ndim == 2 else (-1, -1)
     for name, shape in {
         "labels": (rows,),
         "pixels": (rows, 3),

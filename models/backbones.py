@@ -108,6 +108,9 @@ def load_weights(backbone: str, features: nn.Sequential, weights: str, seed: int
     source = f"weights of {backbone}" if weights == "imagenet" else weights
     state = _imagenet(backbone) if weights == "imagenet" else _read_state(Path(weights))
     state = {key.removeprefix("features."): value for key, value in state.items()}
+    for layer in features.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.reset_running_stats()  # older files lack its counter, which must not be garbage
     needed = features.state_dict()
     try:
         features.load_state_dict({key: state[key] for key in needed if key in state})

@@ -3,6 +3,7 @@
 import io
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from data.files import atomic_file
 from models import RunError
 
+# What torch and zipfile raise on a damaged file.
+DAMAGED = (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 FORMAT = 1  # raised when an older program could no longer read what we write
 
 
@@ -66,7 +69,9 @@ def load_tensors(path: Path, what: str) -> Any:
             f"{path}: not a {what} file of plain tensors and values, so it was not loaded "
             "(it could run code)"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
+        if isinstance(error, OSError) and error.filename:  # no permission, for example
+            raise
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise RunError(
             f"{path}: cannot be read as a {what} file ({reason}); is it damaged?"

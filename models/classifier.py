@@ -197,6 +197,7 @@ class DenseClassifier(nn.Module):
         for index in range(len(layers) - 1):
             (weight, bias), (following, following_bias) = layers[index : index + 2]
             kept = torch.rand(len(bias), generator=generator) >= self.dropout
+            kept[0] |= not kept.any()  # no map without channels can be resampled
             kept = kept.to(bias.device).nonzero().squeeze(1)
             layers[index] = weight[kept], bias[kept]
             layers[index + 1] = following[:, kept] / (1 - self.dropout), following_bias

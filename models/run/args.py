@@ -213,7 +213,7 @@ def tta(text: str) -> str:
 
 def views_of(tta: str | None, refine: bool) -> Views:
     """The views of the flags --tta and --refine: scales from 0.25 to 4 and "flip", with commas."""
-    parts = tta.split(",") if tta else []
+    parts = [] if tta is None else tta.split(",")
     try:
         scales = {1.0, *(float(part) for part in parts if part != "flip")}
     except ValueError:

@@ -244,12 +244,14 @@ def check_classes(trained: Sequence[str], given: Sequence[str], source: Path, da
 
 
 def scored_another_network(run: Path) -> bool:
-    """Whether the run's network has changed since step 4 has scored it."""
+    """Whether the network that step 4 has scored is not the run's any more."""
     config = finished(run, 4)
-    source = config["checkpoint"] and Path(config["checkpoint"])
-    if not source or not source.is_file():  # predictions of any program; a run that was moved
+    if not config["checkpoint"]:  # predictions that any program made
         return False
-    return fingerprint(load_segmenter(source)[0]) != config["network"]
+    chosen = None if config["scored_best"] else Path(config["checkpoint"])
+    if chosen and not chosen.is_file():
+        return False  # nothing is there to compare with
+    return fingerprint(trained_segmenter(run, chosen)[0]) != config["network"]
 
 
 def check_settings(saved: dict[str, Any], given: dict[str, Any], source: Path) -> None:
@@ -317,7 +319,7 @@ def save_skipped(folder: Path, skipped: dict[str, str]) -> str:
         return ""
     with atomic_file(path) as file:
         file.write("".join(f"{key}: {why}\n" for key, why in skipped.items()).encode())
-    return f"; skipped {len(skipped)} bad images, listed in {path}"
+    return f"; skipped {count(len(skipped), 'bad image')}, listed in {path}"
 
 
 def save_json(path: Path, content: dict[str, Any]) -> None:

@@ -96,7 +96,7 @@ def choose_device(name: str, single: bool = False) -> torch.device:
         device = torch.empty(0, device=name).device
         if device.type not in ("cpu", "cuda", "mps", "xpu"):
             raise RuntimeError("nothing can be computed there, or nobody has tried")
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
         raise RunError(f"--device {name}: not available here; use auto or cpu") from None
     distributed.init(device)
     return device

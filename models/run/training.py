@@ -87,8 +87,8 @@ class Training:
         self.optimizer.zero_grad()
         if self.scaler.get_scale() >= before:  # smaller: float16 overflowed, no step was made
             self.schedule.step()
-        if self.average:
-            self.average.update_parameters(self.network)
+            if self.average:
+                self.average.update_parameters(self.network)
         self.losses.append(loss)
 
     def epoch_loss(self) -> float | None:

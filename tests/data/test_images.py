@@ -212,18 +212,20 @@ def folder(tmp_path) -> Path:
 
 def test_the_photos_of_a_folder_are_named_by_stem_or_file(folder):
     files = {"a.jpeg": "a.jpeg", "a.png": "a.png", "b": "b.JPG", "c": "c.tiff"}
-    assert find_photos([folder]) == {name: folder / file for name, file in files.items()}
+    photos, others = find_photos([folder])
+    assert photos == {name: folder / file for name, file in files.items()}
+    assert others == ["notes.txt"]
 
 
 def test_files_keep_their_order_and_may_have_any_suffix(folder):
     places = [folder / "notes.txt", folder / "b.JPG", folder / "more.png"]
-    assert list(find_photos(places)) == ["notes", "b", "d"]
+    assert list(find_photos(places)[0]) == ["notes", "b", "d"]
 
 
 def test_stems_that_differ_in_case_only_are_the_same_on_some_disks(tmp_path):
     for name in ("cat.jpg", "Cat.png"):
         saved(tmp_path / name, noise(3, 4, 3))
-    assert list(find_photos([tmp_path])) == ["Cat.png", "cat.jpg"]
+    assert list(find_photos([tmp_path])[0]) == ["Cat.png", "cat.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -234,12 +236,11 @@ def test_stems_that_differ_in_case_only_are_the_same_on_some_disks(tmp_path):
         (["b.JPG", "b.JPG"], "2 files are called 'b.jpg', but each needs a picture; draw them in"),
         (["two\nlines.png"], "a file is called 'two\\nlines'; give it a name of letters that can"),
         (["\udcff.png"], r"a file is called '\udcff'"),
-        (["broken.jpg"], "broken.jpg: cannot be read as an image"),
     ],
 )
 def test_photos_that_cannot_be_drawn_are_refused(places, message, folder):
     (folder / "empty").mkdir()
-    for name in ("two\nlines.png", "\udcff.png", "broken.jpg"):
+    for name in ("two\nlines.png", "\udcff.png"):
         (folder / name).touch()
     with pytest.raises(DataError, match=re.escape(message)):
         find_photos([folder / place for place in places])

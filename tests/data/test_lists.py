@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from data import DataError
 from data.lists import main, make_lists
@@ -132,13 +133,17 @@ def test_the_command_reports_what_it_left_out_wrote_and_what_comes_next(
 ):
     photos = ["a.jpg", "b.jpg", "c.jpg", "notes.txt"]
     root = own(tmp_path / "my data", photos, ["a.png", "b.png", "d.png"])
+    (root / "classes.txt").write_text("nothing\nthing\n")
+    for name in "ab":
+        Image.new("RGB", (4, 3)).save(root / "JPEGImages" / f"{name}.jpg")
+        Image.new("L", (4, 3)).save(root / "SegmentationClass" / f"{name}.png")
     assert run(monkeypatch, root, "--val", "0.5") == 0
     assert capsys.readouterr().out.splitlines() == [
         "  note: left out 1 photos without a mask: c",
         "  note: left out 1 masks without a photo: d",
         "  note: left out 1 files that are neither photo nor mask: JPEGImages/notes.txt",
-        f"  note: no {root / 'classes.txt'} (a class name a line, background first): "
-        "masks hold VOC's 21 classes",
+        "  note: no pixel of thing in train",
+        "  note: no pixel of thing in val",
         f"wrote {root / 'ImageSets' / 'Segmentation'}: train.txt 1, val.txt 1 images",
         f"next: python sample_features.py --data '{root}' --run runs/own",
     ]
@@ -146,6 +151,18 @@ def test_the_command_reports_what_it_left_out_wrote_and_what_comes_next(
     error = capsys.readouterr().err
     assert error.startswith(f"data.lists: {root}") and len(error.splitlines()) == 1
     assert run(monkeypatch, root, "--force", "--seed", "1") == 0
+
+
+def test_binary_masks_of_0_and_255_are_refused(tmp_path, monkeypatch, capsys):
+    root = own(tmp_path, ["a.jpg", "b.jpg"], ["a.png", "b.png"])
+    for name in "ab":
+        mask = Image.new("L", (4, 3))
+        mask.putpixel((1, 1), 255)
+        Image.new("RGB", (4, 3)).save(root / "JPEGImages" / f"{name}.jpg")
+        mask.save(root / "SegmentationClass" / f"{name}.png")
+    assert run(monkeypatch, root) == 2
+    message = "hold only 0 and 255, and 255 is void here: save the object as 1"
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag, value", [("--val", "0"), ("--val", "nan"), ("--seed", "-1")])

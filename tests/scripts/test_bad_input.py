@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from torchvision.models import squeezenet1_0, squeezenet1_1
 
@@ -111,6 +112,12 @@ def void(images: int) -> None:
         Image.new("L", Image.open(path).size, 255).save(path)
 
 
+def binary() -> None:
+    for path in MASK.parent.iterdir():
+        values = np.array(Image.open(path))
+        Image.fromarray(np.where(values > 0, 255, 0).astype(np.uint8)).save(path)
+
+
 def edited_list() -> None:
     ids = LIST.read_bytes().split()
     LIST.write_bytes(b"\xef\xbb\xbf\r\n" + b"\r\n \r\n".join(ids) + b"\r\n\r\n")
@@ -177,6 +184,7 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
         for value in (21, 254)
     },
     "all masks void": (partial(void, 99), READ, "of train have no labelled pixel"),
+    "binary masks": (binary, READ, "the masks hold only 0 and 255, and 255 is void here"),
     "empty list": (lambda: LIST.write_text("\n\n") and None, LISTED, f"{LIST}: the list is empty"),
     "id with ../": (
         lambda: LIST.write_text("../x\n") and None,
@@ -364,6 +372,14 @@ def test_a_folder_that_is_a_file_is_named(step, number, street, fails):
     shutil.rmtree(place)
     place.write_text("mine")
     assert f"{place}: " in fails(*command(step)) and place.read_text() == "mine"
+
+
+@pytest.mark.parametrize("step, number", [(step, place) for place, step in enumerate(ALL, start=1)])
+def test_a_folder_where_another_run_writes_is_left_to_it(step, number, street, fails):
+    (place,) = Path("run").glob(f"{number}_*")
+    with FileLock(f"run/.{place.name}.lock"):
+        line = refused(fails, step)
+    assert f"{place}: process " in line and "is writing there; wait, or use another --run" in line
 
 
 ROOMS = [("sample_features", 16), ("train_cls", 16), ("train_cls", 1024), ("train_seg", 16)]

@@ -110,7 +110,10 @@ BESIDE_PREDICTIONS = [("--recipe", "best"), ("--tta", "flip"), ("--save-predicti
         ((), "the following arguments are required: --run"),
         (("--compare", "a"), "argument --compare: expected 2 arguments"),
         *[
-            (("--compare", "a", "b", *flag), f"argument {flag[0]}: not allowed with argument --comp")
+            (
+                ("--compare", "a", "b", *flag),
+                f"argument {flag[0]}: not allowed with argument --comp",
+            )
             for flag in [*BESIDE_COMPARE, ("--quiet",)]
         ],
         *[

@@ -135,7 +135,8 @@ def test_lovasz_and_label_smoothing_add_to_the_loss(train):
 
 
 def test_the_moving_average_is_what_is_scored_and_kept(train):
-    train("--ema", 0.5, "--lr", 0.01, "--val-split", "train")
+    said = train("--ema", 0.5, "--lr", 0.01, "--val-split", "train")
+    assert "note: 1 of 1 validation images are also trained on\n" in said
     content, best = (torch.load(SEG / name, weights_only=True) for name in ("last.pt", "best.pt"))
     average = {
         name.removeprefix("module."): value
@@ -174,7 +175,9 @@ def test_a_compiler_that_does_not_work_is_named(refused, monkeypatch, tmp_path):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
     monkeypatch.setattr(config.cpp, "cxx", ("/absent",))
     line = refused("--compile")
-    assert re.fullmatch(r"train_seg: --compile: no working compiler here \(.+\); leave it out", line)
+    assert re.fullmatch(
+        r"train_seg: --compile: no working compiler here \(.+\); leave it out", line
+    )
     assert differences(contents(SEG), before) == []
 
 

@@ -4,7 +4,6 @@ import csv
 import html
 import json
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -83,14 +82,19 @@ def test_an_image_without_a_label_is_neither_the_worst_nor_the_best(street, succ
 
 def test_by_name_and_at_random(street, succeeds):
     chosen = []
-    for flags in ((), ("--sort", "random"), ("--sort", "random"), ("--sort", "random", "--seed", 1)):
-        succeeds(*TRAIN, "--limit", 5, *flags)
+    for flags in (
+        (),
+        ("--sort", "random"),
+        ("--sort", "random"),
+        ("--sort", "random", "--seed", 1),
+    ):
+        succeeds(*TRAIN, "--limit", 2, *flags)
         chosen.append(sorted(names()))
-    assert chosen[0] == sorted(read_ids(Path("shapes"), "train"))[:5]
+    assert chosen[0] == sorted(read_ids(Path("shapes"), "train"))[:2]
     assert chosen[1] == chosen[2] and chosen[0] != chosen[1] != chosen[3]
 
 
-def test_only_images_with_some_classes(street, succeeds, fails):
+def test_only_images_with_some_classes(street, succeeds):
     masks = Path("shapes/SegmentationClass")
     present = {
         image_id: set(np.unique(read_mask(masks / f"{image_id}.png", 21)))
@@ -121,23 +125,14 @@ def test_confidence_is_one_more_tile_and_the_contact_sheet_one_more_file(street,
     assert not (OVERLAYS / SHEET).exists(), "one of other images is not left behind"
 
 
-def pages(path: Path) -> int:
-    return len(re.findall(rb"/Type /Page\b", path.read_bytes()))
-
-
-def test_the_run_is_written_up(street, succeeds, fails):
-    shutil.move("run", "Läufe $1$")
-    run, report = Path("Läufe $1$"), Path("Läufe $1$/5_overlays/report.pdf")
-    command = ("visualize.py", "--run", run, *DATA, "--report")
-    written = []
-    for _ in range(2):
-        assert "3 pictures and report.pdf" in succeeds(*command)
-        written.append(report.read_bytes())
-    assert written[0] == written[1]
-    assert pages(report) == 9, "six pages, two of pictures, the commands"
-    (run / "4_eval" / "metrics.json").write_text("{}")
-    before = saved()
-    assert "metrics.json" in fails(*command) and saved() == before
+def test_the_run_is_written_up(street, succeeds):
+    run = Path("run").rename("Läufe $1$")
+    assert "2 pictures and report.pdf" in succeeds(
+        "visualize.py", "--run", run, *DATA, "--limit", 2, "--report"
+    )
+    report = (run / "5_overlays" / "report.pdf").read_bytes()
+    pages = len(re.findall(rb"/Type /Page\b", report))
+    assert pages == 9, "six pages, two of the three images that step 4 has scored, the commands"
 
 
 def test_a_stopped_step_leaves_a_gallery_that_can_be_drawn_again(street, in_process, succeeds):
@@ -200,9 +195,7 @@ def test_photos_are_filtered_by_what_is_seen_in_them(photos, succeeds, fails):
     succeeds(*command)
     with open("seen/photos.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    seen = {
-        name: {row["photo"] for row in rows if row["class"] == name} for name in VOC.names
-    }
+    seen = {name: {row["photo"] for row in rows if row["class"] == name} for name in VOC.names}
     some = next(name for name, titles in seen.items() if titles)
     none = next(name for name, titles in seen.items() if not titles)
     succeeds(*command, "--classes", some)
@@ -210,6 +203,16 @@ def test_photos_are_filtered_by_what_is_seen_in_them(photos, succeeds, fails):
     assert f"--classes {none}: in none of the 4 images" in fails(*command, "--classes", none)
     succeeds(*command, "--limit", 3, "--sort", "random")
     assert len(names(Path("seen"))) == 3
+
+
+def test_a_damaged_photo_is_left_out_and_named(photos, fails):
+    photo = PHOTOS / "grey.jpg"
+    photo.write_bytes(photo.read_bytes()[:300])
+    line = fails("visualize.py", "--run", "run", "--image", PHOTOS, "--out", "seen")
+    assert (
+        f"left out {photo}: cannot be read as an image" in line and "; the others are done" in line
+    )
+    assert set(names(Path("seen"))) == {"half clear", "large", "turned"}
 
 
 OVER = "that pictures could replace"

@@ -18,7 +18,7 @@ VERSIONS |= {"numpy": "2.4.6", "commit": "0123456789ab+"}
 
 
 @pytest.fixture
-def values(tmp_path):
+def values():
     """Makes what `report_pages` takes, of a run as large as one likes."""
 
     def make(classes=4, pictures=2, name="class_#", path="runs/a $run^2$", side=(400, 160)):
@@ -42,13 +42,10 @@ def values(tmp_path):
             "hypercolumn": {"backbone": "vgg11", "taps": [1, 2, 3, 4, 5], "context": ["11"]},
         }
         configs[2] |= {"rows": 111111, "held_out_rows": 12345, "val_accuracy": 0.5678}
-        configs[3] |= {"best_epoch": 4, "val_miou": 0.3456}
+        configs[3] |= {"best_epoch": 4, "val_miou": 0.3456, "val_images_trained_on": 0}
         metrics = {"miou": 0.4321, "pixel_accuracy": 0.8765, "mean_accuracy": 0.5432}
         metrics |= {"fw_iou": 0.6543, "images": 724, "classes_in_mean": classes - 1}
         metrics |= {"per_class": dict(zip(names, ious)), "protocol": "scored somehow, " * 9}
-        files = [("best", tmp_path / f"{index}.png") for index in range(pictures)]
-        for _, file in files:
-            Image.new("RGB", side, "#336699").save(file)
         return {
             "record": {
                 "run": path,
@@ -59,13 +56,25 @@ def values(tmp_path):
                 "moments": (random.random(sum(channels)), random.random(sum(channels))),
                 "versions": VERSIONS,
                 "command": f"python visualize.py --run '{path}'",
+                "scores_are_old": False,
             },
             "architecture": Figure(figsize=(11.69, 8.27)),
             "shown": f"12 images of val; {path}/best.pt",
-            "pictures": files,
+            "pictures": [("best", Image.new("RGB", side, "#336699"))] * pictures,
         }
 
     return make
+
+
+def test_what_makes_a_score_doubtful_is_said(values):
+    given = values(pictures=0)
+    summary = words(report_pages(**given)[0])
+    assert "earlier network" not in summary and "also trained on" not in summary
+    given["record"]["scores_are_old"] = True
+    given["record"]["configs"][3]["val_images_trained_on"] = 17
+    summary = words(report_pages(**given)[0])
+    assert "These scores are of an earlier network" in summary
+    assert "17 validation images are also trained on" in summary
 
 
 def words(figure: Figure) -> str:
@@ -176,8 +185,7 @@ def test_a_text_is_shortened_in_its_middle(text, length, short):
 
 def test_pictures_keep_their_shape(values):
     given, sides = values(pictures=3), [(3000, 200), (200, 3000), (30, 20)]
-    for (_, file), side in zip(given["pictures"], sides):
-        Image.new("RGB", side).save(file)
+    given["pictures"] = [("best", Image.new("RGB", side)) for side in sides]
     shapes = []
     for page in report_pages(**given)[6:8]:
         page.draw_without_rendering()

@@ -160,8 +160,7 @@ def test_a_recipe_gives_way_to_the_flags_beside_it_wherever_they_stand(parser, m
 def test_a_recipe_is_what_a_user_could_type(name, script, monkeypatch):
     def parsed(*given) -> dict:
         monkeypatch.setattr(sys, "argv", [f"{script}.py", "--run", "R", *given])
-        found = runpy.run_path(str(HOME / f"{script}.py"), run_name="other")["parse"]()
-        values = found[0] if isinstance(found, tuple) else found
+        values, _ = runpy.run_path(str(HOME / f"{script}.py"), run_name="other")["parse"]()
         return {name: value for name, value in vars(values).items() if name != "recipe"}
 
     typed = flags.RECIPES[name].get(script, "").split()
