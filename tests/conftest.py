@@ -48,7 +48,7 @@ class Bomb:
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory) -> Path:
-    """A data set of 24 small pictures (18 train, 3 val, 3 test); not to be changed: see `shapes`."""
+    """24 small pictures (18 train, 3 val, 3 test); not to be changed: see `shapes`."""
     return make_shapes(tmp_path_factory.mktemp("drawn") / "shapes", images=24, size=64, seed=0)
 
 

@@ -202,7 +202,11 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
         "shapes: class 1 is 'thing0' there but 'aeroplane' in run/",
     ),
     **{
-        f"best.pt cut at {tenths}/10": (partial(cut, BEST, tenths), ("evaluate",), f"{BEST}: {DAMAGED}")
+        f"best.pt cut at {tenths}/10": (
+            partial(cut, BEST, tenths),
+            ("evaluate",),
+            f"{BEST}: {DAMAGED}",
+        )
         for tenths in (0, 5, 9)
     },
     "dense.pt cut": (partial(cut, DENSE), ("train_seg",), f"{DENSE}: {DAMAGED}"),
@@ -228,7 +232,7 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
         "are these weights of another backbone?",
     ),
     "weights with nan": (weights_with_nan, ALL[:1], "are the backbone's weights damaged?"),
-    "small size": (lambda: ("--size", 8), ALL[:1], "--size: 8 pixels are too few for squeezenet1_1"),
+    "small size": (lambda: ("--size", 8), ALL[:1], "--size: 8 pixels are too few for"),
     "absent tap": (lambda: ("--taps", "1,9"), ALL[:1], "squeezenet1_1 has taps 1 to 4"),
     "small crop": (lambda: ("--crop", 8), ("train_seg",), "--crop: 8 pixels are too few for"),
     "fewer features than labels": (

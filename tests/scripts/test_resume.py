@@ -1,4 +1,4 @@
-"""Step 3 stopped at any moment, by kill -9, Ctrl-C, SIGTERM or data, and what goes on from there."""
+"""Step 3 stopped at any moment by kill -9, Ctrl-C, SIGTERM or data, and resumed."""
 
 import csv
 import os

@@ -71,7 +71,7 @@ def test_a_trained_backbone_is_what_later_steps_use(train, succeeds):
     assert not any(torch.equal(before[name], after[name]) for name in before)
     succeeds("evaluate.py", "--run", "run", *DATA, "--checkpoint", SEG / "last.pt")
     metrics = json.loads((RUN / "4_eval" / "metrics.json").read_text())
-    assert "trained on 4 images of train, 1 epochs, backbone too, " in metrics["protocol"]
+    assert "trained on 4 images of train, 1 epoch, backbone too, " in metrics["protocol"]
 
 
 def test_frozen_stages_of_a_trained_backbone_stay(train):

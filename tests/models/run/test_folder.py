@@ -247,15 +247,30 @@ def test_a_run_is_read_as_far_as_it_has_come(run):
 
 
 def test_scores_are_old_once_the_network_that_was_scored_has_changed(run, segmenter):
-    path = run / "2_cls" / "dense.pt"
+    path = run / "other.pt"
     save_segmenter(path, segmenter)
-    config = {"checkpoint": path, "network": fingerprint(segmenter)}
+    config = {"checkpoint": path, "network": fingerprint(segmenter), "scored_best": False}
     folder.finish(run, 4, config, "")
     assert not folder.scored_another_network(run)
     folder.finish(run, 4, {**config, "network": "0123"}, "")
     assert folder.scored_another_network(run)
     path.unlink()
     assert not folder.scored_another_network(run)
+    folder.finish(run, 4, {"checkpoint": None}, "")  # predictions of any program
+    assert not folder.scored_another_network(run)
+
+
+def test_scores_of_step_2_are_old_once_step_3_has_run(run, segmenter):
+    dense, best = run / "2_cls" / "dense.pt", run / "3_seg" / "best.pt"
+    save_segmenter(dense, segmenter)
+    folder.finish(run, 2, {"head": "h"}, "")
+    config = {"checkpoint": dense, "network": fingerprint(segmenter), "scored_best": True}
+    folder.finish(run, 4, config, "")
+    assert not folder.scored_another_network(run)
+    with torch.no_grad():
+        segmenter.head.layers[-1].bias.add_(1)
+    save_segmenter(best, segmenter, start="h")
+    assert folder.scored_another_network(run)
 
 
 def test_json_keeps_plain_values_and_a_failure_keeps_the_old_file(run):
