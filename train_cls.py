@@ -163,8 +163,8 @@ def main() -> None:
         features=f"{len(rows.labels)} for training, {len(held_out.labels)} of held-out images",
         head=f"{hypercolumn.Z} -> {args.hidden} -> {args.hidden} -> {fc.classes}, "
         f"dropout {args.dropout:g}",
-        training=f"{folder.count(args.epochs, 'epoch')}, {args.batch_size} pixels a step, {args.optimizer}, "
-        f"peak rate {args.lr:g}",
+        training=f"{folder.count(args.epochs, 'epoch')}, {args.batch_size} pixels a step, "
+        f"{args.optimizer}, peak rate {args.lr:g}",
         device=runtime.describe(device),
     )
     counts = count_classes(rows.labels, fc.classes)

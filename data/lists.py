@@ -96,7 +96,7 @@ def _can_be_listed(image_id: str) -> bool:
         image_id.encode()  # fails for a file name that is no text
     except UnicodeEncodeError:
         return False
-    return image_id.strip().splitlines() == [image_id] and "\\" not in image_id
+    return image_id.strip() == image_id and image_id.isprintable() and "\\" not in image_id
 
 
 def _write(folder: Path, lists: Lists, force: bool) -> None:

@@ -1,1 +1,1 @@
-"""Tests, one file per module, `test_scripts` and `test_mistakes` for the street as a user walks it."""
+"""The tests; they need nothing but the project, and are skipped with a reason where they would."""

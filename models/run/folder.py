@@ -155,6 +155,8 @@ def finished(run: Path, step: int) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         is_newer = config["format"] > FORMAT
+        if not isinstance(config.get("classes", []), list):
+            raise ValueError("classes")
     except FileNotFoundError:
         raise RunError(
             f"{path.parent}: step {step} has not finished there; run it first: {again}"
