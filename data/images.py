@@ -1,5 +1,6 @@
 """Single files: photos as upright RGB, masks and predictions as the class ids of their pixels."""
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,6 @@ PHOTO_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jp2", ".png", ".webp", ".avif", ".
 PHOTO_SUFFIXES += (".tif", ".tiff")
 PHOTO_FORMATS = ("JPEG", "JPEG2000", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF")
 HEIC_SUFFIXES = (".heic", ".heif")  # which Pillow does not read by itself
-MOST_PIXELS = 150_000_000  # of an image; more is a mistake, or a file made to fill the memory
 EXIF_ORIENTATION, EXIF_SIDEWAYS = 0x0112, (5, 6, 7, 8)
 # Pillow's modes of index images -> the type that holds their values. 16 bits of grey: I;16 or I.
 INDEX_MODES = {"P": np.uint8, "L": np.uint8, "1": np.uint8, "I;16": np.uint16, "I": np.uint32}
@@ -41,22 +41,12 @@ def image_size(path: Path, upright: bool) -> tuple[int, int]:
     """(height, width) of an image file from its header; `upright` applies the EXIF orientation.
 
     Raises:
-        DataError: the file is missing, damaged, not an image, or too large.
+        DataError: the file is missing, damaged or not an image, or has too many pixels.
     """
     with _decoding(path), Image.open(path, formats=_known(PHOTO_FORMATS)) as image:
         width, height = image.size
         sideways = upright and image.getexif().get(EXIF_ORIENTATION) in EXIF_SIDEWAYS
-    _check_pixels(path, width, height)
     return (width, height) if sideways else (height, width)
-
-
-def _check_pixels(path: Path, width: int, height: int) -> None:
-    """Raises a DataError if an image of this size would fill the memory."""
-    if width * height > MOST_PIXELS:
-        raise DataError(
-            f"{path}: {width}x{height} are more than {MOST_PIXELS // 10**6} million pixels; "
-            "make it smaller"
-        )
 
 
 def _known(formats: Sequence[str]) -> list[str]:
@@ -187,9 +177,11 @@ def first_of(names: Sequence[str]) -> str:
 
 @contextmanager
 def _decoding(path: Path) -> Iterator[None]:
-    """Turns the errors of Pillow into one DataError."""
+    """Turns the errors of Pillow, and its warning of too many pixels, into one DataError."""
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            yield
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
@@ -205,7 +197,6 @@ def _decoding(path: Path) -> Iterator[None]:
 
 def _open(path: Path, formats: Sequence[str]) -> Image.Image:
     """The decoded image; only these formats are tried, whatever the file is called."""
-    image_size(path, upright=False)
     formats = _known(formats)
     with _decoding(path):
         with Image.open(path, formats=formats) as image:
