@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from data import DataError
 from data.classes import VOID
-from data.features import create_rows, finish_rows, open_rows
+from data.features import create_rows, finish_rows, moments, open_rows
 from data.images import first_of
 from data.sampling import sample_pixels
 from data.transforms import ResizeImage
@@ -144,13 +144,15 @@ def main() -> None:
         if distributed.is_main():
             create_rows(place, len(chosen.labels), hypercolumn.Z)
         distributed.barrier()
-        extract(hypercolumn, dataset, chosen, open_rows(place), args.workers)
+        rows = open_rows(place)
+        extract(hypercolumn, dataset, chosen, rows, args.workers)
         distributed.barrier()
         if not distributed.is_main():
             return
+        mean, std = moments(rows)
         folder.mark_unfinished(place)
         save_extractor(place / "backbone.pt", hypercolumn)
-        finish_rows(place, chosen.labels, chosen.pixels, dataset.ids)
+        finish_rows(place, chosen.labels, chosen.pixels, mean, std, dataset.ids)
         skipped = folder.save_skipped(place, dataset.skipped)
         config = {
             **vars(args),

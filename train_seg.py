@@ -97,6 +97,8 @@ class Saver:
         accuracy = matrix.pixel_accuracy()
         loss = training.epoch_loss()
         row = {"epoch": epoch, "loss": loss, "miou": miou, "pixel_accuracy": accuracy}
+        if epoch == 0 and distributed.is_main() and (aside := folder.keep_aside(self.place)):
+            print(f"  note: what an earlier training left is now in {aside}")
         training.log.append(row)
         if epoch:
             backbone = "" if training.network.hypercolumn.frozen else ", backbone too"
@@ -104,8 +106,6 @@ class Saver:
                 network.trained_on = f"{self.images}, {epoch} epochs{backbone}"
         if not distributed.is_main():
             return
-        if epoch == 0 and (aside := folder.keep_aside(self.place)):
-            print(f"  note: what an earlier training left is now in {aside}")
         if is_best:
             save_segmenter(self.place / "best.pt", training.best, start=self.start)
         for image_id, picture in previews.items():
@@ -384,8 +384,9 @@ def main() -> None:
         try:
             fit(training, dataset, val_set, objective, batches, args.epochs, saver)
         except KeyboardInterrupt as stop:
+            has_begun = training.log and (place / "last.pt").is_file()
             kept = f"go on from {place / 'last.pt'} with the same command and --resume"
-            raise type(stop)(kept if training.log else "the training had not begun") from None
+            raise type(stop)(kept if has_begun else "the training had not begun") from None
         if not distributed.is_main():
             return
         best = max(training.log, key=lambda row: row["miou"])

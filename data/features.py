@@ -30,11 +30,15 @@ def create_rows(folder: Path, rows: int, channels: int) -> None:
         OSError: the disk is too small.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    shape = (int(rows), channels)  # numpy integers would be written by their repr
-    np.lib.format.open_memmap(folder / PART, mode="w+", dtype=np.float32, shape=shape)
-    if hasattr(os, "posix_fallocate"):  # else a full disk ends the process later, by a signal
-        with open(folder / PART, "r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, os.path.getsize(folder / PART))
+    path, shape = folder / PART, (int(rows), channels)
+    try:
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # else a full disk ends the process later, by a signal
+            with open(path, "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(folder)) from None
 
 
 def open_rows(folder: Path) -> np.ndarray:
@@ -42,22 +46,37 @@ def open_rows(folder: Path) -> np.ndarray:
     return np.lib.format.open_memmap(folder / PART, mode="r+")
 
 
-def finish_rows(folder: Path, labels: np.ndarray, pixels: np.ndarray, images: list[str]) -> None:
+def moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and population std of each column of rows (N, Z), (Z,) float32; sums in float64.
+
+    Raises:
+        DataError: a feature is not finite.
+    """
+    blocks = [slice(start, start + BLOCK) for start in range(0, len(rows), BLOCK)]
+    with np.errstate(invalid="ignore"):  # of infinite values, whose difference is nan
+        mean = sum(rows[block].sum(0, dtype=np.float64) for block in blocks) / len(rows)
+        squares = sum(((rows[block] - mean) ** 2).sum(0) for block in blocks)
+    if not np.isfinite(squares).all():
+        raise DataError("the features are not all finite; are the backbone's weights damaged?")
+    return mean.astype(np.float32), np.sqrt(squares / len(rows)).astype(np.float32)
+
+
+def finish_rows(
+    folder: Path,
+    labels: np.ndarray,
+    pixels: np.ndarray,
+    mean: np.ndarray,
+    std: np.ndarray,
+    images: list[str],
+) -> None:
     """Completes the store: moments of the rows, labels, pixels, ids, and at last features.npy.
 
     Args:
         labels: (N,) class ids.
         pixels: (N, 3) image index, y, x.
+        mean, std: (Z,), see `moments`.
         images: ids, in the order of the index.
-
-    Raises:
-        DataError: a feature is not finite.
     """
-    mean, std = moments(open_rows(folder))
-    if not np.isfinite(std).all():
-        raise DataError(
-            f"{folder}: the features are not all finite; are the backbone's weights damaged?"
-        )
     arrays = {"labels": labels.astype(np.uint8), "pixels": pixels.astype(np.int64)}
     for name, array in {**arrays, "mean": mean, "std": std}.items():
         with atomic_file(folder / f"{name}.npy") as file:
@@ -65,14 +84,6 @@ def finish_rows(folder: Path, labels: np.ndarray, pixels: np.ndarray, images: li
     with atomic_file(folder / "images.txt") as file:
         file.write("".join(f"{image_id}\n" for image_id in images).encode())
     os.replace(folder / PART, folder / "features.npy")
-
-
-def moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and population std of each column of rows (N, Z), (Z,) float32; sums in float64."""
-    blocks = [slice(start, start + BLOCK) for start in range(0, len(rows), BLOCK)]
-    mean = sum(rows[block].sum(0, dtype=np.float64) for block in blocks) / len(rows)
-    squares = sum(((rows[block] - mean) ** 2).sum(0) for block in blocks)
-    return mean.astype(np.float32), np.sqrt(squares / len(rows)).astype(np.float32)
 
 
 def read_features(folder: Path, classes: int) -> Features:

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from data.classes import VOC
-from data.features import create_rows, finish_rows, open_rows
+from data.features import create_rows, finish_rows, moments, open_rows
 from models.run import args as flags
 from models.run import folder as run_folder
 from models.run import runtime
@@ -177,10 +177,11 @@ def train_cls_command(folder: Path, settings: Settings, device: torch.device) ->
     create_rows(place, settings.rows, channels)
     means = 0.05 * random.standard_normal((len(VOC), channels), dtype=np.float32)
     noise = random.standard_normal((settings.rows, channels), dtype=np.float32)
-    open_rows(place)[:] = means[labels] + noise
+    rows = open_rows(place)
+    rows[:] = means[labels] + noise
     image, pixel = np.divmod(np.arange(settings.rows), 60)  # pixels of an image
     ids = [f"image_{index}" for index in range(image[-1] + 1)]
-    finish_rows(place, labels, np.stack([image, pixel, pixel], axis=1), ids)
+    finish_rows(place, labels, np.stack([image, pixel, pixel], axis=1), *moments(rows), ids)
     return f"train_cls.py --run {run} --epochs {settings.epochs} --device {device}"
 
 

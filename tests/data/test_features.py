@@ -34,7 +34,7 @@ def write(folder, features, labels, pixels, images=IMAGES) -> None:
         opened = open_rows(folder)
         opened[start::2] = features[start::2]
         opened.flush()
-    finish_rows(folder, labels, pixels, images)
+    finish_rows(folder, labels, pixels, *moments(open_rows(folder)), images)
 
 
 @pytest.fixture

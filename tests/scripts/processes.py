@@ -18,7 +18,7 @@ import torch
 
 from tests.conftest import HOME
 
-LIMIT = 180  # seconds after which a process hangs
+LIMIT = 400  # seconds after which a process hangs
 # What config.json says that decides nothing about the result.
 FREE = ("resume", "workers", "save_every", "quiet", "command", "seconds", "versions")
 QUICK = multiprocessing.get_context("forkserver")  # a new process does not import torch again

@@ -141,6 +141,12 @@ def two_photos_of_one_name() -> tuple:
     return "--image", "one/a.png", "other/a.png"
 
 
+def network_with_nan() -> None:
+    content = torch.load(BEST, weights_only=True)
+    content["state"]["head.layers.0.weight"][0] = float("nan")
+    torch.save(content, BEST)
+
+
 def newer_config() -> None:
     CONFIG.write_text(json.dumps({**json.loads(CONFIG.read_text()), "format": 99}))
 
@@ -224,6 +230,11 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
         lambda: torch.save({"format": 99, "kind": "segmenter"}, BEST),
         LATER[1:],
         f"{BEST}: {NEWER}",
+    ),
+    "network with nan": (
+        network_with_nan,
+        LATER[1:],
+        "the network's scores are not finite; are its weights damaged",
     ),
     "no weights": (lambda: ("--weights", "no.pth"), ALL[:1], "no.pth: no such weights"),
     "weights of another network": (

@@ -132,7 +132,8 @@ def test_a_loss_that_is_not_finite_names_its_images_and_leaves_last_pt(place, fa
     path = Path("run/2_cls/dense.pt")
     content = torch.load(path, weights_only=True)
     good = {name: value.clone() for name, value in content["state"].items()}
-    content["state"]["head.layers.0.weight"][0] = float("nan")
+    last = max(name for name in good if name.startswith("head.layers.") and "weight" in name)
+    content["state"][last] *= 1e37  # finite scores, but their sum over the pixels is not
     torch.save(content, path)
     line = fails(*TRAIN)
     order = [name for name in read_ids(Path("shapes"), "train")[:7] if name in line]
