@@ -103,7 +103,8 @@ class Saver:
         if epoch:
             backbone = "" if training.network.hypercolumn.frozen else ", backbone too"
             for network in (training.network, training.best):
-                network.trained_on = f"{self.images}, {epoch} epochs{backbone}"
+                epochs = folder.count(epoch, "epoch")
+                network.trained_on = f"{self.images}, {epochs}{backbone}"
         if not distributed.is_main():
             return
         if is_best:
@@ -334,7 +335,8 @@ def main() -> None:
         segmenter.origin = segmenter.origin or backbone.spec()["fingerprint"]
         backbone.unfreeze(args.frozen_stages)
         rates[backbone] = args.backbone_lr
-        stages = f", its first {args.frozen_stages} stages frozen" if args.frozen_stages else ""
+        stages = folder.count(args.frozen_stages, "stage")
+        stages = f", its first {stages} frozen" if args.frozen_stages else ""
         trained = f"trained with peak rate {args.backbone_lr:g}{stages}"
     runtime.place(segmenter, device, args.amp, args.compile)
 

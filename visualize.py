@@ -17,6 +17,7 @@ import argparse
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -329,7 +330,7 @@ def main() -> None:
 
     if others:
         print(f"  note: {folder.count(len(others), 'file')} left out: {first_of(others)}")
-    with folder.claim(place):
+    with nullcontext() if args.out else folder.claim(place):
         if args.image:
             indices = order(names, args.sort, args.seed)
             in_order = {names[index]: photos[names[index]] for index in indices}

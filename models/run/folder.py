@@ -77,6 +77,7 @@ def claim(folder: Path) -> Iterator[None]:
         (folder / ".probe.part").unlink()
         yield
     finally:
+        holder.unlink(missing_ok=True)
         lock.release()
 
 

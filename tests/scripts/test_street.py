@@ -227,7 +227,7 @@ def test_a_recipe_sets_flags_and_those_given_win(street, succeeds):
     assert facts(said)["views"].startswith(views) and views in metrics(street / "run")["protocol"]
     short = ("--epochs", 1, "--crop", 48, "--limit", 4, "--val-limit", 1)
     said = succeeds("train_seg.py", "--run", "run", *DATA, "--recipe", "best", *short)
-    assert "squeezenet1_1, trained with peak rate 0.0003, its first 1 stages frozen" in said
+    assert "squeezenet1_1, trained with peak rate 0.0003, its first 1 stage frozen" in said
     changed = config(street / "run" / "3_seg")["changed"]
     assert (changed["--lovasz"], changed["--ema"], changed["--epochs"]) == (1, 0.998, 1)
 
