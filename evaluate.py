@@ -103,7 +103,7 @@ def main() -> None:
     transform = ResizeImage(segmenter.input_size)
     dataset = VOCFolder(args.data, args.split, transform, args.limit)
     folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
-    runtime.place(segmenter, device, args.amp, args.compile)
+    runtime.prepare(segmenter, device, args.amp, args.compile)
     how = f"{segmenter.views}{segmenter.hypercolumn.dilation_in_words}"
     runtime.print_header(
         folder.step_title(4),
@@ -144,7 +144,8 @@ def main() -> None:
         config = {**vars(args), "changed": parser.changed(args), "checkpoint": str(source)}
         config["hypercolumn"] = segmenter.hypercolumn.spec()
         config["network"], config["scored_best"] = fingerprint(segmenter), not args.checkpoint
-        next_command = ("visualize.py", "--data", dataset.root, "--run", args.run)
+        split = ("--split", args.split) if args.split != "val" else ()
+        next_command = ("visualize.py", "--data", dataset.root, *split, "--run", args.run)
         folder.finish(args.run, 4, config, wrote, next_command)
 
 
@@ -153,7 +154,7 @@ def predict_split(
 ) -> ImageScores:
     """The scores of all images, complete on rank 0; saves their index PNGs if there is a folder."""
     classes = Classes.from_lists(segmenter.names, segmenter.colours)
-    mine = range(len(dataset))[distributed.rank() :: distributed.world_size()]
+    mine = distributed.share(len(dataset))
     loader = DataLoader(dataset, batch_size=None, sampler=mine, num_workers=workers)
     scores = ImageScores(segmenter.names)
     for sample in runtime.bar(loader, len(mine), "image"):

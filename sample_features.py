@@ -104,7 +104,7 @@ def extract(
 ) -> None:
     """Fills `rows` (N, Z) with the hypercolumns of this process's share of the images."""
     device = hypercolumn.mean.device
-    mine = range(len(dataset))[distributed.rank() :: distributed.world_size()]
+    mine = distributed.share(len(dataset))
     loader = DataLoader(dataset, batch_size=None, sampler=mine, num_workers=workers)
     for index, sample in zip(mine, runtime.bar(loader, len(mine), "image", "extract")):
         levels = hypercolumn(sample.image[None].to(device))  # (1, C_l, h_l, w_l) each

@@ -10,6 +10,7 @@ images is held out; their pixels give the held-out accuracy and are never traine
 
 import argparse
 import math
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -229,9 +230,9 @@ def main() -> None:
 
 def of_step_1(config: dict[str, Any]) -> list[Any]:
     """The flags of step 1 that step 3 should be given, too: which images."""
-    names = ("split", "limit")
-    given = [(f"--{name}", config[name]) for name in names if f"--{name}" in config["changed"]]
-    return [word for pair in given for word in pair]
+    changed = config["changed"]
+    pairs = [[name, changed[name]] for name in ("--split", "--limit") if name in changed]
+    return [*chain(*pairs), *(name for name in ("--skip-bad",) if name in changed)]
 
 
 if __name__ == "__main__":

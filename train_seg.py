@@ -14,6 +14,8 @@ epoch), with --skip-bad skipped.txt, config.json (last). Epoch 0 is the head as 
 an earlier training left there is kept aside, in RUN/3_seg.1 and so on.
 """
 
+from __future__ import annotations
+
 import argparse
 import math
 import sys
@@ -31,10 +33,10 @@ from data.classes import Classes
 from data.figures.overlay import panel
 from data.figures.plots import plot_curve
 from data.files import atomic_file
-from data.sampling import epoch_order
+from data.sampling import draw_pixels, epoch_order
 from data.transforms import Augment, ResizeImage
 from data.voc import VOCFolder
-from losses.loss import draw_pixels, inverse_frequency, segmentation_loss
+from losses.loss import inverse_frequency, segmentation_loss
 from losses.metrics import ConfusionMatrix
 from models import RunError
 from models.hypercolumn import pixel_centres
@@ -44,6 +46,123 @@ from models.run.training import Optimization, Training
 from models.segmenter import Segmenter, load_segmenter, save_segmenter
 
 PREVIEWS = 3  # overlays saved after each epoch
+
+
+def train_one_epoch(
+    network: nn.Module,
+    training: Training,
+    loader: DataLoader,
+    objective: Objective,
+    accumulate: int,
+    saver: Saver,
+    label: str,
+) -> None:
+    """Trains on the micro-batches of the loader; a step is `accumulate` of them.
+
+    Args:
+        network: the segmenter, wrapped for several processes.
+        label: of the progress bar.
+
+    Raises:
+        RunError: a loss or gradient is not finite.
+    """
+    training.network.train()
+    device = training.network.hypercolumn.mean.device
+    batches = runtime.bar(loader, len(loader), "batch", label)
+    step_loss, step_ids = 0.0, []
+    for count, (ids, images, masks, seeds) in enumerate(batches, start=1):
+        # All that is random about an image follows from its seed: its pixels and dropped units.
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
+        images, masks = images.to(device), masks.long().to(device)  # (B, 3, S, S), (B, S, S)
+        points = None
+        if objective.pixels:
+            drawn, masks = draw_pixels(masks, objective.pixels, generators)  # masks: (B, n)
+            points = pixel_centres(drawn, images.shape[-2:])  # (B, n, 2)
+
+        is_last = count % accumulate == 0
+        with distributed.local_gradients(network, enabled=not is_last):
+            logits = network(images, points, generators)  # (B, C, h, w), or (B, C, n)
+            loss = segmentation_loss(
+                logits, masks, objective.weight, objective.label_smoothing, objective.lovasz
+            )
+            training.scaler.scale(loss / accumulate).backward()
+        step_loss, step_ids = step_loss + loss.item() / accumulate, [*step_ids, *ids]
+        if not is_last:
+            continue
+
+        step_loss = distributed.mean(step_loss)
+        training.scaler.unscale_(training.optimizer)
+        if not (math.isfinite(step_loss) and training.gradients_are_finite()):
+            raise RunError(
+                f"step {len(training.losses) + 1}: the loss or a gradient is not finite, at images "
+                f"{', '.join(step_ids)}; {saver.place / 'last.pt'} is still good: start over with "
+                "a smaller --lr"
+            )
+        training.step(step_loss)  # optimizer, schedule, moving average
+        if len(training.losses) % saver.every == 0:
+            saver.save_last(training)
+        batches.set_postfix(loss=f"{step_loss:.3f}", mIoU=f"{training.log[-1]['miou']:.3f}")
+        step_loss, step_ids = 0.0, []
+
+
+def validate(
+    segmenter: Segmenter, dataset: VOCFolder, workers: int
+) -> tuple[ConfusionMatrix, dict[str, Image.Image]]:
+    """Confusion matrix over whole images at original size; on rank 0, overlays of the first few."""
+    matrix, previews = ConfusionMatrix(len(segmenter.names)), {}
+    classes = Classes.from_lists(segmenter.names, segmenter.colours)
+    mine = distributed.share(len(dataset))
+    loader = DataLoader(dataset, batch_size=None, sampler=mine, num_workers=workers)
+    images = runtime.bar(loader, len(mine), "image", "validate")
+    for index, sample in zip(mine, images):
+        prediction = segmenter.predict(sample.image, sample.mask.shape, sample.id).numpy()
+        target = sample.mask.numpy()
+        matrix.update(prediction, target)
+        images.set_postfix(mIoU=f"{matrix.miou():.3f}", refresh=False)
+        if len(previews) < PREVIEWS and distributed.is_main():
+            photo = Image.fromarray(dataset.image(index))
+            previews[sample.id] = panel(photo, prediction, classes, target, sample.id).picture
+    matrix.counts = distributed.total(torch.from_numpy(matrix.counts)).numpy()
+    if not matrix.classes_in_mean():
+        raise RunError(
+            f"split {dataset.split} has no labelled pixel, so there is nothing to choose best.pt by"
+        )
+    return matrix, previews
+
+
+def fit(
+    training: Training,
+    dataset: VOCFolder,
+    val_set: VOCFolder,
+    objective: Objective,
+    batches: Batches,
+    epochs: int,
+    saver: Saver,
+) -> None:
+    """Trains and validates to the last epoch, from where the training stands."""
+    network = distributed.wrap(training.network)
+    images = f"{len(dataset)} images of {dataset.split}"
+    for epoch in range(len(training.log), epochs + 1):
+        began = time.perf_counter()
+        if epoch > 0:
+            # Steps of this epoch that were made before an interruption.
+            done = len(training.losses) - (epoch - 1) * training.steps_per_epoch
+            loader = batches.loader(dataset, epoch, done)
+            label = f"epoch {epoch}/{epochs}"
+            train_one_epoch(network, training, loader, objective, batches.accumulate, saver, label)
+        matrix, previews = validate(training.scored, val_set, batches.workers)
+        if epoch == 0:
+            saver.keep_earlier_training()
+        is_best = training.end_epoch(matrix.miou(), matrix.pixel_accuracy())
+        if epoch > 0:
+            backbone = "" if training.network.hypercolumn.frozen else ", backbone too"
+            how = f"{images}, {folder.count(epoch, 'epoch')}{backbone}"
+            training.network.trained_on = training.scored.trained_on = how
+        saver.save_epoch(training, previews, is_best)
+        row, seconds = training.log[-1], time.perf_counter() - began
+        what = f"loss {row['loss']:.4f}" if epoch else "as step 2 left it"
+        print(f"  epoch {epoch}  {what}, validation mIoU {row['miou']:.4f}, {seconds:.0f} s")
+        sys.stdout.flush()
 
 
 @dataclass(frozen=True)
@@ -70,16 +189,20 @@ class Saver:
     Attributes:
         place: the folder of step 3.
         every: steps after which last.pt is saved.
-        start: fingerprint of the head that the training began from.
-        images: what it trains on, in words.
+        start: fingerprint of the head that the training began from; tells whether step 2 was run
+            again since.
         settings: what a resumed training must have in common with this one.
     """
 
     place: Path
     every: int
     start: str
-    images: str
     settings: dict[str, Any]
+
+    def keep_earlier_training(self) -> None:
+        """Moves what an earlier training left out of the way; nothing is deleted."""
+        if distributed.is_main() and (aside := folder.keep_aside(self.place)):
+            print(f"  note: what an earlier training left is now in {aside}")
 
     def save_last(self, training: Training) -> None:
         """Saves last.pt: the network with all that a resumed training needs."""
@@ -89,34 +212,21 @@ class Saver:
             save_segmenter(path, training.network, start=self.start, training=state)
 
     def save_epoch(
-        self, training: Training, matrix: ConfusionMatrix, previews: dict[str, Image.Image]
+        self, training: Training, previews: dict[str, Image.Image], is_best: bool
     ) -> None:
-        """Logs an epoch and saves all that belongs to it, last.pt at last, so it is complete."""
-        epoch, miou = len(training.log), matrix.miou()
-        is_best = all(miou > row["miou"] for row in training.log)
-        accuracy = matrix.pixel_accuracy()
-        loss = training.epoch_loss()
-        row = {"epoch": epoch, "loss": loss, "miou": miou, "pixel_accuracy": accuracy}
-        if epoch == 0 and distributed.is_main() and (aside := folder.keep_aside(self.place)):
-            print(f"  note: what an earlier training left is now in {aside}")
-        training.log.append(row)
-        if epoch:
-            backbone = "" if training.network.hypercolumn.frozen else ", backbone too"
-            for network in (training.network, training.best):
-                epochs = folder.count(epoch, "epoch")
-                network.trained_on = f"{self.images}, {epochs}{backbone}"
+        """Saves all that belongs to an epoch; last.pt at last, so that it is complete."""
         if not distributed.is_main():
             return
         if is_best:
-            save_segmenter(self.place / "best.pt", training.best, start=self.start)
+            save_segmenter(self.place / "best.pt", training.scored, start=self.start)
+        epoch = training.log[-1]["epoch"]
         for image_id, picture in previews.items():
             path = self.place / "previews" / f"epoch_{epoch:03d}" / f"{image_id}.png"
             with atomic_file(path) as file:
                 picture.save(file, "PNG")
         folder.save_csv(self.place / "log.csv", training.log)
-        steps = enumerate([None, *training.losses])
-        rows = [{"step": step, "loss": loss} for step, loss in steps]
-        folder.save_csv(self.place / "steps.csv", rows)
+        losses = enumerate([None, *training.losses])  # step 0 is before the training
+        folder.save_csv(self.place / "steps.csv", [{"step": n, "loss": loss} for n, loss in losses])
         with atomic_file(self.place / "curve.png") as file:
             plot_curve(file, training.log, title="Step 3: fine-tuning on whole images")
         self.save_last(training)
@@ -194,121 +304,14 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     return args, parser
 
 
-def train_one_epoch(
-    network: nn.Module,
-    training: Training,
-    loader: DataLoader,
-    objective: Objective,
-    accumulate: int,
-    saver: Saver,
-    label: str,
-) -> None:
-    """Trains on the micro-batches of the loader; a step is `accumulate` of them.
-
-    Args:
-        network: the segmenter, wrapped for several processes.
-        label: of the progress bar.
-
-    Raises:
-        RunError: a loss or gradient is not finite.
-    """
-    training.network.train()
-    device = training.network.hypercolumn.mean.device
-    batches = runtime.bar(loader, len(loader), "batch", label)
-    step_loss, step_ids = 0.0, []
-    for count, (ids, images, masks, seeds) in enumerate(batches, start=1):
-        # All that is random about an image follows from its seed: its pixels and dropped units.
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
-        images, masks = images.to(device), masks.long().to(device)  # (B, 3, S, S), (B, S, S)
-        points = None
-        if objective.pixels:
-            drawn, masks = draw_pixels(masks, objective.pixels, generators)  # masks: (B, n)
-            points = pixel_centres(drawn, images.shape[-2:])  # (B, n, 2)
-
-        is_last = count % accumulate == 0
-        with distributed.local_gradients(network, enabled=not is_last):
-            logits = network(images, points, generators)  # (B, C, h, w), or (B, C, n)
-            loss = segmentation_loss(
-                logits, masks, objective.weight, objective.label_smoothing, objective.lovasz
-            )
-            training.scaler.scale(loss / accumulate).backward()
-        step_loss, step_ids = step_loss + loss.item() / accumulate, [*step_ids, *ids]
-        if not is_last:
-            continue
-
-        step_loss = distributed.mean(step_loss)
-        training.scaler.unscale_(training.optimizer)
-        if not (math.isfinite(step_loss) and training.gradients_are_finite()):
-            raise RunError(
-                f"step {len(training.losses) + 1}: the loss or a gradient is not finite, at images "
-                f"{', '.join(step_ids)}; {saver.place / 'last.pt'} is still good: start over with "
-                "a smaller --lr"
-            )
-        training.step(step_loss)
-        if len(training.losses) % saver.every == 0:
-            saver.save_last(training)
-        batches.set_postfix(loss=f"{step_loss:.3f}", mIoU=f"{training.log[-1]['miou']:.3f}")
-        step_loss, step_ids = 0.0, []
-
-
-def validate(
-    segmenter: Segmenter, dataset: VOCFolder, workers: int
-) -> tuple[ConfusionMatrix, dict[str, Image.Image]]:
-    """Confusion matrix over whole images at original size; on rank 0, overlays of the first few."""
-    matrix, previews = ConfusionMatrix(len(segmenter.names)), {}
-    classes = Classes.from_lists(segmenter.names, segmenter.colours)
-    mine = range(len(dataset))[distributed.rank() :: distributed.world_size()]
-    loader = DataLoader(dataset, batch_size=None, sampler=mine, num_workers=workers)
-    images = runtime.bar(loader, len(mine), "image", "validate")
-    for index, sample in zip(mine, images):
-        prediction = segmenter.predict(sample.image, sample.mask.shape, sample.id).numpy()
-        target = sample.mask.numpy()
-        matrix.update(prediction, target)
-        images.set_postfix(mIoU=f"{matrix.miou():.3f}", refresh=False)
-        if len(previews) < PREVIEWS and distributed.is_main():
-            photo = Image.fromarray(dataset.image(index))
-            previews[sample.id] = panel(photo, prediction, classes, target, sample.id).picture
-    matrix.counts = distributed.total(torch.from_numpy(matrix.counts)).numpy()
-    if not matrix.classes_in_mean():
-        raise RunError(
-            f"split {dataset.split} has no labelled pixel, so there is nothing to choose best.pt by"
-        )
-    return matrix, previews
-
-
-def fit(
-    training: Training,
-    dataset: VOCFolder,
-    val_set: VOCFolder,
-    objective: Objective,
-    batches: Batches,
-    epochs: int,
-    saver: Saver,
-) -> None:
-    """Trains and validates to the last epoch, from where the training stands."""
-    network = distributed.wrap(training.network)
-    for epoch in range(len(training.log), epochs + 1):
-        began = time.perf_counter()
-        if epoch > 0:
-            done = len(training.losses) - (epoch - 1) * training.steps
-            loader = batches.loader(dataset, epoch, done)
-            label = f"epoch {epoch}/{epochs}"
-            train_one_epoch(network, training, loader, objective, batches.accumulate, saver, label)
-        matrix, previews = validate(training.best, val_set, batches.workers)
-        saver.save_epoch(training, matrix, previews)
-        row, seconds = training.log[-1], time.perf_counter() - began
-        what = f"loss {row['loss']:.4f}" if epoch else "as step 2 left it"
-        print(f"  epoch {epoch}  {what}, validation mIoU {row['miou']:.4f}, {seconds:.0f} s")
-        sys.stdout.flush()
-
-
 def main() -> None:
     args, parser = parse()
     device = runtime.choose_device(args.device)
     config = folder.finished(args.run, 2)
     place = folder.step_folder(args.run, 3)
     source = folder.step_folder(args.run, 2) / "dense.pt"
-    if is_resumed := args.resume and (place / "last.pt").is_file():
+    is_resumed = args.resume and (place / "last.pt").is_file()
+    if is_resumed:
         source = place / "last.pt"
     segmenter, content = load_segmenter(source)
     folder.check_features(args.run, segmenter, source)
@@ -338,7 +341,7 @@ def main() -> None:
         stages = folder.count(args.frozen_stages, "stage")
         stages = f", its first {stages} frozen" if args.frozen_stages else ""
         trained = f"trained with peak rate {args.backbone_lr:g}{stages}"
-    runtime.place(segmenter, device, args.amp, args.compile)
+    runtime.prepare(segmenter, device, args.amp, args.compile)
 
     # Optimizer, schedule and moving average.
     batches = Batches(args.batch_size, args.accumulate, args.seed, args.workers)
@@ -372,14 +375,15 @@ def main() -> None:
         start=f"{source}, after {len(training.losses)} steps" if is_resumed else source,
         device=runtime.describe(device, args.amp, args.compile),
     )
+    if args.resume and not is_resumed:
+        print(f"  note: no {place / 'last.pt'} to go on from: the training starts at epoch 0")
     if not config["beats_majority"]:
         print("  note: the head of step 2 is no better than always naming the most frequent class")
     if both := len(set(dataset.ids) & set(val_set.ids)):
         print(f"  note: {both} of {len(val_set)} validation images are also trained on")
     distributed.check_same([settings, len(training.losses)])
 
-    images = f"{len(dataset)} images of {args.split}"
-    saver = Saver(place, args.save_every, config["head"], images, settings)
+    saver = Saver(place, args.save_every, config["head"], settings)
     with folder.claim(place):
         if is_resumed and distributed.is_main():
             folder.mark_unfinished(place)

@@ -45,6 +45,7 @@ from data.images import find_photos, first_of, read_image
 from data.transforms import ResizeImage
 from data.voc import Sample, VOCFolder, photo_sample
 from losses.metrics import ConfusionMatrix, ImageScores
+from models.backbones import fingerprint
 from models.run import args as flags
 from models.run import folder, runtime
 from models.segmenter import Segmenter
@@ -257,13 +258,16 @@ def save_table(path: Path, pictures: list[Picture]) -> None:
 
 
 def scored_mious(
-    run: Path, record: Mapping[str, Any], ids: Sequence[str]
+    run: Path, config: Mapping[str, Any] | None, segmenter: Segmenter, ids: Sequence[str]
 ) -> dict[str, float | None]:
     """The mIoU of every image that step 4 has scored, by its id.
 
     Empty if it has not finished, has scored another network, or other images than these.
+
+    Args:
+        config: of step 4, if it has finished.
     """
-    if not record["configs"][4] or record["scores_are_old"]:
+    if not config or config.get("network") != fingerprint(segmenter):
         return {}
     path = folder.step_folder(run, 4) / "per_image.npz"
     mious = ImageScores.load(path).image_mious()
@@ -300,7 +304,7 @@ def main() -> None:
     segmenter.views = flags.views_of(args.tta, args.refine)
     if args.dilate is not None:
         segmenter.hypercolumn.dilate(args.dilate)
-    runtime.place(segmenter, device, args.amp, args.compile)
+    runtime.prepare(segmenter, device, args.amp, args.compile)
     classes = Classes.from_lists(segmenter.names, segmenter.colours)
     wanted = classes.labels(args.classes or ())
     record = folder.read_run(args.run) if args.report else {}
@@ -356,7 +360,7 @@ def main() -> None:
                 contact_sheet(pictures).save(file, "PNG")
         if args.report:
             shown, mious = facts["images"], {picture.name: picture.miou for picture in pictures}
-            if scored := scored_mious(args.run, record, dataset.ids):
+            if scored := scored_mious(args.run, record["configs"][4], segmenter, dataset.ids):
                 shown, mious = f"the {len(scored)} images that step 4 has scored", scored
             shown += f"; {source}, {facts['views']}"
 

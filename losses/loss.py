@@ -4,8 +4,6 @@ Each image counts by its mean over its labelled pixels. So parts of a batch, acc
 processes add up as averages, whatever number of labelled pixels each of them has.
 """
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -72,41 +70,6 @@ def cross_entropy2d(
     shares = labelled if weight is None else labelled * weight[target.where(labelled, 0)]
     sums, totals = losses.flatten(1).sum(1), shares.flatten(1).sum(1)
     return (sums.where(totals > 0, 0) / totals.where(totals > 0, 1)).mean()
-
-
-def draw_pixels(
-    target: Tensor,
-    count: int,
-    generators: Sequence[torch.Generator] | None,
-    ignore_index: int = VOID,
-) -> tuple[Tensor, Tensor]:
-    """Draws labelled pixels of each image without replacement, each as likely as any other.
-
-    The mean cross entropy (without class weights) over the drawn pixels of an image is an unbiased
-    estimate of that over all its labelled pixels, and so is the gradient (Bansal et al.,
-    "PixelNet", 2017). This does not hold for the Lovasz-softmax, which is no mean over pixels, nor
-    quite for a weighted mean, whose divisor depends on the draw.
-
-    Args:
-        target: (B, H, W) int64.
-        count: pixels of an image, at most all H W of them.
-        generators: one for each image, on the CPU; None means torch's global one.
-        ignore_index: the id that means void.
-
-    Returns:
-        Pixels (B, n, 2) int64 as (y, x) and their labels (B, n) int64. An image with fewer than
-        n labelled pixels gives them all, then pixels of label `ignore_index`.
-    """
-    labels = target.flatten(1)
-    orders = [
-        torch.randperm(labels.shape[1], generator=generator)
-        for generator in generators or [None] * len(labels)
-    ]
-    # The first labelled pixels in a random order; void comes after all others.
-    priorities = torch.stack(orders).to(labels.device).masked_fill(labels == ignore_index, -1)
-    drawn = priorities.topk(min(count, labels.shape[1])).indices
-    pixels = torch.stack([drawn // target.shape[2], drawn % target.shape[2]], dim=-1)
-    return pixels, labels.gather(1, drawn)
 
 
 def count_classes(target: Tensor, classes: int, ignore_index: int = VOID) -> Tensor:

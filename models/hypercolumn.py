@@ -208,6 +208,12 @@ class Hypercolumn(nn.Module):
         return torch.cat([sample_level(level, points) for level in levels], dim=2)
 
 
+def window_side(context: str, finer: int) -> int:
+    """The side of a window on a level that is `finer` times finer than meant, made odd."""
+    side = int(context) * finer
+    return side if side % 2 else side + 1
+
+
 def surroundings(level: Tensor, context: str, finer: int = 1) -> Tensor:
     """Means of a level (B, C, h, w) over the "image", its "quadrants", or a window of an odd side.
 
@@ -220,7 +226,7 @@ def surroundings(level: Tensor, context: str, finer: int = 1) -> Tensor:
     """
     if context in POOLED:
         return F.adaptive_avg_pool2d(level, POOLED[context])
-    return box_mean(level, int(context) * finer | 1)
+    return box_mean(level, window_side(context, finer))
 
 
 def level_names(taps: Sequence[int], context: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from torch import nn
 from torchvision.models.squeezenet import Fire
 
 from models.backbones import dilate, empty_features, find_taps
-from models.hypercolumn import Hypercolumn, level_names
+from models.hypercolumn import Hypercolumn, level_names, window_side
 from models.segmenter import Segmenter
 
 
@@ -87,7 +87,7 @@ def _window(what: str, dilated: int) -> str:
         return "over the whole image"
     if what == "quadrants":
         return "over its quadrants"
-    side = int(what) * 2**dilated | 1
+    side = window_side(what, 2**dilated)
     return f"over {side} × {side} around each place"
 
 

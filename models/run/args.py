@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -83,6 +84,7 @@ class Parser(argparse.ArgumentParser):
             recipe = RECIPES[values.recipe].get(Path(self.prog).stem, "")
             values = super().parse_args([*recipe.split(), *given])  # the later of two wins
             values.recipe = f"{values.recipe}: {recipe or 'nothing but the defaults'}"
+        values.started = time.time()
         return values
 
     def settings(self, values: argparse.Namespace) -> dict[str, Any]:

@@ -32,6 +32,11 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def share(count: int) -> range:
+    """The indices, of 0 to `count` - 1, that this process works on."""
+    return range(rank(), count, world_size())
+
+
 def init(device: torch.device) -> None:
     """Meets the other processes: NCCL between GPUs, gloo between CPUs. The others fall silent.
 

@@ -37,7 +37,6 @@ STEPS = {
     5: ("visualize", "5_overlays"),
 }
 CONFIG = "config.json"  # written last: a step without it has not finished
-PROCESS_START = time.time()
 
 
 def step_folder(run: Path, step: int) -> Path:
@@ -109,23 +108,29 @@ def finish(
     """Marks a step as finished by writing config.json, and prints what to do next.
 
     Args:
-        config: settings and results, plain values.
+        config: settings and results, plain values; from "started", a time, come "seconds".
         wrote: what is in the folder now, in words.
         then: script and flags of the next command.
         folder: another one than the step's own in the run.
     """
     folder = folder or step_folder(run, step)
-    seconds = round(time.time() - PROCESS_START, 1)
-    content = {"format": FORMAT, "step": STEPS[step][0], **config, "seconds": seconds}
-    save_json(folder / CONFIG, content | {"command": command(step), "versions": versions()})
+    config = {"format": FORMAT, "step": STEPS[step][0], **config}
+    if "started" in config:
+        config["seconds"] = round(time.time() - config.pop("started"), 1)
+    save_json(folder / CONFIG, config | {"command": command(step), "versions": versions()})
     print(f"wrote {folder}: {wrote}")
     if then:
+        recipe = (config.get("recipe") or "").partition(":")[0]
+        then = [*then, "--recipe", recipe] if recipe else then
         print(f"next: python {shlex.join(map(str, then))}")
 
 
 def command(step: int) -> str:
-    """The command that runs now, as it was typed."""
-    return shlex.join(["python", f"{STEPS[step][0]}.py", *sys.argv[1:]])
+    """The command that runs now, as it was typed, but for other flags of torchrun."""
+    processes = distributed.world_size()
+    several = ["torchrun", "--nproc-per-node", str(processes), "--"]
+    start = several if processes > 1 else ["python"]
+    return shlex.join([*start, f"{STEPS[step][0]}.py", *sys.argv[1:]])
 
 
 def versions() -> dict[str, str | None]:

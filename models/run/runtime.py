@@ -102,8 +102,11 @@ def choose_device(name: str, single: bool = False) -> torch.device:
     return device
 
 
-def place(segmenter: Segmenter, device: torch.device, amp: str, compiled: bool) -> Segmenter:
-    """The segmenter on the device, with the precision `amp` of `PRECISIONS`; compiled if asked.
+def prepare(segmenter: Segmenter, device: torch.device, amp: str, compiled: bool) -> None:
+    """Moves the segmenter to the device and sets its precision, a name in `PRECISIONS`.
+
+    Args:
+        compiled: whether its backbone is compiled, too.
 
     Raises:
         RunError: the device does not have that autocast, or there is no working compiler.
@@ -121,7 +124,7 @@ def place(segmenter: Segmenter, device: torch.device, amp: str, compiled: bool) 
                 f"--compile: no working compiler here ({reason}); leave it out"
             ) from None
         segmenter.hypercolumn.compile(dynamic=True)
-    return segmenter.to(device)
+    segmenter.to(device)
 
 
 def _has_autocast(device: str, dtype: torch.dtype) -> bool:

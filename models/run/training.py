@@ -37,7 +37,7 @@ class Training:
         network: whose weights are trained.
         rates: the parts of it that learn, by module, and the peak rate of each.
         epochs: of the whole training.
-        steps: of the optimizer, in an epoch.
+        steps_per_epoch: of the optimizer.
         how: see `Optimization`.
 
     Attributes:
@@ -50,17 +50,17 @@ class Training:
         network: nn.Module,
         rates: dict[nn.Module, float],
         epochs: int,
-        steps: int,
+        steps_per_epoch: int,
         how: Optimization,
     ):
-        self.network, self.steps = network, steps
+        self.network, self.steps_per_epoch = network, steps_per_epoch
         groups = [
             {"params": [p for p in module.parameters() if p.requires_grad], "lr": rate}
             for module, rate in rates.items()
         ]
         self.parameters = [parameter for group in groups for parameter in group["params"]]
         self.optimizer = OPTIMIZERS[how.optimizer](groups, weight_decay=how.weight_decay)
-        self.schedule = warm_up_and_decay(self.optimizer, epochs * steps, how.decay)
+        self.schedule = warm_up_and_decay(self.optimizer, epochs * steps_per_epoch, how.decay)
         device = self.parameters[0].device.type
         self.scaler = torch.amp.GradScaler(device, enabled=how.fp16)
         average = get_ema_multi_avg_fn(how.ema)
@@ -69,7 +69,7 @@ class Training:
         self.log: list[dict[str, Any]] = []
 
     @property
-    def best(self) -> nn.Module:
+    def scored(self) -> nn.Module:
         """The network to score and keep: the moving average, if there is one."""
         return self.average.module if self.average else self.network
 
@@ -91,10 +91,15 @@ class Training:
                 self.average.update_parameters(self.network)
         self.losses.append(loss)
 
-    def epoch_loss(self) -> float | None:
-        """Mean loss of the steps of the epoch that is about to be logged; None for epoch 0."""
-        losses = self.losses[max(0, len(self.log) - 1) * self.steps :]
-        return sum(losses) / len(losses) if losses else None
+    def end_epoch(self, miou: float, pixel_accuracy: float) -> bool:
+        """Logs the scores of an epoch with the mean loss of its steps; whether it is the best."""
+        epoch = len(self.log)
+        losses = self.losses[max(0, epoch - 1) * self.steps_per_epoch :]
+        loss = sum(losses) / len(losses) if losses else None  # epoch 0 has none
+        is_best = all(miou > row["miou"] for row in self.log)
+        row = {"epoch": epoch, "loss": loss, "miou": miou, "pixel_accuracy": pixel_accuracy}
+        self.log.append(row)
+        return is_best
 
     def state_dict(self) -> dict[str, Any]:
         """All but the network, as plain values."""

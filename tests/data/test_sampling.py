@@ -1,15 +1,17 @@
 """Sampled pixels: how many of which class and from where; seeds that depend on what they should."""
 
-from itertools import product
+import math
+from itertools import combinations, product
 
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from data.classes import VOID
-from data.sampling import epoch_order, image_seed, sample_pixels
+from data.sampling import draw_pixels, epoch_order, image_seed, sample_pixels
 
 MASK = np.zeros((20, 30), np.uint8)
 MASK[2:12, 3:13] = 7
@@ -83,3 +85,58 @@ def test_orders_and_seeds_differ_by_seed_and_epoch_and_image():
     seeds = [image_seed(*case, image_id) for case in cases for image_id in ("a", "b", "fåtölj")]
     assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**63 for seed in seeds)
     assert image_seed(0, 1, "a") == seeds[0]
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    void=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
+    count=st.sampled_from([1, 3, 19, 20, 2**31]),
+)
+def test_drawn_pixels_are_distinct_and_labelled_then_void(seed, void, count):
+    random = np.random.default_rng(seed)
+    target = np.where(random.random((3, 4, 5)) < void, VOID, random.integers(3, size=(3, 4, 5)))
+    target = torch.from_numpy(target)
+    pixels, labels = draw_pixels(target, count, generators(1, 2, 3))
+    n = min(count, 4 * 5)
+    assert pixels.dtype == labels.dtype == torch.int64
+    assert (pixels.shape, labels.shape) == ((3, n, 2), (3, n))
+    for image, places, ids in zip(target, pixels, labels):
+        drawn = min(n, int((image != VOID).sum()))
+        assert (ids[:drawn] != VOID).all() and (ids[drawn:] == VOID).all()
+        assert torch.equal(image[places[:, 0], places[:, 1]], ids)
+        assert len({tuple(place) for place in places[:drawn].tolist()}) == drawn
+
+
+def test_the_draw_of_an_image_follows_from_its_generator_alone():
+    target = torch.zeros(2, 30, 40, dtype=torch.int64)
+    pixels = draw_pixels(target, 50, generators(1, 2))[0]
+    assert torch.equal(draw_pixels(target[:1], 50, generators(2))[0], pixels[1:])
+    assert not torch.equal(pixels[0], pixels[1])
+
+
+def test_without_generators_the_draw_follows_torchs_seed():
+    target = torch.zeros(1, 30, 40, dtype=torch.int64)
+    torch.manual_seed(0)
+    first, second = (draw_pixels(target, 50)[0] for _ in range(2))
+    torch.manual_seed(0)
+    assert torch.equal(draw_pixels(target, 50)[0], first)
+    assert not torch.equal(first, second)
+
+
+FIVE_LABELLED = torch.tensor([[0, VOID, 1, 2], [VOID, 1, VOID, 0]])
+
+
+def test_every_set_of_labelled_pixels_is_equally_likely():
+    draws, sets = 2000, 10
+    (generator,) = generators(0)
+    pixels, _ = draw_pixels(FIVE_LABELLED.expand(draws, 2, 4), 2, [generator] * draws)
+    drawn = (pixels[..., 0] * 4 + pixels[..., 1]).sort(dim=1).values
+    found, times = drawn.unique(dim=0, return_counts=True)
+    assert found.tolist() == [list(pair) for pair in combinations([0, 2, 3, 5, 7], 2)]
+    spread = math.sqrt(draws / sets * (1 - 1 / sets))
+    assert (times - draws / sets).abs().max() < 4 * spread

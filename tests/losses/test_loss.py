@@ -13,7 +13,6 @@ from data.classes import VOID
 from losses.loss import (
     count_classes,
     cross_entropy2d,
-    draw_pixels,
     inverse_frequency,
     segmentation_loss,
 )
@@ -172,59 +171,7 @@ def test_wrong_arguments_are_named(arguments, kind, message):
         cross_entropy2d(**{"logits": LOGITS, "target": TARGET} | arguments)
 
 
-def generators(*seeds: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
-
-
-@few
-@given(
-    seed=st.integers(0, 10**6),
-    void=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
-    count=st.sampled_from([1, 3, 19, 20, 2**31]),
-    ignore=st.sampled_from([VOID, 0]),
-)
-def test_drawn_pixels_are_distinct_and_labelled_then_void(seed, void, count, ignore):
-    _, target = batch(seed, images=3, void=void)
-    target[target == VOID] = ignore
-    pixels, labels = draw_pixels(target, count, generators(1, 2, 3), ignore_index=ignore)
-    n = min(count, 4 * 5)
-    assert pixels.dtype == labels.dtype == torch.int64
-    assert (pixels.shape, labels.shape) == ((3, n, 2), (3, n))
-    for image, places, ids in zip(target, pixels, labels):
-        drawn = min(n, int((image != ignore).sum()))
-        assert (ids[:drawn] != ignore).all() and (ids[drawn:] == ignore).all()
-        assert torch.equal(image[places[:, 0], places[:, 1]], ids)
-        assert len({tuple(place) for place in places[:drawn].tolist()}) == drawn
-
-
-def test_the_draw_of_an_image_follows_from_its_generator_alone():
-    target = torch.zeros(2, 30, 40, dtype=torch.int64)
-    pixels = draw_pixels(target, 50, generators(1, 2))[0]
-    assert torch.equal(draw_pixels(target[:1], 50, generators(2))[0], pixels[1:])
-    assert not torch.equal(pixels[0], pixels[1])
-
-
-def test_without_generators_the_draw_follows_torchs_seed():
-    target = torch.zeros(1, 30, 40, dtype=torch.int64)
-    torch.manual_seed(0)
-    first, second = (draw_pixels(target, 50, None)[0] for _ in range(2))
-    torch.manual_seed(0)
-    assert torch.equal(draw_pixels(target, 50, None)[0], first)
-    assert not torch.equal(first, second)
-
-
 FIVE_LABELLED = torch.tensor([[0, VOID, 1, 2], [VOID, 1, VOID, 0]])
-
-
-def test_every_set_of_labelled_pixels_is_equally_likely():
-    draws, sets = 2000, 10
-    (generator,) = generators(0)
-    pixels, _ = draw_pixels(FIVE_LABELLED.expand(draws, 2, 4), 2, [generator] * draws)
-    drawn = (pixels[..., 0] * 4 + pixels[..., 1]).sort(dim=1).values
-    found, times = drawn.unique(dim=0, return_counts=True)
-    assert found.tolist() == [list(pair) for pair in combinations([0, 2, 3, 5, 7], 2)]
-    spread = math.sqrt(draws / sets * (1 - 1 / sets))
-    assert (times - draws / sets).abs().max() < 4 * spread
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

@@ -394,7 +394,7 @@ def test_a_folder_where_another_run_writes_is_left_to_it(step, number, street, f
     (place,) = Path("run").glob(f"{number}_*")
     with FileLock(f"run/.{place.name}.lock"):
         line = refused(fails, step)
-    assert f"{place}: process " in line and "is writing there; wait, or use another --run" in line
+    assert f"{place}: another process is writing there; wait, or use another --run" in line
 
 
 ROOMS = [("sample_features", 16), ("train_cls", 16), ("train_cls", 1024), ("train_seg", 16)]

@@ -139,12 +139,12 @@ def segmenter() -> Segmenter:
     return Segmenter(hypercolumn, head, 32, 2, ["a", "b"], [[0, 0, 0], [255, 0, 0]])
 
 
-def test_a_segmenter_is_placed_with_its_precision(segmenter):
-    cpu = torch.device("cpu")
-    assert runtime.place(segmenter, cpu, "off", False).amp is None
-    assert runtime.place(segmenter, cpu, "bf16", False).amp == torch.bfloat16
+def test_a_segmenter_is_prepared_with_its_precision(segmenter):
+    for amp, dtype in (("off", None), ("bf16", torch.bfloat16)):
+        runtime.prepare(segmenter, torch.device("cpu"), amp, False)
+        assert segmenter.amp == dtype
     with pytest.raises(RunError, match="^--amp bf16: not available on meta; leave --amp out$"):
-        runtime.place(segmenter, torch.device("meta"), "bf16", False)
+        runtime.prepare(segmenter, torch.device("meta"), "bf16", False)
 
 
 def test_compiling_is_tried_first_and_a_failure_is_one_line(segmenter, monkeypatch):
@@ -155,7 +155,7 @@ def test_compiling_is_tried_first_and_a_failure_is_one_line(segmenter, monkeypat
     with pytest.raises(
         RunError, match=r"^--compile: no working compiler here \(no C\+\+ .*; leave"
     ):
-        runtime.place(segmenter, torch.device("cpu"), "off", True)
+        runtime.prepare(segmenter, torch.device("cpu"), "off", True)
 
 
 def test_the_device_in_words(monkeypatch):

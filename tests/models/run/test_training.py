@@ -63,15 +63,18 @@ def test_gradients_that_are_not_finite_are_noticed(factor):
     assert not training.gradients_are_finite()
 
 
-def test_the_loss_of_an_epoch_is_the_mean_of_its_steps():
+def test_an_epoch_is_logged_with_the_mean_loss_of_its_steps_and_may_be_the_best():
     _, training = new()
-    assert training.epoch_loss() is None
-    training.log.append({"epoch": 0})
+    assert training.end_epoch(miou=0.3, pixel_accuracy=0.5)
     training.losses += [1.0, 2.0, 3.0, 6.0]
-    assert training.epoch_loss() == 3
-    training.log.append({"epoch": 1})
+    assert not training.end_epoch(miou=0.3, pixel_accuracy=0.6)
     training.losses += [0.5, 0.5, 0.5, 2.5]
-    assert training.epoch_loss() == 1
+    assert training.end_epoch(miou=0.4, pixel_accuracy=0.7)
+    assert [list(row.values()) for row in training.log] == [
+        [0, None, 0.3, 0.5],
+        [1, 3.0, 0.3, 0.6],
+        [2, 1.0, 0.4, 0.7],
+    ]
 
 
 def test_a_gradient_that_overflows_float16_is_left_to_the_scaler():
@@ -89,16 +92,16 @@ def test_a_gradient_that_overflows_float16_is_left_to_the_scaler():
 
 def test_the_average_follows_the_weights_and_is_what_counts():
     network, training = new(ema=0.75)
-    assert all(map(torch.equal, weights(training.best), weights(network)))
+    assert all(map(torch.equal, weights(training.scored), weights(network)))
     expected = None
     for _ in range(4):
         step(network, training)
         weight = network[0].weight.detach().clone()
         expected = weight if expected is None else 0.75 * expected + 0.25 * weight
-    torch.testing.assert_close(training.best[0].weight.detach(), expected)
-    assert not torch.allclose(training.best[0].weight, network[0].weight)
+    torch.testing.assert_close(training.scored[0].weight.detach(), expected)
+    assert not torch.allclose(training.scored[0].weight, network[0].weight)
     network, training = new()
-    assert training.best is network
+    assert training.scored is network
 
 
 @pytest.mark.parametrize("how", [{"ema": 0.5, "fp16": True}, {"optimizer": "sgd"}])
@@ -122,6 +125,6 @@ def test_a_training_goes_on_from_its_saved_state_as_if_never_interrupted(how, tm
         step(other, resumed)
     assert resumed.log == training.log and resumed.losses == training.losses
     assert all(map(torch.equal, weights(other), weights(network)))
-    assert all(map(torch.equal, weights(resumed.best), weights(training.best)))
+    assert all(map(torch.equal, weights(resumed.scored), weights(training.scored)))
     assert resumed.schedule.get_last_lr() == training.schedule.get_last_lr()
     assert resumed.scaler.state_dict() == training.scaler.state_dict()
