@@ -25,6 +25,7 @@ from data.images import first_of
 from data.sampling import sample_pixels
 from data.transforms import ResizeImage
 from data.voc import VOCFolder, absent_classes
+from models import RunError
 from models.backbones import BACKBONES
 from models.hypercolumn import Hypercolumn, pixel_centres
 from models.run import args as flags
@@ -118,6 +119,8 @@ def extract(
 def main() -> None:
     args, parser = parse()
     device = runtime.choose_device(args.device)
+    if not distributed.is_one_machine():
+        raise RunError("step 1 runs on one machine, as its processes write into one mapped file")
     transform = ResizeImage(args.size)
     dataset = VOCFolder(args.data, args.split, transform, args.limit, args.skip_bad)
     hypercolumn = Hypercolumn(

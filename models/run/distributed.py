@@ -32,6 +32,11 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def is_one_machine() -> bool:
+    """Whether all processes run on this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size())) == world_size()
+
+
 def share(count: int) -> range:
     """The indices, of 0 to `count` - 1, that this process works on."""
     return range(rank(), count, world_size())

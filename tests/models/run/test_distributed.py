@@ -19,6 +19,7 @@ def test_alone_all_is_trivial():
     distributed.check_same("anything")
     assert (distributed.world_size(), distributed.rank(), distributed.is_main()) == (1, 0, True)
     assert distributed.wrap(network) is network
+    assert distributed.share(3) == range(3) and distributed.is_one_machine()
     assert distributed.mean(2.5) == 2.5 and distributed.gather("a") == ["a"]
     assert torch.equal(distributed.total(tensor), tensor)
     with distributed.local_gradients(network, enabled=True):
@@ -30,6 +31,18 @@ def test_several_processes_need_a_device_that_can_do_it(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(RunError, match="^--device mps: several processes need cpu or cuda"):
         distributed.init(torch.device("mps"))
+
+
+def test_each_process_has_a_share_and_knows_of_other_machines(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    shares = []
+    for rank in "012":
+        monkeypatch.setenv("RANK", rank)
+        shares.append(list(distributed.share(5)))
+    assert shares == [[0, 3], [1, 4], [2]]
+    for here, is_one in (("3", True), ("2", False)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
+        assert distributed.is_one_machine() is is_one
 
 
 def one_of_two(rank: int, port: int) -> None:
