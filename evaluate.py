@@ -28,7 +28,6 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 
 from data import DataError
-from data.classes import Classes
 from data.figures.overlay import colour_mask
 from data.figures.plots import plot_confusion, plot_iou_bars
 from data.files import atomic_file
@@ -48,7 +47,6 @@ from models.run import args as flags
 from models.run import distributed, folder, runtime
 from models.segmenter import Segmenter
 
-PER_IMAGE = "per_image.npz"
 PROTOCOL = "original size, void ignored, one confusion matrix over all images"
 FEW_IMAGES = 30  # with fewer, resamples differ too little and the interval is too narrow
 
@@ -153,7 +151,7 @@ def predict_split(
     segmenter: Segmenter, dataset: VOCFolder, workers: int, save_to: Path | None
 ) -> ImageScores:
     """The scores of all images, complete on rank 0; saves their index PNGs if there is a folder."""
-    classes = Classes.from_lists(segmenter.names, segmenter.colours)
+    classes = segmenter.classes
     mine = distributed.share(len(dataset))
     loader = DataLoader(dataset, batch_size=None, sampler=mine, num_workers=workers)
     scores = ImageScores(segmenter.names)
@@ -249,7 +247,7 @@ def save_scores(
     folder.save_csv(place / "per_class.csv", per_class)
     pixels = [{"ground truth": n, **dict(zip(names, row))} for n, row in zip(names, matrix.counts)]
     folder.save_csv(place / "confusion.csv", pixels)
-    with atomic_file(place / PER_IMAGE) as file:
+    with atomic_file(place / folder.PER_IMAGE) as file:
         scores.save(file)
     with atomic_file(place / "confusion.png") as file:
         plot_confusion(file, matrix.counts, names)
@@ -297,7 +295,7 @@ def read_scores(run: Path) -> ImageScores:
     Raises:
         RunError: there is no such file, or it cannot be read.
     """
-    path, again = folder.step_folder(run, 4) / PER_IMAGE, f"run step 4 again, for {run}"
+    path, again = folder.step_folder(run, 4) / folder.PER_IMAGE, f"run step 4 again, for {run}"
     try:
         return ImageScores.load(path)
     except FileNotFoundError:

@@ -188,7 +188,8 @@ def main() -> None:
 
         dense = DenseClassifier.from_fc(fc, hypercolumn.channels).to(device)
         some = torch.cat([rows.features[:1000], held_out.features[:1000]])
-        if not (error := difference(fc, dense, some)) < 1e-4:
+        error = difference(fc, dense, some)
+        if not error < 1e-4:  # nor nan
             raise RunError(
                 f"the 1x1 convolutions differ from the fully connected layers by {error:.1e} "
                 "of the largest logit"

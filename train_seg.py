@@ -29,7 +29,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from data.classes import Classes
 from data.figures.overlay import panel
 from data.figures.plots import plot_curve
 from data.files import atomic_file
@@ -110,7 +109,7 @@ def validate(
 ) -> tuple[ConfusionMatrix, dict[str, Image.Image]]:
     """Confusion matrix over whole images at original size; on rank 0, overlays of the first few."""
     matrix, previews = ConfusionMatrix(len(segmenter.names)), {}
-    classes = Classes.from_lists(segmenter.names, segmenter.colours)
+    classes = segmenter.classes
     mine = distributed.share(len(dataset))
     loader = DataLoader(dataset, batch_size=None, sampler=mine, num_workers=workers)
     images = runtime.bar(loader, len(mine), "image", "validate")

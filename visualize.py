@@ -195,7 +195,7 @@ def draw_photos(
 
     Why a photo cannot be read is added to `unreadable`.
     """
-    classes = Classes.from_lists(segmenter.names, segmenter.colours)
+    classes = segmenter.classes
     for name, path in photos.items():
         try:
             photo = read_image(path)
@@ -269,7 +269,7 @@ def scored_mious(
     """
     if not config or config.get("network") != fingerprint(segmenter):
         return {}
-    path = folder.step_folder(run, 4) / "per_image.npz"
+    path = folder.step_folder(run, 4) / folder.PER_IMAGE
     mious = ImageScores.load(path).image_mious()
     if not set(mious) <= set(ids):
         return {}
@@ -305,7 +305,7 @@ def main() -> None:
     if args.dilate is not None:
         segmenter.hypercolumn.dilate(args.dilate)
     runtime.prepare(segmenter, device, args.amp, args.compile)
-    classes = Classes.from_lists(segmenter.names, segmenter.colours)
+    classes = segmenter.classes
     wanted = classes.labels(args.classes or ())
     record = folder.read_run(args.run) if args.report else {}
 

@@ -145,7 +145,7 @@ class VOCFolder(Dataset):
             return to_sample(self.ids[index], image, mask, self.transform)
         with torch.random.fork_rng(devices=[]):
             seed = image_seed(self.seed, self.epoch, self.ids[index])
-            torch.default_generator.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # not GPUs', which are no worker's business
             sample = to_sample(self.ids[index], image, mask, self.transform)
             return sample._replace(seed=int(torch.randint(2**62, ())))
 

@@ -1,4 +1,8 @@
-"""Checkpoints: plain dicts of tensors, numbers, strings and lists, loaded without running code."""
+"""Checkpoints: plain dicts of tensors, numbers, strings and lists, loaded without running code.
+
+What is in them: `models.segmenter` (backbone.pt, head.pt, dense.pt, best.pt); last.pt holds the
+same as best.pt and `models.run.training.Training.state_dict`.
+"""
 
 import io
 import pickle

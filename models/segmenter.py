@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
 
+from data.classes import Classes
 from models import RunError
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.classifier import DenseClassifier, FCClassifier
@@ -74,6 +75,11 @@ class Segmenter(nn.Module):
         self.trained_on = "nothing"
         self.views = Views()
         self.amp: torch.dtype | None = None
+
+    @property
+    def classes(self) -> Classes:
+        """Names and colours."""
+        return Classes.from_lists(self.names, self.colours)
 
     def forward(
         self,

@@ -16,7 +16,7 @@ from models.run.runtime import PRECISIONS, end
 from models.run.schedule import DECAYS, OPTIMIZERS
 from models.segmenter import Views
 
-VOC = Path("data/VOCdevkit/VOC2012")
+VOC_FOLDER = Path("data/VOCdevkit/VOC2012")
 
 # Named sets of flags (`--recipe`), for each script what a user would type; flags given win.
 RECIPES: dict[str, dict[str, str]] = {
@@ -123,7 +123,7 @@ def add_data_flags(
 ) -> None:
     """The flags of the steps that read images; `limit` is the help of that flag."""
     data = "data set in PASCAL VOC layout"
-    parser.flag("--data", type=Path, default=VOC, metavar="DIR", free=True, help=data)
+    parser.flag("--data", type=Path, default=VOC_FOLDER, metavar="DIR", free=True, help=data)
     parser.flag("--split", default=split, help="list in ImageSets/Segmentation to read")
     parser.flag("--limit", type=positive, metavar="N", help=limit)
     workers = "processes that decode images"

@@ -36,6 +36,7 @@ STEPS = {
     4: ("evaluate", "4_eval"),
     5: ("visualize", "5_overlays"),
 }
+PER_IMAGE = "per_image.npz"  # the scores of step 4, image by image
 CONFIG = "config.json"  # written last: a step without it has not finished
 
 

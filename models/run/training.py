@@ -77,7 +77,7 @@ class Training:
         """Whether all gradients are; in float16 the scaler leaves out steps where they are not."""
         if self.scaler.is_enabled():
             return True
-        return math.isfinite(clip_grad_norm_(self.parameters, math.inf))
+        return math.isfinite(clip_grad_norm_(self.parameters, math.inf))  # clips nothing
 
     def step(self, loss: float) -> None:
         """Changes the weights by the gradients that are there, and keeps the step's loss."""
