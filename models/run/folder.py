@@ -24,7 +24,6 @@ from filelock import FileLock, Timeout
 from data.files import atomic_file
 from models import RunError
 from models.backbones import fingerprint
-from models.checkpoint import FORMAT
 from models.run import distributed
 from models.segmenter import Segmenter, load_segmenter
 
@@ -37,6 +36,7 @@ STEPS = {
     5: ("visualize", "5_overlays"),
 }
 PER_IMAGE = "per_image.npz"  # the scores of step 4, image by image
+FORMAT = 2  # of config.json: raised when it says something that later steps need
 CONFIG = "config.json"  # written last: a step without it has not finished
 
 
@@ -155,13 +155,13 @@ def finished(run: Path, step: int) -> dict[str, Any]:
     """The config.json of a step that has finished.
 
     Raises:
-        RunError: it has not, or the file cannot be read or is from a newer version.
+        RunError: it has not, or the file cannot be read or is from another version.
     """
     path = step_folder(run, step) / CONFIG
     again = shlex.join(["python", f"{STEPS[step][0]}.py", "--run", str(run)])
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        is_newer = config["format"] > FORMAT
+        age = "a newer" if config["format"] > FORMAT else "an earlier"
         if not isinstance(config.get("classes", []), list):
             raise ValueError("classes")
     except FileNotFoundError:
@@ -170,10 +170,10 @@ def finished(run: Path, step: int) -> dict[str, Any]:
         ) from None
     except (ValueError, KeyError, TypeError):
         raise RunError(f"{path}: cannot be read; run step {step} again: {again}") from None
-    if is_newer:
+    if config["format"] != FORMAT:
         raise RunError(
-            f"{path}: written by a newer version (format {config['format']}, "
-            f"this one reads {FORMAT})"
+            f"{path}: written by {age} version (format {config['format']}, this one reads "
+            f"{FORMAT}); run step {step} again: {again}"
         )
     return config
 

@@ -55,7 +55,7 @@ def test_each_step_prints_its_name_what_it_wrote_and_the_next_command(walked):
 def test_config_holds_settings_results_and_how_they_came_about(walked):
     for name, folder in zip(STEPS, ("1_features", "2_cls", "3_seg", "4_eval", "5_overlays")):
         content = config(walked.place / "run" / folder)
-        assert content["step"] == name and content["format"] == 1 and content["seconds"] >= 0
+        assert content["step"] == name and content["format"] == 2 and content["seconds"] >= 0
         assert content["command"] == " ".join(["python", f"{name}.py", "--run run", *STEPS[name]])
         assert content["versions"]["torch"] == torch.__version__
     first, second = (config(walked.place / "run" / name) for name in ("1_features", "2_cls"))

@@ -11,7 +11,6 @@ import torch
 
 from models import RunError
 from models.backbones import fingerprint
-from models.checkpoint import FORMAT
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn
 from models.run import folder
@@ -59,7 +58,13 @@ def test_a_step_is_finished_from_its_config_to_the_next_time_it_writes(run, caps
     printed = f"wrote {place}: all of it\nnext: python train_seg.py --run 'a run'\n"
     assert capsys.readouterr().out == printed
     found = folder.finished(run, 2)
-    expected = {**config, "run": str(run), "miou": None, "step": "train_cls", "format": FORMAT}
+    expected = {
+        **config,
+        "run": str(run),
+        "miou": None,
+        "step": "train_cls",
+        "format": folder.FORMAT,
+    }
     assert found.items() >= expected.items() and folder.is_finished(run, 2)
     assert found["command"] == "python train_cls.py --run 'a run'"
     assert found["versions"]["torch"] == torch.__version__
@@ -110,9 +115,16 @@ def test_a_damaged_config_is_refused_with_what_to_do(run, text):
         folder.finished(run, 1)
 
 
-def test_a_config_of_a_newer_version_is_refused(run):
-    folder.save_json(run / "1_features" / "config.json", {"format": FORMAT + 1})
-    with pytest.raises(RunError, match=f"newer version .format {FORMAT + 1}, this one reads"):
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (1, "a newer version .format 3, this one reads 2"),
+        (-1, "an earlier version .format 1, this one"),
+    ],
+)
+def test_a_config_of_another_version_is_refused(change, message, run):
+    folder.save_json(run / "1_features" / "config.json", {"format": folder.FORMAT + change})
+    with pytest.raises(RunError, match=f"written by {message}"):
         folder.finished(run, 1)
 
 
