@@ -193,3 +193,40 @@ def test_a_picture_that_would_fill_the_memory_is_refused(street, fails):
 def test_odd_lines_of_classes_txt_are_refused(line, street, fails):
     Path("shapes/classes.txt").write_text(f"background\n{line}\n")
     assert "classes.txt, line 2" in fails("sample_features.py", *STEP_1)
+
+
+def test_odd_values_in_the_files_of_a_run_are_one_line(street, fails):
+    config = Path("run/1_features/config.json")
+    good = config.read_text()
+    config.write_text(json.dumps({**json.loads(good), "classes": 5}))
+    assert f"{config}: cannot be read" in fails("train_cls.py", "--run", "run")
+    config.write_text(good)
+    for name, value in (("size", -1), ("stride", 0.5)):
+        content = torch.load("run/3_seg/best.pt", weights_only=True)
+        torch.save({**content, name: value}, "odd.pt")
+        said = fails("evaluate.py", *QUICK, "--checkpoint", "odd.pt")
+        assert f"odd.pt: its {name} is {value}; is the file damaged?" in said
+
+
+def test_scores_that_would_fill_the_memory_are_refused(street, fails):
+    path = Path("run/4_eval/per_image.npz")
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("classes.npy", "w", force_zip64=True) as file,
+    ):
+        for _ in range(1025):
+            file.write(bytes(2**20))
+    said = fails("evaluate.py", "--compare", "run", "run")
+    assert f"{path}: cannot be read as the scores of images" in said
+
+
+def test_ids_with_control_characters_do_not_reach_the_terminal(street, fails):
+    Path("shapes/ImageSets/Segmentation/train.txt").write_text("a\x1b[31mb\n")
+    said = fails("sample_features.py", *STEP_1)
+    assert r"'a\x1b[31mb' is not an image id" in said and "\x1b" not in said
+
+
+def test_the_help_states_only_defaults_that_say_something(in_process):
+    said = in_process("train_seg.py", "--help").stdout
+    assert "(default: 10)" in said
+    assert "(default: False)" not in said and "(default: None)" not in said
