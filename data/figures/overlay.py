@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from matplotlib import colormaps, get_data_path
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
-from torch.nn.functional import max_pool2d
-from torchvision.utils import draw_segmentation_masks
 
 from data.classes import VOID, Classes
 
@@ -21,11 +18,8 @@ WHITE, INK, GREY, RULE = (255, 255, 255), (32, 33, 36), (110, 114, 120), (208, 2
 # They differ in hue and in lightness, so also in print.
 RIGHT, WRONG, NOT_SCORED = (203, 224, 238), (213, 80, 0), (158, 158, 158)
 TILE_SIDES = 320, 640  # px, the longer side of a tile on a page
-# A name is written inside its class if the class covers this share of the name's box, else beside
-# it. Classes that have less than that share of the image are not named.
-LABEL_COVER, NAMED_FROM = 0.7, 0.002
+NAMED_FROM = 0.002  # share of the image that a class needs to be named in it
 HEAT = colormaps["viridis"]  # lightness increases: readable in grey and for colour-blind readers
-DIRECTIONS = (0, -1), (0, 1), (1, 0), (-1, 0), (1, -1), (-1, -1), (1, 1), (-1, 1)  # (x, y)
 Box = tuple[int, int, int, int]  # left, top, right, bottom, px
 
 
@@ -73,18 +67,14 @@ def overlay(
         opacity: share of the class colour in a tinted pixel, 0..1.
     """
     mask = mask.astype(np.uint8)
-    counts = np.bincount(mask.ravel(), minlength=256)
-    present = [value for value in np.flatnonzero(counts) if value != 0]
-    pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    if present:
-        regions = torch.from_numpy(np.stack([mask == value for value in present]))
-        colours = [WHITE if value == VOID else classes.colours[value] for value in present]
-        pixels = draw_segmentation_masks(pixels, regions, alpha=opacity, colors=colours)
-    pixels[:, _borders(mask)] = 255
-    picture = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-    largest_first = sorted(present, key=lambda value: -counts[value])
-    regions = {classes.names[value]: mask == value for value in largest_first if value != VOID}
-    _write_names(picture, regions)
+    photo = np.asarray(image.convert("RGB"), np.float32)
+    palette = np.float32(classes.palette()).reshape(256, 3)
+    palette[VOID] = WHITE
+    tinted = (1 - opacity) * photo + opacity * palette[mask]
+    pixels = np.where((mask == 0)[..., None], photo, tinted).astype(np.uint8)
+    pixels[_borders(mask)] = WHITE
+    picture = Image.fromarray(pixels)
+    _write_names(picture, mask, classes)
     return picture
 
 
@@ -140,19 +130,17 @@ def panel(
     gap, line = size, round(1.6 * size)
     keys = {"error": _error_key, "confidence": _heat_scale}
     keys = {name: key(small) for name, key in keys.items() if name in tiles}
-    present = occurrences(masks, classes, scores)
-    heading, *entries = _legend(present, list(masks), scores is not None, small)
-
     column = width  # of the page, for a tile and its caption
     for name, caption in captions.items():
         key = gap + keys[name].width if name in keys else 0
         column = max(column, round(small.getlength(caption)) + key)
-    inner = max(len(tiles) * (column + gap) - gap, heading.width, 24 * size)
-    per_row = min((inner + 2 * gap) // (heading.width + 2 * gap), -(-len(entries) // 4))
-    rows = -(-len(entries) // per_row)
+    inner = max(len(tiles) * (column + gap) - gap, 24 * size)
+    present = occurrences(masks, classes, scores)
+    legend = _legend(present, list(masks), scores is not None, small, inner)
+    inner = max(inner, legend.width)
     top = 2 * line if title or miou is not None else gap // 2
     below = top + line + height + gap
-    page = Image.new("RGB", (inner + 2 * gap, below + gap + (rows + 1) * line), WHITE)
+    page = Image.new("RGB", (inner + 2 * gap, below + legend.height + gap), WHITE)
     draw = ImageDraw.Draw(page)
 
     score = "" if miou is None else f"mIoU {miou:.3f}"
@@ -169,11 +157,7 @@ def panel(
         draw.rectangle((box[0] - 1, box[1] - 1, *box[2:]), outline=RULE)
         page.paste(tile, box[:2])
         places[name] = box
-    for index, entry in enumerate(entries):
-        left, row = gap + index // rows * (entry.width + 2 * gap), index % rows
-        if row == 0:
-            page.paste(heading, (left, below))
-        page.paste(entry, (left, below + (row + 1) * line))
+    page.paste(legend, (gap, below))
     return Panel(page, places, present)
 
 
@@ -235,98 +219,58 @@ def _captions(
     return captions
 
 
-def _borders(mask: np.ndarray) -> torch.Tensor:
+def _borders(mask: np.ndarray) -> np.ndarray:
     """Outlines, bool (H, W): the pixels that are next to a class of higher id.
 
     They are not on both sides of a border, so a thin thing still shows its colour. Void, which is
     white like an outline, has none.
     """
     reach = max(1, round(max(mask.shape) / 400))
-    values = torch.from_numpy(mask).float()
-    void = values == VOID
-    values = values.masked_fill(void, 0)[None]
-    rows = max_pool2d(values, (1, 2 * reach + 1), 1, (0, reach))
-    highest = max_pool2d(rows, (2 * reach + 1, 1), 1, (reach, 0))
-    return (highest > values)[0] & ~void
+    values = np.where(mask == VOID, np.uint8(0), mask)
+    highest = Image.fromarray(values).filter(ImageFilter.MaxFilter(2 * reach + 1))
+    return (np.asarray(highest) > values) & (mask != VOID)
 
 
-def _write_names(picture: Image.Image, regions: dict[str, np.ndarray]) -> None:
-    """Writes each name inside its region, bool (H, W), or beside it; the first ones have priority.
+def _write_names(picture: Image.Image, mask: np.ndarray, classes: Classes) -> None:
+    """Writes the name of each class into its region, the largest region first.
 
-    A name without room is left out.
+    A name that would overlap an earlier one, or does not fit into the picture, is left out.
     """
+    counts = np.bincount(mask.ravel(), minlength=256)
+    counts[[0, VOID]] = 0
     size = max(11, round(max(picture.size) / 32))
-    letters, draw, taken = font(size), ImageDraw.Draw(picture), {}
-    for name, region in regions.items():
-        half = round(letters.getlength(name) / 2 + 0.4 * size), round(0.7 * size)
-        too_large = 2 * half[0] >= picture.width or 2 * half[1] >= picture.height
-        if too_large or region.mean() < NAMED_FROM:
+    letters, draw, written = font(size), ImageDraw.Draw(picture), np.zeros(mask.shape, bool)
+    for value in np.argsort(-counts, kind="stable"):
+        if counts[value] < NAMED_FROM * mask.size:
+            break
+        name = classes.names[value]
+        width, height = round(letters.getlength(name) + 0.8 * size), round(1.4 * size)
+        if width > picture.width or height > picture.height:
             continue
-        box = _inside(region, half)
-        if box is not None and _is_free(box, taken):
-            taken[box] = name
-        elif beside := _beside(region, half, size, taken):
-            box, (x, y) = beside
-            taken[box] = name
-            line, dot = (x, y, *_middle(box)), size // 5
-            draw.line(line, WHITE, size // 3)
-            draw.line(line, INK, max(1, size // 8))
-            draw.ellipse((x - dot, y - dot, x + dot, y + dot), INK, WHITE)
-    for box, name in taken.items():
-        draw.rounded_rectangle(box, radius=size // 3, fill=INK)
-        draw.text(_middle(box), name, WHITE, letters, anchor="mm")
+        x, y = _deepest(mask == value)
+        left = min(max(x - width // 2, 0), picture.width - width)
+        top = min(max(y - height // 2, 0), picture.height - height)
+        covered = written[top : top + height, left : left + width]
+        if not covered.any():
+            covered[:] = True
+            box = left, top, left + width - 1, top + height - 1
+            draw.rounded_rectangle(box, radius=size // 3, fill=INK)
+            middle = left + width // 2, top + height // 2
+            draw.text(middle, name, WHITE, letters, anchor="mm")
 
 
-def _inside(region: np.ndarray, half: tuple[int, int]) -> Box | None:
-    """The best box, of twice the size `half` (w, h), inside a region; None where it is too thin."""
-    half_w, half_h = half
+def _deepest(region: np.ndarray) -> tuple[int, int]:
+    """The pixel (x, y) of a region, bool (H, W), that has most of the region around it."""
     shape = Image.fromarray(np.uint8(255) * region)
-    cover = np.asarray(shape.filter(ImageFilter.BoxBlur(half))) / 255
-    # The middle of the region is preferred. Pillow's blur repeats the border of an image, so the
-    # region would count as larger there: hence a margin of zeros.
+    # Pillow's blur repeats the border of an image, so the region would count as larger there:
+    # hence a margin of zeros.
     margin = round(0.4 * min(shape.size))
     blurred = ImageOps.expand(shape, margin).filter(ImageFilter.GaussianBlur(margin / 3))
-    depth = np.asarray(ImageOps.crop(blurred, margin)) / 255
-    suits = (2 * cover + depth)[half_h:-half_h, half_w:-half_w]
-    y, x = map(int, np.unravel_index(suits.argmax(), suits.shape))
-    if cover[y + half_h, x + half_w] < LABEL_COVER:
-        return None
-    return x, y, x + 2 * half_w, y + 2 * half_h
-
-
-def _beside(
-    region: np.ndarray, half: tuple[int, int], size: int, taken: Mapping[Box, str]
-) -> tuple[Box, tuple[int, int]] | None:
-    """A free box near a region, which hides the least of it, and the spot (x, y) it refers to."""
-    height, width = region.shape
-    half_w, half_h = half
-    blur = ImageFilter.GaussianBlur(size / 3)
-    thick = np.asarray(Image.fromarray(np.uint8(255) * region).filter(blur)) * region
-    y, x = map(int, np.unravel_index(thick.argmax(), region.shape))
-    best = None
-    for away in (1, 2, 4):
-        for right, down in DIRECTIONS:
-            left = x + right * (half_w + away * size) - half_w
-            top = y + down * (half_h + away * size) - half_h
-            box = left, top, left + 2 * half_w, top + 2 * half_h
-            fits = left >= 0 and top >= 0 and box[2] < width and box[3] < height
-            if fits and _is_free(box, taken):
-                hidden = region[top : box[3], left : box[2]].mean()
-                if best is None or hidden < best[0]:
-                    best = hidden, box
-    return best and (best[1], (x, y))
-
-
-def _middle(box: Box) -> tuple[int, int]:
-    return (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
-
-
-def _is_free(box: Box, taken: Mapping[Box, str]) -> bool:
-    left, top, right, bottom = box
-    return all(
-        left > other[2] or other[0] > right or top > other[3] or other[1] > bottom
-        for other in taken
-    )
+    depth = np.asarray(ImageOps.crop(blurred, margin))
+    depth = np.where(region, depth + 1.0, 0)  # + 1: in the region even if the blur rounds to 0
+    deepest = np.argwhere(depth == depth.max())  # many, as the blur has 256 levels
+    y, x = deepest[len(deepest) // 2].tolist()
+    return x, y
 
 
 def _error_key(letters: ImageFont.FreeTypeFont) -> Image.Image:
@@ -357,32 +301,42 @@ def _heat_scale(letters: ImageFont.FreeTypeFont) -> Image.Image:
 
 
 def _legend(
-    present: list[Occurrence], masks: list[str], scored: bool, letters: ImageFont.FreeTypeFont
-) -> list[Image.Image]:
-    """The legend as pictures of equal size: its heading, then a line for each class that occurs."""
+    present: list[Occurrence],
+    masks: list[str],
+    scored: bool,
+    letters: ImageFont.FreeTypeFont,
+    room: int,
+) -> Image.Image:
+    """A line for each class that occurs, in as many columns as fit into `room` px, at least one."""
     size = letters.size
     table = [["pixels in", *masks] + ["IoU"] * scored]
     for row in present:
         cells = [shorten(row.name, letters, 10 * size), *map(percent, row.shares.values())]
         table.append(cells + ["-" if row.iou is None else f"{row.iou:.3f}"] * scored)
-    swatch, line, space = round(1.1 * size), round(1.6 * size), round(size)
+    swatch, line, gap = round(1.1 * size), round(1.6 * size), 2 * size
     widths = [max(math.ceil(letters.getlength(text)) for text in cells) for cells in zip(*table)]
-    left, middle = swatch + space // 2, line // 2
-    width = left + sum(widths) + len(widths[1:]) * space + 2  # round letters overhang
-    entries = []
-    for colour, (name, *numbers) in zip([None, *(row.colour for row in present)], table):
-        entry = Image.new("RGB", (width, line), WHITE)
-        draw, ink = ImageDraw.Draw(entry), GREY if colour is None else INK
-        if colour is not None:
-            box = 0, middle - swatch // 2, swatch - 1, middle - swatch // 2 + swatch - 1
-            draw.rounded_rectangle(box, swatch // 5, fill=colour, outline=GREY)
-        draw.text((left, middle), name, ink, letters, anchor="lm")
-        right = left + widths[0]
-        for number, wide in zip(numbers, widths[1:]):
-            right += space + wide
-            draw.text((right, middle), number, ink, letters, anchor="rm")
-        entries.append(entry)
-    return entries
+    indent = swatch + size // 2
+    width = indent + sum(widths) + len(widths[1:]) * size + 2  # round letters overhang
+    columns = max(1, min((room + gap) // (width + gap), math.ceil(len(present) / 4)))
+    rows = math.ceil(len(present) / columns)
+    legend = Image.new("RGB", (columns * (width + gap) - gap, (rows + 1) * line), WHITE)
+    draw = ImageDraw.Draw(legend)
+    heading, *entries = zip([None, *(row.colour for row in present)], table)
+    for start in range(0, len(entries), rows):
+        left, middle = start // rows * (width + gap), line // 2
+        for colour, (name, *numbers) in [heading, *entries[start : start + rows]]:
+            ink = GREY if colour is None else INK
+            if colour is not None:
+                top = middle - swatch // 2
+                box = left, top, left + swatch - 1, top + swatch - 1
+                draw.rounded_rectangle(box, swatch // 5, fill=colour, outline=GREY)
+            draw.text((left + indent, middle), name, ink, letters, anchor="lm")
+            right = left + indent + widths[0]
+            for number, wide in zip(numbers, widths[1:]):
+                right += size + wide
+                draw.text((right, middle), number, ink, letters, anchor="rm")
+            middle += line
+    return legend
 
 
 def shorten(text: str, letters: ImageFont.FreeTypeFont, room: float) -> str:
