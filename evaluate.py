@@ -22,6 +22,7 @@ writes nothing.
 import argparse
 import math
 import shutil
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -170,6 +171,7 @@ def predict_split(
 
 def score_predictions(predictions: Path, dataset: VOCFolder, run: Path | None, quiet: bool) -> None:
     """Scores the index PNGs in a folder, whatever program made them; keeps results in a run."""
+    started = time.time()
     runtime.choose_device("cpu", single=True)
     paths = find_predictions(predictions, dataset.ids)
     for step in (1, 2, 3) if run else ():
@@ -201,7 +203,7 @@ def score_predictions(predictions: Path, dataset: VOCFolder, run: Path | None, q
         source = {"checkpoint": None, "predictions": str(predictions)}
         wrote = save_scores(place, scores, split, f"predictions in {predictions}", **source)
         config = {"data": dataset.root, "split": split, "images": len(dataset), "changed": {}}
-        folder.finish(run, 4, config | source, wrote)
+        folder.finish(run, 4, {**config, **source, "started": started}, wrote)
 
 
 def note_absent_classes(scores: ImageScores, dataset: VOCFolder) -> None:

@@ -24,7 +24,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from data.features import Features, read_features
 from data.figures.plots import plot_curve
 from data.files import atomic_file
-from losses.loss import count_classes, inverse_frequency
+from losses.loss import inverse_frequency
 from models import RunError
 from models.backbones import fingerprint
 from models.classifier import DenseClassifier, FCClassifier
@@ -168,7 +168,7 @@ def main() -> None:
         f"{args.optimizer}, peak rate {args.lr:g}",
         device=runtime.describe(device),
     )
-    counts = count_classes(rows.labels, fc.classes)
+    counts = torch.bincount(rows.labels, minlength=fc.classes)
     weight = inverse_frequency(counts) if args.class_weights == "inverse" else None
     optimizer = OPTIMIZERS[args.optimizer](
         fc.parameters(), lr=args.lr, weight_decay=args.weight_decay

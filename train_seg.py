@@ -100,7 +100,8 @@ def train_one_epoch(
         training.step(step_loss)  # optimizer, schedule, moving average
         if len(training.losses) % saver.every == 0:
             saver.save_last(training)
-        batches.set_postfix(loss=f"{step_loss:.3f}", mIoU=f"{training.log[-1]['miou']:.3f}")
+        miou = training.log[-1]["miou"]
+        batches.set_postfix(loss=f"{step_loss:.3f}", mIoU=f"{miou:.3f}")
         step_loss, step_ids = 0.0, []
 
 

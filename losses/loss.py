@@ -72,11 +72,6 @@ def cross_entropy2d(
     return (sums.where(totals > 0, 0) / totals.where(totals > 0, 1)).mean()
 
 
-def count_classes(target: Tensor, classes: int, ignore_index: int = VOID) -> Tensor:
-    """Pixels of each class, (classes,) int64, in an integer target of any shape, without void."""
-    return torch.bincount(target[target != ignore_index].long(), minlength=classes)
-
-
 def inverse_frequency(counts: Tensor) -> Tensor:
     """Class weights (C,) float32, inverse to the pixels of each class (C,) in a data set.
 

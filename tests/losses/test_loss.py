@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from data.classes import VOID
 from losses.loss import (
-    count_classes,
     cross_entropy2d,
     inverse_frequency,
     segmentation_loss,
@@ -183,13 +182,6 @@ def test_the_mean_over_all_sets_of_drawn_pixels_is_the_loss_and_its_gradient(cou
     estimate = cross_entropy2d(drawn, FIVE_LABELLED.flatten()[sets])
     torch.testing.assert_close(estimate, whole)
     torch.testing.assert_close(gradient(estimate, logits), gradient(whole, logits))
-
-
-def test_classes_are_counted_without_void():
-    target = torch.tensor([[0, 2, 2], [VOID, 0, 2]])
-    for dtype in (torch.int64, torch.uint8):
-        assert count_classes(target.to(dtype), 5).tolist() == [2, 0, 3, 0, 0]
-    assert count_classes(torch.tensor([1, 0, 1]), 2, ignore_index=1).tolist() == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,13 @@ def score(guesses, succeeds):
     return lambda *flags: succeeds("evaluate.py", *SPLIT, "--predictions", GUESSES, *flags)
 
 
+def test_a_run_that_holds_scored_predictions_alone_is_written_up(score, succeeds):
+    score("--run", "theirs")
+    flags = ("--data", "shapes", "--limit", 1, "--checkpoint", "run/3_seg/best.pt")
+    succeeds("visualize.py", "--run", "theirs", *flags, "--report")
+    assert Path("theirs/5_overlays/report.pdf").stat().st_size > 10_000
+
+
 def test_a_networks_own_predictions_score_as_the_network_does(street, succeeds):
     predictions = Path("run/4_eval/predictions")
     flags = ("--data", "shapes", "--predictions", predictions, "--run", "same")
