@@ -89,6 +89,33 @@ def read_ids(root: Path, split: str) -> list[str]:
     return ids
 
 
+def find_pair(root: Path, image_id: str, masks: str = "SegmentationClass") -> tuple[Path, Path]:
+    """The files of an id's photo and mask, where they are or would be."""
+    photos = [root / "JPEGImages" / (image_id + suffix) for suffix in SUFFIXES]
+    return next(filter(Path.is_file, photos), photos[0]), root / masks / f"{image_id}.png"
+
+
+def check_sizes(photo: Path, mask: Path) -> None:
+    """Compares the sizes in the headers of an upright photo and its mask.
+
+    Raises:
+        DataError: they differ, or a file is missing, damaged or not an image.
+    """
+    size, mask_size = image_size(photo, upright=True), image_size(mask, upright=False)
+    if size == mask_size:
+        return
+    (height, width), (rows, columns) = size, mask_size
+    if mask_size == image_size(photo, upright=False):
+        raise DataError(
+            f"{mask}: the mask is {columns}x{rows}, as its image {photo.name} is stored, but the "
+            f"EXIF orientation turns that to {width}x{height}; turn the mask too, or remove the "
+            "orientation from the photo"
+        )
+    raise DataError(
+        f"{mask}: the mask is {columns}x{rows} but its image {photo.name} is {width}x{height}"
+    )
+
+
 class VOCFolder(Dataset):
     """One split of a data set in VOC layout; item i is a `Sample`.
 
@@ -169,9 +196,7 @@ class VOCFolder(Dataset):
         return f"{len(self)} ({zlib.crc32(chr(10).join(self.ids).encode()):08x})"
 
     def _paths(self, image_id: str) -> tuple[Path, Path]:
-        images = [self.root / "JPEGImages" / (image_id + suffix) for suffix in SUFFIXES]
-        masks = self.root / MASK_FOLDERS.get(self.split, "SegmentationClass")
-        return next(filter(Path.is_file, images), images[0]), masks / f"{image_id}.png"
+        return find_pair(self.root, image_id, MASK_FOLDERS.get(self.split, "SegmentationClass"))
 
     def _check(self, image_id: str) -> None:
         """Raises a DataError if an image or mask is missing, or if their sizes differ."""
@@ -179,12 +204,7 @@ class VOCFolder(Dataset):
         for kind, path in (("image", image), ("mask", mask)):
             if not path.is_file():
                 raise DataError(f"{path}: no {kind} for id {image_id!r} of split {self.split!r}")
-        size, mask_size = image_size(image, upright=True), image_size(mask, upright=False)
-        if size != mask_size:
-            raise DataError(
-                f"{mask}: the mask is {mask_size[1]}x{mask_size[0]} but its image {image.name} is "
-                f"{size[1]}x{size[0]}"
-            )
+        check_sizes(image, mask)
 
     def _leave_out_bad(self) -> None:
         """Reads everything up front, so that all processes and epochs use the same images."""
@@ -220,7 +240,7 @@ def absent_classes(counts: np.ndarray, has_void: bool, classes: Classes, where: 
     if has_void and counts[0] and not counts[1:].any():
         raise DataError(
             f"{where}: the masks hold only 0 and {VOID}, and {VOID} is void here: "
-            "save the object as 1"
+            "save the object as 1 (python -m data.convert does, with --map 0=0,255=1)"
         )
     return [name for name, count in zip(classes.names, counts) if not count]
 

@@ -1,23 +1,45 @@
-"""Split lists of one's own data: which ids go where, what is reported, and what is refused."""
+"""Lists of one's own data: which ids go where, what is reported, and what is refused."""
 
+import io
 import os
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from data import DataError
-from data.lists import main, make_lists
+from data.images import EXIF_ORIENTATION
+from data.lists import divide, main, make_lists
 
 
-def own(root: Path, photos: list[str], masks: list[str]) -> Path:
-    """A folder with these files; only their names matter."""
+def png(labels: list[int], mode: str = "L") -> bytes:
+    """A picture of one row; as a photo it is grey."""
+    file = io.BytesIO()
+    Image.fromarray(np.array([labels], dtype=np.uint8)).convert(mode).save(file, "PNG")
+    return file.getvalue()
+
+
+def own(root: Path, photos: list[str], masks: list[str] | dict[str, list[int]]) -> Path:
+    """A folder with these files; those of masks by name hold these labels, all others 0 and 1."""
     for folder, names in (("JPEGImages", photos), ("SegmentationClass", masks)):
         (root / folder).mkdir(parents=True)
         for name in names:
-            (root / folder / name).touch()
+            labels = masks[name] if names is masks and isinstance(masks, dict) else [0, 1]
+            (root / folder / name).write_bytes(png(labels))
+    return root
+
+
+def labelled(root: Path, masks: dict[str, list[int]]) -> Path:
+    """A folder with photos and masks of these ids, two pixels each, and four classes."""
+    photos = [f"{image_id}.jpg" for image_id in masks]
+    own(root, photos, {f"{image_id}.png": labels for image_id, labels in masks.items()})
+    (root / "classes.txt").write_text("ground\ncat\ndog\nbird\n")
     return root
 
 
@@ -31,30 +53,119 @@ def ten(tmp_path) -> Path:
 
 def lists_in(root: Path) -> dict[str, list[str]]:
     folder = root / "ImageSets" / "Segmentation"
-    return {path.name: path.read_text("utf-8").splitlines() for path in folder.iterdir()}
+    return {path.stem: path.read_text("utf-8").splitlines() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("val, expected", [(0.2, 2), (0.5, 5), (0.01, 1), (0.99, 9), (0.25, 2)])
-def test_every_pair_is_in_one_list(val, expected, ten):
-    lists = make_lists(ten, val)
-    assert sorted(lists.train + lists.val) == [f"pic {index}" for index in range(10)]
-    assert len(lists.val) == expected
-    assert lists_in(ten) == {"train.txt": sorted(lists.train), "val.txt": sorted(lists.val)}
+# Which ids go where
+
+
+@pytest.mark.parametrize(
+    ("val", "test", "sizes"),
+    [
+        (0.2, 0, [8, 2]),
+        (0.5, 0, [5, 5]),
+        (0.01, 0, [9, 1]),
+        (0.99, 0, [1, 9]),
+        (0.25, 0, [8, 2]),
+        (0.2, 0.1, [7, 2, 1]),
+        (0.98, 0.01, [1, 8, 1]),
+    ],
+)
+def test_every_pair_is_in_one_list(val, test, sizes, ten):
+    lists = make_lists(ten, val, test)
+    assert sorted(sum(lists.ids.values(), [])) == [f"pic {index}" for index in range(10)]
+    assert [len(ids) for ids in lists.ids.values()] == sizes
+    assert lists_in(ten) == lists.ids == {name: sorted(ids) for name, ids in lists.ids.items()}
+    assert list(lists.ids) == ["train", "val", "test"][: len(sizes)]
 
 
 def test_the_seed_decides(ten):
-    first = make_lists(ten, 0.5)
-    assert make_lists(ten, 0.5, force=True) == first
-    assert len({tuple(make_lists(ten, 0.5, seed, force=True).val) for seed in range(5)}) > 1
+    first = make_lists(ten, 0.5).ids
+    assert make_lists(ten, 0.5, force=True).ids == first
+    assert (
+        len({tuple(make_lists(ten, 0.5, seed=seed, force=True).ids["val"]) for seed in range(5)})
+        > 1
+    )
 
 
-def test_unpaired_and_other_files_are_listed_but_not_hidden_ones(tmp_path):
-    photos = ["a.jpg", "b.jpg", "c.jpg", "d.tif.png", ".DS_Store", "notes.txt", "c.gif"]
-    lists = make_lists(own(tmp_path, photos, ["a.png", "b.png", "e.png", "b.jpg"]), 0.5)
-    assert sorted(lists.train + lists.val) == ["a", "b"]
-    assert lists.without_mask == ["c", "d.tif"] and lists.without_photo == ["e"]
-    others = ["JPEGImages/c.gif", "JPEGImages/notes.txt", "SegmentationClass/b.jpg"]
-    assert lists.others == others
+@given(
+    groups=st.lists(st.sampled_from("abcdefghij"), min_size=3, max_size=40),
+    alone=st.booleans(),
+    data=st.data(),
+)
+def test_groups_stay_whole_and_lists_get_what_they_should(groups, alone, data):
+    images = len(groups)
+    groups = [f"{index:02}" for index in range(images)] if alone else groups
+    cuts = data.draw(st.sets(st.integers(1, images - 1), max_size=2))
+    sizes = np.diff([0, *sorted(cuts), images]).tolist()
+    holds = np.random.default_rng(data.draw(st.integers(0, 99))).random((images, 4)) < 0.3
+    places = divide(holds, groups, sizes, seed=0)
+    assert np.array_equal(places, divide(holds, groups, sizes, seed=0))
+    assert len({*zip(groups, places)}) == len(set(groups)), "a group is in two lists"
+    counts = np.bincount(places, minlength=len(sizes))
+    assert len(counts) == len(sizes)
+    largest = max(Counter(groups).values())
+    assert (counts < np.add(sizes, largest)).all()
+    assert counts.all() or len(set(groups)) < len(sizes)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_small_groups_fill_what_large_ones_leave(seed):
+    places = divide(np.ones((10, 1), dtype=bool), list("aaaaaabcde"), [6, 4], seed)
+    assert places.tolist() == [0] * 6 + [1] * 4
+
+
+def test_each_list_has_its_share_of_each_class():
+    labels = np.repeat([0, 1, 2], [10, 20, 70])
+    places = divide(np.eye(3, dtype=bool)[labels], list(map(str, range(100))), [70, 20, 10], seed=0)
+    assert [np.bincount(labels[places == place]).tolist() for place in range(3)] == [
+        [7, 14, 49],
+        [2, 4, 14],
+        [1, 2, 7],
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_rare_classes_are_in_all_lists_where_chance_would_lose_them(seed):
+    holds = np.zeros((40, 4), dtype=bool)
+    holds[:, 0] = True
+    for label, images in ((1, 2), (2, 3), (3, 5)):
+        holds[10 * label : 10 * label + images, label] = True
+    lost = []
+    for places in (
+        divide(holds, list(map(str, range(40))), [32, 8], seed),
+        np.random.default_rng(seed).permutation(np.repeat([0, 1], [32, 8])),
+    ):
+        lost.append(sum(not holds[places == place].any(0).all() for place in range(2)))
+    assert lost == [0, 1]
+
+
+def test_frames_of_a_video_stay_in_one_list(tmp_path):
+    videos = [f"{name}_{take}" for name in ("walk", "run") for take in range(5)]
+    ids = [f"{video}_{frame:02}" for video in videos for frame in range(3)]
+    root = labelled(tmp_path, {image_id: [0, 1] for image_id in [*ids, "alone"]})
+    lists = make_lists(root, 0.2, 0.1, group_by="_")
+    assert lists.groups == {**dict.fromkeys(videos, 3), "alone": 1}
+    found = [{image_id[: -len("_00")] for image_id in ids} for ids in lists.ids.values()]
+    assert sum(map(len, found)) == len(videos) + 1
+    assert [len(ids) for ids in lists.ids.values()] == [22, 6, 3]
+
+
+@pytest.mark.parametrize(
+    ("group_by", "message"),
+    [
+        ("-", "--group-by '-': no id holds it; the first id is 'walk_1'"),
+        ("", "--group-by '': no id holds it"),
+        ("_", "--group-by '_': the groups are walk; 2 are the least"),
+    ],
+)
+def test_groups_that_divide_nothing_are_refused(group_by, message, tmp_path):
+    root = labelled(tmp_path, {"walk_1": [0, 1], "walk_2": [0, 1]})
+    with pytest.raises(DataError, match=re.escape(message)):
+        make_lists(root, 0.5, group_by=group_by)
+
+
+# What is there already
 
 
 @pytest.mark.parametrize("there", [["train"], ["val"], ["train", "val"]])
@@ -66,14 +177,24 @@ def test_existing_lists_stay_without_force(there, ten):
     message = f"{folder / there[0]}.txt: is there already; --force replaces it"
     with pytest.raises(DataError, match=re.escape(message)):
         make_lists(ten, 0.2)
-    assert lists_in(ten) == {f"{name}.txt": ["mine"] for name in there}
-    lists = make_lists(ten, 0.2, force=True)
-    assert lists_in(ten) == {"train.txt": lists.train, "val.txt": lists.val}
+    assert lists_in(ten) == {name: ["mine"] for name in there}
+    assert lists_in(ten) != make_lists(ten, 0.2, force=True).ids == lists_in(ten)
 
 
-@pytest.mark.parametrize("step", [1, 2])
+def test_a_test_list_of_before_is_not_trained_on(ten):
+    make_lists(ten, 0.2, 0.1)
+    before = lists_in(ten)
+    with pytest.raises(DataError, match=r"test\.txt: lists images that would now train"):
+        make_lists(ten, 0.2, force=True)
+    assert lists_in(ten) == before
+    (ten / "ImageSets" / "Segmentation" / "test.txt").write_text("without a mask\n")
+    assert make_lists(ten, 0.2, force=True).ids.keys() == {"train", "val"}
+    assert lists_in(ten)["test"] == ["without a mask"]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
 def test_a_crash_never_leaves_a_new_list_beside_an_old_one(step, ten, monkeypatch):
-    old = make_lists(ten, 0.5)
+    old = make_lists(ten, 0.3, 0.3).ids
     replace, calls = os.replace, []
 
     def crash(source, target):
@@ -84,29 +205,73 @@ def test_a_crash_never_leaves_a_new_list_beside_an_old_one(step, ten, monkeypatc
 
     monkeypatch.setattr(os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
-        make_lists(ten, 0.5, seed=1, force=True)
+        make_lists(ten, 0.3, 0.3, seed=1, force=True)
     after = lists_in(ten)
-    assert set(after) == {"train.txt"}
-    assert (after["train.txt"] == old.train) == (step == 1)
+    assert len(after) == max(1, step - 1)
+    assert ["train" in after, after["train"] == old["train"]] == [True, step == 1]
+    assert "val" not in after or after["val"] != old["val"]
+
+
+def test_a_place_that_cannot_be_written_is_named(ten):
+    (ten / "ImageSets").write_text("")
+    with pytest.raises(DataError, match=re.escape(f"{ten / 'ImageSets'}") + ".*cannot be written"):
+        make_lists(ten, 0.2)
+
+
+# Files that do not belong together
+
+
+def test_unpaired_and_other_files_are_listed_but_not_hidden_ones(tmp_path):
+    photos = ["a.jpg", "b.jpg", "c.jpg", "d.tif.png", ".DS_Store", "notes.txt", "c.gif"]
+    lists = make_lists(own(tmp_path, photos, ["a.png", "b.png", "e.png", "b.jpg"]), 0.5)
+    assert sorted(sum(lists.ids.values(), [])) == ["a", "b"]
+    assert lists.files.without_mask == ["c", "d.tif"] and lists.files.without_photo == ["e"]
+    others = ["JPEGImages/c.gif", "JPEGImages/notes.txt", "SegmentationClass/b.jpg"]
+    assert lists.files.others == others
+
+
+JOIN = "; this joins 2: python -m data.convert {root} OUT "
+RENAME = "; give each mask the name of its photo"
 
 
 @pytest.mark.parametrize(
-    "photos, masks, message",
+    ("photos", "masks", "count", "end"),
     [
-        (["a.jpg", "b.jpg"], ["a.png", "c.png"], "1 of 2 photos in JPEGImages have a mask of the"),
-        (["a.jpg", "b.bmp"], ["a.png", "b.png"], "1 of 1 photos in JPEGImages have a mask"),
-        ([], [], "0 of 0 photos in JPEGImages have a mask"),
-        *(
-            (["a.jpg", f"{name}.jpg"], ["a.png", f"{name}.png"], f"the name {name!r} cannot stand")
-            for name in ("b ", "b\nc", "b\x85c", "b\udcffc", "b\\c")
+        (["a.jpg", "b.jpg"], ["a.png", "c.png"], "1 of 2", "b.jpg, SegmentationClass/c.png"),
+        (["a.jpg", "b.bmp"], ["a.png", "b.png"], "1 of 1", "tionClass/b.png, JPEGImages/b.bmp"),
+        ([], [], "0 of 0", "there are no others"),
+        (["1.jpg", "10.jpg"], ["10_m.png", "1_m.png"], "0 of 2", JOIN + "--mask-suffix=_m"),
+        (["a x.jpg", "b x.jpg"], ["a.png", "b.png"], "0 of 2", JOIN + "'--image-suffix= x'"),
+        (
+            ["a_photo.jpg", "b_photo.jpg"],
+            ["a_part.png", "b_part.png"],
+            "0 of 2",
+            "; there are JPEGImages/a_photo.jpg, SegmentationClass/a_part.png"
+            + JOIN
+            + "--image-suffix=_photo --mask-suffix=_part",
         ),
+        (["img1.jpg", "img2.jpg"], ["mask1.png", "mask2.png"], "0 of 2", "mask1.png"),
+        (["a1.jpg", "a2.jpg"], ["a3.png", "a4.png"], "0 of 2", "a3.png"),
     ],
 )
-def test_unusable_files_are_refused(photos, masks, message, tmp_path):
+def test_photos_without_masks_are_refused_with_what_would_join_them(
+    photos, masks, count, end, tmp_path
+):
     root = own(tmp_path / "own", photos, masks)
-    with pytest.raises(DataError, match=re.escape(f"{root}: {message}")) as error:
+    message = f"{root}: {count} photos in JPEGImages have a mask of the same name"
+    with pytest.raises(DataError, match=re.escape(message)) as error:
         make_lists(root, 0.2)
+    end = end.format(root=root) if "joins" in end else end + RENAME
+    assert str(error.value).endswith(end)
     assert len(str(error.value).splitlines()) == 1
+    assert not (root / "ImageSets").exists()
+
+
+@pytest.mark.parametrize("name", ["b ", "b\nc", "b\x85c", "b\udcffc", "b\\c"])
+def test_names_that_cannot_be_listed_are_refused(name, tmp_path):
+    root = own(tmp_path, ["a.jpg", f"{name}.jpg"], ["a.png", f"{name}.png"])
+    with pytest.raises(DataError, match=re.escape(f"{root}: the name {name!r} cannot stand")):
+        make_lists(root, 0.2)
     assert not (root / "ImageSets").exists()
 
 
@@ -117,10 +282,76 @@ def test_missing_folders_are_named(tmp_path):
         make_lists(tmp_path, 0.2)
 
 
-def test_a_place_that_cannot_be_written_is_named(ten):
-    (ten / "ImageSets").write_text("")
-    with pytest.raises(DataError, match=re.escape(f"{ten / 'ImageSets'}") + ".*cannot be written"):
-        make_lists(ten, 0.2)
+# Images that cannot be used
+
+
+@pytest.fixture
+def damaged(tmp_path) -> tuple[Path, dict[str, str]]:
+    """A folder with two good images and a bad one of each kind, and what is said of those."""
+    reasons = {
+        "colour": "a mask must be a PNG of palette indices",
+        "label": "label 4 is outside the classes 0..3",
+        "mask": "mask.png: cannot be read as an image",
+        "photo": "photo.jpg: cannot be read as an image",
+        "size": "the mask is 3x1 but its image size.jpg is 2x1",
+        "turned": "the mask is 2x1, as its image turned.jpg is stored, but the EXIF orientation",
+    }
+    root = labelled(tmp_path, dict.fromkeys(["fine", "good", *reasons], [0, 1]))
+    masks, exif = root / "SegmentationClass", Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    Image.new("RGB", (2, 1)).save(root / "JPEGImages" / "turned.jpg", exif=exif)
+    for name, content in (
+        ("colour", png([0, 1], "RGB")),
+        ("label", png([0, 4])),
+        ("mask", png([0, 1])[:-20]),
+        ("size", png([0, 1, 2])),
+    ):
+        (masks / f"{name}.png").write_bytes(content)
+    (root / "JPEGImages" / "photo.jpg").write_bytes(png([0, 1])[:-20])
+    return root, reasons
+
+
+def test_all_bad_images_are_named_at_once_and_nothing_is_written(damaged):
+    root, reasons = damaged
+    with pytest.raises(DataError) as error:
+        make_lists(root, 0.5)
+    first, *lines = str(error.value).splitlines()
+    assert first.startswith(f"{root}: 6 of 8 images cannot be used, and no list is written; mend")
+    assert len(lines) == len(reasons)
+    for line, reason in zip(lines, reasons.values()):
+        assert reason in line
+    assert not (root / "ImageSets").exists()
+
+
+def test_bad_images_can_be_left_out(damaged):
+    root, reasons = damaged
+    lists = make_lists(root, 0.5, skip_bad=True)
+    assert sorted(sum(lists.ids.values(), [])) == ["fine", "good"]
+    assert list(lists.bad) == list(reasons)
+    with pytest.raises(
+        DataError, match=re.escape(f"{root}: 2 images can be used; 3 are the least")
+    ):
+        make_lists(root, 0.2, 0.2, skip_bad=True, force=True)
+    assert lists_in(root) == lists.ids
+
+
+def test_no_more_than_20_bad_images_are_shown(tmp_path):
+    root = labelled(tmp_path, {f"{index:02}": [0, 9] for index in range(25)})
+    with pytest.raises(DataError, match="25 of 25 images cannot be used") as error:
+        make_lists(root, 0.2)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 1 + 20 + 1 and "19.png: label 9" in lines[-2]
+    assert lines[-1].strip() == "and 5 more"
+
+
+def test_binary_masks_of_0_and_255_are_refused(tmp_path):
+    root = labelled(tmp_path, {"a": [0, 255], "b": [0, 255]})
+    with pytest.raises(DataError, match="hold only 0 and 255, .*: save the object as 1"):
+        make_lists(root, 0.5)
+    assert not (root / "ImageSets").exists()
+
+
+# The command
 
 
 def run(monkeypatch, *arguments) -> int:
@@ -128,46 +359,61 @@ def run(monkeypatch, *arguments) -> int:
     return main()
 
 
-def test_the_command_reports_what_it_left_out_wrote_and_what_comes_next(
+def test_the_command_reports_what_it_left_out_found_wrote_and_what_comes_next(
     tmp_path, monkeypatch, capsys
 ):
-    photos = ["a.jpg", "b.jpg", "c.jpg", "notes.txt"]
-    root = own(tmp_path / "my data", photos, ["a.png", "b.png", "d.png"])
-    (root / "classes.txt").write_text("nothing\nthing\n")
-    for name in "ab":
-        Image.new("RGB", (4, 3)).save(root / "JPEGImages" / f"{name}.jpg")
-        Image.new("L", (4, 3)).save(root / "SegmentationClass" / f"{name}.png")
-    assert run(monkeypatch, root, "--val", "0.5") == 0
-    assert capsys.readouterr().out.splitlines() == [
-        "  note: left out 1 photos without a mask: c",
-        "  note: left out 1 masks without a photo: d",
+    masks = {"a_1": [0, 2], "b_1": [1, 255], "b_2": [1, 0], "c_1": [0, 255], "d": [2, 2]}
+    root = labelled(tmp_path / "my data", masks)
+    (root / "JPEGImages" / "notes.txt").touch()
+    (root / "JPEGImages" / "e.jpg").touch()
+    (root / "SegmentationClass" / "d.png").write_bytes(png([0, 9]))
+    (root / "SegmentationClass" / "f.png").touch()
+    flags = ("--val", "0.25", "--group-by", "_")
+    assert run(monkeypatch, root, *flags) == 2
+    said = capsys.readouterr()
+    wrong = f"{root / 'SegmentationClass' / 'd.png'}: label 9 is outside the classes 0..3 "
+    assert said.out == "" and said.err.startswith(f"data.lists: {root}: 1 of 5 images cannot be")
+    assert wrong in said.err
+    assert run(monkeypatch, root, *flags, "--skip-bad") == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert said.out.splitlines() == [
+        "  note: left out 1 photos without a mask: e",
+        "  note: left out 1 masks without a photo: f",
         "  note: left out 1 files that are neither photo nor mask: JPEGImages/notes.txt",
-        "  note: no pixel of thing in train",
-        "  note: no pixel of thing in val",
-        f"wrote {root / 'ImageSets' / 'Segmentation'}: train.txt 1, val.txt 1 images",
+        "  note: left out 1 images that cannot be used:",
+        f"    {wrong}(void is 255)",
+        "  note: 3 groups (images of each) stay whole: b (2), a (1), c (1)",
+        "  note: no pixel of bird in any list",
+        "  note: no pixel of cat, dog in val",
+        "  note: classes in fewer than 5 images, too few to score: ground (3), cat (2), dog (1)",
+        "  note: 1 masks hold only 0 and 255, which is void: c_1",
+        "          train pixels  images      val pixels  images",
+        "ground         33.33 %       2         50.00 %       1",
+        "cat            33.33 %       2          0.00 %       0",
+        "dog            16.67 %       1          0.00 %       0",
+        "bird            0.00 %       0          0.00 %       0",
+        "void           16.67 %       1         50.00 %       1",
+        f"wrote {root / 'ImageSets' / 'Segmentation'}: train.txt 3, val.txt 1 images",
+        f"look at the masks: python visualize.py --data '{root}' --truth",
         f"next: python sample_features.py --data '{root}' --run runs/own",
     ]
-    assert run(monkeypatch, root) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"data.lists: {root}") and len(error.splitlines()) == 1
-    assert run(monkeypatch, root, "--force", "--seed", "1") == 0
+    assert run(monkeypatch, root, *flags) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert run(monkeypatch, root, *flags, "--skip-bad", "--force", "--seed", "1") == 0
 
 
-def test_binary_masks_of_0_and_255_are_refused(tmp_path, monkeypatch, capsys):
-    root = own(tmp_path, ["a.jpg", "b.jpg"], ["a.png", "b.png"])
-    for name in "ab":
-        mask = Image.new("L", (4, 3))
-        mask.putpixel((1, 1), 255)
-        Image.new("RGB", (4, 3)).save(root / "JPEGImages" / f"{name}.jpg")
-        mask.save(root / "SegmentationClass" / f"{name}.png")
-    assert run(monkeypatch, root) == 2
-    message = "hold only 0 and 255, and 255 is void here: save the object as 1"
-    assert message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("flag, value", [("--val", "0"), ("--val", "nan"), ("--seed", "-1")])
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--val", "0"), ("--val", "nan"), ("--test", "1"), ("--seed", "-1")],
+)
 def test_flags_out_of_range_are_refused(flag, value, ten, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         run(monkeypatch, ten, flag, value)
     assert f"argument {flag}: {value!r} is not a" in capsys.readouterr().err
     assert not (ten / "ImageSets").exists()
+
+
+def test_something_must_be_left_to_train_on(ten):
+    with pytest.raises(DataError, match=r"--val 0\.5 and --test 0\.5 leave nothing to train on"):
+        make_lists(ten, 0.5, 0.5)

@@ -188,7 +188,7 @@ def test_absent_classes_are_named_and_binary_masks_of_0_and_255_are_refused():
     classes = Classes.from_lists(["ground", "cat", "dog"], [[0, 0, 0]] * 3)
     assert absent_classes(np.array([5, 0, 1]), True, classes, "val") == ["cat"]
     assert absent_classes(np.array([5, 0, 0]), False, classes, "val") == ["cat", "dog"]
-    with pytest.raises(DataError, match="^val: the masks hold only 0 and 255, .*object as 1$"):
+    with pytest.raises(DataError, match="^val: the masks hold only 0 and 255, .*object as 1 "):
         absent_classes(np.array([5, 0, 0]), True, classes, "val")
 
 
@@ -256,6 +256,16 @@ def test_a_mask_of_another_size_is_found_at_once(shapes):
         VOCFolder(shapes, "train", keep)
     sizes = f"the mask is {width}x{height + 1} but its image {image_id}.jpg is {width}x{height}"
     assert str(error.value) == f"{mask_of(shapes, image_id)}: {sizes}"
+
+
+def test_a_mask_drawn_on_a_photo_before_exif_turned_it_is_said_to_be_that(shapes):
+    image_id, exif = read_ids(shapes, "train")[0], Image.Exif()
+    exif[EXIF_ORIENTATION] = 8
+    save(photo_of(shapes, image_id), 64, 90, 3, exif=exif)
+    save(mask_of(shapes, image_id), 64, 90)
+    turned = f"the mask is 90x64, as its image {image_id}.jpg is stored, but the EXIF orientation"
+    with pytest.raises(DataError, match=f"{turned} turns that to 64x90; turn the mask too, or"):
+        VOCFolder(shapes, "train", keep)
 
 
 def truncate(path: Path) -> None:
