@@ -1,79 +1,343 @@
-"""The download of VOC 2012: asks torchvision for it, and explains the way by hand if that fails."""
+"""The download of VOC 2012, from a server on this machine that behaves well or badly."""
 
-import shutil
-import sys
-from urllib.error import URLError
+import hashlib
+import io
+import re
+import resource
+import socket
+import tarfile
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-import torchvision.datasets.voc
+from torchvision.datasets import SBDataset
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
-from data.download import main
+from data import DataError
+from data.download import SBD, TRIES, VOC2012, Archive, download_voc, fetch, main, unpack
 
-ARCHIVE = DATASET_YEAR_DICT["2012"]
+NAME = "voc.tar"
+IMAGES = 21  # in trainval of the drawn data set
+
+
+class Manner(NamedTuple):
+    """How an address behaves."""
+
+    content: bytes = b""
+    breaks: list[int] = []  # the bytes of the content after which each answer in turn breaks off
+    stalls: bool = False  # instead of breaking off, an answer falls silent
+    ranges: bool = True  # False: each answer is the whole
+    shift: int = 0  # of the part that an answer has from the part asked for
+    status: int = 200
+
+
+class Host(ThreadingHTTPServer):
+    """Answers as the manners say, by path, and notes what was asked."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.manners: dict[str, Manner] = {}
+        self.asked: list[tuple[str, str | None]] = []  # path and Range
+        self.closing = threading.Event()
+
+    def serves(self, content: bytes = b"", at: str = NAME, **manner) -> str:
+        """The address of this content."""
+        self.manners[f"/{at}"] = Manner(content, **manner)
+        return f"http://127.0.0.1:{self.server_port}/{at}"
+
+    def ranges(self) -> list[str | None]:
+        return [asked for _, asked in self.asked]
+
+
+class Answer(BaseHTTPRequestHandler):
+    def do_GET(self):
+        asked, manner = self.headers["Range"], self.server.manners[self.path]
+        self.server.asked.append((self.path, asked))
+        content, start = manner.content, 0
+        if manner.status != 200:
+            self.send_error(manner.status)
+            return
+        if asked and manner.ranges:
+            start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) + manner.shift
+            if start >= len(content):
+                self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(content)}")
+                self.end_headers()
+                return
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        end = manner.breaks.pop(0) if manner.breaks else None
+        self.wfile.write(content[start:end])
+        if end is not None and manner.stalls:
+            self.server.closing.wait()
+
+    def log_message(self, *_):
+        pass
 
 
 @pytest.fixture
-def run(monkeypatch):
-    """Runs the command with `fetch(url, root, filename, md5)` in place of the network."""
+def host():
+    with Host() as host:
+        thread = threading.Thread(target=host.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield host
+        host.closing.set()
+        host.shutdown()
+        thread.join()
 
-    def run(fetch, *arguments) -> int:
-        monkeypatch.setattr(torchvision.datasets.voc, "download_and_extract_archive", fetch)
-        monkeypatch.setattr(sys, "argv", ["download.py", *map(str, arguments)])
-        return main()
 
-    return run
+@pytest.fixture(scope="session")
+def packed(drawn) -> bytes:
+    """The drawn data set as an archive like that of VOC 2012."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        tar.add(drawn, "VOCdevkit/VOC2012")
+    return file.getvalue()
+
+
+def archive_at(content: bytes, *urls: str) -> Archive:
+    """An archive that should have this content."""
+    return Archive(NAME, urls, hashlib.md5(content).hexdigest(), IMAGES)
+
+
+def dead_address() -> str:
+    """An address where nobody listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{free.getsockname()[1]}/{NAME}"
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def get(archive: Archive, folder: Path) -> bytes:
+    """What `fetch` leaves in the folder, which must be the archive alone."""
+    path = fetch(archive, folder, timeout=5, pause=0)
+    assert files_in(folder).keys() == {path.name}
+    return path.read_bytes()
+
+
+def test_the_data_set_is_fetched_and_unpacked_where_the_steps_look(
+    host, packed, drawn, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main([], voc=archive_at(packed, url := host.serves(packed))) == 0
+    root = Path("data/VOCdevkit/VOC2012")
+    assert files_in(root) == files_in(drawn)
+    assert {
+        str(path) for path in Path().rglob("*") if path.parent.name in ("data", "VOCdevkit")
+    } == {
+        "data/VOCdevkit",
+        f"data/{NAME}",
+        str(root),
+    }
+    assert capsys.readouterr().out.splitlines() == [
+        f"fetching from {url}",
+        f"checking the MD5 of data/{NAME}.part",
+        f"PASCAL VOC 2012 is in {root}",
+        f"  note: data/{NAME} is not needed any more; --delete-archives removes it",
+        f"next: python sample_features.py --data {root} --run runs/voc",
+    ]
+
+
+def test_a_second_call_fetches_and_writes_nothing(host, packed, tmp_path, capsys):
+    command = ["--out", str(tmp_path)]
+    archive = archive_at(packed, host.serves(packed))
+    assert main(command, voc=archive) == 0
+    said = capsys.readouterr().out.splitlines()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert main(command, voc=archive) == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert len(host.asked) == 1 and capsys.readouterr().out.splitlines() == said[2:]
+    assert main([*command, "--delete-archives"], voc=archive) == 0
+    assert not (tmp_path / NAME).exists() and main(command, voc=archive) == 0
+    assert len(host.asked) == 1
+
+
+def test_a_broken_connection_goes_on_where_it_broke(host, packed, tmp_path):
+    first, second = int(0.4 * len(packed)), int(0.7 * len(packed))
+    archive = archive_at(packed, host.serves(packed, breaks=[first, second]))
+    assert get(archive, tmp_path) == packed
+    assert host.ranges() == [None, f"bytes={first}-", f"bytes={second}-"]
+
+
+def test_a_silent_connection_counts_as_broken(host, packed, tmp_path):
+    stop = 2**16  # a block: less would be lost with it
+    archive = archive_at(packed, host.serves(packed, breaks=[stop], stalls=True))
+    start = time.monotonic()
+    assert fetch(archive, tmp_path, timeout=0.3, pause=0).read_bytes() == packed
+    assert time.monotonic() - start < 20  # the usual is 30
+    assert host.ranges() == [None, f"bytes={stop}-"]
+
+
+def test_the_next_call_and_the_next_address_go_on_as_well(host, packed, tmp_path):
+    stops = [int(share * len(packed)) for share in (0.4, 0.7)]
+    broken = [  # each gives some bytes, then nothing more
+        host.serves(packed, at=str(stop), breaks=[stop] * (TRIES + 1)) for stop in stops
+    ]
+    with pytest.raises(DataError, match=f"broke off at {stops[1]:,} of {len(packed):,} bytes"):
+        get(archive_at(packed, *broken), tmp_path)
+    assert files_in(tmp_path) == {f"{NAME}.part": packed[: stops[1]]}
+    host.asked.clear()
+    assert get(archive_at(packed, host.serves(packed)), tmp_path) == packed
+    assert host.ranges() == [f"bytes={stops[1]}-"]
+
+
+@pytest.mark.parametrize("manner", [{"ranges": False}, {"shift": 1}, {"shift": -1}])
+def test_a_server_that_cannot_give_the_rest_gives_all(manner, host, packed, tmp_path):
+    archive = archive_at(packed, host.serves(packed, breaks=[1000], **manner))
+    assert get(archive, tmp_path) == packed
+    assert host.ranges()[:2] == [None, "bytes=1000-"]
+
+
+@pytest.mark.parametrize("status, requests", [(404, 1), (403, 1), (500, TRIES), (None, 0)])
+def test_a_dead_address_gives_way_to_the_next(status, requests, host, packed, tmp_path):
+    dead = host.serves(at="dead", status=status) if status else dead_address()
+    assert get(archive_at(packed, dead, host.serves(packed)), tmp_path) == packed
+    assert [path for path, _ in host.asked] == ["/dead"] * requests + [f"/{NAME}"]
+
+
+def test_a_wrong_checksum_gives_way_to_the_next_address(host, packed, tmp_path, capsys):
+    wrong = host.serves(packed[::-1], at="wrong")
+    assert get(archive_at(packed, wrong, host.serves(packed)), tmp_path) == packed
+    assert host.asked == [("/wrong", None), (f"/{NAME}", None)]
+    assert ": a file with another MD5, removed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", ["", ".part"])
+@pytest.mark.parametrize(
+    "there",
+    [lambda packed: b"x" * 5000, lambda packed: b"x" * len(packed), lambda packed: packed + b"x"],
+    ids=["short", "long", "longer"],
+)
+def test_wrong_bytes_that_are_there_are_thrown_away(there, suffix, host, packed, tmp_path):
+    (tmp_path / f"{NAME}{suffix}").write_bytes(there(packed))
+    assert get(archive_at(packed, host.serves(packed)), tmp_path) == packed
+    assert host.ranges() == [f"bytes={len(there(packed))}-", None]
+
+
+@pytest.mark.parametrize("suffix", ["", ".part"])
+@pytest.mark.parametrize("share", [0.4, 1])
+def test_an_archive_that_is_there_is_used(share, suffix, host, packed, tmp_path):
+    size = int(share * len(packed))
+    (tmp_path / f"{NAME}{suffix}").write_bytes(packed[:size])
+    assert get(archive_at(packed, host.serves(packed)), tmp_path) == packed
+    whole = share == 1 and not suffix
+    assert host.ranges() == ([] if whole else [f"bytes={size}-"])
+
+
+def test_if_no_address_gives_it_one_line_tells_the_way_by_hand(host, packed, tmp_path, capsys):
+    urls = [host.serves(at="dead", status=404), host.serves(packed[:-1], at="wrong")]
+    archive, out = archive_at(packed, *urls), tmp_path / "out"
+    assert main(["--out", str(out)], voc=archive) == 2
+    place = f"127.0.0.1:{host.server_port}"
+    assert capsys.readouterr().err == (
+        f"data.download: {NAME} could not be fetched ({place}: HTTP 404 Not Found; {place}: a file "
+        f"with another MD5, removed); run this command again later, or get the file (MD5 "
+        f"{archive.md5}) on any machine from {urls[0]} or {urls[1]} and put it into {out}/\n"
+    )
+    assert files_in(out) == {}
+
+
+def test_a_full_disk_while_fetching_keeps_what_is_there(host, packed, tmp_path, capsys):
+    room, command = 32 * 1024, ["--out", str(tmp_path)]
+    archive = archive_at(packed, host.serves(packed))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))  # as on a full disk
+    try:
+        assert main(command, voc=archive) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    line = f"data.download: {tmp_path}: File too large; what has been fetched stays, and the same "
+    assert capsys.readouterr().err == f"{line}command goes on from there\n"
+    assert files_in(tmp_path) == {f"{NAME}.part": packed[:room]}
+    assert main(command, voc=archive) == 0
+    assert host.ranges() == [None, f"bytes={room}-"]
+
+
+def test_a_full_disk_while_unpacking_leaves_no_half_data_set(packed, drawn, tmp_path, capsys):
+    (tmp_path / NAME).write_bytes(packed)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        assert main(["--out", str(tmp_path)], voc=archive_at(packed)) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert ": File too large; " in capsys.readouterr().err
+    assert files_in(tmp_path) == {NAME: packed}
+    stale = tmp_path / "VOCdevkit" / ".VOC2012.part" / "VOCdevkit" / "VOC2012"
+    stale.mkdir(parents=True)  # as a call leaves it that was killed
+    (stale / "stale").touch()
+    assert files_in(download_voc(tmp_path, archive_at(packed))) == files_in(drawn)
+    assert not (tmp_path / "VOCdevkit" / ".VOC2012.part").exists()
 
 
 @pytest.mark.parametrize(
-    "error",
-    [
-        URLError("no network"),
-        ConnectionResetError("cut off"),
-        OSError(28, "No space left on device"),
-        RuntimeError("File not found or corrupted."),
-    ],
-    ids=lambda error: type(error).__name__,
+    "name, link",
+    [("../x", ""), ("VOCdevkit/../../../x", ""), ("VOCdevkit/x", "../../../x")],
 )
-def test_if_the_download_fails_the_way_by_hand_is_told(error, run, tmp_path, capsys):
-    def fetch(*_, **__):
-        raise error
-
-    assert run(fetch, "--out", tmp_path) == 2
-    captured = capsys.readouterr()
-    assert not captured.out
-    first = f"data.download: the archive could not be fetched ({error}).\n"
-    assert captured.err.startswith(first)
-    for told in (
-        ARCHIVE["url"],
-        f"MD5 {ARCHIVE['md5']}",
-        f"put it into {tmp_path}/ and run this command again",
-        f"tar xf {ARCHIVE['filename']} -C {tmp_path}",
-    ):
-        assert told in captured.err
+def test_no_member_gets_out_of_the_folder(name, link, tmp_path):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = (tarfile.SYMTYPE, link) if link else (tarfile.REGTYPE, "")
+    with tarfile.open(tmp_path / NAME, "w") as tar:
+        tar.addfile(member)
+    with pytest.raises(DataError, match=f"{NAME}: cannot be unpacked .*outside the destination"):
+        unpack(tmp_path / NAME, tmp_path / "deep" / "VOCdevkit" / "VOC2012")
+    assert files_in(tmp_path).keys() == {NAME}
 
 
-def test_the_archive_of_2012_is_fetched_checked_and_unpacked(run, drawn, tmp_path, capsys):
-    asked, root = [], tmp_path / "VOCdevkit" / "VOC2012"
-
-    def fetch(url, folder, filename, md5):
-        asked.append((url, str(folder), filename, md5))
-        shutil.copytree(drawn, root)
-
-    assert run(fetch, "--out", tmp_path) == 0
-    assert asked == [(ARCHIVE["url"], str(tmp_path), ARCHIVE["filename"], ARCHIVE["md5"])]
-    assert capsys.readouterr().out == (
-        f"PASCAL VOC 2012 is in {root}\n"
-        f"next: python sample_features.py --data {root} --run runs/voc\n"
-    )
+def test_a_python_that_cannot_unpack_safely_fetches_nothing(host, packed, tmp_path, monkeypatch):
+    monkeypatch.delattr(tarfile, "data_filter")
+    with pytest.raises(DataError, match="3.10.12, 3.11.4 or a newer one"):
+        download_voc(tmp_path, archive_at(packed, host.serves(packed)))
+    assert not host.asked
 
 
-def test_the_default_place_is_where_the_steps_look(run):
-    asked = []
+@pytest.mark.parametrize("inside", [".", "VOC2012", "VOCdevkit/VOC2012"])
+def test_a_data_set_that_is_there_is_used(inside, drawn, tmp_path):
+    root = tmp_path / "own" / inside
+    root.parent.mkdir(parents=True, exist_ok=True)
+    root.symlink_to(drawn)
+    assert download_voc(tmp_path / "own", archive_at(b"")) == root
 
-    def fetch(url, root, filename, md5):
-        asked.append(root)
-        raise OSError("stop here")
 
-    run(fetch)
-    assert asked == ["data"]
+@pytest.mark.parametrize(
+    "damage, message",
+    [
+        ("JPEGImages", "is there, but without the folders of VOC 2012; move it away"),
+        ("SegmentationClass", "no mask for id "),
+        ("ImageSets/Segmentation/trainval.txt", "no such list for split 'trainval'"),
+        (None, f"trainval has {IMAGES} images instead of 2913; to fetch it anew, move "),
+    ],
+)
+def test_half_a_data_set_is_named_and_left_alone(damage, message, shapes, tmp_path, capsys):
+    root = tmp_path / "VOCdevkit" / "VOC2012"
+    root.parent.mkdir()
+    shapes.rename(root)
+    if damage:
+        (root / damage).rename(tmp_path / "aside")
+    before = files_in(tmp_path)
+    archive = archive_at(b"") if damage else VOC2012
+    assert main(["--out", str(tmp_path)], voc=archive) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line and str(root) in line and files_in(tmp_path) == before
+
+
+def test_torchvision_knows_the_same_archives():
+    known = DATASET_YEAR_DICT["2012"]
+    assert (VOC2012.name, VOC2012.md5) == (known["filename"], known["md5"])
+    assert (SBD.name, SBD.md5, SBD.urls) == (SBDataset.filename, SBDataset.md5, (SBDataset.url,))

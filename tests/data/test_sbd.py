@@ -1,0 +1,194 @@
+"""The split train_aug: its list, its masks, and what stops it. Needs scipy, as the command does."""
+
+import hashlib
+import io
+import resource
+import shutil
+import sys
+import tarfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.classes import VOC
+from data.download import Archive, main
+from data.images import image_size
+from data.voc import VOCFolder, read_ids
+
+NAME = "benchmark.tgz"
+
+
+class Place(NamedTuple):
+    """A folder for --out with a data set and an archive of SBD."""
+
+    out: Path
+    root: Path  # of the data set
+    own: list[str]  # ids of its train
+    others: list[str]  # ids of SBD that are in neither train nor val
+    masks: dict[str, np.ndarray]  # what SBD has, by id
+
+    def command(self, *flags: str, images: int | None = None) -> int:
+        """Runs the command, for that many images in train_aug."""
+        content = (self.out / NAME).read_bytes() if (self.out / NAME).exists() else b""
+        images = images or len(self.own) + len(self.others)
+        sbd = Archive(NAME, (), hashlib.md5(content).hexdigest(), images)
+        trainval = len(read_ids(self.root, "trainval"))
+        command = ["--out", str(self.out), "--sbd", *flags]
+        return main(command, voc=Archive("voc.tar", (), "", trainval), sbd=sbd)
+
+    def pack(self, without: str = "") -> None:
+        """Writes the archive, laid out like the real one: the lists come last."""
+        savemat = pytest.importorskip("scipy.io", reason="scipy writes the masks of SBD").savemat
+        sparse = pytest.importorskip("scipy.sparse")
+        boundaries = np.empty((20, 1), dtype=object)
+        boundaries[:, 0] = [sparse.csc_matrix(np.eye(3))] * 20
+        members = {}
+        for image_id, mask in self.masks.items():
+            file = io.BytesIO()
+            there = np.unique(mask[mask > 0])
+            struct = {"Boundaries": boundaries, "Segmentation": mask, "CategoriesPresent": there}
+            savemat(file, {"GTcls": struct}, do_compression=True)
+            members[f"cls/{image_id}.mat"] = file.getvalue()
+            members[f"inst/{image_id}.mat"] = b"not a mask of classes"
+        ids = sorted(self.masks)
+        members["train.txt"] = "\n".join(ids[::2]).encode()
+        members["val.txt"] = "\n".join(ids[1::2]).encode()
+        members.pop(without, None)
+        with tarfile.open(self.out / NAME, "w:gz") as tar:
+            for name, content in members.items():
+                member = tarfile.TarInfo(f"benchmark_RELEASE/dataset/{name}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+    def left(self) -> set[Path]:
+        """What there is of train_aug, finished or not."""
+        return {path for path in self.root.rglob("*") if "aug" in path.name.lower()}
+
+
+@pytest.fixture
+def place(drawn, tmp_path) -> Place:
+    """SBD has two images of train, one of val and the three of test."""
+    root = tmp_path / "VOCdevkit" / "VOC2012"
+    shutil.copytree(drawn, root)
+    train, val, test = (read_ids(root, split) for split in ("train", "val", "test"))
+    rng = np.random.default_rng(0)
+    masks = {
+        image_id: rng.integers(
+            0, 21, image_size(root / "JPEGImages" / f"{image_id}.jpg", upright=True), np.uint8
+        )
+        for image_id in train[:2] + val[:1] + test
+    }
+    place = Place(tmp_path, root, train, test, masks)
+    place.pack()
+    return place
+
+
+def test_the_split_has_the_images_of_both_without_those_of_val(place, capsys):
+    assert place.command() == 0
+    assert read_ids(place.root, "train_aug") == sorted(place.own + place.others)
+    dataset = VOCFolder(place.root, "train_aug")  # as the steps read it
+    own = VOCFolder(place.root, "train")
+    for index, image_id in enumerate(dataset.ids):
+        if image_id in place.own:
+            expected = own.mask(own.ids.index(image_id))
+        else:
+            expected = place.masks[image_id]
+        assert np.array_equal(dataset.mask(index), expected)
+        with Image.open(place.root / "SegmentationClassAug" / f"{image_id}.png") as mask:
+            assert mask.mode == "P" and mask.getpalette() == VOC.palette()
+    said = capsys.readouterr().out.splitlines()
+    assert said[2] == (
+        f"train_aug has {len(dataset)} images: {len(place.own)} of train with VOC's own masks, "
+        f"{len(place.others)} with SBD's (no void)"
+    )
+    assert said[-1].endswith(f"--data {place.root} --run runs/voc --split train_aug")
+
+
+def test_a_second_call_writes_nothing_and_needs_no_archive(place, capsys):
+    assert place.command("--delete-archives") == 0
+    assert not (place.out / NAME).exists()
+    said = capsys.readouterr().out.replace(f"checking the MD5 of {place.out / NAME}\n", "")
+    before = {path: path.stat().st_mtime_ns for path in place.out.rglob("*")}
+    assert place.command() == 0 and capsys.readouterr().out == said
+    assert {path: path.stat().st_mtime_ns for path in place.out.rglob("*")} == before
+
+
+def test_another_number_of_images_is_refused(place, capsys):
+    assert place.command(images=10_582) == 2
+    count = len(place.own) + len(place.others)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{place.root}: train_aug would have {count} images instead of 10582" in line
+    assert not place.left()
+
+
+def test_a_mask_that_does_not_fit_its_photo_is_refused(place, capsys):
+    image_id = place.others[-1]
+    height, width = place.masks[image_id].shape
+    place.masks[image_id] = place.masks[image_id][1:]
+    place.pack()
+    assert place.command() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"the mask cls/{image_id}.mat is {width}x{height - 1} but its image " in line
+    assert f"{image_id}.jpg is {width}x{height}" in line and not place.left()
+
+
+def test_a_mask_that_is_missing_is_named(place, capsys):
+    place.pack(without=f"cls/{place.others[1]}.mat")
+    assert place.command() == 2
+    missing = f"1 members are missing, such as cls/{place.others[1]}.mat"
+    assert capsys.readouterr().err == f"data.download: {place.out / NAME}: {missing}\n"
+    assert not place.left()
+
+
+def test_a_full_disk_leaves_no_half_split(place, capsys):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        assert place.command() == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ": File too large; " in line and not place.left()
+    assert place.command() == 0
+
+
+@pytest.mark.parametrize("lacks", ["list", "masks", "a mask"])
+def test_half_a_split_is_named_and_left_alone(lacks, place, capsys):
+    assert place.command() == 0
+    path = place.root / "ImageSets" / "Segmentation" / "train_aug.txt"
+    masks = place.root / "SegmentationClassAug"
+    if lacks == "list":
+        path.unlink()
+    elif lacks == "masks":
+        shutil.rmtree(masks)
+    else:
+        (masks / f"{place.others[0]}.png").unlink()
+    before, _ = place.left(), capsys.readouterr()
+    assert place.command() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"to fetch it anew, move {path} and {masks} away" in line and place.left() == before
+
+
+def test_a_list_that_holds_images_of_val_is_refused(place, capsys):
+    assert place.command() == 0
+    lists = place.root / "ImageSets" / "Segmentation"
+    (image_id, *_) = read_ids(place.root, "val")
+    with open(lists / "train_aug.txt", "a") as file:
+        file.write(f"{image_id}\n")
+    shutil.copy(
+        place.root / "SegmentationClass" / f"{image_id}.png", place.root / "SegmentationClassAug"
+    )
+    assert place.command(images=len(place.own) + len(place.others) + 1) == 2
+    assert f"{lists / 'train_aug.txt'}: lists 1 images of val; " in capsys.readouterr().err
+
+
+def test_without_scipy_nothing_is_fetched(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    nowhere = Archive("voc.tar", (), "", 1)
+    assert main(["--out", str(tmp_path / "out"), "--sbd"], voc=nowhere, sbd=nowhere) == 2
+    line = "data.download: --sbd reads Matlab files with SciPy: pip install scipy\n"
+    assert capsys.readouterr().err == line and not (tmp_path / "out").exists()
