@@ -4,13 +4,15 @@
     python visualize.py --run runs/voc --sort worst --limit 24 --classes dog,cat --contact-sheet
     python visualize.py --run runs/voc --limit 50 --report          # the write-up of the run
     python visualize.py --run runs/voc --image holiday.jpg photos/ --out seen      # your own
+    python visualize.py --data DIR --truth --split train            # the masks, before training
 
 Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/5_overlays/:
 ID.png, index.html (all of them, to be opened in a browser), with --contact-sheet contact_sheet.png,
 with --report report.pdf (settings, architecture, data, curves, scores, best and worst pictures),
 config.json (last). For your own pictures also predictions/NAME.png (8-bit palette indices at the
 original size) and photos.csv (the classes of each). With --out all of it goes to that folder, which
-must be new, empty, or hold earlier pictures.
+must be new, empty, or hold earlier pictures. --truth needs no run and no network: it shows image
+and ground truth, and writes to runs/truth/ or --out.
 """
 
 import argparse
@@ -18,6 +20,8 @@ import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,22 +56,99 @@ from models.segmenter import Segmenter
 from models.summary import summarise
 
 REPORT, TABLE = "report.pdf", "photos.csv"
+TRUTH = Path("runs/truth")  # where --truth writes, and the flags that it goes with
+BESIDE_TRUTH = ("data", "split", "limit", "workers", "classes", "sort", "seed")
+BESIDE_TRUTH += ("contact_sheet", "out", "quiet")
 IMAGES = 12  # of a split that are drawn unless --limit says otherwise
 SORTS = {"name": "the first", "worst": "the worst", "best": "the best", "random": "a random"}
 
 
 class Drawn(NamedTuple):
-    """An image and what the network sees in it."""
+    """The page about an image."""
 
     name: str
     title: str
     page: Panel
-    prediction: np.ndarray  # (H, W) uint8 class ids
     miou: float | None = None
+    indices: Image.Image | None = None  # the prediction, where it is saved on its own, too
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which images are drawn, and in what order.
+
+    Attributes:
+        sort: a name in `SORTS`.
+        seed: of a random order.
+        limit: how many at most.
+        classes: names, of which an image needs one; none: all images are welcome.
+        labels: their ids.
+    """
+
+    sort: str
+    seed: int
+    limit: int
+    classes: list[str]
+    labels: set[int]
+
+    @classmethod
+    def of(cls, args: argparse.Namespace, classes: Classes, images: int, usual: int) -> "Choice":
+        """What the flags say about so many images, of which usually only so many are drawn."""
+        names = args.classes or []
+        limit = min(args.limit or usual, images)
+        return cls(args.sort, args.seed, limit, names, classes.labels(names))
+
+    def fits(self, mask: np.ndarray) -> bool:
+        """Whether a mask (H, W) has one of the classes."""
+        return not self.labels or not self.labels.isdisjoint(np.unique(mask).tolist())
+
+    def order(self, names: Sequence[str]) -> list[int]:
+        """The indices of all names, by name or shuffled."""
+        indices = sorted(range(len(names)), key=names.__getitem__)
+        if self.sort == "random":
+            random.Random(self.seed).shuffle(indices)
+        return indices
+
+    def in_words(self, images: int, what: str) -> str:
+        """Like "the first 12 of 40 images of DIR, with dog or cat"."""
+        some = f"{SORTS[self.sort]} {self.limit} of " if self.limit < images else ""
+        having = f", with {' or '.join(self.classes)}" if self.classes else ""
+        return f"{some}{images} {what}{having}"
+
+
+class Network(NamedTuple):
+    """What predicts."""
+
+    segmenter: Segmenter
+    source: Path  # its file
+    where: str  # device and precision, in words
+
+    def facts(self) -> dict[str, str]:
+        """What a reader of its pictures should know."""
+        hypercolumn = self.segmenter.hypercolumn
+        return {
+            "network": f"{self.source} ({hypercolumn.backbone})",
+            "views": f"{self.segmenter.views}{hypercolumn.dilation_in_words}",
+        }
+
+
+class Plan(NamedTuple):
+    """What is going to be drawn: a split, its ground truth alone, or the user's own photos."""
+
+    heading: str
+    facts: dict[str, str]  # about all pictures, for the header and the gallery
+    names: Sequence[str]  # of all images that there are
+    choice: Choice
+    choose: Callable[[], list[int]]  # indices of the images to draw, in their order
+    draw: Callable[[Sequence[int]], Iterator[Drawn]]
+    network: Network | None = None
+    photos: Sequence[Path] = ()  # files of the user's own, which no picture may replace
+    note: str = ""
+    unreadable: Sequence[str] = ()  # why images were left out; known when all are drawn
 
 
 def parse() -> tuple[argparse.Namespace, flags.Parser]:
-    parser = flags.Parser(__doc__)
+    parser = flags.Parser(__doc__, needs_run=False)
     flag = parser.flag
     limit = (
         f"only N pictures, the first after sorting; default: {IMAGES} of a split, all of --image"
@@ -86,6 +167,8 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     flag("--confidence", action="store_true", help=confidence)
     sheet = f"save {SHEET}, too: the first 24 as thumbnails"
     flag("--contact-sheet", action="store_true", help=sheet)
+    truth = f"draw the ground truth alone, without a run, into {TRUTH}"
+    flag("--truth", action="store_true", help=truth)
     photos = "photos and folders of them, not --data"
     flag("--image", type=Path, nargs="+", metavar="PATH", help=photos)
     out = "where to write; default: 5_overlays of the run"
@@ -97,32 +180,92 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     flags.add_view_flags(parser)
     flags.add_speed_flags(parser)
     args = parser.parse_args()
-    for name in ("data", "split"):
+    if args.truth:
+        parser.allow_beside(args, "truth", BESIDE_TRUTH)
+    elif not args.run:
+        parser.error("the following arguments are required: --run")
+    for name in ("data", "split", "report"):
         if args.image and getattr(args, name) != parser.get_default(name):
             parser.error(f"argument --{name}: not allowed with argument --image")
-    if args.image and args.report:
-        parser.error("argument --report: not allowed with argument --image")
     if args.seed and args.sort != "random":
         parser.error("argument --seed: has no effect without --sort random")
-    if args.image and args.sort in ("worst", "best"):
-        raise DataError(
-            f"--sort {args.sort}: needs ground truth, which --image does not have; "
-            "use name or random"
-        )
+    for name, needed in (("image", "ground truth"), ("truth", "predictions")):
+        if getattr(args, name) and args.sort in ("worst", "best"):
+            raise DataError(
+                f"--sort {args.sort}: needs {needed}, which --{name} does not have; "
+                "use name or random"
+            )
     return args, parser
 
 
-def has_any(mask: np.ndarray, wanted: set[int]) -> bool:
-    """Whether a mask (H, W) has one of the wanted classes, or none are wanted."""
-    return not wanted or not wanted.isdisjoint(np.unique(mask).tolist())
+def plan_truth(args: argparse.Namespace) -> Plan:
+    """Images of a split with their ground truth alone."""
+    runtime.choose_device("cpu", single=True)
+    dataset = VOCFolder(args.data, args.split)
+    classes, images, unreadable = dataset.classes, len(dataset), []
+    choice = Choice.of(args, classes, images, IMAGES)
+    words = choice.in_words(images, f"images of {dataset.root}, split {args.split}")
+    return Plan(
+        heading=f"Ground truth of {dataset.root}",
+        facts={"images": words, "classes": f"{len(classes)}: {first_of(classes.names)}"},
+        names=dataset.ids,
+        choice=choice,
+        choose=partial(choice.order, dataset.ids),
+        draw=partial(draw_truth, dataset, choice, unreadable),
+        unreadable=unreadable,
+    )
 
 
-def order(names: Sequence[str], sort: str, seed: int) -> list[int]:
-    """The indices of the names, by name or shuffled."""
-    indices = sorted(range(len(names)), key=names.__getitem__)
-    if sort == "random":
-        random.Random(seed).shuffle(indices)
-    return indices
+def plan_split(args: argparse.Namespace) -> Plan:
+    """Images of a split with their ground truth and what the network sees in them."""
+    network = load_network(args)
+    segmenter = network.segmenter
+    dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size))
+    folder.check_classes(segmenter.names, dataset.classes.names, network.source, dataset.root)
+    classes, images = dataset.classes, len(dataset)
+    choice = Choice.of(args, classes, images, IMAGES)
+    words = choice.in_words(images, f"images of {dataset.root}, split {args.split}")
+    return Plan(
+        heading=f"Predictions of {args.run}",
+        facts={"images": words, **network.facts()},
+        names=dataset.ids,
+        choice=choice,
+        choose=partial(choose_images, segmenter, dataset, choice, args.workers),
+        draw=partial(draw_split, segmenter, dataset, args.confidence, args.workers),
+        network=network,
+    )
+
+
+def plan_photos(args: argparse.Namespace) -> Plan:
+    """The user's own photos, without ground truth, and what the network sees in them."""
+    network = load_network(args)
+    photos, others = find_photos(args.image)
+    names, images, unreadable = list(photos), len(photos), []
+    choice = Choice.of(args, network.segmenter.classes, images, images)
+    note = f"{folder.count(len(others), 'file')} left out: {first_of(others)}" if others else ""
+    return Plan(
+        heading=f"Predictions of {args.run}",
+        facts={"images": choice.in_words(images, "photos"), **network.facts()},
+        names=names,
+        choice=choice,
+        choose=partial(choice.order, names),
+        draw=partial(draw_photos, network.segmenter, photos, choice, args.confidence, unreadable),
+        network=network,
+        photos=list(photos.values()),
+        note=note,
+        unreadable=unreadable,
+    )
+
+
+def load_network(args: argparse.Namespace) -> Network:
+    """The network of a run, ready to predict as the flags say."""
+    device = runtime.choose_device(args.device, single=True)
+    segmenter, source = folder.trained_segmenter(args.run, args.checkpoint)
+    segmenter.views = flags.views_of(args.tta, args.refine)
+    if args.dilate is not None:
+        segmenter.hypercolumn.dilate(args.dilate)
+    runtime.prepare(segmenter, device, args.amp, args.compile)
+    return Network(segmenter, source, runtime.describe(device, args.amp, args.compile))
 
 
 def confusion(prediction: np.ndarray, sample: Sample, classes: int) -> ConfusionMatrix:
@@ -133,28 +276,22 @@ def confusion(prediction: np.ndarray, sample: Sample, classes: int) -> Confusion
 
 
 def choose_images(
-    segmenter: Segmenter,
-    dataset: VOCFolder,
-    wanted: set[int],
-    sort: str,
-    seed: int,
-    limit: int,
-    workers: int,
+    segmenter: Segmenter, dataset: VOCFolder, choice: Choice, workers: int
 ) -> list[int]:
     """The images of a split to draw, in their order; to sort by score, all are predicted."""
-    indices = order(dataset.ids, sort, seed)
-    fitting = (index for index in indices if has_any(dataset.mask(index), wanted))
-    if sort in ("name", "random"):
-        return list(islice(fitting, limit))
+    indices = choice.order(dataset.ids)
+    fitting = (index for index in indices if choice.fits(dataset.mask(index)))
+    if choice.sort in ("name", "random"):
+        return list(islice(fitting, choice.limit))
     found = list(fitting)
     loader = DataLoader(dataset, batch_size=None, sampler=found, num_workers=workers)
     mious = []
     for sample in runtime.bar(loader, len(found), "image", "score"):
         prediction = segmenter.predict(sample.image, sample.mask.shape, sample.id).numpy()
         mious.append(confusion(prediction, sample, len(segmenter.names)).image_miou())
-    sign = -1 if sort == "best" else 1
+    sign = -1 if choice.sort == "best" else 1
     ranked = sorted(zip(mious, found), key=lambda pair: (math.isnan(pair[0]), sign * pair[0]))
-    return [index for _, index in ranked[:limit]]  # images that are all void come last
+    return [index for _, index in ranked[: choice.limit]]  # images that are all void come last
 
 
 def predict(
@@ -168,10 +305,32 @@ def predict(
     return classes.numpy(), probability.numpy()
 
 
-def draw_split(
-    segmenter: Segmenter, dataset: VOCFolder, indices: list[int], workers: int, confidence: bool
+def draw_truth(
+    dataset: VOCFolder, choice: Choice, unreadable: list[str], indices: Sequence[int]
 ) -> Iterator[Drawn]:
-    """The chosen images of a split, with their ground truth and mIoU."""
+    """Images of a split that fit, with their ground truth.
+
+    Why an image or its mask cannot be read is added to `unreadable`.
+    """
+    for index in indices:
+        name = dataset.ids[index]
+        try:
+            photo, mask = Image.fromarray(dataset.image(index)), dataset.mask(index)
+        except DataError as error:
+            unreadable.append(str(error))
+            continue
+        if choice.fits(mask):
+            yield Drawn(name, name, panel(photo, None, dataset.classes, mask, name))
+
+
+def draw_split(
+    segmenter: Segmenter,
+    dataset: VOCFolder,
+    confidence: bool,
+    workers: int,
+    indices: Sequence[int],
+) -> Iterator[Drawn]:
+    """Images of a split, with their ground truth, prediction and mIoU."""
     classes = dataset.classes
     loader = DataLoader(dataset, batch_size=None, sampler=indices, num_workers=workers)
     for index, sample in zip(indices, loader):
@@ -181,22 +340,23 @@ def draw_split(
         miou = matrix.image_miou() if scores else None
         photo, target = Image.fromarray(dataset.image(index)), sample.mask.numpy()
         page = panel(photo, prediction, classes, target, sample.id, scores, miou, top)
-        yield Drawn(sample.id, sample.id, page, prediction, miou)
+        yield Drawn(sample.id, sample.id, page, miou)
 
 
 def draw_photos(
     segmenter: Segmenter,
     photos: Mapping[str, Path],
-    wanted: set[int],
+    choice: Choice,
     confidence: bool,
     unreadable: list[str],
+    indices: Sequence[int],
 ) -> Iterator[Drawn]:
     """The user's own photos in which one of the wanted classes is seen; without ground truth.
 
     Why a photo cannot be read is added to `unreadable`.
     """
-    classes = segmenter.classes
-    for name, path in photos.items():
+    classes, named = segmenter.classes, list(photos.items())
+    for name, path in (named[index] for index in indices):
         try:
             photo = read_image(path)
         except DataError as error:
@@ -204,45 +364,46 @@ def draw_photos(
             continue
         sample = photo_sample(name, photo, ResizeImage(segmenter.input_size))
         prediction, top = predict(segmenter, sample, confidence)
-        if has_any(prediction, wanted):
+        if choice.fits(prediction):
             picture = Image.fromarray(photo)
             page = panel(picture, prediction, classes, title=path.name, confidence=top)
-            yield Drawn(name, path.name, page, prediction)
+            yield Drawn(name, path.name, page, indices=colour_mask(prediction, classes))
 
 
-def save_pictures(
-    place: Path,
-    drawings: Iterator[Drawn],
-    total: int,
-    heading: str,
-    facts: Mapping[str, str],
-    classes: Classes | None,
-) -> list[Picture]:
-    """Saves a page per picture and the gallery; index PNGs as well where `classes` are given."""
+def save_pictures(place: Path, plan: Plan) -> list[Picture]:
+    """Draws and saves: a page per picture, and the gallery.
+
+    Raises:
+        DataError: there was nothing to draw.
+    """
+    indices, limit = plan.choose(), plan.choice.limit
+    drawings = islice(plan.draw(indices), limit)
     pictures = []
-    for drawn in runtime.bar(drawings, total, "image"):
+    for drawn in runtime.bar(drawings, min(len(indices), limit), "image"):
         if not pictures:
             folder.mark_unfinished(place)
             for name in (SHEET, REPORT, TABLE):  # earlier ones would be of other pictures
                 (place / name).unlink(missing_ok=True)
-            save_gallery(place, pictures, heading, facts)  # so a folder left half done is ours
+            save_gallery(place, pictures, plan)  # so a folder left half done is ours
         with atomic_file(place / f"{drawn.name}.png") as file:
             drawn.page.picture.save(file, "PNG")
-        if classes:
+        if drawn.indices:
             with atomic_file(place / PREDICTIONS / f"{drawn.name}.png") as file:
-                colour_mask(drawn.prediction, classes).save(file, "PNG")
+                drawn.indices.save(file, "PNG")
         pictures.append(Picture.of(drawn.name, drawn.title, drawn.page, drawn.miou))
-    if pictures:
-        save_gallery(place, pictures, heading, facts)
+    if plan.unreadable and not pictures:
+        raise DataError(first_of(plan.unreadable))
+    if not pictures:
+        wanted = ",".join(plan.choice.classes)
+        raise DataError(f"--classes {wanted}: in none of the {len(plan.names)} images")
+    save_gallery(place, pictures, plan)
     return pictures
 
 
-def save_gallery(
-    place: Path, pictures: list[Picture], heading: str, facts: Mapping[str, str]
-) -> None:
+def save_gallery(place: Path, pictures: list[Picture], plan: Plan) -> None:
     """Writes the page for the browser."""
     with atomic_file(place / INDEX) as file:
-        file.write(gallery(pictures, heading, facts).encode())
+        file.write(gallery(pictures, plan.heading, plan.facts).encode())
 
 
 def save_table(path: Path, pictures: list[Picture]) -> None:
@@ -277,21 +438,22 @@ def scored_mious(
 
 
 def save_report(
-    path: Path,
-    record: Mapping[str, Any],
-    segmenter: Segmenter,
-    shown: str,
-    mious: Mapping[str, float | None],
-    draw: Callable[[list[str]], Iterator[Drawn]],
+    path: Path, record: Mapping[str, Any], plan: Plan, pictures: Sequence[Picture]
 ) -> None:
-    """Writes the run up as PDF, with the best, typical and worst pictures by their mIoUs.
+    """Writes the run up as PDF, with the best, typical and worst images by their mIoUs.
 
-    `draw` draws the images with these ids.
+    They are among those that step 4 has scored or, where it has not, the `pictures`.
     """
+    segmenter, source, _ = plan.network
+    shown, mious = plan.facts["images"], {picture.name: picture.miou for picture in pictures}
+    run, config = Path(record["run"]), record["configs"][4]
+    if scored := scored_mious(run, config, segmenter, plan.names):
+        shown, mious = f"the {len(scored)} images that step 4 has scored", scored
+    shown += f"; {source}, {plan.facts['views']}"
     chosen = choose(mious)
-    drawn = draw([image_id for ids in chosen.values() for image_id in ids])
-    pictures = {one.name: one.page.picture for one in drawn}
-    kinds = [(kind, pictures[image_id]) for kind, ids in chosen.items() for image_id in ids]
+    indices = [plan.names.index(image_id) for ids in chosen.values() for image_id in ids]
+    drawn = {one.name: one.page.picture for one in plan.draw(indices)}
+    kinds = [(kind, drawn[image_id]) for kind, ids in chosen.items() for image_id in ids]
     pages = report_pages(record, draw_architecture(**summarise(segmenter)), shown, kinds)
     with atomic_file(path) as file:
         save_pages(file, pages)
@@ -299,84 +461,36 @@ def save_report(
 
 def main() -> None:
     args, parser = parse()
-    device = runtime.choose_device(args.device, single=True)
-    segmenter, source = folder.trained_segmenter(args.run, args.checkpoint)
-    segmenter.views = flags.views_of(args.tta, args.refine)
-    if args.dilate is not None:
-        segmenter.hypercolumn.dilate(args.dilate)
-    runtime.prepare(segmenter, device, args.amp, args.compile)
-    classes = segmenter.classes
-    wanted = classes.labels(args.classes or ())
+    plan_it = plan_truth if args.truth else plan_photos if args.image else plan_split
+    plan = plan_it(args)
     record = folder.read_run(args.run) if args.report else {}
+    is_in_run = not (args.truth or args.out)
+    place = folder.step_folder(args.run, 5) if is_in_run else args.out or TRUTH
+    check_place(place, is_in_run, plan.names, plan.photos)
+    title = "ground truth" if args.truth else folder.step_title(5)
+    where = plan.network and plan.network.where
+    runtime.print_header(title, args.quiet, recipe=args.recipe, **plan.facts, device=where)
+    if plan.note:
+        print(f"  note: {plan.note}")
 
-    photos, others, unreadable = {}, [], []
-    if args.image:
-        photos, others = find_photos(args.image)
-        names, what = list(photos), f"{len(photos)} photos"
-        limit = min(args.limit or len(photos), len(photos))
-    else:
-        dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size))
-        folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
-        names = dataset.ids
-        what = f"{len(dataset)} images of {dataset.root}, split {args.split}"
-        limit = min(args.limit or IMAGES, len(dataset))
-    what = f"{SORTS[args.sort]} {limit} of {what}" if limit < len(names) else what
-    facts = {
-        "images": what + (f", with {' or '.join(args.classes)}" if wanted else ""),
-        "network": f"{source} ({segmenter.hypercolumn.backbone})",
-        "views": f"{segmenter.views}{segmenter.hypercolumn.dilation_in_words}",
-    }
-    place = args.out or folder.step_folder(args.run, 5)
-    check_place(place, not args.out, names, photos.values())
-    where = runtime.describe(device, args.amp, args.compile)
-    title = folder.step_title(5)
-    runtime.print_header(title, args.quiet, recipe=args.recipe, **facts, device=where)
-
-    if others:
-        print(f"  note: {folder.count(len(others), 'file')} left out: {first_of(others)}")
-    with nullcontext() if args.out else folder.claim(place):
-        if args.image:
-            indices = order(names, args.sort, args.seed)
-            in_order = {names[index]: photos[names[index]] for index in indices}
-            drawings = islice(
-                draw_photos(segmenter, in_order, wanted, args.confidence, unreadable), limit
-            )
-        else:
-            chosen = choose_images(
-                segmenter, dataset, wanted, args.sort, args.seed, limit, args.workers
-            )
-            drawings = draw_split(segmenter, dataset, chosen, args.workers, args.confidence)
-            limit = len(chosen)
-        index_classes = classes if args.image else None
-        heading = f"Predictions of {args.run}"
-        pictures = save_pictures(place, drawings, limit, heading, facts, index_classes)
-        if unreadable and not pictures:
-            raise DataError("; ".join(unreadable))
-        if not pictures:
-            wanted_names = ",".join(args.classes)
-            raise DataError(f"--classes {wanted_names}: in none of the {len(names)} images")
+    with folder.claim(place) if is_in_run else nullcontext():
+        pictures = save_pictures(place, plan)
         if args.contact_sheet:
             with atomic_file(place / SHEET) as file:
                 contact_sheet(pictures).save(file, "PNG")
         if args.report:
-            shown, mious = facts["images"], {picture.name: picture.miou for picture in pictures}
-            if scored := scored_mious(args.run, record["configs"][4], segmenter, dataset.ids):
-                shown, mious = f"the {len(scored)} images that step 4 has scored", scored
-            shown += f"; {source}, {facts['views']}"
-
-            def draw(ids: list[str]) -> Iterator[Drawn]:
-                indices = [dataset.ids.index(image_id) for image_id in ids]
-                return draw_split(segmenter, dataset, indices, args.workers, args.confidence)
-
-            save_report(place / REPORT, record, segmenter, shown, mious, draw)
+            save_report(place / REPORT, record, plan, pictures)
         if args.image:
             save_table(place / TABLE, pictures)
         wrote = f"{folder.count(len(pictures), 'picture')}" + f" and {REPORT}" * args.report
         wrote += f"; open {place / INDEX} in a browser"
-        config = {**vars(args), "changed": parser.changed(args), "checkpoint": str(source)}
-        folder.finish(args.run, 5, config, wrote=wrote, folder=place)
-    if unreadable:
-        raise DataError(f"left out {'; '.join(unreadable)}; the others are done")
+        source = plan.network and str(plan.network.source)
+        config = {**vars(args), "changed": parser.changed(args), "checkpoint": source}
+        step_1 = ("sample_features.py", "--data", args.data, "--run", "runs/own")
+        then = step_1 if args.truth and not plan.unreadable else ()
+        folder.finish(args.run, 5, config, wrote, then, folder=place)
+    if plan.unreadable:
+        raise DataError(f"left out {first_of(plan.unreadable)}; the others are done")
 
 
 if __name__ == "__main__":

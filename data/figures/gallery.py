@@ -35,12 +35,12 @@ class Picture(NamedTuple):
     size: tuple[int, int]  # of the page, px
     tiles: dict[str, Box]
     classes: list[Occurrence]
-    thumbnail: bytes  # JPEG of the prediction
+    thumbnail: bytes  # JPEG of the prediction or, without one, of the ground truth
 
     @classmethod
     def of(cls, name: str, title: str, page: Panel, miou: float | None = None) -> "Picture":
-        """What the gallery keeps of a page, whose mIoU (0..1) is None without ground truth."""
-        small, file = page.picture.crop(page.tiles["prediction"]), io.BytesIO()
+        """What the gallery keeps of a page, whose mIoU (0..1) is None where nothing is scored."""
+        small, file = page.picture.crop(page.tiles[_masks(page.tiles)[-1]]), io.BytesIO()
         small.thumbnail(THUMBNAIL, Image.Resampling.LANCZOS)
         small.save(file, "JPEG", quality=88, subsampling=0)
         return cls(name, title, miou, page.picture.size, page.tiles, page.classes, file.getvalue())
@@ -50,9 +50,14 @@ class Picture(NamedTuple):
 
         Background and void are left out.
         """
-        reference = "ground truth" if "ground truth" in self.tiles else "prediction"
+        reference = _masks(self.tiles)[0]
         things = [row for row in self.classes if row.label not in (0, VOID)]
         return [row.name for row in things if row.shares[reference]]
+
+
+def _masks(tiles: Iterable[str]) -> list[str]:
+    """Those of a page's tiles that show a mask: ground truth, prediction, or both in this order."""
+    return [name for name in ("ground truth", "prediction") if name in tiles]
 
 
 def check_place(folder: Path, is_ours: bool, names: Iterable[str], photos: Iterable[Path]) -> None:
@@ -154,7 +159,7 @@ def _option(value: str, words: str) -> str:
 
 def _card(picture: Picture, place: int) -> str:
     """A thumbnail that links to its page, with what the script needs to show it large."""
-    masks = [name for name in ("ground truth", "prediction") if name in picture.tiles]
+    masks = _masks(picture.tiles)
     scored = picture.miou is not None
     rows = []
     for row in picture.classes:
@@ -179,6 +184,6 @@ def _card(picture: Picture, place: int) -> str:
     return (
         f'<li><a class="card" href="{link}" data-picture="{facts}">'
         f'<img src="data:image/jpeg;base64,{thumbnail}" '
-        f'alt="prediction for {title}" loading="lazy">'
+        f'alt="{masks[-1]} for {title}" loading="lazy">'
         f'<span><b title="{title}">{title}</b>{score}</span>{bar}</a></li>'
     )

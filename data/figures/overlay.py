@@ -92,7 +92,7 @@ def heat_map(confidence: np.ndarray) -> Image.Image:
 
 def panel(
     image: Image.Image,
-    prediction: np.ndarray,
+    prediction: np.ndarray | None,
     classes: Classes,
     target: np.ndarray | None = None,
     title: str = "",
@@ -102,13 +102,14 @@ def panel(
 ) -> Panel:
     """A white page: photo, ground truth, prediction and errors side by side, and a legend below.
 
-    Its tiles are called "image", "ground truth", "prediction", "error" and "confidence".
+    Its tiles are called "image", "ground truth", "prediction", "error" and "confidence"; those that
+    need what is not given are left out.
 
     Args:
         image: the photo, W x H; it is resized to a tile whose longer side has 320 to 640 px.
-        prediction: mask (H, W).
+        prediction: mask (H, W); None shows the ground truth alone.
         classes: their names and colours.
-        target: mask (H, W); without it there are neither ground truth nor errors.
+        target: mask (H, W), the ground truth; None shows the prediction alone.
         title: written at the top left.
         scores: IoU (0..1) of each class id, None where it has none; without scores the legend has
             no such column.
@@ -118,9 +119,8 @@ def panel(
     scale = np.clip(max(image.size), *TILE_SIDES) / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     photo = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-    masks = {"prediction": prediction}
-    if target is not None:
-        masks = {"ground truth": target, "prediction": prediction}
+    masks = {"ground truth": target, "prediction": prediction}
+    masks = {name: mask for name, mask in masks.items() if mask is not None}
     tiles = _tiles(photo, masks, classes, confidence)
     captions = _captions(list(tiles), masks, confidence)
 
@@ -197,7 +197,7 @@ def _tiles(
         whole = Image.fromarray(mask.astype(np.uint8))
         shown[name] = np.asarray(whole.resize(photo.size, Image.Resampling.NEAREST))
     tiles = {"image": photo} | {name: overlay(photo, mask, classes) for name, mask in shown.items()}
-    if "ground truth" in shown:
+    if len(shown) == 2:
         tiles["error"] = error_map(shown["prediction"], shown["ground truth"])
     if confidence is not None:
         resized = Image.fromarray(confidence).resize(photo.size, Image.Resampling.BILINEAR)
@@ -210,9 +210,8 @@ def _captions(
 ) -> dict[str, str]:
     """What is written above each tile: its name and, if it has one, its share in percent."""
     captions = {name: name for name in tiles}
-    target = masks.get("ground truth")
-    if target is not None and (scored := target != VOID).any():
-        wrong = np.mean(masks["prediction"][scored] != target[scored])
+    if "error" in tiles and (scored := masks["ground truth"] != VOID).any():
+        wrong = np.mean(masks["prediction"][scored] != masks["ground truth"][scored])
         captions["error"] = f"error {wrong:.1%}"
     if confidence is not None:
         captions["confidence"] = f"confidence {confidence.mean():.1%}"

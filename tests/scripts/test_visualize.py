@@ -12,6 +12,7 @@ from PIL import Image
 
 from data.classes import VOC
 from data.figures.gallery import INDEX, SHEET
+from data.figures.overlay import percent
 from data.images import read_mask
 from data.voc import read_ids
 from losses.metrics import ImageScores
@@ -20,6 +21,7 @@ from tests.conftest import DATA
 OVERLAYS, PHOTOS = Path("run/5_overlays"), Path("photos")
 TRAIN = ("visualize.py", "--run", "run", *DATA, "--split", "train")
 VAL = ("visualize.py", "--run", "run", *DATA)
+TRUTH, MASKS = ("visualize.py", *DATA, "--truth", "--split", "train"), Path("runs/truth")
 
 
 def listed(folder: Path = OVERLAYS) -> list[dict]:
@@ -94,7 +96,8 @@ def test_by_name_and_at_random(street, succeeds):
     assert chosen[1] == chosen[2] and chosen[0] != chosen[1] != chosen[3]
 
 
-def test_only_images_with_some_classes(street, succeeds):
+@pytest.mark.parametrize("command, place", [(TRAIN, OVERLAYS), (TRUTH, MASKS)])
+def test_only_images_with_some_classes(command, place, street, succeeds):
     masks = Path("shapes/SegmentationClass")
     present = {
         image_id: set(np.unique(read_mask(masks / f"{image_id}.png", 21)))
@@ -104,10 +107,10 @@ def test_only_images_with_some_classes(street, succeeds):
     expected = sorted(image_id for image_id, labels in present.items() if labels & set(wanted))
     assert 2 < len(expected) < len(present)
     first, second = (VOC.names[label] for label in wanted)
-    said = succeeds(*TRAIN, "--classes", f"{first},{second}", "--limit", 99)
-    assert f"with {first} or {second}\n" in said and sorted(names()) == expected
-    succeeds(*TRAIN, "--classes", f"{first},{second}", "--limit", 2)
-    assert sorted(names()) == expected[:2], "the limit counts those"
+    said = succeeds(*command, "--classes", f"{first},{second}", "--limit", 99)
+    assert f"with {first} or {second}\n" in said and sorted(names(place)) == expected
+    succeeds(*command, "--classes", f"{first},{second}", "--limit", 2)
+    assert sorted(names(place)) == expected[:2], "the limit counts those"
 
 
 def test_confidence_is_one_more_tile_and_the_contact_sheet_one_more_file(street, succeeds):
@@ -148,6 +151,74 @@ def test_a_stopped_step_leaves_a_gallery_that_can_be_drawn_again(street, in_proc
     photo.write_bytes(good)
     succeeds(*command)
     assert len(names(Path("seen"))) == 4
+
+
+@pytest.fixture
+def untrained(shapes, monkeypatch) -> None:
+    """A folder with a data set and nothing else."""
+    monkeypatch.chdir(shapes.parent)
+
+
+def test_the_truth_alone_needs_no_run(untrained, succeeds):
+    said = succeeds(*TRUTH, "--limit", 5, "--contact-sheet")
+    assert "  images   the first 5 of 18 images of shapes, split train\n" in said
+    assert f"\nwrote {MASKS}: 5 pictures; open" in said
+    assert said.splitlines()[-1] == "next: python sample_features.py --data shapes --run runs/own"
+    assert names(MASKS) == sorted(read_ids(Path("shapes"), "train"))[:5]
+    for picture in listed(MASKS):
+        mask = read_mask(Path(f"shapes/SegmentationClass/{picture['name']}.png"), 21)
+        rows = {name: share for name, _, share in picture["rows"]}
+        labels, counts = np.unique(mask, return_counts=True)
+        found = ["void" if label == 255 else VOC.names[label] for label in labels]
+        assert rows == dict(zip(found, map(percent, counts / mask.size)))
+        assert list(picture["tiles"]) == ["image", "ground truth"]
+        assert picture["columns"] == ["ground truth"] and picture["miou"] is None
+    assert (MASKS / SHEET).is_file()
+    cards = (MASKS / INDEX).read_text(encoding="utf-8").split("<script>")[0]
+    assert "prediction" not in cards
+
+
+def test_a_mask_that_cannot_be_read_is_left_out_and_named(untrained, in_process):
+    first, second, *_ = sorted(read_ids(Path("shapes"), "train"))
+    mask = Path(f"shapes/SegmentationClass/{first}.png")
+    Image.new("L", Image.open(mask).size, 38).save(mask)
+    done = in_process(*TRUTH, "--limit", 1)
+    assert f"left out {mask}: label 38 is outside the classes 0..20" in done.stderr
+    assert done.returncode == 2 and "next:" not in done.stdout and names(MASKS) == [second]
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (("--image", "a.jpg"), "argument --image: not allowed with argument --truth"),
+        (("--report",), "argument --report: not allowed with"),
+        (("--confidence",), "argument --confidence: not allowed with"),
+        (("--tta", "flip"), "argument --tta: not allowed with"),
+        (("--dilate", 1), "argument --dilate: not allowed with"),
+        (("--refine",), "argument --refine: not allowed with"),
+        (("--amp", "bf16"), "argument --amp: not allowed with"),
+        (("--compile",), "argument --compile: not allowed with"),
+        (("--checkpoint", "best.pt"), "argument --checkpoint: not allowed with"),
+        (("--run", "run"), "argument --run: not allowed with"),
+        (("--recipe", "best"), "argument --recipe: not allowed with"),
+        (("--sort", "worst"), "--sort worst: needs predictions, which --truth does not have"),
+        (("--classes", "fish"), "--classes: 'fish' is no class here"),
+        (("--out", "shapes"), "shapes: holds other files (ImageSets) that pictures could replace"),
+    ],
+)
+def test_what_means_nothing_without_a_network_is_refused(flags, words, untrained, fails):
+    before = saved()
+    assert words in fails(*TRUTH, *flags)
+    assert saved() == before
+
+
+def test_the_truth_replaces_no_run(untrained, fails):
+    (MASKS / "1_features").mkdir(parents=True)
+    assert f"{MASKS}: holds other files (1_features)" in fails(*TRUTH)
+
+
+def test_without_the_truth_a_run_is_required(untrained, fails):
+    assert "required: --run" in fails("visualize.py", *DATA)
 
 
 @pytest.fixture

@@ -24,14 +24,19 @@ WORST_FIRST = ["dog", "cat", "sky", NASTY, "horse 2"]
 
 
 def drawn(
-    name: str, label: int, miou: float | None, truth: bool = True
+    name: str, label: int, miou: float | None, alone: str | None = None
 ) -> tuple[Image.Image, Picture]:
-    """A page of a blue photo with a red prediction, and what the gallery keeps of it."""
-    target = np.full((60, 80), VOID if miou is None else label, np.uint8)
+    """A page of a blue photo with a red mask, and what the gallery keeps of it.
+
+    It has ground truth and prediction, or one of them `alone`.
+    """
     photo, prediction = Image.new("RGB", (80, 60), "blue"), np.full((60, 80), label, np.uint8)
+    target = np.full_like(prediction, VOID) if miou is None and not alone else prediction
+    prediction = None if alone == "ground truth" else prediction
+    target = None if alone == "prediction" else target
     scores = {label: 0.25} if miou else None
-    page = panel(photo, prediction, VOC, target if truth else None, name, scores, miou)
-    page.picture.paste("red", page.tiles["prediction"])
+    page = panel(photo, prediction, VOC, target, name, scores, miou)
+    page.picture.paste("red", page.tiles[alone or "prediction"])
     return page.picture, Picture.of(name, name, page, miou)
 
 
@@ -132,14 +137,18 @@ def test_the_file_asks_the_network_for_nothing(folder):
     assert "default-src 'none'" in page
 
 
-def test_pictures_without_ground_truth_are_filtered_by_their_prediction_and_have_no_score():
-    pictures = [drawn(name, label, None, truth=False)[1] for name, label in (("b", 8), ("a", 12))]
+@pytest.mark.parametrize("alone", ["prediction", "ground truth"])
+def test_pictures_of_one_mask_are_filtered_by_it_and_have_no_score(alone):
+    pictures = [drawn(name, label, None, alone)[1] for name, label in (("b", 8), ("a", 12))]
     page = gallery(pictures, "Own", {})
     known = [json.loads(link["data-picture"]) for link in Cards(page).links]
     assert [(picture["name"], picture["classes"], picture["columns"]) for picture in known] == [
-        ("a", ["dog"], ["prediction"]),
-        ("b", ["cat"], ["prediction"]),
+        ("a", ["dog"], [alone]),
+        ("b", ["cat"], [alone]),
     ]
+    assert f'alt="{alone} for a"' in page, "the thumbnail"
+    with Image.open(io.BytesIO(pictures[0].thumbnail)) as thumbnail:
+        assert thumbnail.getpixel((160, 120)) == pytest.approx((255, 0, 0), abs=3)
     assert "mIoU 0" not in page and '"worst"' not in page.split("<script>")[0]
 
 
@@ -307,6 +316,18 @@ def test_nothing_is_wider_than_the_screen(width, dark, browser):
     lightness = [sum(map(int, re.findall(r"\d+", colour))) for colour in (page, ink)]
     assert (lightness[0] < lightness[1]) == dark and abs(lightness[0] - lightness[1]) > 400
     browser.press("Escape")
+
+
+@pytest.mark.parametrize("alone", ["prediction", "ground truth"])
+def test_a_picture_of_one_mask_is_compared_with_it(alone, chromium, tmp_path):
+    page, picture = drawn("cat", 8, None, alone)
+    page.save(tmp_path / "cat.png")
+    (tmp_path / INDEX).write_text(gallery([picture], "One", {}), encoding="utf-8")
+    chromium.open(tmp_path / INDEX, "#cat")
+    assert chromium.run("get('against').textContent") == alone
+    chromium.wait_for(lambda: pixel(chromium, 0.25) == (0, 0, 255))
+    chromium.wait_for(lambda: pixel(chromium, 0.75) == (255, 0, 0))
+    assert chromium.said == []
 
 
 def test_a_picture_can_be_linked_to(chromium, folder):

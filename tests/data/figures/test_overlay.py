@@ -217,19 +217,23 @@ def in_words(value: str | tuple[int, int]) -> str:
 
 
 @pytest.mark.parametrize("kind, size", PAGES, ids=in_words)
-@pytest.mark.parametrize("truth", [True, False], ids=["truth", "no_truth"])
-def test_nothing_on_a_page_overlaps_or_leaves_it(kind, size, truth, spy):
+@pytest.mark.parametrize("shown", ["both", "prediction", "truth"])
+def test_nothing_on_a_page_overlaps_or_leaves_it(kind, size, shown, spy):
     classes, values = VALUES[kind]
     target = stripes(*size, values)
     prediction = np.where(target == VOID, 0, target[::-1, ::-1])
     scores = {value: None if value % 3 else value / 300 for value in values if value != VOID}
-    arguments = {"target": target, "scores": scores, "miou": 0.25} if truth else {}
+    arguments = {"prediction": prediction, "title": " ".join(40 * ["long\ntitle"])}
     arguments["confidence"] = np.full(target.shape, 0.5, np.float32)
-    title = " ".join(40 * ["long\ntitle"])
-    page, tiles, _ = panel(photo(*size), prediction, classes, title=title, **arguments)
+    if shown == "both":
+        arguments |= {"target": target, "scores": scores, "miou": 0.25}
+    if shown == "truth":
+        arguments |= {"target": target, "prediction": None, "confidence": None}
+    page, tiles, _ = panel(photo(*size), classes=classes, **arguments)
     assert page.mode == "RGB"
     assert max(page.size) <= 6000
-    assert len(tiles) == (5 if truth else 3) and set(tiles.values()) <= set(spy.areas(page))
+    assert len(tiles) == {"both": 5, "prediction": 3, "truth": 2}[shown]
+    assert set(tiles.values()) <= set(spy.areas(page))
     texts, areas = spy.on(page), spy.areas(page)
     assert all(contains(page, area) for area in areas)
     assert all(contains(page, box) for _, box in texts)
@@ -246,19 +250,20 @@ def test_nothing_on_a_page_overlaps_or_leaves_it(kind, size, truth, spy):
 )
 def test_a_page_has_two_tiles_or_four_of_320_to_640_px(size, tile, spy):
     mask = stripes(*size, [0, 15])
-    for target, captions in (
-        (None, ["image", "prediction"]),
-        (mask, ["image", "ground truth", "prediction", "error 0.0%"]),
+    for prediction, target, captions in (
+        (mask, None, ["image", "prediction"]),
+        (None, mask, ["image", "ground truth"]),
+        (mask, mask, ["image", "ground truth", "prediction", "error 0.0%"]),
     ):
         spy.texts.clear(), spy.pastes.clear()
-        page, tiles, _ = panel(photo(*size), mask, VOC, target)
+        page, tiles, _ = panel(photo(*size), prediction, VOC, target)
         own = [words for picture, words, _ in spy.texts if picture is page]
         assert own == captions
         assert list(tiles) == [caption.removesuffix(" 0.0%") for caption in captions]
         cut = {name: page.crop(box) for name, box in tiles.items()}
         assert {picture.size for picture in cut.values()} == {tile}
         assert np.array_equal(cut["image"], photo(*size).resize(tile, Image.Resampling.BICUBIC))
-        if target is not None:
+        if "error" in cut:
             assert np.array_equal(cut["error"], Image.new("RGB", tile, RIGHT))
             assert np.array_equal(cut["ground truth"], cut["prediction"])
             assert not np.array_equal(cut["ground truth"], cut["image"])
@@ -308,9 +313,12 @@ def test_the_legend_lists_the_classes_that_occur_with_share_and_iou(spy):
     assert "mIoU 0.500" in spy.words()
 
 
-def test_the_legend_without_scores_or_truth_has_shares_only(spy):
-    panel(photo(4, 2), np.array([[0, 0, 0, 20]]).repeat(2, 0), VOC)
-    expected = [["pixels in", "prediction"], ["background", "75.0%"], ["tvmonitor", "25.0%"]]
+@pytest.mark.parametrize("shown", ["prediction", "ground truth"])
+def test_the_legend_of_one_mask_has_its_shares_only(shown, spy):
+    mask = np.array([[0, 0, 0, 20]]).repeat(2, 0)
+    prediction, target = (mask, None) if shown == "prediction" else (None, mask)
+    panel(photo(4, 2), prediction, VOC, target)
+    expected = [["pixels in", shown], ["background", "75.0%"], ["tvmonitor", "25.0%"]]
     assert legend(spy, columns=2) == expected
     assert not any(words.startswith("mIoU") for words in spy.words())
 
