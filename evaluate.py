@@ -2,27 +2,33 @@
 
     python evaluate.py --data data/VOCdevkit/VOC2012 --run runs/voc
     python evaluate.py --run runs/voc --save-predictions --tta flip,0.75,1.25
+    python evaluate.py --run runs/voc --tta flip --out runs/voc/flipped  # 4_eval stays as it is
     python evaluate.py --run runs/voc --checkpoint runs/voc/2_cls/dense.pt
     torchrun --nproc-per-node 4 -- evaluate.py --run runs/voc     # four GPUs: the same score
     python evaluate.py --data DIR --predictions FOLDER            # index PNGs of any program
-    python evaluate.py --compare runs/voc runs/other              # two runs side by side
+    python evaluate.py --compare runs/voc runs/voc/flipped runs/other     # scores side by side
 
 Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/4_eval/:
 metrics.json, per_class.csv, confusion.csv (pixels), per_image.npz (pixels, image by image),
 iou.png, confusion.png, with --save-predictions also predictions/ID.png (8-bit palette indices at
-the original size, as the VOC server takes them), config.json (last). A bad image ends the scoring:
-left out, it would change the score.
+the original size, as the VOC server takes them), config.json (last). With --out all of it goes to
+that folder, which must be new, empty, or hold an earlier scoring; step 5 goes on reading 4_eval. A
+bad image ends the scoring: left out, it would change the score.
 
 --predictions scores FOLDER/ID.png (palette or grey, at the original size) for each image of the
-split by the same protocol and prints the table; with a --run of its own it also writes RUN/4_eval/,
-ready for --compare. --compare reads per_image.npz of two runs that have scored the same images and
-writes nothing.
+split by the same protocol and prints the table; with --out, or a --run of its own, it also writes
+all of the above, ready for --compare.
+
+--compare reads what was kept of runs, or of folders of --out, that have scored the same images, and
+prints the mIoU of each and whether it differs from that of the first. With --out it saves the table
+as compare.csv, and compare.png; with --markdown it prints tables for a write-up.
 """
 
 import argparse
 import math
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -30,18 +36,12 @@ from torch.utils.data import DataLoader
 
 from data import DataError
 from data.figures.overlay import colour_mask
-from data.figures.plots import plot_confusion, plot_iou_bars
+from data.figures.plots import plot_comparison, plot_confusion, plot_iou_bars
 from data.files import atomic_file
 from data.images import find_predictions, first_of, read_prediction
 from data.transforms import ResizeImage
 from data.voc import VOCFolder, absent_classes
-from losses.metrics import (
-    RESAMPLES,
-    ImageScores,
-    bootstrap_mious,
-    comparison,
-    percentile_interval,
-)
+from losses.metrics import RESAMPLES, ImageScores, class_comparison, compared, comparison
 from models import RunError
 from models.backbones import fingerprint
 from models.run import args as flags
@@ -49,7 +49,8 @@ from models.run import distributed, folder, runtime
 from models.segmenter import Segmenter
 
 PROTOCOL = "original size, void ignored, one confusion matrix over all images"
-FEW_IMAGES = 30  # with fewer, resamples differ too little and the interval is too narrow
+FEW_IMAGES = 30  # with fewer, resamples differ too little and the intervals are too narrow
+UNFINISHED = "predictions.part"  # a folder, until all images are predicted
 
 
 def parse() -> tuple[argparse.Namespace, flags.Parser]:
@@ -61,25 +62,35 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     flags.add_speed_flags(parser)
     save = "save predictions/ID.png for the VOC server"
     parser.flag("--save-predictions", action="store_true", help=save)
+    out = "where to write; default: 4_eval of the run"
+    parser.flag("--out", type=Path, metavar="DIR", free=True, help=out)
     predictions = (
-        "score these index PNGs, ID.png, instead of a network: prints the table, and with --run "
-        "keeps the results"
+        "score these index PNGs, ID.png, instead of a network: prints the table, and with --out or "
+        "--run keeps the results"
     )
     parser.flag("--predictions", type=Path, metavar="FOLDER", free=True, help=predictions)
     parser.flag(
         "--compare",
         type=Path,
-        nargs=2,
-        metavar=("RUN_A", "RUN_B"),
+        nargs="+",
+        metavar="DIR",
         free=True,
-        help="compare the scores of two runs",
+        help="compare the scores in these runs or folders of --out with those in the first",
     )
+    markdown = "print the tables of --compare in GitHub's markdown"
+    parser.flag("--markdown", action="store_true", free=True, help=markdown)
     args = parser.parse_args()
+    parser.check_needs(args, "markdown", "compare")
     if args.compare:
-        parser.allow_beside(args, "compare", ())
+        parser.allow_beside(args, "compare", ("out", "markdown"))
+        if len(args.compare) < 2:
+            parser.error("argument --compare: expected at least 2 runs")
     elif args.predictions:
-        quiet = ("quiet",) if args.run else ()
-        parser.allow_beside(args, "predictions", ("run", "data", "split", "limit", *quiet))
+        kept = [name for name in ("out", "run") if getattr(args, name)]
+        if len(kept) > 1:
+            parser.error("argument --run: not allowed with arguments --predictions and --out")
+        quiet = ("quiet",) if kept else ()
+        parser.allow_beside(args, "predictions", ("data", "split", "limit", *kept, *quiet))
     elif not args.run:
         parser.error("the following arguments are required: --run")
     return args, parser
@@ -88,11 +99,12 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
 def main() -> None:
     args, parser = parse()
     if args.compare:
-        compare(*args.compare)
+        compare(args.compare, args.out, args.markdown)
         return
+    place = place_to_write(args.run, args.out, bool(args.predictions))
     if args.predictions:
         dataset = VOCFolder(args.data, args.split, limit=args.limit)
-        score_predictions(args.predictions, dataset, args.run, args.quiet)
+        score_predictions(args.predictions, dataset, place, args.quiet)
         return
     device = runtime.choose_device(args.device)
     segmenter, source = folder.trained_segmenter(args.run, args.checkpoint)
@@ -119,9 +131,8 @@ def main() -> None:
     elif not args.checkpoint and not folder.is_finished(args.run, 3):
         print(f"  note: {source.parent} has not finished; scoring its best epoch so far")
 
-    place = folder.step_folder(args.run, 4)
     with folder.claim(place):
-        unfinished = place / "predictions.part" if args.save_predictions else None
+        unfinished = place / UNFINISHED if args.save_predictions else None
         if unfinished and distributed.is_main():
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir()
@@ -143,9 +154,36 @@ def main() -> None:
         config = {**vars(args), "changed": parser.changed(args), "checkpoint": str(source)}
         config["hypercolumn"] = segmenter.hypercolumn.spec()
         config["network"], config["scored_best"] = fingerprint(segmenter), not args.checkpoint
+        config["views"] = how
         split = ("--split", args.split) if args.split != "val" else ()
         next_command = ("visualize.py", "--data", dataset.root, *split, "--run", args.run)
-        folder.finish(args.run, 4, config, wrote, next_command)
+        folder.finish(args.run, 4, config, wrote, () if args.out else next_command, place)
+
+
+def place_to_write(run: Path | None, out: Path | None, are_predictions: bool) -> Path | None:
+    """The folder that the scores go to; None without a run or `out`.
+
+    Args:
+        are_predictions: those of another program, not of a network, are scored.
+
+    Raises:
+        RunError: files of something else are there.
+    """
+    if out:
+        inside = out.iterdir() if out.exists() else ()
+        found = {path.name for path in inside if not path.name.startswith(".")}
+        if found and found.isdisjoint((folder.PER_IMAGE, UNFINISHED)):
+            raise RunError(f"--out {out}: holds other files ({min(found)}); name a new folder")
+        return out
+    if not run:
+        return None
+    for step in (1, 2, 3) if are_predictions else ():
+        if folder.step_folder(run, step).exists():
+            raise RunError(
+                f"--run {run}: holds step {step} of a network, so its 4_eval is for that; "
+                "name another folder"
+            )
+    return folder.step_folder(run, 4)
 
 
 def predict_split(
@@ -169,17 +207,13 @@ def predict_split(
     return everyone.take([places[image_id] for image_id in dataset.ids if image_id in places])
 
 
-def score_predictions(predictions: Path, dataset: VOCFolder, run: Path | None, quiet: bool) -> None:
-    """Scores the index PNGs in a folder, whatever program made them; keeps results in a run."""
+def score_predictions(
+    predictions: Path, dataset: VOCFolder, place: Path | None, quiet: bool
+) -> None:
+    """Scores the index PNGs in a folder, whatever program made them; keeps results in `place`."""
     started = time.time()
     runtime.choose_device("cpu", single=True)
     paths = find_predictions(predictions, dataset.ids)
-    for step in (1, 2, 3) if run else ():
-        if folder.step_folder(run, step).exists():
-            raise RunError(
-                f"--run {run}: holds step {step} of a network, so its 4_eval is for that; "
-                "name another folder"
-            )
     names, split = dataset.classes.names, dataset.split
     runtime.print_header(
         folder.step_title(4),
@@ -188,7 +222,6 @@ def score_predictions(predictions: Path, dataset: VOCFolder, run: Path | None, q
         predictions=predictions,
         protocol=PROTOCOL,
     )
-    place = folder.step_folder(run, 4) if run else None
     with folder.claim(place) if place else nullcontext():
         scores = ImageScores(names)
         for index, path in enumerate(runtime.bar(paths, len(paths), "image")):
@@ -203,7 +236,8 @@ def score_predictions(predictions: Path, dataset: VOCFolder, run: Path | None, q
         source = {"checkpoint": None, "predictions": str(predictions)}
         wrote = save_scores(place, scores, split, f"predictions in {predictions}", **source)
         config = {"data": dataset.root, "split": split, "images": len(dataset), "changed": {}}
-        folder.finish(run, 4, {**config, **source, "started": started}, wrote)
+        config |= {**source, "started": started}
+        folder.finish(place, 4, config, wrote, folder=place)
 
 
 def note_absent_classes(scores: ImageScores, dataset: VOCFolder) -> None:
@@ -259,45 +293,75 @@ def save_scores(
     return f"mIoU {matrix.miou():.4f} over {present}, {len(scores)} images"
 
 
-def compare(*runs: Path) -> None:
-    """Prints the scores of two runs A and B, their difference and its bootstrapped interval."""
+def compare(places: Sequence[Path], out: Path | None, markdown: bool) -> None:
+    """Prints the scores of runs, or of folders of --out, and whether they differ from the first.
+
+    Args:
+        out: where to save the table and a chart of it.
+        markdown: print tables for a write-up.
+    """
     runtime.choose_device("cpu", single=True)
-    configs = [folder.finished(run, 4) for run in runs]
-    for run in runs:
-        if folder.scored_another_network(run):
+    configs = [folder.finished(place, 4) for place in places]
+    for place in places:
+        if folder.scored_another_network(place):
             raise RunError(
-                f"{folder.step_folder(run, 4)}: scores of an earlier network; run step 4 again, "
-                f"for {run}"
+                f"{folder.scores_folder(place)}: scores of an earlier network; run step 4 again, "
+                f"for {place}"
             )
-    first, second = (read_scores(run) for run in runs)
-    try:
-        second = first.matched(second)
-    except ValueError as error:
-        raise RunError(
-            f"{runs[0]} and {runs[1]} cannot be compared: {error}; score both on the same list"
-        ) from None
-    scored = [config["checkpoint"] or config["predictions"] for config in configs]
-    a, b = (f"{run}: {source}" for run, source in zip(runs, scored))
-    images = f"{len(first)}, the same for both"
-    runtime.print_header(folder.step_title(4), A=a, B=b, images=images, protocol=PROTOCOL)
-    print(comparison(first.total(), second.total(), first.names))
-    mious = bootstrap_mious([first.pixels(), second.pixels()])
-    low, high = percentile_interval(mious[:, 1] - mious[:, 0])
-    interval = f"95 % interval of the difference: {low:+.4f} to {high:+.4f}"
-    print(f"{interval} ({RESAMPLES:,} paired resamples of the images)")
-    better = "B is better" if low > 0 else "A is better" if high < 0 else None
-    print(f"{better or 'A and B may be equally good'}, on images like these")
-    if len(first) < FEW_IMAGES:
-        print(f"note: {len(first)} images are few, so the interval is rather too narrow")
+    runs = [read_scores(place) for place in places]
+    for index, place in enumerate(places):
+        try:
+            runs[index] = runs[0].matched(runs[index])
+        except ValueError as error:
+            raise RunError(
+                f"{places[0]} and {place} cannot be compared: {error}; score both on the same list"
+            ) from None
+    letters = [chr(ord("A") + index) for index in range(len(places))]
+    scored = {
+        letter: f"{place}: {config['checkpoint'] or config['predictions']}"
+        + (f", {config['views']}" if "views" in config else "")
+        for letter, place, config in zip(letters, places, configs)
+    }
+    images = f"{len(runs[0])}, the same for all"
+    runtime.print_header(folder.step_title(4), **scored, images=images, protocol=PROTOCOL)
+
+    names = short_names(places)
+    labels = [f"{letter}: {name}" for letter, name in zip(letters, names)]
+    rows, matrices = compared(runs), [scores.total() for scores in runs]
+    by_class = class_comparison(matrices, runs[0].names, letters, markdown)
+    print("", by_class, "", comparison(rows, labels, markdown), "", sep="\n")
+    print(f"95 % intervals from {RESAMPLES:,} paired resamples of the images")
+    print("better or worse: than A, on images like these")
+    if len(runs) > 2:
+        print("note: each is judged by itself; of 20 just as good, one would seem better or worse")
+    if len(runs[0]) < FEW_IMAGES:
+        print(f"note: {len(runs[0])} images are few, so the intervals are rather too narrow")
+    if out:
+        table, chart = out / "compare.csv", out / "compare.png"
+        folder.save_csv(table, [{"run": name, **row} for name, row in zip(names, rows)])
+        with atomic_file(chart) as file:
+            plot_comparison(file, names, rows)
+        print(f"wrote {table} and {chart}")
 
 
-def read_scores(run: Path) -> ImageScores:
-    """What step 4 of a run has kept of each image.
+def short_names(places: Sequence[Path]) -> list[str]:
+    """The parts of the paths that tell them apart, without what all of them begin or end with."""
+    parts = [place.absolute().parts for place in places]
+    for _ in ("begin", "end"):
+        while min(map(len, parts)) > 1 and len({first for first, *_ in parts}) == 1:
+            parts = [others for _, *others in parts]
+        parts = [own[::-1] for own in parts]
+    return ["/".join(own) for own in parts]
+
+
+def read_scores(place: Path) -> ImageScores:
+    """What step 4 has kept of each image, of a run or in a folder of --out.
 
     Raises:
         RunError: there is no such file, or it cannot be read.
     """
-    path, again = folder.step_folder(run, 4) / folder.PER_IMAGE, f"run step 4 again, for {run}"
+    path = folder.scores_folder(place) / folder.PER_IMAGE
+    again = f"run step 4 again, for {place}"
     try:
         return ImageScores.load(path)
     except FileNotFoundError:

@@ -88,14 +88,13 @@ class ConfusionMatrix:
 
     def table(self, names: Sequence[str]) -> str:
         """The score as text: a line per class, then the means."""
-        width = max(map(len, names))
-        lines = [f"{name:{width}}  {_cell(iou)}" for name, iou in zip(names, self.iou())]
+        lines = in_columns([[name, _cell(iou)] for name, iou in zip(names, self.iou())])
         means = (
             f"mIoU {self.miou():.4f} over {self.classes_in_mean()} of {len(names)} classes   "
             f"pixel accuracy {self.pixel_accuracy():.4f}   "
             f"mean accuracy {self.mean_accuracy():.4f}   fw-IoU {self.fw_iou():.4f}"
         )
-        return "\n".join([*lines, means])
+        return f"{lines}\n{means}"
 
 
 class Pixels(NamedTuple):
@@ -291,18 +290,90 @@ def percentile_interval(values: np.ndarray, level: float = 0.95) -> tuple[float,
     return float(low), float(high)
 
 
-def comparison(first: ConfusionMatrix, second: ConfusionMatrix, names: Sequence[str]) -> str:
-    """Two scores A and B and their difference as text: a line per class, then mIoU and classes."""
-    width = max(map(len, [*names, "classes"]))
-    lines = [f"{'':{width}}       A       B     B - A"]
-    for name, a, b in zip(names, first.iou(), second.iou()):
-        difference = "" if np.isnan(b - a) else f"{b - a:+8.3f}"
-        lines.append(f"{name:{width}}  {_cell(a)}  {_cell(b)}  {difference}".rstrip())
-    a, b = first.miou(), second.miou()
-    lines.append(f"{'mIoU':{width}}  {a:.4f}  {b:.4f}  {b - a:+8.4f}")
-    a, b = first.classes_in_mean(), second.classes_in_mean()
-    lines.append(f"{'classes':{width}}  {a:6}  {b:6}")
-    return "\n".join(lines)
+def compared(runs: Sequence[ImageScores]) -> list[dict[str, float | str | None]]:
+    """How good each of several scores is, and whether it differs from the first: a row for each.
+
+    Args:
+        runs: scores of the same images in the same order, see `ImageScores.matched`.
+
+    Returns:
+        "miou" with its 95 % interval, from "miou_low" to "miou_high"; "pixel_accuracy"; the
+        "difference" of the mIoU to that of the first with its interval, from "difference_low" to
+        "difference_high"; and the "verdict" on it. The last four are None in the first row. The
+        intervals are of one set of resamples of the images, so that the differences are paired.
+    """
+    resampled = bootstrap_mious([run.pixels() for run in runs])
+    matrices = [run.total() for run in runs]
+    rows = []
+    for matrix, mious in zip(matrices, resampled.T):
+        low, high = percentile_interval(mious)
+        row = {"miou": matrix.miou(), "miou_low": low, "miou_high": high}
+        row["pixel_accuracy"] = matrix.pixel_accuracy()
+        difference = low = high = verdict = None
+        if rows:
+            difference = row["miou"] - rows[0]["miou"]
+            low, high = percentile_interval(mious - resampled[:, 0])
+            verdict = "better" if low > 0 else "worse" if high < 0 else "may be equal"
+        row |= {"difference": difference, "difference_low": low, "difference_high": high}
+        rows.append(row | {"verdict": verdict})
+    return rows
+
+
+def comparison(
+    rows: Sequence[dict[str, float | str | None]], labels: Sequence[str], markdown: bool = False
+) -> str:
+    """The rows of `compared` as a table; the labels say which runs they are."""
+    interval = "95 % interval"
+    cells = [["", "mIoU", interval, "pixel acc.", "minus first", interval, ""]]
+    for label, row in zip(labels, rows):
+        difference = [""] * 3
+        if row["verdict"]:
+            bounds = f"{row['difference_low']:+.4f} to {row['difference_high']:+.4f}"
+            difference = [f"{row['difference']:+.4f}", bounds, row["verdict"]]
+        bounds = f"{row['miou_low']:.4f} to {row['miou_high']:.4f}"
+        score = [f"{row['miou']:.4f}", bounds, f"{row['pixel_accuracy']:.4f}"]
+        cells.append([label, *score, *difference])
+    return in_columns(cells, markdown)
+
+
+def class_comparison(
+    matrices: Sequence[ConfusionMatrix],
+    names: Sequence[str],
+    labels: Sequence[str],
+    markdown: bool = False,
+) -> str:
+    """Several scores class by class as a table; of two also the differences.
+
+    Args:
+        names: of the classes.
+        labels: short ones, of the scores.
+    """
+    ious = np.stack([matrix.iou() for matrix in matrices], axis=1)  # (C, scores)
+    cells = [["", *labels]]
+    cells += [[name, *map(_cell, row)] for name, row in zip(names, ious)]
+    cells.append(["classes", *(str(matrix.classes_in_mean()) for matrix in matrices)])
+    if len(matrices) == 2:
+        gains = ["" if np.isnan(gain) else f"{gain:+.3f}" for gain in ious[:, 1] - ious[:, 0]]
+        gains = [f"{labels[1]} - {labels[0]}", *gains, ""]
+        cells = [[*row, gain] for row, gain in zip(cells, gains)]
+    return in_columns(cells, markdown)
+
+
+def in_columns(cells: Sequence[Sequence[str]], markdown: bool = False) -> str:
+    """Rows of cells as text, the first column to the left and the others to the right.
+
+    Args:
+        markdown: as a table of GitHub's, with the first row as heading.
+    """
+    first, *others = (max(map(len, column)) for column in zip(*cells))
+    rows = [
+        [f"{name:{first}}", *(f"{cell:>{width}}" for cell, width in zip(row, others))]
+        for name, *row in cells
+    ]
+    if not markdown:
+        return "\n".join("  ".join(row).rstrip() for row in rows)
+    rows.insert(1, ["-" * first, *("-" * (width - 1) + ":" for width in others)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _cell(iou: float) -> str:

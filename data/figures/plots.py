@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import BinaryIO
 
@@ -21,7 +21,10 @@ POINTS = 72  # an inch
 DPI = 120
 STYLES = "-", "--", ":", "-."
 GRID = {"color": "#e3e5e8", "linewidth": 0.8}
-NOT_DRAWN = "epoch", "lr", "seconds", "step"
+NOT_DRAWN = "epoch", "seconds", "step"
+PANELS = {"loss": 3, "score": 3, "learning rate": 2}  # of training curves: their relative sizes
+LARGE_SPAN = 30  # largest over smallest learning rate from which their axis is logarithmic
+VERDICTS = {"better": COLOURS[2], "worse": COLOURS[1]}
 Destination = str | PathLike | BinaryIO
 
 
@@ -35,44 +38,74 @@ def size_to_fit(text: str, room: float, size: float, bold: bool = False) -> floa
 
 
 def plot_curve(path: Destination, rows: Sequence[dict[str, float | None]], title: str) -> None:
-    """Saves `draw_curve` with its title as PNG."""
+    """Saves `draw_curve` with its title as PNG, the panels one below the other."""
     figure = Figure(layout="constrained")
     figure.suptitle(title, parse_math=False)
-    figure.set_size_inches(5.2 * draw_curve(figure, rows), 3.9)
+    figure.set_size_inches(6.8, 0.9 + 2.2 * draw_curve(figure, rows, stacked=True))
     _save(figure, path)
 
 
-def draw_curve(figure: FigureBase, rows: Sequence[dict[str, float | None]]) -> int:
-    """Training curves over "epoch": keys that end in "loss" on the left, the scores on the right.
+def draw_curve(
+    figure: FigureBase, rows: Sequence[dict[str, float | None]], stacked: bool = False
+) -> int:
+    """Training curves over "epoch" in up to three panels: losses, scores, learning rates.
 
     Args:
         figure: to draw on.
-        rows: one dict an epoch; values that are missing, None or not finite are left out.
+        rows: one dict an epoch; values that are missing, None or not finite are left out. Keys that
+            end in "loss" are losses, those that end in "lr" are rates, and others scores, 0..1.
+        stacked: the panels are one below the other, not side by side.
 
     Returns:
-        The number of panels: one where there are only losses, or only scores.
+        The number of panels; those without a value are left out, but for one.
     """
-    panels = {"loss": {}, "score": {}}
-    for row in rows:
-        for key, value in row.items():
-            if key not in NOT_DRAWN and value is not None and math.isfinite(value):
-                curves = panels["loss" if key.endswith("loss") else "score"]
-                curves.setdefault(key, []).append((row["epoch"], value))
+    panels = {label: {} for label in PANELS}
+    for key in dict.fromkeys(key for row in rows for key in row if key not in NOT_DRAWN):
+        points = [(row["epoch"], row[key]) for row in rows if row.get(key) is not None]
+        if points := [point for point in points if math.isfinite(point[1])]:
+            panels[_panel_of(key)][key] = points
     panels = {label: curves for label, curves in panels.items() if curves} or {"loss": {}}
-    for axes, (label, curves) in zip(
-        np.atleast_1d(figure.subplots(1, len(panels))), panels.items()
-    ):
+    sizes = [PANELS[label] for label in panels]
+    if stacked:
+        parts = figure.subplots(len(panels), 1, sharex=True, height_ratios=sizes)
+    else:
+        parts = figure.subplots(1, len(panels), width_ratios=sizes)
+    for axes, (label, curves) in zip(np.atleast_1d(parts), panels.items()):
         for index, (key, points) in enumerate(curves.items()):
             look = {"color": COLOURS[index % len(COLOURS)], "ls": STYLES[index % len(STYLES)]}
             axes.plot(*zip(*points), **look, marker="o", ms=3.5, clip_on=False, zorder=3, label=key)
-        axes.set(xlabel="epoch", ylabel=label, ylim=(0, 1 if label == "score" else None))
+        axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if label == "score":  # room below and above the curves, but none outside 0..1
+            low, high = axes.get_ylim()
+            axes.set_ylim(max(0, low), min(1, high))
+        if label == "learning rate":
+            _scale_rates(axes, [rate for points in curves.values() for _, rate in points])
         axes.grid(**GRID)
         axes.spines[["top", "right"]].set_visible(False)
         if curves:  # above the axes, where no curve runs
-            place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 3}
+            columns = 3 if stacked else 2  # as many as there is room for
+            place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": columns}
             axes.legend(**place, frameon=False, fontsize=9)
+        if stacked:
+            axes.label_outer()
     return len(panels)
+
+
+def _panel_of(key: str) -> str:
+    if key.endswith("loss"):
+        return "loss"
+    return "learning rate" if key.endswith("lr") else "score"
+
+
+def _scale_rates(axes: Axes, rates: Sequence[float]) -> None:
+    """A logarithmic axis, where 0 has no place, if the rates span much; else one from 0."""
+    positive = [rate for rate in rates if rate > 0]
+    if positive and max(positive) > LARGE_SPAN * min(positive):
+        axes.set_yscale("log", nonpositive="mask")
+    else:
+        axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter("{x:g}")
 
 
 def plot_confusion(path: Destination, matrix: np.ndarray, names: Sequence[str]) -> None:
@@ -175,6 +208,50 @@ def draw_counts(
     for axes in _draw_bars(figure, names, counts, "{:,}".format, columns, size, max(1, *counts)):
         axes.set(xticks=[])
         axes.spines["bottom"].set_visible(False)
+
+
+def plot_comparison(
+    path: Destination, names: Sequence[str], rows: Sequence[Mapping[str, float | str | None]]
+) -> None:
+    """Saves `draw_comparison` as PNG."""
+    figure = Figure(figsize=(8.4, 1.1 + 0.42 * len(names)), layout="constrained")
+    draw_comparison(figure, names, rows)
+    _save(figure, path)
+
+
+def draw_comparison(
+    figure: FigureBase, names: Sequence[str], rows: Sequence[Mapping[str, float | str | None]]
+) -> None:
+    """The mIoU of each run on the left, its difference to the first on the right; with intervals.
+
+    Args:
+        figure: to draw on.
+        names: of the runs.
+        rows: for each run "miou" and "difference", both also with "_low" and "_high" behind: the
+            bounds of its interval; and the "verdict" on the difference. None is not drawn.
+    """
+    panels = figure.subplots(1, 2, sharey=True)
+    ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # keeps lines out of numbers
+    for axes, key, label in zip(panels, ("miou", "difference"), ("mIoU", "minus the first")):
+        for place, row in enumerate(rows):
+            if row[key] is None:
+                continue
+            colour = VERDICTS.get(row["verdict"], INK) if key == "difference" else INK
+            low, high = row[f"{key}_low"], row[f"{key}_high"]
+            axes.plot([low, high], [place, place], color=colour, linewidth=1.6)
+            axes.plot(row[key], place, "o", color=colour, markersize=6)
+            look = {"ha": "center", "va": "bottom", "fontsize": 8, "color": colour, "bbox": ground}
+            text = f"{row[key]:.3f}" if key == "miou" else f"{row[key]:+.3f} {row['verdict']}"
+            above = offset_copy(axes.transData, figure, y=4, units="points")
+            axes.text(row[key], place, text, transform=above, **look)
+        axes.set_xlabel(f"{label}, with 95 % interval")
+        axes.locator_params(axis="x", nbins=6)
+        axes.grid(axis="x", **GRID)
+        axes.tick_params(axis="y", length=0)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    panels[0].set_yticks(range(len(names)), names, parse_math=False)
+    panels[0].set_ylim(len(names) - 0.5, -0.7)
+    panels[1].axvline(0, color=GREY, linewidth=1, zorder=1)
 
 
 def _draw_bars(

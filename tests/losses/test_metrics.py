@@ -20,6 +20,8 @@ from losses.metrics import (
     Pixels,
     bootstrap_counts,
     bootstrap_mious,
+    class_comparison,
+    compared,
     comparison,
     percentile_interval,
 )
@@ -138,17 +140,23 @@ def test_table_has_a_line_per_class_and_the_means():
     ]
 
 
-def test_comparison_has_a_line_per_class_and_the_means():
+def test_scores_are_compared_class_by_class_and_of_two_the_differences():
     first = scored([0, 0, 1, 1], [0, 0, 0, 1], classes=4)
     second = scored([0, 0, 0, 2], [0, 0, 0, 1], classes=4)
-    assert comparison(first, second, ["ground", "car", "tree", "sky"]).splitlines() == [
-        "              A       B     B - A",
-        "ground    0.667   1.000    +0.333",
-        "car       0.500   0.000    -0.500",
+    names = ["ground", "car", "tree", "sky"]
+    assert class_comparison([first, second], names, "AB").splitlines() == [
+        "              A       B   B - A",
+        "ground    0.667   1.000  +0.333",
+        "car       0.500   0.000  -0.500",
         "tree     absent   0.000",
         "sky      absent  absent",
-        "mIoU     0.5833  0.3333   -0.2500",
         "classes       2       3",
+    ]
+    table = class_comparison([first, second, first], names, "ABC", markdown=True)
+    assert table.splitlines()[:3] == [
+        "|         |      A |      B |      C |",
+        "| ------- | -----: | -----: | -----: |",
+        "| ground  |  0.667 |  1.000 |  0.667 |",
     ]
 
 
@@ -359,6 +367,45 @@ def test_the_interval_holds_the_middle_of_the_values():
     assert percentile_interval(values) == pytest.approx((25, 975))
     assert percentile_interval(values, level=0.5) == pytest.approx((250, 750))
     assert percentile_interval(np.append(values, np.nan)) == pytest.approx((25, 975))
+
+
+def test_scores_are_compared_with_the_first_on_the_same_resamples():
+    scores = [image_scores("abcde", shift) for shift in (0, 0, 1)]
+    rows, mious = compared(scores), bootstrap_mious([one.pixels() for one in scores])
+    for index, (row, one) in enumerate(zip(rows, scores)):
+        assert row["miou"] == one.total().miou()
+        assert row["pixel_accuracy"] == one.total().pixel_accuracy()
+        assert (row["miou_low"], row["miou_high"]) == percentile_interval(mious[:, index])
+    nothing = {"difference": None, "difference_low": None, "difference_high": None}
+    assert rows[0].items() >= {**nothing, "verdict": None}.items()
+    assert rows[1].items() >= {**dict.fromkeys(nothing, 0), "verdict": "may be equal"}.items()
+    bounds = rows[2]["difference_low"], rows[2]["difference_high"]
+    assert rows[2]["difference"] == rows[2]["miou"] - rows[0]["miou"]
+    assert bounds == percentile_interval(mious[:, 2] - mious[:, 0])
+
+
+def test_a_run_is_better_or_worse_where_its_whole_interval_is():
+    good, bad = ImageScores(NAMES), ImageScores(NAMES)
+    for image_id in "abcdef":
+        prediction, target = image(image_id)
+        bad.add(image_id, prediction, target)
+        good.add(image_id, np.where(target == VOID, 0, target), target)
+    assert [compared(pair)[1]["verdict"] for pair in ([bad, good], [good, bad])] == [
+        "better",
+        "worse",
+    ]
+
+
+def test_the_table_of_runs_has_a_line_for_each():
+    first = {"miou": 0.5, "miou_low": 0.41234, "miou_high": 0.6, "pixel_accuracy": 0.9}
+    gain = {"difference": 0.012, "difference_low": -0.001, "difference_high": 0.03}
+    rows = [{**first, **dict.fromkeys(gain), "verdict": None}]
+    rows.append({**first, **gain, "verdict": "may be equal"})
+    assert comparison(rows, ["A: x", "B: y"]).splitlines() == [
+        "        mIoU     95 % interval  pixel acc.  minus first       95 % interval",
+        "A: x  0.5000  0.4123 to 0.6000      0.9000",
+        "B: y  0.5000  0.4123 to 0.6000      0.9000      +0.0120  -0.0010 to +0.0300  may be equal",
+    ]
 
 
 def test_the_interval_covers_the_true_difference_about_as_often_as_it_says():

@@ -1,6 +1,8 @@
-"""Step 4 on predictions of other programs, and two runs side by side."""
+"""Step 4 on predictions of other programs and in folders of their own, and scores side by side."""
 
+import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from PIL import Image
 
 from data.images import read_mask
 from data.voc import read_ids
-from losses.metrics import ConfusionMatrix, ImageScores, bootstrap_mious, percentile_interval
+from losses.metrics import ConfusionMatrix, ImageScores, compared
 from tests.conftest import DATA
 from tests.scripts.processes import contents, differences
 
@@ -100,6 +102,34 @@ def test_a_prediction_that_cannot_be_scored_ends_it_and_earlier_scores_stay(
     assert message in line and differences(contents(Path("theirs")), before) == []
 
 
+def test_scores_in_a_folder_of_their_own_leave_those_of_the_run(street, succeeds):
+    before = contents(Path("run"))
+    flags = ("--run", "run", *DATA, "--save-predictions")
+    said = succeeds("evaluate.py", *flags, "--out", "kept/plain")
+    assert "wrote kept/plain: mIoU" in said and "next:" not in said
+    ours = {name: value for name, value in before.items() if name.startswith("4_eval/")}
+    kept = {f"4_eval/{name}": value for name, value in contents(Path("kept/plain")).items()}
+    assert differences(kept, ours) == ["/4_eval/config.json/out"]
+    succeeds("evaluate.py", *flags[:-1], "--out", "kept/plain", "--limit", 2)
+    assert len(ImageScores.load("kept/plain/per_image.npz")) == 2
+    assert not Path("kept/plain/predictions").exists()
+    predictions = "run/4_eval/predictions"
+    succeeds("evaluate.py", *DATA[:2], "--predictions", predictions, "--out", "kept/theirs")
+    assert Path("kept/theirs/config.json").is_file()
+    assert differences(contents(Path("run")), before) == []
+
+
+@pytest.mark.parametrize("file", ["notes.txt", "predictions/cat.png", "1_features/config.json"])
+def test_a_folder_of_something_else_is_not_written_to(file, street, fails):
+    path = Path("other") / file
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    line = fails("evaluate.py", "--run", "run", *DATA, "--out", "other")
+    assert f"--out other: holds other files ({Path(file).parts[0]}); name a new folder" in line
+    assert [path for path in Path("other").rglob("*") if path.is_file()] == [path]
+    assert "Not a directory" in fails("evaluate.py", "--run", "run", *DATA, "--out", path)
+
+
 def test_predictions_do_not_replace_the_score_of_a_network(guesses, fails):
     before = contents(Path("run"))
     line = fails("evaluate.py", *SPLIT, "--predictions", GUESSES, "--run", "run")
@@ -108,6 +138,7 @@ def test_predictions_do_not_replace_the_score_of_a_network(guesses, fails):
 
 
 BESIDE_COMPARE = [("--predictions", "c"), ("--amp", "bf16"), ("--run", "c"), ("--limit", 3)]
+WHERE = "argument --run: not allowed with arguments --predictions and --out"
 BESIDE_PREDICTIONS = [("--recipe", "best"), ("--tta", "flip"), ("--save-predictions",)]
 
 
@@ -115,7 +146,10 @@ BESIDE_PREDICTIONS = [("--recipe", "best"), ("--tta", "flip"), ("--save-predicti
     "flags, message",
     [
         ((), "the following arguments are required: --run"),
-        (("--compare", "a"), "argument --compare: expected 2 arguments"),
+        (("--out", "a"), "the following arguments are required: --run"),
+        (("--compare", "a"), "argument --compare: expected at least 2 runs"),
+        (("--run", "a", "--markdown"), "argument --markdown: has no effect without --compare"),
+        (("--predictions", "a", "--run", "b", "--out", "c"), WHERE),
         *[
             (
                 ("--compare", "a", "b", *flag),
@@ -141,27 +175,80 @@ def theirs(score, succeeds) -> Path:
     return Path("theirs")
 
 
-def test_two_runs_are_compared_class_by_class_with_an_interval(theirs, succeeds):
+def cells(text: str) -> list[list[str]]:
+    """The lines of a text, split at two or more blanks, or at the bars of a markdown table."""
+    return [
+        [cell.strip() for cell in re.split(r"\|" if line.startswith("|") else "  +", line.strip())]
+        for line in text.splitlines()
+    ]
+
+
+def test_runs_are_compared_with_the_first_and_by_class(theirs, succeeds):
     said = succeeds("evaluate.py", "--compare", "run", "theirs")
     runs = [ImageScores.load(f"{run}/4_eval/per_image.npz") for run in ("run", "theirs")]
-    first, second = (run.total() for run in runs)
-    lines = [line.split() for line in said.splitlines()]
-    assert ["A", "run:", "run/3_seg/best.pt"] in lines and ["B", "theirs:", "guesses"] in lines
-    gain = second.miou() - first.miou()
-    assert ["mIoU", f"{first.miou():.4f}", f"{second.miou():.4f}", f"{gain:+.4f}"] in lines
-    a, b = first.iou()[0], second.iou()[0]
+    ours, other = compared(runs)
+    lines = cells(said)
+    assert ["A", "run: run/3_seg/best.pt, one view of each image"] in lines
+    assert ["B", "theirs: guesses"] in lines and ["images", "18, the same for all"] in lines
+    a, b = (run.total().iou()[0] for run in runs)
     assert ["background", f"{a:.3f}", f"{b:.3f}", f"{b - a:+.3f}"] in lines
-    mious = bootstrap_mious([run.pixels() for run in runs])
-    low, high = percentile_interval(mious[:, 1] - mious[:, 0])
-    assert 0 < low < gain < high
-    assert f"95 % interval of the difference: {low:+.4f} to {high:+.4f} (10,000 paired" in said
-    assert "\nB is better, on images like these\nnote: 18 images are few" in said
-    swapped = succeeds("evaluate.py", "--compare", "theirs", "run")
-    assert f"of the difference: {-high:+.4f} to {-low:+.4f} (" in swapped
-    assert "\nA is better" in swapped
-    itself = succeeds("evaluate.py", "--compare", "theirs", "theirs")
-    assert "interval of the difference: +0.0000 to +0.0000 (" in itself
-    assert "\nA and B may be equally good, on images like these\n" in itself
+    interval = f"{ours['miou_low']:.4f} to {ours['miou_high']:.4f}"
+    accuracy = f"{ours['pixel_accuracy']:.4f}"
+    assert ["A: run", f"{ours['miou']:.4f}", interval, accuracy] in lines
+    (last,) = (line for line in lines if line[0] == "B: theirs")
+    bounds = f"{other['difference_low']:+.4f} to {other['difference_high']:+.4f}"
+    assert last[4:] == [f"{other['difference']:+.4f}", bounds, "better"]
+    assert "from 10,000 paired resamples" in said and "\nnote: 18 images are few" in said
+    assert not list(Path().glob("compare.*")), "without --out nothing is written"
+
+
+def test_any_number_of_scores_is_compared_and_saved(theirs, succeeds):
+    flags = ("--run", "run", *DATA, "--split", "train", "--tta", "flip")
+    succeeds("evaluate.py", *flags, "--out", "kept/theirs/flip")
+    places = ("theirs", "run", "kept/theirs/flip", "theirs/4_eval")
+    said = succeeds("evaluate.py", "--compare", *places, "--markdown", "--out", "table")
+    views = "mean probabilities at scales 1, flipped too"
+    assert ["C", f"kept/theirs/flip: run/3_seg/best.pt, {views}"] in cells(said)
+    assert "wrote table/compare.csv and table/compare.png" in said
+    tables = [line[1:-1] for line in cells(said) if len(line) > 4 and line[-1] == ""]
+    assert [len(line) for line in tables] == [5] * 24 + [7] * 6
+    assert [line[-1] for line in tables[-4:]] == ["", "worse", "worse", "may be equal"]
+    with open("table/compare.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["run"] for row in rows] == list(places)
+    assert (rows[0]["difference"], rows[3]["difference_high"]) == ("", "0.0")
+    miou = json.loads(Path("kept/theirs/flip/metrics.json").read_text())["miou"]
+    assert float(rows[2]["miou"]) == miou
+    assert Image.open("table/compare.png").format == "PNG"
+
+
+@pytest.mark.parametrize(
+    ("places", "names"),
+    [
+        (("a/x/4_eval", "a/y/4_eval"), ("x", "y")),
+        (("a/x", "a/x/flip"), ("x", "x/flip")),
+        (("a/x", "b/x"), ("a", "b")),
+        (("a/x", "a/x"), ("x", "x")),
+    ],
+)
+def test_runs_have_short_names_that_tell_them_apart(places, names, street, succeeds):
+    for place in set(places):
+        shutil.copytree("run/4_eval", place, dirs_exist_ok=True)
+    labels = [line[0] for line in cells(succeeds("evaluate.py", "--compare", *places))]
+    found = [label for label in labels if label.startswith(("A: ", "B: "))]
+    assert found == [f"A: {names[0]}", f"B: {names[1]}"]
+
+
+def test_kept_scores_are_refused_once_their_checkpoint_has_changed(street, succeeds, fails):
+    dense = ("--checkpoint", "run/2_cls/dense.pt")
+    succeeds("evaluate.py", "--run", "run", *DATA, "--out", "best")
+    succeeds("evaluate.py", "--run", "run", *DATA, *dense, "--out", "start")
+    succeeds("evaluate.py", "--compare", "start", "best")
+    shutil.copy("run/2_cls/dense.pt", "run/3_seg/best.pt")
+    line = fails("evaluate.py", "--compare", "start", "best")
+    assert "best: scores of an earlier network; run step 4 again, for best" in line
+    shutil.rmtree("run")
+    succeeds("evaluate.py", "--compare", "start", "best")
 
 
 def fewer_images(ids: list[str]) -> tuple[str, tuple]:
@@ -189,6 +276,12 @@ def test_runs_that_scored_something_else_are_refused(change, theirs, guesses, sc
     assert f"theirs and other cannot be compared: {message}; score both on the same list" in line
 
 
+def test_every_run_must_have_scored_the_images_of_the_first(theirs, score, fails):
+    score("--run", "other", "--limit", 17)
+    line = fails("evaluate.py", "--compare", "theirs", "run", "other")
+    assert "theirs and other cannot be compared: they are of other images (18 and 17;" in line
+
+
 def test_a_run_without_scores_is_named(theirs, fails):
     shutil.copytree(theirs, "other")
     path = Path("other/4_eval/per_image.npz")
@@ -200,4 +293,8 @@ def test_a_run_without_scores_is_named(theirs, fails):
     assert f"{path}: no such file; run step 4 again, for other" in line
     path.with_name("config.json").unlink()
     line = fails("evaluate.py", "--compare", "theirs", "other")
-    assert "step 4 has not finished there" in line
+    assert "other/4_eval: step 4 has not finished there; run it first: python eval" in line
+    shutil.copytree("theirs/4_eval", "kept")
+    Path("kept/config.json").unlink()
+    line = fails("evaluate.py", "--compare", "theirs", "kept")
+    assert line.endswith("run it first: python evaluate.py --run RUN --out kept")

@@ -13,7 +13,7 @@ from tests.data.figures.pages import faults, texts
 
 
 def row(epoch: float, **values) -> dict:
-    return {"epoch": epoch, "lr": 0.1, "seconds": 3.0, "step": 7, **values}
+    return {"epoch": epoch, "seconds": 3.0, "step": 7, **values}
 
 
 def names(count: int) -> list[str]:
@@ -24,29 +24,84 @@ def words(figure: Figure) -> list[str]:
     return [text for text, _ in texts(figure)]
 
 
+@pytest.mark.parametrize("stacked", [False, True])
 @pytest.mark.parametrize(
     "rows, expected",
     [
-        ([row(1, loss=2.5, miou=0.25)], {"loss": [(1, 2.5)], "miou": [(1, 0.25)]}),
-        ([row(1, loss=2.0, val_loss=3.0)], {"loss": [(1, 2.0)], "val_loss": [(1, 3.0)]}),
-        ([row(1, miou=0.5), row(2, miou=0.75)], {"miou": [(1, 0.5), (2, 0.75)]}),
+        ([row(1, loss=2.5, miou=0.25)], [{"loss": [(1, 2.5)]}, {"miou": [(1, 0.25)]}]),
+        ([row(1, loss=2.0, val_loss=3.0)], [{"loss": [(1, 2.0)], "val_loss": [(1, 3.0)]}]),
+        ([row(1, miou=0.5), row(2, miou=0.75)], [{"miou": [(1, 0.5), (2, 0.75)]}]),
         (
-            [row(1, loss=2.0, miou=None), row(2, loss=math.nan, miou=0.5), row(3, loss=math.inf)],
-            {"loss": [(1, 2.0)], "miou": [(2, 0.5)]},
+            [
+                row(0, lr=None, loss=None, val_loss=1.5, miou=0.5),
+                row(1, lr=0.1, backbone_lr=0.2, loss=math.nan, val_loss=1.0, miou=0.75),
+                row(2, lr=0.2, loss=2.0, val_loss=math.inf),
+            ],
+            [
+                {"loss": [(2, 2.0)], "val_loss": [(0, 1.5), (1, 1.0)]},
+                {"miou": [(0, 0.5), (1, 0.75)]},
+                {"lr": [(1, 0.1), (2, 0.2)], "backbone_lr": [(1, 0.2)]},
+            ],
         ),
-        ([row(1, loss=None)], {}),
-        ([], {}),
+        ([row(1, loss=None)], [{}]),
+        ([], [{}]),
     ],
-    ids=["one row", "losses", "scores", "gaps", "no value", "no row"],
+    ids=["one row", "losses", "scores", "all with gaps", "no value", "no row"],
 )
-def test_curves_have_the_finite_values_losses_and_scores_apart(rows, expected):
+def test_curves_have_the_finite_values_losses_scores_and_rates_apart(rows, expected, stacked):
     figure = Figure()
-    panels = plots.draw_curve(figure, rows)
-    found = {line.get_label(): line for axes in figure.axes for line in axes.lines}
-    curves = {label: [tuple(point) for point in line.get_xydata()] for label, line in found.items()}
-    assert curves == expected
-    kinds = {label.endswith("loss") for label in expected}
-    assert panels == len(figure.axes) == max(1, len(kinds))
+    panels = plots.draw_curve(figure, rows, stacked)
+    found = [
+        {line.get_label(): [tuple(point) for point in line.get_xydata()] for line in axes.lines}
+        for axes in figure.axes
+    ]
+    assert found == expected and panels == len(expected)
+
+
+def test_axes_of_curves_fit_the_data():
+    figure = Figure()
+    rows = [row(1, loss=2.0, miou=0.5, lr=0.1), row(2, loss=1.9, miou=1.0, lr=0.05)]
+    plots.draw_curve(figure, rows)
+    (low, high), score, rate = (axes.get_ylim() for axes in figure.axes)
+    assert 1.8 < low < 1.9 and 2.0 < high < 2.1
+    assert 0.4 < score[0] < 0.5 and score[1] == 1
+    assert rate[0] == 0
+
+
+@pytest.mark.parametrize(
+    "rates, scale",
+    [((1e-3, 1e-4), "linear"), ((1e-3, 1e-5), "log"), ((1e-3, 1e-5, 0), "log"), ((0,), "linear")],
+)
+def test_rates_that_span_much_have_a_logarithmic_axis(rates, scale):
+    figure = Figure()
+    plots.draw_curve(figure, [row(epoch, lr=rate) for epoch, rate in enumerate(rates)])
+    (axes,) = figure.axes
+    assert axes.get_yscale() == scale
+    assert faults(figure) == []
+
+
+def compared_row(miou: float, difference: float | None, verdict: str | None) -> dict:
+    """A row of `losses.metrics.compared`, with intervals of +-0.02."""
+    row = {"verdict": verdict}
+    for key, value in (("miou", miou), ("difference", difference)):
+        bounds = {"": value, "_low": value and value - 0.02, "_high": value and value + 0.02}
+        row |= {key + end: bound for end, bound in bounds.items()}
+    return row
+
+
+def test_runs_have_a_dot_in_their_interval_and_a_difference_to_the_first(tmp_path):
+    gain = compared_row(0.6, 0.1, "better")
+    rows = [compared_row(0.5, None, None), gain, compared_row(0.49, -0.01, "may be equal")]
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    plots.draw_comparison(figure, names(3), rows)
+    left, right = ([list(zip(*line.get_data())) for line in axes.lines] for axes in figure.axes)
+    assert left[2:4] == [[(gain["miou_low"], 1), (gain["miou_high"], 1)], [(0.6, 1)]]
+    assert right[:2] == [[(gain["difference_low"], 1), (gain["difference_high"], 1)], [(0.1, 1)]]
+    assert len(left) == 6 and len(right) == 5, "dots and whiskers of all, and the line of no gain"
+    assert {"0.500", "+0.100 better", "-0.010 may be equal", *names(3)} <= set(words(figure))
+    assert faults(figure) == []
+    plots.plot_comparison(tmp_path / "compare.png", names(3), rows)
+    assert Image.open(tmp_path / "compare.png").format == "PNG"
 
 
 def test_confusion_has_the_shares_of_the_truth():
