@@ -26,7 +26,7 @@ from data.sampling import sample_pixels
 from data.transforms import ResizeImage
 from data.voc import VOCFolder, absent_classes
 from models import RunError
-from models.backbones import BACKBONES
+from models.backbones import find_weights
 from models.hypercolumn import Hypercolumn, pixel_centres
 from models.run import args as flags
 from models.run import distributed, folder, runtime
@@ -36,9 +36,12 @@ from models.segmenter import save_extractor
 def parse() -> tuple[argparse.Namespace, flags.Parser]:
     parser = flags.Parser(__doc__)
     flags.add_data_flags(parser, split="train")
-    names = ", ".join(BACKBONES)
-    parser.flag("--backbone", default="vgg11", choices=BACKBONES, metavar="NAME", help=names)
-    weights = "imagenet (download), random, or a state-dict file"
+    backbone = "a classification network of torchvision, like resnet50; a wrong name lists all"
+    parser.flag("--backbone", default="vgg11", metavar="NAME", help=backbone)
+    weights = (
+        "imagenet (torchvision's DEFAULT, downloaded), another of its names, like IMAGENET1K_V2, "
+        "random, or a state-dict file"
+    )
     parser.flag("--weights", default="imagenet", help=weights)
     taps = "levels to use, 1 = finest; default: all"
     parser.flag("--taps", type=flags.numbers, metavar="1,2,..", help=taps)
@@ -128,6 +131,8 @@ def main() -> None:
     )
     hypercolumn.check_size(args.size)
     hypercolumn.to(device).eval()
+    preset = find_weights(args.backbone, args.weights)
+    weights = preset.name if preset else args.weights
     widths = "+".join(map(str, hypercolumn.channels))
     runtime.print_header(
         folder.step_title(1),
@@ -135,7 +140,7 @@ def main() -> None:
         recipe=args.recipe,
         data=f"{dataset.root}, split {args.split}: {len(dataset)} images, "
         f"{len(dataset.classes)} classes",
-        backbone=f"{args.backbone}, weights {args.weights}, Z = {widths} = {hypercolumn.Z}",
+        backbone=f"{args.backbone}, weights {weights}, Z = {widths} = {hypercolumn.Z}",
         sampling=f"{args.per_class} pixels per class and image, shorter side {args.size}, "
         f"seed {args.seed}",
         device=runtime.describe(device),
@@ -160,6 +165,7 @@ def main() -> None:
         config = {
             **vars(args),
             "changed": parser.changed(args),
+            "weights": weights,
             "data": str(dataset.root),
             "images": len(dataset),
             "rows": len(chosen.labels),

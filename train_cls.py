@@ -2,14 +2,18 @@
 
     python train_cls.py --run runs/voc
     python train_cls.py --run runs/voc --epochs 60 --hidden 512 --class-weights inverse
+    python train_cls.py --run runs/deep --from runs/voc --hidden 512,256,128 --activation gelu
 
-Reads RUN/1_features/. Writes RUN/2_cls/: head.pt (fully connected), dense.pt (1x1 convolutions with
-the extractor: all that later steps need), log.csv, curve.png, config.json (last). A tenth of the
-images is held out; their pixels give the held-out accuracy and are never trained on.
+Reads RUN/1_features/, with --from those of another run. Writes RUN/2_cls/: head.pt (fully
+connected), dense.pt (1x1 convolutions with the extractor: all that later steps need), log.csv,
+curve.png, config.json (last). A tenth of the images is held out; their pixels give the held-out
+accuracy and are never trained on.
 """
 
 import argparse
 import math
+import shutil
+import time
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,10 +31,9 @@ from data.files import atomic_file
 from losses.loss import inverse_frequency
 from models import RunError
 from models.backbones import fingerprint
-from models.classifier import DenseClassifier, FCClassifier
+from models.classifier import ACTIVATIONS, DenseClassifier, FCClassifier, HiddenLayers
 from models.run import args as flags
 from models.run import folder, runtime
-from models.run.schedule import OPTIMIZERS, warm_up_and_decay
 from models.segmenter import Segmenter, load_extractor, save_head, save_segmenter
 
 STRIDE = 2  # the course's advice, 112x112 features for a 224x224 input; step 3 may choose another
@@ -47,7 +50,14 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     parser = flags.Parser(__doc__)
     epochs = "passes over the sampled pixels"
     parser.flag("--epochs", type=flags.positive, default=30, help=epochs)
-    parser.flag("--hidden", type=flags.positive, default=256, help="width of the 2 hidden layers")
+    flags.add_from_flag(parser, "the features")
+    hidden = (
+        "widths of up to 9 hidden layers; one number: 2 of that width; N, (with a comma): one; "
+    )
+    hidden += "none: a linear classifier"
+    parser.flag("--hidden", type=flags.widths, default=(256, 256), metavar="N,N,..", help=hidden)
+    activation = "of the hidden layers"
+    parser.flag("--activation", default="relu", choices=ACTIVATIONS, help=activation)
     parser.flag("--dropout", type=flags.fraction, default=0.5, help="share of hidden units dropped")
     flags.add_optimizer_flags(parser)
     parser.flag("--batch-size", type=flags.positive, default=256, help="pixels per step")
@@ -148,7 +158,12 @@ def save(place: Path, fc: FCClassifier, segmenter: Segmenter, log: list[dict[str
 
 def main() -> None:
     args, parser = parse()
+    how = flags.optimization(args, parser)
     device = runtime.choose_device(args.device, single=True)
+    if args.tensorboard:
+        runtime.check_tensorboard()
+    if args.source:
+        folder.borrow(args.run, args.source, before=2)
     config = folder.finished(args.run, 1)
     source, place = folder.step_folder(args.run, 1), folder.step_folder(args.run, 2)
     hypercolumn = load_extractor(source / "backbone.pt")
@@ -156,34 +171,39 @@ def main() -> None:
     torch.manual_seed(args.seed)
     rows, held_out = split_rows(store, args.held_out, args.seed, device)
     moments = torch.from_numpy(store.mean), torch.from_numpy(store.std)
-    fc = FCClassifier(*moments, len(config["classes"]), args.hidden, args.dropout).to(device)
+    hidden = HiddenLayers(args.hidden, args.activation, args.dropout)
+    fc = FCClassifier(*moments, len(config["classes"]), hidden).to(device)
     runtime.print_header(
         folder.step_title(2),
         args.quiet,
         recipe=args.recipe,
         features=f"{len(rows.labels)} for training, {len(held_out.labels)} of held-out images",
-        head=f"{hypercolumn.Z} -> {args.hidden} -> {args.hidden} -> {fc.classes}, "
-        f"dropout {args.dropout:g}",
+        head=f"{hypercolumn.Z} -> {hidden} -> {fc.classes} classes",
         training=f"{folder.count(args.epochs, 'epoch')}, {args.batch_size} pixels a step, "
-        f"{args.optimizer}, peak rate {args.lr:g}",
+        f"{args.optimizer}, peak rate {args.lr:g}, {args.decay}",
         device=runtime.describe(device),
     )
     counts = torch.bincount(rows.labels, minlength=fc.classes)
     weight = inverse_frequency(counts) if args.class_weights == "inverse" else None
-    optimizer = OPTIMIZERS[args.optimizer](
-        fc.parameters(), lr=args.lr, weight_decay=args.weight_decay
-    )
-    steps = args.epochs * math.ceil(len(rows.labels) / args.batch_size)
-    schedule = warm_up_and_decay(optimizer, steps, args.decay)
+    optimizer = how.build_optimizer(fc.parameters(), args.lr)
+    steps_per_epoch = math.ceil(len(rows.labels) / args.batch_size)
+    schedule = how.build_schedule(optimizer, args.epochs, steps_per_epoch)
 
     with folder.claim(place):
+        shutil.rmtree(place / "tensorboard", ignore_errors=True)
         log = []
         epochs = runtime.bar(range(1, args.epochs + 1), args.epochs, "epoch")
         for epoch in epochs:
+            began = time.perf_counter()
             trained = train_one_epoch(
                 fc, rows, args.batch_size, optimizer, schedule, weight, args.label_smoothing
             )
-            log.append({"epoch": epoch, **trained, **evaluate(fc, held_out)})
+            scores = {**trained, **evaluate(fc, held_out)}
+            seconds = time.perf_counter() - began
+            rate = schedule.get_last_lr()[0]
+            log.append({"epoch": epoch, "lr": rate, "seconds": seconds, **scores})
+            if args.tensorboard:
+                runtime.add_scalars(place / "tensorboard", log[-1])
             epochs.set_postfix(loss=trained["loss"], accuracy=trained["accuracy"])
 
         dense = DenseClassifier.from_fc(fc, hypercolumn.channels).to(device)

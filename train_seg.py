@@ -5,13 +5,15 @@
     python train_seg.py --run runs/voc --pixels 512      # faster: some pixels of each image
     python train_seg.py --run runs/voc --finetune-backbone --pixels 1024 --crop 320 --flip
     python train_seg.py --run runs/voc --resume          # goes on after the last step saved
+    python train_seg.py --run runs/mine --data DIR --init runs/voc/3_seg/best.pt    # own classes
     torchrun --nproc-per-node 4 -- train_seg.py --run runs/voc      # four GPUs (processes)
 
-Reads RUN/2_cls/dense.pt. Training sees random square crops, validation whole images. Writes
-RUN/3_seg/: last.pt (every --save-every steps and after every epoch), best.pt (by validation mIoU),
-log.csv (a line per epoch), steps.csv (a line per step), curve.png, previews/ (overlays of each
-epoch), with --skip-bad skipped.txt, config.json (last). Epoch 0 is the head as step 2 left it. What
-an earlier training left there is kept aside, in RUN/3_seg.1 and so on.
+Reads RUN/2_cls/dense.pt, with --from that of another run, with --init any trained network (for
+other classes its last layer starts anew). Training sees random square crops, validation whole
+images. Writes RUN/3_seg/: last.pt (every --save-every steps and after every epoch), best.pt (by
+validation mIoU), log.csv (a line per epoch), steps.csv (a line per step), curve.png, previews/
+(overlays of each epoch), with --skip-bad skipped.txt, config.json (last). Epoch 0 is the network as
+it came. What an earlier training left there is kept aside, in RUN/3_seg.1 and so on.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -41,8 +44,8 @@ from models import RunError
 from models.hypercolumn import pixel_centres
 from models.run import args as flags
 from models.run import distributed, folder, runtime
-from models.run.training import Optimization, Training
-from models.segmenter import Segmenter, load_segmenter, save_segmenter
+from models.run.training import Training
+from models.segmenter import Segmenter, load_segmenter, save_segmenter, top_class
 
 PREVIEWS = 3  # overlays saved after each epoch
 
@@ -81,9 +84,7 @@ def train_one_epoch(
         is_last = count % accumulate == 0
         with distributed.local_gradients(network, enabled=not is_last):
             logits = network(images, points, generators)  # (B, C, h, w), or (B, C, n)
-            loss = segmentation_loss(
-                logits, masks, objective.weight, objective.label_smoothing, objective.lovasz
-            )
+            loss = objective.loss(logits, masks)
             training.scaler.scale(loss / accumulate).backward()
         step_loss, step_ids = step_loss + loss.item() / accumulate, [*step_ids, *ids]
         if not is_last:
@@ -106,16 +107,23 @@ def train_one_epoch(
 
 
 def validate(
-    segmenter: Segmenter, dataset: VOCFolder, workers: int
-) -> tuple[ConfusionMatrix, dict[str, Image.Image]]:
-    """Confusion matrix over whole images at original size; on rank 0, overlays of the first few."""
-    matrix, previews = ConfusionMatrix(len(segmenter.names)), {}
+    segmenter: Segmenter, dataset: VOCFolder, objective: Objective, workers: int
+) -> tuple[dict[str, float], dict[str, Image.Image]]:
+    """Scores over whole images; on rank 0, overlays of the first few.
+
+    The loss is taken on the grid of the logits, mIoU and accuracy at original size.
+    """
+    matrix, previews, loss_sum = ConfusionMatrix(len(segmenter.names)), {}, torch.zeros(1)
     classes = segmenter.classes
     mine = distributed.share(len(dataset))
     loader = DataLoader(dataset, batch_size=None, sampler=mine, num_workers=workers)
     images = runtime.bar(loader, len(mine), "image", "validate")
     for index, sample in zip(mine, images):
-        prediction = segmenter.predict(sample.image, sample.mask.shape, sample.id).numpy()
+        logits, _ = segmenter.scores(sample.image, sample.id)  # (C, h, w)
+        on_grid = sample.mask[None, None].to(logits.device)
+        on_grid = F.interpolate(on_grid, logits.shape[1:], mode="nearest-exact")[0].long()
+        loss_sum += objective.loss(logits[None], on_grid).item()
+        prediction = top_class(logits, sample.mask.shape)[0].cpu().numpy()
         target = sample.mask.numpy()
         matrix.update(prediction, target)
         images.set_postfix(mIoU=f"{matrix.miou():.3f}", refresh=False)
@@ -127,7 +135,9 @@ def validate(
         raise RunError(
             f"split {dataset.split} has no labelled pixel, so there is nothing to choose best.pt by"
         )
-    return matrix, previews
+    loss = distributed.total(loss_sum).item() / len(dataset)
+    scores = {"val_loss": loss, "miou": matrix.miou(), "pixel_accuracy": matrix.pixel_accuracy()}
+    return scores, previews
 
 
 def fit(
@@ -150,18 +160,18 @@ def fit(
             loader = batches.loader(dataset, epoch, done)
             label = f"epoch {epoch}/{epochs}"
             train_one_epoch(network, training, loader, objective, batches.accumulate, saver, label)
-        matrix, previews = validate(training.scored, val_set, batches.workers)
+        scores, previews = validate(training.scored, val_set, objective, batches.workers)
         if epoch == 0:
             saver.keep_earlier_training()
-        is_best = training.end_epoch(matrix.miou(), matrix.pixel_accuracy())
+        is_best = training.end_epoch(time.perf_counter() - began, scores)
         if epoch > 0:
             backbone = "" if training.network.hypercolumn.frozen else ", backbone too"
-            how = f"{images}, {folder.count(epoch, 'epoch')}{backbone}"
+            how = f"{images}, {folder.count(epoch, 'epoch')}{backbone}{saver.before}"
             training.network.trained_on = training.scored.trained_on = how
         saver.save_epoch(training, previews, is_best)
-        row, seconds = training.log[-1], time.perf_counter() - began
-        what = f"loss {row['loss']:.4f}" if epoch else "as step 2 left it"
-        print(f"  epoch {epoch}  {what}, validation mIoU {row['miou']:.4f}, {seconds:.0f} s")
+        row = training.log[-1]
+        what = f"loss {row['loss']:.4f}" if epoch else "as it came"
+        print(f"  epoch {epoch}  {what}, validation mIoU {row['miou']:.4f}, {row['seconds']:.0f} s")
         sys.stdout.flush()
 
 
@@ -181,6 +191,10 @@ class Objective:
     label_smoothing: float
     weight: Tensor | None
 
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """The loss of logits (B, C, ..) at a target (B, ..), a scalar."""
+        return segmentation_loss(logits, target, self.weight, self.label_smoothing, self.lovasz)
+
 
 @dataclass(frozen=True)
 class Saver:
@@ -189,15 +203,24 @@ class Saver:
     Attributes:
         place: the folder of step 3.
         every: steps after which last.pt is saved.
-        start: fingerprint of the head that the training began from; tells whether step 2 was run
-            again since.
+        start: fingerprint of the head of step 2 that the training began from, which tells whether
+            step 2 was run again since; None where it began from --init.
+        before: what that had been trained on, in words to be added.
         settings: what a resumed training must have in common with this one.
+        tensorboard: whether the log is written for it, too.
     """
 
     place: Path
     every: int
-    start: str
+    start: str | None
+    before: str
     settings: dict[str, Any]
+    tensorboard: bool
+
+    @property
+    def origin(self) -> dict[str, str | None]:
+        """What is kept in each checkpoint of where the training began."""
+        return {"start": self.start, "before": self.before}
 
     def keep_earlier_training(self) -> None:
         """Moves what an earlier training left out of the way; nothing is deleted."""
@@ -209,7 +232,7 @@ class Saver:
         if distributed.is_main():
             state = {"settings": self.settings, **training.state_dict()}
             path = self.place / "last.pt"
-            save_segmenter(path, training.network, start=self.start, training=state)
+            save_segmenter(path, training.network, **self.origin, training=state)
 
     def save_epoch(
         self, training: Training, previews: dict[str, Image.Image], is_best: bool
@@ -218,7 +241,7 @@ class Saver:
         if not distributed.is_main():
             return
         if is_best:
-            save_segmenter(self.place / "best.pt", training.scored, start=self.start)
+            save_segmenter(self.place / "best.pt", training.scored, **self.origin)
         epoch = training.log[-1]["epoch"]
         for image_id, picture in previews.items():
             path = self.place / "previews" / f"epoch_{epoch:03d}" / f"{image_id}.png"
@@ -229,6 +252,8 @@ class Saver:
         folder.save_csv(self.place / "steps.csv", [{"step": n, "loss": loss} for n, loss in losses])
         with atomic_file(self.place / "curve.png") as file:
             plot_curve(file, training.log, title="Step 3: fine-tuning on whole images")
+        if self.tensorboard:
+            runtime.add_scalars(self.place / "tensorboard", training.log[-1])
         self.save_last(training)
 
 
@@ -267,6 +292,9 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     parser = flags.Parser(__doc__)
     flag = parser.flag
     flags.add_data_flags(parser, split="train")
+    flags.add_from_flag(parser, "the head")
+    init = "start from this network, also for other classes, not from the head of step 2"
+    flag("--init", type=Path, metavar="FILE", help=init)
     flag("--val-split", default="val", help="list that validation reads; it chooses best.pt")
     val_limit = "only the first N of --val-split"
     flag("--val-limit", type=flags.positive, metavar="N", help=val_limit)
@@ -296,6 +324,8 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     args = parser.parse_args()
     for name in ("backbone_lr", "frozen_stages"):
         parser.check_needs(args, name, "finetune_backbone")
+    if args.init and args.source:
+        parser.error("argument --from: not allowed with argument --init")
     if args.batch_size % distributed.world_size():
         parser.error(
             f"argument --batch-size: {args.batch_size} does not divide into "
@@ -306,10 +336,16 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
 
 def main() -> None:
     args, parser = parse()
+    how = flags.optimization(args, parser)
     device = runtime.choose_device(args.device)
-    config = folder.finished(args.run, 2)
+    if args.tensorboard:
+        runtime.check_tensorboard()
+    if args.source and distributed.is_main():
+        folder.borrow(args.run, args.source, before=3)
+    distributed.barrier()
     place = folder.step_folder(args.run, 3)
-    source = folder.step_folder(args.run, 2) / "dense.pt"
+    head = None if args.init else folder.finished(args.run, 2)
+    source = args.init or folder.step_folder(args.run, 2) / "dense.pt"
     is_resumed = args.resume and (place / "last.pt").is_file()
     if is_resumed:
         source = place / "last.pt"
@@ -323,11 +359,15 @@ def main() -> None:
     dataset = VOCFolder(args.data, args.split, augment, args.limit, args.skip_bad, args.seed)
     resize = ResizeImage(segmenter.size)
     val_set = VOCFolder(args.data, args.val_split, resize, args.val_limit)
+    has_other_classes = args.init and segmenter.names != list(dataset.classes.names)
+    if has_other_classes:
+        segmenter.replace_classes(dataset.classes, args.seed)
     folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
     settings = parser.settings(args)
     settings |= {"images": dataset.fingerprint(), "validation images": val_set.fingerprint()}
     if is_resumed:
         folder.check_start(args.run, content, source)
+        folder.check_unfinished(args.run, content["training"], args.epochs)
         folder.check_settings(content["training"]["settings"], settings, source)
 
     # Model: the head, and on request the backbone.
@@ -345,11 +385,9 @@ def main() -> None:
 
     # Optimizer, schedule and moving average.
     batches = Batches(args.batch_size, args.accumulate, args.seed, args.workers)
-    how = Optimization(
-        args.optimizer, args.decay, args.weight_decay, args.ema, fp16=args.amp == "fp16"
-    )
     steps = math.ceil(len(dataset) / batches.images_per_step)
-    training = Training(segmenter, rates, args.epochs, steps, how)
+    fp16 = args.amp == "fp16"
+    training = Training(segmenter, rates, args.epochs, steps, how, args.ema, fp16)
     if is_resumed:
         training.load_state_dict(content["training"])
     weight = None
@@ -370,20 +408,25 @@ def main() -> None:
         f"logits at 1/{args.stride}",
         parameters=f"{learning:,} learn",
         training=f"{folder.count(args.epochs, 'epoch')}, {batches.images_per_step} images a step"
-        f"{together}, {args.optimizer}, peak rate {args.lr:g}",
+        f"{together}, {args.optimizer}, peak rate {args.lr:g}, {args.decay}",
         pixels=f"{args.pixels} random labelled ones of each image" if args.pixels else "all",
         start=f"{source}, after {len(training.losses)} steps" if is_resumed else source,
         device=runtime.describe(device, args.amp, args.compile),
     )
     if args.resume and not is_resumed:
         print(f"  note: no {place / 'last.pt'} to go on from: the training starts at epoch 0")
-    if not config["beats_majority"]:
+    if has_other_classes:
+        print(f"  note: other classes than in {args.init}: the last layer of the head starts anew")
+    if head and not head["beats_majority"]:
         print("  note: the head of step 2 is no better than always naming the most frequent class")
     if both := len(set(dataset.ids) & set(val_set.ids)):
         print(f"  note: {both} of {len(val_set)} validation images are also trained on")
     distributed.check_same([settings, len(training.losses)])
 
-    saver = Saver(place, args.save_every, config["head"], settings)
+    before = f"; before that {content['trained_on']}" if args.init else ""
+    before = content["before"] if is_resumed else before
+    start = head and head["head"]
+    saver = Saver(place, args.save_every, start, before, settings, args.tensorboard)
     with folder.claim(place):
         if is_resumed and distributed.is_main():
             folder.mark_unfinished(place)
@@ -397,7 +440,7 @@ def main() -> None:
             return
         best = max(training.log, key=lambda row: row["miou"])
         results = {
-            "start": config["head"],
+            "start": start,
             "parameters": learning,
             "best_epoch": best["epoch"],
             "val_miou": best["miou"],

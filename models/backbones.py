@@ -1,47 +1,79 @@
-"""The backbones: torchvision's VGG and SqueezeNet families, their taps and their weights."""
+"""The backbones: torchvision's classification networks as sequences of blocks, and their weights.
+
+One rule finds the levels of all of them: a level is the last feature map before each drop of
+resolution, and the last one.
+"""
 
 import hashlib
+import re
+import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
-from torchvision.models import get_model, get_model_weights
+from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
 
 from models import RunError
 from models.checkpoint import load_tensors
 
-VGGS = tuple(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn"))
-SQUEEZENETS = ("squeezenet1_0", "squeezenet1_1")
-BACKBONES = VGGS + SQUEEZENETS
+WITHOUT_LEVELS = {
+    "maxvit": "its windows need an input of one fixed size",
+    "swin": "its blocks do not give (B, C, h, w) maps",
+    "vit": "its tokens are a single map, so there is nothing to zoom out of",
+}
+HEADS = ("avgpool", "classifier", "fc")  # what torchvision calls that which follows the blocks
+SIDE = 512  # pixels of the input on which drops of resolution are looked for
 
 
-def empty_features(backbone: str) -> nn.Sequential:
-    """The convolutional part (`features`) of a torchvision backbone, on the meta device.
+def backbones() -> list[str]:
+    """The names of the networks that have levels, as this torchvision knows them."""
+    names = list_models(module=torchvision.models)
+    return [name for name in names if not name.startswith(tuple(WITHOUT_LEVELS))]
 
-    The classifier, nine tenths of a VGG, is never allocated.
+
+def check_backbone(name: str) -> None:
+    """Refuses a name that is not in `backbones`.
 
     Raises:
-        RunError: the backbone is not in `BACKBONES`.
+        RunError: says why, or names similar ones.
     """
-    if backbone not in BACKBONES:
-        raise RunError(f"unknown backbone {backbone!r}; choose one of {', '.join(BACKBONES)}")
-    with torch.device("meta"):
-        return get_model(backbone, weights=None).features
+    if name in backbones():
+        return
+    for family, why in WITHOUT_LEVELS.items():
+        if name.startswith(family):
+            raise RunError(f"backbone {name}: cannot be used, {why}; take another")
+    raise RunError(f"unknown backbone {name!r}; choose one of {', '.join(backbones())}")
 
 
-def find_taps(backbone: str, features: nn.Sequential) -> list[int]:
-    """Indices in `features` of the layers directly before each pooling (after their ReLU).
+def empty_blocks(backbone: str) -> nn.Sequential:
+    """The network up to its last feature map, block after block, on the meta device.
 
-    They go from fine to coarse. A SqueezeNet does not end in one: its last layer is a tap too.
+    Sequences within the network are flattened, so that a block is a layer or, for example, a
+    residual block. A pooling at the end is left out: it adds nothing to the map before it.
+
+    Raises:
+        RunError: see `check_backbone`.
     """
-    taps = [index - 1 for index in pooling_indices(features)]
-    return taps + [len(features) - 1] if backbone in SQUEEZENETS else taps
+    check_backbone(backbone)
+    return _blocks(_empty_network(backbone))
 
 
-def pooling_indices(features: nn.Sequential) -> list[int]:
-    """Indices of the max poolings, each of which halves the resolution."""
-    return [index for index, layer in enumerate(features) if isinstance(layer, nn.MaxPool2d)]
+def find_taps(blocks: nn.Sequential) -> list[int]:
+    """Indices of the blocks that give the levels, fine to coarse, from a pass of shapes.
+
+    Args:
+        blocks: on the meta device.
+    """
+    x, widths = torch.empty(1, 3, SIDE, SIDE, device="meta"), []
+    for block in blocks:
+        x = block(x)
+        widths.append(x.shape[-1])
+    # A drop halves the width, or nearly; a convolution without padding loses a few pixels.
+    drops = [index for index, (w, after) in enumerate(pairwise(widths)) if after < 0.75 * w]
+    return [*drops, len(blocks) - 1]
 
 
 class DilatedMaxPool(nn.MaxPool2d):
@@ -55,69 +87,101 @@ class DilatedMaxPool(nn.MaxPool2d):
         return super().forward(F.pad(x, [self.dilation] * 4, value=-torch.inf))
 
 
-def dilate(features: nn.Sequential, poolings: int) -> nn.Sequential:
-    """Sets the stride of the last `poolings` poolings to 1 and dilates what follows, in place.
+def dilate(blocks: nn.Sequential, drops: int) -> nn.Sequential:
+    """Sets the strides of the last `drops` drops of resolution to 1, and dilates what follows.
 
-    The layers behind then see what they were trained on, on a grid that is 2, 4, .. times as fine
+    The blocks behind then see what they were trained on, on a grid that is 2, 4, .. times as fine
     (Chen et al., "Semantic Image Segmentation with Deep Convolutional Nets and Fully Connected
-    CRFs", ICLR 2015, section 3.1). A pooling without stride takes the maximum of 3x3, which has a
-    centre: exact for SqueezeNet's 3x3 poolings, an approximation for VGG's 2x2.
-
-    Raises:
-        RunError: there are fewer poolings.
-    """
-    pools = pooling_indices(features)
-    if poolings > len(pools):
-        raise RunError(
-            f"--dilate {poolings}: there are {len(pools)} pooling layers before the last tap"
-        )
-    rate = 1
-    for index, layer in enumerate(features):
-        if index in pools[len(pools) - poolings :]:
-            features[index] = DilatedMaxPool(rate)
-            rate *= 2
-        for convolution in layer.modules():
-            if isinstance(convolution, nn.Conv2d):
-                convolution.dilation = (rate, rate)
-                convolution.padding = tuple(rate * side for side in convolution.padding)
-    return features
-
-
-def input_moments(backbone: str) -> tuple[list[float], list[float]]:
-    """Mean and std, RGB in 0..1, that the backbone's torchvision weights expect of their input."""
-    preset = get_model_weights(backbone).IMAGENET1K_V1.transforms()
-    return list(preset.mean), list(preset.std)
-
-
-def load_weights(backbone: str, features: nn.Sequential, weights: str, seed: int) -> None:
-    """Allocates a (truncated) `empty_features` on the CPU and fills it, in place.
+    CRFs", ICLR 2015, section 3.1). A max pooling without stride takes the maximum of 3x3, which
+    has a centre: exact for poolings of 3x3, an approximation for VGG's 2x2.
 
     Args:
-        weights: "imagenet" (torchvision's IMAGENET1K_V1, downloaded once), "random" (He
-            initialisation from `seed`, as torchvision's VGG), or a state-dict file: of the full
-            model (`features.0.weight`) or of its features alone (`0.weight` as well).
+        blocks: on the meta device; changed in place.
+
+    Raises:
+        RunError: there are fewer drops, or one is neither a strided convolution nor a max pooling.
+    """
+    taps = find_taps(blocks)
+    if drops > len(taps) - 1:
+        raise RunError(f"--dilate {drops}: there are {len(taps) - 1} drops of resolution to undo")
+    rate, first = 1, taps[-1 - drops] + 1  # without drops, that is the end
+    for index in range(first, len(blocks)):
+        behind = rate
+        for name, layer in list(blocks[index].named_modules()):
+            is_strided = getattr(layer, "stride", 1) not in (1, (1, 1))
+            behind = 2 * rate if is_strided else behind
+            own = rate if is_strided else behind
+            if isinstance(layer, nn.MaxPool2d):
+                blocks.set_submodule(f"{index}.{name}".rstrip("."), DilatedMaxPool(own))
+            elif isinstance(layer, nn.Conv2d):
+                layer.padding = "same" if is_strided else tuple(own * p for p in layer.padding)
+                layer.stride, layer.dilation = (1, 1), (own, own)
+        rate = behind
+    try:
+        done = find_taps(blocks) == [*taps[: -1 - drops], taps[-1]]
+    except RuntimeError:  # maps that no longer fit together
+        done = False
+    if not done:
+        raise RunError(
+            f"--dilate {drops}: this backbone drops its resolution by something else than "
+            "strided convolutions and max poolings, which cannot be dilated; take a smaller N"
+        )
+    return blocks
+
+
+def find_weights(backbone: str, weights: str) -> WeightsEnum | None:
+    """The torchvision weights that are meant by "imagenet" (its DEFAULT) or by their own name.
+
+    None if it is neither: "random", or a file.
+    """
+    known = get_model_weights(backbone).__members__
+    return known.get("DEFAULT" if weights == "imagenet" else weights)
+
+
+def input_moments(backbone: str, weights: str) -> tuple[list[float], list[float]]:
+    """Mean and std, RGB in 0..1, that weights expect of their input; of a file: as "imagenet"."""
+    if hasattr(_empty_network(backbone), "transform_input"):  # trained elsewhere, on -1..1
+        return [0.5] * 3, [0.5] * 3
+    preset = find_weights(backbone, weights) or find_weights(backbone, "imagenet")
+    moments = preset.transforms()
+    return list(moments.mean), list(moments.std)
+
+
+def load_weights(backbone: str, blocks: nn.Sequential, weights: str, seed: int) -> None:
+    """Allocates (the first of) `empty_blocks` on the CPU and fills them, in place.
+
+    Args:
+        weights: "imagenet" or another name of torchvision's weights (downloaded once), "random"
+            (He initialisation from `seed`), or a state-dict file with torchvision's names: of the
+            full model, or of its `features` alone.
 
     Raises:
         RunError: no network for the download, or a file that is missing, damaged, not a state
             dict, or of another architecture.
     """
-    features.to_empty(device="cpu")
+    blocks.to_empty(device="cpu")
     if weights == "random":
-        _initialise(features, seed)
+        _initialise(blocks, seed)
         return
-    source = f"weights of {backbone}" if weights == "imagenet" else weights
-    state = _imagenet(backbone) if weights == "imagenet" else _read_state(Path(weights))
-    state = {key.removeprefix("features."): value for key, value in state.items()}
-    for layer in features.modules():
+    preset = find_weights(backbone, weights)
+    state = _download(backbone, preset) if preset else _read_state(Path(weights))
+    # torchvision's files of DenseNet are older than the names of its layers.
+    state = {re.sub(r"(denselayer\d+\.\w+)\.(\d\.)", r"\1\2", k): v for k, v in state.items()}
+    names = {ours: name for ours, name in _names(backbone).items() if ours in blocks.state_dict()}
+    if not any(name in state for name in names.values()):  # of `features` alone, perhaps
+        state = {f"features.{key}": value for key, value in state.items()}
+    for layer in blocks.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.reset_running_stats()  # older files lack its counter, which must not be garbage
-    needed = features.state_dict()
     try:
-        features.load_state_dict({key: state[key] for key in needed if key in state})
+        blocks.load_state_dict({ours: state[n] for ours, n in names.items() if n in state})
     except RuntimeError as error:  # torch's second line names the first missing or odd tensor
-        reason = str(error).splitlines()[1].strip()[:100]
+        reason = str(error).splitlines()[1].strip()
+        for ours, name in names.items():
+            reason = reason.replace(f'"{ours}"', name).replace(f" {ours}:", f" {name}:")
         raise RunError(
-            f"{source}: do not fit {backbone} ({reason}); are these weights of another backbone?"
+            f"{weights}: do not fit {backbone} ({reason[:100]}); are these weights of another "
+            "backbone?"
         ) from None
 
 
@@ -129,25 +193,68 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
-def _initialise(features: nn.Sequential, seed: int) -> None:
+def _empty_network(backbone: str) -> nn.Module:
+    """torchvision's network without memory for its weights, on the meta device."""
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore", FutureWarning)  # of an initialisation that nobody will see
+        try:
+            with torch.device("meta"):
+                return get_model(backbone, weights=None)
+        except NotImplementedError:  # RegNet computes its widths with tensors
+            return get_model(backbone, weights=None).to("meta")
+
+
+def _blocks(network: nn.Module) -> nn.Sequential:
+    blocks = []
+    for name, child in network.named_children():
+        if name in HEADS:
+            break
+        if not name.lower().startswith("aux"):  # heads on the way, for training from scratch
+            blocks += _flattened(child)
+    while isinstance(blocks[-1], nn.MaxPool2d):
+        blocks.pop()
+    return nn.Sequential(*blocks).eval()
+
+
+def _flattened(module: nn.Module) -> list[nn.Module]:
+    """The module, or what is in it if it does nothing but call one after the other."""
+    if type(module).forward is not nn.Sequential.forward:
+        return [module]
+    return [block for child in module for block in _flattened(child)]
+
+
+def _names(backbone: str) -> dict[str, str]:
+    """What torchvision calls each tensor of `empty_blocks`."""
+    network = _empty_network(backbone)
+    theirs = {id(value): name for name, value in network.state_dict(keep_vars=True).items()}
+    ours = _blocks(network).state_dict(keep_vars=True)
+    return {name: theirs[id(value)] for name, value in ours.items()}
+
+
+def _initialise(blocks: nn.Sequential, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for layer in features.modules():
+        for parameter in blocks.parameters():
+            nn.init.ones_(parameter)  # factors that belong to no layer, like ConvNeXt's
+        for layer in blocks.modules():
             if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(layer.bias)
-            elif isinstance(layer, nn.BatchNorm2d):
+                mode = "fan_out" if layer.groups == 1 else "fan_in"
+                nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+            elif hasattr(layer, "reset_parameters"):
                 layer.reset_parameters()
 
 
-def _imagenet(backbone: str) -> dict[str, Tensor]:
-    weights = get_model_weights(backbone).IMAGENET1K_V1
+def _download(backbone: str, preset: WeightsEnum) -> dict[str, Tensor]:
     try:
-        return weights.get_state_dict(progress=True, check_hash=True)
+        return preset.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network; a damaged file in the download cache
+        cache = Path(torch.hub.get_dir()) / "checkpoints"
         raise RunError(
-            f"the ImageNet weights of {backbone} could not be fetched ({error}); get {weights.url} "
-            "on another machine and pass the file with --weights FILE, or use --weights random"
+            f"the weights {preset.name} of {backbone} could not be fetched ({error}); get "
+            f"{preset.url} on another machine and put it into {cache}, or use --weights FILE or "
+            "--weights random"
         ) from None
 
 

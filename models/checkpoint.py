@@ -18,7 +18,7 @@ from models import RunError
 
 # What torch and zipfile raise on a damaged file.
 DAMAGED = (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
-FORMAT = 1  # raised when an older program could no longer read what we write
+FORMAT = 2  # raised when what is in the files changes
 
 
 def save_checkpoint(path: Path, kind: str, **content: Any) -> None:
@@ -33,17 +33,18 @@ def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
     """Reads what `save_checkpoint` wrote, onto the CPU.
 
     Raises:
-        RunError: the file is missing, damaged, holds pickled code, is of another kind or from a
-            newer version.
+        RunError: the file is missing, damaged, holds pickled code, is of another kind or from
+            another version.
     """
     content = load_tensors(path, "checkpoint")
     found = content.get("kind") if isinstance(content, dict) else type(content).__name__
     if found != kind:
         raise RunError(f"{path}: not a {kind} checkpoint of this project (found: {found})")
-    if content["format"] > FORMAT:
+    if content["format"] != FORMAT:
+        age = "a newer" if content["format"] > FORMAT else "an earlier"
         raise RunError(
-            f"{path}: written by a newer version (format {content['format']}, "
-            f"this one reads {FORMAT})"
+            f"{path}: written by {age} version (format {content['format']}, this one reads "
+            f"{FORMAT}); use that version, or train again"
         )
     return content
 

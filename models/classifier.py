@@ -1,6 +1,8 @@
 """The shallow classifier: fully connected, the same as 1x1 convolutions, and fast on levels."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,8 @@ from torch import Tensor, nn
 from models.hypercolumn import resample, sample_level
 
 STRIP = 1 << 19  # hidden values in a strip of the grid: 2 MiB of float32 stay in the CPU's cache
+
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "leaky_relu": nn.LeakyReLU, "tanh": nn.Tanh}
 
 Layer = tuple[Tensor, Tensor]  # weight (out, in) and bias (out,)
 
@@ -35,31 +39,58 @@ class Standardise(nn.Module):
         return (x - self.mean.view(shape)) / self.std.view(shape)
 
 
+@dataclass(frozen=True)
+class HiddenLayers:
+    """What a classifier has between its features and its logits.
+
+    Attributes:
+        widths: of the layers; without any, the classifier is linear.
+        activation: a name in `ACTIVATIONS`.
+        dropout: probability of dropping a hidden unit in training.
+    """
+
+    widths: tuple[int, ...] = (256, 256)
+    activation: str = "relu"
+    dropout: float = 0.5
+
+    def __str__(self) -> str:
+        if not self.widths:
+            return "linear"
+        widths = " -> ".join(map(str, self.widths))
+        return f"{widths}, {self.activation}, dropout {self.dropout:g}"
+
+    def layers(
+        self,
+        features: int,
+        classes: int,
+        linear: Callable[[int, int], nn.Module],
+        dropout: type[nn.Module],
+    ) -> nn.Sequential:
+        """The layers, from `features` channels to `classes` logits."""
+        layers = []
+        for width in self.widths:
+            activation = ACTIVATIONS[self.activation]()
+            layers += [linear(features, width), activation, dropout(self.dropout)]
+            features = width
+        return nn.Sequential(*layers, linear(features, classes))
+
+
 class FCClassifier(nn.Module):
-    """Hypercolumns (N, Z) -> logits (N, C): standardisation, then 3 linear layers with ReLU.
+    """Hypercolumns (N, Z) -> logits (N, C): standardisation, then linear layers.
 
     Args:
         mean, std: (Z,) moments of the sampled features.
         classes: C.
-        hidden: width of the two hidden layers.
-        dropout: probability of dropping a hidden unit in training.
+        hidden: its hidden layers; by default the course's, so that 3 linear layers are there.
     """
 
     def __init__(
-        self, mean: Tensor, std: Tensor, classes: int, hidden: int = 256, dropout: float = 0.5
+        self, mean: Tensor, std: Tensor, classes: int, hidden: HiddenLayers = HiddenLayers()
     ):
         super().__init__()
-        self.classes = classes
+        self.classes, self.hidden = classes, hidden
         self.standardise = Standardise(mean, std)
-        self.layers = nn.Sequential(
-            nn.Linear(len(mean), hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, classes),
-        )
+        self.layers = hidden.layers(len(mean), classes, nn.Linear, nn.Dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, Z) float -> (N, C) logits."""
@@ -80,8 +111,7 @@ class DenseClassifier(nn.Module):
 
     Args:
         channels: channels of each level; Z is their sum.
-        mean, std: (Z,) moments of the sampled features.
-        classes, hidden, dropout: as for `FCClassifier`.
+        mean, std, classes, hidden: as for `FCClassifier`.
     """
 
     def __init__(
@@ -90,31 +120,29 @@ class DenseClassifier(nn.Module):
         mean: Tensor,
         std: Tensor,
         classes: int,
-        hidden: int = 256,
-        dropout: float = 0.5,
+        hidden: HiddenLayers = HiddenLayers(),
     ):
         super().__init__()
-        self.channels, self.hidden, self.dropout = list(channels), hidden, dropout
+        self.channels, self.classes, self.hidden = list(channels), classes, hidden
+        self.activation = ACTIVATIONS[hidden.activation]()
         self.standardise = Standardise(mean, std)
-        self.layers = nn.Sequential(
-            nn.Conv2d(sum(channels), hidden, 1),
-            nn.ReLU(),
-            nn.Dropout2d(dropout),
-            nn.Conv2d(hidden, hidden, 1),
-            nn.ReLU(),
-            nn.Dropout2d(dropout),
-            nn.Conv2d(hidden, classes, 1),
-        )
+        convolution = partial(nn.Conv2d, kernel_size=1)
+        self.layers = hidden.layers(sum(channels), classes, convolution, nn.Dropout2d)
 
     @classmethod
     def from_fc(cls, fc: FCClassifier, channels: Sequence[int]) -> "DenseClassifier":
         """Turns every linear layer (out, in) into a 1x1 convolution (out, in, 1, 1)."""
-        first, dropout = fc.layers[0], fc.layers[2].p
-        moments = fc.standardise.mean, fc.standardise.std
-        dense = cls(channels, *moments, fc.classes, first.out_features, dropout)
+        dense = cls(channels, fc.standardise.mean, fc.standardise.std, fc.classes, fc.hidden)
         shapes = {key: value.shape for key, value in dense.state_dict().items()}
         dense.load_state_dict({k: v.view(shapes[k]) for k, v in fc.state_dict().items()})
         return dense
+
+    def renew_last_layer(self, classes: int, seed: int) -> None:
+        """Gives the head another number of classes; its last layer starts at random."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.layers[-1] = nn.Conv2d(self.layers[-1].in_channels, classes, 1)
+        self.classes = classes
 
     def forward(self, x: Tensor) -> Tensor:
         """Hypercolumn map (B, Z, h, w) float -> logits (B, C, h, w)."""
@@ -141,7 +169,7 @@ class DenseClassifier(nn.Module):
             if levels[0].device.type == "cpu" and not torch.is_grad_enabled():
                 return self._in_strips(levels, size, layers)
             x = self._first_layer(levels, layers[0], size[0] * size[1], to_grid)
-            return other_layers(x, layers)
+            return self._other_layers(x, layers)
 
         def to_grid(level: Tensor) -> Tensor:
             return channels_last(resample(level, size))
@@ -170,7 +198,7 @@ class DenseClassifier(nn.Module):
             x = self._first_layer(
                 levels, layers[0], points.shape[1], lambda level: sample_level(level, place)
             )
-            return other_layers(x, layers)
+            return self._other_layers(x, layers)
 
         return self._image_by_image(levels, generators, logits).transpose(1, 2)
 
@@ -192,15 +220,16 @@ class DenseClassifier(nn.Module):
         """The layers; in training without the hidden units that dropout drops in one image."""
         convolutions = [layer for layer in self.layers if isinstance(layer, nn.Conv2d)]
         layers = [(conv.weight.flatten(1), conv.bias) for conv in convolutions]
-        if not self.training or not self.dropout:
+        dropout = self.hidden.dropout
+        if not self.training or not dropout:
             return layers
         for index in range(len(layers) - 1):
             (weight, bias), (following, following_bias) = layers[index : index + 2]
-            kept = torch.rand(len(bias), generator=generator) >= self.dropout
+            kept = torch.rand(len(bias), generator=generator) >= dropout
             kept[0] |= not kept.any()  # no map without channels can be resampled
             kept = kept.to(bias.device).nonzero().squeeze(1)
             layers[index] = weight[kept], bias[kept]
-            layers[index + 1] = following[:, kept] / (1 - self.dropout), following_bias
+            layers[index + 1] = following[:, kept] / (1 - dropout), following_bias
         return layers
 
     def _first_layer(
@@ -271,15 +300,14 @@ class DenseClassifier(nn.Module):
                 used = down[rows].any(dim=0).nonzero()
                 near = slice(int(used[0]), int(used[-1]) + 1)
                 hidden = hidden + (down[rows, near] @ across[near]).view(-1, size[1], len(bias))
-            logits.append(other_layers(hidden, layers))
+            logits.append(self._other_layers(hidden, layers))
         return torch.cat(logits)[None]
 
-
-def other_layers(hidden: Tensor, layers: Sequence[Layer]) -> Tensor:
-    """What follows the first of the layers, on its result (.., hidden): logits (.., C)."""
-    for weight, bias in layers[1:]:
-        hidden = F.linear(hidden.relu(), weight, bias)
-    return hidden
+    def _other_layers(self, hidden: Tensor, layers: Sequence[Layer]) -> Tensor:
+        """What follows the first of the layers, on its result (.., hidden): logits (.., C)."""
+        for weight, bias in layers[1:]:
+            hidden = F.linear(self.activation(hidden), weight, bias)
+        return hidden
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models import RunError
 from models.backbones import (
     dilate,
-    empty_features,
+    empty_blocks,
     find_taps,
     fingerprint,
     input_moments,
@@ -38,13 +38,14 @@ class Hypercolumn(nn.Module):
     The ImageNet normalisation of the input belongs to the weights, so it is done here.
 
     Args:
-        backbone: a name in `models.backbones.BACKBONES`.
-        weights: "imagenet", "random", a state-dict file, or None to leave it to `load_state_dict`.
+        backbone: one of `models.backbones.backbones()`.
+        weights: see `models.backbones.load_weights`, or None to leave it to `load_state_dict`.
         taps: which levels, 1 = finest; None means all. The backbone ends after the last of them.
         seed: for "random" weights.
         context: further levels, each "image", "quadrants", or the odd side of a window in pixels of
             the undilated last tap.
-        dilated: number of the last poolings without stride, see `models.backbones.dilate`.
+        dilated: number of the last drops of resolution that are undone, see
+            `models.backbones.dilate`.
 
     Attributes:
         channels: channels of each level; Z is their sum (1472 for VGG11, 960 for SqueezeNet 1.1).
@@ -65,17 +66,17 @@ class Hypercolumn(nn.Module):
         dilated: int = 0,
     ):
         super().__init__()
-        ends = find_taps(backbone, empty_features(backbone))
+        ends = find_taps(empty_blocks(backbone))
         taps = sorted(set(range(1, len(ends) + 1) if taps is None else taps))
         if not taps or not 1 <= taps[0] <= taps[-1] <= len(ends):
             chosen = ",".join(map(str, taps))
             raise RunError(f"--taps {chosen}: {backbone} has taps 1 to {len(ends)}")
         self.backbone, self.taps, self.context = backbone, taps, list(context)
         self.dilated = dilated
-        self._ends = [ends[tap - 1] for tap in taps]  # index of the last layer of each level
+        self._ends = [ends[tap - 1] for tap in taps]  # index of the last block of each level
         self.features = self._empty()
-        self.channels = [shape[0] for shape in self.level_shapes(64, 64)]
-        mean, std = input_moments(backbone)
+        self.channels = [shape[0] for shape in self.level_shapes(128, 128)]
+        mean, std = input_moments(backbone, weights or "imagenet")
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
         if weights is None:
@@ -115,24 +116,24 @@ class Hypercolumn(nn.Module):
 
     @property
     def dilation_in_words(self) -> str:
-        """The part of a sentence that tells of dilated poolings; empty without them."""
-        return f", last {self.dilated} poolings dilated" if self.dilated else ""
+        """The part of a sentence that tells of dilation; empty without it."""
+        return f", last {self.dilated} strides dilated" if self.dilated else ""
 
-    def dilate(self, poolings: int) -> None:
+    def dilate(self, drops: int) -> None:
         """Changes `dilated`; the weights stay, and the backbone is frozen.
 
         Raises:
-            RunError: there are fewer poolings.
+            RunError: see `models.backbones.dilate`.
         """
-        self.dilated, weights = poolings, self.features.state_dict()
+        self.dilated, weights = drops, self.features.state_dict()
         self.features = self._empty()
         self.features.load_state_dict(weights, assign=True)
         self.freeze()
 
     def _empty(self) -> nn.Sequential:
-        """The layers of the backbone up to the last tap, on the meta device."""
-        features = empty_features(self.backbone)[: self._ends[-1] + 1]
-        return dilate(features, self.dilated).eval()
+        """The blocks of the backbone up to the last tap, on the meta device."""
+        blocks = empty_blocks(self.backbone)[: self._ends[-1] + 1]
+        return dilate(blocks, self.dilated)
 
     def check_size(self, size: int, flag: str = "--size") -> None:
         """Tries the shapes of a square input of `size` pixels, without computing anything.

@@ -1,7 +1,7 @@
 """The whole network: image -> levels -> classifier -> logits -> class map at original size."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torchvision.transforms.v2.functional import resize
 from data.classes import Classes
 from models import RunError
 from models.checkpoint import load_checkpoint, save_checkpoint
-from models.classifier import DenseClassifier, FCClassifier
+from models.classifier import DenseClassifier, FCClassifier, HiddenLayers
 from models.hypercolumn import Hypercolumn, resample
 from models.refine import guided_filter
 
@@ -80,6 +80,11 @@ class Segmenter(nn.Module):
     def classes(self) -> Classes:
         """Names and colours."""
         return Classes.from_lists(self.names, self.colours)
+
+    def replace_classes(self, classes: Classes, seed: int) -> None:
+        """Takes over other classes; the last layer of the head starts at random."""
+        self.head.renew_last_layer(len(classes), seed)
+        self.names, self.colours = list(classes.names), [list(c) for c in classes.colours]
 
     def forward(
         self,
@@ -190,7 +195,7 @@ class Segmenter(nn.Module):
         head = self.head
         return {
             "hypercolumn": self.hypercolumn.spec(),
-            "head": {"channels": head.channels, "hidden": head.hidden, "dropout": head.dropout},
+            "head": {"channels": head.channels, **asdict(head.hidden)},
             "size": self.size,
             "stride": self.stride,
             "classes": self.names,
@@ -270,10 +275,12 @@ def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
         if type(content[name]) is not int or content[name] < 1:
             raise RunError(f"{path}: its {name} is {content[name]!r}; is the file damaged?")
     head, names = content["head"], content["classes"]
-    moments = torch.zeros(sum(head["channels"])), torch.ones(sum(head["channels"]))
+    channels = head.pop("channels")
+    hidden = HiddenLayers(tuple(head.pop("widths")), **head)
+    moments = torch.zeros(sum(channels)), torch.ones(sum(channels))
     segmenter = Segmenter(
         _empty_extractor(content["hypercolumn"]),
-        DenseClassifier(head["channels"], *moments, len(names), head["hidden"], head["dropout"]),
+        DenseClassifier(channels, *moments, len(names), hidden),
         content["size"],
         content["stride"],
         names,

@@ -1,12 +1,12 @@
 """What a network is made of, as plain values: for a drawing of it."""
 
+import re
 from typing import Any
 
 import torch
 from torch import nn
-from torchvision.models.squeezenet import Fire
 
-from models.backbones import dilate, empty_features, find_taps
+from models.backbones import dilate, empty_blocks, find_taps
 from models.hypercolumn import Hypercolumn, level_names, window_side
 from models.segmenter import Segmenter
 
@@ -44,13 +44,13 @@ def summarise(segmenter: Segmenter) -> dict[str, Any]:
 
 def _stages(hypercolumn: Hypercolumn, size: int) -> list[dict[str, Any]]:
     """The stages of the backbone up to the last tap that is used."""
-    layers = empty_features(hypercolumn.backbone)
-    ends = find_taps(hypercolumn.backbone, layers)[: hypercolumn.taps[-1]]
-    layers = dilate(layers[: ends[-1] + 1], hypercolumn.dilated).eval()
+    blocks = empty_blocks(hypercolumn.backbone)
+    ends = find_taps(blocks)[: hypercolumn.taps[-1]]
+    blocks = dilate(blocks[: ends[-1] + 1], hypercolumn.dilated)
     x = torch.empty(1, 3, size, size, device="meta")
     start, stages = 0, []
     for tap, end in enumerate(ends, start=1):
-        stage = layers[start : end + 1]
+        stage = blocks[start : end + 1]
         x = stage(x)
         facts = {"tap": tap, "layers": _in_words(stage), "shape": tuple(x.shape[1:])}
         stages.append({**facts, "used": tap in hypercolumn.taps})
@@ -61,16 +61,18 @@ def _stages(hypercolumn: Hypercolumn, size: int) -> list[dict[str, Any]]:
 def _in_words(stage: nn.Sequential) -> str:
     """The layers of a stage, for example "pool /2, 2 × conv 3×3, dilation 2"."""
     counts: dict[str, int] = {}
-    for layer in stage:
-        if isinstance(layer, nn.MaxPool2d):
-            name = f"pool /{layer.stride}"
-        elif isinstance(layer, nn.Conv2d):
-            stride = f" /{layer.stride[0]}" if layer.stride[0] > 1 else ""
-            name = f"conv {layer.kernel_size[0]}×{layer.kernel_size[1]}{stride}"
-        elif isinstance(layer, Fire):
-            name = "fire"
+    for block in stage:
+        layers = [layer for layer in block.modules() if isinstance(layer, nn.Conv2d)]
+        stride = max((layer.stride[0] for layer in layers), default=1)
+        if isinstance(block, nn.MaxPool2d | nn.AvgPool2d):
+            name, stride = f"pool /{block.stride}", 1
+        elif isinstance(block, nn.Conv2d):
+            name = f"conv {block.kernel_size[0]}×{block.kernel_size[1]}"
+        elif layers:  # what torchvision calls it, like InvertedResidual
+            name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(block).__name__.strip("_")).lower()
         else:
             continue
+        name += f" /{stride}" if stride > 1 else ""
         counts[name] = counts.get(name, 0) + 1
     words = [name if count == 1 else f"{count} × {name}" for name, count in counts.items()]
     if any(isinstance(layer, nn.BatchNorm2d) for layer in stage):

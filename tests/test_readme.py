@@ -18,7 +18,7 @@ from torchvision.models import get_model_weights
 
 from data.classes import VOC
 from data.demo import commands
-from models.backbones import empty_features, load_weights
+from models.backbones import empty_blocks, load_weights
 
 HOME = Path(__file__).parent.parent
 PAGES = {
@@ -90,7 +90,7 @@ def place(drawn, tmp_path_factory) -> Path:
     fetched = home / "torch" / "hub" / "checkpoints"  # where torchvision keeps its downloads
     fetched.mkdir(parents=True)
     for backbone in ("vgg11", "squeezenet1_1"):
-        features = empty_features(backbone).to_empty(device="cpu")
+        features = empty_blocks(backbone)
         load_weights(backbone, features, "random", 0)
         name = Path(get_model_weights(backbone).IMAGENET1K_V1.url).name
         torch.save(features.state_dict(prefix="features."), fetched / name)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.voc import Sample
-from models.backbones import empty_features, find_taps
+from models.backbones import empty_blocks, find_taps
 from models.segmenter import Segmenter
 
 
@@ -24,10 +24,11 @@ class Textbook(nn.Module):
     def __init__(self, segmenter: Segmenter):
         super().__init__()
         hypercolumn = segmenter.hypercolumn
-        self.features = empty_features(hypercolumn.backbone).to_empty(device="cpu").eval()
+        self.features = empty_blocks(hypercolumn.backbone)
+        self.taps = find_taps(self.features)
+        self.features.to_empty(device="cpu")
         self.features.load_state_dict(hypercolumn.features.state_dict())
         self.features.requires_grad_(False)
-        self.taps = find_taps(hypercolumn.backbone, self.features)
         self.head, self.stride = deepcopy(segmenter.head), segmenter.stride
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))

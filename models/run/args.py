@@ -13,7 +13,7 @@ import torch
 
 from models.hypercolumn import POOLED
 from models.run.runtime import PRECISIONS, end
-from models.run.schedule import DECAYS, OPTIMIZERS
+from models.run.schedule import DECAYS, OPTIMIZERS, Optimization
 from models.segmenter import Views
 
 VOC_FOLDER = Path("data/VOCdevkit/VOC2012")
@@ -154,7 +154,7 @@ def add_view_flags(parser: Parser) -> None:
 
 def add_dilate_flag(parser: Parser, default: int | None, note: str = "") -> None:
     """The flag that dilates the backbone."""
-    text = "the last N poolings keep the resolution: finer edges, more time (dilated convolution)"
+    text = "the last N strides become dilation: finer edges, more time"
     parser.flag("--dilate", type=natural, default=default, metavar="N", help=text + note)
 
 
@@ -167,16 +167,57 @@ def add_speed_flags(parser: Parser) -> None:
 
 
 def add_optimizer_flags(parser: Parser) -> None:
-    """The flags that both trainings share."""
+    """The flags that both trainings share; `optimization` reads the first of them."""
     flag = parser.flag
-    flag("--optimizer", default="adamw", choices=OPTIMIZERS, help="SGD has a momentum of 0.9")
-    flag("--lr", type=rate, default=1e-3, help="peak rate of the head, after a tenth of the steps")
-    flag("--decay", default="cosine", choices=DECAYS, help="how the rate falls from its peak")
+    flag("--optimizer", default="adamw", choices=OPTIMIZERS, help="of torch.optim")
+    flag("--lr", type=rate, default=1e-3, help="peak rate of the head")
     flag("--weight-decay", type=fraction, default=0.01, help="of the optimizer")
+    flag("--momentum", type=fraction, default=0.9, help="of sgd")
+    flag("--nesterov", action="store_true", help="sgd with Nesterov's momentum")
+    flag("--decay", default="cosine", choices=DECAYS, help="how the rate falls from its peak")
+    warmup = "of the steps, over which the rate rises to its peak"
+    flag("--warmup", type=fraction, default=0.1, metavar="SHARE", help=warmup)
+    milestones = "epochs after which --decay step lowers the rate; default: 60 and 80 %% of them"
+    flag("--milestones", type=numbers, metavar="20,25,..", help=milestones)
+    gamma = "factor of step at each of them (default: 0.1), of exponential an epoch (default: 0.9)"
+    flag("--gamma", type=fraction, help=gamma)
     smoothing = "share of the target that is spread over all classes"
     flag("--label-smoothing", type=fraction, default=0.0, help=smoothing)
     weights = "weigh classes by inverse frequency in the training data"
     flag("--class-weights", default="none", choices=("none", "inverse"), help=weights)
+    board = "write the log for TensorBoard, too, into its folder tensorboard/"
+    flag("--tensorboard", action="store_true", free=True, help=board)
+
+
+def optimization(args: argparse.Namespace, parser: Parser) -> Optimization:
+    """What `add_optimizer_flags` were given; refuses those without an effect."""
+    for name, needed, values in (
+        ("momentum", "optimizer", ("sgd",)),
+        ("nesterov", "optimizer", ("sgd",)),
+        ("milestones", "decay", ("step",)),
+        ("gamma", "decay", ("step", "exponential")),
+    ):
+        is_given = getattr(args, name) != parser.get_default(name)
+        if is_given and getattr(args, needed) not in values:
+            parser.error(f"argument --{name}: has no effect without --{needed} {values[0]}")
+    if args.nesterov and not args.momentum:
+        parser.error("argument --nesterov: has no effect with --momentum 0")
+    return Optimization(
+        args.optimizer,
+        args.weight_decay,
+        args.momentum,
+        args.nesterov,
+        args.decay,
+        args.warmup,
+        tuple(args.milestones) if args.milestones else None,
+        args.gamma,
+    )
+
+
+def add_from_flag(parser: Parser, what: str) -> None:
+    """The flag of the steps that may go on from another run."""
+    text = f"use {what} of this run, without copying"
+    parser.flag("--from", type=Path, dest="source", metavar="RUN", free=True, help=text)
 
 
 def add_augment_flags(parser: Parser) -> None:
@@ -243,6 +284,16 @@ def bounds(text: str) -> tuple[float, float]:
 def numbers(text: str) -> list[int]:
     """argparse type: whole numbers of at least 1, separated by commas."""
     return [positive(part) for part in text.split(",")]
+
+
+def widths(text: str) -> tuple[int, ...]:
+    """argparse type: widths of hidden layers, "none", or one number for the course's two."""
+    if text == "none":
+        return ()
+    parts = [positive(part) for part in text.split(",") if part]
+    if not 1 <= len(parts) <= 9:
+        raise argparse.ArgumentTypeError(f"{text!r} is not 1 to 9 widths, or none")
+    return tuple(parts) if "," in text else (parts[0], parts[0])
 
 
 def contexts(text: str) -> list[str]:

@@ -45,6 +45,11 @@ def step_folder(run: Path, step: int) -> Path:
     return run / STEPS[step][1]
 
 
+def scores_folder(place: Path) -> Path:
+    """Where scores are: `place` itself if `evaluate.py --out` has filled it, else that of a run."""
+    return place if (place / PER_IMAGE).is_file() else step_folder(place, 4)
+
+
 def step_title(step: int) -> str:
     """What a step calls itself, like "[1/5] sample_features"."""
     return f"[{step}/{len(STEPS)}] {STEPS[step][0]}"
@@ -63,6 +68,11 @@ def claim(folder: Path) -> Iterator[None]:
     if not distributed.is_main():
         yield
         return
+    if is_borrowed(folder):
+        raise RunError(
+            f"{folder}: is a link to {folder.resolve()}, which would be replaced; use another "
+            "--run, or remove the link"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_name(f".{folder.name}.lock"), blocking=False)
     holder = folder.with_name(f".{folder.name}.holder")
@@ -79,6 +89,29 @@ def claim(folder: Path) -> Iterator[None]:
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+def borrow(run: Path, other: Path, before: int) -> None:
+    """Links the steps of another run before step `before` into this one.
+
+    Raises:
+        RunError: the last of them has not finished there, or this run has steps of its own.
+    """
+    finished(other, before - 1)
+    run.mkdir(parents=True, exist_ok=True)
+    for step in range(1, before):
+        theirs, ours = step_folder(other, step), step_folder(run, step)
+        if is_borrowed(ours):
+            ours.unlink()
+        elif ours.exists():
+            raise RunError(f"--from {other}: {ours} is a step of this run's own; use another --run")
+        if theirs.exists():
+            ours.symlink_to(os.path.relpath(theirs.resolve(), run.resolve()), True)
+
+
+def is_borrowed(folder: Path) -> bool:
+    """Whether a step's folder is a link to that of another run, as `borrow` makes them."""
+    return folder.is_symlink() and folder.resolve().name == folder.name
 
 
 def mark_unfinished(folder: Path) -> None:
@@ -152,13 +185,14 @@ def versions() -> dict[str, str | None]:
 
 
 def finished(run: Path, step: int) -> dict[str, Any]:
-    """The config.json of a step that has finished.
+    """The config.json of a step that has finished; of step 4 `run` may be any `scores_folder`.
 
     Raises:
         RunError: it has not, or the file cannot be read or is from another version.
     """
-    path = step_folder(run, step) / CONFIG
-    again = shlex.join(["python", f"{STEPS[step][0]}.py", "--run", str(run)])
+    place = scores_folder(run) if step == 4 else step_folder(run, step)
+    where = ["--run", "RUN", "--out", str(run)] if place == run else ["--run", str(run)]
+    path, again = place / CONFIG, shlex.join(["python", f"{STEPS[step][0]}.py", *where])
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         age = "a newer" if config["format"] > FORMAT else "an earlier"
@@ -226,12 +260,13 @@ def check_start(run: Path, content: dict[str, Any], source: Path) -> None:
     """Refuses a checkpoint of step 3 if step 2 has been run again since.
 
     Args:
-        content: of the checkpoint; "start" is the fingerprint of the head that it started from.
+        content: of the checkpoint; "start" is the fingerprint of the head that it started from,
+            None for a network of another run.
 
     Raises:
         RunError: it has.
     """
-    if is_finished(run, 2) and content["start"] != finished(run, 2)["head"]:
+    if is_finished(run, 2) and content["start"] not in (None, finished(run, 2)["head"]):
         raise RunError(
             f"{source}: trained from another head than {step_folder(run, 2)} holds now; "
             "run train_seg.py again, without --resume"
@@ -253,11 +288,16 @@ def check_classes(trained: Sequence[str], given: Sequence[str], source: Path, da
 
 
 def scored_another_network(run: Path) -> bool:
-    """Whether the network that step 4 has scored is not the run's any more."""
+    """Whether the network that step 4 has scored is not the run's any more.
+
+    Args:
+        run: or a folder of `evaluate.py --out`; whether its checkpoint has changed since.
+    """
     config = finished(run, 4)
     if not config["checkpoint"]:  # predictions that any program made
         return False
-    chosen = None if config["scored_best"] else Path(config["checkpoint"])
+    is_best = config["scored_best"] and scores_folder(run) != run
+    chosen = None if is_best else Path(config["checkpoint"])
     if chosen and not chosen.is_file():
         return False  # nothing is there to compare with
     return fingerprint(trained_segmenter(run, chosen)[0]) != config["network"]
@@ -275,6 +315,22 @@ def check_settings(saved: dict[str, Any], given: dict[str, Any], source: Path) -
                 f"--resume: {source} was made with {name} {saved.get(name)}, not {value}; "
                 "keep to that"
             )
+
+
+def check_unfinished(run: Path, training: dict[str, Any], epochs: int) -> None:
+    """Says how to train on where a finished training is to be resumed for more epochs.
+
+    Raises:
+        RunError: it is.
+    """
+    planned = training["settings"]["--epochs"]
+    if epochs > planned and len(training["log"]) > planned:
+        place = step_folder(run, 3)
+        raise RunError(
+            f"--resume: {place} has finished its {count(planned, 'epoch')}, and its rate has "
+            f"decayed; to train on, start from its network: python train_seg.py --run {run} "
+            f"--init {place / 'best.pt'} --epochs {epochs - planned}"
+        )
 
 
 def read_run(run: Path) -> dict[str, Any]:
@@ -359,7 +415,7 @@ def save_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def _extractor_in_words(spec: dict[str, Any], size: int) -> str:
     taps, context = (",".join(map(str, spec[name])) or "none" for name in ("taps", "context"))
-    context += f", {spec['dilated']} poolings dilated" if spec["dilated"] else ""
+    context += f", {spec['dilated']} strides dilated" if spec["dilated"] else ""
     return (
         f"{spec['backbone']} (taps {taps}, context {context}, weights {spec['fingerprint']}, "
         f"size {size})"

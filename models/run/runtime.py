@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
@@ -168,3 +168,25 @@ def bar(items: Iterable[Item], total: int, unit: str, label: str = "") -> "tqdm[
     silent = getattr(sys.stdout, "name", None) == os.devnull
     disable = True if silent else None
     return tqdm(items, label, total, unit=unit, disable=disable, leave=False, dynamic_ncols=True)
+
+
+def check_tensorboard() -> None:
+    """Tries to import what `add_scalars` needs.
+
+    Raises:
+        RunError: it is not installed.
+    """
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError:
+        raise RunError("--tensorboard: needs a package; pip install tensorboard") from None
+
+
+def add_scalars(folder: Path, row: Mapping[str, float | None]) -> None:
+    """Adds a row of a log, with its "epoch", to an event file for TensorBoard in `folder`."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(folder) as writer:
+        for name, value in row.items():
+            if name != "epoch" and value is not None:
+                writer.add_scalar(name, value, row["epoch"])

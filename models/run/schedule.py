@@ -1,36 +1,79 @@
 """The optimizers, and the learning rate over a training."""
 
 import math
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RAdam, RMSprop
 from torch.optim.lr_scheduler import LambdaLR
 
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adamw": AdamW,
-    "sgd": partial(SGD, momentum=0.9),
+    "adam": Adam,
+    "nadam": NAdam,
+    "radam": RAdam,
+    "adagrad": Adagrad,
+    "rmsprop": RMSprop,
+    "sgd": SGD,
 }
-WARM_UP = 0.1  # share of the steps
-# The rate as a share of its peak, at a share 0..1 of the steps after the warm-up.
-DECAYS: dict[str, Callable[[float], float]] = {
-    "cosine": lambda share: (1 + math.cos(math.pi * share)) / 2,
-    "poly": lambda share: (1 - share) ** 0.9,  # Chen et al., "DeepLab", 2017
-    "none": lambda share: 1.0,
-}
+DECAYS = ("cosine", "poly", "step", "exponential", "constant")
+MILESTONES = 0.6, 0.8  # of the epochs
+GAMMAS = {"step": 0.1, "exponential": 0.9}
 
 
-def warm_up_and_decay(optimizer: Optimizer, steps: int, decay: str = "cosine") -> LambdaLR:
-    """Linear warm-up to the optimizer's rates over the first tenth of the steps, then a decay.
+@dataclass(frozen=True)
+class Optimization:
+    """How weights are changed.
 
-    Step the schedule once after each of the `steps` steps of the optimizer. `decay` is a name in
-    `DECAYS`.
+    Attributes:
+        optimizer: a name in `OPTIMIZERS`; weight_decay: its own.
+        momentum, nesterov: of "sgd".
+        decay: a name in `DECAYS`.
+        warmup: share of the steps over which the rate rises to its peak.
+        milestones: epochs after which "step" lowers the rate; None means `MILESTONES`.
+        gamma: factor of "step" at each of them, of "exponential" an epoch; None means `GAMMAS`.
     """
-    warm_up = max(1, round(WARM_UP * steps))
 
-    def scale(step: int) -> float:
-        if step < warm_up:
-            return (step + 1) / warm_up
-        return DECAYS[decay](min(1, (step - warm_up) / max(1, steps - warm_up)))
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    momentum: float = 0.9
+    nesterov: bool = False
+    decay: str = "cosine"
+    warmup: float = 0.1
+    milestones: tuple[int, ...] | None = None
+    gamma: float | None = None
 
-    return LambdaLR(optimizer, scale)
+    def build_optimizer(self, groups: Iterable[Any], lr: float = 0.0) -> Optimizer:
+        """The optimizer of parameters, or of groups of them with rates of their own."""
+        only_sgd = {"momentum": self.momentum, "nesterov": self.nesterov}
+        options = only_sgd if self.optimizer == "sgd" else {}
+        chosen = OPTIMIZERS[self.optimizer]
+        return chosen(groups, lr=lr, weight_decay=self.weight_decay, **options)
+
+    def build_schedule(self, optimizer: Optimizer, epochs: int, steps_per_epoch: int) -> LambdaLR:
+        """Linear warm-up to the optimizer's rates, then their decay; to be stepped every step."""
+        steps = epochs * steps_per_epoch
+        warm_up = max(1, round(self.warmup * steps))
+
+        def scale(step: int) -> float:
+            if step < warm_up:
+                return (step + 1) / warm_up
+            share = min(1, (step - warm_up) / max(1, steps - warm_up))
+            return self._decayed(share, step / steps_per_epoch, epochs)
+
+        return LambdaLR(optimizer, scale)
+
+    def _decayed(self, share: float, epoch: float, epochs: int) -> float:
+        """The rate as a share of its peak; `share`, 0..1, is of the steps after the warm-up."""
+        if self.decay == "cosine":
+            return (1 + math.cos(math.pi * share)) / 2
+        if self.decay == "poly":
+            return (1 - share) ** 0.9  # Chen et al., "DeepLab", 2017
+        if self.decay == "constant":
+            return 1.0
+        gamma = GAMMAS[self.decay] if self.gamma is None else self.gamma
+        if self.decay == "exponential":
+            return gamma**epoch
+        milestones = self.milestones or [part * epochs for part in MILESTONES]
+        return gamma ** sum(epoch >= milestone for milestone in milestones)

@@ -1,7 +1,6 @@
 """A training beside its network: optimizer, schedule, moving average, and where it stands."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,25 +8,7 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from models.run.schedule import OPTIMIZERS, warm_up_and_decay
-
-
-@dataclass(frozen=True)
-class Optimization:
-    """How the weights are changed.
-
-    Attributes:
-        optimizer, decay: names in `models.run.schedule`.
-        weight_decay: of the optimizer.
-        ema: decay of the moving average of the weights, 0 for none.
-        fp16: whether gradients are float16 and need scaling.
-    """
-
-    optimizer: str = "adamw"
-    decay: str = "cosine"
-    weight_decay: float = 0.01
-    ema: float = 0.0
-    fp16: bool = False
+from models.run.schedule import Optimization
 
 
 class Training:
@@ -38,7 +19,9 @@ class Training:
         rates: the parts of it that learn, by module, and the peak rate of each.
         epochs: of the whole training.
         steps_per_epoch: of the optimizer.
-        how: see `Optimization`.
+        how: the weights are changed.
+        ema: decay of the moving average of the weights, 0 for none.
+        fp16: whether gradients are float16 and need scaling.
 
     Attributes:
         losses: one per step.
@@ -52,6 +35,8 @@ class Training:
         epochs: int,
         steps_per_epoch: int,
         how: Optimization,
+        ema: float = 0.0,
+        fp16: bool = False,
     ):
         self.network, self.steps_per_epoch = network, steps_per_epoch
         groups = [
@@ -59,12 +44,12 @@ class Training:
             for module, rate in rates.items()
         ]
         self.parameters = [parameter for group in groups for parameter in group["params"]]
-        self.optimizer = OPTIMIZERS[how.optimizer](groups, weight_decay=how.weight_decay)
-        self.schedule = warm_up_and_decay(self.optimizer, epochs * steps_per_epoch, how.decay)
+        self.optimizer = how.build_optimizer(groups)
+        self.schedule = how.build_schedule(self.optimizer, epochs, steps_per_epoch)
         device = self.parameters[0].device.type
-        self.scaler = torch.amp.GradScaler(device, enabled=how.fp16)
-        average = get_ema_multi_avg_fn(how.ema)
-        self.average = AveragedModel(network, multi_avg_fn=average) if how.ema else None
+        self.scaler = torch.amp.GradScaler(device, enabled=fp16)
+        average = get_ema_multi_avg_fn(ema)
+        self.average = AveragedModel(network, multi_avg_fn=average) if ema else None
         self.losses: list[float] = []
         self.log: list[dict[str, Any]] = []
 
@@ -91,14 +76,14 @@ class Training:
                 self.average.update_parameters(self.network)
         self.losses.append(loss)
 
-    def end_epoch(self, miou: float, pixel_accuracy: float) -> bool:
-        """Logs the scores of an epoch with the mean loss of its steps; whether it is the best."""
+    def end_epoch(self, seconds: float, scores: dict[str, float]) -> bool:
+        """Logs an epoch: rates that it ended with, mean loss, scores; whether it is the best."""
         epoch = len(self.log)
         losses = self.losses[max(0, epoch - 1) * self.steps_per_epoch :]
         loss = sum(losses) / len(losses) if losses else None  # epoch 0 has none
-        is_best = all(miou > row["miou"] for row in self.log)
-        row = {"epoch": epoch, "loss": loss, "miou": miou, "pixel_accuracy": pixel_accuracy}
-        self.log.append(row)
+        rates = dict(zip(("lr", "backbone_lr"), self.schedule.get_last_lr()))
+        is_best = all(scores["miou"] > row["miou"] for row in self.log)
+        self.log.append({"epoch": epoch, **rates, "seconds": seconds, "loss": loss, **scores})
         return is_best
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The backbones: where they are tapped, dilation, and which weights files are accepted."""
+"""The backbones: one rule for their levels, and which names and weights files are accepted."""
 
 import urllib.error
 
@@ -6,19 +6,16 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models import WeightsEnum
-from torchvision.models.squeezenet import Fire
 
 from models import RunError
 from models.backbones import (
-    BACKBONES,
-    SQUEEZENETS,
-    dilate,
-    empty_features,
+    backbones,
+    empty_blocks,
     find_taps,
+    find_weights,
     fingerprint,
     input_moments,
     load_weights,
-    pooling_indices,
 )
 from tests.conftest import Bomb
 
@@ -26,11 +23,11 @@ SMALL = "squeezenet1_1"
 
 
 def loaded(backbone=SMALL, weights="random", seed=0) -> nn.Sequential:
-    """The layers up to the second pooling, with values."""
-    features = empty_features(backbone)
-    features = features[: pooling_indices(features)[1]]
-    load_weights(backbone, features, str(weights), seed)
-    return features
+    """The blocks up to the second tap, with values."""
+    blocks = empty_blocks(backbone)
+    blocks = blocks[: find_taps(blocks)[1] + 1]
+    load_weights(backbone, blocks, str(weights), seed)
+    return blocks
 
 
 def message_of_refusal(weights, backbone=SMALL) -> str:
@@ -45,22 +42,25 @@ def path(tmp_path):
     return tmp_path / "weights.pth"
 
 
-def test_an_unknown_backbone_is_refused_with_the_choices():
-    with pytest.raises(RunError, match="resnet18.*vgg11.*squeezenet1_1"):
-        empty_features("resnet18")
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("resnet19", "unknown backbone 'resnet19'.*resnet18.*vgg11"),
+        ("vit_b_16", "vit_b_16: cannot be used, .*single map"),
+        ("swin_t", "swin_t: cannot be used, .*maps"),
+        ("maxvit_t", "maxvit_t: cannot be used, .*fixed size"),
+        ("fcn_resnet50", "unknown backbone"),
+    ],
+)
+def test_a_network_that_cannot_be_used_is_refused_with_the_reason(name, reason):
+    with pytest.raises(RunError, match=reason):
+        empty_blocks(name)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_taps_are_the_layers_directly_before_each_pooling_after_their_relu(backbone):
-    features = empty_features(backbone)
-    assert all(value.is_meta for value in features.state_dict().values())
-    taps = find_taps(backbone, features)
-    after = [type(features[tap + 1]) for tap in taps if tap + 1 < len(features)]
-    tapped = [type(features[tap]) for tap in taps]
-    if backbone in SQUEEZENETS:  # a Fire ends in a ReLU
-        assert after == 3 * [nn.MaxPool2d] and tapped == [nn.ReLU, Fire, Fire, Fire]
-    else:
-        assert after == 5 * [nn.MaxPool2d] and tapped == 5 * [nn.ReLU]
+def test_all_of_torchvisions_classifiers_but_the_transformers_are_offered():
+    names = backbones()
+    assert {"vgg11", "resnet50", "convnext_tiny", "regnet_y_400mf", "densenet121"} <= set(names)
+    assert not [name for name in names if name.startswith(("vit", "swin", "maxvit"))]
 
 
 @pytest.mark.parametrize(
@@ -68,34 +68,34 @@ def test_taps_are_the_layers_directly_before_each_pooling_after_their_relu(backb
     [
         ("vgg11", [1, 4, 9, 14, 19]),
         ("vgg16_bn", [5, 12, 22, 32, 42]),
+        ("vgg19", [3, 8, 17, 26, 35]),
+        ("squeezenet1_0", [1, 5, 10, 12]),
         ("squeezenet1_1", [1, 4, 7, 12]),
+        ("alexnet", [1, 4, 11]),
     ],
 )
 def test_taps_counted_by_hand(backbone, taps):
-    assert find_taps(backbone, empty_features(backbone)) == taps
+    """The layers directly before each pooling, after their ReLU, and SqueezeNet's last."""
+    blocks = empty_blocks(backbone)
+    assert all(value.is_meta for value in blocks.state_dict().values())
+    assert find_taps(blocks) == taps
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_input_moments_are_those_of_imagenet(backbone):
-    assert input_moments(backbone) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+def test_weights_are_named_as_torchvision_names_them():
+    assert find_weights("resnet50", "imagenet").name == "IMAGENET1K_V2"
+    assert find_weights("resnet50", "IMAGENET1K_V1").name == "IMAGENET1K_V1"
+    assert find_weights("vgg11", "imagenet").name == "IMAGENET1K_V1"
+    assert find_weights("vgg11", "random") is find_weights("vgg11", "a/file.pth") is None
 
 
-@pytest.mark.parametrize("poolings", [1, 2, 3])
-def test_a_dilated_squeezenet_is_the_undilated_one_at_the_places_that_it_had(poolings):
-    features = empty_features(SMALL)
-    load_weights(SMALL, features, "random", seed=1)
-    features.double()
-    dilated = empty_features(SMALL).to_empty(device="cpu").double()
-    dilated.load_state_dict(features.state_dict())
-    dilated = dilate(dilated, poolings)
-    image = torch.rand(1, 3, 127, 127, dtype=torch.float64)
-    expected, found = features(image), dilated(image)
-    side, step = expected.shape[-1], 2**poolings
-    assert side == 7 and found.shape[-1] == [15, 31, 63][poolings - 1]
-    # The centre of the first 3x3 that a pooling takes is place 1, then 1 + 2, and so on.
-    found = found[..., step - 1 :: step, step - 1 :: step]
-    assert expected.std() > 0
-    torch.testing.assert_close(found, expected)
+def test_input_moments_are_those_of_the_weights():
+    imagenet = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    for weights in ("imagenet", "random", "IMAGENET1K_V1"):
+        assert input_moments("vgg16", weights) == imagenet
+    mean, std = input_moments("vgg16", "IMAGENET1K_FEATURES")  # Caffe's, on 0..255
+    assert mean == pytest.approx([0.482, 0.459, 0.408], abs=1e-3) and std == [1 / 255] * 3
+    # torchvision's own network of these two changes its input from ImageNet's to this.
+    assert input_moments("googlenet", "imagenet") == ([0.5] * 3, [0.5] * 3)
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])

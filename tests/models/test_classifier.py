@@ -8,10 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from models.classifier import DenseClassifier, FCClassifier, Standardise
+from models.classifier import (
+    ACTIVATIONS,
+    DenseClassifier,
+    FCClassifier,
+    HiddenLayers,
+    Standardise,
+)
 from models.hypercolumn import Hypercolumn
 
-CLASSES, HIDDEN = 5, 16
+CLASSES = 5
+HIDDEN = HiddenLayers((16, 16), dropout=0.3)
 SEEDS = (11, 12)  # of the dropout of two images
 
 
@@ -25,24 +32,23 @@ def generators() -> list[torch.Generator]:
     return [torch.Generator().manual_seed(seed) for seed in SEEDS]
 
 
-def head_for(channels, mean=None, std=None, hidden=HIDDEN, dropout=0.3) -> DenseClassifier:
+def head_for(channels, mean=None, std=None, hidden=HIDDEN) -> DenseClassifier:
     torch.manual_seed(1)
     mean = torch.randn(sum(channels)) if mean is None else mean
     std = torch.rand(sum(channels)) + 0.5 if std is None else std
-    return DenseClassifier(channels, mean, std, CLASSES, hidden, dropout).double().eval()
+    return DenseClassifier(channels, mean, std, CLASSES, hidden).double().eval()
 
 
 def textbook(head: DenseClassifier, columns: Tensor) -> Tensor:
     """The logits of hypercolumns (B, Z, h, w), with dropout written out."""
-    x = head.standardise(columns)
-    first, _, _, second, _, _, third = head.layers
-    factors = torch.ones(len(x), 2, head.hidden, dtype=x.dtype)
-    if head.training:
-        for image, generator in enumerate(generators()):
-            drawn = torch.stack([torch.rand(head.hidden, generator=generator) for _ in range(2)])
-            factors[image] = (drawn >= head.dropout).double() / (1 - head.dropout)
-    x = first(x).relu() * factors[:, 0, :, None, None]
-    return third(second(x).relu() * factors[:, 1, :, None, None])
+    x, drawn = head.standardise(columns), generators()
+    for layer in head.layers:
+        if not isinstance(layer, nn.Dropout2d):
+            x = layer(x)
+        elif head.training:
+            kept = [torch.rand(x.shape[1], generator=generator) >= layer.p for generator in drawn]
+            x = x * torch.stack(kept)[:, :, None, None] / (1 - layer.p)
+    return x
 
 
 def with_gradients(logits: Tensor, parameters: list[Tensor]) -> list[Tensor]:
@@ -78,6 +84,33 @@ def test_standardised_features_have_mean_0_and_std_1():
     assert not list(standardise.parameters()) and len(standardise.state_dict()) == 2
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    "hidden",
+    [HiddenLayers((7,) * depth, dropout=0.3) for depth in range(10)]
+    + [HiddenLayers((9, 6), activation, dropout=0.3) for activation in ACTIVATIONS],
+    ids=str,
+)
+def test_heads_of_any_depth_and_activation_are_the_same_in_all_forms(hidden, training):
+    torch.manual_seed(3)
+    moments = torch.randn(12), torch.rand(12) + 0.5
+    fc = FCClassifier(*moments, CLASSES, hidden).double().eval()
+    assert sum(isinstance(layer, nn.Linear) for layer in fc.layers) == len(hidden.widths) + 1
+    dense = DenseClassifier.from_fc(fc, [4, 8]).double().train(training)
+    levels = [torch.randn(2, 4, 8, 8).double(), torch.randn(2, 8, 4, 4).double()]
+    columns = Hypercolumn.as_map(levels, (8, 8))
+    expected = textbook(dense, columns)
+    if not training:
+        flat = columns.movedim(1, -1).flatten(0, 2)
+        assert_equal(fc(flat), expected.movedim(1, -1).flatten(0, 2))
+        with torch.inference_mode():  # strip by strip
+            assert_equal(dense.on_grid(levels, (8, 8)), expected)
+    assert_equal(dense.on_grid(levels, (8, 8), generators()), expected)
+    points = torch.tensor([[[1.5, 6.5], [4.5, 0.5]]] * 2).double() / 8
+    found = dense.at_points(levels, points, generators())
+    assert_equal(found, expected[:, :, [1, 4], [6, 0]])
+
+
 def test_a_constant_feature_is_only_centred():
     mean, std = torch.tensor([0.0, 1000.0, 7.0, 0.0]), torch.tensor([0.0, 1e-4, 0.5, 1e-9])
     standardise = Standardise(mean, std)  # 1e-4 of 1000 is rounding, 1e-9 around 0 is not
@@ -86,13 +119,13 @@ def test_a_constant_feature_is_only_centred():
 
 
 def test_both_forms_have_three_layers_with_relu_and_dropout_between():
-    fc = FCClassifier(torch.zeros(12), torch.ones(12), CLASSES, HIDDEN, dropout=0.3)
+    fc = FCClassifier(torch.zeros(12), torch.ones(12), CLASSES, HIDDEN)
     dense = DenseClassifier.from_fc(fc, [4, 8])
     for head, layer, drop in ((fc, nn.Linear, nn.Dropout), (dense, nn.Conv2d, nn.Dropout2d)):
         kinds = [type(module) for module in head.layers]
         assert kinds == [layer, nn.ReLU, drop, layer, nn.ReLU, drop, layer]
         assert head.layers[2].p == head.layers[5].p == 0.3
-    assert (dense.hidden, dense.dropout, dense.channels) == (HIDDEN, 0.3, [4, 8])
+    assert (dense.hidden, dense.channels) == (HIDDEN, [4, 8])
 
 
 def test_the_1x1_convolutions_are_the_fully_connected_layers():
@@ -185,7 +218,7 @@ def test_without_generators_dropout_follows_torchs_own():
 
 
 def test_an_image_may_lose_all_of_its_units():
-    head = head_for([4, 8], hidden=4, dropout=0.999).train()
+    head = head_for([4, 8], hidden=HiddenLayers((4, 4), dropout=0.999)).train()
     levels = [torch.randn(2, 4, 9, 8).double(), torch.randn(2, 8, 3, 4).double()]
     for logits in (head.on_grid(levels, (6, 7)), head.at_points(levels, torch.rand(2, 30, 2))):
         assert logits.flatten(2).shape[:2] == (2, CLASSES)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models import RunError
-from models.classifier import DenseClassifier
+from models.classifier import DenseClassifier, HiddenLayers
 from models.hypercolumn import (
     Hypercolumn,
     bilinear_corners,
@@ -57,7 +57,7 @@ def statistics(network: nn.Module) -> dict[str, torch.Tensor]:
 def test_levels_are_those_of_torchvisions_layers_on_the_normalised_image(backbone):
     hypercolumn, images = extractor(backbone), photos(37, 50)
     levels = hypercolumn(images)
-    head = DenseClassifier([1], torch.zeros(1), torch.ones(1), classes=2, hidden=1)
+    head = DenseClassifier([1], torch.zeros(1), torch.ones(1), 2, HiddenLayers((1, 1)))
     textbook = Textbook(Segmenter(hypercolumn, head, 32, 2, ["a", "b"], 2 * [[0, 0, 0]]))
     for found, expected in zip(levels, textbook.levels(images), strict=True):
         assert found.min() >= 0 and found.max() > 0, "taken after the ReLU"

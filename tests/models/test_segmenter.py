@@ -11,7 +11,7 @@ from torchvision.transforms.v2.functional import resize
 
 from data.voc import Sample
 from models import RunError
-from models.classifier import DenseClassifier, FCClassifier
+from models.classifier import DenseClassifier, FCClassifier, HiddenLayers
 from models.hypercolumn import Hypercolumn, pixel_centres
 from models.refine import guided_filter
 from models.segmenter import (
@@ -43,7 +43,9 @@ def trained() -> Segmenter:
     levels = hypercolumn(photo(96, 90)[None])
     mean, std = (torch.cat([getattr(x, of)((0, 2, 3)) for x in levels]) for of in ("mean", "std"))
     torch.manual_seed(0)
-    head = DenseClassifier(hypercolumn.channels, mean, std, CLASSES, hidden=16, dropout=0.25)
+    head = DenseClassifier(
+        hypercolumn.channels, mean, std, CLASSES, HiddenLayers((16, 16), dropout=0.25)
+    )
     with torch.no_grad():
         head.layers[-1].weight *= 10  # sure of some pixels
         head.layers[-1].bias -= head.eval().on_grid(levels, (16, 16)).mean((0, 2, 3))
@@ -219,12 +221,12 @@ def test_a_segmenter_comes_back_with_the_same_predictions_and_facts(tmp_path, se
         loaded.predict(photo(40, 50), (8, 9)), segmenter.predict(photo(40, 50), (8, 9))
     )
     assert content["start"] == "abcd" and content["training"] == {"losses": [1.5]}
-    assert (loaded.head.hidden, loaded.head.dropout) == (16, 0.25)
+    assert loaded.head.hidden == HiddenLayers((16, 16), dropout=0.25)
 
 
 def test_a_head_is_saved_with_the_description_of_its_segmenter(tmp_path, segmenter):
     Z = segmenter.hypercolumn.Z
-    fc = FCClassifier(torch.rand(Z), torch.rand(Z) + 0.5, CLASSES, hidden=16)
+    fc = FCClassifier(torch.rand(Z), torch.rand(Z) + 0.5, CLASSES, HiddenLayers((16, 16)))
     save_head(tmp_path / "head.pt", fc, segmenter)
     content = torch.load(tmp_path / "head.pt", weights_only=True)
     assert content.items() >= {"kind": "head", "classes": NAMES, "colours": COLOURS}.items()

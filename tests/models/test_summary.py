@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.backbones import BACKBONES
-from models.classifier import DenseClassifier
+from models.classifier import DenseClassifier, HiddenLayers
 from models.hypercolumn import Hypercolumn
 from models.segmenter import Segmenter
 from models.summary import summarise
@@ -14,12 +13,14 @@ from models.summary import summarise
 def network(backbone, taps=None, context=(), dilated=0, classes=7, size=64, stride=2):
     hypercolumn = Hypercolumn(backbone, None, taps, context=context, dilated=dilated)
     moments = torch.zeros(hypercolumn.Z), torch.ones(hypercolumn.Z)
-    head = DenseClassifier(hypercolumn.channels, *moments, classes, hidden=8, dropout=0.25)
+    head = DenseClassifier(
+        hypercolumn.channels, *moments, classes, HiddenLayers((8, 8), dropout=0.25)
+    )
     names, colours = [f"class {i}" for i in range(classes)], [[0, 0, 0]] * classes
     return Segmenter(hypercolumn, head, size, stride, names, colours)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", ["vgg13_bn", "squeezenet1_0", "resnet18", "mobilenet_v2"])
 @pytest.mark.parametrize("taps, dilated", [(None, 0), (None, 1), ([2, 3], 1)])
 def test_the_stages_end_in_the_levels_of_the_hypercolumn(backbone, taps, dilated):
     segmenter = network(backbone, taps, dilated=dilated)
@@ -33,6 +34,8 @@ def test_the_stages_end_in_the_levels_of_the_hypercolumn(backbone, taps, dilated
 
 
 VGG11 = ["conv 3×3", "pool /2, conv 3×3", "pool /2, 2 × conv 3×3", "pool /2, 2 × conv 3×3"]
+BASIC = "basic block /2, basic block"
+CONVNEXT = ["conv 4×4 /4, 3 × cnblock", "conv 2×2 /2, 3 × cnblock", "conv 2×2 /2, 9 × cnblock"]
 FIRES = ["conv 3×3 /2", "pool /2, 2 × fire", "pool /1, 2 × fire, dilation 2"]
 
 
@@ -44,6 +47,8 @@ FIRES = ["conv 3×3 /2", "pool /2, 2 × fire", "pool /1, 2 × fire, dilation 2"]
         ("vgg13_bn", 0, ["2 × conv 3×3, batch norm", *["pool /2, 2 × conv 3×3, batch norm"] * 4]),
         ("squeezenet1_0", 0, ["conv 7×7 /2", *(f"pool /2, {n}fire" for n in ("3 × ", "4 × ", ""))]),
         ("squeezenet1_1", 2, [*FIRES, "pool /1, 4 × fire, dilation 4"]),
+        ("resnet18", 0, ["conv 7×7 /2, batch norm", "pool /2, 2 × basic block", *[BASIC] * 3]),
+        ("convnext_tiny", 1, [*CONVNEXT, "conv 2×2, 3 × cnblock, dilation 2"]),
     ],
 )
 def test_the_layers_of_a_stage_are_told_in_words(backbone, dilated, layers):

@@ -136,7 +136,7 @@ def contents(folder: Path) -> dict[str, Any]:
     """What the files in a folder hold, by their paths there.
 
     Checkpoints as values, for torch writes equal ones in more ways than one; of config.json only
-    what belongs to the result; of all others the bytes. Locks are left out.
+    what belongs to the result; of all others the bytes. Locks and seconds are left out.
     """
     found: dict[str, Any] = {}
     for path in filter(Path.is_file, folder.rglob("*")):
@@ -145,6 +145,11 @@ def contents(folder: Path) -> dict[str, Any]:
             continue
         if path.suffix == ".pt":
             found[name] = torch.load(path, weights_only=True)
+            for row in found[name].get("training", {}).get("log", ()):
+                del row["seconds"]
+        elif path.suffix == ".csv":
+            rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+            found[name] = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
         elif path.name == "config.json":
             config = json.loads(path.read_text(encoding="utf-8"))
             found[name] = {key: value for key, value in config.items() if key not in FREE}

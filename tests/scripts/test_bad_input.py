@@ -422,7 +422,7 @@ def test_a_full_disk_leaves_what_is_finished(step, kib, street, fails):
     [
         ("sample_features", "--size", 0),
         ("sample_features", "--per-class", "three"),
-        ("sample_features", "--backbone", "resnet50"),
+        ("train_cls", "--hidden", "256,none"),
         ("sample_features", "--context", "4"),
         ("train_cls", "--lr", -1),
         ("train_cls", "--dropout", 1),

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -96,7 +97,7 @@ def test_a_signal_before_there_is_a_result_says_so(place, in_process, monkeypatc
     assert done.stderr == "train_seg: stopped by Ctrl-C; the training had not begun\n"
 
 
-OTHERS = [("--lr", 0.5), ("--pixels", 99), ("--epochs", 3), ("--amp", "bf16"), ("--seed", 1)]
+OTHERS = [("--lr", 0.5), ("--pixels", 99), ("--epochs", 1), ("--amp", "bf16"), ("--seed", 1)]
 
 
 @pytest.mark.parametrize("flag, value", [*OTHERS, ("--limit", 6), ("--stride", 4)])
@@ -106,6 +107,17 @@ def test_other_settings_are_refused(flag, value, street, fails):
     line = fails("train_seg.py", "--run", "run", *DATA, *given, flag, value, "--resume")
     assert f"--resume: {LAST} was made with {flag} " in line and line.endswith("; keep to that")
     assert f", not {value};" in line and differences(contents(SEG), before) == []
+
+
+def test_more_epochs_after_the_last_one_need_a_training_of_their_own(street, fails, succeeds):
+    before = contents(SEG)
+    given = ("--epochs", 3, "--batch-size", 4)
+    line = fails("train_seg.py", "--run", "run", *DATA, *given, "--resume")
+    assert "has finished its 2 epochs" in line and differences(contents(SEG), before) == []
+    advice = shlex.split(line.partition("python train_seg.py ")[2])
+    assert advice[-2:] == ["--epochs", "1"]
+    said = succeeds("train_seg.py", *advice, *DATA, "--limit", 2, "--val-limit", 1)
+    assert "epoch 1 " in said and differences(contents(Path("run/3_seg.1")), before) == []
 
 
 def test_other_images_under_the_same_name_are_refused(street, fails):

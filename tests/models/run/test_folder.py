@@ -11,7 +11,7 @@ import torch
 
 from models import RunError
 from models.backbones import fingerprint
-from models.classifier import DenseClassifier
+from models.classifier import DenseClassifier, HiddenLayers
 from models.hypercolumn import Hypercolumn
 from models.run import folder
 from models.segmenter import Segmenter, save_segmenter
@@ -26,7 +26,9 @@ def run(tmp_path) -> Path:
 @pytest.fixture(scope="module")
 def segmenter() -> Segmenter:
     hypercolumn = Hypercolumn("squeezenet1_1", "random", taps=[1])
-    head = DenseClassifier(hypercolumn.channels, torch.zeros(64), torch.ones(64), 2, hidden=4)
+    head = DenseClassifier(
+        hypercolumn.channels, torch.zeros(64), torch.ones(64), 2, HiddenLayers((4, 4))
+    )
     return Segmenter(hypercolumn, head, 32, 2, ["a", "b"], [[0, 0, 0], [255, 0, 0]])
 
 
@@ -165,7 +167,7 @@ def test_the_network_is_the_one_named_else_the_best_of_step_3_else_that_of_step_
         ({"backbone": "vgg13"}, "vgg13 (taps 1,"),
         ({"taps": [1, 2]}, "(taps 1,2, context none"),
         ({"context": ["image", "5"]}, "context image,5, weights"),
-        ({"dilated": 1}, "context none, 1 poolings dilated"),
+        ({"dilated": 1}, "context none, 1 strides dilated"),
         ({"fingerprint": 16 * "f"}, "weights " + 16 * "f"),
         ({"size": 48}, "size 48)"),
     ],

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from data import DataError
 from models import RunError
-from models.classifier import DenseClassifier
+from models.classifier import DenseClassifier, HiddenLayers
 from models.hypercolumn import Hypercolumn
 from models.run import runtime
 from models.segmenter import Segmenter
@@ -135,7 +135,9 @@ def test_what_several_processes_cannot_do_is_refused(monkeypatch):
 @pytest.fixture
 def segmenter() -> Segmenter:
     hypercolumn = Hypercolumn("squeezenet1_1", "random", taps=[1])
-    head = DenseClassifier(hypercolumn.channels, torch.zeros(64), torch.ones(64), 2, hidden=4)
+    head = DenseClassifier(
+        hypercolumn.channels, torch.zeros(64), torch.ones(64), 2, HiddenLayers((4, 4))
+    )
     return Segmenter(hypercolumn, head, 32, 2, ["a", "b"], [[0, 0, 0], [255, 0, 0]])
 
 

@@ -7,15 +7,16 @@ import torch
 from torch import nn
 
 from models.checkpoint import load_checkpoint, save_checkpoint
-from models.run.training import Optimization, Training
+from models.run.schedule import Optimization
+from models.run.training import Training
 
 
-def new(**how) -> tuple[nn.Module, Training]:
+def new(ema=0.0, fp16=False, **how) -> tuple[nn.Module, Training]:
     """A small network of two parts and its training of 5 epochs of 4 steps, from one seed."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     rates = {network[1]: 0.01, network[0]: 0.001}
-    return network, Training(network, rates, 5, 4, Optimization(**how))
+    return network, Training(network, rates, 5, 4, Optimization(**how), ema, fp16)
 
 
 def step(network, training, factor=1.0) -> None:
@@ -34,7 +35,7 @@ def weights(network) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize(("optimizer", "kind"), [("adamw", "AdamW"), ("sgd", "SGD")])
 def test_each_part_learns_at_its_rate(optimizer, kind):
-    network, training = new(optimizer=optimizer, weight_decay=0.3, decay="none")
+    network, training = new(optimizer=optimizer, weight_decay=0.3, decay="constant")
     assert type(training.optimizer).__name__ == kind
     assert [group["weight_decay"] for group in training.optimizer.param_groups] == [0.3, 0.3]
     step(network, training)
@@ -65,15 +66,18 @@ def test_gradients_that_are_not_finite_are_noticed(factor):
 
 def test_an_epoch_is_logged_with_the_mean_loss_of_its_steps_and_may_be_the_best():
     _, training = new()
-    assert training.end_epoch(miou=0.3, pixel_accuracy=0.5)
+    assert training.end_epoch(7.5, {"miou": 0.3, "val_loss": 0.5})
     training.losses += [1.0, 2.0, 3.0, 6.0]
-    assert not training.end_epoch(miou=0.3, pixel_accuracy=0.6)
+    assert not training.end_epoch(8.5, {"miou": 0.3, "val_loss": 0.6})
     training.losses += [0.5, 0.5, 0.5, 2.5]
-    assert training.end_epoch(miou=0.4, pixel_accuracy=0.7)
+    assert training.end_epoch(9.5, {"miou": 0.4, "val_loss": 0.7})
+    rates = 0.005, 0.0005  # of the first step: the warm-up has 2
+    names = ["epoch", "lr", "backbone_lr", "seconds", "loss", "miou", "val_loss"]
+    assert [list(row) for row in training.log] == [names] * 3
     assert [list(row.values()) for row in training.log] == [
-        [0, None, 0.3, 0.5],
-        [1, 3.0, 0.3, 0.6],
-        [2, 1.0, 0.4, 0.7],
+        [0, *rates, 7.5, None, 0.3, 0.5],
+        [1, *rates, 8.5, 3.0, 0.3, 0.6],
+        [2, *rates, 9.5, 1.0, 0.4, 0.7],
     ]
 
 

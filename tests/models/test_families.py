@@ -1,0 +1,199 @@
+"""Each family of torchvision's networks, by one member, against torchvision's own forward pass."""
+
+import copy
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import get_model
+from torchvision.ops import SqueezeExcitation
+
+from models import RunError
+from models.classifier import DenseClassifier, HiddenLayers
+from models.hypercolumn import Hypercolumn
+from models.segmenter import load_extractor, save_extractor
+
+# The modules whose outputs are the levels, found by reading torchvision's code.
+FAMILIES = {
+    "alexnet": "features.1 features.4 features.11",
+    "vgg11_bn": "features.2 features.6 features.13 features.20 features.27",
+    "squeezenet1_1": "features.1 features.4 features.7 features.12",
+    "resnet18": "relu layer1 layer2 layer3 layer4",
+    "mobilenet_v2": "features.1 features.3 features.6 features.13 features.18",
+    "mobilenet_v3_small": "features.0 features.1 features.3 features.8 features.12",
+    "efficientnet_b0": "features.1 features.2 features.3 features.5 features.8",
+    "convnext_tiny": "features.2.0 features.4.0 features.6.0 features.7",
+    "regnet_y_400mf": "stem trunk_output.block1 trunk_output.block2 trunk_output.block3 "
+    "trunk_output.block4",
+    "densenet121": "features.relu0 features.transition1.conv features.transition2.conv "
+    "features.transition3.conv features.norm5",
+    "shufflenet_v2_x0_5": "conv1 maxpool stage2 stage3 conv5",
+    "mnasnet0_5": "layers.7 layers.8 layers.9 layers.11 layers.16",
+    "googlenet": "conv1 conv3 inception3b inception4e inception5b",
+    "inception_v3": "Conv2d_2b_3x3 Conv2d_4a_3x3 Mixed_5d Mixed_6e Mixed_7c",
+}
+UNDILATED = ("densenet121", "inception_v3")  # drop their resolution in another way
+NEARLY = ("vgg11_bn", "googlenet")  # dilated poolings of 2x2, which have no centre
+# Sides of images that are covered to the border by poolings without padding, and by all else.
+SIDES = {"alexnet": 127, "squeezenet1_1": 127}
+
+pytestmark = pytest.mark.filterwarnings("ignore:The default weight init:FutureWarning")
+
+
+@cache
+def network(backbone: str) -> nn.Module:
+    """torchvision's own, with values that tell its layers apart; not to be changed."""
+    try:
+        with torch.device("meta"):
+            found = get_model(backbone, weights=None)
+    except NotImplementedError:  # RegNet
+        found = get_model(backbone, weights=None)
+    for name in ("fc", "classifier"):
+        if hasattr(found, name):
+            setattr(found, name, nn.Identity())
+    found.to_empty(device="cpu").eval().requires_grad_(False)
+    torch.manual_seed(0)
+    for name, value in found.state_dict().items():
+        if value.ndim == 4:
+            nn.init.kaiming_normal_(value, nonlinearity="relu")
+        elif name.endswith(("weight", "running_var")):
+            value.uniform_(0.8, 1.2)
+        elif value.is_floating_point():
+            value.normal_(0, 0.1)
+    return found
+
+
+@pytest.fixture(scope="module")
+def extractor(tmp_path_factory):
+    """Gives the hypercolumn extractor of a family, from a file of torchvision's state dict."""
+
+    @cache
+    def build(backbone: str) -> Hypercolumn:
+        path = tmp_path_factory.mktemp(backbone) / "weights.pth"
+        torch.save(network(backbone).state_dict(), path)
+        return Hypercolumn(backbone, str(path)).eval()
+
+    return build
+
+
+def photo(backbone: str) -> Tensor:
+    side, generator = SIDES.get(backbone, 128), torch.Generator().manual_seed(3)
+    return torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8, generator=generator)
+
+
+def assert_near(found: Tensor, expected: Tensor) -> None:
+    """Equal to 1e-4 of the largest expected value, which is not 0."""
+    largest = expected.abs().max().item()
+    assert largest > 0
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * largest)
+
+
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_levels_are_the_maps_before_each_drop_of_resolution_and_the_last(backbone, extractor):
+    outputs = []
+    theirs = copy.deepcopy(network(backbone))
+    for name in FAMILIES[backbone].split():
+        hook = lambda module, args, output: outputs.append(output.clone())  # noqa: E731
+        theirs.get_submodule(name).register_forward_hook(hook)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    theirs.transform_input = True  # of GoogLeNet and Inception, which have weights of that kind
+    theirs((photo(backbone) / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1))
+    levels = extractor(backbone)(photo(backbone))
+    assert len(levels) == len(outputs)
+    for level, output in zip(levels, outputs):
+        assert_near(level, output)
+
+
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_points_map_and_fast_head_agree(backbone, extractor):
+    hypercolumn, images = extractor(backbone), photo(backbone)
+    levels = [level.double() for level in hypercolumn(images)]
+    moments = torch.zeros(hypercolumn.Z), torch.full((hypercolumn.Z,), 2.0)
+    torch.manual_seed(1)
+    head = DenseClassifier(hypercolumn.channels, *moments, 3, HiddenLayers((4,))).double().eval()
+    grid = 32, 32
+    dense = hypercolumn.as_map(levels, grid)
+    points = (torch.tensor([[[0, 0], [5, 30], [31, 16]]]) + 0.5) / 32
+    at_points = hypercolumn.at_points(levels, points)
+    assert_near(at_points[:, 1], dense[:, :, 5, 30])
+    expected = head(dense)
+    assert_near(head.on_grid(levels, grid), expected)
+    assert_near(head.at_points(levels, points)[:, :, 2], expected[:, :, 31, 16])
+
+
+@pytest.mark.parametrize("drops", [1, 2])
+@pytest.mark.parametrize("backbone", [name for name in FAMILIES if name not in UNDILATED])
+def test_a_dilated_network_is_the_undilated_one_at_the_places_that_it_had(
+    backbone, drops, extractor
+):
+    def last_level(drops: int) -> Tensor:
+        hypercolumn = copy.deepcopy(extractor(backbone))
+        hypercolumn.dilate(drops)
+        for layer in hypercolumn.modules():
+            if isinstance(layer, SqueezeExcitation):  # its mean over the image is over more places
+                layer.avgpool = nn.Identity()
+        return hypercolumn.double()(photo(backbone).double() / 255)[-1]
+
+    expected, found, step = last_level(0), last_level(drops), 2**drops
+    assert found.shape[-1] >= step * (expected.shape[-1] - 1) + 1
+    if backbone in NEARLY:
+        return
+    lattices = [found[..., start::step, start::step] for start in range(step)]
+    same = [lattice for lattice in lattices if lattice.shape == expected.shape]
+    error = min((lattice - expected).abs().max() for lattice in same)
+    assert expected.std() > 0 and error < 1e-9 * expected.abs().max()
+
+
+@pytest.mark.parametrize("backbone", UNDILATED)
+def test_a_drop_that_cannot_be_dilated_is_refused(backbone):
+    with pytest.raises(RunError, match="--dilate 1: .*something else than strided convolutions"):
+        Hypercolumn(backbone, None, dilated=1)
+
+
+@pytest.mark.parametrize("amp", [False, True], ids=["float32", "bf16"])
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_all_but_the_frozen_stages_learn_and_batch_norm_keeps_its_statistics(
+    backbone, amp, extractor
+):
+    hypercolumn = copy.deepcopy(extractor(backbone))
+    before = {name: value.clone() for name, value in hypercolumn.state_dict().items()}
+    hypercolumn.unfreeze(frozen_stages=1)
+    hypercolumn.train()
+    learning = [value for value in hypercolumn.parameters() if value.requires_grad]
+    optimizer = torch.optim.SGD(learning, lr=1e-6)
+    with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+        levels = hypercolumn(photo(backbone))
+        sum(level.float().square().mean() for level in levels).backward()
+    assert not levels[0].requires_grad and levels[-1].requires_grad
+    nn.utils.clip_grad_norm_(learning, 1e6)  # random weights have large ones
+    optimizer.step()
+    changed = {
+        name for name, value in hypercolumn.state_dict().items() if not value.equal(before[name])
+    }
+    assert changed and not [name for name in changed if "running" in name]
+    assert all(value.isfinite().all() for value in hypercolumn.state_dict().values())
+
+
+@pytest.mark.parametrize("backbone", FAMILIES)
+def test_a_checkpoint_gives_the_same_levels(backbone, extractor, tmp_path):
+    hypercolumn = extractor(backbone)
+    save_extractor(tmp_path / "backbone.pt", hypercolumn)
+    loaded = load_extractor(tmp_path / "backbone.pt").eval()
+    assert loaded.spec() == hypercolumn.spec()
+    for level, expected in zip(loaded(photo(backbone)), hypercolumn(photo(backbone))):
+        assert level.equal(expected)
+
+
+def test_densenets_own_file_has_older_names_of_its_layers(extractor, tmp_path):
+    """torchvision's files say norm.1 where its layers are called norm1."""
+    state = network("densenet121").state_dict()
+    for kind in ("norm", "conv"):
+        for number in "12":
+            state = {
+                k.replace(f"{kind}{number}.", f"{kind}.{number}."): v for k, v in state.items()
+            }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in state
+    torch.save(state, tmp_path / "old.pth")
+    expected = extractor("densenet121").spec()
+    assert Hypercolumn("densenet121", str(tmp_path / "old.pth")).spec() == expected

@@ -1,0 +1,189 @@
+"""Experiments: other backbones, heads and schedules, and runs that build on other runs."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.segmenter import load_segmenter
+from tests.conftest import DATA
+
+QUICK = ("--limit", 2, "--val-limit", 1, "--epochs", 1)
+
+
+def config(folder: str) -> dict:
+    return json.loads((Path(folder) / "config.json").read_text("utf-8"))
+
+
+def log(folder: str) -> list[dict[str, float | None]]:
+    with open(Path(folder) / "log.csv", encoding="utf-8", newline="") as file:
+        return [
+            {k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)
+        ]
+
+
+def linear_layers(checkpoint: str) -> list[tuple[int, int]]:
+    """(in, out) of each 1x1 convolution of the head."""
+    layers = load_segmenter(Path(checkpoint))[0].head.layers
+    return [(x.in_channels, x.out_channels) for x in layers if isinstance(x, torch.nn.Conv2d)]
+
+
+@pytest.mark.parametrize(
+    ("hidden", "widths"),
+    [
+        ("none", []),
+        ("8,", [8]),
+        ("8", [8, 8]),
+        ("9,8,7", [9, 8, 7]),
+        ("4,4,4,4,4,4,4,4,4", [4] * 9),
+    ],
+)
+def test_a_head_of_any_depth_goes_down_the_street(hidden, widths, street, succeeds):
+    said = succeeds(
+        "train_cls.py", "--run", "run", "--hidden", hidden, "--activation", "gelu", "--epochs", 1
+    )
+    assert f"{' -> '.join(map(str, widths)) or 'linear'}" in said
+    succeeds("train_seg.py", "--run", "run", *DATA, *QUICK)
+    for checkpoint in ("run/2_cls/dense.pt", "run/3_seg/best.pt"):
+        layers = linear_layers(checkpoint)
+        assert [width for _, width in layers[:-1]] == widths
+        assert all(out == into for (_, out), (into, _) in zip(layers, layers[1:]))
+    succeeds("evaluate.py", "--run", "run", *DATA, "--limit", 1)
+    succeeds("visualize.py", "--run", "run", *DATA, "--limit", 1, "--report")
+
+
+@pytest.mark.parametrize("hidden", ["0", "8,none", "", "1,2,3,4,5,6,7,8,9,10"])
+def test_widths_that_are_none_are_refused(hidden, street, fails):
+    assert "argument --hidden" in fails("train_cls.py", "--run", "run", "--hidden", hidden)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--momentum", 0.5], "--momentum: has no effect without --optimizer sgd"),
+        (["--nesterov"], "--nesterov: has no effect without --optimizer sgd"),
+        (["--milestones", "1,2"], "--milestones: has no effect without --decay step"),
+        (["--gamma", 0.5], "--gamma: has no effect without --decay step"),
+        (["--optimizer", "sgd", "--momentum", 0, "--nesterov"], "no effect with --momentum 0"),
+    ],
+)
+@pytest.mark.parametrize("script", ["train_cls.py", "train_seg.py"])
+def test_flags_of_another_optimizer_or_decay_are_refused(script, flags, words, street, fails):
+    assert words in fails(script, "--run", "run", *flags)
+
+
+def test_the_logs_tell_rates_seconds_and_both_losses(street, succeeds):
+    schedule = ("--optimizer", "sgd", "--nesterov", "--decay", "step", "--milestones", 2)
+    schedule += ("--lr", 0.25, "--warmup", 0, "--gamma", 0.5)
+    succeeds("train_cls.py", "--run", "run", *schedule, "--epochs", 3)
+    rows = log("run/2_cls")
+    assert [row["lr"] for row in rows] == [0.25, 0.125, 0.125]
+    assert all(row["seconds"] > 0 and row["val_loss"] > 0 for row in rows)
+    both = ("--finetune-backbone", "--backbone-lr", 2e-6)
+    flags = ("--batch-size", 2, "--limit", 2, "--val-limit", 1, "--epochs", 3)
+    schedule += ("--lr", 1e-4)
+    succeeds("train_seg.py", "--run", "run", *DATA, *schedule, *both, *flags)
+    rows = log("run/3_seg")
+    assert [row["backbone_lr"] for row in rows] == [2e-6, 2e-6, 1e-6, 1e-6]
+    assert [row["loss"] is None for row in rows] == [True, False, False, False]
+    assert all(row["val_loss"] > 0 for row in rows)
+
+
+def test_the_validation_loss_is_that_of_training_on_whole_images(street, succeeds):
+    """On an image without augmentation both are the same, but for dropout."""
+    ids = Path("shapes/ImageSets/Segmentation/val.txt").read_text().split()
+    flags = ("--lr", 1e-12, "--batch-size", 1, "--limit", 1, "--val-limit", 1, "--epochs", 1)
+    succeeds("train_cls.py", "--run", "run", "--dropout", 0, "--epochs", 2)
+    photo = Image.open(next(Path("shapes/JPEGImages").glob(f"{ids[0]}.*")))
+    crop = ("--crop", max(photo.size))
+    given = (*DATA, *flags, *crop, "--split", "val", "--stride", 1, "--lovasz", 0.5)
+    succeeds("train_seg.py", "--run", "run", *given)
+    before, after = log("run/3_seg")
+    assert after["loss"] == pytest.approx(before["val_loss"], rel=0.05)
+
+
+def test_ten_heads_cost_one_sampling(street, succeeds, fails):
+    succeeds("train_cls.py", "--run", "linear", "--from", "run", "--hidden", "none", "--epochs", 1)
+    assert not [path for path in Path("run/1_features").iterdir() if path.is_symlink()]
+    assert Path("linear/1_features").resolve() == Path("run/1_features").resolve()
+    assert config("linear/2_cls")["source"] == "run"
+    succeeds("train_seg.py", "--run", "longer", "--from", "linear", *DATA, *QUICK)
+    succeeds("evaluate.py", "--run", "longer", *DATA, "--limit", 1)
+    # Step 1 of the first run again, with other settings: what was built on it is out of date.
+    backbone = ("--backbone", "squeezenet1_1", "--weights", "random", "--size", 72)
+    succeeds("sample_features.py", "--run", "run", *DATA, *backbone, "--limit", 2)
+    for run in ("linear", "longer"):
+        assert "size 72" in fails("evaluate.py", "--run", run, *DATA)
+    # And step 1 in a run that has borrowed it would replace that of the other.
+    line = fails("sample_features.py", "--run", "linear", *DATA, *backbone, "--limit", 2)
+    assert "linear/1_features: is a link to" in line
+
+
+def test_a_run_with_steps_of_its_own_does_not_borrow(street, fails):
+    shutil.copytree("run", "other")
+    line = fails("train_cls.py", "--run", "other", "--from", "run")
+    assert "--from run: other/1_features is a step of this run's own" in line
+    assert "step 1 has not finished" in fails("train_cls.py", "--run", "new", "--from", "nothing")
+    both = ("--from", "run", "--init", "run/3_seg/best.pt")
+    assert "--from: not allowed with argument --init" in fails("train_seg.py", "--run", "x", *both)
+
+
+def test_a_network_is_fine_tuned_for_other_classes_in_one_command(street, succeeds):
+    """Own data: two of the classes under new names."""
+    old, _ = load_segmenter(Path("run/3_seg/best.pt"))
+    own = Path("own")
+    shutil.copytree("shapes", own)
+    (own / "classes.txt").write_text("nothing\nthing\n")
+    for path in own.glob("SegmentationClass*/*.png"):
+        mask = np.asarray(Image.open(path))
+        Image.fromarray(np.where(mask == 255, 255, mask > 0).astype(np.uint8)).save(path)
+    init = ("--init", "run/3_seg/best.pt", "--lr", 1e-12)
+    said = succeeds("train_seg.py", "--run", "new", "--data", "own", *init, *QUICK)
+    assert "other classes than in run/3_seg/best.pt: the last layer of the head starts anew" in said
+    new, _ = load_segmenter(Path("new/3_seg/best.pt"))
+    assert new.names == ["nothing", "thing"]
+    kept = {name: value for name, value in old.state_dict().items() if "layers.6" not in name}
+    assert all(torch.allclose(new.state_dict()[name], kept[name], atol=1e-6) for name in kept)
+    assert new.head.layers[-1].weight.shape[0] == 2
+    trained_on = load_segmenter(Path("new/3_seg/last.pt"))[0].trained_on
+    assert trained_on == f"2 images of train, 1 epoch; before that {old.trained_on}"
+    succeeds("train_seg.py", "--run", "new", "--data", "own", *init, *QUICK, "--resume")
+    said = succeeds("evaluate.py", "--run", "new", "--data", "own", "--limit", 2)
+    assert "of 2 classes" in said
+    succeeds("visualize.py", "--run", "new", "--data", "own", "--limit", 1, "--report")
+
+
+def test_a_network_of_the_same_classes_goes_on_as_it_is(street, succeeds):
+    flags = ("--init", "run/3_seg/best.pt", "--lr", 1e-12, *QUICK)
+    said = succeeds("train_seg.py", "--run", "new", *DATA, *flags)
+    assert "starts anew" not in said
+    miou = max(row["miou"] for row in log("new/3_seg"))
+    assert miou == pytest.approx(log("new/3_seg")[0]["miou"], abs=1e-3)
+
+
+def test_tensorboard_gets_the_log(street, succeeds):
+    pytest.importorskip("tensorboard", reason="pip install tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for step, flags in (("train_cls.py", ()), ("train_seg.py", (*DATA, "--limit", 2))):
+        succeeds(step, "--run", "run", *flags, "--epochs", 2, "--tensorboard")
+        folder = "run/2_cls" if step == "train_cls.py" else "run/3_seg"
+        board = EventAccumulator(f"{folder}/tensorboard").Reload()
+        rows = log(folder)
+        assert {*board.Tags()["scalars"]} == {*rows[-1]} - {"epoch"}
+        for name in board.Tags()["scalars"]:
+            found = {event.step: event.value for event in board.Scalars(name)}
+            expected = {row["epoch"]: row[name] for row in rows if row[name] is not None}
+            assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_without_tensorboard_one_line_says_so(street, fails, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "tensorboard", None)
+    monkeypatch.delitem(__import__("sys").modules, "torch.utils.tensorboard", raising=False)
+    line = fails("train_cls.py", "--run", "run", "--tensorboard")
+    assert line == "train_cls: --tensorboard: needs a package; pip install tensorboard"
