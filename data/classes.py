@@ -154,6 +154,20 @@ def read_classes(folder: Path) -> Classes:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise DataError(f"{path}: not a UTF-8 text file") from None
+    classes = parse_classes(lines, path)
+    if not 2 <= len(classes) <= VOID:
+        raise DataError(
+            f"{path}: {len(classes)} classes; a data set needs 2 to {VOID}, the background first"
+        )
+    return Classes(tuple(classes), _fill_in(list(classes.values())))
+
+
+def parse_classes(lines: Iterable[str], path: Path) -> dict[str, Colour | None]:
+    """The classes in lines of a file, each `name` or `name r g b`; None without a colour.
+
+    Raises:
+        DataError: a line that cannot be read, or a name given twice.
+    """
     classes: dict[str, Colour | None] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -173,11 +187,7 @@ def read_classes(folder: Path) -> Classes:
         if name in classes:
             raise DataError(f"{path}, line {number}: class {name!r} is given twice")
         classes[name] = tuple(int(value) for value in rgb) or None
-    if not 2 <= len(classes) <= VOID:
-        raise DataError(
-            f"{path}: {len(classes)} classes; a data set needs 2 to {VOID}, the background first"
-        )
-    return Classes(tuple(classes), _fill_in(list(classes.values())))
+    return classes
 
 
 def _name_and_colour(line: str) -> tuple[str, list[str]]:

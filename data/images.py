@@ -31,7 +31,7 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         DataError: the file is missing, damaged or not an image.
     """
-    image = ImageOps.exif_transpose(_open(path, PHOTO_FORMATS))
+    image = ImageOps.exif_transpose(open_image(path, PHOTO_FORMATS))
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip to white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return np.asarray(image.convert("RGB"))
@@ -195,8 +195,12 @@ def _decoding(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _open(path: Path, formats: Sequence[str]) -> Image.Image:
-    """The decoded image; only these formats are tried, whatever the file is called."""
+def open_image(path: Path, formats: Sequence[str]) -> Image.Image:
+    """The decoded image; only these formats are tried, whatever the file is called.
+
+    Raises:
+        DataError: the file is missing, damaged or not such an image.
+    """
     formats = _known(formats)
     with _decoding(path):
         with Image.open(path, formats=formats) as image:
@@ -207,18 +211,31 @@ def _open(path: Path, formats: Sequence[str]) -> Image.Image:
 
 
 def _read_indices(path: Path, what: str) -> np.ndarray:
-    """The values of an index image (a `what`), (H, W), of an unsigned type that holds them all.
+    """The values of an index image (a `what`), as `index_values` gives them.
 
     Raises:
-        DataError: the file is missing, damaged or in colour; or it has grey of 2 or 4 bits: some
-            programs take its values as they are, others, like Pillow, stretch them to 0..255.
+        DataError: the file is missing, damaged or in colour, or see `index_values`.
     """
-    image = _open(path, ("PNG",))
+    image = open_image(path, ("PNG",))
     if image.mode not in INDEX_MODES:
         raise DataError(
             f"{path}: a {what} must be a PNG of palette indices (mode P or L), "
             f"this one is {image.mode}"
         )
+    return index_values(image, path)
+
+
+def index_values(image: Image.Image, path: Path) -> np.ndarray:
+    """The values of an index image, (H, W), of an unsigned type that holds them all.
+
+    Args:
+        image: of one of the `INDEX_MODES`.
+        path: its file.
+
+    Raises:
+        DataError: it has grey of 2 or 4 bits: some programs take its values as they are, others,
+            like Pillow, stretch them to 0..255.
+    """
     if image.mode == "L":
         with open(path, "rb") as file:
             head = file.read(26)  # up to the bits of a value and the colour type

@@ -1,0 +1,275 @@
+"""The command that brings data into the layout: what it writes, says, leaves out and refuses."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.classes import VOC
+from data.convert import main
+from data.images import read_mask
+from data.lists import make_lists
+from data.voc import VOCFolder
+
+MASK = [[0, 1, 1], [0, 0, 255]]
+
+
+def add(root: Path, name: str, mask=MASK, size: tuple[int, int] = (3, 2)) -> None:
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, "red").save(root / "images" / f"{name}.jpg")
+    Image.fromarray(np.array(mask, dtype=np.uint8)).save(root / "masks" / f"{name}.png")
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    add(tmp_path / "my data", "a")
+    add(tmp_path / "my data", "b", [[1, 1, 1], [0, 0, 0]])
+    return tmp_path / "my data"
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command; returns its exit code, and the lines of standard output or error."""
+
+    def command(*arguments) -> tuple[int, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["convert.py", *map(str, arguments)])
+        code = main()
+        said = capsys.readouterr()
+        assert not (said.out and said.err)
+        return code, (said.out or said.err).splitlines()
+
+    return command
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_the_command_writes_the_layout_and_says_what_it_holds(root, tmp_path, run):
+    Image.new("RGB", (3, 2)).save(root / "images" / "c.jpg")
+    before, out = files(root), tmp_path / "out"
+    assert run(root, out, "--classes", "background,cat") == (
+        0,
+        [
+            "photos and masks: 3 images, 2 pairs of photo and mask",
+            "  left out 1: photo without a mask: c.jpg",
+            "                      pixels     share  images",
+            "  0 background             6   50.00 %       2",
+            "  1 cat                    5   41.67 %       2",
+            "255 void                   1    8.33 %       1",
+            f"wrote {out}: photos (2 hard links), masks, classes.txt",
+            f"next: python -m data.lists {out}",
+        ],
+    )
+    assert files(root) == before
+    assert (out / "classes.txt").read_text() == "background\ncat\n"
+    with Image.open(out / "SegmentationClass" / "a.png") as mask:
+        assert mask.mode == "P" and np.array(mask).tolist() == MASK
+        assert mask.getpalette()[:6] == [*VOC.colours[0], *VOC.colours[1]]
+    assert json.loads((out / "converted.json").read_text()) == {
+        "source": str(root),
+        "left_out": {"photo without a mask": ["c.jpg"]},
+        "cannot be used": [],
+    }
+
+
+def test_the_five_steps_can_read_it(root, tmp_path, run):
+    assert run(root, tmp_path / "out")[0] == 0
+    lists = make_lists(tmp_path / "out", val=0.5)
+    dataset = VOCFolder(tmp_path / "out", "train")
+    assert sorted(lists.ids["train"] + lists.ids["val"]) == ["a", "b"]
+    assert dataset.classes.names == ("background", "class 1")
+    assert dataset.mask(0).shape == dataset.image(0).shape[:2] == (2, 3)
+
+
+def test_notes_are_about_names_and_turned_photos(root, tmp_path, run):
+    image = Image.new("RGB", (3, 2))
+    image.getexif()[0x0112] = 3
+    image.save(root / "images" / "a.jpg", exif=image.getexif())
+    _, lines = run(root, tmp_path / "out")
+    notes = [line for line in lines if line.startswith("  note: ")]
+    assert "--classes background,.. gives them some" in notes[0]
+    assert notes[1].startswith("  note: EXIF turns 1 photos but leaves their size")
+    assert notes[1].endswith(": a.jpg")
+
+
+def test_flags_reach_the_masks(root, tmp_path, run):
+    add(root, "a", [[0, 255, 128], [7, 0, 0]])
+    (root / "masks" / "b.png").unlink()
+    (root / "masks").rename(root / "drawn")
+    flags = ["--masks", "drawn", "--map", "0=0, 255=1, 128=void", "--unknown", "background"]
+    assert run(root, tmp_path / "out", *flags)[0] == 0
+    with Image.open(tmp_path / "out" / "SegmentationClass" / "a.png") as mask:
+        assert np.array(mask).tolist() == [[0, 1, 255], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("classes", ["voc", "FILE"])
+def test_colours_have_their_classes(classes, root, tmp_path, run):
+    add(root, "a", [[(0, 0, 0), (128, 0, 0), (224, 224, 192)], [(0, 0, 0)] * 3])
+    add(root, "b", [[(0, 0, 0), (128, 0, 0), (224, 224, 192)], [(0, 0, 0)] * 3])
+    if classes == "FILE":
+        classes = tmp_path / "mine.txt"
+        classes.write_text("background 0 0 0\naeroplane 128 0 0\nvoid 224 224 192\n")
+    assert run(root, tmp_path / "out", "--classes", classes)[0] == 0
+    with Image.open(tmp_path / "out" / "SegmentationClass" / "a.png") as mask:
+        assert np.array(mask).tolist() == [[0, 1, 255], [0, 0, 0]]
+
+
+def test_colours_are_listed_and_nothing_is_written(root, run):
+    before = files(root)
+    code, lines = run(root, "--list-colours")
+    assert (code, lines[1].split(), files(root)) == (0, ["0", "50.000", "%", "2"], before)
+
+
+def test_masks_without_a_labelled_pixel_are_left_out(root, tmp_path, run):
+    add(root, "b", np.full((2, 3), 255))
+    _, lines = run(root, tmp_path / "out")
+    assert "  left out 1: no labelled pixel: b" in lines
+    assert "1 pairs" in lines[0]
+    assert sorted(files(tmp_path / "out")) == [
+        "JPEGImages/a.jpg",
+        "SegmentationClass/a.png",
+        "classes.txt",
+        "converted.json",
+    ]
+
+
+def damaged(root: Path) -> str:
+    path = root / "images" / "b.jpg"
+    path.write_bytes(path.read_bytes()[:300])
+    return f"{path}: cannot be read as an image"
+
+
+def damaged_mask(root: Path) -> str:
+    path = root / "masks" / "b.png"
+    path.write_bytes(path.read_bytes()[:40])
+    return f"{path}: cannot be read as an image"
+
+
+def too_wide(root: Path) -> str:
+    add(root, "b", size=(4, 2))
+    return f"{root / 'images' / 'b.jpg'}: the photo is 4x2 but its mask 3x2"
+
+
+def no_class(root: Path) -> str:
+    (root / "classes.txt").write_text("background\ncat\n")
+    add(root, "b", [[0, 0, 0], [0, 7, 0]])
+    return f"{root / 'masks' / 'b.png'}: value 7 at x=1, y=1 is of no class"
+
+
+@pytest.mark.parametrize("spoil", [damaged, damaged_mask, too_wide, no_class])
+def test_a_bad_image_stops_it_or_is_left_out(spoil, root, tmp_path, run):
+    reason, out = spoil(root), tmp_path / "out"
+    code, lines = run(root, out)
+    assert code == 2 and len(lines) == 1 and lines[0].startswith(f"data.convert: {reason}")
+    assert lines[0].endswith("; --skip-bad leaves such images out") == (spoil != damaged_mask)
+    assert not out.exists() and not (tmp_path / "out.part").exists()
+    code, lines = run(root, out, "--skip-bad")
+    assert code == 0 and "1 pairs" in lines[0]
+    assert lines[1] == "  left out 1 that cannot be used, all of them in converted.json:"
+    assert lines[2].startswith(f"    {reason}")
+    assert [path.name for path in (out / "JPEGImages").iterdir()] == ["a.jpg"]
+    assert [path.name for path in (out / "SegmentationClass").iterdir()] == ["a.png"]
+
+
+def test_without_a_good_image_there_is_no_result(root, tmp_path, run):
+    (root / "images" / "a.jpg").unlink()
+    reason = damaged(root)
+    code, lines = run(root, tmp_path / "out", "--skip-bad")
+    assert code == 2
+    line = f"data.convert: {root}: no image can be used; {reason}"
+    assert lines[0].startswith(line)
+
+
+def test_a_result_is_replaced_by_force_alone(root, tmp_path, run):
+    out = tmp_path / "out"
+    run(root, out)
+    (root / "masks" / "b.png").unlink()
+    code, lines = run(root, out)
+    assert (code, len(lines)) == (2, 1) and "--force replaces it" in lines[0]
+    assert run(root, out, "--force")[0] == 0
+    assert [path.name for path in (out / "JPEGImages").iterdir()] == ["a.jpg"]
+
+
+def test_annotations_are_recognised_before_folders(root, tmp_path, run):
+    shapes = [
+        {
+            "label": "cat",
+            "points": [[0, 0], [0, 1]],
+            "group_id": None,
+            "shape_type": "rectangle",
+            "flags": {},
+        }
+    ]
+    content = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": "a.jpg"}
+    content |= {"imageData": None, "imageHeight": 2, "imageWidth": 3}
+    (root / "a.json").write_text(json.dumps(content))
+    out = tmp_path / "out"
+    _, lines = run(root, out)
+    assert lines[0] == "LabelMe JSON: 1 images, 1 pairs of photo and mask"
+    assert "  1 cat                    2   33.33 %       1" in lines
+    for flags in (["--from", "folders"], ["--masks", "masks"]):
+        _, lines = run(root, out, "--force", *flags)
+        assert lines[0].startswith("photos and masks: 2 images")
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--classes", "cat,,dog"], "--classes cat,,dog: neither a file nor names that differ"),
+        (["--classes", "cat,cat"], "--classes cat,cat: neither a file nor names that differ"),
+        (["--map", "0=0,255"], "--map 0=0,255: expected VALUE=CLASS"),
+        (["--map", "0=cat"], "--map 0=cat: expected VALUE=CLASS"),
+        (["--map", "0=256"], "--map 0=256: expected VALUE=CLASS"),
+        (["--annotations", "a.json"], "--annotations: there is no file "),
+        (["--from", "coco"], "nothing of the form coco there"),
+        (["--images", "there"], "there: no such folder"),
+    ],
+)
+def test_flags_that_do_not_fit_are_refused(flags, message, root, tmp_path, run):
+    code, lines = run(root, tmp_path / "out", *flags)
+    assert (code, len(lines)) == (2, 1) and message in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_or_empty_source_is_named(tmp_path, run):
+    code, lines = run(tmp_path / "gone", tmp_path / "out")
+    assert (code, lines) == (
+        2,
+        [f"data.convert: {tmp_path / 'gone'}: no such folder (an archive must be unpacked first)"],
+    )
+    (tmp_path / "gone").mkdir()
+    _, lines = run(tmp_path / "gone", tmp_path / "out")
+    assert re.fullmatch(
+        f"data.convert: {tmp_path / 'gone'}: nothing of the form .* there", lines[0]
+    )
+
+
+def test_out_must_be_given(root, run, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run(root)
+    assert "OUT is missing" in capsys.readouterr().err
+
+
+@pytest.mark.real
+def test_real_masks_in_colour_keep_every_pixel(voc_root, tmp_path, run):
+    """Photos and masks of VOC, the masks saved in RGB, through the conversion and back."""
+    paths = sorted((voc_root / "SegmentationClass").iterdir())[:5]
+    (tmp_path / "data" / "masks").mkdir(parents=True)
+    (tmp_path / "data" / "images").symlink_to(voc_root / "JPEGImages")
+    for path in paths:
+        with Image.open(path) as mask:
+            mask.convert("RGB").save(tmp_path / "data" / "masks" / path.name)
+    assert run(tmp_path / "data", tmp_path / "out", "--classes", "voc")[0] == 0
+    for path in paths:
+        written = read_mask(tmp_path / "out" / "SegmentationClass" / path.name, len(VOC))
+        assert np.array_equal(written, read_mask(path, len(VOC)))
