@@ -334,31 +334,42 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     return args, parser
 
 
+def load_network(args: argparse.Namespace) -> tuple[Segmenter, dict[str, Any], Path]:
+    """The network that the training starts from or goes on with, its file's content, the file."""
+    if args.source and distributed.is_main():
+        folder.borrow(args.run, args.source, before=3)
+    distributed.barrier()
+    source, last = args.init, folder.step_folder(args.run, 3) / "last.pt"
+    if not source:
+        folder.finished(args.run, 2)
+        source = folder.step_folder(args.run, 2) / "dense.pt"
+    source = last if args.resume and last.is_file() else source
+    segmenter, content = load_segmenter(source)
+    folder.check_features(args.run, segmenter, source)
+    return segmenter, content, source
+
+
+def load_data(args: argparse.Namespace, segmenter: Segmenter) -> tuple[VOCFolder, VOCFolder]:
+    """Random squares to train on, whole images to validate on."""
+    crop = args.crop or segmenter.size
+    segmenter.hypercolumn.check_size(crop, "--crop")
+    augment = Augment(segmenter.size, crop, args.scale, args.flip, args.jitter)
+    dataset = VOCFolder(args.data, args.split, augment, args.limit, args.skip_bad, args.seed)
+    resize = ResizeImage(segmenter.size)
+    return dataset, VOCFolder(args.data, args.val_split, resize, args.val_limit)
+
+
 def main() -> None:
     args, parser = parse()
     how = flags.optimization(args, parser)
     device = runtime.choose_device(args.device)
     if args.tensorboard:
         runtime.check_tensorboard()
-    if args.source and distributed.is_main():
-        folder.borrow(args.run, args.source, before=3)
-    distributed.barrier()
     place = folder.step_folder(args.run, 3)
+    segmenter, content, source = load_network(args)
+    is_resumed = args.resume and source == place / "last.pt"
     head = None if args.init else folder.finished(args.run, 2)
-    source = args.init or folder.step_folder(args.run, 2) / "dense.pt"
-    is_resumed = args.resume and (place / "last.pt").is_file()
-    if is_resumed:
-        source = place / "last.pt"
-    segmenter, content = load_segmenter(source)
-    folder.check_features(args.run, segmenter, source)
-
-    # Data: random squares to train on, whole images to validate on.
-    crop = args.crop or segmenter.size
-    segmenter.hypercolumn.check_size(crop, "--crop")
-    augment = Augment(segmenter.size, crop, args.scale, args.flip, args.jitter)
-    dataset = VOCFolder(args.data, args.split, augment, args.limit, args.skip_bad, args.seed)
-    resize = ResizeImage(segmenter.size)
-    val_set = VOCFolder(args.data, args.val_split, resize, args.val_limit)
+    dataset, val_set = load_data(args, segmenter)
     has_other_classes = args.init and segmenter.names != list(dataset.classes.names)
     if has_other_classes:
         segmenter.replace_classes(dataset.classes, args.seed)
@@ -404,8 +415,8 @@ def main() -> None:
         recipe=args.recipe,
         data=f"{dataset.root}: {len(dataset)} images of {args.split}, validation on "
         f"{len(val_set)} of {args.val_split}",
-        network=f"{backbone.backbone}, {trained}; size {segmenter.size}, crop {crop}, "
-        f"logits at 1/{args.stride}",
+        network=f"{backbone.backbone}, {trained}; size {segmenter.size}, "
+        f"crop {args.crop or segmenter.size}, logits at 1/{args.stride}",
         parameters=f"{learning:,} learn",
         training=f"{folder.count(args.epochs, 'epoch')}, {batches.images_per_step} images a step"
         f"{together}, {args.optimizer}, peak rate {args.lr:g}, {args.decay}",

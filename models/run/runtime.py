@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.backends import cpu
 from tqdm import tqdm
 
 from models import RunError
@@ -145,6 +146,9 @@ def describe(device: torch.device, amp: str = "off", compiled: bool = False) -> 
     processes = distributed.world_size()
     where = str(device) if processes == 1 else f"{device.type}, {processes} processes"
     precision = "exact float32" if amp == "off" else f"autocast to {amp}"
+    # x86 has arithmetic in low precision, if at all, together with AVX-512.
+    if amp != "off" and device.type == "cpu" and cpu.get_cpu_capability() == "AVX2":
+        precision += " (slower than float32 on this CPU)"
     return f"{where}, {precision}" + ", compiled" * compiled
 
 

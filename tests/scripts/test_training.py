@@ -164,11 +164,11 @@ def test_low_precision_is_stated_and_ends_near_the_exact_result(train, succeeds)
     exact = losses(RUN)
     for amp in ("bf16", "fp16"):
         said = train("--amp", amp)
-        assert facts(said)["device"] == f"cpu, autocast to {amp}"
+        assert facts(said)["device"].startswith(f"cpu, autocast to {amp}")
         assert losses(RUN) != exact and losses(RUN) == pytest.approx(exact, rel=0.05)
     for script in ("evaluate.py", "visualize.py"):
         said = succeeds(script, "--run", "run", *DATA, "--limit", 1, "--amp", "bf16")
-        assert facts(said)["device"] == "cpu, autocast to bf16"
+        assert facts(said)["device"].startswith("cpu, autocast to bf16")
 
 
 def test_a_compiler_that_does_not_work_is_named(refused, monkeypatch, tmp_path):
