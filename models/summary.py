@@ -61,26 +61,34 @@ def _stages(hypercolumn: Hypercolumn, size: int) -> list[dict[str, Any]]:
 def _in_words(stage: nn.Sequential) -> str:
     """The layers of a stage, for example "pool /2, 2 × conv 3×3, dilation 2"."""
     counts: dict[str, int] = {}
+    strides: dict[str, int] = {}
     for block in stage:
         layers = [layer for layer in block.modules() if isinstance(layer, nn.Conv2d)]
-        stride = max((layer.stride[0] for layer in layers), default=1)
         if isinstance(block, nn.MaxPool2d | nn.AvgPool2d):
             name, stride = f"pool /{block.stride}", 1
-        elif isinstance(block, nn.Conv2d):
-            name = f"conv {block.kernel_size[0]}×{block.kernel_size[1]}"
-        elif layers:  # what torchvision calls it, like InvertedResidual
-            name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(block).__name__.strip("_")).lower()
+        elif layers:
+            name, stride = _name(block), max(layer.stride[0] for layer in layers)
         else:
             continue
-        name += f" /{stride}" if stride > 1 else ""
         counts[name] = counts.get(name, 0) + 1
-    words = [name if count == 1 else f"{count} × {name}" for name, count in counts.items()]
+        strides[name] = max(strides.get(name, 1), stride)
+    words = [
+        (f"{count} × " if count > 1 else "") + name + (f" /{strides[name]}" * (strides[name] > 1))
+        for name, count in counts.items()
+    ]
     if any(isinstance(layer, nn.BatchNorm2d) for layer in stage):
         words.append("batch norm")
     rate = max(layer.dilation[0] for layer in stage.modules() if isinstance(layer, nn.Conv2d))
     if rate > 1:
         words.append(f"dilation {rate}")
     return ", ".join(words)
+
+
+def _name(block: nn.Module) -> str:
+    """Like "conv 3×3", or what torchvision calls the block, like "inverted residual"."""
+    if isinstance(block, nn.Conv2d):
+        return f"conv {block.kernel_size[0]}×{block.kernel_size[1]}"
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(block).__name__.strip("_")).lower()
 
 
 def _window(what: str, dilated: int) -> str:

@@ -5,8 +5,8 @@
     python -m tests.benchmark --json FILE            # writes the figures as JSON, too
     python -m tests.benchmark --scale                # instead: steps 1 and 4 at 50, 100, 200 images
 
-On pictures that it draws, with a VGG11 of random weights and an untrained head. Exit code 1: the
-two sides differ.
+On pictures that it draws, with backbones of random weights and untrained heads; the backbone is
+VGG11 where a row does not name another. Exit code 1: the two sides differ, with VGG11.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from data.features import create_rows, finish_rows, moments, open_rows
 from models.run import args as flags
 from models.run import folder as run_folder
 from models.run import runtime
-from tests.benchmark_sides import MB, PER_CLASS, RSS, Work, exactness, growth, prepare
+from tests.benchmark_sides import BACKBONES, MB, PER_CLASS, RSS, Work, exactness, growth, prepare
 
 HOME = Path(__file__).parent.parent
 SCALE = (50, 100, 200)  # images of the runs of --scale
@@ -42,7 +42,7 @@ EXACT = ("logits", "gradients", "features")
 TOLERANCE = 1e-4  # largest difference, relative to the largest value
 CAPTION = """\
 seconds: per image (train_cls: the script's), medians of interleaved rounds, as are the ratios
-bare: torchvision's VGG11 features alone in float32 (sample: and reading the JPEG)
+bare: torchvision's features of the row's backbone alone in float32 (sample: and reading the JPEG)
 naive: the textbook network
 peak: growth of a fresh process's peak resident memory (CUDA: of what is allocated there) after the
 models are built and the bare one has run once (memory: all of the script's largest process); in
@@ -137,7 +137,7 @@ def step_command(step: int, images: int, size: int, device: torch.device) -> str
     """Step 1 or 4 on the first images, in the folder of `prepare`."""
     command = {
         1: f"sample_features.py --weights random --size {size} --per-class {PER_CLASS}",
-        4: "evaluate.py --checkpoint segmenter.pt",
+        4: "evaluate.py --checkpoint vgg11.pt",
     }[step]
     command += f" --data shapes --split trainval --limit {images}"
     return f"{command} --run run_{step}_{images} --device {device}"
@@ -196,12 +196,13 @@ def train_cls_row(folder: Path, settings: Settings, device: torch.device) -> dic
 def measure(folder: Path, settings: Settings, device: torch.device) -> dict[str, Any]:
     """All rows of the table, and `exactness`."""
     prepare(folder, max(settings.images, *settings.memory), settings.size, settings.drawn)
-    work = Work(folder, settings.images, device)
-    exact = exactness(work)
+    vgg11, *others = (Work(folder, settings.images, device, name) for name in BACKBONES)
+    exact = exactness(vgg11)
     rows = [
-        timed_row(name, work, settings) | peaks(name, folder, settings, device)
-        for name in work.calls
+        timed_row(name, vgg11, settings) | peaks(name, folder, settings, device)
+        for name in vgg11.calls
     ]
+    rows += [timed_row(name, work, settings) for work in others for name in work.calls]
     memory = memory_row(folder, settings, device)
     rows += [train_cls_row(folder, settings, device), memory]  # on what memory_row left
     return {"rows": rows, "exactness": exact}

@@ -29,6 +29,8 @@ from models.run.training import Optimization, Training
 from models.segmenter import Segmenter, load_segmenter, save_segmenter
 from tests.textbook import Textbook
 
+BACKBONES = ("vgg11", "resnet18", "mobilenet_v2")  # the first has all rows
+OF_ALL = ("predict", "train_step")  # the rows that the others have, too
 PER_CLASS = 3  # pixels of a class that step 1 samples
 PIXELS = 1024  # of an image that train_step_pixels draws
 MB = 1e6  # bytes
@@ -36,22 +38,23 @@ RSS = 1 if sys.platform == "darwin" else 1024  # bytes in the unit of `ru_maxrss
 
 
 def prepare(folder: Path, images: int, size: int, drawn: int) -> None:
-    """Makes `folder/shapes`, `images` of them in trainval, and `folder/segmenter.pt`.
+    """Makes `folder/shapes`, `images` of them in trainval, and a segmenter of each backbone.
 
     Args:
         size, drawn: shorter side of the network's input and of the pictures.
     """
     make_shapes(folder / "shapes", -(-max(images, 7) * 8 // 7), drawn)  # trainval is 7 of 8
     dataset = VOCFolder(folder / "shapes", "trainval", ResizeImage(size), limit=4)
-    hypercolumn = Hypercolumn("vgg11", "random").eval()
-    torch.manual_seed(0)
-    with torch.inference_mode():
-        levels = [hypercolumn(sample.image[None]) for sample in dataset]
-        columns = [hypercolumn.at_points(level, torch.rand(1, 500, 2))[0] for level in levels]
-    std, mean = torch.std_mean(torch.cat(columns), dim=0)
-    head = DenseClassifier(hypercolumn.channels, mean, std, len(VOC))
-    segmenter = Segmenter(hypercolumn, head, size, 2, VOC.names, VOC.colours)
-    save_segmenter(folder / "segmenter.pt", segmenter)
+    for backbone in BACKBONES:
+        hypercolumn = Hypercolumn(backbone, "random").eval()
+        torch.manual_seed(0)
+        with torch.inference_mode():
+            levels = [hypercolumn(sample.image[None]) for sample in dataset]
+            columns = [hypercolumn.at_points(level, torch.rand(1, 500, 2))[0] for level in levels]
+        std, mean = torch.std_mean(torch.cat(columns), dim=0)
+        head = DenseClassifier(hypercolumn.channels, mean, std, len(VOC))
+        segmenter = Segmenter(hypercolumn, head, size, 2, VOC.names, VOC.colours)
+        save_segmenter(folder / f"{backbone}.pt", segmenter)
 
 
 class Work:
@@ -59,14 +62,18 @@ class Work:
 
     Args:
         images: of the row `sample`; the others work on one.
+        backbone: one of `BACKBONES`.
 
     Attributes:
         calls: by row and side ("ours", "naive": the textbook's, "bare"), what does the work once.
+            Another backbone than the first stands in the names of its rows.
     """
 
-    def __init__(self, folder: Path, images: int, device: torch.device):
+    def __init__(
+        self, folder: Path, images: int, device: torch.device, backbone: str = BACKBONES[0]
+    ):
         self.place, self.images, self.device = folder / "features", images, device
-        segmenter = load_segmenter(folder / "segmenter.pt")[0]
+        segmenter = load_segmenter(folder / f"{backbone}.pt")[0]
         self.textbook, self.segmenter = Textbook(segmenter).to(device), segmenter.to(device)
         self.training = Training(segmenter, {segmenter.head: 1e-3}, 1, 1000, Optimization())
         self.textbook_optimizer = AdamW(self.textbook.head.parameters())
@@ -99,6 +106,8 @@ class Work:
             "train_step": {"ours": self.train, **train},
             "train_step_pixels": {"ours": partial(self.train, PIXELS), **train},
         }
+        if backbone != BACKBONES[0]:
+            self.calls = {f"{row}_{backbone}": self.calls[row] for row in OF_ALL}
 
     def seconds(self, row: str, side: str) -> float:
         """How long the row's work takes per image."""
@@ -163,7 +172,8 @@ class Work:
 
     def train_textbook(self) -> None:
         """The same step as the textbook has it."""
-        cross_entropy2d(self.textbook.train()(self.image), self.target).backward()
+        self.textbook.head.train()  # not the backbone: its BatchNorm keeps its statistics
+        cross_entropy2d(self.textbook(self.image), self.target).backward()
         self.textbook_optimizer.step()
         self.textbook_optimizer.zero_grad()
 

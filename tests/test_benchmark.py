@@ -26,8 +26,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def work(folder):
-    return benchmark_sides.Work(folder, TINY.images, CPU)
+def work(folder, request):
+    backbone = getattr(request, "param", "vgg11")
+    return benchmark_sides.Work(folder, TINY.images, CPU, backbone)
 
 
 @pytest.mark.parametrize(
@@ -49,9 +50,25 @@ def test_the_sides_agree_and_a_difference_in_any_part_is_noticed(work, part, dif
     assert 0.5 < agreement <= 1
 
 
-def test_every_row_is_timed_on_all_sides(work):
+@pytest.mark.parametrize("work", ["resnet18", "mobilenet_v2"], indirect=True)
+def test_the_sides_of_the_other_backbones_agree(work):
+    # In float64: the features of so small a picture hardly vary, which enlarges rounding.
+    work.segmenter.double(), work.textbook.double()
+    found = benchmark_sides.exactness(work)
+    assert max(found[name] for name in benchmark.EXACT) < benchmark.TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("work", "names"),
+    [
+        ("vgg11", ["sample", "predict", "predict_bf16", "train_step", "train_step_pixels"]),
+        ("resnet18", ["predict_resnet18", "train_step_resnet18"]),
+        ("mobilenet_v2", ["predict_mobilenet_v2", "train_step_mobilenet_v2"]),
+    ],
+    indirect=["work"],
+)
+def test_every_row_is_timed_on_all_sides(work, names):
     rows = [benchmark.timed_row(name, work, TINY) for name in work.calls]
-    names = ["sample", "predict", "predict_bf16", "train_step", "train_step_pixels"]
     assert [row["name"] for row in rows] == names
     for row in rows:
         assert list(row) == ["name", *FIGURES, *PEAKS, "note"]
@@ -68,12 +85,18 @@ def test_both_sides_of_step_1_store_the_same_hypercolumns(work):
     assert torch.corrcoef(torch.stack([ours.flatten(), textbook.flatten()]))[0, 1] > 0.95
 
 
-def test_a_training_step_changes_the_head(work):
-    before = {key: value.clone() for key, value in work.segmenter.state_dict().items()}
-    work.calls["train_step_pixels"]["ours"]()
-    after = work.segmenter.state_dict()
-    changed = {key for key in after if not torch.equal(before[key], after[key])}
-    assert changed == {f"head.{key}" for key, _ in work.segmenter.head.named_parameters()}
+@pytest.mark.parametrize(
+    ("work", "row"),
+    [("vgg11", "train_step_pixels"), ("resnet18", "train_step_resnet18")],
+    indirect=["work"],
+)
+def test_a_training_step_changes_the_head_alone(work, row):
+    for side, network in (("ours", work.segmenter), ("naive", work.textbook)):
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        work.calls[row][side]()
+        after = network.state_dict()
+        changed = {key for key in after if not torch.equal(before[key], after[key])}
+        assert changed == {f"head.{key}" for key, _ in network.head.named_parameters()}
 
 
 def test_its_commands_are_those_of_the_scripts(folder, in_process, monkeypatch):

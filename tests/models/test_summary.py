@@ -34,7 +34,7 @@ def test_the_stages_end_in_the_levels_of_the_hypercolumn(backbone, taps, dilated
 
 
 VGG11 = ["conv 3×3", "pool /2, conv 3×3", "pool /2, 2 × conv 3×3", "pool /2, 2 × conv 3×3"]
-BASIC = "basic block /2, basic block"
+BASIC = "2 × basic block /2"
 CONVNEXT = ["conv 4×4 /4, 3 × cnblock", "conv 2×2 /2, 3 × cnblock", "conv 2×2 /2, 9 × cnblock"]
 FIRES = ["conv 3×3 /2", "pool /2, 2 × fire", "pool /1, 2 × fire, dilation 2"]
 
