@@ -70,7 +70,10 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     )
     seed = "for the weights, the order and the hold-out"
     parser.flag("--seed", type=flags.natural, default=0, help=seed)
-    return parser.parse_args(), parser
+    args = parser.parse_args()
+    if not args.hidden and args.activation != parser.get_default("activation"):
+        parser.error("argument --activation: has no effect with --hidden none")
+    return args, parser
 
 
 def split_rows(store: Features, share: float, seed: int, device: torch.device) -> tuple[Rows, Rows]:
@@ -97,7 +100,7 @@ def train_one_epoch(
     weight: Tensor | None,
     label_smoothing: float,
 ) -> dict[str, float]:
-    """One pass over the rows in random order; gives its mean loss and accuracy.
+    """One pass over the rows in random order; gives its last rate, mean loss and accuracy.
 
     Raises:
         RunError: the loss is not finite.
@@ -113,14 +116,17 @@ def train_one_epoch(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        rate = schedule.get_last_lr()[0]
         schedule.step()
         loss_sum += loss.item() * len(batch)
         hits += int((logits.argmax(1) == labels).sum())
-    return {"loss": loss_sum / total, "accuracy": hits / total}
+    return {"lr": rate, "loss": loss_sum / total, "accuracy": hits / total}
 
 
 @torch.inference_mode()
-def evaluate(fc: FCClassifier, rows: Rows) -> dict[str, float]:
+def evaluate(
+    fc: FCClassifier, rows: Rows, weight: Tensor | None, label_smoothing: float
+) -> dict[str, float]:
     """Loss, accuracy and accuracy averaged over the classes; nan where there is no row."""
     if not len(rows.labels):
         return dict.fromkeys(("val_loss", "val_accuracy", "val_mean_accuracy"), math.nan)
@@ -128,7 +134,9 @@ def evaluate(fc: FCClassifier, rows: Rows) -> dict[str, float]:
     hits = (logits.argmax(1) == rows.labels).float()
     of_classes = [hits[rows.labels == label].mean().item() for label in rows.labels.unique()]
     return {
-        "val_loss": F.cross_entropy(logits, rows.labels).item(),
+        "val_loss": F.cross_entropy(
+            logits, rows.labels, weight, label_smoothing=label_smoothing
+        ).item(),
         "val_accuracy": hits.mean().item(),
         "val_mean_accuracy": sum(of_classes) / len(of_classes),
     }
@@ -198,10 +206,8 @@ def main() -> None:
             trained = train_one_epoch(
                 fc, rows, args.batch_size, optimizer, schedule, weight, args.label_smoothing
             )
-            scores = {**trained, **evaluate(fc, held_out)}
-            seconds = time.perf_counter() - began
-            rate = schedule.get_last_lr()[0]
-            log.append({"epoch": epoch, "lr": rate, "seconds": seconds, **scores})
+            scores = {**trained, **evaluate(fc, held_out, weight, args.label_smoothing)}
+            log.append({"epoch": epoch, "seconds": time.perf_counter() - began, **scores})
             if args.tensorboard:
                 runtime.add_scalars(place / "tensorboard", log[-1])
             epochs.set_postfix(loss=trained["loss"], accuracy=trained["accuracy"])

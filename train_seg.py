@@ -340,10 +340,11 @@ def load_network(args: argparse.Namespace) -> tuple[Segmenter, dict[str, Any], P
         folder.borrow(args.run, args.source, before=3)
     distributed.barrier()
     source, last = args.init, folder.step_folder(args.run, 3) / "last.pt"
-    if not source:
+    if args.resume and last.is_file():
+        source = last
+    elif not source:
         folder.finished(args.run, 2)
         source = folder.step_folder(args.run, 2) / "dense.pt"
-    source = last if args.resume and last.is_file() else source
     segmenter, content = load_segmenter(source)
     folder.check_features(args.run, segmenter, source)
     return segmenter, content, source
@@ -368,9 +369,12 @@ def main() -> None:
     place = folder.step_folder(args.run, 3)
     segmenter, content, source = load_network(args)
     is_resumed = args.resume and source == place / "last.pt"
-    head = None if args.init else folder.finished(args.run, 2)
+    from_step_2 = not args.init and folder.is_finished(args.run, 2)
+    head = folder.finished(args.run, 2) if from_step_2 else None
     dataset, val_set = load_data(args, segmenter)
-    has_other_classes = args.init and segmenter.names != list(dataset.classes.names)
+    has_other_classes = (
+        args.init and not is_resumed and segmenter.names != list(dataset.classes.names)
+    )
     if has_other_classes:
         segmenter.replace_classes(dataset.classes, args.seed)
     folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)

@@ -38,7 +38,7 @@ def check_backbone(name: str) -> None:
     """Refuses a name that is not in `backbones`.
 
     Raises:
-        RunError: says why, or names similar ones.
+        RunError: says why, or names all.
     """
     if name in backbones():
         return
@@ -108,12 +108,14 @@ def dilate(blocks: nn.Sequential, drops: int) -> nn.Sequential:
     for index in range(first, len(blocks)):
         behind = rate
         for name, layer in list(blocks[index].named_modules()):
-            is_strided = getattr(layer, "stride", 1) not in (1, (1, 1))
+            if not isinstance(layer, nn.Conv2d | nn.MaxPool2d):
+                continue
+            is_strided = layer.stride not in (1, (1, 1))
             behind = 2 * rate if is_strided else behind
             own = rate if is_strided else behind
             if isinstance(layer, nn.MaxPool2d):
                 blocks.set_submodule(f"{index}.{name}".rstrip("."), DilatedMaxPool(own))
-            elif isinstance(layer, nn.Conv2d):
+            else:
                 layer.padding = "same" if is_strided else tuple(own * p for p in layer.padding)
                 layer.stride, layer.dilation = (1, 1), (own, own)
         rate = behind
@@ -163,13 +165,24 @@ def load_weights(backbone: str, blocks: nn.Sequential, weights: str, seed: int) 
     if weights == "random":
         _initialise(blocks, seed)
         return
-    preset = find_weights(backbone, weights)
+    preset, known = find_weights(backbone, weights), get_model_weights(backbone).__members__
+    if not preset and weights.isidentifier() and not Path(weights).exists():
+        raise RunError(
+            f"--weights {weights}: neither a file nor the name of weights of {backbone}; choose "
+            f"imagenet, random, {', '.join(known)}, or a state-dict file"
+        )
     state = _download(backbone, preset) if preset else _read_state(Path(weights))
     # torchvision's files of DenseNet are older than the names of its layers.
     state = {re.sub(r"(denselayer\d+\.\w+)\.(\d\.)", r"\1\2", k): v for k, v in state.items()}
     names = {ours: name for ours, name in _names(backbone).items() if ours in blocks.state_dict()}
     if not any(name in state for name in names.values()):  # of `features` alone, perhaps
         state = {f"features.{key}": value for key, value in state.items()}
+    own = _empty_network(backbone).state_dict()
+    if foreign := [key for key in state if key not in own and not key.startswith(HEADS)]:
+        raise RunError(
+            f"{weights}: do not fit {backbone} (it has no {foreign[0]}); are these weights of "
+            "another backbone?"
+        )
     for layer in blocks.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.reset_running_stats()  # older files lack its counter, which must not be garbage

@@ -72,13 +72,15 @@ def _in_words(stage: nn.Sequential) -> str:
             continue
         counts[name] = counts.get(name, 0) + 1
         strides[name] = max(strides.get(name, 1), stride)
-    words = [
-        (f"{count} × " if count > 1 else "") + name + (f" /{strides[name]}" * (strides[name] > 1))
-        for name, count in counts.items()
-    ]
+    words = []
+    for name, count in counts.items():
+        stride = f" /{strides[name]}" if strides[name] > 1 else ""
+        first = ", the first" if stride else ""
+        words.append(f"{count} × {name}{first}{stride}" if count > 1 else f"{name}{stride}")
     if any(isinstance(layer, nn.BatchNorm2d) for layer in stage):
         words.append("batch norm")
-    rate = max(layer.dilation[0] for layer in stage.modules() if isinstance(layer, nn.Conv2d))
+    convolutions = [layer for layer in stage.modules() if isinstance(layer, nn.Conv2d)]
+    rate = max((layer.dilation[0] for layer in convolutions), default=1)
     if rate > 1:
         words.append(f"dilation {rate}")
     return ", ".join(words)

@@ -171,14 +171,19 @@ def add_optimizer_flags(parser: Parser) -> None:
     flag = parser.flag
     flag("--optimizer", default="adamw", choices=OPTIMIZERS, help="of torch.optim")
     flag("--lr", type=rate, default=1e-3, help="peak rate of the head")
-    flag("--weight-decay", type=fraction, default=0.01, help="of the optimizer")
+    flag(
+        "--weight-decay",
+        type=fraction,
+        default=0.01,
+        help="of the optimizer; added to the gradient by all but adamw",
+    )
     flag("--momentum", type=fraction, default=0.9, help="of sgd")
     flag("--nesterov", action="store_true", help="sgd with Nesterov's momentum")
     flag("--decay", default="cosine", choices=DECAYS, help="how the rate falls from its peak")
     warmup = "of the steps, over which the rate rises to its peak"
     flag("--warmup", type=fraction, default=0.1, metavar="SHARE", help=warmup)
     milestones = "epochs after which --decay step lowers the rate; default: 60 and 80 %% of them"
-    flag("--milestones", type=numbers, metavar="20,25,..", help=milestones)
+    flag("--milestones", type=numbers, metavar="6,8,..", help=milestones)
     gamma = "factor of step at each of them (default: 0.1), of exponential an epoch (default: 0.9)"
     flag("--gamma", type=fraction, help=gamma)
     smoothing = "share of the target that is spread over all classes"
@@ -200,6 +205,11 @@ def optimization(args: argparse.Namespace, parser: Parser) -> Optimization:
         is_given = getattr(args, name) != parser.get_default(name)
         if is_given and getattr(args, needed) not in values:
             parser.error(f"argument --{name}: has no effect without --{needed} {values[0]}")
+    if args.milestones and max(args.milestones) >= args.epochs:
+        parser.error(
+            f"argument --milestones: {max(args.milestones)} is not before the last of "
+            f"{args.epochs} epochs"
+        )
     if args.nesterov and not args.momentum:
         parser.error("argument --nesterov: has no effect with --momentum 0")
     return Optimization(

@@ -98,13 +98,14 @@ def borrow(run: Path, other: Path, before: int) -> None:
         RunError: the last of them has not finished there, or this run has steps of its own.
     """
     finished(other, before - 1)
+    links = {step_folder(run, step): step_folder(other, step) for step in range(1, before)}
+    for ours in links:
+        if ours.exists() and not is_borrowed(ours):
+            raise RunError(f"--from {other}: {ours} is a step of this run's own; use another --run")
     run.mkdir(parents=True, exist_ok=True)
-    for step in range(1, before):
-        theirs, ours = step_folder(other, step), step_folder(run, step)
+    for ours, theirs in links.items():
         if is_borrowed(ours):
             ours.unlink()
-        elif ours.exists():
-            raise RunError(f"--from {other}: {ours} is a step of this run's own; use another --run")
         if theirs.exists():
             ours.symlink_to(os.path.relpath(theirs.resolve(), run.resolve()), True)
 
@@ -325,11 +326,11 @@ def check_unfinished(run: Path, training: dict[str, Any], epochs: int) -> None:
     """
     planned = training["settings"]["--epochs"]
     if epochs > planned and len(training["log"]) > planned:
-        place = step_folder(run, 3)
+        best = step_folder(run, 3) / "best.pt"
         raise RunError(
-            f"--resume: {place} has finished its {count(planned, 'epoch')}, and its rate has "
-            f"decayed; to train on, start from its network: python train_seg.py --run {run} "
-            f"--init {place / 'best.pt'} --epochs {epochs - planned}"
+            f"--resume: {best.parent} has finished its {count(planned, 'epoch')}, and its rate has "
+            f"decayed; to train on, start from its network: the same command with another --run "
+            f"and --init {best}, without --resume"
         )
 
 

@@ -55,25 +55,24 @@ class Optimization:
         """Linear warm-up to the optimizer's rates, then their decay; to be stepped every step."""
         steps = epochs * steps_per_epoch
         warm_up = max(1, round(self.warmup * steps))
+        gamma = GAMMAS.get(self.decay) if self.gamma is None else self.gamma
+        milestones = self.milestones or [share * epochs for share in MILESTONES]
 
         def scale(step: int) -> float:
             if step < warm_up:
                 return (step + 1) / warm_up
-            share = min(1, (step - warm_up) / max(1, steps - warm_up))
-            return self._decayed(share, step / steps_per_epoch, epochs)
+            if self.decay == "exponential":
+                return gamma ** ((step - warm_up) / steps_per_epoch)
+            if self.decay == "step":
+                return gamma ** sum(step >= epoch * steps_per_epoch for epoch in milestones)
+            return self._decayed(min(1, (step - warm_up) / max(1, steps - warm_up)))
 
         return LambdaLR(optimizer, scale)
 
-    def _decayed(self, share: float, epoch: float, epochs: int) -> float:
-        """The rate as a share of its peak; `share`, 0..1, is of the steps after the warm-up."""
+    def _decayed(self, share: float) -> float:
+        """The rate as a share of its peak, at a share 0..1 of the steps after the warm-up."""
         if self.decay == "cosine":
             return (1 + math.cos(math.pi * share)) / 2
         if self.decay == "poly":
             return (1 - share) ** 0.9  # Chen et al., "DeepLab", 2017
-        if self.decay == "constant":
-            return 1.0
-        gamma = GAMMAS[self.decay] if self.gamma is None else self.gamma
-        if self.decay == "exponential":
-            return gamma**epoch
-        milestones = self.milestones or [part * epochs for part in MILESTONES]
-        return gamma ** sum(epoch >= milestone for milestone in milestones)
+        return 1.0  # constant

@@ -25,6 +25,7 @@ class Training:
 
     Attributes:
         losses: one per step.
+        rates: of the last step, one per part that learns.
         log: one row per epoch, from epoch 0, the network as it came.
     """
 
@@ -51,6 +52,7 @@ class Training:
         average = get_ema_multi_avg_fn(ema)
         self.average = AveragedModel(network, multi_avg_fn=average) if ema else None
         self.losses: list[float] = []
+        self.rates: list[float | None] = [None] * len(groups)
         self.log: list[dict[str, Any]] = []
 
     @property
@@ -70,6 +72,7 @@ class Training:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
+        self.rates = self.schedule.get_last_lr()
         if self.scaler.get_scale() >= before:  # smaller: float16 overflowed, no step was made
             self.schedule.step()
             if self.average:
@@ -77,11 +80,11 @@ class Training:
         self.losses.append(loss)
 
     def end_epoch(self, seconds: float, scores: dict[str, float]) -> bool:
-        """Logs an epoch: rates that it ended with, mean loss, scores; whether it is the best."""
+        """Logs an epoch: rates of its last step, mean loss, scores; whether it is the best."""
         epoch = len(self.log)
         losses = self.losses[max(0, epoch - 1) * self.steps_per_epoch :]
         loss = sum(losses) / len(losses) if losses else None  # epoch 0 has none
-        rates = dict(zip(("lr", "backbone_lr"), self.schedule.get_last_lr()))
+        rates = dict(zip(("lr", "backbone_lr"), self.rates))
         is_best = all(scores["miou"] > row["miou"] for row in self.log)
         self.log.append({"epoch": epoch, **rates, "seconds": seconds, "loss": loss, **scores})
         return is_best
@@ -94,6 +97,7 @@ class Training:
             "scaler": self.scaler.state_dict(),
             "average": self.average and self.average.state_dict(),
             "losses": self.losses,
+            "rates": self.rates,
             "log": self.log,
         }
 
@@ -104,4 +108,4 @@ class Training:
         self.scaler.load_state_dict(state["scaler"])
         if self.average:
             self.average.load_state_dict(state["average"])
-        self.losses, self.log = state["losses"], state["log"]
+        self.losses, self.rates, self.log = state["losses"], state["rates"], state["log"]

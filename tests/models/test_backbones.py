@@ -5,7 +5,7 @@ import urllib.error
 import pytest
 import torch
 from torch import nn
-from torchvision.models import WeightsEnum
+from torchvision.models import WeightsEnum, get_model
 
 from models import RunError
 from models.backbones import (
@@ -158,6 +158,22 @@ def test_weights_of_another_backbone_are_refused(path, theirs, ours):
     torch.save(loaded(theirs).state_dict(), path)
     message = message_of_refusal(path, ours)
     assert f"{path}: do not fit {ours} (" in message and "another backbone" in message
+
+
+def test_weights_of_a_deeper_network_of_the_same_shapes_are_refused(path):
+    torch.save(torchvisions_state("resnet34"), path)
+    assert "do not fit resnet18 (it has no layer1.2." in message_of_refusal(path, "resnet18")
+
+
+def torchvisions_state(backbone) -> dict[str, torch.Tensor]:
+    """torchvision's state dict, its values zero."""
+    with torch.device("meta"):
+        state = get_model(backbone, weights=None).state_dict()
+    return {name: torch.zeros(value.shape, dtype=value.dtype) for name, value in state.items()}
+
+
+def test_a_name_of_weights_that_the_backbone_does_not_have_is_refused_with_the_others():
+    assert "choose imagenet, random, IMAGENET1K_V1" in message_of_refusal("IMAGENET1K_V2", "vgg11")
 
 
 def test_a_damaged_or_missing_file_is_refused(path):

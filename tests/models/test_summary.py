@@ -34,7 +34,13 @@ def test_the_stages_end_in_the_levels_of_the_hypercolumn(backbone, taps, dilated
 
 
 VGG11 = ["conv 3×3", "pool /2, conv 3×3", "pool /2, 2 × conv 3×3", "pool /2, 2 × conv 3×3"]
-BASIC = "2 × basic block /2"
+BASIC = "2 × basic block, the first /2"
+SHUFFLENET = [
+    "conv 3×3 /2, batch norm",
+    "pool /2",
+    *[f"{n} × inverted residual, the first /2" for n in (4, 8)],
+    "4 × inverted residual, the first /2, conv 1×1, batch norm",
+]
 CONVNEXT = ["conv 4×4 /4, 3 × cnblock", "conv 2×2 /2, 3 × cnblock", "conv 2×2 /2, 9 × cnblock"]
 FIRES = ["conv 3×3 /2", "pool /2, 2 × fire", "pool /1, 2 × fire, dilation 2"]
 
@@ -48,6 +54,7 @@ FIRES = ["conv 3×3 /2", "pool /2, 2 × fire", "pool /1, 2 × fire, dilation 2"]
         ("squeezenet1_0", 0, ["conv 7×7 /2", *(f"pool /2, {n}fire" for n in ("3 × ", "4 × ", ""))]),
         ("squeezenet1_1", 2, [*FIRES, "pool /1, 4 × fire, dilation 4"]),
         ("resnet18", 0, ["conv 7×7 /2, batch norm", "pool /2, 2 × basic block", *[BASIC] * 3]),
+        ("shufflenet_v2_x0_5", 0, SHUFFLENET),
         ("convnext_tiny", 1, [*CONVNEXT, "conv 2×2, 3 × cnblock, dilation 2"]),
     ],
 )

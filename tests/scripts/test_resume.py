@@ -2,7 +2,6 @@
 
 import csv
 import os
-import shlex
 import shutil
 import signal
 from pathlib import Path
@@ -114,10 +113,10 @@ def test_more_epochs_after_the_last_one_need_a_training_of_their_own(street, fai
     given = ("--epochs", 3, "--batch-size", 4)
     line = fails("train_seg.py", "--run", "run", *DATA, *given, "--resume")
     assert "has finished its 2 epochs" in line and differences(contents(SEG), before) == []
-    advice = shlex.split(line.partition("python train_seg.py ")[2])
-    assert advice[-2:] == ["--epochs", "1"]
-    said = succeeds("train_seg.py", *advice, *DATA, "--limit", 2, "--val-limit", 1)
-    assert "epoch 1 " in said and differences(contents(Path("run/3_seg.1")), before) == []
+    init = ("--run", "more", *line.partition("and ")[2].split(",")[0].split()[-2:])
+    assert init[2:] == ("--init", "run/3_seg/best.pt")
+    said = succeeds("train_seg.py", *init, *DATA, "--epochs", 1, "--limit", 2, "--val-limit", 1)
+    assert "epoch 1 " in said
 
 
 def test_other_images_under_the_same_name_are_refused(street, fails):

@@ -47,7 +47,7 @@ def test_a_long_training_warms_up_in_equal_parts_and_ends_near_zero():
 
 def test_the_decays_by_hand():
     rates = {decay: go(*start(100, 10, decay=decay), 1000) for decay in DECAYS}
-    for decay in ("poly", "constant", "step"):
+    for decay in DECAYS:
         assert rates[decay][:100] == rates["cosine"][:100], "all warm up alike"
     assert rates["poly"][100 + 450] == pytest.approx(PEAK * 0.5**0.9)
     assert rates["poly"][-1] == pytest.approx(PEAK * (1 / 900) ** 0.9)
@@ -55,7 +55,7 @@ def test_the_decays_by_hand():
     assert rates["step"][100:600] == [PEAK] * 500
     assert rates["step"][600:800] == pytest.approx([PEAK / 10] * 200)
     assert rates["step"][800:] == pytest.approx([PEAK / 100] * 200)
-    assert rates["exponential"][500] == pytest.approx(PEAK * 0.9**50)
+    assert rates["exponential"][500] == pytest.approx(PEAK * 0.9**40)
 
 
 def test_milestones_gamma_and_warm_up_can_be_chosen():
@@ -65,7 +65,7 @@ def test_milestones_gamma_and_warm_up_can_be_chosen():
     )
     rates = go(*start(4, 5, warmup=0.5, decay="exponential", gamma=0.8), 20)
     assert rates[:10] == pytest.approx([PEAK * (step + 1) / 10 for step in range(10)])
-    assert rates[10:] == pytest.approx([PEAK * 0.8 ** (step / 5) for step in range(10, 20)])
+    assert rates[10:] == pytest.approx([PEAK * 0.8 ** (step / 5) for step in range(10)])
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -68,16 +68,16 @@ def test_an_epoch_is_logged_with_the_mean_loss_of_its_steps_and_may_be_the_best(
     _, training = new()
     assert training.end_epoch(7.5, {"miou": 0.3, "val_loss": 0.5})
     training.losses += [1.0, 2.0, 3.0, 6.0]
+    training.rates = [0.25, 0.5]
     assert not training.end_epoch(8.5, {"miou": 0.3, "val_loss": 0.6})
     training.losses += [0.5, 0.5, 0.5, 2.5]
     assert training.end_epoch(9.5, {"miou": 0.4, "val_loss": 0.7})
-    rates = 0.005, 0.0005  # of the first step: the warm-up has 2
     names = ["epoch", "lr", "backbone_lr", "seconds", "loss", "miou", "val_loss"]
     assert [list(row) for row in training.log] == [names] * 3
     assert [list(row.values()) for row in training.log] == [
-        [0, *rates, 7.5, None, 0.3, 0.5],
-        [1, *rates, 8.5, 3.0, 0.3, 0.6],
-        [2, *rates, 9.5, 1.0, 0.4, 0.7],
+        [0, None, None, 7.5, None, 0.3, 0.5],
+        [1, 0.25, 0.5, 8.5, 3.0, 0.3, 0.6],
+        [2, 0.25, 0.5, 9.5, 1.0, 0.4, 0.7],
     ]
 
 
