@@ -113,9 +113,10 @@ def test_more_epochs_after_the_last_one_need_a_training_of_their_own(street, fai
     given = ("--epochs", 3, "--batch-size", 4)
     line = fails("train_seg.py", "--run", "run", *DATA, *given, "--resume")
     assert "has finished its 2 epochs" in line and differences(contents(SEG), before) == []
-    init = ("--run", "more", *line.partition("and ")[2].split(",")[0].split()[-2:])
-    assert init[2:] == ("--init", "run/3_seg/best.pt")
-    said = succeeds("train_seg.py", *init, *DATA, "--epochs", 1, "--limit", 2, "--val-limit", 1)
+    init = "--init run/3_seg/best.pt"
+    assert f"with another --run and {init}, without --resume" in line
+    few = ("--epochs", 1, "--limit", 2, "--val-limit", 1)
+    said = succeeds("train_seg.py", "--run", "more", *init.split(), *DATA, *few)
     assert "epoch 1 " in said
 
 
