@@ -51,7 +51,7 @@ NOT_RUN = [
 SMALLER = {
     "data.shapes": "--images 8 --size 48",
     "sample_features.py": "--size 48 --workers 0",
-    "train_cls.py": "--epochs 1",
+    "train_cls.py": "--epochs 10",
     "train_seg.py": "--epochs 1 --crop 48 --workers 0",
     "visualize.py": "--workers 0",
 }
