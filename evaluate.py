@@ -31,6 +31,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from string import ascii_uppercase
 
 from torch.utils.data import DataLoader
 
@@ -83,8 +84,8 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     parser.check_needs(args, "markdown", "compare")
     if args.compare:
         parser.allow_beside(args, "compare", ("out", "markdown"))
-        if len(args.compare) < 2:
-            parser.error("argument --compare: expected at least 2 runs")
+        if not 2 <= len(args.compare) <= len(ascii_uppercase):
+            parser.error(f"argument --compare: expected 2 to {len(ascii_uppercase)} runs")
     elif args.predictions:
         kept = [name for name in ("out", "run") if getattr(args, name)]
         if len(kept) > 1:
@@ -316,7 +317,7 @@ def compare(places: Sequence[Path], out: Path | None, markdown: bool) -> None:
             raise RunError(
                 f"{places[0]} and {place} cannot be compared: {error}; score both on the same list"
             ) from None
-    letters = [chr(ord("A") + index) for index in range(len(places))]
+    letters = ascii_uppercase[: len(places)]
     scored = {
         letter: f"{place}: {config['checkpoint'] or config['predictions']}"
         + (f", {config['views']}" if "views" in config else "")

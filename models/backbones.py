@@ -4,9 +4,11 @@ One rule finds the levels of all of them: a level is the last feature map before
 resolution, and the last one.
 """
 
+import copy
 import hashlib
 import re
 import warnings
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -58,7 +60,7 @@ def empty_blocks(backbone: str) -> nn.Sequential:
         RunError: see `check_backbone`.
     """
     check_backbone(backbone)
-    return _blocks(_empty_network(backbone))
+    return copy.deepcopy(_blocks(_empty_network(backbone)))
 
 
 def find_taps(blocks: nn.Sequential) -> list[int]:
@@ -206,8 +208,12 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()[:16]
 
 
+@cache
 def _empty_network(backbone: str) -> nn.Module:
-    """torchvision's network without memory for its weights, on the meta device."""
+    """torchvision's network without memory for its weights, on the meta device; not to be changed.
+
+    Cached, since building a large one takes seconds.
+    """
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore", FutureWarning)  # of an initialisation that nobody will see
         try:

@@ -133,7 +133,7 @@ def keep_aside(folder: Path) -> Path | None:
 
 
 def finish(
-    run: Path,
+    run: Path | None,
     step: int,
     config: dict[str, Any],
     wrote: str,
@@ -146,7 +146,7 @@ def finish(
         config: settings and results, plain values; from "started", a time, come "seconds".
         wrote: what is in the folder now, in words.
         then: script and flags of the next command.
-        folder: another one than the step's own in the run.
+        folder: another one than the step's own in the run, which is then not needed.
     """
     folder = folder or step_folder(run, step)
     config = {"format": FORMAT, "step": STEPS[step][0], **config}

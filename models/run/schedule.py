@@ -61,18 +61,15 @@ class Optimization:
         def scale(step: int) -> float:
             if step < warm_up:
                 return (step + 1) / warm_up
-            if self.decay == "exponential":
-                return gamma ** ((step - warm_up) / steps_per_epoch)
+            share = min(1, (step - warm_up) / max(1, steps - warm_up))  # of the decay
+            if self.decay == "cosine":
+                return (1 + math.cos(math.pi * share)) / 2
+            if self.decay == "poly":
+                return (1 - share) ** 0.9  # Chen et al., "DeepLab", 2017
             if self.decay == "step":
                 return gamma ** sum(step >= epoch * steps_per_epoch for epoch in milestones)
-            return self._decayed(min(1, (step - warm_up) / max(1, steps - warm_up)))
+            if self.decay == "exponential":
+                return gamma ** ((step - warm_up) / steps_per_epoch)
+            return 1.0  # constant
 
         return LambdaLR(optimizer, scale)
-
-    def _decayed(self, share: float) -> float:
-        """The rate as a share of its peak, at a share 0..1 of the steps after the warm-up."""
-        if self.decay == "cosine":
-            return (1 + math.cos(math.pi * share)) / 2
-        if self.decay == "poly":
-            return (1 - share) ** 0.9  # Chen et al., "DeepLab", 2017
-        return 1.0  # constant

@@ -147,7 +147,8 @@ BESIDE_PREDICTIONS = [("--recipe", "best"), ("--tta", "flip"), ("--save-predicti
     [
         ((), "the following arguments are required: --run"),
         (("--out", "a"), "the following arguments are required: --run"),
-        (("--compare", "a"), "argument --compare: expected at least 2 runs"),
+        (("--compare", "a"), "argument --compare: expected 2 to 26 runs"),
+        (("--compare", *["a"] * 27), "argument --compare: expected 2 to 26 runs"),
         (("--run", "a", "--markdown"), "argument --markdown: has no effect without --compare"),
         (("--predictions", "a", "--run", "b", "--out", "c"), WHERE),
         *[

@@ -21,7 +21,7 @@ def touch(root: Path, *names: str) -> None:
         ("a", "a"),
         ("train/city/a", "train_city_a"),
         ("..\\images\\a", "images_a"),
-        ("/home/me/a", "home_me_a"),
+        ("/photos/me/a", "photos_me_a"),
         (" a\n.b ", "a_.b"),
         (Path("x/a"), "x_a"),
     ],
