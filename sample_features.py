@@ -7,8 +7,9 @@
     torchrun --nproc-per-node 4 -- sample_features.py --run runs/voc            # four GPUs
 
 Writes RUN/1_features/: features.npy (N, Z) float32, labels.npy (N,), pixels.npy (N, 3: image index,
-y, x in the original mask), images.txt, mean.npy, std.npy (Z,), backbone.pt (the extractor for the
-next steps), with --skip-bad skipped.txt, config.json (last).
+y, x in the original mask), areas.npy (N,: the share of its image that a pixel stands for),
+images.txt, mean.npy, std.npy (Z,), backbone.pt (the extractor for the next steps), with --skip-bad
+skipped.txt, config.json (last).
 """
 
 import argparse
@@ -43,8 +44,8 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
         "random, or a state-dict file"
     )
     parser.flag("--weights", default="imagenet", help=weights)
-    taps = "levels to use, 1 = finest; default: all"
-    parser.flag("--taps", type=flags.numbers, metavar="1,2,..", help=taps)
+    taps = "levels to use, 1 = finest, or bN, the map after the network's N-th block; default: all"
+    parser.flag("--taps", type=flags.taps, metavar="1,2,..", help=taps)
     parser.flag(
         "--context",
         type=flags.contexts,
@@ -69,6 +70,7 @@ class Chosen(NamedTuple):
 
     pixels: np.ndarray  # (N, 3) int64: image index, y, x in the original mask
     labels: np.ndarray  # (N,) uint8 class ids
+    areas: np.ndarray  # (N,) float32, the share of its image that a pixel stands for
     starts: np.ndarray  # (images + 1,) the rows of image i are starts[i] .. starts[i + 1] - 1
 
     def of_image(self, index: int) -> slice:
@@ -84,15 +86,16 @@ def choose(dataset: VOCFolder, per_class: int, seed: int) -> Chosen:
     Raises:
         DataError: there is no labelled pixel, or nothing but background and void.
     """
-    pixels, labels, has_void = [], [], False
+    pixels, labels, areas, has_void = [], [], [], False
     for index in runtime.bar(range(len(dataset)), len(dataset), "mask", "choose pixels"):
         mask = dataset.mask(index)
-        found, classes = sample_pixels(mask, per_class, seed, dataset.ids[index])
+        found, classes, shares = sample_pixels(mask, per_class, seed, dataset.ids[index])
         pixels.append(np.insert(found, 0, index, axis=1))
         labels.append(classes)
+        areas.append(shares)
         has_void |= bool((mask == VOID).any())
     starts = np.cumsum([0, *map(len, labels)])
-    chosen = Chosen(np.concatenate(pixels), np.concatenate(labels), starts)
+    chosen = Chosen(*map(np.concatenate, (pixels, labels, areas)), starts)
     where = f"{dataset.root}: the {len(dataset)} images of {dataset.split}"
     if not len(chosen.labels):
         raise DataError(f"{where} have no labelled pixel")
@@ -127,7 +130,12 @@ def main() -> None:
     transform = ResizeImage(args.size)
     dataset = VOCFolder(args.data, args.split, transform, args.limit, args.skip_bad)
     hypercolumn = Hypercolumn(
-        args.backbone, args.weights, args.taps, args.seed, args.context, args.dilate
+        args.backbone,
+        args.weights,
+        args.taps,
+        args.seed,
+        args.context,
+        args.dilate,
     )
     hypercolumn.check_size(args.size)
     hypercolumn.to(device).eval()
@@ -160,7 +168,7 @@ def main() -> None:
         mean, std = moments(rows)
         folder.mark_unfinished(place)
         save_extractor(place / "backbone.pt", hypercolumn)
-        finish_rows(place, chosen.labels, chosen.pixels, mean, std, dataset.ids)
+        finish_rows(place, chosen.labels, chosen.pixels, chosen.areas, mean, std, dataset.ids)
         skipped = folder.save_skipped(place, dataset.skipped)
         config = {
             **vars(args),

@@ -44,6 +44,7 @@ class Rows(NamedTuple):
 
     features: Tensor  # (n, Z) float32
     labels: Tensor  # (n,) int64
+    weights: Tensor  # (n,) float32, how much each counts in the loss
 
 
 def parse() -> tuple[argparse.Namespace, flags.Parser]:
@@ -60,6 +61,10 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     parser.flag("--activation", default="relu", choices=ACTIVATIONS, help=activation)
     parser.flag("--dropout", type=flags.fraction, default=0.5, help="share of hidden units dropped")
     flags.add_optimizer_flags(parser)
+    area = (
+        "a pixel counts by the share of its image that it stands for, to this power; 0: all alike"
+    )
+    parser.flag("--area-weight", type=flags.factor, default=0.0, metavar="POWER", help=area)
     parser.flag("--batch-size", type=flags.positive, default=256, help="pixels per step")
     parser.flag(
         "--held-out",
@@ -76,7 +81,9 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     return args, parser
 
 
-def split_rows(store: Features, share: float, seed: int, device: torch.device) -> tuple[Rows, Rows]:
+def split_rows(
+    store: Features, area_weight: float, share: float, seed: int, device: torch.device
+) -> tuple[Rows, Rows]:
     """Training rows, and the held-out rows: those of a random share of the images, never of all."""
     image_index = store.pixels[:, 0]
     images = np.random.default_rng(seed).permutation(np.unique(image_index))
@@ -86,9 +93,16 @@ def split_rows(store: Features, share: float, seed: int, device: torch.device) -
     def rows(chosen: np.ndarray) -> Rows:
         features = torch.from_numpy(store.features[chosen])
         labels = torch.from_numpy(store.labels[chosen].astype(np.int64))
-        return Rows(features.to(device), labels.to(device))
+        weights = torch.from_numpy(store.areas[chosen]) ** area_weight
+        return Rows(features.to(device), labels.to(device), weights.to(device))
 
     return rows(~is_held_out), rows(is_held_out)
+
+
+def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor, smoothing: float) -> Tensor:
+    """The weighted mean of the cross entropies of rows (n, C), a scalar."""
+    losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
+    return (losses * weights).sum() / weights.sum()
 
 
 def train_one_epoch(
@@ -97,7 +111,6 @@ def train_one_epoch(
     batch_size: int,
     optimizer: Optimizer,
     schedule: LRScheduler,
-    weight: Tensor | None,
     label_smoothing: float,
 ) -> dict[str, float]:
     """One pass over the rows in random order; gives its last rate, mean loss and accuracy.
@@ -110,7 +123,7 @@ def train_one_epoch(
     for batch in torch.randperm(total).to(rows.labels.device).split(batch_size):
         labels = rows.labels[batch]
         logits = fc(rows.features[batch])
-        loss = F.cross_entropy(logits, labels, weight, label_smoothing=label_smoothing)
+        loss = weighted_loss(logits, labels, rows.weights[batch], label_smoothing)
         if not math.isfinite(loss.item()):
             raise RunError(f"the loss is {loss.item()}; try a smaller --lr")
         optimizer.zero_grad()
@@ -124,9 +137,7 @@ def train_one_epoch(
 
 
 @torch.inference_mode()
-def evaluate(
-    fc: FCClassifier, rows: Rows, weight: Tensor | None, label_smoothing: float
-) -> dict[str, float]:
+def evaluate(fc: FCClassifier, rows: Rows, label_smoothing: float) -> dict[str, float]:
     """Loss, accuracy and accuracy averaged over the classes; nan where there is no row."""
     if not len(rows.labels):
         return dict.fromkeys(("val_loss", "val_accuracy", "val_mean_accuracy"), math.nan)
@@ -134,9 +145,7 @@ def evaluate(
     hits = (logits.argmax(1) == rows.labels).float()
     of_classes = [hits[rows.labels == label].mean().item() for label in rows.labels.unique()]
     return {
-        "val_loss": F.cross_entropy(
-            logits, rows.labels, weight, label_smoothing=label_smoothing
-        ).item(),
+        "val_loss": weighted_loss(logits, rows.labels, rows.weights, label_smoothing).item(),
         "val_accuracy": hits.mean().item(),
         "val_mean_accuracy": sum(of_classes) / len(of_classes),
     }
@@ -177,7 +186,7 @@ def main() -> None:
     hypercolumn = load_extractor(source / "backbone.pt")
     store = read_features(source, len(config["classes"]))
     torch.manual_seed(args.seed)
-    rows, held_out = split_rows(store, args.held_out, args.seed, device)
+    rows, held_out = split_rows(store, args.area_weight, args.held_out, args.seed, device)
     moments = torch.from_numpy(store.mean), torch.from_numpy(store.std)
     hidden = HiddenLayers(args.hidden, args.activation, args.dropout)
     fc = FCClassifier(*moments, len(config["classes"]), hidden).to(device)
@@ -191,8 +200,11 @@ def main() -> None:
         f"{args.optimizer}, peak rate {args.lr:g}, {args.decay}",
         device=runtime.describe(device),
     )
-    counts = torch.bincount(rows.labels, minlength=fc.classes)
-    weight = inverse_frequency(counts) if args.class_weights == "inverse" else None
+    if args.class_weights == "inverse":
+        weight = inverse_frequency(torch.bincount(rows.labels, minlength=fc.classes))
+        rows, held_out = (
+            some._replace(weights=some.weights * weight[some.labels]) for some in (rows, held_out)
+        )
     optimizer = how.build_optimizer(fc.parameters(), args.lr)
     steps_per_epoch = math.ceil(len(rows.labels) / args.batch_size)
     schedule = how.build_schedule(optimizer, args.epochs, steps_per_epoch)
@@ -204,9 +216,9 @@ def main() -> None:
         for epoch in epochs:
             began = time.perf_counter()
             trained = train_one_epoch(
-                fc, rows, args.batch_size, optimizer, schedule, weight, args.label_smoothing
+                fc, rows, args.batch_size, optimizer, schedule, args.label_smoothing
             )
-            scores = {**trained, **evaluate(fc, held_out, weight, args.label_smoothing)}
+            scores = {**trained, **evaluate(fc, held_out, args.label_smoothing)}
             log.append({"epoch": epoch, "seconds": time.perf_counter() - began, **scores})
             if args.tensorboard:
                 runtime.add_scalars(place / "tensorboard", log[-1])

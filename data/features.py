@@ -19,6 +19,7 @@ class Features(NamedTuple):
     features: np.ndarray  # (N, Z) float32, mapped from disk
     labels: np.ndarray  # (N,) uint8 class ids
     pixels: np.ndarray  # (N, 3) int64: image index, y, x in the original mask
+    areas: np.ndarray  # (N,) float32: share of its image that a row stands for
     mean: np.ndarray  # (Z,) float32
     std: np.ndarray  # (Z,) float32, of the population
 
@@ -65,19 +66,22 @@ def finish_rows(
     folder: Path,
     labels: np.ndarray,
     pixels: np.ndarray,
+    areas: np.ndarray,
     mean: np.ndarray,
     std: np.ndarray,
     images: list[str],
 ) -> None:
-    """Completes the store: moments of the rows, labels, pixels, ids, and at last features.npy.
+    """Completes the store: moments of the rows and all that goes with them; at last features.npy.
 
     Args:
         labels: (N,) class ids.
         pixels: (N, 3) image index, y, x.
+        areas: (N,) share of its image that each row stands for.
         mean, std: (Z,), see `moments`.
         images: ids, in the order of the index.
     """
     arrays = {"labels": labels.astype(np.uint8), "pixels": pixels.astype(np.int64)}
+    arrays["areas"] = areas.astype(np.float32)
     for name, array in {**arrays, "mean": mean, "std": std}.items():
         with atomic_file(folder / f"{name}.npy") as file:
             np.save(file, array)
@@ -108,6 +112,7 @@ def read_features(folder: Path, classes: int) -> Features:
     for name, shape in {
         "labels": (rows,),
         "pixels": (rows, 3),
+        "areas": (rows,),
         "mean": (channels,),
         "std": (channels,),
     }.items():

@@ -11,7 +11,7 @@ from data.classes import VOID
 
 def sample_pixels(
     mask: np.ndarray, per_class: int, seed: int, image_id: str
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Step 1: `per_class` distinct pixels of every class in `mask`, uniformly, or all if fewer.
 
     Void is never drawn. The draw depends on the seed, the image's id and its mask alone.
@@ -20,16 +20,23 @@ def sample_pixels(
         mask: (H, W) uint8, class ids and VOID.
 
     Returns:
-        pixels (n, 2) int64, (y, x) in the mask, and labels (n,) uint8; classes ascending.
+        pixels (n, 2) int64, (y, x) in the mask, labels (n,) uint8, classes ascending, and areas
+        (n,) float32: the share of the image's labelled pixels that each stands for, which is that
+        of its class over the pixels drawn of it. They sum to 1 (Horvitz & Thompson, 1952: a sum
+        weighted so estimates that over all labelled pixels without bias).
     """
     generator = np.random.default_rng([seed, *image_id.encode()])
     flat = mask.ravel()
+    counts = np.bincount(flat, minlength=VOID + 1)[:VOID]
     drawn = [np.empty(0, dtype=np.int64)]
-    for label in np.flatnonzero(np.bincount(flat, minlength=VOID + 1)[:VOID]):
+    for label in np.flatnonzero(counts):
         places = np.flatnonzero(flat == label)
         drawn.append(generator.choice(places, size=min(per_class, len(places)), replace=False))
     places = np.concatenate(drawn)
-    return np.stack(np.unravel_index(places, mask.shape), axis=1), flat[places]
+    labels = flat[places]
+    areas = counts / np.minimum(counts, per_class).clip(1) / max(1, counts.sum())
+    pixels = np.stack(np.unravel_index(places, mask.shape), axis=1)
+    return pixels, labels, areas[labels].astype(np.float32)
 
 
 def draw_pixels(

@@ -8,6 +8,7 @@ import copy
 import hashlib
 import re
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
 
 from models import RunError
@@ -131,6 +133,22 @@ def dilate(blocks: nn.Sequential, drops: int) -> nn.Sequential:
             "strided convolutions and max poolings, which cannot be dilated; take a smaller N"
         )
     return blocks
+
+
+def fold_batch_norm(blocks: nn.Sequential, ends: Sequence[int]) -> None:
+    """Folds each batch norm behind a convolution into it, in place, which saves half of the time.
+
+    In eval mode, where these backbones always are, it is a factor and an offset of each channel.
+
+    Args:
+        ends: indices of blocks whose results are levels; what follows them is left as it is.
+    """
+    for parent in list(blocks.modules()):
+        for (name, layer), (after, norm) in pairwise(list(parent.named_children())):
+            is_level = parent is blocks and int(name) in ends
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and not is_level:
+                setattr(parent, name, fuse_conv_bn_eval(layer.eval(), norm.eval()))
+                setattr(parent, after, nn.Identity())
 
 
 def find_weights(backbone: str, weights: str) -> WeightsEnum | None:

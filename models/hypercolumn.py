@@ -17,6 +17,7 @@ from models.backbones import (
     empty_blocks,
     find_taps,
     fingerprint,
+    fold_batch_norm,
     input_moments,
     load_weights,
 )
@@ -40,7 +41,8 @@ class Hypercolumn(nn.Module):
     Args:
         backbone: one of `models.backbones.backbones()`.
         weights: see `models.backbones.load_weights`, or None to leave it to `load_state_dict`.
-        taps: which levels, 1 = finest; None means all. The backbone ends after the last of them.
+        taps: which levels, 1 = finest, or "b19", the map after the 19th block; None means all
+            levels. The backbone ends after the last of them.
         seed: for "random" weights.
         context: further levels, each "image", "quadrants", or the odd side of a window in pixels of
             the undilated last tap.
@@ -48,9 +50,10 @@ class Hypercolumn(nn.Module):
             `models.backbones.dilate`.
 
     Attributes:
+        ends: index of the last block of each tap.
         channels: channels of each level; Z is their sum (1472 for VGG11, 960 for SqueezeNet 1.1).
-        frozen: the backbone is not trained. It stays in eval mode either way: BatchNorm keeps the
-            statistics of ImageNet.
+        frozen: the backbone is not trained. It stays in eval mode either way: batch norm keeps the
+            statistics of ImageNet, and is folded into the convolutions before it.
 
     Raises:
         RunError: an unknown backbone, taps that it does not have, or weights that cannot be used.
@@ -60,29 +63,37 @@ class Hypercolumn(nn.Module):
         self,
         backbone: str,
         weights: str | None = "imagenet",
-        taps: Sequence[int] | None = None,
+        taps: Sequence[int | str] | None = None,
         seed: int = 0,
         context: Sequence[str] = (),
         dilated: int = 0,
     ):
         super().__init__()
-        ends = find_taps(empty_blocks(backbone))
-        taps = sorted(set(range(1, len(ends) + 1) if taps is None else taps))
-        if not taps or not 1 <= taps[0] <= taps[-1] <= len(ends):
-            chosen = ",".join(map(str, taps))
-            raise RunError(f"--taps {chosen}: {backbone} has taps 1 to {len(ends)}")
-        self.backbone, self.taps, self.context = backbone, taps, list(context)
+        blocks = empty_blocks(backbone)
+        known = {f"b{count}": count - 1 for count in range(1, len(blocks) + 1)}
+        known |= dict(enumerate(find_taps(blocks), start=1))
+        levels = [tap for tap in known if isinstance(tap, int)]
+        chosen = levels if taps is None else taps
+        if not chosen or not known.keys() >= set(chosen):
+            raise RunError(
+                f"--taps {','.join(map(str, chosen))}: {backbone} has taps 1 to {levels[-1]} and "
+                f"blocks b1 to b{len(blocks)}"
+            )
+        by_end = {known[tap]: tap for tap in chosen}
+        self.ends = sorted(by_end)
+        self.taps = [by_end[end] for end in self.ends]
+        self.backbone, self.context = backbone, list(context)
         self.dilated = dilated
-        self._ends = [ends[tap - 1] for tap in taps]  # index of the last block of each level
         self.features = self._empty()
         self.channels = [shape[0] for shape in self.level_shapes(128, 128)]
         mean, std = input_moments(backbone, weights or "imagenet")
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        if weights is not None:
+            load_weights(backbone, self.features, weights, seed)
+        fold_batch_norm(self.features, self.ends)
         if weights is None:
             self.features.to_empty(device="cpu")
-        else:
-            load_weights(backbone, self.features, weights, seed)
         # The layout in which convolutions are fastest on CPU and GPU; the values are the same.
         self.features.to(memory_format=torch.channels_last)
         self.freeze()
@@ -110,7 +121,7 @@ class Hypercolumn(nn.Module):
         levels = []
         for index, layer in enumerate(features):
             x = layer(x)
-            if index in self._ends:
+            if index in self.ends:
                 levels.append(x)
         return levels + [surroundings(levels[-1], c, 2**self.dilated) for c in self.context]
 
@@ -127,12 +138,13 @@ class Hypercolumn(nn.Module):
         """
         self.dilated, weights = drops, self.features.state_dict()
         self.features = self._empty()
+        fold_batch_norm(self.features, self.ends)
         self.features.load_state_dict(weights, assign=True)
         self.freeze()
 
     def _empty(self) -> nn.Sequential:
         """The blocks of the backbone up to the last tap, on the meta device."""
-        blocks = empty_blocks(self.backbone)[: self._ends[-1] + 1]
+        blocks = empty_blocks(self.backbone)[: self.ends[-1] + 1]
         return dilate(blocks, self.dilated)
 
     def check_size(self, size: int, flag: str = "--size") -> None:
@@ -165,13 +177,13 @@ class Hypercolumn(nn.Module):
         Raises:
             RunError: that leaves nothing to learn.
         """
-        if frozen_stages >= len(self._ends):
+        if frozen_stages >= len(self.ends):
             raise RunError(
-                f"--frozen-stages {frozen_stages}: of {len(self._ends)} stages "
+                f"--frozen-stages {frozen_stages}: of {len(self.ends)} stages "
                 "at least one has to learn"
             )
         self.frozen = False
-        first = self._ends[frozen_stages - 1] + 1 if frozen_stages else 0
+        first = self.ends[frozen_stages - 1] + 1 if frozen_stages else 0
         for index, layer in enumerate(self.features):
             layer.requires_grad_(index >= first)
 
@@ -230,7 +242,7 @@ def surroundings(level: Tensor, context: str, finer: int = 1) -> Tensor:
     return box_mean(level, window_side(context, finer))
 
 
-def level_names(taps: Sequence[int], context: Sequence[str]) -> list[str]:
+def level_names(taps: Sequence[int | str], context: Sequence[str]) -> list[str]:
     """What the levels of a `Hypercolumn` are called in pictures and tables, in their order."""
     windows = [c if c in POOLED else f"{c}×{c}" for c in context]
     return [f"tap {tap}" for tap in taps] + windows

@@ -19,8 +19,8 @@ def summarise(segmenter: Segmenter) -> dict[str, Any]:
     Returns:
         "backbone": its name, "parameters": their number, "fine_tuned": whether it has learned.
         "size": side of the input in pixels, "grid": side of the map of logits.
-        "stages": of the backbone, used or not, as dicts: "tap" (1 = finest), "layers" in words,
-            "shape" (C, h, w) of the result, "used".
+        "stages": of the backbone, used or not, as dicts: "tap" (1 = finest, or "b19"), "layers" in
+            words, "shape" (C, h, w) of the result, "used".
         "levels": (name, (C, h, w)) of each level of the hypercolumn.
         "context": what each context level, which are the last ones, averages over, in words.
         "head": (title, small print) of its boxes, "head_parameters": their number.
@@ -44,16 +44,17 @@ def summarise(segmenter: Segmenter) -> dict[str, Any]:
 
 def _stages(hypercolumn: Hypercolumn, size: int) -> list[dict[str, Any]]:
     """The stages of the backbone up to the last tap that is used."""
-    blocks = empty_blocks(hypercolumn.backbone)
-    ends = find_taps(blocks)[: hypercolumn.taps[-1]]
-    blocks = dilate(blocks[: ends[-1] + 1], hypercolumn.dilated)
+    blocks, last = empty_blocks(hypercolumn.backbone), hypercolumn.ends[-1]
+    taps = {end: tap for tap, end in enumerate(find_taps(blocks), start=1) if end <= last}
+    taps |= dict(zip(hypercolumn.ends, hypercolumn.taps))
+    blocks = dilate(blocks[: last + 1], hypercolumn.dilated)
     x = torch.empty(1, 3, size, size, device="meta")
     start, stages = 0, []
-    for tap, end in enumerate(ends, start=1):
+    for end, tap in sorted(taps.items()):
         stage = blocks[start : end + 1]
         x = stage(x)
         facts = {"tap": tap, "layers": _in_words(stage), "shape": tuple(x.shape[1:])}
-        stages.append({**facts, "used": tap in hypercolumn.taps})
+        stages.append({**facts, "used": end in hypercolumn.ends})
         start = end + 1
     return stages
 

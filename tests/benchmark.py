@@ -181,7 +181,8 @@ def train_cls_command(folder: Path, settings: Settings, device: torch.device) ->
     rows[:] = means[labels] + noise
     image, pixel = np.divmod(np.arange(settings.rows), 60)  # pixels of an image
     ids = [f"image_{index}" for index in range(image[-1] + 1)]
-    finish_rows(place, labels, np.stack([image, pixel, pixel], axis=1), *moments(rows), ids)
+    pixels, areas = np.stack([image, pixel, pixel], axis=1), np.full(len(labels), 1 / 60)
+    finish_rows(place, labels, pixels, areas, *moments(rows), ids)
     return f"train_cls.py --run {run} --epochs {settings.epochs} --device {device}"
 
 

@@ -128,7 +128,7 @@ class Work:
             sample_pixels(self.photos.mask(index), PER_CLASS, 0, self.photos.ids[index])
             for index in range(self.images)
         ]
-        starts = np.cumsum([0] + [len(labels) for _, labels in chosen])
+        starts = np.cumsum([0] + [len(labels) for _, labels, _ in chosen])
         create_rows(self.place, int(starts[-1]), self.segmenter.hypercolumn.Z)
         rows = open_rows(self.place)
         for index, sample in enumerate(self.loader):

@@ -237,7 +237,7 @@ def add_augment_flags(parser: Parser) -> None:
     scale = "random scale of the input"
     parser.flag("--scale", type=bounds, default=(1.0, 1.0), metavar="MIN,MAX", help=scale)
     parser.flag("--flip", action="store_true", help="mirror every other image")
-    jitter = "random brightness, contrast, saturation and hue"
+    jitter = "random brightness, contrast and saturation"
     parser.flag("--jitter", type=fraction, default=0.0, help=jitter)
 
 
@@ -294,6 +294,12 @@ def bounds(text: str) -> tuple[float, float]:
 def numbers(text: str) -> list[int]:
     """argparse type: whole numbers of at least 1, separated by commas."""
     return [positive(part) for part in text.split(",")]
+
+
+def taps(text: str) -> list[int | str]:
+    """argparse type: levels, or blocks like b19, separated by commas."""
+    parts = text.split(",")
+    return [f"b{positive(part[1:])}" if part[:1] == "b" else positive(part) for part in parts]
 
 
 def widths(text: str) -> tuple[int, ...]:

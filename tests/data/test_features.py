@@ -21,20 +21,21 @@ NAMES = {*(f"{name}.npy" for name in Features._fields), "images.txt"}
 IMAGES = ["2007_000032", "fåtölj"]
 
 
-def rows(count: int = ROWS, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def rows(count: int = ROWS, seed: int = 0) -> tuple[np.ndarray, ...]:
     rng = np.random.default_rng(seed)
     features = rng.normal(1000, [0, 1e-3, 1, 10, 100], (count, CHANNELS)).astype(np.float32)
-    return features, rng.integers(0, CLASSES, count), rng.integers(0, 9999, (count, 3))
+    labels, pixels = rng.integers(0, CLASSES, count), rng.integers(0, 9999, (count, 3))
+    return features, labels, pixels, rng.random(count)
 
 
-def write(folder, features, labels, pixels, images=IMAGES) -> None:
+def write(folder, features, labels, pixels, areas, images=IMAGES) -> None:
     """As two processes would, each with every other row."""
     create_rows(folder, *features.shape)
     for start in (1, 0):
         opened = open_rows(folder)
         opened[start::2] = features[start::2]
         opened.flush()
-    finish_rows(folder, labels, pixels, *moments(open_rows(folder)), images)
+    finish_rows(folder, labels, pixels, areas, *moments(open_rows(folder)), images)
 
 
 @pytest.fixture
@@ -49,12 +50,13 @@ def content(folder) -> dict[str, bytes]:
 
 
 def test_what_is_written_is_read_back_with_its_moments(store):
-    features, labels, pixels = rows()
+    features, labels, pixels, areas = rows()
     found = read_features(store, CLASSES)
     assert isinstance(found.features, np.memmap) and found.features.dtype == np.float32
     assert np.array_equal(found.features, features)
     assert np.array_equal(found.labels, labels) and found.labels.dtype == np.uint8
     assert np.array_equal(found.pixels, pixels) and found.pixels.dtype == np.int64
+    assert np.array_equal(found.areas, areas.astype(np.float32))
     exact = features.astype(np.float64)
     np.testing.assert_allclose(found.mean, exact.mean(0), rtol=1e-6)
     np.testing.assert_allclose(found.std, exact.std(0), rtol=1e-5, atol=1e-9)
@@ -72,14 +74,14 @@ def test_moments_of_several_blocks_are_those_of_all_rows():
 
 def test_a_store_that_is_not_finished_leaves_the_old_one_and_a_finished_one_replaces_it(store):
     before = content(store)
-    features, labels, pixels = rows(9, seed=1)
+    values = rows(9, seed=1)
     create_rows(store, 1000, CHANNELS)
     open_rows(store)[:500] = 1  # a process is killed here
     assert content(store).items() >= before.items()
     assert np.array_equal(read_features(store, CLASSES).features, rows()[0])
-    write(store, features, labels, pixels, ["only"])
+    write(store, *values, ["only"])
     assert set(content(store)) == NAMES
-    assert np.array_equal(read_features(store, CLASSES).features, features)
+    assert np.array_equal(read_features(store, CLASSES).features, values[0])
     assert (store / "images.txt").read_text() == "only\n"
 
 
@@ -136,8 +138,8 @@ def test_a_damaged_store_is_refused_in_a_line(store, name, damage, message):
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_single_feature_that_is_not_finite_is_noticed(store, value):
     before = content(store)
-    features, labels, pixels = rows()
-    features[40, 2] = value
+    values = rows()
+    values[0][40, 2] = value
     with pytest.raises(DataError, match="the features are not all finite; are the backbone's"):
-        write(store, features, labels, pixels)
+        write(store, *values)
     assert content(store).items() >= before.items()

@@ -27,7 +27,7 @@ def sampled(mask=MASK, per_class=5, seed=0, image_id="2007_000032"):
     ("per_class", "expected"), [(1, [1, 1, 1]), (5, [5, 5, 3]), (10**6, [437, 100, 3])]
 )
 def test_every_class_gives_as_many_as_asked_or_all_it_has(per_class, expected):
-    pixels, labels = sampled(per_class=per_class)
+    pixels, labels, _ = sampled(per_class=per_class)
     assert [(labels == label).sum() for label in (0, 7, 20)] == expected
     assert pixels.dtype == np.int64 and labels.dtype == np.uint8
 
@@ -42,7 +42,7 @@ def test_every_class_gives_as_many_as_asked_or_all_it_has(per_class, expected):
     seed=st.integers(0, 2**31 - 1),
 )
 def test_samples_are_distinct_labelled_as_the_mask_and_complete(mask, per_class, seed):
-    pixels, labels = sampled(mask, per_class, seed)
+    pixels, labels, areas = sampled(mask, per_class, seed)
     assert pixels.shape == (len(labels), 2)
     assert np.array_equal(mask[tuple(pixels.T)], labels)
     assert len({tuple(pixel) for pixel in pixels.tolist()}) == len(pixels)
@@ -50,6 +50,10 @@ def test_samples_are_distinct_labelled_as_the_mask_and_complete(mask, per_class,
     present = set(mask.ravel().tolist()) - {VOID}
     expected = {label: min(per_class, int((mask == label).sum())) for label in present}
     assert {label: labels.tolist().count(label) for label in set(labels.tolist())} == expected
+    for label in present:  # the areas of a class add up to its share of what is labelled
+        share = (mask == label).sum() / (mask != VOID).sum()
+        assert areas[labels == label].sum() == pytest.approx(share, rel=1e-5)
+        assert len(set(areas[labels == label])) == 1
 
 
 def test_pixels_depend_on_the_seed_and_the_id_alone():

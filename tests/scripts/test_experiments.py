@@ -52,6 +52,20 @@ def test_a_head_of_any_depth_is_trained_and_fine_tuned(hidden, widths, street, s
         assert all(out == into for (_, out), (into, _) in zip(layers, layers[1:]))
 
 
+def test_area_weights_make_the_loss_that_of_all_pixels_of_the_images(street, succeeds):
+    flags = ("--held-out", 0, "--dropout", 0, "--epochs", 1, "--lr", 1e-12, "--batch-size", 10**6)
+    succeeds("train_cls.py", "--run", "run", *flags, "--area-weight", 1)
+    labels, areas = np.load("run/1_features/labels.npy"), np.load("run/1_features/areas.npy")
+    features = torch.from_numpy(np.load("run/1_features/features.npy"))
+    head = load_segmenter(Path("run/2_cls/dense.pt"))[0].head.eval()
+    with torch.inference_mode():
+        logits = head(features.T[None, :, :, None])[0, :, :, 0].T
+    losses = -logits.log_softmax(1)[range(len(labels)), labels.astype(int)].numpy()
+    assert len(set(areas)) > 1
+    expected = (losses * areas).sum() / areas.sum()
+    assert log("run/2_cls")[0]["loss"] == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("hidden", ["0", "8,none", "", "1,2,3,4,5,6,7,8,9,10"])
 def test_widths_that_are_none_are_refused(hidden, street, fails):
     assert "argument --hidden" in fails("train_cls.py", "--run", "run", "--hidden", hidden)
