@@ -10,10 +10,11 @@
 
 Reads RUN/2_cls/dense.pt, with --from that of another run, with --init any trained network (for
 other classes its last layer starts anew). Training sees random square crops, validation whole
-images. Writes RUN/3_seg/: last.pt (every --save-every steps and after every epoch), best.pt (by
-validation mIoU), log.csv (a line per epoch), steps.csv (a line per step), curve.png, previews/
-(overlays of each epoch), with --skip-bad skipped.txt, config.json (last). Epoch 0 is the network as
-it came. What an earlier training left there is kept aside, in RUN/3_seg.1 and so on.
+images: --val-limit of them after each epoch, all of them at the end. Writes RUN/3_seg/: last.pt
+(every --save-every steps and after every epoch), best.pt (by validation mIoU), log.csv (a line per
+epoch), steps.csv (a line per step), curve.png, previews/ (overlays of each epoch), with --skip-bad
+skipped.txt, config.json (last). Epoch 0 is the network as it came. What an earlier training left
+there is kept aside, in RUN/3_seg.1 and so on.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from models.run.training import Training
 from models.segmenter import Segmenter, load_segmenter, save_segmenter, top_class
 
 PREVIEWS = 3  # overlays saved after each epoch
+VALIDATED = 200  # images that each epoch is scored on: all 1,449 of VOC's would take half the time
 
 
 def train_one_epoch(
@@ -296,8 +298,8 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     init = "start from this network, also for other classes, not from the head of step 2"
     flag("--init", type=Path, metavar="FILE", help=init)
     flag("--val-split", default="val", help="list that validation reads; it chooses best.pt")
-    val_limit = "only the first N of --val-split"
-    flag("--val-limit", type=flags.positive, metavar="N", help=val_limit)
+    val_limit = "images, spread over --val-split, to validate each epoch on; at the end, on all"
+    flag("--val-limit", type=flags.positive, default=VALIDATED, metavar="N", help=val_limit)
     flags.add_augment_flags(parser)
     flag("--epochs", type=flags.positive, default=10, help="passes over the images")
     batch_size = "images per batch, of all processes together"
@@ -357,7 +359,7 @@ def load_data(args: argparse.Namespace, segmenter: Segmenter) -> tuple[VOCFolder
     augment = Augment(segmenter.size, crop, args.scale, args.flip, args.jitter)
     dataset = VOCFolder(args.data, args.split, augment, args.limit, args.skip_bad, args.seed)
     resize = ResizeImage(segmenter.size)
-    return dataset, VOCFolder(args.data, args.val_split, resize, args.val_limit)
+    return dataset, VOCFolder(args.data, args.val_split, resize)
 
 
 def main() -> None:
@@ -372,6 +374,7 @@ def main() -> None:
     from_step_2 = not args.init and folder.is_finished(args.run, 2)
     head = folder.finished(args.run, 2) if from_step_2 else None
     dataset, val_set = load_data(args, segmenter)
+    val_part = val_set.spread(args.val_limit)
     has_other_classes = (
         args.init and not is_resumed and segmenter.names != list(dataset.classes.names)
     )
@@ -379,7 +382,7 @@ def main() -> None:
         segmenter.replace_classes(dataset.classes, args.seed)
     folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
     settings = parser.settings(args)
-    settings |= {"images": dataset.fingerprint(), "validation images": val_set.fingerprint()}
+    settings |= {"images": dataset.fingerprint(), "validation images": val_part.fingerprint()}
     if is_resumed:
         folder.check_start(args.run, content, source)
         folder.check_unfinished(args.run, content["training"], args.epochs)
@@ -418,7 +421,8 @@ def main() -> None:
         args.quiet,
         recipe=args.recipe,
         data=f"{dataset.root}: {len(dataset)} images of {args.split}, validation on "
-        f"{len(val_set)} of {args.val_split}",
+        f"{len(val_part)} of {args.val_split}"
+        + (f", on all {len(val_set)} at the end" if len(val_part) < len(val_set) else ""),
         network=f"{backbone.backbone}, {trained}; size {segmenter.size}, "
         f"crop {args.crop or segmenter.size}, logits at 1/{args.stride}",
         parameters=f"{learning:,} learn",
@@ -446,19 +450,27 @@ def main() -> None:
         if is_resumed and distributed.is_main():
             folder.mark_unfinished(place)
         try:
-            fit(training, dataset, val_set, objective, batches, args.epochs, saver)
+            fit(training, dataset, val_part, objective, batches, args.epochs, saver)
         except KeyboardInterrupt as stop:
             has_begun = training.log and (place / "last.pt").is_file()
             kept = f"go on from {place / 'last.pt'} with the same command and --resume"
             raise type(stop)(kept if has_begun else "the training had not begun") from None
+        best, on_all = max(training.log, key=lambda row: row["miou"]), ""
+        scores = best
+        if len(val_part) < len(val_set):
+            distributed.barrier()  # until best.pt is there
+            kept, _ = load_segmenter(place / "best.pt")
+            runtime.prepare(kept, device, args.amp, compiled=False)
+            scores, _ = validate(kept, val_set, objective, args.workers)
+            on_all = f", on all {len(val_set)} images {scores['miou']:.4f}"
         if not distributed.is_main():
             return
-        best = max(training.log, key=lambda row: row["miou"])
         results = {
             "start": start,
             "parameters": learning,
             "best_epoch": best["epoch"],
             "val_miou": best["miou"],
+            "val_miou_on_all": scores["miou"],
             "val_images_trained_on": both,
         }
         skipped = folder.save_skipped(place, dataset.skipped)
@@ -466,7 +478,8 @@ def main() -> None:
             args.run,
             3,
             {**vars(args), "changed": parser.changed(args), **results},
-            wrote=f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}{skipped}",
+            wrote=f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}{on_all}"
+            f"{skipped}",
             then=("evaluate.py", "--data", dataset.root, "--run", args.run),
         )
 

@@ -6,6 +6,7 @@ DIR/ImageSets/Segmentation/SPLIT.txt    an id a line
 DIR/classes.txt                     a class a line, if the classes are not VOC's
 """
 
+import copy
 import shlex
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -183,6 +184,12 @@ class VOCFolder(Dataset):
     def mask(self, index: int) -> np.ndarray:
         """The mask as it is on disk: (H, W) uint8 class ids and VOID."""
         return read_mask(self._paths(self.ids[index])[1], len(self.classes))
+
+    def spread(self, count: int) -> "VOCFolder":
+        """The data set cut to `count` of its images, evenly spread over the list, or to all."""
+        part, count = copy.copy(self), min(count, len(self))
+        part.ids = [self.ids[index * len(self) // count] for index in range(count)]
+        return part
 
     def count_pixels(self) -> tuple[np.ndarray, int]:
         """Pixels of each class over all masks at original size, (C,) int64, and void pixels."""

@@ -1,5 +1,6 @@
 """Hypercolumns: the levels are torchvision's maps and their context; points and map agree."""
 
+import copy
 import json
 from functools import cache
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models import RunError
+from models.backbones import fold_batch_norm
 from models.classifier import DenseClassifier, HiddenLayers
 from models.hypercolumn import (
     Hypercolumn,
@@ -209,9 +211,10 @@ def test_dilation_can_be_changed_and_undone():
 
 
 def test_a_frozen_backbone_has_no_graph_and_batch_norm_stays_as_it_is():
-    whole = nn.ModuleDict({"backbone": Hypercolumn("vgg11_bn", "random", [1, 2])})
+    # A level is taken between the first convolution and its batch norm, which so is not folded.
+    whole = nn.ModuleDict({"backbone": Hypercolumn("vgg11_bn", "random", ["b1", 2])})
     hypercolumn, before = whole["backbone"], statistics(whole)
-    assert len(before) == 4
+    assert len(before) == 2
     expected = whole.eval()["backbone"](photos(32, 32))
     levels = whole.train()["backbone"](photos(32, 32))
     assert hypercolumn.training and not any(layer.training for layer in hypercolumn.features)
@@ -225,6 +228,23 @@ def test_a_frozen_backbone_has_no_graph_and_batch_norm_stays_as_it_is():
     assert hypercolumn.features[0].weight.grad.any()
     after = statistics(whole)
     assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def test_batch_norm_is_folded_into_the_convolution_before_it_but_not_across_a_level():
+    torch.manual_seed(2)
+    norm = nn.BatchNorm2d(4).eval()
+    nn.init.uniform_(norm.weight, 0.5, 2)
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    blocks = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Sequential(nn.Conv2d(4, 4, 1), norm))
+    images = torch.rand(1, 3, 9, 9)
+    first, expected = blocks[0].eval()(images), blocks.eval()(images)
+    for ends, left in ([], 0), ([0], 1):
+        folded = copy.deepcopy(blocks)
+        fold_batch_norm(folded, ends)
+        assert_near(folded(images), expected)
+        assert sum(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules()) == left
+    assert_near(folded[0](images), first)
 
 
 @pytest.mark.parametrize("stages", [0, 1, 2])

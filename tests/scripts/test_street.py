@@ -214,8 +214,12 @@ def test_limits_take_the_first_images_of_a_list(street, succeeds):
     said = succeeds("train_cls.py", "--run", "run", "--epochs", 1, "--hidden", 8)
     assert said.endswith("\nnext: python train_seg.py --data shapes --limit 5 --run run\n")
     said = succeeds("train_seg.py", *flags, "--epochs", 1, "--limit", 4, "--val-limit", 2)
-    assert "4 images of train, validation on 2 of val" in facts(said)["data"]
+    assert "4 images of train, validation on 2 of val, on all 3 at the end" in facts(said)["data"]
     assert len(list((street / "run" / "3_seg" / "previews" / "epoch_001").iterdir())) == 2
+    succeeds("evaluate.py", *flags)
+    miou = metrics(street / "run")["miou"]
+    assert config(street / "run" / "3_seg")["val_miou_on_all"] == miou
+    assert f"on all 3 images {miou:.4f}" in said
     succeeds("evaluate.py", *flags, "--split", "train", "--limit", 3)
     assert ImageScores.load(street / "run" / "4_eval" / "per_image.npz").ids == ids[:3]
 
