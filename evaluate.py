@@ -4,6 +4,7 @@
     python evaluate.py --run runs/voc --save-predictions --tta flip,0.75,1.25
     python evaluate.py --run runs/voc --tta flip --out runs/voc/flipped  # 4_eval stays as it is
     python evaluate.py --run runs/voc --checkpoint runs/voc/2_cls/dense.pt
+    python evaluate.py --checkpoint voc               # the network that comes with the project
     torchrun --nproc-per-node 4 -- evaluate.py --run runs/voc     # four GPUs: the same score
     python evaluate.py --data DIR --predictions FOLDER            # index PNGs of any program
     python evaluate.py --compare runs/voc runs/voc/flipped runs/other     # scores side by side
@@ -14,6 +15,8 @@ iou.png, confusion.png, with --save-predictions also predictions/ID.png (8-bit p
 the original size, as the VOC server takes them), config.json (last). With --out all of it goes to
 that folder, which must be new, empty, or hold an earlier scoring; step 5 goes on reading 4_eval. A
 bad image ends the scoring: left out, it would change the score.
+
+With --checkpoint and neither --run nor --out it prints the table and writes nothing.
 
 --predictions scores FOLDER/ID.png (palette or grey, at the original size) for each image of the
 split by the same protocol and prints the table; with --out, or a --run of its own, it also writes
@@ -91,9 +94,12 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
         if len(kept) > 1:
             parser.error("argument --run: not allowed with arguments --predictions and --out")
         quiet = ("quiet",) if kept else ()
-        parser.allow_beside(args, "predictions", ("data", "split", "limit", *kept, *quiet))
-    elif not args.run:
+        allowed = ("data", "split", "limit", "json", *kept, *quiet)
+        parser.allow_beside(args, "predictions", allowed)
+    elif not (args.run or args.checkpoint):
         parser.error("the following arguments are required: --run")
+    elif args.save_predictions and not (args.run or args.out):
+        parser.error("argument --save-predictions: has no effect without --run or --out")
     return args, parser
 
 
@@ -105,7 +111,7 @@ def main() -> None:
     place = place_to_write(args.run, args.out, bool(args.predictions))
     if args.predictions:
         dataset = VOCFolder(args.data, args.split, limit=args.limit)
-        score_predictions(args.predictions, dataset, place, args.quiet)
+        score_predictions(args.predictions, dataset, place, args.quiet, args.json)
         return
     device = runtime.choose_device(args.device)
     segmenter, source = folder.trained_segmenter(args.run, args.checkpoint)
@@ -132,7 +138,7 @@ def main() -> None:
     elif not args.checkpoint and not folder.is_finished(args.run, 3):
         print(f"  note: {source.parent} has not finished; scoring its best epoch so far")
 
-    with folder.claim(place):
+    with folder.claim(place) if place else nullcontext():
         unfinished = place / UNFINISHED if args.save_predictions else None
         if unfinished and distributed.is_main():
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -142,6 +148,12 @@ def main() -> None:
         if not distributed.is_main():
             return
         note_absent_classes(scores, dataset)
+        found = scores.total().scores()
+        if not place:
+            print(scores.total().table(scores.names))
+            if args.json:
+                folder.print_json(4, None, found, time.time() - args.started)
+            return
         folder.mark_unfinished(place)
         predictions = place / "predictions"
         if predictions.is_dir():
@@ -158,7 +170,8 @@ def main() -> None:
         config["views"] = how
         split = ("--split", args.split) if args.split != "val" else ()
         next_command = ("visualize.py", "--data", dataset.root, *split, "--run", args.run)
-        folder.finish(args.run, 4, config, wrote, () if args.out else next_command, place)
+        then = () if args.out else next_command
+        folder.finish(args.run, 4, config, wrote, then, place, found)
 
 
 def place_to_write(run: Path | None, out: Path | None, are_predictions: bool) -> Path | None:
@@ -209,7 +222,7 @@ def predict_split(
 
 
 def score_predictions(
-    predictions: Path, dataset: VOCFolder, place: Path | None, quiet: bool
+    predictions: Path, dataset: VOCFolder, place: Path | None, quiet: bool, as_json: bool
 ) -> None:
     """Scores the index PNGs in a folder, whatever program made them; keeps results in `place`."""
     started = time.time()
@@ -230,15 +243,18 @@ def score_predictions(
             prediction = read_prediction(path, len(names), target.shape)
             scores.add(dataset.ids[index], prediction, target)
         note_absent_classes(scores, dataset)
+        found = scores.total().scores()
         if not place:
             print(scores.total().table(scores.names))
+            if as_json:
+                folder.print_json(4, None, found, time.time() - started)
             return
         folder.mark_unfinished(place)
         source = {"checkpoint": None, "predictions": str(predictions)}
         wrote = save_scores(place, scores, split, f"predictions in {predictions}", **source)
         config = {"data": dataset.root, "split": split, "images": len(dataset), "changed": {}}
-        config |= {**source, "started": started}
-        folder.finish(place, 4, config, wrote, folder=place)
+        config |= {**source, "started": started, "json": as_json}
+        folder.finish(place, 4, config, wrote, folder=place, scores=found)
 
 
 def note_absent_classes(scores: ImageScores, dataset: VOCFolder) -> None:
@@ -269,10 +285,7 @@ def save_scores(
     ious = [None if math.isnan(iou) else iou for iou in matrix.iou().tolist()]
     present = f"{matrix.classes_in_mean()} of {len(names)} classes"
     metrics = {
-        "miou": matrix.miou(),
-        "pixel_accuracy": matrix.pixel_accuracy(),
-        "mean_accuracy": matrix.mean_accuracy(),
-        "fw_iou": matrix.fw_iou(),
+        **matrix.scores(),
         "classes_in_mean": matrix.classes_in_mean(),
         "images": len(scores),
         "per_class": dict(zip(names, ious)),

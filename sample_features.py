@@ -185,7 +185,14 @@ def main() -> None:
         }
         wrote = f"{len(chosen.labels)} hypercolumns of {hypercolumn.Z} channels "
         wrote += f"from {len(dataset)} images{skipped}"
-        folder.finish(args.run, 1, config, wrote, then=("train_cls.py", "--run", args.run))
+        folder.finish(
+            args.run,
+            1,
+            config,
+            wrote,
+            then=("train_cls.py", "--run", args.run),
+            scores={"rows": len(chosen.labels), "images": len(dataset)},
+        )
 
 
 if __name__ == "__main__":

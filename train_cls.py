@@ -264,6 +264,9 @@ def main() -> None:
             {**vars(args), "changed": parser.changed(args), **results},
             wrote=f"{which} pixel accuracy {accuracy:.3f} after {epochs}",
             then=("train_seg.py", "--data", config["data"], *of_step_1(config), "--run", args.run),
+            scores={
+                name: log[-1][name] for name in ("accuracy", "val_accuracy", "val_mean_accuracy")
+            },
         )
 
 

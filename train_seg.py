@@ -481,6 +481,7 @@ def main() -> None:
             wrote=f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}{on_all}"
             f"{skipped}",
             then=("evaluate.py", "--data", dataset.root, "--run", args.run),
+            scores={"miou": scores["miou"], "pixel_accuracy": scores["pixel_accuracy"]},
         )
 
 

@@ -3,16 +3,19 @@
     python visualize.py --data data/VOCdevkit/VOC2012 --run runs/voc
     python visualize.py --run runs/voc --sort worst --limit 24 --classes dog,cat --contact-sheet
     python visualize.py --run runs/voc --limit 50 --report          # the write-up of the run
-    python visualize.py --run runs/voc --image holiday.jpg photos/ --out seen      # your own
+    python visualize.py --image holiday.jpg         # your own, by a network that is trained already
+    python visualize.py --run runs/voc --image holiday.jpg photos/ --out seen      # by yours
     python visualize.py --data DIR --truth --split train            # the masks, before training
 
 Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/5_overlays/:
 ID.png, index.html (all of them, to be opened in a browser), with --contact-sheet contact_sheet.png,
 with --report report.pdf (settings, architecture, data, curves, scores, best and worst pictures),
 config.json (last). For your own pictures also predictions/NAME.png (8-bit palette indices at the
-original size) and photos.csv (the classes of each). With --out all of it goes to that folder, which
-must be new, empty, or hold earlier pictures. --truth needs no run and no network: it shows image
-and ground truth, and writes to runs/truth/ or --out.
+original size) and photos.csv (the classes of each, their share and how sure the network is of
+them). With --out all of it goes to that folder, which must be new, empty, or hold earlier pictures.
+--image without --run takes the network that comes with the project, and writes to runs/photos/ or
+--out. --truth needs neither run nor network: it shows image and ground truth, and writes to
+runs/truth/ or --out.
 """
 
 import argparse
@@ -56,9 +59,10 @@ from models.segmenter import Segmenter
 from models.summary import summarise
 
 REPORT, TABLE = "report.pdf", "photos.csv"
+PHOTOS = Path("runs/photos")  # where --image writes without a run
 TRUTH = Path("runs/truth")  # where --truth writes, and the flags that it goes with
 BESIDE_TRUTH = ("data", "split", "limit", "workers", "classes", "sort", "seed")
-BESIDE_TRUTH += ("contact_sheet", "out", "quiet")
+BESIDE_TRUTH += ("contact_sheet", "out", "quiet", "json")
 IMAGES = 12  # of a split that are drawn unless --limit says otherwise
 SORTS = {"name": "the first", "worst": "the worst", "best": "the best", "random": "a random"}
 
@@ -143,6 +147,7 @@ class Plan(NamedTuple):
     draw: Callable[[Sequence[int]], Iterator[Drawn]]
     network: Network | None = None
     photos: Sequence[Path] = ()  # files of the user's own, which no picture may replace
+    sure: Mapping[str, dict[int, float]] = {}  # mean confidence by class id; known when drawn
     note: str = ""
     unreadable: Sequence[str] = ()  # why images were left out; known when all are drawn
 
@@ -182,8 +187,9 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     args = parser.parse_args()
     if args.truth:
         parser.allow_beside(args, "truth", BESIDE_TRUTH)
-    elif not args.run:
-        parser.error("the following arguments are required: --run")
+    elif not (args.run or args.image or args.checkpoint and args.out):
+        parser.error("the following arguments are required: --run, --image or --checkpoint --out")
+    parser.check_needs(args, "report", "run")
     for name in ("data", "split", "report"):
         if args.image and getattr(args, name) != parser.get_default(name):
             parser.error(f"argument --{name}: not allowed with argument --image")
@@ -226,7 +232,7 @@ def plan_split(args: argparse.Namespace) -> Plan:
     choice = Choice.of(args, classes, images, IMAGES)
     words = choice.in_words(images, f"images of {dataset.root}, split {args.split}")
     return Plan(
-        heading=f"Predictions of {args.run}",
+        heading=f"Predictions of {args.run or network.source}",
         facts={"images": words, **network.facts()},
         names=dataset.ids,
         choice=choice,
@@ -240,18 +246,21 @@ def plan_photos(args: argparse.Namespace) -> Plan:
     """The user's own photos, without ground truth, and what the network sees in them."""
     network = load_network(args)
     photos, others = find_photos(args.image)
-    names, images, unreadable = list(photos), len(photos), []
+    names, images, unreadable, sure = list(photos), len(photos), [], {}
     choice = Choice.of(args, network.segmenter.classes, images, images)
     note = f"{folder.count(len(others), 'file')} left out: {first_of(others)}" if others else ""
     return Plan(
-        heading=f"Predictions of {args.run}",
+        heading=f"Predictions of {args.run or network.source}",
         facts={"images": choice.in_words(images, "photos"), **network.facts()},
         names=names,
         choice=choice,
         choose=partial(choice.order, names),
-        draw=partial(draw_photos, network.segmenter, photos, choice, args.confidence, unreadable),
+        draw=partial(
+            draw_photos, network.segmenter, photos, choice, args.confidence, unreadable, sure
+        ),
         network=network,
         photos=list(photos.values()),
+        sure=sure,
         note=note,
         unreadable=unreadable,
     )
@@ -349,11 +358,13 @@ def draw_photos(
     choice: Choice,
     confidence: bool,
     unreadable: list[str],
+    sure: dict[str, dict[int, float]],
     indices: Sequence[int],
 ) -> Iterator[Drawn]:
     """The user's own photos in which one of the wanted classes is seen; without ground truth.
 
-    Why a photo cannot be read is added to `unreadable`.
+    Why a photo cannot be read is added to `unreadable`, the mean confidence of the classes of each
+    of the others to `sure`.
     """
     classes, named = segmenter.classes, list(photos.items())
     for name, path in (named[index] for index in indices):
@@ -363,9 +374,11 @@ def draw_photos(
             unreadable.append(str(error))
             continue
         sample = photo_sample(name, photo, ResizeImage(segmenter.input_size))
-        prediction, top = predict(segmenter, sample, confidence)
+        prediction, top = predict(segmenter, sample, confidence=True)
         if choice.fits(prediction):
-            picture = Image.fromarray(photo)
+            seen = np.unique(prediction).tolist()
+            sure[name] = {label: float(top[prediction == label].mean()) for label in seen}
+            picture, top = Image.fromarray(photo), top if confidence else None
             page = panel(picture, prediction, classes, title=path.name, confidence=top)
             yield Drawn(name, path.name, page, indices=colour_mask(prediction, classes))
 
@@ -406,14 +419,20 @@ def save_gallery(place: Path, pictures: list[Picture], plan: Plan) -> None:
         file.write(gallery(pictures, plan.heading, plan.facts).encode())
 
 
-def save_table(path: Path, pictures: list[Picture]) -> None:
-    """Saves as CSV, and prints, the classes of each photo and their shares, the largest first."""
+def save_table(path: Path, pictures: list[Picture], sure: Mapping[str, dict[int, float]]) -> None:
+    """Saves as CSV, and prints, the classes of each photo and their shares, the largest first.
+
+    Args:
+        sure: the mean confidence of each class id in each picture.
+    """
     rows, width = [], max(len(picture.title) for picture in pictures)
     for picture in pictures:
-        shares = [(row.shares["prediction"], row.name) for row in picture.classes]
-        seen = sorted(shares, reverse=True)
-        rows += [{"photo": picture.title, "class": name, "share": share} for share, name in seen]
-        words = "  ".join(f"{name} {percent(share)}" for share, name in seen)
+        seen = sorted(picture.classes, key=lambda row: -row.shares["prediction"])
+        for row in seen:
+            share, confidence = row.shares["prediction"], sure[picture.name][row.label]
+            facts = {"class": row.name, "share": share, "confidence": confidence}
+            rows.append({"photo": picture.title, **facts})
+        words = "  ".join(f"{row.name} {percent(row.shares['prediction'])}" for row in seen)
         print(f"  {picture.title:{width}}  {words}")
     folder.save_csv(path, rows)
 
@@ -464,8 +483,9 @@ def main() -> None:
     plan_it = plan_truth if args.truth else plan_photos if args.image else plan_split
     plan = plan_it(args)
     record = folder.read_run(args.run) if args.report else {}
-    is_in_run = not (args.truth or args.out)
-    place = folder.step_folder(args.run, 5) if is_in_run else args.out or TRUTH
+    is_in_run = bool(args.run and not args.out)
+    elsewhere = args.out or (TRUTH if args.truth else PHOTOS)
+    place = folder.step_folder(args.run, 5) if is_in_run else elsewhere
     check_place(place, is_in_run, plan.names, plan.photos)
     title = "ground truth" if args.truth else folder.step_title(5)
     where = plan.network and plan.network.where
@@ -481,14 +501,15 @@ def main() -> None:
         if args.report:
             save_report(place / REPORT, record, plan, pictures)
         if args.image:
-            save_table(place / TABLE, pictures)
+            save_table(place / TABLE, pictures, plan.sure)
         wrote = f"{folder.count(len(pictures), 'picture')}" + f" and {REPORT}" * args.report
         wrote += f"; open {place / INDEX} in a browser"
         source = plan.network and str(plan.network.source)
         config = {**vars(args), "changed": parser.changed(args), "checkpoint": source}
         step_1 = ("sample_features.py", "--data", args.data, "--run", "runs/own")
         then = step_1 if args.truth and not plan.unreadable else ()
-        folder.finish(args.run, 5, config, wrote, then, folder=place)
+        scores = {"pictures": len(pictures)}
+        folder.finish(args.run, 5, config, wrote, then, folder=place, scores=scores)
     if plan.unreadable:
         raise DataError(f"left out {first_of(plan.unreadable)}; the others are done")
 

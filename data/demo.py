@@ -1,5 +1,7 @@
 """The whole project in one command: draws the `shapes` data set and runs the five steps on it.
 
+At last the network that comes with the project looks at a real photo.
+
 python -m data.demo                  # into runs/demo; needs no network
 python -m data.demo --out DIR
 """
@@ -10,6 +12,8 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+
+from matplotlib import get_data_path
 
 HOME = Path(__file__).parent.parent
 
@@ -31,6 +35,12 @@ def commands(out: Path) -> list[list[str]]:
     ]
 
 
+def photo_command(out: Path) -> list[str]:
+    """The command that shows a portrait, in the public domain, which comes with matplotlib."""
+    portrait = str(Path(get_data_path(), "sample_data", "grace_hopper.jpg"))
+    return ["python", "visualize.py", "--image", portrait, "--out", str(out / "photos")]
+
+
 def main() -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -47,7 +57,7 @@ def main() -> int:
         "VGG11 with seeded random weights, so that nothing is downloaded; "
         "for ImageNet's (a 507 MB download) run sample_features.py with --weights imagenet."
     )
-    for command in commands(out):
+    for command in [*commands(out), photo_command(out)]:
         print(f"\n$ {shlex.join(command)}", flush=True)
         code = subprocess.run([sys.executable, *command[1:]], cwd=HOME).returncode
         if code:
@@ -55,7 +65,9 @@ def main() -> int:
     metrics = json.loads((HOME / out / "4_eval" / "metrics.json").read_text(encoding="utf-8"))
     print(
         f"\nmIoU {metrics['miou']:.3f} on {metrics['images']} pictures that no step has seen. "
-        f"Look at them: open {out / '5_overlays' / 'index.html'} in a browser"
+        f"Look at them: open {out / '5_overlays' / 'index.html'} in a browser, "
+        f"and {out / 'photos' / 'index.html'} for a real photo, seen by a network trained on real "
+        "ones. Your own: python visualize.py --image holiday.jpg"
     )
     return 0
 

@@ -86,6 +86,15 @@ class ConfusionMatrix:
         """IoU, each class weighted by its pixels in the ground truth (frequency-weighted IoU)."""
         return float(_ratio(np.nansum(self.counts.sum(1) * self.iou()), self.counts.sum()))
 
+    def scores(self) -> dict[str, float]:
+        """The four scores by their names."""
+        return {
+            "miou": self.miou(),
+            "pixel_accuracy": self.pixel_accuracy(),
+            "mean_accuracy": self.mean_accuracy(),
+            "fw_iou": self.fw_iou(),
+        }
+
     def table(self, names: Sequence[str]) -> str:
         """The score as text: a line per class, then the means."""
         lines = in_columns([[name, _cell(iou)] for name, iou in zip(names, self.iou())])

@@ -1,7 +1,30 @@
 """The network and its checkpoints. Knows no data sets and no scores."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from models.run.predictor import Predictor
+
 
 class RunError(ValueError):
     """A run, checkpoint or flag is unusable; the message says what, where, what to do."""
 
     exit_code = 2
+
+
+def load(source: str | Path = "voc", device: str = "auto") -> Predictor:
+    """A trained network, ready to `predict` and to draw an `overlay`.
+
+    Args:
+        source: a run's folder, a checkpoint, or the name of a network in `models/trained/`.
+        device: a torch device, or "auto": cuda, else mps, else cpu.
+
+    Raises:
+        RunError: no such network, or a file that cannot be used.
+    """
+    from models.run import predictor  # which itself needs this package
+
+    return predictor.load(source, device)

@@ -18,7 +18,14 @@ from models import RunError
 
 # What torch and zipfile raise on a damaged file.
 DAMAGED = (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+TRAINED = Path(__file__).parent / "trained"  # the networks that come with the project
 FORMAT = 2  # raised when what is in the files changes
+
+
+def find_checkpoint(name: Path) -> Path:
+    """A file by its path, or one of `TRAINED` by its name alone, like "voc"."""
+    trained = TRAINED / f"{name}.pt"
+    return trained if len(name.parts) == 1 and not name.exists() and trained.exists() else name
 
 
 def save_checkpoint(path: Path, kind: str, **content: Any) -> None:
@@ -30,12 +37,13 @@ def save_checkpoint(path: Path, kind: str, **content: Any) -> None:
 
 
 def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
-    """Reads what `save_checkpoint` wrote, onto the CPU.
+    """Reads what `save_checkpoint` wrote, onto the CPU; see `find_checkpoint` for the path.
 
     Raises:
         RunError: the file is missing, damaged, holds pickled code, is of another kind or from
             another version.
     """
+    path = find_checkpoint(path)
     content = load_tensors(path, "checkpoint")
     found = content.get("kind") if isinstance(content, dict) else type(content).__name__
     if found != kind:

@@ -115,7 +115,7 @@ def test_a_command_runs(command, place, printed, succeeds, monkeypatch):
     else:
         script, *flags = words
     flags += SMALLER.get(script, "").split()
-    if script.startswith("data."):
+    if script.startswith(("data.", "models.")):
         script = script.replace(".", "/") + ".py"
     printed += succeeds(script, *flags).splitlines()
 
@@ -161,7 +161,7 @@ def test_flags_and_modules_that_are_named_exist():
     assert {flag for flag in flags if f'"{flag}"' not in SOURCES} == set()
     for module in set(re.findall(r"`((?:data|models|losses|tests)(?:\.\w+)+)`", ALL)):
         assert importlib.util.find_spec(module), module
-    for module in set(re.findall(r"python -m ((?:data|tests)\.\w+)", ALL)):
+    for module in set(re.findall(r"python -m ((?:data|models|tests)\.\w+)", ALL)):
         assert importlib.util.find_spec(module), module
 
 

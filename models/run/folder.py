@@ -10,10 +10,11 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,7 @@ def finish(
     wrote: str,
     then: Sequence[Any] = (),
     folder: Path | None = None,
+    scores: Mapping[str, float] = MappingProxyType({}),
 ) -> None:
     """Marks a step as finished by writing config.json, and prints what to do next.
 
@@ -147,6 +149,7 @@ def finish(
         wrote: what is in the folder now, in words.
         then: script and flags of the next command.
         folder: another one than the step's own in the run, which is then not needed.
+        scores: what the step has found, for --json.
     """
     folder = folder or step_folder(run, step)
     config = {"format": FORMAT, "step": STEPS[step][0], **config}
@@ -158,6 +161,16 @@ def finish(
         recipe = (config.get("recipe") or "").partition(":")[0]
         then = [*then, "--recipe", recipe] if recipe else then
         print(f"next: python {shlex.join(map(str, then))}")
+    if config.get("json"):
+        print_json(step, folder, scores, config["seconds"])
+
+
+def print_json(step: int, wrote: Path | None, scores: Mapping[str, float], seconds: float) -> None:
+    """Prints a step's result for programs, in a line; a score that is not defined is null."""
+    scores = {k: None if math.isnan(value) else value for k, value in scores.items()}
+    place = wrote and str(wrote)
+    line = {"step": STEPS[step][0], "wrote": place, "scores": scores, "seconds": round(seconds, 1)}
+    print(json.dumps(line, default=_plain), file=sys.__stdout__, flush=True)
 
 
 def command(step: int) -> str:
@@ -218,12 +231,16 @@ def is_finished(run: Path, step: int) -> bool:
     return (step_folder(run, step) / CONFIG).is_file()
 
 
-def trained_segmenter(run: Path, checkpoint: Path | None) -> tuple[Segmenter, Path]:
+def trained_segmenter(run: Path | None, checkpoint: Path | None) -> tuple[Segmenter, Path]:
     """The network to use, on the CPU, and its file: `checkpoint`, else step 3's or 2's.
+
+    Without a run either it is the one that comes with the project.
 
     Raises:
         RunError: none of them is there or can be read, or an earlier step has been run again since.
     """
+    if not run:
+        checkpoint = checkpoint or Path("voc")
     if checkpoint:
         return load_segmenter(checkpoint)[0], checkpoint
     source = step_folder(run, 3) / "best.pt"

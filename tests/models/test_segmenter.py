@@ -203,8 +203,8 @@ def test_views_in_words(views, words):
 
 
 def test_an_extractor_comes_back_with_the_same_levels(tmp_path):
-    original = Hypercolumn("vgg11_bn", "random", [1, 2], context=["image", "3"], dilated=1)
-    original.features[1].running_mean.fill_(0.25)
+    original = Hypercolumn("vgg11_bn", "random", ["b1", 2], context=["image", "3"], dilated=1)
+    original.features[1].running_mean.fill_(0.25)  # not folded, as a level is before it
     save_extractor(tmp_path / "backbone.pt", original)
     loaded = load_extractor(tmp_path / "backbone.pt")
     assert loaded.spec() == original.spec() and loaded.frozen

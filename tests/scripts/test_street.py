@@ -231,9 +231,39 @@ def test_a_recipe_sets_flags_and_those_given_win(street, succeeds):
     assert facts(said)["views"].startswith(views) and views in metrics(street / "run")["protocol"]
     short = ("--epochs", 1, "--crop", 48, "--limit", 4, "--val-limit", 1)
     said = succeeds("train_seg.py", "--run", "run", *DATA, "--recipe", "best", *short)
-    assert "squeezenet1_1, trained with peak rate 0.0003, its first 1 stage frozen" in said
+    assert "squeezenet1_1, trained with peak rate 0.00015, its first 2 stages frozen" in said
     changed = config(street / "run" / "3_seg")["changed"]
-    assert (changed["--lovasz"], changed["--ema"], changed["--epochs"]) == (1, 0.998, 1)
+    assert (changed["--lovasz"], changed["--ema"], changed["--epochs"]) == (1, 0.996, 1)
+
+
+def test_each_step_ends_with_a_line_for_programs(street, succeeds, capfd):
+    few = {"sample_features": ("--limit", 4), "train_cls": ("--epochs", 1)}
+    few |= {"train_seg": ("--limit", 4, "--epochs", 1), "visualize": ("--limit", 1)}
+    found = {}
+    for name in STEPS:
+        flags = ("--run", "run", *STEPS[name], *few.get(name, ()), "--json", "--quiet")
+        assert succeeds(f"{name}.py", *flags) == ""
+        found[name] = json.loads(capfd.readouterr().out)
+        assert found[name]["step"] == name and found[name]["seconds"] > 0
+        assert Path(found[name]["wrote"], "config.json").is_file()
+    scores = {name: line["scores"] for name, line in found.items()}
+    assert scores["sample_features"]["images"] == 4 and scores["visualize"] == {"pictures": 1}
+    for name in ("miou", "pixel_accuracy"):
+        assert scores["train_seg"][name] == pytest.approx(scores["evaluate"][name])
+        assert scores["evaluate"][name] == metrics(street / "run")[name]
+    (row,) = rows(street / "run" / "2_cls" / "log.csv")
+    assert scores["train_cls"]["accuracy"] == float(row["accuracy"])
+
+
+def test_the_network_in_the_box_is_scored_and_trained_on(street, succeeds, capfd):
+    flags = (*DATA, "--limit", 1)
+    said = succeeds("evaluate.py", "--checkpoint", "voc", *flags, "--json")
+    line = json.loads(capfd.readouterr().out)
+    assert line["wrote"] is None and f"mIoU {line['scores']['miou']:.4f} over" in said
+    assert not Path("4_eval").exists()
+    start = ("--run", "tuned", "--init", "voc")
+    said = succeeds("train_seg.py", *start, *flags, "--val-limit", 1, "--epochs", 1)
+    assert facts(said)["start"] == "voc" and "mobilenet_v2" in facts(said)["network"]
 
 
 @pytest.mark.parametrize("name", STEPS)

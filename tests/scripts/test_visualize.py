@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,9 +14,11 @@ from PIL import Image
 from data.classes import VOC
 from data.figures.gallery import INDEX, SHEET
 from data.figures.overlay import percent
-from data.images import read_mask
-from data.voc import read_ids
+from data.images import read_image, read_mask
+from data.transforms import ResizeImage
+from data.voc import photo_sample, read_ids
 from losses.metrics import ImageScores
+from models import load
 from tests.conftest import DATA
 
 OVERLAYS, PHOTOS = Path("run/5_overlays"), Path("photos")
@@ -255,10 +258,31 @@ def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds):
         mine = {row["class"]: float(row["share"]) for row in rows if row["photo"] == title}
         assert mine == pytest.approx(shares)
         assert list(mine.values()) == sorted(mine.values(), reverse=True)
+        sure = [float(row["confidence"]) for row in rows if row["photo"] == title]
+        assert all(1 / 21 <= confidence <= 1 for confidence in sure)
         (line,) = [line for line in said.splitlines() if line.strip().startswith(title)]
         assert all(f"{name} " in line for name in shares)
         assert pictures[title]["miou"] is None
         assert list(pictures[title]["tiles"]) == ["image", "prediction", "confidence"]
+
+
+def test_without_a_run_photos_are_seen_by_the_network_in_the_box(photos, succeeds, fails):
+    portrait = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
+    said = succeeds("visualize.py", "--image", portrait, PHOTOS / "grey.jpg")
+    assert "wrote runs/photos: 2 pictures" in said and "voc (mobilenet_v2)" in said
+    with open("runs/photos/photos.csv", encoding="utf-8", newline="") as file:
+        (person, *_) = [row for row in csv.DictReader(file) if row["class"] == "person"]
+    index = np.asarray(Image.open("runs/photos/predictions/grace_hopper.png")) == 15
+    assert float(person["share"]) == pytest.approx(index.mean())
+    _, probability = load().segmenter.predict_with_confidence(
+        photo_sample("", read_image(portrait), ResizeImage(load().segmenter.size)).image,
+        index.shape,
+    )
+    expected = probability.numpy()[index].mean()
+    assert float(person["confidence"]) == pytest.approx(expected, rel=1e-5)
+    assert "--report: has no effect without --run" in fails(
+        "visualize.py", *DATA, "--checkpoint", "voc", "--out", "seen", "--report"
+    )
 
 
 def test_photos_are_filtered_by_what_is_seen_in_them(photos, succeeds, fails):

@@ -1,0 +1,292 @@
+"""A trained network as one file that runs without this project: ONNX, or a program of PyTorch.
+
+    python -m models.export --onnx voc.onnx
+    python -m models.export --run RUN --onnx FILE --probabilities
+    python -m models.export --checkpoint FILE --program FILE --float
+    python -m models.export --run RUN --half FILE          # a small checkpoint
+
+Everything is inside: `image` (1, 3, H, W), RGB of any height and width, uint8 0..255 or, with
+--float, float32 0..1, becomes `classes` (1, H, W) uint8 or, with --probabilities, `probabilities`
+(1, C, H, W) float32. The photo is resized as `data.transforms.ResizeImage` does it, and seen in one
+view. Class names, their colours and what made the network go with the file.
+
+The logits of all classes are held at the photo's size: 1 GB for 12 megapixels and 21 classes.
+ONNX needs the packages onnx and onnxscript, to run it onnxruntime. Tried with PyTorch 2.14.
+"""
+
+import argparse
+import copy
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from data.files import atomic_file
+from data.transforms import LEAST_SIDE, MAX_ASPECT
+from models import RunError
+from models.hypercolumn import surroundings
+from models.segmenter import Segmenter, save_segmenter
+
+
+class PhotoSegmenter(nn.Module):
+    """What `Segmenter.predict` does with a photo, resizing included, in a form that can be traced.
+
+    The head is that of `DenseClassifier.on_grid` without strips. Whether its first layer works on a
+    level before or after it is brought to the grid is settled here, by a square input.
+
+    Args:
+        segmenter: on the CPU; it is not changed.
+        probabilities: of all classes, not the most likely class.
+    """
+
+    def __init__(self, segmenter: Segmenter, probabilities: bool = False):
+        super().__init__()
+        self.size, self.stride = segmenter.size, segmenter.stride
+        self.probabilities = probabilities
+        self.hypercolumn = copy.deepcopy(segmenter.hypercolumn)
+        self.hypercolumn.features.to(memory_format=torch.contiguous_format)  # else saving warns
+        round_down(self.hypercolumn.features)
+        self.context, self.hypercolumn.context = self.hypercolumn.context, []
+
+        grid = -(-self.size // self.stride)
+        shapes = segmenter.hypercolumn.level_shapes(self.size, self.size)
+        self.is_fine = [height * width >= grid * grid for _, height, width in shapes]
+
+        # The first layer takes the standardisation into its weights, and is split by level.
+        head, first = segmenter.head, segmenter.head.layers[0]
+        weight = first.weight.detach().double() / head.standardise.std.view(-1, 1, 1)
+        bias = first.bias.detach() - weight.flatten(1) @ head.standardise.mean.double()
+        self.register_buffer("bias", bias.float().view(-1, 1, 1))
+        for index, part in enumerate(weight.float().split(head.channels, dim=1)):
+            self.register_buffer(f"weight{index}", part.clone())
+        self.layers = copy.deepcopy(head.layers[1:])
+        self.eval()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """The classes of a photo.
+
+        Args:
+            image: (1, 3, H, W) RGB, uint8 0..255 or float32 0..1.
+
+        Returns:
+            (1, H, W) uint8, or (1, C, H, W) float32 probabilities.
+        """
+        height, width = self.input_shape(*image.shape[-2:])
+        small = F.interpolate(image, (height, width), mode="bilinear", antialias=True)
+        levels = self.hypercolumn(small)
+        finer = 2**self.hypercolumn.dilated
+        levels += [
+            quadrants(levels[-1]) if c == "quadrants" else surroundings(levels[-1], c, finer)
+            for c in self.context
+        ]
+        # Not -(-side // stride): ONNX divides towards zero.
+        grid = [(side + self.stride - 1) // self.stride for side in (height, width)]
+        logits = self.logits(levels, grid)
+        logits = bilinear(logits, image.shape[-2:])
+        return logits.softmax(1) if self.probabilities else logits.argmax(1).to(torch.uint8)
+
+    def input_shape(self, height: int, width: int) -> list[int]:
+        """`data.transforms.resized_shape` in tensors, since the sides are not known yet.
+
+        In float64 and in the same order, since a side may lie halfway between whole numbers.
+        """
+        size, *sides = (
+            torch.scalar_tensor(side, dtype=torch.float64) for side in (self.size, height, width)
+        )
+        scale = torch.minimum(
+            size / torch.minimum(*sides), MAX_ASPECT * size / torch.maximum(*sides)
+        )
+        least = min(self.size, LEAST_SIDE)
+        shape = (torch.stack(sides) * scale).round().long().clamp(min=least).tolist()
+        for side in shape:
+            torch._check(side >= least)  # for the exporter
+        return shape
+
+    def logits(self, levels: list[Tensor], grid: Sequence[int]) -> Tensor:
+        """`DenseClassifier.on_grid` of the levels (1, C_l, h_l, w_l): (1, C, *grid)."""
+        hidden, coarse = self.bias, []
+        for index, (level, is_fine) in enumerate(zip(levels, self.is_fine)):
+            weight = getattr(self, f"weight{index}")
+            if is_fine:
+                hidden = hidden + F.conv2d(bilinear(level, grid), weight)
+                continue
+            term = F.conv2d(level, weight)
+            if always_equal(term.shape[2:], (1, 1)):  # of the mean over the image
+                hidden = hidden + term
+            elif coarse and always_equal(term.shape, coarse[-1].shape):
+                coarse[-1] = coarse[-1] + term
+            else:
+                coarse.append(term)
+        for term in coarse:
+            hidden = hidden + bilinear(term, grid)
+        return self.layers(hidden)
+
+
+def round_down(features: nn.Sequential) -> None:
+    """Max poolings with `ceil_mode` become padding and one without, in place; exact.
+
+    The exporter cannot tell the shape that `ceil_mode` gives to a map of any size.
+    """
+    for name, pool in list(features.named_modules()):
+        if isinstance(pool, nn.MaxPool2d) and pool.ceil_mode:
+            more = pool.stride - 1
+            pool.ceil_mode = False
+            padding = nn.ConstantPad2d((0, more, 0, more), -torch.inf)
+            features.set_submodule(name, nn.Sequential(padding, pool))
+
+
+def quadrants(level: Tensor) -> Tensor:
+    """`adaptive_avg_pool2d(level, 2)`, which the exporter has for even sides only."""
+    for dim in (2, 3):
+        side = level.shape[dim]
+        half = (side + 1) // 2  # both have the middle of an odd side
+        halves = level.narrow(dim, 0, half), level.narrow(dim, side // 2, half)
+        level = torch.cat([part.mean(dim, keepdim=True) for part in halves], dim)
+    return level
+
+
+def bilinear(x: Tensor, size: Sequence[int]) -> Tensor:
+    """`models.hypercolumn.resample`, without asking whether x has that size already."""
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def always_equal(shape: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two shapes of one length are equal for photos of any size."""
+    return all(statically_known_true(a == b) for a, b in zip(shape, other))
+
+
+def trace(
+    segmenter: Segmenter, probabilities: bool = False, floating: bool = False
+) -> ExportedProgram:
+    """The `PhotoSegmenter` as a graph for photos of any size.
+
+    Args:
+        floating: the image is float32 0..1, not uint8.
+    """
+    image = torch.zeros(1, 3, 48, 64, dtype=torch.float32 if floating else torch.uint8)
+    sides = {2: Dim("height", min=1), 3: Dim("width", min=1)}
+    with torch.no_grad():
+        return torch.export.export(
+            PhotoSegmenter(segmenter, probabilities), (image,), dynamic_shapes={"image": sides}
+        )
+
+
+def facts(segmenter: Segmenter) -> dict[str, Any]:
+    """What goes with the file: plain values."""
+    return {
+        "classes": segmenter.names,
+        "colours": segmenter.colours,
+        "size": segmenter.size,
+        "backbone": segmenter.hypercolumn.backbone,
+        "trained_on": segmenter.trained_on,
+    }
+
+
+def save_program(path: Path, program: ExportedProgram, facts: dict[str, Any]) -> None:
+    """Saves what `torch.export.load` reads; the facts are JSON in the extra file "facts.json"."""
+    whole = io.BytesIO()
+    torch.export.save(program, whole, extra_files={"facts.json": json.dumps(facts)})
+    with atomic_file(path) as file:
+        file.write(whole.getbuffer())
+
+
+def check_packages() -> None:
+    """Tries to import what `save_onnx` needs.
+
+    Raises:
+        RunError: a package is missing.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise RunError(
+            "--onnx needs the packages onnx and onnxscript: pip install onnx onnxscript"
+        ) from None
+
+
+def save_onnx(path: Path, program: ExportedProgram, output: str, facts: dict[str, Any]) -> int:
+    """Saves the program as ONNX, with the facts as metadata (lists as JSON); gives the opset.
+
+    Args:
+        output: what the result is called.
+    """
+    with torch.no_grad():
+        exported = torch.onnx.export(
+            program,
+            input_names=["image"],
+            output_names=[output],
+            dynamic_shapes={"image": {2: "height", 3: "width"}},
+            dynamo=True,
+            verbose=False,
+        )
+    for name, fact in facts.items():
+        text = fact if isinstance(fact, str) else json.dumps(fact)
+        exported.model.metadata_props[name] = text
+    with atomic_file(path) as file:
+        file.write(exported.model_proto.SerializeToString())
+    return exported.model.opset_imports[""]
+
+
+def save_half(path: Path, segmenter: Segmenter) -> None:
+    """Saves a checkpoint in float16, for passing on; `load_segmenter` makes it float32 again."""
+    save_segmenter(path, copy.deepcopy(segmenter).half())
+
+
+def main() -> None:
+    """Run the command line."""
+    from models.run.folder import trained_segmenter
+
+    parser = argparse.ArgumentParser(
+        "python -m models.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    source = parser.add_mutually_exclusive_group()
+    add = source.add_argument
+    add("--run", type=Path, metavar="RUN", help="run folder, whose network is taken")
+    add("--checkpoint", type=Path, metavar="FILE", help="the network, such as best.pt of step 3")
+    add = parser.add_argument
+    add("--onnx", type=Path, metavar="FILE", help="ONNX file to write")
+    add("--program", type=Path, metavar="FILE", help="file to write for torch.export.load (.pt2)")
+    half = "checkpoint of this project in float16 to write"
+    add("--half", type=Path, metavar="FILE", help=half)
+    add("--probabilities", action="store_true", help="of all classes, not the most likely class")
+    add("--float", action="store_true", dest="floating", help="image: float32 0..1, not uint8")
+    flags = parser.parse_args()
+    if not (flags.onnx or flags.program or flags.half):
+        parser.error("--onnx, --program or --half is missing")
+
+    if flags.onnx:
+        check_packages()
+    segmenter, _ = trained_segmenter(flags.run, flags.checkpoint)
+    if flags.half:
+        save_half(flags.half, segmenter)
+        print(f"wrote {flags.half}: a checkpoint in float16, {flags.half.stat().st_size:,} bytes")
+    if not (flags.onnx or flags.program):
+        return
+    program = trace(segmenter, flags.probabilities, flags.floating)
+    output, shape = "classes", "(1, height, width) uint8"
+    if flags.probabilities:
+        output, shape = "probabilities", f"(1, {len(segmenter.names)}, height, width) float32"
+    dtype = "float32" if flags.floating else "uint8"
+    ends = f"input image (1, 3, height, width) {dtype}, output {output} {shape}"
+    if flags.onnx:
+        opset = save_onnx(flags.onnx, program, output, facts(segmenter))
+        print(f"wrote {flags.onnx}: opset {opset}, {ends}")
+    if flags.program:
+        save_program(flags.program, program, facts(segmenter))
+        print(f"wrote {flags.program}: PyTorch {torch.__version__}, {ends}")
+
+
+if __name__ == "__main__":
+    from models.run.runtime import run_script
+
+    run_script(main)

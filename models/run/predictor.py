@@ -1,0 +1,106 @@
+"""A trained network for photos, outside of the scripts: `from models import load`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data.figures.overlay import overlay
+from data.images import read_image
+from data.transforms import ResizeImage
+from data.voc import photo_sample
+from models.run import folder, runtime
+from models.segmenter import Segmenter, load_segmenter
+
+Photo = str | Path | Image.Image | np.ndarray | Tensor
+
+
+class Predictor:
+    """A trained network, always in eval mode; several threads may predict with it.
+
+    Args:
+        segmenter: the network.
+        device: a torch device, or "auto": cuda, else mps, else cpu.
+
+    Attributes:
+        names: of the classes, C of them; a mask holds indices into them.
+        colours: their RGB colours, 0..255.
+        segmenter: the network itself; `segmenter.views` says how it looks at a photo.
+    """
+
+    def __init__(self, segmenter: Segmenter, device: str = "auto"):
+        self.segmenter = segmenter.eval().to(runtime.choose_device(device, single=True))
+        self.names = segmenter.names
+        self.colours = segmenter.colours
+
+    def predict(
+        self,
+        photos: Photo | Sequence[Photo],
+        probabilities: bool = False,
+    ) -> np.ndarray | list[np.ndarray]:
+        """The classes of each pixel.
+
+        Args:
+            photos: a photo, or a list of them: a path (turned upright as its EXIF data say), a PIL
+                image, an array (H, W, 3) or (H, W) uint8, or a tensor (3, H, W), uint8 or floating
+                point 0..1.
+            probabilities: of all classes, not the most likely class.
+
+        Returns:
+            (H, W) uint8 class ids, or (C, H, W) float32 probabilities; of a list, a list of them.
+
+        Raises:
+            DataError: a file that is missing or no photo.
+            ValueError, TypeError: an array or tensor of another shape or dtype.
+        """
+        if isinstance(photos, Sequence) and not isinstance(photos, str):
+            return [self.predict(photo, probabilities) for photo in photos]
+        pixels, segmenter = to_array(photos), self.segmenter
+        sample = photo_sample("the photo", pixels, ResizeImage(segmenter.input_size))
+        find = segmenter.probabilities if probabilities else segmenter.predict
+        return find(sample.image, pixels.shape[:2]).numpy()
+
+    def overlay(self, photo: Photo, mask: np.ndarray | None = None) -> Image.Image:
+        """The photo with the classes tinted, outlined and named, at its own size.
+
+        Args:
+            photo: as in `predict`.
+            mask: (H, W) class ids, if they are known already.
+        """
+        mask = self.predict(photo) if mask is None else mask
+        return overlay(Image.fromarray(to_array(photo)), mask, self.segmenter.classes)
+
+
+def load(source: str | Path = "voc", device: str = "auto") -> Predictor:
+    """See `models.load`."""
+    source = Path(source)
+    is_run = source.is_dir()
+    segmenter = folder.trained_segmenter(source, None)[0] if is_run else load_segmenter(source)[0]
+    return Predictor(segmenter, device)
+
+
+def to_array(photo: Photo) -> np.ndarray:
+    """A photo as (H, W, 3) uint8 RGB; see `Predictor.predict`."""
+    if isinstance(photo, str | Path):
+        return read_image(Path(photo))
+    if isinstance(photo, Image.Image):
+        return np.asarray(photo.convert("RGB"))
+    if isinstance(photo, Tensor):
+        if photo.ndim != 3 or len(photo) != 3:
+            raise ValueError(f"expected a tensor (3, H, W), got {tuple(photo.shape)}")
+        if photo.is_floating_point():
+            if not 0 <= photo.min() <= photo.max() <= 1:
+                raise ValueError("expected values from 0 to 1 in a floating-point tensor")
+            photo = (255 * photo).round().to(torch.uint8)
+        photo = photo.permute(1, 2, 0).cpu().numpy()
+    if not isinstance(photo, np.ndarray) or photo.dtype != np.uint8:
+        found = getattr(photo, "dtype", type(photo).__name__)
+        raise TypeError(f"expected a path, a PIL image, or uint8 pixels, got {found}")
+    if photo.ndim == 2:
+        photo = np.stack([photo] * 3, axis=-1)
+    if photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
+        raise ValueError(f"expected an array (H, W, 3) or (H, W), got {photo.shape}")
+    return photo

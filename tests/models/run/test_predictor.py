@@ -1,0 +1,127 @@
+"""Three lines of Python: what a trained network takes, what it gives, and the one in the box."""
+
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data import DataError
+from data.images import read_image
+from data.transforms import ResizeImage
+from data.voc import photo_sample
+from models import RunError, load
+from models.checkpoint import TRAINED
+from models.segmenter import load_segmenter
+from tests.conftest import HOME
+
+PORTRAIT = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return load()
+
+
+@pytest.fixture(scope="module")
+def mask(network):
+    return network.predict(PORTRAIT)
+
+
+def test_the_box_holds_a_small_network_of_plain_float16_tensors_with_its_card(network):
+    path = TRAINED / "voc.pt"
+    assert path.stat().st_size <= 6e6
+    content = torch.load(path, weights_only=True)
+    kinds = {value.dtype for value in content["state"].values() if value.is_floating_point()}
+    assert kinds == {torch.float16}
+    assert all(value.isfinite().all() for value in content["state"].values())
+    card = (TRAINED / "voc.md").read_text(encoding="utf-8")
+    assert sha256(path.read_bytes()).hexdigest() in card
+    assert content["trained_on"] in card
+    assert len(network.names) == len(network.colours) == 21 and network.names[15] == "person"
+
+
+def test_a_portrait_of_a_person_is_seen_as_one(network, mask):
+    assert mask.shape == read_image(PORTRAIT).shape[:2] and mask.dtype == np.uint8
+    shares = np.bincount(mask.ravel(), minlength=21) / mask.size
+    assert 0.3 < shares[15] < 0.8 and shares[0] + shares[15] > 0.95
+    # What the scripts see, too.
+    segmenter, _ = load_segmenter(Path("voc"))
+    sample = photo_sample("", read_image(PORTRAIT), ResizeImage(segmenter.input_size))
+    assert np.array_equal(segmenter.predict(sample.image, mask.shape).numpy(), mask)
+
+
+def test_a_photo_may_come_in_any_form(network, mask):
+    pixels = read_image(PORTRAIT)
+    tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
+    forms = [str(PORTRAIT), Image.open(PORTRAIT), pixels, tensor, tensor / 255]
+    for found in network.predict(forms):
+        assert np.array_equal(found, mask)
+    grey = pixels[..., 0]
+    in_colour = network.predict(np.stack([grey] * 3, axis=-1))
+    assert np.array_equal(network.predict(grey), in_colour)
+
+
+@pytest.mark.parametrize(
+    ("photo", "error", "words"),
+    [
+        ("none.jpg", DataError, "none.jpg: no such"),
+        (np.zeros((4, 4, 4), np.uint8), ValueError, r"expected an array .* got \(4, 4, 4\)"),
+        (np.zeros((0, 4, 3), np.uint8), ValueError, r"expected an array .* got \(0, 4, 3\)"),
+        (np.zeros((4, 4, 3)), TypeError, "got float64"),
+        (torch.zeros(4, 4, 3), ValueError, r"expected a tensor \(3, H, W\)"),
+        (torch.full((3, 4, 4), 200.0), ValueError, "expected values from 0 to 1"),
+        (7, TypeError, "got int"),
+    ],
+)
+def test_what_is_no_photo_is_refused(network, photo, error, words):
+    with pytest.raises(error, match=words):
+        network.predict(photo)
+
+
+def test_probabilities_are_those_of_all_classes(network, mask):
+    found = network.predict(PORTRAIT, probabilities=True)
+    assert found.shape == (21, *mask.shape) and found.dtype == np.float32
+    assert np.allclose(found.sum(0), 1, atol=1e-5)
+    assert (found.argmax(0) == mask).mean() > 0.9999  # ties
+
+
+def test_the_overlay_is_a_picture_of_the_photos_size(network, mask):
+    found = network.overlay(PORTRAIT)
+    assert found.size == Image.open(PORTRAIT).size
+    assert np.array_equal(np.asarray(found), np.asarray(network.overlay(PORTRAIT, mask)))
+    assert not np.array_equal(np.asarray(found), read_image(PORTRAIT))
+
+
+def test_several_threads_predict_with_one_network(network, mask):
+    photos = [PORTRAIT, np.zeros((60, 90, 3), np.uint8)] * 3
+    expected = [mask, network.predict(photos[1])]
+    with ThreadPoolExecutor(3) as pool:
+        for index, found in enumerate(pool.map(network.predict, photos)):
+            assert np.array_equal(found, expected[index % 2])
+
+
+def test_a_run_or_a_checkpoint_is_loaded_too(walked):
+    run = walked.place / "run"
+    photo = np.zeros((50, 70, 3), np.uint8)
+    best = load(run / "3_seg" / "best.pt", device="cpu").predict(photo)
+    assert best.shape == (50, 70) and np.array_equal(load(str(run)).predict(photo), best)
+    with pytest.raises(RunError, match="nothing: no such checkpoint file"):
+        load("nothing")
+
+
+def test_the_lines_of_the_readme_run_as_printed_anywhere(tmp_path, monkeypatch):
+    readme = (HOME / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"(?ms)^```python\n(.*?)^```$", readme)
+    Image.open(PORTRAIT).save(tmp_path / "holiday.jpg")
+    monkeypatch.setenv("PYTHONPATH", str(HOME))
+    done = subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert (tmp_path / "seen.png").is_file()

@@ -1,0 +1,170 @@
+"""Exported networks: they give what the segmenter gives, for photos of any size."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from data.transforms import ResizeImage, resized_shape
+from models.classifier import DenseClassifier, HiddenLayers
+from models.export import PhotoSegmenter, facts, quadrants, save_onnx, save_program, trace
+from models.hypercolumn import Hypercolumn
+from models.segmenter import Segmenter, load_segmenter, save_segmenter
+
+SIZE, NAMES = 64, ["sky", "sea", "boat", "sand"]
+COLOURS = [[0, 0, 0], [0, 0, 255], [255, 0, 0], [9, 9, 9]]
+PHOTOS = [(75, 100), (64, 64), (41, 33), (301, 202), (20, 390)]  # the last is beyond MAX_ASPECT
+NETWORKS = {  # backbone, stride, further arguments
+    "poolings that round up": ("squeezenet1_1", 2, {"taps": [1, 2], "context": ["image"]}),
+    "windows": ("mobilenet_v2", 4, {"taps": [1, 2, "b5"], "context": ["3", "image", "5"]}),
+    "dilation": ("resnet18", 3, {"taps": [1, 2], "context": ["quadrants", "3"], "dilated": 1}),
+}
+
+
+def photo(height: int, width: int) -> Tensor:
+    """Soft blots of colour, (3, height, width) uint8."""
+    blots = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(height))
+    return (255 * F.interpolate(blots, (height, width), mode="bilinear")[0]).to(torch.uint8)
+
+
+def resized(image: Tensor) -> Tensor:
+    return ResizeImage(SIZE)(image, torch.empty(0))[0]
+
+
+def random_segmenter(backbone: str, stride: int, extractor: dict) -> Segmenter:
+    """With the moments of a photo, and a last bias that gives each class a share of it."""
+    hypercolumn = Hypercolumn(backbone, "random", seed=1, **extractor)
+    levels = hypercolumn(photo(96, 90)[None])
+    mean = torch.cat([level.mean((0, 2, 3)) for level in levels])
+    std = torch.cat([level.std((0, 2, 3), correction=0) for level in levels])
+    torch.manual_seed(0)
+    head = DenseClassifier(hypercolumn.channels, mean, std, len(NAMES), HiddenLayers((16, 16)))
+    with torch.no_grad():
+        head.layers[-1].weight *= 10  # sure of some pixels
+        head.layers[-1].bias -= head.eval().on_grid(levels, (16, 16)).mean((0, 2, 3))
+    return Segmenter(hypercolumn, head, SIZE, stride, NAMES, COLOURS).eval()
+
+
+def session(path: Path):
+    """Runs an ONNX file on one thread."""
+    runtime = pytest.importorskip("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return runtime.InferenceSession(path, options)
+
+
+@pytest.fixture(scope="module", params=NETWORKS)
+def segmenter(request) -> Segmenter:
+    return random_segmenter(*NETWORKS[request.param])
+
+
+@pytest.fixture(scope="module")
+def traced(segmenter):
+    return trace(segmenter)
+
+
+@pytest.fixture(scope="module")
+def onnx_file(traced, tmp_path_factory) -> Path:
+    for package in ("onnx", "onnxscript"):
+        pytest.importorskip(package)
+    path = tmp_path_factory.mktemp("onnx") / "network.onnx"
+    save_onnx(path, traced, "classes", {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    """The checkpoint of a network that is soon exported."""
+    network = random_segmenter("squeezenet1_1", 4, {"taps": [1]})
+    network.trained_on = "9 images"
+    path = tmp_path_factory.mktemp("small") / "best.pt"
+    save_segmenter(path, network)
+    return path
+
+
+def test_onnx_gives_the_classes_of_predict_for_photos_of_any_size(segmenter, onnx_file):
+    network = session(onnx_file)
+    for size in PHOTOS:
+        image = photo(*size)
+        (found,) = network.run(None, {"image": image[None].numpy()})
+        assert found.shape == (1, *size) and found.dtype == "uint8"
+        assert_classes(torch.from_numpy(found[0]), segmenter, image)
+
+
+def test_a_program_from_its_file_gives_the_classes_of_predict(segmenter, traced, tmp_path):
+    save_program(tmp_path / "network.pt2", traced, facts(segmenter))
+    program = torch.export.load(tmp_path / "network.pt2").module()
+    for size in PHOTOS:
+        image = photo(*size)
+        found = program(image[None])
+        assert found.shape == (1, *size) and found.dtype == torch.uint8
+        assert_classes(found[0], segmenter, image)
+
+
+def assert_classes(found: Tensor, segmenter: Segmenter, image: Tensor) -> None:
+    """Nearly all, since resizing may round a value of the image otherwise."""
+    expected = segmenter.predict(resized(image), image.shape[1:])
+    assert len(expected.unique()) > 1, "a constant map would prove nothing"
+    assert (found == expected).float().mean() >= 0.999
+
+
+@given(height=st.integers(1, 5000), width=st.integers(1, 5000), size=st.sampled_from([20, 64, 416]))
+def test_the_input_has_the_shape_of_the_other_predictions(height, width, size):
+    shape = PhotoSegmenter.input_shape(SimpleNamespace(size=size), height, width)
+    assert tuple(shape) == resized_shape(height, width, size)
+
+
+@given(height=st.integers(1, 9), width=st.integers(1, 9))
+def test_quadrants_are_those_of_adaptive_pooling(height, width):
+    level = torch.rand(1, 3, height, width, dtype=torch.float64)
+    torch.testing.assert_close(quadrants(level), F.adaptive_avg_pool2d(level, 2))
+
+
+def test_the_command_writes_both_forms_with_the_facts(small, tmp_path, succeeds):
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxscript")
+    files = "--onnx", tmp_path / "a.onnx", "--program", tmp_path / "a.pt2"
+    said = succeeds("models/export.py", "--checkpoint", small, *files, "--probabilities", "--float")
+    ends = (
+        "input image (1, 3, height, width) float32, "
+        "output probabilities (1, 4, height, width) float32"
+    )
+    model = onnx.load(tmp_path / "a.onnx")
+    opset = model.opset_import[0].version
+    assert said.splitlines() == [
+        f"wrote {tmp_path / 'a.onnx'}: opset {opset}, {ends}",
+        f"wrote {tmp_path / 'a.pt2'}: PyTorch {torch.__version__}, {ends}",
+    ]
+    onnx.checker.check_model(model)
+    expected = {"classes": NAMES, "colours": COLOURS, "size": SIZE}
+    expected |= {"backbone": "squeezenet1_1", "trained_on": "9 images"}
+    extra = {"facts.json": ""}
+    program = torch.export.load(tmp_path / "a.pt2", extra_files=extra).module()
+    assert json.loads(extra["facts.json"]) == expected
+    words = {name: json.dumps(fact) for name, fact in expected.items()}
+    words |= {name: expected[name] for name in ("backbone", "trained_on")}
+    assert {fact.key: fact.value for fact in model.metadata_props} == words
+
+    image, segmenter = photo(50, 77) / 255, load_segmenter(small)[0]
+    expected = segmenter.probabilities(resized(image), (50, 77))
+    assert 0.2 < expected.amax(0).min() < expected.amax(0).max() <= 1
+    torch.testing.assert_close(program(image[None])[0], expected, rtol=1e-3, atol=1e-4)
+    (found,) = session(tmp_path / "a.onnx").run(None, {"image": image[None].numpy()})
+    torch.testing.assert_close(torch.from_numpy(found[0]), expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_without_a_package_onnx_ends_in_one_line(package, small, tmp_path, fails, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    line = fails("models/export.py", "--checkpoint", small, "--onnx", tmp_path / "a.onnx")
+    assert line == (
+        "export: --onnx needs the packages onnx and onnxscript: pip install onnx onnxscript"
+    )
+    assert not (tmp_path / "a.onnx").exists()
