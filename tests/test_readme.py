@@ -91,7 +91,7 @@ def place(drawn, tmp_path_factory) -> Path:
     for backbone in ("vgg11", "vgg16", "squeezenet1_1", "mobilenet_v2"):
         network = get_model(backbone, weights=None).features
         state = network.state_dict(prefix="features.")
-        torch.save(state, fetched / Path(get_model_weights(backbone).IMAGENET1K_V1.url).name)
+        torch.save(state, fetched / Path(get_model_weights(backbone).DEFAULT.url).name)
         torch.save(state, home / f"{backbone}-imagenet-features.pth")
     return home
 
