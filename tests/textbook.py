@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.voc import Sample
-from models.backbones import empty_blocks, find_taps
+from models.backbones import empty_blocks, find_taps, fold_batch_norm
 from models.segmenter import Segmenter
 
 
@@ -18,7 +18,8 @@ class Textbook(nn.Module):
         segmenter: on the CPU, its extractor with all taps, no context and no dilation.
 
     Attributes:
-        features: torchvision's own `features`, frozen; called alone they are the bare backbone.
+        features: torchvision's own `features`, frozen, batch norm folded; called alone they are the
+            bare backbone.
     """
 
     def __init__(self, segmenter: Segmenter):
@@ -26,6 +27,7 @@ class Textbook(nn.Module):
         hypercolumn = segmenter.hypercolumn
         self.features = empty_blocks(hypercolumn.backbone)
         self.taps = find_taps(self.features)
+        fold_batch_norm(self.features, self.taps)
         self.features.to_empty(device="cpu")
         self.features.load_state_dict(hypercolumn.features.state_dict())
         self.features.requires_grad_(False)
