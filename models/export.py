@@ -31,7 +31,8 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from data.files import atomic_file
 from data.transforms import LEAST_SIDE, MAX_ASPECT
 from models import RunError
-from models.hypercolumn import surroundings
+from models.hypercolumn import window_side
+from models.refine import box_mean
 from models.segmenter import Segmenter, save_segmenter
 
 
@@ -81,11 +82,7 @@ class PhotoSegmenter(nn.Module):
         height, width = self.input_shape(*image.shape[-2:])
         small = F.interpolate(image, (height, width), mode="bilinear", antialias=True)
         levels = self.hypercolumn(small)
-        finer = 2**self.hypercolumn.dilated
-        levels += [
-            quadrants(levels[-1]) if c == "quadrants" else surroundings(levels[-1], c, finer)
-            for c in self.context
-        ]
+        levels += [self.surroundings(levels[-1], context) for context in self.context]
         # Not -(-side // stride): ONNX divides towards zero.
         grid = [(side + self.stride - 1) // self.stride for side in (height, width)]
         logits = self.logits(levels, grid)
@@ -108,6 +105,14 @@ class PhotoSegmenter(nn.Module):
         for side in shape:
             torch._check(side >= least)  # for the exporter
         return shape
+
+    def surroundings(self, level: Tensor, context: str) -> Tensor:
+        """See `models.hypercolumn.surroundings`."""
+        if context == "image":
+            return level.mean((2, 3), keepdim=True)
+        if context == "quadrants":
+            return quadrants(level)
+        return box_mean(level, window_side(context, 2**self.hypercolumn.dilated))
 
     def logits(self, levels: list[Tensor], grid: Sequence[int]) -> Tensor:
         """`DenseClassifier.on_grid` of the levels (1, C_l, h_l, w_l): (1, C, *grid)."""
