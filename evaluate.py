@@ -24,7 +24,8 @@ all of the above, ready for --compare.
 
 --compare reads what was kept of runs, or of folders of --out, that have scored the same images, and
 prints the mIoU of each and whether it differs from that of the first. With --out it saves the table
-as compare.csv, and compare.png; with --markdown it prints tables for a write-up.
+as compare.csv and two charts, compare.png and minutes.png (mIoU over the minutes of steps 1 to 3);
+with --markdown it prints tables for a write-up.
 """
 
 import argparse
@@ -40,7 +41,7 @@ from torch.utils.data import DataLoader
 
 from data import DataError
 from data.figures.overlay import colour_mask
-from data.figures.plots import plot_comparison, plot_confusion, plot_iou_bars
+from data.figures.plots import plot_comparison, plot_confusion, plot_iou_bars, plot_minutes
 from data.files import atomic_file
 from data.images import find_predictions, first_of, read_prediction
 from data.transforms import ResizeImage
@@ -148,11 +149,8 @@ def main() -> None:
         if not distributed.is_main():
             return
         note_absent_classes(scores, dataset)
-        found = scores.total().scores()
         if not place:
-            print(scores.total().table(scores.names))
-            if args.json:
-                folder.print_json(4, None, found, time.time() - args.started)
+            print_scores(scores, args.json, args.started)
             return
         folder.mark_unfinished(place)
         predictions = place / "predictions"
@@ -171,7 +169,7 @@ def main() -> None:
         split = ("--split", args.split) if args.split != "val" else ()
         next_command = ("visualize.py", "--data", dataset.root, *split, "--run", args.run)
         then = () if args.out else next_command
-        folder.finish(args.run, 4, config, wrote, then, place, found)
+        folder.finish(args.run, 4, config, wrote, then, place, scores.total().scores())
 
 
 def place_to_write(run: Path | None, out: Path | None, are_predictions: bool) -> Path | None:
@@ -243,18 +241,15 @@ def score_predictions(
             prediction = read_prediction(path, len(names), target.shape)
             scores.add(dataset.ids[index], prediction, target)
         note_absent_classes(scores, dataset)
-        found = scores.total().scores()
         if not place:
-            print(scores.total().table(scores.names))
-            if as_json:
-                folder.print_json(4, None, found, time.time() - started)
+            print_scores(scores, as_json, started)
             return
         folder.mark_unfinished(place)
         source = {"checkpoint": None, "predictions": str(predictions)}
         wrote = save_scores(place, scores, split, f"predictions in {predictions}", **source)
         config = {"data": dataset.root, "split": split, "images": len(dataset), "changed": {}}
         config |= {**source, "started": started, "json": as_json}
-        folder.finish(place, 4, config, wrote, folder=place, scores=found)
+        folder.finish(place, 4, config, wrote, folder=place, scores=scores.total().scores())
 
 
 def note_absent_classes(scores: ImageScores, dataset: VOCFolder) -> None:
@@ -270,6 +265,13 @@ def note_absent_classes(scores: ImageScores, dataset: VOCFolder) -> None:
     has_void = scores.void_pixels > 0
     if absent := absent_classes(counts, has_void, dataset.classes, where):
         print(f"  note: no pixel of {first_of(absent)} in {dataset.split}")
+
+
+def print_scores(scores: ImageScores, as_json: bool, started: float) -> None:
+    """The table, and on request the line for programs, of scores that no folder keeps."""
+    print(scores.total().table(scores.names))
+    if as_json:
+        folder.print_json(4, None, scores.total().scores(), time.time() - started)
 
 
 def save_scores(
@@ -351,11 +353,16 @@ def compare(places: Sequence[Path], out: Path | None, markdown: bool) -> None:
     if len(runs[0]) < FEW_IMAGES:
         print(f"note: {len(runs[0])} images are few, so the intervals are rather too narrow")
     if out:
-        table, chart = out / "compare.csv", out / "compare.png"
-        folder.save_csv(table, [{"run": name, **row} for name, row in zip(names, rows)])
-        with atomic_file(chart) as file:
+        ways = [folder.way_of(config) for config in configs]
+        minutes = [way[-1][0] if way else None for way in ways]
+        table = zip(names, minutes, rows)
+        table = [{"run": name, "minutes": took, **row} for name, took, row in table]
+        folder.save_csv(out / "compare.csv", table)
+        with atomic_file(out / "compare.png") as file:
             plot_comparison(file, names, rows)
-        print(f"wrote {table} and {chart}")
+        with atomic_file(out / "minutes.png") as file:
+            plot_minutes(file, names, [row["miou"] for row in rows], ways)
+        print(f"wrote {out}: compare.csv, compare.png, minutes.png")
 
 
 def short_names(places: Sequence[Path]) -> list[str]:

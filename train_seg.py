@@ -177,6 +177,21 @@ def fit(
         sys.stdout.flush()
 
 
+def score_best(
+    path: Path,
+    dataset: VOCFolder,
+    objective: Objective,
+    workers: int,
+    device: torch.device,
+    amp: str,
+) -> dict[str, float]:
+    """The scores of the network that was kept."""
+    distributed.barrier()  # until rank 0 has written it
+    segmenter, _ = load_segmenter(path)
+    runtime.prepare(segmenter, device, amp, compiled=False)
+    return validate(segmenter, dataset, objective, workers)[0]
+
+
 @dataclass(frozen=True)
 class Objective:
     """What a training minimises.
@@ -458,10 +473,8 @@ def main() -> None:
         best, on_all = max(training.log, key=lambda row: row["miou"]), ""
         scores = best
         if len(val_part) < len(val_set):
-            distributed.barrier()  # until best.pt is there
-            kept, _ = load_segmenter(place / "best.pt")
-            runtime.prepare(kept, device, args.amp, compiled=False)
-            scores, _ = validate(kept, val_set, objective, args.workers)
+            best_file = place / "best.pt"
+            scores = score_best(best_file, val_set, objective, args.workers, device, args.amp)
             on_all = f", on all {len(val_set)} images {scores['miou']:.4f}"
         if not distributed.is_main():
             return

@@ -31,8 +31,6 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from data.files import atomic_file
 from data.transforms import LEAST_SIDE, MAX_ASPECT
 from models import RunError
-from models.hypercolumn import window_side
-from models.refine import box_mean
 from models.segmenter import Segmenter, save_segmenter
 
 
@@ -54,7 +52,6 @@ class PhotoSegmenter(nn.Module):
         self.hypercolumn = copy.deepcopy(segmenter.hypercolumn)
         self.hypercolumn.features.to(memory_format=torch.contiguous_format)  # else saving warns
         round_down(self.hypercolumn.features)
-        self.context, self.hypercolumn.context = self.hypercolumn.context, []
 
         grid = -(-self.size // self.stride)
         shapes = segmenter.hypercolumn.level_shapes(self.size, self.size)
@@ -82,7 +79,6 @@ class PhotoSegmenter(nn.Module):
         height, width = self.input_shape(*image.shape[-2:])
         small = F.interpolate(image, (height, width), mode="bilinear", antialias=True)
         levels = self.hypercolumn(small)
-        levels += [self.surroundings(levels[-1], context) for context in self.context]
         # Not -(-side // stride): ONNX divides towards zero.
         grid = [(side + self.stride - 1) // self.stride for side in (height, width)]
         logits = self.logits(levels, grid)
@@ -105,14 +101,6 @@ class PhotoSegmenter(nn.Module):
         for side in shape:
             torch._check(side >= least)  # for the exporter
         return shape
-
-    def surroundings(self, level: Tensor, context: str) -> Tensor:
-        """See `models.hypercolumn.surroundings`."""
-        if context == "image":
-            return level.mean((2, 3), keepdim=True)
-        if context == "quadrants":
-            return quadrants(level)
-        return box_mean(level, window_side(context, 2**self.hypercolumn.dilated))
 
     def logits(self, levels: list[Tensor], grid: Sequence[int]) -> Tensor:
         """`DenseClassifier.on_grid` of the levels (1, C_l, h_l, w_l): (1, C, *grid)."""
@@ -145,16 +133,6 @@ def round_down(features: nn.Sequential) -> None:
             pool.ceil_mode = False
             padding = nn.ConstantPad2d((0, more, 0, more), -torch.inf)
             features.set_submodule(name, nn.Sequential(padding, pool))
-
-
-def quadrants(level: Tensor) -> Tensor:
-    """`adaptive_avg_pool2d(level, 2)`, which the exporter has for even sides only."""
-    for dim in (2, 3):
-        side = level.shape[dim]
-        half = (side + 1) // 2  # both have the middle of an odd side
-        halves = level.narrow(dim, 0, half), level.narrow(dim, side // 2, half)
-        level = torch.cat([part.mean(dim, keepdim=True) for part in halves], dim)
-    return level
 
 
 def bilinear(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -23,7 +23,7 @@ from models.backbones import (
 )
 from models.refine import box_mean
 
-POOLED = {"image": 1, "quadrants": 2}  # contexts pooled to a grid of that side
+POOLED = ("image", "quadrants")  # contexts that are not windows
 
 
 class Hypercolumn(nn.Module):
@@ -234,11 +234,20 @@ def surroundings(level: Tensor, context: str, finer: int = 1) -> Tensor:
         finer: how many times finer the level is, by dilation, than the window was meant for; its
             side is `finer` times as long, made odd.
 
+    Written for `models.export`, which has `adaptive_avg_pool2d` for even sides only.
+
     Returns:
         (B, C, 1, 1), (B, C, 2, 2) or, for a window, (B, C, h, w): the mean of what lies inside.
     """
-    if context in POOLED:
-        return F.adaptive_avg_pool2d(level, POOLED[context])
+    if context == "image":
+        return level.mean((2, 3), keepdim=True)
+    if context == "quadrants":
+        for dim in (2, 3):
+            side = level.shape[dim]
+            half = (side + 1) // 2  # both have the middle of an odd side
+            halves = level.narrow(dim, 0, half), level.narrow(dim, side // 2, half)
+            level = torch.cat([part.mean(dim, keepdim=True) for part in halves], dim)
+        return level
     return box_mean(level, window_side(context, finer))
 
 

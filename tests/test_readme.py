@@ -22,7 +22,7 @@ from data.demo import commands
 HOME = Path(__file__).parent.parent
 PAGES = {
     name: (HOME / name).read_text(encoding="utf-8")
-    for name in ("README.md", "models/README.md", "tests/README.md")
+    for name in ("README.md", "models/README.md", "models/trained/voc.md", "tests/README.md")
 }
 ALL = "\n".join(PAGES.values())
 SOURCES = "".join(

@@ -254,6 +254,49 @@ def draw_comparison(
     panels[1].axvline(0, color=GREY, linewidth=1, zorder=1)
 
 
+def plot_minutes(
+    path: Destination,
+    names: Sequence[str],
+    mious: Sequence[float],
+    ways: Sequence[Sequence[tuple[float, float]]],
+) -> None:
+    """Saves `draw_minutes` as PNG."""
+    figure = Figure(figsize=(8.4, 5), layout="constrained")
+    draw_minutes(figure, names, mious, ways)
+    _save(figure, path)
+
+
+def draw_minutes(
+    figure: FigureBase,
+    names: Sequence[str],
+    mious: Sequence[float],
+    ways: Sequence[Sequence[tuple[float, float]]],
+) -> None:
+    """The mIoU of runs over the minutes that they took, on a logarithmic axis.
+
+    Args:
+        figure: to draw on.
+        names: of the runs.
+        mious: of the runs, a diamond where their ways end.
+        ways: (minutes, validation mIoU) of each run while it was trained, a line; nan is not drawn.
+            Of a run that has none nothing is drawn.
+    """
+    axes = figure.subplots()
+    for index, (name, miou, way) in enumerate(zip(names, mious, ways)):
+        if way:
+            look = {"color": COLOURS[index % len(COLOURS)], "ls": STYLES[index % len(STYLES)]}
+            axes.plot(*zip(*way), **look, linewidth=1.2, marker="o", ms=3, zorder=2)
+            label = f"{name}: {miou:.3f}"
+            axes.plot(way[-1][0], miou, "D", color=look["color"], ms=7, zorder=3, label=label)
+    axes.set(xscale="log", xlabel="minutes of steps 1 to 3", ylabel="mIoU")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+    axes.grid(which="both", **GRID)
+    axes.spines[["top", "right"]].set_visible(False)
+    if any(ways):
+        axes.legend(loc="lower right", frameon=False, fontsize=9)
+
+
 def _draw_bars(
     figure: FigureBase,
     names: Sequence[str],

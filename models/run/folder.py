@@ -321,6 +321,33 @@ def scored_another_network(run: Path) -> bool:
     return fingerprint(trained_segmenter(run, chosen)[0]) != config["network"]
 
 
+def way_of(config: dict[str, Any]) -> list[tuple[float, float]]:
+    """What the network that step 4 has scored took to be made, and how good it was on the way.
+
+    Args:
+        config: the config.json of step 4.
+
+    Returns:
+        (minutes, validation mIoU) after each epoch of step 3, from 0; of a head of step 2
+        (minutes, nan) alone; empty where it is not known, as for predictions of other programs and
+        networks that started from another run's by --init.
+    """
+    run, source = Path(config.get("run") or ""), Path(config["checkpoint"] or "")
+    steps = {step_folder(run, 2) / "dense.pt": (1, 2), step_folder(run, 3) / "best.pt": (1, 2, 3)}
+    if source not in steps or not all(is_finished(run, step) for step in steps[source]):
+        return []
+    minutes = sum(finished(run, step)["seconds"] for step in (1, 2)) / 60
+    if 3 not in steps[source]:
+        return [(minutes, math.nan)]
+    if finished(run, 3)["init"]:
+        return []
+    way = []
+    for row in _read_log(run, 3):
+        minutes += row["seconds"] / 60
+        way.append((minutes, row["miou"]))
+    return way
+
+
 def check_settings(saved: dict[str, Any], given: dict[str, Any], source: Path) -> None:
     """Refuses to resume with other settings.
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data.transforms import ResizeImage, resized_shape
 from models.classifier import DenseClassifier, HiddenLayers
-from models.export import PhotoSegmenter, facts, quadrants, save_onnx, save_program, trace
+from models.export import PhotoSegmenter, facts, save_onnx, save_program, trace
 from models.hypercolumn import Hypercolumn
 from models.segmenter import Segmenter, load_segmenter, save_segmenter
 
@@ -119,12 +119,6 @@ def assert_classes(found: Tensor, segmenter: Segmenter, image: Tensor) -> None:
 def test_the_input_has_the_shape_of_the_other_predictions(height, width, size):
     shape = PhotoSegmenter.input_shape(SimpleNamespace(size=size), height, width)
     assert tuple(shape) == resized_shape(height, width, size)
-
-
-@given(height=st.integers(1, 9), width=st.integers(1, 9))
-def test_quadrants_are_those_of_adaptive_pooling(height, width):
-    level = torch.rand(1, 3, height, width, dtype=torch.float64)
-    torch.testing.assert_close(quadrants(level), F.adaptive_avg_pool2d(level, 2))
 
 
 def test_the_command_writes_both_forms_with_the_facts(small, tmp_path, succeeds):

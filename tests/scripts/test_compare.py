@@ -210,7 +210,7 @@ def test_any_number_of_scores_is_compared_and_saved(theirs, succeeds):
     said = succeeds("evaluate.py", "--compare", *places, "--markdown", "--out", "table")
     views = "mean probabilities at scales 1, flipped too"
     assert ["C", f"kept/theirs/flip: run/3_seg/best.pt, {views}"] in cells(said)
-    assert "wrote table/compare.csv and table/compare.png" in said
+    assert "wrote table: compare.csv, compare.png, minutes.png" in said
     tables = [line[1:-1] for line in cells(said) if len(line) > 4 and line[-1] == ""]
     assert [len(line) for line in tables] == [5] * 24 + [7] * 6
     assert [line[-1] for line in tables[-4:]] == ["", "worse", "worse", "may be equal"]
@@ -220,7 +220,16 @@ def test_any_number_of_scores_is_compared_and_saved(theirs, succeeds):
     assert (rows[0]["difference"], rows[3]["difference_high"]) == ("", "0.0")
     miou = json.loads(Path("kept/theirs/flip/metrics.json").read_text())["miou"]
     assert float(rows[2]["miou"]) == miou
-    assert Image.open("table/compare.png").format == "PNG"
+    with open("run/3_seg/log.csv", newline="") as file:
+        seconds = sum(float(row["seconds"]) for row in csv.DictReader(file))
+    steps = ("1_features", "2_cls")
+    seconds += sum(
+        json.loads(Path(f"run/{step}/config.json").read_text())["seconds"] for step in steps
+    )
+    assert [row["minutes"] for row in (rows[0], rows[3])] == ["", ""], "not known"
+    assert float(rows[1]["minutes"]) == float(rows[2]["minutes"]) == pytest.approx(seconds / 60)
+    for name in ("compare", "minutes"):
+        assert Image.open(f"table/{name}.png").format == "PNG"
 
 
 @pytest.mark.parametrize(

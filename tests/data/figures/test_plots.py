@@ -104,6 +104,20 @@ def test_runs_have_a_dot_in_their_interval_and_a_difference_to_the_first(tmp_pat
     assert Image.open(tmp_path / "compare.png").format == "PNG"
 
 
+def test_runs_end_at_their_score_after_their_minutes(tmp_path):
+    ways = [[(3.0, math.nan)], [], [(4.0, 0.4), (30.0, 0.6)]]
+    figure = Figure(layout="constrained")
+    plots.draw_minutes(figure, ["quick", "unknown", "best"], [0.5, 0.7, 0.65], ways)
+    (axes,) = figure.axes
+    points = [list(zip(*line.get_data())) for line in axes.lines]
+    assert points[1:] == [[(3, 0.5)], [(4, 0.4), (30, 0.6)], [(30, 0.65)]]
+    written = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert written == ["quick: 0.500", "best: 0.650"]
+    assert axes.get_xscale() == "log"
+    plots.plot_minutes(tmp_path / "minutes.png", names(1), [0.5], [[]])
+    assert Image.open(tmp_path / "minutes.png").format == "PNG"
+
+
 def test_confusion_has_the_shares_of_the_truth():
     figure = Figure(layout="constrained")
     plots.draw_confusion(figure, np.array([[30, 10, 0], [0, 0, 0], [1, 0, 999]]), names(3), 0.4)
