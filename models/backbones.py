@@ -105,10 +105,12 @@ def dilate(blocks: nn.Sequential, drops: int) -> nn.Sequential:
     Raises:
         RunError: there are fewer drops, or one is neither a strided convolution nor a max pooling.
     """
+    if not drops:
+        return blocks
     taps = find_taps(blocks)
     if drops > len(taps) - 1:
         raise RunError(f"--dilate {drops}: there are {len(taps) - 1} drops of resolution to undo")
-    rate, first = 1, taps[-1 - drops] + 1  # without drops, that is the end
+    rate, first = 1, taps[-1 - drops] + 1
     for index in range(first, len(blocks)):
         behind = rate
         for name, layer in list(blocks[index].named_modules()):

@@ -72,11 +72,11 @@ class Hypercolumn(nn.Module):
         blocks = empty_blocks(backbone)
         known = {f"b{count}": count - 1 for count in range(1, len(blocks) + 1)}
         known |= dict(enumerate(find_taps(blocks), start=1))
-        levels = [tap for tap in known if isinstance(tap, int)]
-        chosen = levels if taps is None else taps
+        by_rule = [tap for tap in known if isinstance(tap, int)]
+        chosen = by_rule if taps is None else taps
         if not chosen or not known.keys() >= set(chosen):
             raise RunError(
-                f"--taps {','.join(map(str, chosen))}: {backbone} has taps 1 to {levels[-1]} and "
+                f"--taps {','.join(map(str, chosen))}: {backbone} has taps 1 to {by_rule[-1]} and "
                 f"blocks b1 to b{len(blocks)}"
             )
         by_end = {known[tap]: tap for tap in chosen}
@@ -85,7 +85,8 @@ class Hypercolumn(nn.Module):
         self.backbone, self.context = backbone, list(context)
         self.dilated = dilated
         self.features = self._empty()
-        self.channels = [shape[0] for shape in self.level_shapes(128, 128)]
+        levels = self._levels(self.features, torch.empty(1, 3, 128, 128, device="meta"))
+        self.channels = [level.shape[1] for level in levels]
         mean, std = input_moments(backbone, weights or "imagenet")
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))

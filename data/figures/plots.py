@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, FigureBase
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from matplotlib.transforms import offset_copy
 
 COLOURS = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"  # Okabe and Ito's
@@ -289,12 +289,13 @@ def draw_minutes(
             label = f"{name}: {miou:.3f}"
             axes.plot(way[-1][0], miou, "D", color=look["color"], ms=7, zorder=3, label=label)
     axes.set(xscale="log", xlabel="minutes of steps 1 to 3", ylabel="mIoU")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("")
-    axes.grid(which="both", **GRID)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(**GRID)
     axes.spines[["top", "right"]].set_visible(False)
     if any(ways):
-        axes.legend(loc="lower right", frameon=False, fontsize=9)
+        axes.legend(frameon=False, fontsize=9)
 
 
 def _draw_bars(
@@ -362,5 +363,6 @@ def draw_moments(
 
 
 def _save(figure: Figure, path: Destination) -> None:
-    """Write the figure as PNG, cropped or widened to what is drawn."""
-    figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.12)
+    """Writes a figure with constrained layout as PNG, with a margin."""
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # inches
+    figure.savefig(path, format="png", dpi=DPI)
