@@ -1,6 +1,7 @@
 """A trained network as one file that runs without this project: ONNX, or a program of PyTorch.
 
     python -m models.export --onnx voc.onnx
+    python -m models.export --onnx voc.onnx --check holiday.jpg    # runs it, beside the network
     python -m models.export --run RUN --onnx FILE --probabilities
     python -m models.export --checkpoint FILE --program FILE --float
     python -m models.export --run RUN --half FILE          # a small checkpoint
@@ -18,10 +19,13 @@ import argparse
 import copy
 import io
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -29,9 +33,12 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from data.files import atomic_file
+from data.images import read_image
 from data.transforms import LEAST_SIDE, MAX_ASPECT
 from models import RunError
 from models.segmenter import Segmenter, save_segmenter
+
+ROUNDS = 5  # of timing
 
 
 class PhotoSegmenter(nn.Module):
@@ -218,6 +225,49 @@ def save_onnx(path: Path, program: ExportedProgram, output: str, facts: dict[str
     return exported.model.opset_imports[""]
 
 
+def check_onnx(
+    path: Path, pixels: np.ndarray, predict: Callable[[np.ndarray], np.ndarray]
+) -> tuple[float, float]:
+    """Runs an ONNX file and the network that it was made of on a photo, on as many threads.
+
+    Args:
+        path: of the file.
+        pixels: (H, W, 3) uint8 RGB.
+        predict: gives the class map (H, W) of the network itself.
+
+    Returns:
+        The share of pixels on which they agree, and the time of the file as a share of that of
+        `predict`: medians of `ROUNDS` runs in turn, after one each.
+
+    Raises:
+        RunError: onnxruntime is missing.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise RunError("--check needs the package onnxruntime: pip install onnxruntime") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    image = pixels.transpose(2, 0, 1)[None]
+    if session.get_inputs()[0].type == "tensor(float)":
+        image = image.astype(np.float32) / 255
+
+    def run_file() -> np.ndarray:
+        (found,) = session.run(None, {"image": image})[0]
+        return found.argmax(0) if found.ndim == 3 else found
+
+    sides = {run_file: [], lambda: predict(pixels): []}
+    theirs, ours = (side() for side in sides)
+    for _ in range(ROUNDS):
+        for side, seconds in sides.items():
+            began = time.perf_counter()
+            side()
+            seconds.append(time.perf_counter() - began)
+    its_time, our_time = (median(seconds) for seconds in sides.values())
+    return float((theirs == ours).mean()), its_time / our_time
+
+
 def save_half(path: Path, segmenter: Segmenter) -> None:
     """Saves a checkpoint in float16, for passing on; `load_segmenter` makes it float32 again."""
     save_segmenter(path, copy.deepcopy(segmenter).half())
@@ -226,6 +276,7 @@ def save_half(path: Path, segmenter: Segmenter) -> None:
 def main() -> None:
     """Run the command line."""
     from models.run.folder import trained_segmenter
+    from models.run.predictor import Predictor
 
     parser = argparse.ArgumentParser(
         "python -m models.export",
@@ -243,7 +294,11 @@ def main() -> None:
     add("--half", type=Path, metavar="FILE", help=half)
     add("--probabilities", action="store_true", help="of all classes, not the most likely class")
     add("--float", action="store_true", dest="floating", help="image: float32 0..1, not uint8")
+    check = "run the ONNX file on this photo in onnxruntime, and compare classes and time with ours"
+    add("--check", type=Path, metavar="PHOTO", help=check)
     flags = parser.parse_args()
+    if flags.check and not flags.onnx:
+        parser.error("--check: has no effect without --onnx")
     if not (flags.onnx or flags.program or flags.half):
         parser.error("--onnx, --program or --half is missing")
 
@@ -264,6 +319,13 @@ def main() -> None:
     if flags.onnx:
         opset = save_onnx(flags.onnx, program, output, facts(segmenter))
         print(f"wrote {flags.onnx}: opset {opset}, {ends}")
+    if flags.check:
+        predict = Predictor(segmenter, "cpu").predict
+        share, relative = check_onnx(flags.onnx, read_image(flags.check), predict)
+        print(
+            f"{flags.check}: onnxruntime agrees with predict on {share:.2%} of the pixels and "
+            f"takes {relative:.2f} of its time (threads: {torch.get_num_threads()})"
+        )
     if flags.program:
         save_program(flags.program, program, facts(segmenter))
         print(f"wrote {flags.program}: PyTorch {torch.__version__}, {ends}")

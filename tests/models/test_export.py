@@ -1,20 +1,24 @@
 """Exported networks: they give what the segmenter gives, for photos of any size."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from data.transforms import ResizeImage, resized_shape
+from models import RunError
 from models.classifier import DenseClassifier, HiddenLayers
-from models.export import PhotoSegmenter, facts, save_onnx, save_program, trace
+from models.export import PhotoSegmenter, check_onnx, facts, save_onnx, save_program, trace
 from models.hypercolumn import Hypercolumn
 from models.segmenter import Segmenter, load_segmenter, save_segmenter
 
@@ -124,18 +128,24 @@ def test_the_input_has_the_shape_of_the_other_predictions(height, width, size):
 def test_the_command_writes_both_forms_with_the_facts(small, tmp_path, succeeds):
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
     files = "--onnx", tmp_path / "a.onnx", "--program", tmp_path / "a.pt2"
-    said = succeeds("models/export.py", "--checkpoint", small, *files, "--probabilities", "--float")
+    seen = tmp_path / "seen.png"
+    Image.fromarray(photo(50, 77).permute(1, 2, 0).numpy()).save(seen)
+    flags = (*files, "--probabilities", "--float", "--check", seen)
+    said = succeeds("models/export.py", "--checkpoint", small, *flags)
     ends = (
         "input image (1, 3, height, width) float32, "
         "output probabilities (1, 4, height, width) float32"
     )
     model = onnx.load(tmp_path / "a.onnx")
     opset = model.opset_import[0].version
-    assert said.splitlines() == [
-        f"wrote {tmp_path / 'a.onnx'}: opset {opset}, {ends}",
-        f"wrote {tmp_path / 'a.pt2'}: PyTorch {torch.__version__}, {ends}",
-    ]
+    first, checked, last = said.splitlines()
+    assert first == f"wrote {tmp_path / 'a.onnx'}: opset {opset}, {ends}"
+    assert last == f"wrote {tmp_path / 'a.pt2'}: PyTorch {torch.__version__}, {ends}"
+    words = r"agrees with predict on ([\d.]+)% of the pixels and takes \d+\.\d\d of its time"
+    assert checked.startswith(f"{seen}: ")  # predict rounds the resized photo, --float does not
+    assert 99 <= float(re.search(words, checked)[1]) <= 100
     onnx.checker.check_model(model)
     expected = {"classes": NAMES, "colours": COLOURS, "size": SIZE}
     expected |= {"backbone": "squeezenet1_1", "trained_on": "9 images"}
@@ -162,3 +172,12 @@ def test_without_a_package_onnx_ends_in_one_line(package, small, tmp_path, fails
         "export: --onnx needs the packages onnx and onnxscript: pip install onnx onnxscript"
     )
     assert not (tmp_path / "a.onnx").exists()
+
+
+def test_a_check_needs_onnxruntime_and_an_onnx_file(tmp_path, monkeypatch, in_process):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    line = "--check needs the package onnxruntime: pip install onnxruntime"
+    with pytest.raises(RunError, match=line):
+        check_onnx(tmp_path / "a.onnx", np.zeros((4, 4, 3), np.uint8), np.asarray)
+    done = in_process("models/export.py", "--program", tmp_path / "a.pt2", "--check", "a.png")
+    assert done.returncode == 2 and "--check: has no effect without --onnx" in done.stderr
