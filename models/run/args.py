@@ -31,9 +31,9 @@ RECIPES: dict[str, dict[str, str]] = {
     "best": {
         "sample_features": _WIDE,
         "train_cls": f"{_AREAS} --dropout 0.2",
-        "train_seg": "--finetune-backbone --backbone-lr 1e-4 --lr 2e-4 "
+        "train_seg": "--finetune-backbone --backbone-lr 1.5e-4 --lr 5e-4 --batch-size 16 "
         "--frozen-stages 2 --pixels 1024 --crop 320 --scale 0.5,1.75 --flip --jitter 0.3 "
-        "--lovasz 1 --ema 0.998 --stride 4 --epochs 16",
+        "--lovasz 1 --ema 0.996 --stride 4 --epochs 10",
         "evaluate": "--tta flip,0.75,1.25 --dilate 1 --refine",
         "visualize": "--tta flip,0.75,1.25 --dilate 1 --refine",
     },

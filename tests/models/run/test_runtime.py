@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 import torch.distributed as dist
+from torch._inductor.exc import InductorError
 from torch.utils.data import DataLoader
 
 from data import DataError
@@ -90,6 +91,12 @@ def test_our_own_mistakes_keep_their_traceback(error):
     with pytest.raises(type(error)) as raised:
         runtime.run_script(raising(error))
     assert raised.value is error
+
+
+def test_a_network_that_cannot_be_compiled_is_one_line(capsys):
+    code, error = ending(raising(InductorError(TypeError("no order\n"), None)), capsys)
+    words = "PyTorch cannot compile this network (TypeError: no order); leave it out"
+    assert (code, error) == (2, f"train_cls: --compile: {words}\n")
 
 
 def test_a_line_of_one_process_of_several_names_its_rank(capsys, monkeypatch):
