@@ -52,9 +52,9 @@ def run_script(main: Callable[[], None]) -> None:
         line = str(error).splitlines()[-1].removeprefix(f"{type(error).__module__}.")
         end(line.removeprefix(f"{type(error).__name__}: "), error.exit_code)
     except RuntimeError as error:
-        from torch._dynamo.exc import TorchDynamoException  # takes a second to import
+        from torch._dynamo.exc import BackendCompilerFailed  # takes a second to import
 
-        if isinstance(error, TorchDynamoException):
+        if isinstance(error, BackendCompilerFailed):
             reason = str(error).partition("\n")[0]
             end(f"--compile: PyTorch cannot compile this network ({reason}); leave it out", 2)
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
