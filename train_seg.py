@@ -108,6 +108,7 @@ def train_one_epoch(
         step_loss, step_ids = 0.0, []
 
 
+@torch.compiler.set_stance("force_eager")  # --compile is for crops, which have one size
 def validate(
     segmenter: Segmenter, dataset: VOCFolder, objective: Objective, workers: int
 ) -> tuple[dict[str, float], dict[str, Image.Image]]:
@@ -414,7 +415,7 @@ def main() -> None:
         stages = folder.count(args.frozen_stages, "stage")
         stages = f", its first {stages} frozen" if args.frozen_stages else ""
         trained = f"trained with peak rate {args.backbone_lr:g}{stages}"
-    runtime.prepare(segmenter, device, args.amp, args.compile)
+    runtime.prepare(segmenter, device, args.amp, args.compile, sizes_vary=False)
 
     # Optimizer, schedule and moving average.
     batches = Batches(args.batch_size, args.accumulate, args.seed, args.workers)

@@ -14,6 +14,8 @@ from unittest import mock
 
 import pytest
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 
 from data.shapes import make_shapes
 
@@ -46,6 +48,17 @@ class Bomb:
         return open, (str(self.path), "w")
 
 
+DRAW = Figure.savefig  # before it is replaced by `blank`
+
+
+def blank(figure: Figure, file, **how) -> None:
+    """Instead of a chart as PNG."""
+    if how["format"] == "png":
+        Image.new("RGB", (8, 8)).save(file, "PNG")
+    else:
+        DRAW(figure, file, **how)
+
+
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory) -> Path:
     """24 small pictures (18 train, 3 val, 3 test); not to be changed: see `shapes`."""
@@ -63,15 +76,19 @@ def in_process() -> Callable[..., subprocess.CompletedProcess]:
     """Runs a script in this process: seconds faster than in one of its own.
 
     On one thread, because the last bits of a result depend on the number of threads. `error` stands
-    for standard error, where it should be something special.
+    for standard error, where it should be something special. Unless `charts`, the charts are empty
+    pictures: on tiny data to draw them takes longer than all else.
     """
     torch.set_num_threads(1)
 
-    def run(name, *arguments, error: io.StringIO | None = None) -> subprocess.CompletedProcess:
+    def run(
+        name, *arguments, error: io.StringIO | None = None, charts: bool = False
+    ) -> subprocess.CompletedProcess:
         output, error, code = io.StringIO(), error or io.StringIO(), 0
         command = [str(HOME / name), *map(str, arguments)]
         with (
             mock.patch.object(sys, "argv", command),
+            contextlib.nullcontext() if charts else mock.patch.object(Figure, "savefig", blank),
             contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(error),
         ):
@@ -88,8 +105,8 @@ def in_process() -> Callable[..., subprocess.CompletedProcess]:
 def succeeds(in_process) -> Callable[..., str]:
     """Runs a script, which must end well and without a word on standard error; what it printed."""
 
-    def run(name, *arguments) -> str:
-        done = in_process(name, *arguments)
+    def run(name, *arguments, **how) -> str:
+        done = in_process(name, *arguments, **how)
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
         return done.stdout
 
@@ -118,7 +135,8 @@ def walked(drawn, succeeds, tmp_path_factory) -> Walked:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         said = {
-            name: succeeds(f"{name}.py", "--run", "run", *flags) for name, flags in STEPS.items()
+            name: succeeds(f"{name}.py", "--run", "run", *flags, charts=True)
+            for name, flags in STEPS.items()
         }
     return Walked(place, said)
 

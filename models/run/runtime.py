@@ -108,11 +108,18 @@ def choose_device(name: str, single: bool = False) -> torch.device:
     return device
 
 
-def prepare(segmenter: Segmenter, device: torch.device, amp: str, compiled: bool) -> None:
+def prepare(
+    segmenter: Segmenter,
+    device: torch.device,
+    amp: str,
+    compiled: bool,
+    sizes_vary: bool = True,
+) -> None:
     """Moves the segmenter to the device and sets its precision, a name in `PRECISIONS`.
 
     Args:
         compiled: whether its backbone is compiled, too.
+        sizes_vary: then it is compiled for images of any size, which is slower than for one size.
 
     Raises:
         RunError: the device does not have that autocast, or there is no working compiler.
@@ -129,7 +136,7 @@ def prepare(segmenter: Segmenter, device: torch.device, amp: str, compiled: bool
             raise RunError(
                 f"--compile: no working compiler here ({reason}); leave it out"
             ) from None
-        segmenter.hypercolumn.compile(dynamic=True)
+        segmenter.hypercolumn.compile(dynamic=sizes_vary)
     segmenter.to(device)
 
 

@@ -122,11 +122,8 @@ def test_points_map_and_fast_head_agree(backbone, extractor):
     assert_near(head.at_points(levels, points)[:, :, 2], expected[:, :, 31, 16])
 
 
-@pytest.mark.parametrize("drops", [1, 2])
 @pytest.mark.parametrize("backbone", [name for name in FAMILIES if name not in UNDILATED])
-def test_a_dilated_network_is_the_undilated_one_at_the_places_that_it_had(
-    backbone, drops, extractor
-):
+def test_a_dilated_network_is_the_undilated_one_at_the_places_that_it_had(backbone, extractor):
     def last_level(drops: int) -> Tensor:
         hypercolumn = copy.deepcopy(extractor(backbone))
         hypercolumn.dilate(drops)
@@ -135,6 +132,7 @@ def test_a_dilated_network_is_the_undilated_one_at_the_places_that_it_had(
                 layer.avgpool = nn.Identity()
         return hypercolumn.double()(photo(backbone).double() / 255)[-1]
 
+    drops = 2
     expected, found, step = last_level(0), last_level(drops), 2**drops
     assert found.shape[-1] >= step * (expected.shape[-1] - 1) + 1
     if backbone in NEARLY:

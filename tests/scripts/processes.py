@@ -15,8 +15,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
-from tests.conftest import HOME
+from tests.conftest import HOME, blank
 
 LIMIT = 400  # seconds after which a process hangs
 # What config.json says that decides nothing about the result.
@@ -108,6 +109,7 @@ def _run(
     os.environ.update(environment)
     if killed_before:
         _kill_before(*killed_before)
+    Figure.savefig = blank
     multiprocessing.set_start_method(None, force=True)  # the platform's, for the script's workers
     torch.set_num_threads(1)
     sys.argv = [str(HOME / command[0]), *command[1:]]

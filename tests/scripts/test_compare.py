@@ -49,7 +49,7 @@ def test_a_run_that_holds_scored_predictions_alone_is_written_up(score, succeeds
 def test_a_networks_own_predictions_score_as_the_network_does(street, succeeds):
     predictions = Path("run/4_eval/predictions")
     flags = ("--data", "shapes", "--predictions", predictions, "--run", "same")
-    said = succeeds("evaluate.py", *flags)
+    said = succeeds("evaluate.py", *flags, charts=True)
     ours, theirs = contents(Path("run/4_eval")), contents(Path("same/4_eval"))
     assert set(theirs) == {name for name in ours if not name.startswith("predictions/")}
     other = [name for name in theirs if differences(ours[name], theirs[name])]
@@ -105,7 +105,7 @@ def test_a_prediction_that_cannot_be_scored_ends_it_and_earlier_scores_stay(
 def test_scores_in_a_folder_of_their_own_leave_those_of_the_run(street, succeeds):
     before = contents(Path("run"))
     flags = ("--run", "run", *DATA, "--save-predictions")
-    said = succeeds("evaluate.py", *flags, "--out", "kept/plain")
+    said = succeeds("evaluate.py", *flags, "--out", "kept/plain", charts=True)
     assert "wrote kept/plain: mIoU" in said and "next:" not in said
     ours = {name: value for name, value in before.items() if name.startswith("4_eval/")}
     kept = {f"4_eval/{name}": value for name, value in contents(Path("kept/plain")).items()}

@@ -184,7 +184,8 @@ def test_a_quiet_street_with_workers_prints_nothing_and_leaves_the_same(walked, 
     shutil.rmtree("run")
     for name, flags in STEPS.items():
         workers = ("--workers", 2) if "--workers" in flags else ()
-        assert succeeds(f"{name}.py", "--run", "run", *flags, *workers, "--quiet") == ""
+        flags = ("--run", "run", *flags, *workers, "--quiet")
+        assert succeeds(f"{name}.py", *flags, charts=True) == ""
     ours, theirs = contents(street / "run"), contents(walked.place / "run")
     assert len(theirs) > 40 and differences(ours, theirs) == []
 
@@ -299,7 +300,7 @@ def test_own_classes_go_through_all_steps(count, succeeds, tmp_path, monkeypatch
     succeeds("sample_features.py", *flags, *BACKBONE)
     succeeds("train_cls.py", "--run", "run", "--epochs", 3, "--hidden", 8)
     succeeds("train_seg.py", *flags, "--epochs", 1, "--class-weights", "inverse", "--lovasz", 0.5)
-    said = succeeds("evaluate.py", *flags, "--save-predictions")
+    said = succeeds("evaluate.py", *flags, "--save-predictions", charts=True)
     succeeds("visualize.py", *flags, "--limit", 1)
     classes = read_classes(data)
     names = list(classes.names)
