@@ -110,9 +110,13 @@ def train_one_epoch(
 
 @torch.compiler.set_stance("force_eager")  # --compile is for crops, which have one size
 def validate(
-    segmenter: Segmenter, dataset: VOCFolder, objective: Objective, workers: int
+    segmenter: Segmenter,
+    dataset: VOCFolder,
+    objective: Objective,
+    workers: int,
+    drawn: int = PREVIEWS,
 ) -> tuple[dict[str, float], dict[str, Image.Image]]:
-    """Scores over whole images; on rank 0, overlays of the first few.
+    """Scores over whole images; on rank 0, overlays of the first `drawn` of them.
 
     The loss is taken on the grid of the logits, mIoU and accuracy at original size.
     """
@@ -130,7 +134,7 @@ def validate(
         target = sample.mask.numpy()
         matrix.update(prediction, target)
         images.set_postfix(mIoU=f"{matrix.miou():.3f}", refresh=False)
-        if len(previews) < PREVIEWS and distributed.is_main():
+        if len(previews) < drawn and distributed.is_main():
             photo = Image.fromarray(dataset.image(index))
             previews[sample.id] = panel(photo, prediction, classes, target, sample.id).picture
     matrix.counts = distributed.total(torch.from_numpy(matrix.counts)).numpy()
@@ -190,7 +194,7 @@ def score_best(
     distributed.barrier()  # until rank 0 has written it
     segmenter, _ = load_segmenter(path)
     runtime.prepare(segmenter, device, amp, compiled=False)
-    return validate(segmenter, dataset, objective, workers)[0]
+    return validate(segmenter, dataset, objective, workers, drawn=0)[0]
 
 
 @dataclass(frozen=True)

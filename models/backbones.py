@@ -65,19 +65,25 @@ def empty_blocks(backbone: str) -> nn.Sequential:
     return copy.deepcopy(_blocks(_empty_network(backbone)))
 
 
-def find_taps(blocks: nn.Sequential) -> list[int]:
-    """Indices of the blocks that give the levels, fine to coarse, from a pass of shapes.
+def map_shapes(blocks: nn.Sequential) -> list[tuple[int, int]]:
+    """(channels, width) of the map after each block, from a pass of shapes on `SIDE` pixels.
 
     Args:
         blocks: on the meta device.
     """
-    x, widths = torch.empty(1, 3, SIDE, SIDE, device="meta"), []
+    x, shapes = torch.empty(1, 3, SIDE, SIDE, device="meta"), []
     for block in blocks:
         x = block(x)
-        widths.append(x.shape[-1])
+        shapes.append((x.shape[1], x.shape[3]))
+    return shapes
+
+
+def find_taps(shapes: Sequence[tuple[int, int]]) -> list[int]:
+    """Indices of the blocks that give the levels, fine to coarse, from the `map_shapes` of all."""
     # A drop halves the width, or nearly; a convolution without padding loses a few pixels.
-    drops = [index for index, (w, after) in enumerate(pairwise(widths)) if after < 0.75 * w]
-    return [*drops, len(blocks) - 1]
+    widths = pairwise(width for _, width in shapes)
+    drops = [index for index, (before, after) in enumerate(widths) if after < 0.75 * before]
+    return [*drops, len(shapes) - 1]
 
 
 class DilatedMaxPool(nn.MaxPool2d):
@@ -107,7 +113,7 @@ def dilate(blocks: nn.Sequential, drops: int) -> nn.Sequential:
     """
     if not drops:
         return blocks
-    taps = find_taps(blocks)
+    taps = find_taps(map_shapes(blocks))
     if drops > len(taps) - 1:
         raise RunError(f"--dilate {drops}: there are {len(taps) - 1} drops of resolution to undo")
     rate, first = 1, taps[-1 - drops] + 1
@@ -126,7 +132,7 @@ def dilate(blocks: nn.Sequential, drops: int) -> nn.Sequential:
                 layer.stride, layer.dilation = (1, 1), (own, own)
         rate = behind
     try:
-        done = find_taps(blocks) == [*taps[: -1 - drops], taps[-1]]
+        done = find_taps(map_shapes(blocks)) == [*taps[: -1 - drops], taps[-1]]
     except RuntimeError:  # maps that no longer fit together
         done = False
     if not done:

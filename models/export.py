@@ -59,6 +59,9 @@ class PhotoSegmenter(nn.Module):
         self.hypercolumn = copy.deepcopy(segmenter.hypercolumn)
         self.hypercolumn.features.to(memory_format=torch.contiguous_format)  # else saving warns
         round_down(self.hypercolumn.features)
+        for module in self.hypercolumn.features.modules():
+            if hasattr(module, "inplace"):
+                module.inplace = False  # ONNX export of MobileNetV2 then takes two thirds
 
         grid = -(-self.size // self.stride)
         shapes = segmenter.hypercolumn.level_shapes(self.size, self.size)

@@ -20,6 +20,7 @@ from models.backbones import (
     fold_batch_norm,
     input_moments,
     load_weights,
+    map_shapes,
 )
 from models.refine import box_mean
 
@@ -70,8 +71,9 @@ class Hypercolumn(nn.Module):
     ):
         super().__init__()
         blocks = empty_blocks(backbone)
+        shapes = map_shapes(blocks)
         known = {f"b{count}": count - 1 for count in range(1, len(blocks) + 1)}
-        known |= dict(enumerate(find_taps(blocks), start=1))
+        known |= dict(enumerate(find_taps(shapes), start=1))
         by_rule = [tap for tap in known if isinstance(tap, int)]
         chosen = by_rule if taps is None else taps
         if not chosen or not known.keys() >= set(chosen):
@@ -84,9 +86,9 @@ class Hypercolumn(nn.Module):
         self.taps = [by_end[end] for end in self.ends]
         self.backbone, self.context = backbone, list(context)
         self.dilated = dilated
-        self.features = self._empty()
-        levels = self._levels(self.features, torch.empty(1, 3, 128, 128, device="meta"))
-        self.channels = [level.shape[1] for level in levels]
+        tapped = [shapes[end][0] for end in self.ends]
+        self.channels = tapped + tapped[-1:] * len(context)
+        self.features = dilate(blocks[: self.ends[-1] + 1], dilated)
         mean, std = input_moments(backbone, weights or "imagenet")
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))

@@ -262,8 +262,8 @@ def test_the_network_in_the_box_is_scored_and_trained_on(street, succeeds, capfd
     line = json.loads(capfd.readouterr().out)
     assert line["wrote"] is None and f"mIoU {line['scores']['miou']:.4f} over" in said
     assert not Path("4_eval").exists()
-    start = ("--run", "tuned", "--init", "voc")
-    said = succeeds("train_seg.py", *start, *flags, "--val-limit", 1, "--epochs", 1)
+    start = ("--run", "tuned", "--init", "voc", "--crop", 48, "--batch-size", 1, "--epochs", 1)
+    said = succeeds("train_seg.py", *start, *flags, "--val-limit", 1)
     assert facts(said)["start"] == "voc" and "mobilenet_v2" in facts(said)["network"]
 
 
