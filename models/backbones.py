@@ -65,21 +65,20 @@ def empty_blocks(backbone: str) -> nn.Sequential:
     return copy.deepcopy(_blocks(_empty_network(backbone)))
 
 
-def map_shapes(blocks: nn.Sequential) -> list[tuple[int, int]]:
-    """(channels, width) of the map after each block, from a pass of shapes on `SIDE` pixels.
+@cache
+def block_shapes(backbone: str) -> list[tuple[int, int]]:
+    """(channels, width) of the map after each block of a network, for an input of `SIDE` pixels.
 
-    Args:
-        blocks: on the meta device.
+    Cached: it takes longer than all else that builds MobileNetV2. Not to be changed.
+
+    Raises:
+        RunError: see `check_backbone`.
     """
-    x, shapes = torch.empty(1, 3, SIDE, SIDE, device="meta"), []
-    for block in blocks:
-        x = block(x)
-        shapes.append((x.shape[1], x.shape[3]))
-    return shapes
+    return _map_shapes(empty_blocks(backbone))
 
 
 def find_taps(shapes: Sequence[tuple[int, int]]) -> list[int]:
-    """Indices of the blocks that give the levels, fine to coarse, from the `map_shapes` of all."""
+    """Indices of the blocks that give the levels, fine to coarse, from `block_shapes`."""
     # A drop halves the width, or nearly; a convolution without padding loses a few pixels.
     widths = pairwise(width for _, width in shapes)
     drops = [index for index, (before, after) in enumerate(widths) if after < 0.75 * before]
@@ -113,7 +112,7 @@ def dilate(blocks: nn.Sequential, drops: int) -> nn.Sequential:
     """
     if not drops:
         return blocks
-    taps = find_taps(map_shapes(blocks))
+    taps = find_taps(_map_shapes(blocks))
     if drops > len(taps) - 1:
         raise RunError(f"--dilate {drops}: there are {len(taps) - 1} drops of resolution to undo")
     rate, first = 1, taps[-1 - drops] + 1
@@ -132,7 +131,7 @@ def dilate(blocks: nn.Sequential, drops: int) -> nn.Sequential:
                 layer.stride, layer.dilation = (1, 1), (own, own)
         rate = behind
     try:
-        done = find_taps(map_shapes(blocks)) == [*taps[: -1 - drops], taps[-1]]
+        done = find_taps(_map_shapes(blocks)) == [*taps[: -1 - drops], taps[-1]]
     except RuntimeError:  # maps that no longer fit together
         done = False
     if not done:
@@ -259,6 +258,15 @@ def _blocks(network: nn.Module) -> nn.Sequential:
     while isinstance(blocks[-1], nn.MaxPool2d):
         blocks.pop()
     return nn.Sequential(*blocks).eval()
+
+
+def _map_shapes(blocks: nn.Sequential) -> list[tuple[int, int]]:
+    """`block_shapes` of blocks on the meta device."""
+    x, shapes = torch.empty(1, 3, SIDE, SIDE, device="meta"), []
+    for block in blocks:
+        x = block(x)
+        shapes.append((x.shape[1], x.shape[3]))
+    return shapes
 
 
 def _flattened(module: nn.Module) -> list[nn.Module]:

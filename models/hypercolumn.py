@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models import RunError
 from models.backbones import (
+    block_shapes,
     dilate,
     empty_blocks,
     find_taps,
@@ -20,7 +21,6 @@ from models.backbones import (
     fold_batch_norm,
     input_moments,
     load_weights,
-    map_shapes,
 )
 from models.refine import box_mean
 
@@ -70,16 +70,15 @@ class Hypercolumn(nn.Module):
         dilated: int = 0,
     ):
         super().__init__()
-        blocks = empty_blocks(backbone)
-        shapes = map_shapes(blocks)
-        known = {f"b{count}": count - 1 for count in range(1, len(blocks) + 1)}
+        shapes = block_shapes(backbone)
+        known = {f"b{count}": count - 1 for count in range(1, len(shapes) + 1)}
         known |= dict(enumerate(find_taps(shapes), start=1))
         by_rule = [tap for tap in known if isinstance(tap, int)]
         chosen = by_rule if taps is None else taps
         if not chosen or not known.keys() >= set(chosen):
             raise RunError(
                 f"--taps {','.join(map(str, chosen))}: {backbone} has taps 1 to {by_rule[-1]} and "
-                f"blocks b1 to b{len(blocks)}"
+                f"blocks b1 to b{len(shapes)}"
             )
         by_end = {known[tap]: tap for tap in chosen}
         self.ends = sorted(by_end)
@@ -88,15 +87,15 @@ class Hypercolumn(nn.Module):
         self.dilated = dilated
         tapped = [shapes[end][0] for end in self.ends]
         self.channels = tapped + tapped[-1:] * len(context)
-        self.features = dilate(blocks[: self.ends[-1] + 1], dilated)
+        self.features = self._empty()
         mean, std = input_moments(backbone, weights or "imagenet")
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
-        if weights is not None:
-            load_weights(backbone, self.features, weights, seed)
-        fold_batch_norm(self.features, self.ends)
         if weights is None:
             self.features.to_empty(device="cpu")
+        else:
+            load_weights(backbone, self.features, weights, seed)
+        fold_batch_norm(self.features, self.ends)
         # The layout in which convolutions are fastest on CPU and GPU; the values are the same.
         self.features.to(memory_format=torch.channels_last)
         self.freeze()

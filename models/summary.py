@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from models.backbones import dilate, empty_blocks, find_taps, map_shapes
+from models.backbones import block_shapes, dilate, empty_blocks, find_taps
 from models.hypercolumn import Hypercolumn, level_names, window_side
 from models.segmenter import Segmenter
 
@@ -45,7 +45,7 @@ def summarise(segmenter: Segmenter) -> dict[str, Any]:
 def _stages(hypercolumn: Hypercolumn, size: int) -> list[dict[str, Any]]:
     """The stages of the backbone up to the last tap that is used."""
     blocks, last = empty_blocks(hypercolumn.backbone), hypercolumn.ends[-1]
-    rule = find_taps(map_shapes(blocks))
+    rule = find_taps(block_shapes(hypercolumn.backbone))
     taps = {end: tap for tap, end in enumerate(rule, start=1) if end <= last}
     taps |= dict(zip(hypercolumn.ends, hypercolumn.taps))
     blocks = dilate(blocks[: last + 1], hypercolumn.dilated)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.voc import Sample
-from models.backbones import empty_blocks, find_taps, fold_batch_norm, map_shapes
+from models.backbones import block_shapes, empty_blocks, find_taps, fold_batch_norm
 from models.segmenter import Segmenter
 
 
@@ -26,7 +26,7 @@ class Textbook(nn.Module):
         super().__init__()
         hypercolumn = segmenter.hypercolumn
         self.features = empty_blocks(hypercolumn.backbone)
-        self.taps = find_taps(map_shapes(self.features))
+        self.taps = find_taps(block_shapes(hypercolumn.backbone))
         fold_batch_norm(self.features, self.taps)
         self.features.to_empty(device="cpu")
         self.features.load_state_dict(hypercolumn.features.state_dict())

@@ -10,13 +10,13 @@ from torchvision.models import WeightsEnum, get_model
 from models import RunError
 from models.backbones import (
     backbones,
+    block_shapes,
     empty_blocks,
     find_taps,
     find_weights,
     fingerprint,
     input_moments,
     load_weights,
-    map_shapes,
 )
 from tests.conftest import Bomb
 
@@ -26,7 +26,7 @@ SMALL = "squeezenet1_1"
 def loaded(backbone=SMALL, weights="random", seed=0) -> nn.Sequential:
     """The blocks up to the second tap, with values."""
     blocks = empty_blocks(backbone)
-    blocks = blocks[: find_taps(map_shapes(blocks))[1] + 1]
+    blocks = blocks[: find_taps(block_shapes(backbone))[1] + 1]
     load_weights(backbone, blocks, str(weights), seed)
     return blocks
 
@@ -79,7 +79,7 @@ def test_taps_counted_by_hand(backbone, taps):
     """The layers directly before each pooling, after their ReLU, and SqueezeNet's last."""
     blocks = empty_blocks(backbone)
     assert all(value.is_meta for value in blocks.state_dict().values())
-    assert find_taps(map_shapes(blocks)) == taps
+    assert find_taps(block_shapes(backbone)) == taps
 
 
 def test_weights_are_named_as_torchvision_names_them():
