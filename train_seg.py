@@ -382,6 +382,25 @@ def load_data(args: argparse.Namespace, segmenter: Segmenter) -> tuple[VOCFolder
     return dataset, VOCFolder(args.data, args.val_split, resize)
 
 
+def choose_what_learns(args: argparse.Namespace, segmenter: Segmenter) -> dict[nn.Module, float]:
+    """The head, and on request the backbone, with their peak rates."""
+    rates, backbone = {segmenter.head: args.lr}, segmenter.hypercolumn
+    if args.finetune_backbone:
+        segmenter.origin = segmenter.origin or backbone.spec()["fingerprint"]
+        backbone.unfreeze(args.frozen_stages)
+        rates[backbone] = args.backbone_lr
+    return rates
+
+
+def make_objective(args: argparse.Namespace, dataset: VOCFolder, device: torch.device) -> Objective:
+    """What is minimised, with class weights that follow from the data, if asked for."""
+    weight = None
+    if args.class_weights == "inverse":
+        counts, _ = dataset.count_pixels()
+        weight = inverse_frequency(torch.from_numpy(counts)).to(device)
+    return Objective(args.pixels, args.lovasz, args.label_smoothing, weight)
+
+
 def main() -> None:
     args, parser = parse()
     how = flags.optimization(args, parser)
@@ -408,18 +427,10 @@ def main() -> None:
         folder.check_unfinished(args.run, content["training"], args.epochs)
         folder.check_settings(content["training"]["settings"], settings, source)
 
-    # Model: the head, and on request the backbone.
     segmenter.stride = args.stride
-    rates, backbone = {segmenter.head: args.lr}, segmenter.hypercolumn
-    trained = "frozen"
-    if args.finetune_backbone:
-        segmenter.origin = segmenter.origin or backbone.spec()["fingerprint"]
-        backbone.unfreeze(args.frozen_stages)
-        rates[backbone] = args.backbone_lr
-        stages = folder.count(args.frozen_stages, "stage")
-        stages = f", its first {stages} frozen" if args.frozen_stages else ""
-        trained = f"trained with peak rate {args.backbone_lr:g}{stages}"
+    rates = choose_what_learns(args, segmenter)
     runtime.prepare(segmenter, device, args.amp, args.compile, sizes_vary=False)
+    objective = make_objective(args, dataset, device)
 
     # Optimizer, schedule and moving average.
     batches = Batches(args.batch_size, args.accumulate, args.seed, args.workers)
@@ -428,12 +439,12 @@ def main() -> None:
     training = Training(segmenter, rates, args.epochs, steps, how, args.ema, fp16)
     if is_resumed:
         training.load_state_dict(content["training"])
-    weight = None
-    if args.class_weights == "inverse":
-        counts, _ = dataset.count_pixels()
-        weight = inverse_frequency(torch.from_numpy(counts)).to(device)
-    objective = Objective(args.pixels, args.lovasz, args.label_smoothing, weight)
 
+    backbone, trained = segmenter.hypercolumn.backbone, "frozen"
+    if args.finetune_backbone:
+        stages = folder.count(args.frozen_stages, "stage")
+        stages = f", its first {stages} frozen" if args.frozen_stages else ""
+        trained = f"trained with peak rate {args.backbone_lr:g}{stages}"
     learning = sum(parameter.numel() for parameter in training.parameters)
     together = f" of {args.accumulate} batches" if args.accumulate > 1 else ""
     runtime.print_header(
@@ -443,7 +454,7 @@ def main() -> None:
         data=f"{dataset.root}: {len(dataset)} images of {args.split}, validation on "
         f"{len(val_part)} of {args.val_split}"
         + (f", on all {len(val_set)} at the end" if len(val_part) < len(val_set) else ""),
-        network=f"{backbone.backbone}, {trained}; size {segmenter.size}, "
+        network=f"{backbone}, {trained}; size {segmenter.size}, "
         f"crop {args.crop or segmenter.size}, logits at 1/{args.stride}",
         parameters=f"{learning:,} learn",
         training=f"{folder.count(args.epochs, 'epoch')}, {batches.images_per_step} images a step"
