@@ -66,15 +66,15 @@ def empty_blocks(backbone: str) -> nn.Sequential:
 
 
 @cache
-def block_shapes(backbone: str) -> list[tuple[int, int]]:
+def block_shapes(backbone: str) -> tuple[tuple[int, int], ...]:
     """(channels, width) of the map after each block of a network, for an input of `SIDE` pixels.
 
-    Cached: it takes longer than all else that builds MobileNetV2. Not to be changed.
+    Cached: it takes longer than all else that builds MobileNetV2.
 
     Raises:
         RunError: see `check_backbone`.
     """
-    return _map_shapes(empty_blocks(backbone))
+    return tuple(_map_shapes(empty_blocks(backbone)))
 
 
 def find_taps(shapes: Sequence[tuple[int, int]]) -> list[int]:
