@@ -19,6 +19,9 @@ from PIL import Image
 
 from data.shapes import make_shapes
 
+# What is equal bit for bit, or told of a device, is so on a CPU: also where there is a GPU.
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
 HOME = Path(__file__).parent.parent
 DATA = ("--data", "shapes", "--workers", "0")
 BACKBONE = ("--backbone", "squeezenet1_1", "--weights", "random", "--size", "48")
