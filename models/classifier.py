@@ -227,7 +227,7 @@ class DenseClassifier(nn.Module):
             (weight, bias), (following, following_bias) = layers[index : index + 2]
             kept = torch.rand(len(bias), generator=generator) >= dropout
             kept[0] |= not kept.any()  # no map without channels can be resampled
-            kept = kept.nonzero().squeeze(1).to(bias.device)  # a GPU would be waited for
+            kept = kept.nonzero().squeeze(1).to(bias.device)  # nonzero waits for a GPU's queue
             layers[index] = weight[kept], bias[kept]
             layers[index + 1] = following[:, kept] / (1 - dropout), following_bias
         return layers

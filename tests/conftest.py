@@ -19,7 +19,7 @@ from PIL import Image
 
 from data.shapes import make_shapes
 
-# What is equal bit for bit, or told of a device, is so on a CPU: also where there is a GPU.
+# On the CPU, where results are equal bit for bit, also where there is a GPU.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 HOME = Path(__file__).parent.parent
