@@ -123,7 +123,13 @@ def validate(
     matrix, previews, loss_sum = ConfusionMatrix(len(segmenter.names)), {}, torch.zeros(1)
     classes = segmenter.classes
     mine = distributed.share(len(dataset))
-    loader = DataLoader(dataset, batch_size=None, sampler=mine, num_workers=workers)
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=mine,
+        num_workers=workers,
+        worker_init_fn=runtime.ignore_sigterm,
+    )
     images = runtime.bar(loader, len(mine), "image", "validate")
     for index, sample in zip(mine, images):
         logits, _ = segmenter.scores(sample.image, sample.id)  # (C, h, w)
@@ -306,8 +312,13 @@ class Batches:
         order = epoch_order(len(dataset), self.images_per_step, self.seed, epoch)
         processes = distributed.world_size()
         mine = order[done * self.images_per_step + distributed.rank() :: processes]
-        size = self.size // processes
-        return DataLoader(dataset, size, sampler=mine, num_workers=self.workers)
+        return DataLoader(
+            dataset,
+            self.size // processes,
+            sampler=mine,
+            num_workers=self.workers,
+            worker_init_fn=runtime.ignore_sigterm,
+        )
 
 
 def parse() -> tuple[argparse.Namespace, flags.Parser]:
@@ -401,6 +412,74 @@ def make_objective(args: argparse.Namespace, dataset: VOCFolder, device: torch.d
     return Objective(args.pixels, args.lovasz, args.label_smoothing, weight)
 
 
+def describe_data(
+    args: argparse.Namespace, dataset: VOCFolder, val_set: VOCFolder, val_part: VOCFolder
+) -> str:
+    """What is trained and validated on, in words."""
+    at_the_end = f", on all {len(val_set)} at the end" if len(val_part) < len(val_set) else ""
+    return (
+        f"{dataset.root}: {len(dataset)} images of {args.split}, validation on {len(val_part)} of "
+        f"{args.val_split}{at_the_end}"
+    )
+
+
+def describe_network(args: argparse.Namespace, segmenter: Segmenter) -> str:
+    """Backbone, what of it learns, and the sizes of what it sees, in words."""
+    trained = "frozen"
+    if args.finetune_backbone:
+        stages = folder.count(args.frozen_stages, "stage")
+        stages = f", its first {stages} frozen" if args.frozen_stages else ""
+        trained = f"trained with peak rate {args.backbone_lr:g}{stages}"
+    return (
+        f"{segmenter.hypercolumn.backbone}, {trained}; size {segmenter.size}, "
+        f"crop {args.crop or segmenter.size}, logits at 1/{args.stride}"
+    )
+
+
+def describe_training(args: argparse.Namespace, batches: Batches) -> str:
+    """Length, batch and rate, in words."""
+    together = f" of {args.accumulate} batches" if args.accumulate > 1 else ""
+    return (
+        f"{folder.count(args.epochs, 'epoch')}, {batches.images_per_step} images a step{together}, "
+        f"{args.optimizer}, peak rate {args.lr:g}, {args.decay}"
+    )
+
+
+def finish(
+    args: argparse.Namespace,
+    changed: dict[str, Any],
+    training: Training,
+    dataset: VOCFolder,
+    scores: dict[str, float],
+    results: dict[str, Any],
+) -> None:
+    """Writes config.json with all flags and results, and says what was reached.
+
+    Args:
+        changed: flags that are not at their defaults.
+        scores: of best.pt, on all validation images.
+        results: others to be written.
+    """
+    best = max(training.log, key=lambda row: row["miou"])
+    on_all = "" if scores is best else f", on all of {args.val_split} {scores['miou']:.4f}"
+    skipped = folder.save_skipped(folder.step_folder(args.run, 3), dataset.skipped)
+    results |= {
+        "parameters": training.size,
+        "best_epoch": best["epoch"],
+        "val_miou": best["miou"],
+        "val_miou_on_all": scores["miou"],
+    }
+    folder.finish(
+        args.run,
+        3,
+        {**vars(args), "changed": changed, **results},
+        wrote=f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}{on_all}"
+        f"{skipped}",
+        then=("evaluate.py", "--data", dataset.root, "--run", args.run),
+        scores={"miou": scores["miou"], "pixel_accuracy": scores["pixel_accuracy"]},
+    )
+
+
 def main() -> None:
     args, parser = parse()
     how = flags.optimization(args, parser)
@@ -440,25 +519,14 @@ def main() -> None:
     if is_resumed:
         training.load_state_dict(content["training"])
 
-    backbone, trained = segmenter.hypercolumn.backbone, "frozen"
-    if args.finetune_backbone:
-        stages = folder.count(args.frozen_stages, "stage")
-        stages = f", its first {stages} frozen" if args.frozen_stages else ""
-        trained = f"trained with peak rate {args.backbone_lr:g}{stages}"
-    learning = sum(parameter.numel() for parameter in training.parameters)
-    together = f" of {args.accumulate} batches" if args.accumulate > 1 else ""
     runtime.print_header(
         folder.step_title(3),
         args.quiet,
         recipe=args.recipe,
-        data=f"{dataset.root}: {len(dataset)} images of {args.split}, validation on "
-        f"{len(val_part)} of {args.val_split}"
-        + (f", on all {len(val_set)} at the end" if len(val_part) < len(val_set) else ""),
-        network=f"{backbone}, {trained}; size {segmenter.size}, "
-        f"crop {args.crop or segmenter.size}, logits at 1/{args.stride}",
-        parameters=f"{learning:,} learn",
-        training=f"{folder.count(args.epochs, 'epoch')}, {batches.images_per_step} images a step"
-        f"{together}, {args.optimizer}, peak rate {args.lr:g}, {args.decay}",
+        data=describe_data(args, dataset, val_set, val_part),
+        network=describe_network(args, segmenter),
+        parameters=f"{training.size:,} learn",
+        training=describe_training(args, batches),
         pixels=f"{args.pixels} random labelled ones of each image" if args.pixels else "all",
         start=f"{source}, after {len(training.losses)} steps" if is_resumed else source,
         device=runtime.describe(device, args.amp, args.compile),
@@ -486,32 +554,13 @@ def main() -> None:
             has_begun = training.log and (place / "last.pt").is_file()
             kept = f"go on from {place / 'last.pt'} with the same command and --resume"
             raise type(stop)(kept if has_begun else "the training had not begun") from None
-        best, on_all = max(training.log, key=lambda row: row["miou"]), ""
-        scores = best
+        scores = max(training.log, key=lambda row: row["miou"])
         if len(val_part) < len(val_set):
             best_file = place / "best.pt"
             scores = score_best(best_file, val_set, objective, args.workers, device, args.amp)
-            on_all = f", on all {len(val_set)} images {scores['miou']:.4f}"
-        if not distributed.is_main():
-            return
-        results = {
-            "start": start,
-            "parameters": learning,
-            "best_epoch": best["epoch"],
-            "val_miou": best["miou"],
-            "val_miou_on_all": scores["miou"],
-            "val_images_trained_on": both,
-        }
-        skipped = folder.save_skipped(place, dataset.skipped)
-        folder.finish(
-            args.run,
-            3,
-            {**vars(args), "changed": parser.changed(args), **results},
-            wrote=f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}{on_all}"
-            f"{skipped}",
-            then=("evaluate.py", "--data", dataset.root, "--run", args.run),
-            scores={"miou": scores["miou"], "pixel_accuracy": scores["pixel_accuracy"]},
-        )
+        if distributed.is_main():
+            results = {"start": start, "val_images_trained_on": both}
+            finish(args, parser.changed(args), training, dataset, scores, results)
 
 
 if __name__ == "__main__":

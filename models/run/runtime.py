@@ -73,6 +73,11 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
+def ignore_sigterm(worker: int) -> None:
+    """For a loader's worker processes: where all get SIGTERM, the main process ends them."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def choose_device(name: str, single: bool = False) -> torch.device:
     """The device of a flag; "auto" is cuda, else mps, else cpu. Under `torchrun` processes meet.
 

@@ -60,6 +60,11 @@ class Training:
         """The network to score and keep: the moving average, if there is one."""
         return self.average.module if self.average else self.network
 
+    @property
+    def size(self) -> int:
+        """How many parameters learn."""
+        return sum(parameter.numel() for parameter in self.parameters)
+
     def gradients_are_finite(self) -> bool:
         """Whether all gradients are; in float16 the scaler leaves out steps where they are not."""
         if self.scaler.is_enabled():

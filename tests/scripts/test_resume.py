@@ -1,9 +1,11 @@
 """Step 3 stopped at any moment by kill -9, Ctrl-C, SIGTERM or data, and resumed."""
 
 import csv
+import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -40,11 +42,14 @@ def whole(walked, succeeds, tmp_path_factory) -> dict:
 
 
 def stop_before(name: str, time: int, number: int, monkeypatch) -> None:
-    """Sends this process a signal when a file is about to get its name for that time."""
+    """Sends all processes here a signal when a file is about to get its name for that time."""
     real, times = os.replace, iter(range(1, 99))
 
     def replace(source, target):
         if Path(target).name == name and next(times) == time:
+            for worker in multiprocessing.active_children():
+                subprocess.run(["kill", f"-{number}", str(worker.pid)])  # not by its parent
+                worker.join(0.2)
             signal.raise_signal(number)
         real(source, target)
 
@@ -75,12 +80,13 @@ def test_a_killed_training_ends_as_one_that_was_not(moments, place, whole, succe
 
 
 @pytest.mark.parametrize("number, code, name", [(2, 130, "Ctrl-C"), (15, 143, "SIGTERM")])
+@pytest.mark.parametrize("workers", [0, 2])
 def test_a_signal_ends_with_one_line_and_the_training_goes_on(
-    number, code, name, place, whole, in_process, monkeypatch
+    number, code, name, workers, place, whole, in_process, monkeypatch
 ):
     with monkeypatch.context() as patch:
         stop_before("last.pt", 3, number, patch)
-        done = in_process(*TRAIN)
+        done = in_process(*TRAIN, "--workers", workers)
     how = f"go on from {LAST} with the same command and --resume"
     assert (done.returncode, done.stderr) == (code, f"train_seg: stopped by {name}; {how}\n")
     assert not (SEG / "config.json").exists() and not list(SEG.glob(".*"))
