@@ -37,8 +37,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from string import ascii_uppercase
 
-from torch.utils.data import DataLoader
-
 from data import DataError
 from data.figures.overlay import colour_mask
 from data.figures.plots import plot_comparison, plot_confusion, plot_iou_bars, plot_minutes
@@ -204,7 +202,7 @@ def predict_split(
     """The scores of all images, complete on rank 0; saves their index PNGs if there is a folder."""
     classes = segmenter.classes
     mine = distributed.share(len(dataset))
-    loader = DataLoader(dataset, batch_size=None, sampler=mine, num_workers=workers)
+    loader = runtime.image_loader(dataset, mine, workers)
     scores = ImageScores(segmenter.names)
     for sample in runtime.bar(loader, len(mine), "image"):
         prediction = segmenter.predict(sample.image, sample.mask.shape, sample.id).numpy()

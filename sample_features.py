@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from data import DataError
 from data.classes import VOID
@@ -112,7 +111,7 @@ def extract(
     """Fills `rows` (N, Z) with the hypercolumns of this process's share of the images."""
     device = hypercolumn.mean.device
     mine = distributed.share(len(dataset))
-    loader = DataLoader(dataset, batch_size=None, sampler=mine, num_workers=workers)
+    loader = runtime.image_loader(dataset, mine, workers)
     for index, sample in zip(mine, runtime.bar(loader, len(mine), "image", "extract")):
         levels = hypercolumn(sample.image[None].to(device))  # (1, C_l, h_l, w_l) each
         pixels = torch.from_numpy(chosen.pixels[chosen.of_image(index), 1:])

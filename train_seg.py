@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,155 +51,30 @@ PREVIEWS = 3  # overlays saved after each epoch
 VALIDATED = 200  # images that each epoch is scored on: all 1,449 of VOC's would take half the time
 
 
-def train_one_epoch(
-    network: nn.Module,
-    training: Training,
-    loader: DataLoader,
-    objective: Objective,
-    accumulate: int,
-    saver: Saver,
-    label: str,
-) -> None:
-    """Trains on the micro-batches of the loader; a step is `accumulate` of them.
+@dataclass(frozen=True)
+class Start:
+    """What a training starts from, or goes on from.
 
-    Args:
-        network: the segmenter, wrapped for several processes.
-        label: of the progress bar.
-
-    Raises:
-        RunError: a loss or gradient is not finite.
+    Attributes:
+        segmenter: the network.
+        file: that holds it.
+        content: of the file.
+        is_resumed: whether the file is the last.pt of this training.
+        head: config.json of step 2, unless the network came by --init.
     """
-    training.network.train()
-    device = training.network.hypercolumn.mean.device
-    batches = runtime.bar(loader, len(loader), "batch", label)
-    step_loss, step_ids = 0.0, []
-    for count, (ids, images, masks, seeds) in enumerate(batches, start=1):
-        # All that is random about an image follows from its seed: its pixels and dropped units.
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
-        images, masks = images.to(device), masks.long().to(device)  # (B, 3, S, S), (B, S, S)
-        points = None
-        if objective.pixels:
-            drawn, masks = draw_pixels(masks, objective.pixels, generators)  # masks: (B, n)
-            points = pixel_centres(drawn, images.shape[-2:])  # (B, n, 2)
 
-        is_last = count % accumulate == 0
-        with distributed.local_gradients(network, enabled=not is_last):
-            logits = network(images, points, generators)  # (B, C, h, w), or (B, C, n)
-            loss = objective.loss(logits, masks)
-            training.scaler.scale(loss / accumulate).backward()
-        step_loss, step_ids = step_loss + loss.item() / accumulate, [*step_ids, *ids]
-        if not is_last:
-            continue
+    segmenter: Segmenter
+    file: Path
+    content: dict[str, Any]
+    is_resumed: bool
+    head: dict[str, Any] | None
 
-        step_loss = distributed.mean(step_loss)
-        training.scaler.unscale_(training.optimizer)
-        if not (math.isfinite(step_loss) and training.gradients_are_finite()):
-            raise RunError(
-                f"step {len(training.losses) + 1}: the loss or a gradient is not finite, at images "
-                f"{', '.join(step_ids)}; {saver.place / 'last.pt'} is still good: start over with "
-                "a smaller --lr"
-            )
-        training.step(step_loss)  # optimizer, schedule, moving average
-        if len(training.losses) % saver.every == 0:
-            saver.save_last(training)
-        miou = training.log[-1]["miou"]
-        batches.set_postfix(loss=f"{step_loss:.3f}", mIoU=f"{miou:.3f}")
-        step_loss, step_ids = 0.0, []
-
-
-@torch.compiler.set_stance("force_eager")  # --compile is for crops, which have one size
-def validate(
-    segmenter: Segmenter,
-    dataset: VOCFolder,
-    objective: Objective,
-    workers: int,
-    drawn: int = PREVIEWS,
-) -> tuple[dict[str, float], dict[str, Image.Image]]:
-    """Scores over whole images; on rank 0, overlays of the first `drawn` of them.
-
-    The loss is taken on the grid of the logits, mIoU and accuracy at original size.
-    """
-    matrix, previews, loss_sum = ConfusionMatrix(len(segmenter.names)), {}, torch.zeros(1)
-    classes = segmenter.classes
-    mine = distributed.share(len(dataset))
-    loader = DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=mine,
-        num_workers=workers,
-        worker_init_fn=runtime.ignore_sigterm,
-    )
-    images = runtime.bar(loader, len(mine), "image", "validate")
-    for index, sample in zip(mine, images):
-        logits, _ = segmenter.scores(sample.image, sample.id)  # (C, h, w)
-        on_grid = sample.mask[None, None].to(logits.device)
-        on_grid = F.interpolate(on_grid, logits.shape[1:], mode="nearest-exact")[0].long()
-        loss_sum += objective.loss(logits[None], on_grid).item()
-        prediction = top_class(logits, sample.mask.shape)[0].cpu().numpy()
-        target = sample.mask.numpy()
-        matrix.update(prediction, target)
-        images.set_postfix(mIoU=f"{matrix.miou():.3f}", refresh=False)
-        if len(previews) < drawn and distributed.is_main():
-            photo = Image.fromarray(dataset.image(index))
-            previews[sample.id] = panel(photo, prediction, classes, target, sample.id).picture
-    matrix.counts = distributed.total(torch.from_numpy(matrix.counts)).numpy()
-    if not matrix.classes_in_mean():
-        raise RunError(
-            f"split {dataset.split} has no labelled pixel, so there is nothing to choose best.pt by"
-        )
-    loss = distributed.total(loss_sum).item() / len(dataset)
-    scores = {"val_loss": loss, "miou": matrix.miou(), "pixel_accuracy": matrix.pixel_accuracy()}
-    return scores, previews
-
-
-def fit(
-    training: Training,
-    dataset: VOCFolder,
-    val_set: VOCFolder,
-    objective: Objective,
-    batches: Batches,
-    epochs: int,
-    saver: Saver,
-) -> None:
-    """Trains and validates to the last epoch, from where the training stands."""
-    network = distributed.wrap(training.network)
-    images = f"{len(dataset)} images of {dataset.split}"
-    for epoch in range(len(training.log), epochs + 1):
-        began = time.perf_counter()
-        if epoch > 0:
-            # Steps of this epoch that were made before an interruption.
-            done = len(training.losses) - (epoch - 1) * training.steps_per_epoch
-            loader = batches.loader(dataset, epoch, done)
-            label = f"epoch {epoch}/{epochs}"
-            train_one_epoch(network, training, loader, objective, batches.accumulate, saver, label)
-        scores, previews = validate(training.scored, val_set, objective, batches.workers)
-        if epoch == 0:
-            saver.keep_earlier_training()
-        is_best = training.end_epoch(time.perf_counter() - began, scores)
-        if epoch > 0:
-            backbone = "" if training.network.hypercolumn.frozen else ", backbone too"
-            how = f"{images}, {folder.count(epoch, 'epoch')}{backbone}{saver.before}"
-            training.network.trained_on = training.scored.trained_on = how
-        saver.save_epoch(training, previews, is_best)
-        row = training.log[-1]
-        what = f"loss {row['loss']:.4f}" if epoch else "as it came"
-        print(f"  epoch {epoch}  {what}, validation mIoU {row['miou']:.4f}, {row['seconds']:.0f} s")
-        sys.stdout.flush()
-
-
-def score_best(
-    path: Path,
-    dataset: VOCFolder,
-    objective: Objective,
-    workers: int,
-    device: torch.device,
-    amp: str,
-) -> dict[str, float]:
-    """The scores of the network that was kept."""
-    distributed.barrier()  # until rank 0 has written it
-    segmenter, _ = load_segmenter(path)
-    runtime.prepare(segmenter, device, amp, compiled=False)
-    return validate(segmenter, dataset, objective, workers, drawn=0)[0]
+    @property
+    def trained_before(self) -> str:
+        """What the network of --init had been trained on, in words to be added; else empty."""
+        if self.is_resumed:
+            return self.content["before"]
+        return "" if self.head else f"; before that {self.content['trained_on']}"
 
 
 @dataclass(frozen=True)
@@ -321,6 +195,150 @@ class Batches:
         )
 
 
+def train_one_epoch(
+    network: nn.Module,
+    training: Training,
+    loader: DataLoader,
+    objective: Objective,
+    accumulate: int,
+    saver: Saver,
+    label: str,
+) -> None:
+    """Trains on the micro-batches of the loader; a step is `accumulate` of them.
+
+    Args:
+        network: the segmenter, wrapped for several processes.
+        label: of the progress bar.
+
+    Raises:
+        RunError: a loss or gradient is not finite.
+    """
+    training.network.train()
+    device = training.network.hypercolumn.mean.device
+    batches = runtime.bar(loader, len(loader), "batch", label)
+    step_loss, step_ids = 0.0, []
+    for count, (ids, images, masks, seeds) in enumerate(batches, start=1):
+        # All that is random about an image follows from its seed: its pixels and dropped units.
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
+        images, masks = images.to(device), masks.long().to(device)  # (B, 3, S, S), (B, S, S)
+        points = None
+        if objective.pixels:
+            drawn, masks = draw_pixels(masks, objective.pixels, generators)  # masks: (B, n)
+            points = pixel_centres(drawn, images.shape[-2:])  # (B, n, 2)
+
+        is_last = count % accumulate == 0
+        with distributed.local_gradients(network, enabled=not is_last):
+            logits = network(images, points, generators)  # (B, C, h, w), or (B, C, n)
+            loss = objective.loss(logits, masks)
+            training.scaler.scale(loss / accumulate).backward()
+        step_loss, step_ids = step_loss + loss.item() / accumulate, [*step_ids, *ids]
+        if not is_last:
+            continue
+
+        step_loss = distributed.mean(step_loss)
+        training.scaler.unscale_(training.optimizer)
+        if not (math.isfinite(step_loss) and training.gradients_are_finite()):
+            raise RunError(
+                f"step {len(training.losses) + 1}: the loss or a gradient is not finite, at images "
+                f"{', '.join(step_ids)}; {saver.place / 'last.pt'} is still good: start over with "
+                "a smaller --lr"
+            )
+        training.step(step_loss)  # optimizer, schedule, moving average
+        if len(training.losses) % saver.every == 0:
+            saver.save_last(training)
+        miou = training.log[-1]["miou"]
+        batches.set_postfix(loss=f"{step_loss:.3f}", mIoU=f"{miou:.3f}")
+        step_loss, step_ids = 0.0, []
+
+
+@torch.compiler.set_stance("force_eager")  # --compile is for crops, which have one size
+def validate(
+    segmenter: Segmenter,
+    dataset: VOCFolder,
+    objective: Objective,
+    workers: int,
+    drawn: int = PREVIEWS,
+) -> tuple[dict[str, float], dict[str, Image.Image]]:
+    """Scores over whole images; on rank 0, overlays of the first `drawn` of them.
+
+    The loss is taken on the grid of the logits, mIoU and accuracy at original size.
+    """
+    matrix, previews, loss_sum = ConfusionMatrix(len(segmenter.names)), {}, torch.zeros(1)
+    classes = segmenter.classes
+    mine = distributed.share(len(dataset))
+    loader = runtime.image_loader(dataset, mine, workers)
+    images = runtime.bar(loader, len(mine), "image", "validate")
+    for index, sample in zip(mine, images):
+        logits, _ = segmenter.scores(sample.image, sample.id)  # (C, h, w)
+        on_grid = sample.mask[None, None].to(logits.device)
+        on_grid = F.interpolate(on_grid, logits.shape[1:], mode="nearest-exact")[0].long()
+        loss_sum += objective.loss(logits[None], on_grid).item()
+        prediction = top_class(logits, sample.mask.shape)[0].cpu().numpy()
+        target = sample.mask.numpy()
+        matrix.update(prediction, target)
+        images.set_postfix(mIoU=f"{matrix.miou():.3f}", refresh=False)
+        if len(previews) < drawn and distributed.is_main():
+            photo = Image.fromarray(dataset.image(index))
+            previews[sample.id] = panel(photo, prediction, classes, target, sample.id).picture
+    matrix.counts = distributed.total(torch.from_numpy(matrix.counts)).numpy()
+    if not matrix.classes_in_mean():
+        raise RunError(
+            f"split {dataset.split} has no labelled pixel, so there is nothing to choose best.pt by"
+        )
+    loss = distributed.total(loss_sum).item() / len(dataset)
+    scores = {"val_loss": loss, "miou": matrix.miou(), "pixel_accuracy": matrix.pixel_accuracy()}
+    return scores, previews
+
+
+def fit(
+    training: Training,
+    dataset: VOCFolder,
+    val_set: VOCFolder,
+    objective: Objective,
+    batches: Batches,
+    epochs: int,
+    saver: Saver,
+) -> None:
+    """Trains and validates to the last epoch, from where the training stands."""
+    network = distributed.wrap(training.network)
+    images = f"{len(dataset)} images of {dataset.split}"
+    for epoch in range(len(training.log), epochs + 1):
+        if epoch > 0:
+            # Steps of this epoch that were made before an interruption.
+            done = len(training.losses) - (epoch - 1) * training.steps_per_epoch
+            loader = batches.loader(dataset, epoch, done)
+            label = f"epoch {epoch}/{epochs}"
+            train_one_epoch(network, training, loader, objective, batches.accumulate, saver, label)
+        scores, previews = validate(training.scored, val_set, objective, batches.workers)
+        if epoch == 0:
+            saver.keep_earlier_training()
+        is_best = training.end_epoch(scores)
+        if epoch > 0:
+            backbone = "" if training.network.hypercolumn.frozen else ", backbone too"
+            seen = f"{images}, {folder.count(epoch, 'epoch')}{backbone}{saver.before}"
+            training.network.trained_on = training.scored.trained_on = seen
+        saver.save_epoch(training, previews, is_best)
+        row = training.log[-1]
+        what = f"loss {row['loss']:.4f}" if epoch else "as it came"
+        print(f"  epoch {epoch}  {what}, validation mIoU {row['miou']:.4f}, {row['seconds']:.0f} s")
+        sys.stdout.flush()
+
+
+def score_best(
+    path: Path,
+    dataset: VOCFolder,
+    objective: Objective,
+    workers: int,
+    device: torch.device,
+    amp: str,
+) -> dict[str, float]:
+    """The scores of the network that was kept."""
+    distributed.barrier()  # until rank 0 has written it
+    segmenter, _ = load_segmenter(path)
+    runtime.prepare(segmenter, device, amp, compiled=False)
+    return validate(segmenter, dataset, objective, workers, drawn=0)[0]
+
+
 def parse() -> tuple[argparse.Namespace, flags.Parser]:
     parser = flags.Parser(__doc__)
     flag = parser.flag
@@ -367,20 +385,19 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     return args, parser
 
 
-def load_network(args: argparse.Namespace) -> tuple[Segmenter, dict[str, Any], Path]:
-    """The network that the training starts from or goes on with, its file's content, the file."""
+def load_start(args: argparse.Namespace) -> Start:
+    """The network of --init, of step 2, or of the training to be resumed."""
     if args.source and distributed.is_main():
         folder.borrow(args.run, args.source, before=3)
     distributed.barrier()
-    source, last = args.init, folder.step_folder(args.run, 3) / "last.pt"
-    if args.resume and last.is_file():
-        source = last
-    elif not source:
-        folder.finished(args.run, 2)
-        source = folder.step_folder(args.run, 2) / "dense.pt"
-    segmenter, content = load_segmenter(source)
-    folder.check_features(args.run, segmenter, source)
-    return segmenter, content, source
+    last, head = folder.step_folder(args.run, 3) / "last.pt", None
+    is_resumed = args.resume and last.is_file()
+    if not args.init and (folder.is_finished(args.run, 2) or not is_resumed):
+        head = folder.finished(args.run, 2)
+    file = last if is_resumed else args.init or folder.step_folder(args.run, 2) / "dense.pt"
+    segmenter, content = load_segmenter(file)
+    folder.check_features(args.run, segmenter, file)
+    return Start(segmenter, file, content, is_resumed, head)
 
 
 def load_data(args: argparse.Namespace, segmenter: Segmenter) -> tuple[VOCFolder, VOCFolder]:
@@ -450,21 +467,22 @@ def finish(
     changed: dict[str, Any],
     training: Training,
     dataset: VOCFolder,
-    scores: dict[str, float],
+    on_all: dict[str, float] | None,
     results: dict[str, Any],
 ) -> None:
     """Writes config.json with all flags and results, and says what was reached.
 
     Args:
         changed: flags that are not at their defaults.
-        scores: of best.pt, on all validation images.
+        on_all: scores of best.pt on all validation images, if its epoch was scored on some.
         results: others to be written.
     """
     best = max(training.log, key=lambda row: row["miou"])
-    on_all = "" if scores is best else f", on all of {args.val_split} {scores['miou']:.4f}"
+    scores = on_all or best
+    said = f", on all of {args.val_split} {scores['miou']:.4f}" if on_all else ""
     skipped = folder.save_skipped(folder.step_folder(args.run, 3), dataset.skipped)
     results |= {
-        "parameters": training.size,
+        "parameters": training.parameter_count,
         "best_epoch": best["epoch"],
         "val_miou": best["miou"],
         "val_miou_on_all": scores["miou"],
@@ -473,8 +491,8 @@ def finish(
         args.run,
         3,
         {**vars(args), "changed": changed, **results},
-        wrote=f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}{on_all}"
-        f"{skipped}",
+        wrote=f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}"
+        f"{said}{skipped}",
         then=("evaluate.py", "--data", dataset.root, "--run", args.run),
         scores={"miou": scores["miou"], "pixel_accuracy": scores["pixel_accuracy"]},
     )
@@ -487,24 +505,21 @@ def main() -> None:
     if args.tensorboard:
         runtime.check_tensorboard()
     place = folder.step_folder(args.run, 3)
-    segmenter, content, source = load_network(args)
-    is_resumed = args.resume and source == place / "last.pt"
-    from_step_2 = not args.init and folder.is_finished(args.run, 2)
-    head = folder.finished(args.run, 2) if from_step_2 else None
+    start = load_start(args)
+    segmenter = start.segmenter
     dataset, val_set = load_data(args, segmenter)
     val_part = val_set.spread(args.val_limit)
-    has_other_classes = (
-        args.init and not is_resumed and segmenter.names != list(dataset.classes.names)
-    )
+    is_new = args.init and not start.is_resumed
+    has_other_classes = is_new and segmenter.names != list(dataset.classes.names)
     if has_other_classes:
         segmenter.replace_classes(dataset.classes, args.seed)
-    folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
+    folder.check_classes(segmenter.names, dataset.classes.names, start.file, dataset.root)
     settings = parser.settings(args)
     settings |= {"images": dataset.fingerprint(), "validation images": val_part.fingerprint()}
-    if is_resumed:
-        folder.check_start(args.run, content, source)
-        folder.check_unfinished(args.run, content["training"], args.epochs)
-        folder.check_settings(content["training"]["settings"], settings, source)
+    if start.is_resumed:
+        folder.check_start(args.run, start.content, start.file)
+        folder.check_unfinished(args.run, start.content["training"], args.epochs)
+        folder.check_settings(start.content["training"]["settings"], settings, start.file)
 
     segmenter.stride = args.stride
     rates = choose_what_learns(args, segmenter)
@@ -516,50 +531,50 @@ def main() -> None:
     steps = math.ceil(len(dataset) / batches.images_per_step)
     fp16 = args.amp == "fp16"
     training = Training(segmenter, rates, args.epochs, steps, how, args.ema, fp16)
-    if is_resumed:
-        training.load_state_dict(content["training"])
+    if start.is_resumed:
+        training.load_state_dict(start.content["training"])
+        args.started -= training.seconds  # those of the runs before
 
+    after = f", after {len(training.losses)} steps" if start.is_resumed else ""
     runtime.print_header(
         folder.step_title(3),
         args.quiet,
         recipe=args.recipe,
         data=describe_data(args, dataset, val_set, val_part),
         network=describe_network(args, segmenter),
-        parameters=f"{training.size:,} learn",
+        parameters=f"{training.parameter_count:,} learn",
         training=describe_training(args, batches),
         pixels=f"{args.pixels} random labelled ones of each image" if args.pixels else "all",
-        start=f"{source}, after {len(training.losses)} steps" if is_resumed else source,
+        start=f"{start.file}{after}",
         device=runtime.describe(device, args.amp, args.compile),
     )
-    if args.resume and not is_resumed:
+    if args.resume and not start.is_resumed:
         print(f"  note: no {place / 'last.pt'} to go on from: the training starts at epoch 0")
     if has_other_classes:
         print(f"  note: other classes than in {args.init}: the last layer of the head starts anew")
-    if head and not head["beats_majority"]:
+    if start.head and not start.head["beats_majority"]:
         print("  note: the head of step 2 is no better than always naming the most frequent class")
     if both := len(set(dataset.ids) & set(val_set.ids)):
         print(f"  note: {both} of {len(val_set)} validation images are also trained on")
     distributed.check_same([settings, len(training.losses)])
 
-    before = f"; before that {content['trained_on']}" if args.init else ""
-    before = content["before"] if is_resumed else before
-    start = head and head["head"]
-    saver = Saver(place, args.save_every, start, before, settings, args.tensorboard)
+    head = start.head and start.head["head"]
+    saver = Saver(place, args.save_every, head, start.trained_before, settings, args.tensorboard)
     with folder.claim(place):
-        if is_resumed and distributed.is_main():
+        if start.is_resumed and distributed.is_main():
             folder.mark_unfinished(place)
         try:
             fit(training, dataset, val_part, objective, batches, args.epochs, saver)
+            scores = None
+            if len(val_part) < len(val_set):
+                best = place / "best.pt"
+                scores = score_best(best, val_set, objective, args.workers, device, args.amp)
         except KeyboardInterrupt as stop:
             has_begun = training.log and (place / "last.pt").is_file()
             kept = f"go on from {place / 'last.pt'} with the same command and --resume"
             raise type(stop)(kept if has_begun else "the training had not begun") from None
-        scores = max(training.log, key=lambda row: row["miou"])
-        if len(val_part) < len(val_set):
-            best_file = place / "best.pt"
-            scores = score_best(best_file, val_set, objective, args.workers, device, args.amp)
         if distributed.is_main():
-            results = {"start": start, "val_images_trained_on": both}
+            results = {"start": head, "val_images_trained_on": both}
             finish(args, parser.changed(args), training, dataset, scores, results)
 
 

@@ -31,7 +31,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from data import DataError
 from data.classes import Classes
@@ -293,7 +292,7 @@ def choose_images(
     if choice.sort in ("name", "random"):
         return list(islice(fitting, choice.limit))
     found = list(fitting)
-    loader = DataLoader(dataset, batch_size=None, sampler=found, num_workers=workers)
+    loader = runtime.image_loader(dataset, found, workers)
     mious = []
     for sample in runtime.bar(loader, len(found), "image", "score"):
         prediction = segmenter.predict(sample.image, sample.mask.shape, sample.id).numpy()
@@ -341,7 +340,7 @@ def draw_split(
 ) -> Iterator[Drawn]:
     """Images of a split, with their ground truth, prediction and mIoU."""
     classes = dataset.classes
-    loader = DataLoader(dataset, batch_size=None, sampler=indices, num_workers=workers)
+    loader = runtime.image_loader(dataset, indices, workers)
     for index, sample in zip(indices, loader):
         prediction, top = predict(segmenter, sample, confidence)
         matrix = confusion(prediction, sample, len(classes))

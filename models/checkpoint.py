@@ -25,7 +25,7 @@ FORMAT = 2  # raised when what is in the files changes
 def find_checkpoint(name: Path) -> Path:
     """A file by its path, or one of `TRAINED` by its name alone, like "voc"."""
     trained = TRAINED / f"{name}.pt"
-    return trained if len(name.parts) == 1 and not name.exists() and trained.exists() else name
+    return trained if len(name.parts) == 1 and not name.is_file() and trained.exists() else name
 
 
 def save_checkpoint(path: Path, kind: str, **content: Any) -> None:

@@ -12,6 +12,7 @@ from data.figures.overlay import overlay
 from data.images import read_image
 from data.transforms import ResizeImage
 from data.voc import photo_sample
+from models.checkpoint import find_checkpoint
 from models.run import folder, runtime
 from models.segmenter import Segmenter, load_segmenter
 
@@ -77,7 +78,8 @@ class Predictor:
 def load(source: str | Path = "voc", device: str = "auto") -> Predictor:
     """See `models.load`."""
     source = Path(source)
-    is_run = source.is_dir()
+    is_named = find_checkpoint(source) != source  # also beside a data folder of that name
+    is_run = source.is_dir() and (not is_named or folder.step_folder(source, 2).is_dir())
     segmenter = folder.trained_segmenter(source, None)[0] if is_run else load_segmenter(source)[0]
     return Predictor(segmenter, device)
 

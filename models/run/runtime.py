@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import torch
 import torch.distributed as dist
 from torch.backends import cpu
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from models import RunError
@@ -71,6 +72,17 @@ def end(line: str, code: int) -> NoReturn:
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
+
+
+def image_loader(dataset: Dataset, indices: Sequence[int], workers: int) -> DataLoader:
+    """Items of a data set one by one, for whole images, which differ in size."""
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=indices,
+        num_workers=workers,
+        worker_init_fn=ignore_sigterm,
+    )
 
 
 def ignore_sigterm(worker: int) -> None:

@@ -1,6 +1,7 @@
 """A training beside its network: optimizer, schedule, moving average, and where it stands."""
 
 import math
+import time
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ class Training:
         losses: one per step.
         rates: of the last step, one per part that learns.
         log: one row per epoch, from epoch 0, the network as it came.
+        began: when the epoch began, by `time.perf_counter`; of a resumed one, moved forward by
+            the time between the runs.
     """
 
     def __init__(
@@ -54,6 +57,7 @@ class Training:
         self.losses: list[float] = []
         self.rates: list[float | None] = [None] * len(groups)
         self.log: list[dict[str, Any]] = []
+        self.began = time.perf_counter()
 
     @property
     def scored(self) -> nn.Module:
@@ -61,9 +65,14 @@ class Training:
         return self.average.module if self.average else self.network
 
     @property
-    def size(self) -> int:
+    def parameter_count(self) -> int:
         """How many parameters learn."""
         return sum(parameter.numel() for parameter in self.parameters)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken, all its runs together, but for what interruptions lost."""
+        return sum(row["seconds"] for row in self.log) + time.perf_counter() - self.began
 
     def gradients_are_finite(self) -> bool:
         """Whether all gradients are; in float16 the scaler leaves out steps where they are not."""
@@ -84,9 +93,10 @@ class Training:
                 self.average.update_parameters(self.network)
         self.losses.append(loss)
 
-    def end_epoch(self, seconds: float, scores: dict[str, float]) -> bool:
-        """Logs an epoch: rates of its last step, mean loss, scores; whether it is the best."""
-        epoch = len(self.log)
+    def end_epoch(self, scores: dict[str, float]) -> bool:
+        """Logs an epoch: rates, seconds, mean loss, scores; whether it is the best."""
+        epoch, now = len(self.log), time.perf_counter()
+        seconds, self.began = now - self.began, now
         losses = self.losses[max(0, epoch - 1) * self.steps_per_epoch :]
         loss = sum(losses) / len(losses) if losses else None  # epoch 0 has none
         rates = dict(zip(("lr", "backbone_lr"), self.rates))
@@ -104,6 +114,7 @@ class Training:
             "losses": self.losses,
             "rates": self.rates,
             "log": self.log,
+            "seconds": time.perf_counter() - self.began,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -114,3 +125,4 @@ class Training:
         if self.average:
             self.average.load_state_dict(state["average"])
         self.losses, self.rates, self.log = state["losses"], state["rates"], state["log"]
+        self.began = time.perf_counter() - state["seconds"]

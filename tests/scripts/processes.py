@@ -147,8 +147,9 @@ def contents(folder: Path) -> dict[str, Any]:
             continue
         if path.suffix == ".pt":
             found[name] = torch.load(path, weights_only=True)
-            for row in found[name].get("training", {}).get("log", ()):
-                del row["seconds"]
+            if training := found[name].get("training"):
+                for place in (training, *training["log"]):
+                    del place["seconds"]
         elif path.suffix == ".csv":
             rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
             found[name] = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]

@@ -1,6 +1,7 @@
 """Step 3 stopped at any moment by kill -9, Ctrl-C, SIGTERM or data, and resumed."""
 
 import csv
+import json
 import multiprocessing
 import os
 import shutil
@@ -93,6 +94,9 @@ def test_a_signal_ends_with_one_line_and_the_training_goes_on(
     done = in_process(*TRAIN, "--resume", "--workers", 2, "--save-every", 3)
     assert "last.pt, after 1 steps\n" in done.stdout, done.stderr
     assert differences(contents(SEG), whole) == []
+    rows = csv.DictReader((SEG / "log.csv").read_text(encoding="utf-8").splitlines())
+    seconds = json.loads((SEG / "config.json").read_text())["seconds"]
+    assert seconds >= round(sum(float(row["seconds"]) for row in rows), 1)  # those of both runs
 
 
 def test_a_signal_before_there_is_a_result_says_so(place, in_process, monkeypatch):

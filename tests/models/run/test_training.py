@@ -1,6 +1,7 @@
 """The state of a training: steps, the moving average, and going on as if never interrupted."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -64,14 +65,25 @@ def test_gradients_that_are_not_finite_are_noticed(factor):
     assert not training.gradients_are_finite()
 
 
-def test_an_epoch_is_logged_with_the_mean_loss_of_its_steps_and_may_be_the_best():
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """What `time.perf_counter` reads: its one item."""
+    reading = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: reading[0])
+    return reading
+
+
+def test_an_epoch_is_logged_with_the_mean_loss_of_its_steps_and_may_be_the_best(clock):
     _, training = new()
-    assert training.end_epoch(7.5, {"miou": 0.3, "val_loss": 0.5})
+    clock[0] = 107.5
+    assert training.end_epoch({"miou": 0.3, "val_loss": 0.5})
     training.losses += [1.0, 2.0, 3.0, 6.0]
     training.rates = [0.25, 0.5]
-    assert not training.end_epoch(8.5, {"miou": 0.3, "val_loss": 0.6})
+    clock[0] = 116.0
+    assert not training.end_epoch({"miou": 0.3, "val_loss": 0.6})
     training.losses += [0.5, 0.5, 0.5, 2.5]
-    assert training.end_epoch(9.5, {"miou": 0.4, "val_loss": 0.7})
+    clock[0] = 125.5
+    assert training.end_epoch({"miou": 0.4, "val_loss": 0.7})
     names = ["epoch", "lr", "backbone_lr", "seconds", "loss", "miou", "val_loss"]
     assert [list(row) for row in training.log] == [names] * 3
     assert [list(row.values()) for row in training.log] == [
@@ -79,6 +91,20 @@ def test_an_epoch_is_logged_with_the_mean_loss_of_its_steps_and_may_be_the_best(
         [1, 0.25, 0.5, 8.5, 3.0, 0.3, 0.6],
         [2, 0.25, 0.5, 9.5, 1.0, 0.4, 0.7],
     ]
+
+
+def test_seconds_are_those_of_all_runs_together(clock):
+    _, training = new()
+    clock[0] = 107.0
+    training.end_epoch({"miou": 0.3})
+    clock[0] = 110.0
+    state, (_, resumed) = training.state_dict(), new()
+    clock[0] = 9000.0  # another machine, another clock
+    resumed.load_state_dict(state)
+    assert resumed.seconds == training.log[0]["seconds"] + 3.0 == 10.0
+    clock[0] = 9004.0
+    resumed.end_epoch({"miou": 0.2})
+    assert [row["seconds"] for row in resumed.log] == [7.0, 7.0] and resumed.seconds == 14.0
 
 
 def test_a_gradient_that_overflows_float16_is_left_to_the_scaler():
