@@ -3,7 +3,7 @@
     python evaluate.py --data data/VOCdevkit/VOC2012 --run runs/voc
     python evaluate.py --run runs/voc --save-predictions --tta flip,0.75,1.25
     python evaluate.py --run runs/voc --tta flip --out runs/voc/flipped  # 4_eval stays as it is
-    python evaluate.py --run runs/voc --checkpoint runs/voc/2_cls/dense.pt
+    python evaluate.py --run runs/voc --checkpoint runs/voc/2_cls/dense.pt --out runs/voc/frozen
     python evaluate.py --checkpoint voc               # the network that comes with the project
     torchrun --nproc-per-node 4 -- evaluate.py --run runs/voc     # four GPUs: the same score
     python evaluate.py --data DIR --predictions FOLDER            # index PNGs of any program

@@ -179,8 +179,8 @@ def main() -> None:
     device = runtime.choose_device(args.device, single=True)
     if args.tensorboard:
         runtime.check_tensorboard()
-    if args.source:
-        folder.borrow(args.run, args.source, before=2)
+    if args.from_run:
+        folder.borrow(args.run, args.from_run, before=2)
     config = folder.finished(args.run, 1)
     source, place = folder.step_folder(args.run, 1), folder.step_folder(args.run, 2)
     hypercolumn = load_extractor(source / "backbone.pt")

@@ -120,7 +120,7 @@ class Saver:
     tensorboard: bool
 
     @property
-    def origin(self) -> dict[str, str | None]:
+    def began_from(self) -> dict[str, str | None]:
         """What is kept in each checkpoint of where the training began."""
         return {"start": self.start, "before": self.before}
 
@@ -134,7 +134,7 @@ class Saver:
         if distributed.is_main():
             state = {"settings": self.settings, **training.state_dict()}
             path = self.place / "last.pt"
-            save_segmenter(path, training.network, **self.origin, training=state)
+            save_segmenter(path, training.network, **self.began_from, training=state)
 
     def save_epoch(
         self, training: Training, previews: dict[str, Image.Image], is_best: bool
@@ -143,7 +143,7 @@ class Saver:
         if not distributed.is_main():
             return
         if is_best:
-            save_segmenter(self.place / "best.pt", training.scored, **self.origin)
+            save_segmenter(self.place / "best.pt", training.scored, **self.began_from)
         epoch = training.log[-1]["epoch"]
         for image_id, picture in previews.items():
             path = self.place / "previews" / f"epoch_{epoch:03d}" / f"{image_id}.png"
@@ -375,7 +375,7 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     args = parser.parse_args()
     for name in ("backbone_lr", "frozen_stages"):
         parser.check_needs(args, name, "finetune_backbone")
-    if args.init and args.source:
+    if args.init and args.from_run:
         parser.error("argument --from: not allowed with argument --init")
     if args.batch_size % distributed.world_size():
         parser.error(
@@ -387,8 +387,8 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
 
 def load_start(args: argparse.Namespace) -> Start:
     """The network of --init, of step 2, or of the training to be resumed."""
-    if args.source and distributed.is_main():
-        folder.borrow(args.run, args.source, before=3)
+    if args.from_run and distributed.is_main():
+        folder.borrow(args.run, args.from_run, before=3)
     distributed.barrier()
     last, head = folder.step_folder(args.run, 3) / "last.pt", None
     is_resumed = args.resume and last.is_file()

@@ -74,6 +74,7 @@ class Drawn(NamedTuple):
     page: Panel
     miou: float | None = None
     indices: Image.Image | None = None  # the prediction, where it is saved on its own, too
+    confidence: Mapping[int, float] | None = None  # mean of each class in it, by its id
 
 
 @dataclass(frozen=True)
@@ -143,12 +144,10 @@ class Plan(NamedTuple):
     names: Sequence[str]  # of all images that there are
     choice: Choice
     choose: Callable[[], list[int]]  # indices of the images to draw, in their order
-    draw: Callable[[Sequence[int]], Iterator[Drawn]]
+    draw: Callable[[Sequence[int]], Iterator[Drawn | DataError]]  # or why one cannot be read
     network: Network | None = None
     photos: Sequence[Path] = ()  # files of the user's own, which no picture may replace
-    sure: Mapping[str, dict[int, float]] = {}  # mean confidence by class id; known when drawn
     note: str = ""
-    unreadable: Sequence[str] = ()  # why images were left out; known when all are drawn
 
 
 def parse() -> tuple[argparse.Namespace, flags.Parser]:
@@ -207,7 +206,7 @@ def plan_truth(args: argparse.Namespace) -> Plan:
     """Images of a split with their ground truth alone."""
     runtime.choose_device("cpu", single=True)
     dataset = VOCFolder(args.data, args.split)
-    classes, images, unreadable = dataset.classes, len(dataset), []
+    classes, images = dataset.classes, len(dataset)
     choice = Choice.of(args, classes, images, IMAGES)
     words = choice.in_words(images, f"images of {dataset.root}, split {args.split}")
     return Plan(
@@ -216,8 +215,7 @@ def plan_truth(args: argparse.Namespace) -> Plan:
         names=dataset.ids,
         choice=choice,
         choose=partial(choice.order, dataset.ids),
-        draw=partial(draw_truth, dataset, choice, unreadable),
-        unreadable=unreadable,
+        draw=partial(draw_truth, dataset, choice),
     )
 
 
@@ -245,7 +243,7 @@ def plan_photos(args: argparse.Namespace) -> Plan:
     """The user's own photos, without ground truth, and what the network sees in them."""
     network = load_network(args)
     photos, others = find_photos(args.image)
-    names, images, unreadable, sure = list(photos), len(photos), [], {}
+    names, images = list(photos), len(photos)
     choice = Choice.of(args, network.segmenter.classes, images, images)
     note = f"{folder.count(len(others), 'file')} left out: {first_of(others)}" if others else ""
     return Plan(
@@ -254,14 +252,10 @@ def plan_photos(args: argparse.Namespace) -> Plan:
         names=names,
         choice=choice,
         choose=partial(choice.order, names),
-        draw=partial(
-            draw_photos, network.segmenter, photos, choice, args.confidence, unreadable, sure
-        ),
+        draw=partial(draw_photos, network.segmenter, photos, choice, args.confidence),
         network=network,
         photos=list(photos.values()),
-        sure=sure,
         note=note,
-        unreadable=unreadable,
     )
 
 
@@ -314,18 +308,15 @@ def predict(
 
 
 def draw_truth(
-    dataset: VOCFolder, choice: Choice, unreadable: list[str], indices: Sequence[int]
-) -> Iterator[Drawn]:
-    """Images of a split that fit, with their ground truth.
-
-    Why an image or its mask cannot be read is added to `unreadable`.
-    """
+    dataset: VOCFolder, choice: Choice, indices: Sequence[int]
+) -> Iterator[Drawn | DataError]:
+    """Images of a split that fit, with their ground truth."""
     for index in indices:
         name = dataset.ids[index]
         try:
             photo, mask = Image.fromarray(dataset.image(index)), dataset.mask(index)
         except DataError as error:
-            unreadable.append(str(error))
+            yield error
             continue
         if choice.fits(mask):
             yield Drawn(name, name, panel(photo, None, dataset.classes, mask, name))
@@ -344,7 +335,8 @@ def draw_split(
     for index, sample in zip(indices, loader):
         prediction, top = predict(segmenter, sample, confidence)
         matrix = confusion(prediction, sample, len(classes))
-        scores = {label: iou for label, iou in enumerate(matrix.iou().tolist()) if iou == iou}
+        ious = enumerate(matrix.iou().tolist())
+        scores = {label: iou for label, iou in ious if not math.isnan(iou)}
         miou = matrix.image_miou() if scores else None
         photo, target = Image.fromarray(dataset.image(index)), sample.mask.numpy()
         page = panel(photo, prediction, classes, target, sample.id, scores, miou, top)
@@ -356,60 +348,68 @@ def draw_photos(
     photos: Mapping[str, Path],
     choice: Choice,
     confidence: bool,
-    unreadable: list[str],
-    sure: dict[str, dict[int, float]],
     indices: Sequence[int],
-) -> Iterator[Drawn]:
-    """The user's own photos in which one of the wanted classes is seen; without ground truth.
-
-    Why a photo cannot be read is added to `unreadable`, the mean confidence of the classes of each
-    of the others to `sure`.
-    """
+) -> Iterator[Drawn | DataError]:
+    """The user's own photos in which one of the wanted classes is seen; without ground truth."""
     classes, named = segmenter.classes, list(photos.items())
     for name, path in (named[index] for index in indices):
         try:
             photo = read_image(path)
         except DataError as error:
-            unreadable.append(str(error))
+            yield error
             continue
         sample = photo_sample(name, photo, ResizeImage(segmenter.input_size))
         prediction, top = predict(segmenter, sample, confidence=True)
         if choice.fits(prediction):
             seen = np.unique(prediction).tolist()
-            sure[name] = {label: float(top[prediction == label].mean()) for label in seen}
+            sure = {label: float(top[prediction == label].mean()) for label in seen}
             picture, top = Image.fromarray(photo), top if confidence else None
             page = panel(picture, prediction, classes, title=path.name, confidence=top)
-            yield Drawn(name, path.name, page, indices=colour_mask(prediction, classes))
+            alone = colour_mask(prediction, classes)
+            yield Drawn(name, path.name, page, indices=alone, confidence=sure)
 
 
-def save_pictures(place: Path, plan: Plan) -> list[Picture]:
+class Saved(NamedTuple):
+    """What was drawn and saved."""
+
+    pictures: list[Picture]
+    confidences: dict[str, Mapping[int, float]]  # of photos, by name: see `Drawn`
+    unreadable: list[str]  # why images were left out
+
+
+def save_pictures(place: Path, plan: Plan) -> Saved:
     """Draws and saves: a page per picture, and the gallery.
 
     Raises:
         DataError: there was nothing to draw.
     """
-    indices, limit = plan.choose(), plan.choice.limit
-    drawings = islice(plan.draw(indices), limit)
-    pictures = []
-    for drawn in runtime.bar(drawings, min(len(indices), limit), "image"):
-        if not pictures:
+    saved, indices = Saved([], {}, []), plan.choose()
+    total = min(len(indices), plan.choice.limit)
+    for drawn in runtime.bar(plan.draw(indices), total, "image"):
+        if isinstance(drawn, DataError):
+            saved.unreadable.append(str(drawn))
+            continue
+        if not saved.pictures:
             folder.mark_unfinished(place)
             for name in (SHEET, REPORT, TABLE):  # earlier ones would be of other pictures
                 (place / name).unlink(missing_ok=True)
-            save_gallery(place, pictures, plan)  # so a folder left half done is ours
+            save_gallery(place, [], plan)  # so a folder left half done is ours
         with atomic_file(place / f"{drawn.name}.png") as file:
             drawn.page.picture.save(file, "PNG")
         if drawn.indices:
             with atomic_file(place / PREDICTIONS / f"{drawn.name}.png") as file:
                 drawn.indices.save(file, "PNG")
-        pictures.append(Picture.of(drawn.name, drawn.title, drawn.page, drawn.miou))
-    if plan.unreadable and not pictures:
-        raise DataError(first_of(plan.unreadable))
-    if not pictures:
+        saved.pictures.append(Picture.of(drawn.name, drawn.title, drawn.page, drawn.miou))
+        saved.confidences[drawn.name] = drawn.confidence
+        if len(saved.pictures) == plan.choice.limit:
+            break
+    if saved.unreadable and not saved.pictures:
+        raise DataError(first_of(saved.unreadable))
+    if not saved.pictures:
         wanted = ",".join(plan.choice.classes)
         raise DataError(f"--classes {wanted}: in none of the {len(plan.names)} images")
-    save_gallery(place, pictures, plan)
-    return pictures
+    save_gallery(place, saved.pictures, plan)
+    return saved
 
 
 def save_gallery(place: Path, pictures: list[Picture], plan: Plan) -> None:
@@ -418,17 +418,14 @@ def save_gallery(place: Path, pictures: list[Picture], plan: Plan) -> None:
         file.write(gallery(pictures, plan.heading, plan.facts).encode())
 
 
-def save_table(path: Path, pictures: list[Picture], sure: Mapping[str, dict[int, float]]) -> None:
-    """Saves as CSV, and prints, the classes of each photo and their shares, the largest first.
-
-    Args:
-        sure: the mean confidence of each class id in each picture.
-    """
-    rows, width = [], max(len(picture.title) for picture in pictures)
-    for picture in pictures:
+def save_table(path: Path, saved: Saved) -> None:
+    """Saves as CSV, and prints, the classes of each photo and their shares, the largest first."""
+    rows, width = [], max(len(picture.title) for picture in saved.pictures)
+    for picture in saved.pictures:
+        confidences = saved.confidences[picture.name]
         seen = sorted(picture.classes, key=lambda row: -row.shares["prediction"])
         for row in seen:
-            share, confidence = row.shares["prediction"], sure[picture.name][row.label]
+            share, confidence = row.shares["prediction"], confidences[row.label]
             facts = {"class": row.name, "share": share, "confidence": confidence}
             rows.append({"photo": picture.title, **facts})
         words = "  ".join(f"{row.name} {percent(row.shares['prediction'])}" for row in seen)
@@ -493,24 +490,24 @@ def main() -> None:
         print(f"  note: {plan.note}")
 
     with folder.claim(place) if is_in_run else nullcontext():
-        pictures = save_pictures(place, plan)
+        saved = save_pictures(place, plan)
         if args.contact_sheet:
             with atomic_file(place / SHEET) as file:
-                contact_sheet(pictures).save(file, "PNG")
+                contact_sheet(saved.pictures).save(file, "PNG")
         if args.report:
-            save_report(place / REPORT, record, plan, pictures)
+            save_report(place / REPORT, record, plan, saved.pictures)
         if args.image:
-            save_table(place / TABLE, pictures, plan.sure)
-        wrote = f"{folder.count(len(pictures), 'picture')}" + f" and {REPORT}" * args.report
+            save_table(place / TABLE, saved)
+        wrote = f"{folder.count(len(saved.pictures), 'picture')}" + f" and {REPORT}" * args.report
         wrote += f"; open {place / INDEX} in a browser"
         source = plan.network and str(plan.network.source)
         config = {**vars(args), "changed": parser.changed(args), "checkpoint": source}
         step_1 = ("sample_features.py", "--data", args.data, "--run", "runs/own")
-        then = step_1 if args.truth and not plan.unreadable else ()
-        scores = {"pictures": len(pictures)}
+        then = step_1 if args.truth and not saved.unreadable else ()
+        scores = {"pictures": len(saved.pictures)}
         folder.finish(args.run, 5, config, wrote, then, folder=place, scores=scores)
-    if plan.unreadable:
-        raise DataError(f"left out {first_of(plan.unreadable)}; the others are done")
+    if saved.unreadable:
+        raise DataError(f"left out {first_of(saved.unreadable)}; the others are done")
 
 
 if __name__ == "__main__":

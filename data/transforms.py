@@ -58,7 +58,7 @@ class Augment:
         size: shorter side, in pixels, at scale 1.
         crop: side of the square that is cut out, in pixels; void fills up a smaller image.
         scale: smallest and largest scale; between them the logarithm is uniform.
-        flip: mirrors every other image.
+        flip: mirrors each image with probability 1/2.
         jitter: brightness, contrast and saturation change by up to this share; not the hue, which
             would take as long as all else together.
     """

@@ -160,9 +160,10 @@ class VOCFolder(Dataset):
         self.ids = read_ids(self.root, split)[:limit]
         self.skipped: dict[str, str] = {}
         if skip_bad:
-            self._leave_out_bad()
-        for image_id in self.ids:
-            self._check(image_id)
+            self._leave_out_bad()  # which looks at all of that, too
+        else:
+            for image_id in self.ids:
+                self._check(image_id)
 
     def __len__(self) -> int:
         return len(self.ids)

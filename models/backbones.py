@@ -117,7 +117,7 @@ def dilate(blocks: nn.Sequential, drops: int) -> nn.Sequential:
         raise RunError(f"--dilate {drops}: there are {len(taps) - 1} drops of resolution to undo")
     rate, first = 1, taps[-1 - drops] + 1
     for index in range(first, len(blocks)):
-        behind = rate
+        behind = rate  # a strided layer itself keeps its rate; those behind it are dilated
         for name, layer in list(blocks[index].named_modules()):
             if not isinstance(layer, nn.Conv2d | nn.MaxPool2d):
                 continue

@@ -1,13 +1,12 @@
 """The whole network: image -> levels -> classifier -> logits -> class map at original size."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import resize
 
 from data.classes import Classes
 from models import RunError
@@ -15,31 +14,9 @@ from models.checkpoint import load_checkpoint, save_checkpoint
 from models.classifier import DenseClassifier, FCClassifier, HiddenLayers
 from models.hypercolumn import Hypercolumn, resample
 from models.refine import guided_filter
+from models.views import Views, mean_probabilities
 
 REACH = 32  # pixels of the input to each side, over which refined edges look at the photo
-LEAST_SIDE = 32  # pixels of a scaled view, which the backbones need
-
-
-@dataclass(frozen=True)
-class Views:
-    """How a prediction looks at a photo; the probabilities of several views are averaged.
-
-    Attributes:
-        scales: of the input, 1 among them, ascending.
-        flip: whether each view is also seen mirrored.
-        refine: whether edges follow those of the photo, see `models.refine`.
-    """
-
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
-    refine: bool = False
-
-    def __str__(self) -> str:
-        words = "one view of each image"
-        if len(self.scales) > 1 or self.flip:
-            scales = ", ".join(f"{scale:g}" for scale in self.scales)
-            words = f"mean probabilities at scales {scales}" + ", flipped too" * self.flip
-        return words + ", edges refined" * self.refine
 
 
 class Segmenter(nn.Module):
@@ -177,7 +154,7 @@ class Segmenter(nn.Module):
         if views == Views():
             scores = self(image)
         else:
-            scores = self._mean_probabilities(image)
+            scores = mean_probabilities(self, image, views, self.grid(image))
             if views.refine:
                 scores = guided_filter(scores, image, max(1, round(REACH / self.stride)))
         self.train(was_training)
@@ -187,18 +164,6 @@ class Segmenter(nn.Module):
                 "--lr too large?"
             )
         return scores[0], views == Views()
-
-    def _mean_probabilities(self, image: Tensor) -> Tensor:
-        """(1, C, h, w) on the grid of the largest view, of an image (1, 3, H, W)."""
-        scales, total, grid = self.views.scales, 0, self.grid(image)
-        for scale in scales:
-            share = scale / scales[-1]
-            shape = [max(min(side, LEAST_SIDE), round(side * share)) for side in image.shape[-2:]]
-            view = resize(image, shape, antialias=True) if share < 1 else image
-            total = total + resample(self(view).softmax(1), grid)
-            if self.views.flip:
-                total = total + resample(self(view.flip(-1)).softmax(1).flip(-1), grid)
-        return total / (len(scales) * (1 + self.views.flip))
 
     def description(self) -> dict[str, Any]:
         """What the network is made of, but for its weights: plain values."""
@@ -281,9 +246,6 @@ def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
         RunError: see `models.checkpoint.load_checkpoint`.
     """
     content = load_checkpoint(path, "segmenter")
-    for name in ("size", "stride"):
-        if type(content[name]) is not int or content[name] < 1:
-            raise RunError(f"{path}: its {name} is {content[name]!r}; is the file damaged?")
     head, names = content["head"], content["classes"]
     channels = head.pop("channels")
     hidden = HiddenLayers(tuple(head.pop("widths")), **head)

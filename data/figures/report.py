@@ -171,7 +171,7 @@ def _fact(step: int, config: Mapping[str, Any], metrics: Config) -> str:
         return fact
     return (
         f"mIoU {metrics['miou']:.3f} over {metrics['classes_in_mean']} classes, "
-        f"{metrics['images']:,} images"
+        f"{metrics['images']:,} images; {metrics['checkpoint'] or metrics['predictions']}"
     )
 
 

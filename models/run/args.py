@@ -14,7 +14,7 @@ import torch
 from models.hypercolumn import POOLED
 from models.run.runtime import PRECISIONS, end
 from models.run.schedule import DECAYS, OPTIMIZERS, Optimization
-from models.segmenter import Views
+from models.views import Views
 
 VOC_FOLDER = Path("data/VOCdevkit/VOC2012")
 
@@ -236,7 +236,7 @@ def optimization(args: argparse.Namespace, parser: Parser) -> Optimization:
 def add_from_flag(parser: Parser, what: str) -> None:
     """The flag of the steps that may go on from another run."""
     text = f"use {what} of this run, without copying"
-    parser.flag("--from", type=Path, dest="source", metavar="RUN", free=True, help=text)
+    parser.flag("--from", type=Path, dest="from_run", metavar="RUN", free=True, help=text)
 
 
 def add_augment_flags(parser: Parser) -> None:
@@ -245,7 +245,7 @@ def add_augment_flags(parser: Parser) -> None:
     parser.flag("--crop", type=positive, metavar="N", help=crop)
     scale = "random scale of the input"
     parser.flag("--scale", type=bounds, default=(1.0, 1.0), metavar="MIN,MAX", help=scale)
-    parser.flag("--flip", action="store_true", help="mirror every other image")
+    parser.flag("--flip", action="store_true", help="mirror half of the images, at random")
     jitter = "random brightness, contrast and saturation"
     parser.flag("--jitter", type=fraction, default=0.0, help=jitter)
 

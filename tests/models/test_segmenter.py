@@ -16,7 +16,6 @@ from models.hypercolumn import Hypercolumn, pixel_centres
 from models.refine import guided_filter
 from models.segmenter import (
     Segmenter,
-    Views,
     load_extractor,
     load_segmenter,
     log_sum_exp,
@@ -25,6 +24,7 @@ from models.segmenter import (
     save_segmenter,
     top_class,
 )
+from models.views import Views
 from tests.textbook import Textbook, upsample
 
 CLASSES = 4
@@ -181,22 +181,6 @@ def test_views_of_the_smallest_and_longest_photos_are_large_enough_for_the_backb
     segmenter.views = Views((0.25, 1.0, 4.0), flip=True)
     for size in ((32, 32), (32, 400)):
         assert segmenter.predict(photo(*size), (3, 70)).shape == (3, 70)
-
-
-@pytest.mark.parametrize(
-    ("views", "words"),
-    [
-        (Views(), "one view of each image"),
-        (Views(refine=True), "one view of each image, edges refined"),
-        (Views((0.75, 1.0), True), "mean probabilities at scales 0.75, 1, flipped too"),
-        (
-            Views(flip=True, refine=True),
-            "mean probabilities at scales 1, flipped too, edges refined",
-        ),
-    ],
-)
-def test_views_in_words(views, words):
-    assert str(views) == words
 
 
 # Files

@@ -121,7 +121,7 @@ def test_ten_heads_cost_one_sampling(street, succeeds, fails):
     succeeds("train_cls.py", "--run", "linear", "--from", "run", "--hidden", "none", "--epochs", 1)
     assert not [path for path in Path("run/1_features").iterdir() if path.is_symlink()]
     assert Path("linear/1_features").resolve() == Path("run/1_features").resolve()
-    assert config("linear/2_cls")["source"] == "run"
+    assert config("linear/2_cls")["from_run"] == "run"
     succeeds("train_seg.py", "--run", "longer", "--from", "linear", *DATA, *QUICK)
     succeeds("evaluate.py", "--run", "longer", *DATA, "--limit", 1)
     # Step 1 of the first run again, with other settings: what was built on it is out of date.

@@ -106,7 +106,10 @@ def test_the_values_are_on_the_pages_in_order(values):
         ["Semantic segmentation", "runs/a $run^2$", "0.432", "0.876", "0.543", "0.654", "0:01:23"]
         + ["123,456 pixels of 3 classes from 1,464 images of train; vgg11, 6 levels, Z = 1984"]
         + ["5 epochs on 111,111 pixels; accuracy on 12,345 held-out pixels 0.568"]
-        + ["best epoch 4, validation mIoU 0.346", "mIoU 0.432 over 2 classes, 724 images"]
+        + [
+            "best epoch 4, validation mIoU 0.346",
+            "mIoU 0.432 over 2 classes, 724 images; runs/a $run^2$/best.pt",
+        ]
         + ["--data runs/a $run^2$  --flip  --scale 0.5,2", "(all flags have their defaults)"],
         ["Architecture"],
         ["Data and sampling", "1,234,575 in all", "1,234,567", "Z = 1,984", "tap 5", "11×11"],

@@ -10,7 +10,7 @@ import pytest
 
 from models.run import args as flags
 from models.run.folder import STEPS
-from models.segmenter import Views
+from models.views import Views
 from tests.conftest import HOME
 
 SCRIPTS = [name for name, _ in STEPS.values()]

@@ -1,6 +1,7 @@
 """Three lines of Python: what a trained network takes, what it gives, and the one in the box."""
 
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -115,6 +116,18 @@ def test_a_run_or_a_checkpoint_is_loaded_too(walked):
     assert best.shape == (50, 70) and np.array_equal(load(str(run)).predict(photo), best)
     with pytest.raises(RunError, match="nothing: no such checkpoint file"):
         load("nothing")
+
+
+def test_a_data_folder_called_like_the_network_is_not_taken_for_a_run(
+    walked, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("voc", "JPEGImages").mkdir(parents=True)
+    bundled, _ = load_segmenter(TRAINED / "voc.pt")
+    assert load("voc").segmenter.trained_on == bundled.trained_on
+    shutil.rmtree("voc")
+    shutil.copytree(walked.place / "run", "voc")  # but a run of that name is one
+    assert load("voc").segmenter.trained_on.startswith("18 images of train")
 
 
 def test_the_lines_of_the_readme_run_as_printed_anywhere(tmp_path, monkeypatch):
