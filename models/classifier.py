@@ -165,16 +165,17 @@ class DenseClassifier(nn.Module):
             Logits (B, C, h, w).
         """
 
-        def logits(levels: list[Tensor], layers: list[Layer]) -> Tensor:
-            if levels[0].device.type == "cpu" and not torch.is_grad_enabled():
-                return self._in_strips(levels, size, layers)
-            x = self._first_layer(levels, layers[0], size[0] * size[1], to_grid)
-            return self._other_layers(x, layers)
-
         def to_grid(level: Tensor) -> Tensor:
             return channels_last(resample(level, size))
 
-        return self._image_by_image(levels, generators, logits).permute(0, 3, 1, 2)
+        logits = []
+        for image, layers in self._images(levels, generators):
+            if image[0].device.type == "cpu" and not torch.is_grad_enabled():
+                logits.append(self._in_strips(image, size, layers))
+            else:
+                x = self._first_layer(image, layers[0], size[0] * size[1], to_grid)
+                logits.append(self._other_layers(x, layers))
+        return torch.cat(logits).permute(0, 3, 1, 2)
 
     def at_points(
         self,
@@ -191,30 +192,23 @@ class DenseClassifier(nn.Module):
         Returns:
             Logits (B, C, n).
         """
-        places = iter(points)
+        logits = []
+        for (image, layers), place in zip(self._images(levels, generators), points.split(1)):
+            at_place = partial(sample_level, points=place)
+            x = self._first_layer(image, layers[0], points.shape[1], at_place)
+            logits.append(self._other_layers(x, layers))
+        return torch.cat(logits).transpose(1, 2)
 
-        def logits(levels: list[Tensor], layers: list[Layer]) -> Tensor:
-            place = next(places)[None]
-            x = self._first_layer(
-                levels, layers[0], points.shape[1], lambda level: sample_level(level, place)
-            )
-            return self._other_layers(x, layers)
-
-        return self._image_by_image(levels, generators, logits).transpose(1, 2)
-
-    def _image_by_image(
-        self,
-        levels: Sequence[Tensor],
-        generators: Sequence[torch.Generator] | None,
-        logits: Callable[[list[Tensor], list[Layer]], Tensor],
-    ) -> Tensor:
-        """Calls `logits(levels, layers)` for each image and stacks the results.
+    def _images(
+        self, levels: Sequence[Tensor], generators: Sequence[torch.Generator] | None
+    ) -> Iterator[tuple[tuple[Tensor, ...], list[Layer]]]:
+        """The levels (1, C_l, h_l, w_l) of each image, and its layers.
 
         Dropout leaves other units to each image, so each has its own, smaller layers.
         """
         images = zip(*(level.split(1) for level in levels))
-        generators = generators or [None] * len(levels[0])
-        return torch.cat([logits(list(i), self._layers(g)) for i, g in zip(images, generators)])
+        for image, generator in zip(images, generators or [None] * len(levels[0])):
+            yield image, self._layers(generator)
 
     def _layers(self, generator: torch.Generator | None) -> list[Layer]:
         """The layers; in training without the hidden units that dropout drops in one image."""
@@ -247,27 +241,35 @@ class DenseClassifier(nn.Module):
             read: gives a map (1, n, h, w) at the places: (1, .., n).
         """
         weight, hidden = layer
-        coarse: dict[tuple[int, ...], Tensor] = {}  # levels of one resolution are added there
-        for level, part, mean, std in self._by_level(levels, weight):
-            if level[0, 0].numel() >= places:
-                hidden = hidden + F.linear((read(level) - mean) / std, part)
-            else:
-                term = F.linear((channels_last(level) - mean) / std, part)
-                shape = level.shape[-2:]
-                coarse[shape] = coarse[shape] + term if shape in coarse else term
-        for term in coarse.values():
-            hidden = hidden + read(term.permute(0, 3, 1, 2))
+        fine, coarse = self._by_resolution(levels, weight, places)
+        for level, part, mean, std in fine:
+            hidden = hidden + F.linear((read(level) - mean) / std, part)
+        for term in coarse:
+            hidden = hidden + read(term)
         return hidden
 
-    def _by_level(
-        self, levels: Sequence[Tensor], weight: Tensor
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Each level with its columns of the first layer's weight, its means and its stds."""
+    def _by_resolution(
+        self, levels: Sequence[Tensor], weight: Tensor, places: int
+    ) -> tuple[list[tuple[Tensor, ...]], list[Tensor]]:
+        """The first layer, but for its bias, on the levels that have fewer pixels than places.
+
+        Returns:
+            The finer levels, each with its columns of the weight, its means and its stds; and what
+            the layer makes of the coarse ones, (1, hidden, h, w), one for each resolution.
+        """
         of_levels = (
             tensor.split(self.channels, dim=-1)
             for tensor in (weight, self.standardise.mean, self.standardise.std)
         )
-        return zip(levels, *of_levels)
+        fine, coarse = [], {}
+        for level, part, mean, std in zip(levels, *of_levels):
+            if level[0, 0].numel() >= places:
+                fine.append((level, part, mean, std))
+            else:
+                term = F.linear((channels_last(level) - mean) / std, part)
+                shape = level.shape[-2:]
+                coarse[shape] = coarse[shape] + term if shape in coarse else term
+        return fine, [term.permute(0, 3, 1, 2) for term in coarse.values()]
 
     def _in_strips(
         self, levels: Sequence[Tensor], size: tuple[int, int], layers: list[Layer]
@@ -278,19 +280,17 @@ class DenseClassifier(nn.Module):
         Upsampling is done across first, then down as a product with torch's own weights.
         """
         weight, bias = layers[0]
+        levels, terms = self._by_resolution(levels, weight, size[0] * size[1])
         fine, coarse = [], []
-        for level, part, mean, std in self._by_level(levels, weight):
-            height = level.shape[2]
-            if level[0, 0].numel() >= size[0] * size[1]:
-                x = channels_last(resample(level, size))[0]
-                fine.append(((x - mean) / std, part))
-            else:
-                x = (channels_last(level) - mean) / std
-                term = F.linear(x, part).permute(0, 3, 1, 2)
-                across = channels_last(resample(term, (height, size[1])))[0]
-                identity = torch.eye(height, dtype=term.dtype)[None, None]
-                down = resample(identity, (size[0], height))[0, 0]
-                coarse.append((down, across.flatten(1)))
+        for level, part, mean, std in levels:
+            x = channels_last(resample(level, size))[0]
+            fine.append(((x - mean) / std, part))
+        for term in terms:
+            height = term.shape[2]
+            across = channels_last(resample(term, (height, size[1])))[0]
+            identity = torch.eye(height, dtype=term.dtype)[None, None]
+            down = resample(identity, (size[0], height))[0, 0]
+            coarse.append((down, across.flatten(1)))
         logits = []
         count = max(1, STRIP // (size[1] * len(bias)))
         for start in range(0, size[0], count):
