@@ -37,13 +37,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from string import ascii_uppercase
 
-from data import DataError
 from data.figures.overlay import colour_mask
 from data.figures.plots import plot_comparison, plot_confusion, plot_iou_bars, plot_minutes
 from data.files import atomic_file
 from data.images import find_predictions, first_of, read_prediction
 from data.transforms import ResizeImage
-from data.voc import VOCFolder, absent_classes
+from data.voc import VOCFolder
 from losses.metrics import RESAMPLES, ImageScores, class_comparison, compared, comparison
 from models import RunError
 from models.backbones import fingerprint
@@ -254,14 +253,10 @@ def note_absent_classes(scores: ImageScores, dataset: VOCFolder) -> None:
     """Notes the classes that the ground truth does not have.
 
     Raises:
-        DataError: it has no labelled pixel, or nothing but background and void.
+        DataError: see `data.voc.check_labels`.
     """
     counts = scores.total().counts.sum(axis=1)
-    where = f"{dataset.root}: the {len(dataset)} images of {dataset.split}"
-    if not counts.any():
-        raise DataError(f"{where} have no labelled pixel to score")
-    has_void = scores.void_pixels > 0
-    if absent := absent_classes(counts, has_void, dataset.classes, where):
+    if absent := dataset.absent_classes(counts, has_void=scores.void_pixels > 0):
         print(f"  note: no pixel of {first_of(absent)} in {dataset.split}")
 
 

@@ -18,13 +18,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from data import DataError
 from data.classes import VOID
 from data.features import create_rows, finish_rows, moments, open_rows
 from data.images import first_of
 from data.sampling import sample_pixels
 from data.transforms import ResizeImage
-from data.voc import VOCFolder, absent_classes
+from data.voc import VOCFolder
 from models import RunError
 from models.backbones import find_weights
 from models.hypercolumn import Hypercolumn, pixel_centres
@@ -95,11 +94,8 @@ def choose(dataset: VOCFolder, per_class: int, seed: int) -> Chosen:
         has_void |= bool((mask == VOID).any())
     starts = np.cumsum([0, *map(len, labels)])
     chosen = Chosen(*map(np.concatenate, (pixels, labels, areas)), starts)
-    where = f"{dataset.root}: the {len(dataset)} images of {dataset.split}"
-    if not len(chosen.labels):
-        raise DataError(f"{where} have no labelled pixel")
     counts = np.bincount(chosen.labels, minlength=len(dataset.classes))
-    if absent := absent_classes(counts, has_void, dataset.classes, where):
+    if absent := dataset.absent_classes(counts, has_void):
         print(f"  note: no pixel of {first_of(absent)} in {dataset.split}")
     return chosen
 

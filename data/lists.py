@@ -28,7 +28,7 @@ from data import DataError
 from data.classes import VOID, Classes, read_classes
 from data.files import atomic_file
 from data.images import SUFFIXES, first_of, read_image, read_mask
-from data.voc import READERS, absent_classes, check_sizes, find_pair, read_ids
+from data.voc import READERS, check_labels, check_sizes, find_pair, read_ids
 
 FEW = 5  # images; where fewer hold a class, chance decides its score
 SHOWN = 20  # bad images that are listed with their reasons
@@ -97,7 +97,7 @@ def make_lists(
     if len(ids) < least:
         raise DataError(f"{root}: {len(ids)} images can be used; {least} are the least")
     labelled, void = pixels[:, :-1], pixels[:, -1]
-    absent_classes(labelled.sum(0), void.any(), classes, f"{root}: the {len(ids)} images")
+    check_labels(labelled.sum(0), void.any(), f"{root}: the {len(ids)} images")
     groups = ids if group_by is None else _groups(ids, group_by, least)
     sizes = _sizes(len(ids), shares)
     places = divide(labelled > 0, groups, list(sizes.values()), seed)

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from data import DataError
-from data.classes import VOID, Classes, read_classes
+from data.classes import VOID, read_classes
 from data.images import SUFFIXES, image_size, read_image, read_mask
 from data.sampling import image_seed
 from data.transforms import Transform
@@ -199,6 +199,15 @@ class VOCFolder(Dataset):
             counts += np.bincount(self.mask(index).ravel(), minlength=len(counts))
         return counts[: len(self.classes)], int(counts[VOID])
 
+    def absent_classes(self, counts: np.ndarray, has_void: bool) -> list[str]:
+        """The names of the classes that the split does not have, by their pixels (C,).
+
+        Raises:
+            DataError: see `check_labels`.
+        """
+        check_labels(counts, has_void, f"{self.root}: the {len(self)} images of {self.split}")
+        return [name for name, count in zip(self.classes.names, counts) if not count]
+
     def fingerprint(self) -> str:
         """Number and checksum of the ids, for a resumed run to compare."""
         return f"{len(self)} ({zlib.crc32(chr(10).join(self.ids).encode()):08x})"
@@ -239,18 +248,20 @@ class VOCFolder(Dataset):
         return None
 
 
-def absent_classes(counts: np.ndarray, has_void: bool, classes: Classes, where: str) -> list[str]:
-    """The names of the classes without a pixel, of the counts (C,) over all masks.
+def check_labels(counts: np.ndarray, has_void: bool, where: str) -> None:
+    """Refuses masks from which nothing can be learned, by their pixels (C,) of each class.
 
     Raises:
-        DataError: there is only background and void, as in binary masks of 0 and 255; `where`.
+        DataError: there is no labelled pixel, or only background and void, as in binary masks of
+            0 and 255; says `where`.
     """
+    if not counts.any():
+        raise DataError(f"{where} have no labelled pixel")
     if has_void and counts[0] and not counts[1:].any():
         raise DataError(
             f"{where}: the masks hold only 0 and {VOID}, and {VOID} is void here: "
             "save the object as 1 (python -m data.convert does, with --map 0=0,255=1)"
         )
-    return [name for name, count in zip(classes.names, counts) if not count]
 
 
 def to_sample(name: str, image: np.ndarray, mask: np.ndarray, transform: Transform) -> Sample:

@@ -11,10 +11,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from data import DataError
-from data.classes import VOC, VOID, Classes
+from data.classes import VOC, VOID
 from data.images import EXIF_ORIENTATION
 from data.transforms import Augment, ResizeImage
-from data.voc import MASK_FOLDERS, VOCFolder, absent_classes, find_root, photo_sample, read_ids
+from data.voc import MASK_FOLDERS, VOCFolder, find_root, photo_sample, read_ids
 
 
 def keep(image, mask):
@@ -184,12 +184,17 @@ def test_pixels_are_counted_at_the_original_size_and_void_apart(drawn):
     assert counts.tolist() == expected and void == (values == VOID).sum() > 0
 
 
-def test_absent_classes_are_named_and_binary_masks_of_0_and_255_are_refused():
-    classes = Classes.from_lists(["ground", "cat", "dog"], [[0, 0, 0]] * 3)
-    assert absent_classes(np.array([5, 0, 1]), True, classes, "val") == ["cat"]
-    assert absent_classes(np.array([5, 0, 0]), False, classes, "val") == ["cat", "dog"]
-    with pytest.raises(DataError, match="^val: the masks hold only 0 and 255, .*object as 1 "):
-        absent_classes(np.array([5, 0, 0]), True, classes, "val")
+def test_absent_classes_are_named_and_binary_masks_of_0_and_255_are_refused(shapes):
+    dataset, counts = VOCFolder(shapes, "train", keep), np.arange(len(VOC))
+    assert dataset.absent_classes(counts, has_void=True) == ["background"]
+    counts[:3] = 5, 0, 0
+    assert dataset.absent_classes(counts, has_void=False) == ["aeroplane", "bicycle"]
+    counts[1:] = 0
+    assert len(dataset.absent_classes(counts, has_void=False)) == len(VOC) - 1
+    with pytest.raises(DataError, match=f"^{shapes}: .* of train: the masks hold only 0 and 255, "):
+        dataset.absent_classes(counts, has_void=True)
+    with pytest.raises(DataError, match="images of train have no labelled pixel$"):
+        dataset.absent_classes(np.zeros(len(VOC), int), has_void=True)
 
 
 def test_the_fingerprint_is_of_the_ids_in_their_order(shapes):
