@@ -1,4 +1,4 @@
-"""The flags of the scripts: the parser, recipes, groups that several steps share, and types."""
+"""The flags of the scripts: the parser, groups that several steps share, and types."""
 
 import argparse
 import json
@@ -12,32 +12,12 @@ from typing import Any, NoReturn
 import torch
 
 from models.hypercolumn import POOLED
+from models.run.recipes import RECIPES
 from models.run.runtime import PRECISIONS, end
 from models.run.schedule import DECAYS, OPTIMIZERS, Optimization
 from models.views import Views
 
 VOC_FOLDER = Path("data/VOCdevkit/VOC2012")
-
-# Named sets of flags (`--recipe`), for each script what a user would type; flags given win.
-_WIDE = "--size 416 --context image,5,11 --per-class 20"
-_AREAS = "--epochs 6 --batch-size 512 --lr 5e-4 --weight-decay 0.05 --area-weight 0.5 --held-out 0"
-RECIPES: dict[str, dict[str, str]] = {
-    # Minutes: a frozen network and a shallow head, steps 1 and 2 alone.
-    "quick": {
-        "sample_features": _WIDE,
-        "train_cls": f"{_AREAS} --dropout 0.2",
-    },
-    # An hour or two: then end to end through random pixels of augmented crops.
-    "best": {
-        "sample_features": _WIDE,
-        "train_cls": f"{_AREAS} --dropout 0.2",
-        "train_seg": "--finetune-backbone --backbone-lr 1.5e-4 --lr 5e-4 --batch-size 16 "
-        "--frozen-stages 2 --pixels 1024 --crop 320 --scale 0.5,1.75 --flip --jitter 0.3 "
-        "--lovasz 1 --ema 0.996 --stride 4 --epochs 10",
-        "evaluate": "--tta flip,0.75,1.25 --dilate 1 --refine",
-        "visualize": "--tta flip,0.75,1.25 --dilate 1 --refine",
-    },
-}
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

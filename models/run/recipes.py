@@ -1,0 +1,25 @@
+"""Recipes (`--recipe`): named sets of flags, for each script what a user would type."""
+
+SAMPLES = "--size 416 --context image,5,11 --per-class 20"
+HEAD = (
+    "--epochs 6 --batch-size 512 --lr 5e-4 --weight-decay 0.05 --area-weight 0.5 --held-out 0 "
+    "--dropout 0.2"
+)
+
+RECIPES: dict[str, dict[str, str]] = {
+    # Minutes: a frozen network and a shallow head, steps 1 and 2 alone.
+    "quick": {
+        "sample_features": SAMPLES,
+        "train_cls": HEAD,
+    },
+    # An hour or two: then end to end through random pixels of augmented crops.
+    "best": {
+        "sample_features": SAMPLES,
+        "train_cls": HEAD,
+        "train_seg": "--finetune-backbone --backbone-lr 1.5e-4 --lr 5e-4 --batch-size 16 "
+        "--frozen-stages 2 --pixels 1024 --crop 320 --scale 0.5,1.75 --flip --jitter 0.3 "
+        "--lovasz 1 --ema 0.996 --stride 4 --epochs 10",
+        "evaluate": "--tta flip,0.75,1.25 --dilate 1 --refine",
+        "visualize": "--tta flip,0.75,1.25 --dilate 1 --refine",
+    },
+}
