@@ -14,6 +14,7 @@ import argparse
 import math
 import shutil
 import time
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -151,17 +152,33 @@ def evaluate(fc: FCClassifier, rows: Rows, label_smoothing: float) -> dict[str, 
     }
 
 
-@torch.inference_mode()
-def difference(fc: FCClassifier, dense: DenseClassifier, features: Tensor) -> float:
-    """Largest difference of the two forms' logits on features (n, Z), over the largest logit."""
+@torch.no_grad()
+def to_convolutions(
+    fc: FCClassifier, channels: Sequence[int], features: Tensor
+) -> tuple[DenseClassifier, float]:
+    """The same classifier as 1x1 convolutions, tried on features (n, Z).
+
+    Returns:
+        The classifier, and the largest difference of the two forms' logits over the largest logit.
+
+    Raises:
+        RunError: they differ by more than rounding.
+    """
+    dense = DenseClassifier.from_fc(fc, channels).to(features.device)
     expected = fc.eval()(features)
     found = dense.eval()(features.T[None, :, :, None])[0, :, :, 0].T
-    return ((found - expected).abs().max() / expected.abs().max()).item()
+    error = ((found - expected).abs().max() / expected.abs().max()).item()
+    if not error < 1e-4:  # nor nan
+        raise RunError(
+            f"the 1x1 convolutions differ from the fully connected layers by {error:.1e} "
+            "of the largest logit"
+        )
+    return dense, error
 
 
 def majority_share(labels: Tensor) -> float:
-    """The accuracy of always naming the most frequent class; nan without labels."""
-    return (labels.bincount().max() / len(labels)).item() if len(labels) else math.nan
+    """The accuracy of always naming the most frequent class."""
+    return (labels.bincount().max() / len(labels)).item()
 
 
 def save(place: Path, fc: FCClassifier, segmenter: Segmenter, log: list[dict[str, float]]) -> None:
@@ -224,20 +241,12 @@ def main() -> None:
                 runtime.add_scalars(place / "tensorboard", log[-1])
             epochs.set_postfix(loss=trained["loss"], accuracy=trained["accuracy"])
 
-        dense = DenseClassifier.from_fc(fc, hypercolumn.channels).to(device)
         some = torch.cat([rows.features[:1000], held_out.features[:1000]])
-        error = difference(fc, dense, some)
-        if not error < 1e-4:  # nor nan
-            raise RunError(
-                f"the 1x1 convolutions differ from the fully connected layers by {error:.1e} "
-                "of the largest logit"
-            )
+        dense, error = to_convolutions(fc, hypercolumn.channels, some)
         print(f"dense equals fully connected: largest difference {error:.1e} of the largest logit")
-        which, accuracy = "held-out", log[-1]["val_accuracy"]
-        majority = majority_share(held_out.labels)
-        if not len(held_out.labels):
-            which, accuracy = "training", log[-1]["accuracy"]
-            majority = majority_share(rows.labels)
+        is_held_out = len(held_out.labels) > 0
+        accuracy = log[-1]["val_accuracy" if is_held_out else "accuracy"]
+        majority = majority_share((held_out if is_held_out else rows).labels)
         if not accuracy > majority:
             print(f"  note: no better than always naming the most frequent class ({majority:.3f})")
 
@@ -257,12 +266,13 @@ def main() -> None:
             "beats_majority": accuracy > majority,
             "dense_minus_fc": error,
         }
-        epochs = folder.count(args.epochs, "epoch")
+        which = "held-out" if is_held_out else "training"
         folder.finish(
             args.run,
             2,
             {**vars(args), "changed": parser.changed(args), **results},
-            wrote=f"{which} pixel accuracy {accuracy:.3f} after {epochs}",
+            wrote=f"{which} pixel accuracy {accuracy:.3f} after "
+            f"{folder.count(args.epochs, 'epoch')}",
             then=("train_seg.py", "--data", config["data"], *of_step_1(config), "--run", args.run),
             scores={
                 name: log[-1][name] for name in ("accuracy", "val_accuracy", "val_mean_accuracy")
