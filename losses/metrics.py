@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from os import PathLike
 from typing import BinaryIO, NamedTuple
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 from zlib import error as ZlibError
 
 import numpy as np
@@ -13,6 +13,7 @@ from data.classes import VOID
 
 RESAMPLES = 10_000
 BLOCK = 1 << 20  # random draws of the bootstrap that are in memory together
+LARGEST = 1 << 30  # bytes that scores of images may unpack to; 100,000 images take a tenth of that
 # What numpy, zipfile and zlib raise on a damaged file.
 DAMAGED = (OSError, EOFError, KeyError, RuntimeError, TypeError, ValueError, BadZipFile, ZlibError)
 
@@ -225,6 +226,9 @@ class ImageScores:
             ValueError: it is damaged, or holds something else.
         """
         try:
+            with ZipFile(path) as archive:
+                if sum(part.file_size for part in archive.infolist()) > LARGEST:
+                    raise BadZipFile
             with np.load(path, allow_pickle=False) as arrays:
                 scores = cls(arrays["classes"].tolist())
                 scores.ids = arrays["ids"].tolist()

@@ -246,6 +246,9 @@ def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
         RunError: see `models.checkpoint.load_checkpoint`.
     """
     content = load_checkpoint(path, "segmenter")
+    for name in ("size", "stride"):
+        if type(content[name]) is not int or content[name] < 1:
+            raise RunError(f"{path}: its {name} is {content[name]!r}; is the file damaged?")
     head, names = content["head"], content["classes"]
     channels = head.pop("channels")
     hidden = HiddenLayers(tuple(head.pop("widths")), **head)
