@@ -78,7 +78,8 @@ class Predictor:
 def load(source: str | Path = "voc", device: str = "auto") -> Predictor:
     """See `models.load`."""
     source = Path(source)
-    is_named = find_checkpoint(source) != source  # also beside a data folder of that name
+    # A folder called like a network that comes with the project may hold data, or be a run.
+    is_named = find_checkpoint(source) != source
     is_run = source.is_dir() and (not is_named or folder.step_folder(source, 2).is_dir())
     segmenter = folder.trained_segmenter(source, None)[0] if is_run else load_segmenter(source)[0]
     return Predictor(segmenter, device)
