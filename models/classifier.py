@@ -295,11 +295,13 @@ class DenseClassifier(nn.Module):
         count = max(1, STRIP // (size[1] * len(bias)))
         for start in range(0, size[0], count):
             rows = slice(start, start + count)
-            hidden = sum(F.linear(level[rows], part) for level, part in fine) + bias
+            hidden = bias.repeat(min(count, size[0] - start), size[1], 1)
+            for level, part in fine:
+                hidden += F.linear(level[rows], part)
             for down, across in coarse:
                 used = down[rows].any(dim=0).nonzero()
                 near = slice(int(used[0]), int(used[-1]) + 1)
-                hidden = hidden + (down[rows, near] @ across[near]).view(-1, size[1], len(bias))
+                hidden += (down[rows, near] @ across[near]).view(-1, size[1], len(bias))
             logits.append(self._other_layers(hidden, layers))
         return torch.cat(logits)[None]
 
