@@ -295,6 +295,7 @@ class DenseClassifier(nn.Module):
         count = max(1, STRIP // (size[1] * len(bias)))
         for start in range(0, size[0], count):
             rows = slice(start, start + count)
+            # Added to in place: a new map for each sum would take longer than the sum.
             hidden = bias.repeat(min(count, size[0] - start), size[1], 1)
             for level, part in fine:
                 hidden += F.linear(level[rows], part)
