@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
@@ -13,6 +12,7 @@ from data.classes import VOID
 
 MAX_ASPECT = 4  # longer side over `size`; a longer image shrinks further, so memory stays bounded,
 LEAST_SIDE = 32  # but no side below this, which the backbones need: only then an image is squashed
+PADDING = {tv_tensors.Image: (124, 116, 104), tv_tensors.Mask: VOID}  # the mean of ImageNet; void
 
 Transform = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[Tensor, Tensor]]
 
@@ -51,32 +51,12 @@ class ResizeBoth(ResizeImage):
         return image, F.resize_image(mask[None], list(image.shape[-2:]), interpolation=exact)[0]
 
 
-def pad_mirrored(image: Tensor, mask: Tensor, least: int) -> tuple[Tensor, Tensor]:
-    """Surrounds a pair with a side below `least` by mirror images of the image, void in the mask.
-
-    Context levels average over all of a training crop. In a mirrored image they see what they see
-    at prediction; any one colour around it would be averaged in.
-
-    Args:
-        image: (3, H, W).
-        mask: (H, W).
-        least: a side of n < `least` pixels gets `least - n` more at each of its two ends, so that
-            a crop of `least` pixels can lie anywhere around the image.
-    """
-    missing = [max(0, least - side) for side in mask.shape]
-    rows, columns = (
-        np.pad(np.arange(side), width, mode="symmetric") for side, width in zip(mask.shape, missing)
-    )
-    return image[:, rows[:, None], columns], F.pad_mask(mask, missing[::-1], fill=VOID)
-
-
 class Augment:
     """Random scale, square crop, flip and colour of a training image, by torch's global generator.
 
     Args:
         size: shorter side, in pixels, at scale 1.
-        crop: side of the square that is cut out, in pixels; a smaller image is surrounded by mirror
-            images of itself without labels.
+        crop: side of the square that is cut out, in pixels; void fills up a smaller image.
         scale: smallest and largest scale; between them the logarithm is uniform.
         flip: mirrors each image with probability 1/2.
         jitter: brightness, contrast and saturation change by up to this share; not the hue, which
@@ -91,9 +71,9 @@ class Augment:
         flip: bool = False,
         jitter: float = 0.0,
     ):
-        self.size, self.crop, self.scale = size, crop, scale
+        self.size, self.scale = size, scale
         steps: list[v2.Transform] = [v2.RandomHorizontalFlip()] if flip else []
-        steps.append(v2.RandomCrop(crop))
+        steps.append(v2.RandomCrop(crop, pad_if_needed=True, fill=PADDING))
         if jitter:
             steps.append(v2.ColorJitter(jitter, jitter, jitter))
         self.steps = v2.Compose(steps)
@@ -103,6 +83,5 @@ class Augment:
         low, high = self.scale
         scale = low * (high / low) ** torch.rand(()).item()
         image, mask = ResizeBoth(max(1, round(self.size * scale)))(image, mask)
-        image, mask = pad_mirrored(image, mask, self.crop)
         image, mask = self.steps(tv_tensors.Image(image), tv_tensors.Mask(mask))
         return image.as_subclass(Tensor), mask.as_subclass(Tensor)

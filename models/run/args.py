@@ -221,7 +221,7 @@ def add_from_flag(parser: Parser, what: str) -> None:
 
 def add_augment_flags(parser: Parser) -> None:
     """The flags of what is random about a training image."""
-    crop = "side of the random squares to train on, filled by mirroring; default: --size of step 1"
+    crop = "side of the random squares to train on, void around; default: --size of step 1"
     parser.flag("--crop", type=positive, metavar="N", help=crop)
     scale = "random scale of the input"
     parser.flag("--scale", type=bounds, default=(1.0, 1.0), metavar="MIN,MAX", help=scale)
