@@ -7,381 +7,236 @@
     python evaluate.py --checkpoint voc               # the network that comes with the project
     torchrun --nproc-per-node 4 -- evaluate.py --run runs/voc     # four GPUs: the same score
     python evaluate.py --data DIR --predictions FOLDER            # index PNGs of any program
-    python evaluate.py --compare runs/voc runs/voc/flipped runs/other     # scores side by side
 
 Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/4_eval/:
 metrics.json, per_class.csv, confusion.csv (pixels), per_image.npz (pixels, image by image),
 iou.png, confusion.png, with --save-predictions also predictions/ID.png (8-bit palette indices at
-the original size, as the VOC server takes them), config.json (last). With --out all of it goes to
-that folder, which must be new, empty, or hold an earlier scoring; step 5 goes on reading 4_eval. A
-bad image ends the scoring: left out, it would change the score.
+the original size, as the VOC server takes them), config.json. With --out all of it goes to that
+folder, which must be new, empty, or hold an earlier scoring; step 5 goes on reading 4_eval. A bad
+image ends the scoring: left out, it would change the score.
 
 With --checkpoint and neither --run nor --out it prints the table and writes nothing.
 
 --predictions scores FOLDER/ID.png (palette or grey, at the original size) for each image of the
 split by the same protocol and prints the table; with --out, or a --run of its own, it also writes
-all of the above, ready for --compare.
-
---compare reads what was kept of runs, or of folders of --out, that have scored the same images, and
-prints the mIoU of each and whether it differs from that of the first. With --out it saves the table
-as compare.csv and two charts, compare.png and minutes.png (mIoU over the minutes of steps 1 to 3);
-with --markdown it prints tables for a write-up.
+all of the above. `python -m losses.compare` sets such scores side by side.
 """
 
 import argparse
-import math
-import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from string import ascii_uppercase
+from typing import Any
 
-from data.figures.overlay import colour_mask
-from data.figures.plots import plot_comparison, plot_confusion, plot_iou_bars, plot_minutes
+import numpy as np
+
+from data import UserError
+from data.classes import VOID, Classes
 from data.files import atomic_file
 from data.images import find_predictions, first_of, read_prediction
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
-from losses.metrics import RESAMPLES, ImageScores, class_comparison, compared, comparison
-from models import RunError
+from losses.metrics import ConfusionMatrix, image_counts, save_image_scores
 from models.backbones import fingerprint
 from models.run import args as flags
 from models.run import distributed, folder, runtime
 from models.segmenter import Segmenter
 
 PROTOCOL = "original size, void ignored, one confusion matrix over all images"
-FEW_IMAGES = 30  # with fewer, resamples differ too little and the intervals are too narrow
-UNFINISHED = "predictions.part"  # a folder, until all images are predicted
+Prediction = tuple[str, np.ndarray, np.ndarray]  # id, prediction (H, W) and target (H, W) uint8
 
 
-def parse() -> tuple[argparse.Namespace, flags.Parser]:
+def parse() -> argparse.Namespace:
     parser = flags.Parser(__doc__, needs_run=False)
+    flag = parser.flag
     flags.add_data_flags(parser, split="val")
-    checkpoint = "network to score; default: the run's best"
-    parser.flag("--checkpoint", type=Path, metavar="FILE", free=True, help=checkpoint)
+    flag("--checkpoint", Path, None, "network; default: the run's", free=True, metavar="FILE")
     flags.add_view_flags(parser)
     flags.add_speed_flags(parser)
-    save = "save predictions/ID.png for the VOC server"
-    parser.flag("--save-predictions", action="store_true", help=save)
-    out = "where to write; default: 4_eval of the run"
-    parser.flag("--out", type=Path, metavar="DIR", free=True, help=out)
-    predictions = (
-        "score these index PNGs, ID.png, instead of a network: prints the table, and with --out or "
-        "--run keeps the results"
+    flag("--save-predictions", bool, False, "save predictions/ID.png for the VOC server")
+    flag(
+        "--out", Path, None, "where to write; default: 4_eval of the run", free=True, metavar="DIR"
     )
-    parser.flag("--predictions", type=Path, metavar="FOLDER", free=True, help=predictions)
-    parser.flag(
-        "--compare",
-        type=Path,
-        nargs="+",
-        metavar="DIR",
-        free=True,
-        help="compare the scores in these runs or folders of --out with those in the first",
-    )
-    markdown = "print the tables of --compare in GitHub's markdown"
-    parser.flag("--markdown", action="store_true", free=True, help=markdown)
+    predictions = "score these index PNGs, ID.png, instead of a network"
+    flag("--predictions", Path, None, predictions, free=True, metavar="FOLDER")
     args = parser.parse_args()
-    parser.check_needs(args, "markdown", "compare")
-    if args.compare:
-        parser.allow_beside(args, "compare", ("out", "markdown"))
-        if not 2 <= len(args.compare) <= len(ascii_uppercase):
-            parser.error(f"argument --compare: expected 2 to {len(ascii_uppercase)} runs")
-    elif args.predictions:
-        kept = [name for name in ("out", "run") if getattr(args, name)]
-        if len(kept) > 1:
+    if args.predictions:
+        for name in ("checkpoint", "tta", "dilate", "refine", "save_predictions"):
+            if getattr(args, name):
+                flag = name.replace("_", "-")
+                parser.error(f"argument --{flag}: not allowed with argument --predictions")
+        if args.run and args.out:
             parser.error("argument --run: not allowed with arguments --predictions and --out")
-        quiet = ("quiet",) if kept else ()
-        allowed = ("data", "split", "limit", "json", *kept, *quiet)
-        parser.allow_beside(args, "predictions", allowed)
     elif not (args.run or args.checkpoint):
         parser.error("the following arguments are required: --run")
     elif args.save_predictions and not (args.run or args.out):
         parser.error("argument --save-predictions: has no effect without --run or --out")
-    return args, parser
-
-
-def main() -> None:
-    args, parser = parse()
-    if args.compare:
-        compare(args.compare, args.out, args.markdown)
-        return
-    place = place_to_write(args.run, args.out, bool(args.predictions))
-    if args.predictions:
-        dataset = VOCFolder(args.data, args.split, limit=args.limit)
-        score_predictions(args.predictions, dataset, place, args.quiet, args.json)
-        return
-    device = runtime.choose_device(args.device)
-    segmenter, source = folder.trained_segmenter(args.run, args.checkpoint)
-    segmenter.views = flags.views_of(args.tta, args.refine)
-    if args.dilate is not None:
-        segmenter.hypercolumn.dilate(args.dilate)
-    transform = ResizeImage(segmenter.input_size)
-    dataset = VOCFolder(args.data, args.split, transform, args.limit)
-    folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
-    runtime.prepare(segmenter, device, args.amp, args.compile)
-    how = f"{segmenter.views}{segmenter.hypercolumn.dilation_in_words}"
-    runtime.print_header(
-        folder.step_title(4),
-        args.quiet,
-        recipe=args.recipe,
-        data=f"{dataset.root}, split {args.split}: {len(dataset)} images",
-        network=f"{source} ({segmenter.hypercolumn.backbone}, shorter side {segmenter.size})",
-        protocol=PROTOCOL,
-        views=how,
-        device=runtime.describe(device, args.amp, args.compile),
-    )
-    if not args.checkpoint and source.parent == folder.step_folder(args.run, 2):
-        print("  note: no 3_seg/best.pt in this run; scoring the head of step 2")
-    elif not args.checkpoint and not folder.is_finished(args.run, 3):
-        print(f"  note: {source.parent} has not finished; scoring its best epoch so far")
-
-    with folder.claim(place) if place else nullcontext():
-        unfinished = place / UNFINISHED if args.save_predictions else None
-        if unfinished and distributed.is_main():
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir()
-        distributed.barrier()
-        scores = predict_split(segmenter, dataset, args.workers, unfinished)
-        if not distributed.is_main():
-            return
-        note_absent_classes(scores, dataset)
-        if not place:
-            print_scores(scores, args.json, args.started)
-            return
-        folder.mark_unfinished(place)
-        predictions = place / "predictions"
-        if predictions.is_dir():
-            shutil.rmtree(predictions)
-            print(f"  note: the predictions of an earlier scoring in {predictions} are gone")
-        if unfinished:
-            unfinished.rename(predictions)
-        made = f"trained on {segmenter.trained_on}, input shorter side {segmenter.size}"
-        protocol = f"{made}; scored with {how}"
-        wrote = save_scores(place, scores, args.split, protocol, checkpoint=str(source))
-        config = {**vars(args), "changed": parser.changed(args), "checkpoint": str(source)}
-        config["hypercolumn"] = segmenter.hypercolumn.spec()
-        config["network"], config["scored_best"] = fingerprint(segmenter), not args.checkpoint
-        config["views"] = how
-        split = ("--split", args.split) if args.split != "val" else ()
-        next_command = ("visualize.py", "--data", dataset.root, *split, "--run", args.run)
-        then = () if args.out else next_command
-        folder.finish(args.run, 4, config, wrote, then, place, scores.total().scores())
+    return args
 
 
 def place_to_write(run: Path | None, out: Path | None, are_predictions: bool) -> Path | None:
     """The folder that the scores go to; None without a run or `out`.
 
-    Args:
-        are_predictions: those of another program, not of a network, are scored.
-
     Raises:
-        RunError: files of something else are there.
+        UserError: files of something else are there.
     """
     if out:
-        inside = out.iterdir() if out.exists() else ()
-        found = {path.name for path in inside if not path.name.startswith(".")}
-        if found and found.isdisjoint((folder.PER_IMAGE, UNFINISHED)):
-            raise RunError(f"--out {out}: holds other files ({min(found)}); name a new folder")
+        found = {path.name for path in out.iterdir()} if out.is_dir() else set()
+        if found and folder.PER_IMAGE not in found:
+            raise UserError(f"--out {out}: holds other files ({min(found)}); name a new folder")
         return out
     if not run:
         return None
     for step in (1, 2, 3) if are_predictions else ():
         if folder.step_folder(run, step).exists():
-            raise RunError(
+            raise UserError(
                 f"--run {run}: holds step {step} of a network, so its 4_eval is for that; "
                 "name another folder"
             )
     return folder.step_folder(run, 4)
 
 
-def predict_split(
-    segmenter: Segmenter, dataset: VOCFolder, workers: int, save_to: Path | None
-) -> ImageScores:
-    """The scores of all images, complete on rank 0; saves their index PNGs if there is a folder."""
-    classes = segmenter.classes
+def predict_split(segmenter: Segmenter, dataset: VOCFolder, workers: int) -> Iterator[Prediction]:
+    """What the network sees in this process's share of the images."""
     mine = distributed.share(len(dataset))
     loader = runtime.image_loader(dataset, mine, workers)
-    scores = ImageScores(segmenter.names)
     for sample in runtime.bar(loader, len(mine), "image"):
         prediction = segmenter.predict(sample.image, sample.mask.shape, sample.id).numpy()
-        scores.add(sample.id, prediction, sample.mask.numpy())
-        if save_to:
-            with atomic_file(save_to / f"{sample.id}.png") as file:
-                colour_mask(prediction, classes).save(file, "PNG")
-    everyone = ImageScores(segmenter.names)
-    for part in distributed.gather(scores):
-        everyone.extend(part)
-    places = {image_id: place for place, image_id in enumerate(everyone.ids)}
-    return everyone.take([places[image_id] for image_id in dataset.ids if image_id in places])
+        yield sample.id, prediction, sample.mask.numpy()
 
 
-def score_predictions(
-    predictions: Path, dataset: VOCFolder, place: Path | None, quiet: bool, as_json: bool
-) -> None:
-    """Scores the index PNGs in a folder, whatever program made them; keeps results in `place`."""
-    started = time.time()
-    runtime.choose_device("cpu", single=True)
-    paths = find_predictions(predictions, dataset.ids)
-    names, split = dataset.classes.names, dataset.split
-    runtime.print_header(
-        folder.step_title(4),
-        quiet,
-        data=f"{dataset.root}, split {split}: {len(dataset)} images of {len(names)} classes",
-        predictions=predictions,
-        protocol=PROTOCOL,
-    )
-    with folder.claim(place) if place else nullcontext():
-        scores = ImageScores(names)
-        for index, path in enumerate(runtime.bar(paths, len(paths), "image")):
-            target = dataset.mask(index)
-            prediction = read_prediction(path, len(names), target.shape)
-            scores.add(dataset.ids[index], prediction, target)
-        note_absent_classes(scores, dataset)
-        if not place:
-            print_scores(scores, as_json, started)
-            return
-        folder.mark_unfinished(place)
-        source = {"checkpoint": None, "predictions": str(predictions)}
-        wrote = save_scores(place, scores, split, f"predictions in {predictions}", **source)
-        config = {"data": dataset.root, "split": split, "images": len(dataset), "changed": {}}
-        config |= {**source, "started": started, "json": as_json}
-        folder.finish(place, 4, config, wrote, folder=place, scores=scores.total().scores())
+def read_predictions(place: Path, dataset: VOCFolder) -> Iterator[Prediction]:
+    """What another program saw in the images: FOLDER/ID.png."""
+    paths = find_predictions(place, dataset.ids)
+    for index, path in enumerate(runtime.bar(paths, len(paths), "image")):
+        target = dataset.mask(index)
+        prediction = read_prediction(path, len(dataset.classes), target.shape)
+        yield dataset.ids[index], prediction, target
 
 
-def note_absent_classes(scores: ImageScores, dataset: VOCFolder) -> None:
-    """Notes the classes that the ground truth does not have.
+def score(
+    predictions: Iterator[Prediction], dataset: VOCFolder, save_to: Path | None
+) -> tuple[ConfusionMatrix, np.ndarray]:
+    """The scores over all images of all processes; saves the index PNGs if there is a folder.
+
+    Returns:
+        The confusion matrix, and (N, C, 3) pixels of each image, in the order of the data set: see
+        `losses.metrics.image_counts`.
 
     Raises:
-        DataError: see `data.voc.check_labels`.
+        UserError: see `VOCFolder.absent_classes`.
     """
-    counts = scores.total().counts.sum(axis=1)
-    if absent := dataset.absent_classes(counts, has_void=scores.void_pixels > 0):
+    matrix, counts, has_void = ConfusionMatrix(len(dataset.classes)), {}, False
+    for image_id, prediction, target in predictions:
+        matrix.update(prediction, target)
+        counts[image_id] = image_counts(prediction, target, len(dataset.classes))
+        has_void |= bool((target == VOID).any())
+        if save_to:
+            save_prediction(save_to / f"{image_id}.png", prediction, dataset.classes)
+    for other, (theirs, pixels, void) in enumerate(
+        distributed.gather((matrix.counts, counts, has_void))
+    ):
+        if other != distributed.rank():
+            matrix.counts = matrix.counts + theirs
+            counts, has_void = counts | pixels, has_void or void
+    if absent := dataset.absent_classes(matrix.counts.sum(axis=1), has_void):
         print(f"  note: no pixel of {first_of(absent)} in {dataset.split}")
+    return matrix, np.stack([counts[image_id] for image_id in dataset.ids])
 
 
-def print_scores(scores: ImageScores, as_json: bool, started: float) -> None:
-    """The table, and on request the line for programs, of scores that no folder keeps."""
-    print(scores.total().table(scores.names))
-    if as_json:
-        folder.print_json(4, None, scores.total().scores(), time.time() - started)
+def save_prediction(path: Path, prediction: np.ndarray, classes: Classes) -> None:
+    """Saves class ids (H, W) as a PNG of 8-bit palette indices."""
+    from data.figures.overlay import colour_mask
+
+    with atomic_file(path) as file:
+        colour_mask(prediction, classes).save(file, "PNG")
 
 
 def save_scores(
-    place: Path, scores: ImageScores, split: str, how: str, **source: str | None
-) -> str:
-    """Prints the table and writes all that step 4 keeps of a score; gives the score in words.
+    place: Path, matrix: ConfusionMatrix, counts: np.ndarray, dataset: VOCFolder, facts: Any
+) -> None:
+    """Writes all that step 4 keeps of a score; `facts` say what was scored, for metrics.json."""
+    from data.figures.charts import confusion, iou_bars
 
-    Args:
-        how: the predictions were made, for the protocol.
-        source: what was scored, for metrics.json.
-    """
-    matrix, names = scores.total(), scores.names
-    ious = [None if math.isnan(iou) else iou for iou in matrix.iou().tolist()]
-    present = f"{matrix.classes_in_mean()} of {len(names)} classes"
-    metrics = {
-        **matrix.scores(),
-        "classes_in_mean": matrix.classes_in_mean(),
-        "images": len(scores),
-        "per_class": dict(zip(names, ious)),
-        "protocol": f"{how}; {len(scores)} images of {split} at {PROTOCOL}, mean over {present}",
-        **source,
-    }
+    names, ious = dataset.classes.names, matrix.iou().tolist()
+    per_class = dict(zip(names, ious))
+    metrics = matrix.scores() | {"classes_in_mean": matrix.classes_in_mean()}
+    metrics |= {"images": len(counts), "per_class": per_class, **facts}
     folder.save_json(place / "metrics.json", metrics)
-    per_class = [{"class": name, "iou": iou} for name, iou in zip(names, ious)]
-    folder.save_csv(place / "per_class.csv", per_class)
+    rows = [{"class": name, "iou": iou} for name, iou in folder.without_nan(per_class).items()]
+    folder.save_csv(place / "per_class.csv", rows)
     pixels = [{"ground truth": n, **dict(zip(names, row))} for n, row in zip(names, matrix.counts)]
     folder.save_csv(place / "confusion.csv", pixels)
     with atomic_file(place / folder.PER_IMAGE) as file:
-        scores.save(file)
-    with atomic_file(place / "confusion.png") as file:
-        plot_confusion(file, matrix.counts, names)
-    with atomic_file(place / "iou.png") as file:
-        plot_iou_bars(file, names, ious, matrix.miou())
-    print(matrix.table(names))
-    return f"mIoU {matrix.miou():.4f} over {present}, {len(scores)} images"
+        save_image_scores(file, names, dataset.ids, counts)
+    folder.save_figure(place / "iou.png", iou_bars(names, ious, matrix.miou()))
+    folder.save_figure(place / "confusion.png", confusion(matrix.counts, names))
 
 
-def compare(places: Sequence[Path], out: Path | None, markdown: bool) -> None:
-    """Prints the scores of runs, or of folders of --out, and whether they differ from the first.
+def main() -> None:
+    args = parse()
+    device = runtime.choose_device(args.device, single=bool(args.predictions))
+    place = place_to_write(args.run, args.out, bool(args.predictions))
+    facts: dict[str, Any] = {"checkpoint": None, "made_from": None, "views": None}
+    notes = []
+    if args.predictions:
+        dataset = VOCFolder(args.data, args.split, None, args.limit)
+        predictions = read_predictions(args.predictions, dataset)
+        network, made = None, f"predictions in {args.predictions}"
+    else:
+        segmenter, source = folder.trained_segmenter(args.run, args.checkpoint)
+        segmenter.views = flags.views_of(args.tta, args.refine)
+        if args.dilate is not None:
+            segmenter.hypercolumn.dilate(args.dilate)
+        dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size), args.limit)
+        folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
+        facts |= {"checkpoint": str(source), "made_from": fingerprint(segmenter)}
+        facts["views"] = f"{segmenter.views}{segmenter.hypercolumn.dilation_in_words}"
+        made = f"trained on {segmenter.trained_on}, input shorter side {segmenter.size}"
+        made += f"; scored with {facts['views']}"
+        network = f"{source} ({segmenter.hypercolumn.backbone}, shorter side {segmenter.size})"
+        runtime.prepare(segmenter, device, args.amp, args.compile)
+        predictions = predict_split(segmenter, dataset, args.workers)
+        if not args.checkpoint and source == folder.step_folder(args.run, 2) / "dense.pt":
+            notes.append("no 3_seg/best.pt in this run; scoring the head of step 2")
+        elif not args.checkpoint and not folder.is_finished(args.run, 3):
+            notes.append(f"{source.parent} has not finished; scoring its best epoch so far")
+    runtime.print_header(
+        folder.step_title(4),
+        args.quiet and bool(place or network),
+        args.changed,
+        data=f"{dataset.root}, split {args.split}: {len(dataset)} images",
+        network=network,
+        predictions=args.predictions,
+        protocol=PROTOCOL,
+        views=facts["views"],
+        device=network and runtime.describe(device, args.amp, args.compile),
+    )
+    for note in notes:
+        print(f"  note: {note}")
 
-    Args:
-        out: where to save the table and a chart of it.
-        markdown: print tables for a write-up.
-    """
-    runtime.choose_device("cpu", single=True)
-    configs = [folder.finished(place, 4) for place in places]
-    for place in places:
-        if folder.scored_another_network(place):
-            raise RunError(
-                f"{folder.scores_folder(place)}: scores of an earlier network; run step 4 again, "
-                f"for {place}"
-            )
-    runs = [read_scores(place) for place in places]
-    for index, place in enumerate(places):
-        try:
-            runs[index] = runs[0].matched(runs[index])
-        except ValueError as error:
-            raise RunError(
-                f"{places[0]} and {place} cannot be compared: {error}; score both on the same list"
-            ) from None
-    letters = ascii_uppercase[: len(places)]
-    scored = {
-        letter: f"{place}: {config['checkpoint'] or config['predictions']}"
-        + (f", {config['views']}" if "views" in config else "")
-        for letter, place, config in zip(letters, places, configs)
-    }
-    images = f"{len(runs[0])}, the same for all"
-    runtime.print_header(folder.step_title(4), **scored, images=images, protocol=PROTOCOL)
-
-    names = short_names(places)
-    labels = [f"{letter}: {name}" for letter, name in zip(letters, names)]
-    rows, matrices = compared(runs), [scores.total() for scores in runs]
-    by_class = class_comparison(matrices, runs[0].names, letters, markdown)
-    print("", by_class, "", comparison(rows, labels, markdown), "", sep="\n")
-    print(f"95 % intervals from {RESAMPLES:,} paired resamples of the images")
-    print("better or worse: than A, on images like these")
-    if len(runs) > 2:
-        print("note: each is judged by itself; of 20 just as good, one would seem better or worse")
-    if len(runs[0]) < FEW_IMAGES:
-        print(f"note: {len(runs[0])} images are few, so the intervals are rather too narrow")
-    if out:
-        ways = [folder.way_of(config) for config in configs]
-        minutes = [way[-1][0] if way else None for way in ways]
-        table = zip(names, minutes, rows)
-        table = [{"run": name, "minutes": took, **row} for name, took, row in table]
-        folder.save_csv(out / "compare.csv", table)
-        with atomic_file(out / "compare.png") as file:
-            plot_comparison(file, names, rows)
-        with atomic_file(out / "minutes.png") as file:
-            plot_minutes(file, names, [row["miou"] for row in rows], ways)
-        print(f"wrote {out}: compare.csv, compare.png, minutes.png")
-
-
-def short_names(places: Sequence[Path]) -> list[str]:
-    """The parts of the paths that tell them apart, without what all of them begin or end with."""
-    parts = [place.absolute().parts for place in places]
-    for _ in ("begin", "end"):
-        while min(map(len, parts)) > 1 and len({first for first, *_ in parts}) == 1:
-            parts = [others for _, *others in parts]
-        parts = [own[::-1] for own in parts]
-    return ["/".join(own) for own in parts]
-
-
-def read_scores(place: Path) -> ImageScores:
-    """What step 4 has kept of each image, of a run or in a folder of --out.
-
-    Raises:
-        RunError: there is no such file, or it cannot be read.
-    """
-    path = folder.scores_folder(place) / folder.PER_IMAGE
-    again = f"run step 4 again, for {place}"
-    try:
-        return ImageScores.load(path)
-    except FileNotFoundError:
-        raise RunError(f"{path}: no such file; {again}") from None
-    except ValueError as error:
-        raise RunError(f"{error}; {again}") from None
+    with folder.new_folder(place) if place else nullcontext() as new:
+        save_to = new / "predictions" if args.save_predictions else None
+        matrix, counts = score(predictions, dataset, save_to)
+        print(matrix.table(dataset.classes.names))
+        scored = f"mIoU {matrix.miou():.4f} over {matrix.classes_in_mean()} of "
+        scored += f"{len(dataset.classes)} classes, {len(dataset)} images"
+        if place and distributed.is_main():
+            over = f"{len(dataset)} images of {args.split} at {PROTOCOL}, mean over"
+            over += f" {matrix.classes_in_mean()} of {len(dataset.classes)} classes"
+            how = {"protocol": f"{made}; {over}", "checkpoint": facts["checkpoint"]}
+            save_scores(new, matrix, counts, dataset, how)
+            facts |= {"scored_best": not args.checkpoint, "scores": matrix.scores()}
+            config = folder.save_config(new, 4, vars(args) | {"data": dataset.root}, **facts)
+    if place and distributed.is_main():
+        split = ("--split", args.split) if args.split != "val" else ()
+        then = ("visualize.py", "--data", dataset.root, *split, "--run", args.run)
+        done = args.out or args.predictions
+        folder.finish(args.run, 4, config, scored, () if done else then, place)
+    elif args.json:
+        seconds = time.time() - args.started
+        folder.print_json(4, None, matrix.scores(), seconds)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import torch
 from models.hypercolumn import POOLED
 from models.run.recipes import RECIPES
 from models.run.runtime import PRECISIONS, end
-from models.run.schedule import DECAYS, OPTIMIZERS, Optimization
+from models.run.training import DECAYS, OPTIMIZERS
 from models.views import Views
 
 VOC_FOLDER = Path("data/VOCdevkit/VOC2012")
@@ -39,208 +39,152 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, doc: str, needs_run: bool = True):
         super().__init__(description=doc, formatter_class=Help)
         self._deciding: list[argparse.Action] = []
-        self.flag(
-            "--run",
-            type=Path,
-            required=needs_run,
-            metavar="DIR",
-            free=True,
-            help="run folder, shared by the five steps",
-        )
+        run = "run folder, shared by the five steps"
+        self.flag("--run", Path, None, run, free=True, metavar="DIR", required=needs_run)
         device = "auto (cuda, else mps, else cpu) or a torch device, like cuda:1"
-        self.flag("--device", default="auto", free=True, help=device)
+        self.flag("--device", str, "auto", device, free=True, metavar="NAME")
         recipe = "a named set of flags; those given beside it win"
-        self.flag("--recipe", choices=RECIPES, free=True, help=recipe)
-        self.flag("--quiet", action="store_true", free=True, help="print only what is wrong")
+        self.flag("--recipe", RECIPES, None, recipe, free=True)
+        self.flag("--quiet", bool, False, "print only what is wrong", free=True)
         as_json = "print a last line of JSON: step, wrote, scores, seconds; also with --quiet"
-        self.flag("--json", action="store_true", free=True, help=as_json)
+        self.flag("--json", bool, False, as_json, free=True)
 
-    def flag(self, *names: str, free: bool = False, **options: Any) -> None:
-        """Declares a flag, see `argparse.ArgumentParser.add_argument`.
+    def flag(
+        self,
+        name: str,
+        kind: Callable | Collection[str],
+        default: Any,
+        text: str,
+        free: bool = False,
+        metavar: str = "N",
+        **options: Any,
+    ) -> None:
+        """Declares a flag.
 
         Args:
+            kind: an argparse type; `bool` for a switch; or the choices.
+            text: its help.
             free: the flag says where or how fast, and decides nothing about the result: a resumed
-                run may change it, and the write-up leaves it out.
+                run may change it, and the header and the write-up leave it out.
+            metavar, options: see `argparse.ArgumentParser.add_argument`.
         """
-        action = self.add_argument(*names, **options)
+        options |= {"default": default, "help": text}
+        if kind is bool:
+            action = self.add_argument(name, action="store_true", **options)
+        elif isinstance(kind, Collection):
+            action = self.add_argument(name, choices=kind, **options)
+        else:
+            action = self.add_argument(name, type=kind, metavar=metavar, **options)
         if not free:
             self._deciding.append(action)
 
     def parse_args(self, args: Sequence[str] | None = None) -> argparse.Namespace:
+        """The flags; also "started", the time, and "changed", see `changed`."""
         given = list(sys.argv[1:] if args is None else args)
         values = super().parse_args(given)
         if values.recipe:
             recipe = RECIPES[values.recipe].get(Path(self.prog).stem, "")
             values = super().parse_args([*recipe.split(), *given])  # the later of two wins
             values.recipe = f"{values.recipe}: {recipe or 'nothing but the defaults'}"
-        values.started = time.time()
+        values.started, values.changed = time.time(), self.changed(values)
         return values
 
     def settings(self, values: argparse.Namespace) -> dict[str, Any]:
         """The flags that decide the result, as plain values by their names."""
-        found = {
-            action.option_strings[0]: getattr(values, action.dest) for action in self._deciding
-        }
+        found = {one.option_strings[0]: getattr(values, one.dest) for one in self._deciding}
         return json.loads(json.dumps(found, default=str))
 
     def changed(self, values: argparse.Namespace) -> dict[str, Any]:
         """Those of `settings` that are not as by default."""
-        defaults = argparse.Namespace(**{a.dest: a.default for a in self._deciding})
-        usual = self.settings(defaults)
+        usual = self.settings(argparse.Namespace(**{a.dest: a.default for a in self._deciding}))
         return {name: v for name, v in self.settings(values).items() if v != usual[name]}
 
-    def allow_beside(self, values: argparse.Namespace, flag: str, allowed: Collection[str]) -> None:
-        """Refuses flags that mean nothing beside `flag`: all that were given but the allowed."""
-        for action in self._actions:
-            name = action.dest
-            if name in (flag, "help", *allowed) or getattr(values, name) == action.default:
-                continue
-            self.error(f"argument {action.option_strings[0]}: not allowed with argument --{flag}")
-
-    def check_needs(self, values: argparse.Namespace, flag: str, needed: str) -> None:
-        """Refuses a flag that has no effect without another; both by their names in Python."""
-        if getattr(values, flag) != self.get_default(flag) and not getattr(values, needed):
-            name, other = (f"--{word.replace('_', '-')}" for word in (flag, needed))
-            self.error(f"argument {name}: has no effect without {other}")
+    def needs(self, values: argparse.Namespace, flag: str, other: str, *choices: str) -> None:
+        """Refuses a flag whose effect a user would miss without another (one of these choices)."""
+        name, needed = (text.lstrip("-").replace("-", "_") for text in (flag, other))
+        value = getattr(values, needed)
+        if getattr(values, name) != self.get_default(name) and value not in (choices or (True,)):
+            self.error(f"argument {flag}: has no effect without {' '.join([other, *choices[:1]])}")
 
     def error(self, message: str) -> NoReturn:
         end(f"{message}; see --help", 2)
 
 
-def add_data_flags(
-    parser: Parser, split: str, limit: str = "only the first N images of the split"
-) -> None:
+def add_data_flags(parser: Parser, split: str, limit: str = "only the first N images") -> None:
     """The flags of the steps that read images; `limit` is the help of that flag."""
     data = "data set in PASCAL VOC layout"
-    parser.flag("--data", type=Path, default=VOC_FOLDER, metavar="DIR", free=True, help=data)
-    parser.flag("--split", default=split, help="list in ImageSets/Segmentation to read")
-    parser.flag("--limit", type=positive, metavar="N", help=limit)
-    workers = "processes that decode images"
-    parser.flag("--workers", type=natural, default=default_workers(), free=True, help=workers)
+    parser.flag("--data", Path, VOC_FOLDER, data, free=True, metavar="DIR")
+    parser.flag("--split", str, split, "list in ImageSets/Segmentation to read", metavar="LIST")
+    parser.flag("--limit", positive, None, limit)
+    parser.flag("--workers", natural, default_workers(), "processes that decode images", free=True)
 
 
 def add_skip_flag(parser: Parser) -> None:
     """The flag of the steps that may do without a few images."""
-    parser.flag(
-        "--skip-bad",
-        action="store_true",
-        help="read all images of --split first and leave out bad ones, up to 5 in 100",
-    )
+    text = "read all images of --split first and leave out bad ones, up to 5 in 100"
+    parser.flag("--skip-bad", bool, False, text)
 
 
 def add_view_flags(parser: Parser) -> None:
     """The flags of the steps that predict."""
-    parser.flag(
-        "--tta",
-        type=tta,
-        metavar="flip,0.75,..",
-        help="average the probabilities over mirrored and scaled views (test-time augmentation)",
-    )
-    add_dilate_flag(parser, None, "; default: as in step 1")
+    text = "average the probabilities over mirrored and scaled views (test-time augmentation)"
+    parser.flag("--tta", tta, None, text, metavar="flip,0.75,..")
+    parser.flag("--dilate", natural, None, DILATE + "; default: as in step 1")
     refine = "let edges follow those of the photo (guided filter)"
-    parser.flag("--refine", action="store_true", help=refine)
+    parser.flag("--refine", bool, False, refine)
 
 
-def add_dilate_flag(parser: Parser, default: int | None, note: str = "") -> None:
-    """The flag that dilates the backbone."""
-    text = "the last N strides become dilation: finer edges, more time"
-    parser.flag("--dilate", type=natural, default=default, metavar="N", help=text + note)
+DILATE = "the last N strides become dilation: finer edges, more time"
 
 
 def add_speed_flags(parser: Parser) -> None:
     """The flags of the steps that run the whole network."""
-    amp = "autocast to lower precision; off: float32"
-    parser.flag("--amp", default="off", choices=PRECISIONS, help=amp)
-    compiled = "compile the backbone with torch.compile first"
-    parser.flag("--compile", action="store_true", free=True, help=compiled)
+    parser.flag("--amp", PRECISIONS, "off", "autocast to lower precision; off: float32")
+    text = "compile the backbone with torch.compile first"
+    parser.flag("--compile", bool, False, text, free=True)
 
 
 def add_optimizer_flags(parser: Parser) -> None:
-    """The flags that both trainings share; `optimization` reads the first of them."""
+    """The flags that both trainings share."""
     flag = parser.flag
-    flag("--optimizer", default="adamw", choices=OPTIMIZERS, help="of torch.optim")
-    flag("--lr", type=rate, default=1e-3, help="peak rate of the head")
-    flag(
-        "--weight-decay",
-        type=fraction,
-        default=0.01,
-        help="of the optimizer; added to the gradient by all but adamw",
-    )
-    flag("--momentum", type=fraction, default=0.9, help="of sgd")
-    flag("--nesterov", action="store_true", help="sgd with Nesterov's momentum")
-    flag("--decay", default="cosine", choices=DECAYS, help="how the rate falls from its peak")
+    flag("--optimizer", OPTIMIZERS, "adamw", "of torch.optim")
+    flag("--lr", rate, 1e-3, "peak rate of the head", metavar="RATE")
+    decay = "of the optimizer; added to the gradient by all but adamw"
+    flag("--weight-decay", fraction, 0.01, decay, metavar="SHARE")
+    flag("--momentum", fraction, 0.9, "of sgd", metavar="SHARE")
+    flag("--nesterov", bool, False, "sgd with Nesterov's momentum")
+    flag("--decay", DECAYS, "cosine", "how the rate falls from its peak")
     warmup = "of the steps, over which the rate rises to its peak"
-    flag("--warmup", type=fraction, default=0.1, metavar="SHARE", help=warmup)
+    flag("--warmup", fraction, 0.1, warmup, metavar="SHARE")
     milestones = "epochs after which --decay step lowers the rate; default: 60 and 80 %% of them"
-    flag("--milestones", type=numbers, metavar="6,8,..", help=milestones)
+    flag("--milestones", numbers, None, milestones, metavar="6,8,..")
     gamma = "factor of step at each of them (default: 0.1), of exponential an epoch (default: 0.9)"
-    flag("--gamma", type=fraction, help=gamma)
+    flag("--gamma", fraction, None, gamma, metavar="SHARE")
     smoothing = "share of the target that is spread over all classes"
-    flag("--label-smoothing", type=fraction, default=0.0, help=smoothing)
+    flag("--label-smoothing", fraction, 0.0, smoothing, metavar="SHARE")
     weights = "weigh classes by inverse frequency in the training data"
-    flag("--class-weights", default="none", choices=("none", "inverse"), help=weights)
+    flag("--class-weights", ("none", "inverse"), "none", weights)
     board = "write the log for TensorBoard, too, into its folder tensorboard/"
-    flag("--tensorboard", action="store_true", free=True, help=board)
+    flag("--tensorboard", bool, False, board, free=True)
 
 
-def optimization(args: argparse.Namespace, parser: Parser) -> Optimization:
-    """What `add_optimizer_flags` were given; refuses those without an effect."""
-    for name, needed, values in (
-        ("momentum", "optimizer", ("sgd",)),
-        ("nesterov", "optimizer", ("sgd",)),
-        ("milestones", "decay", ("step",)),
-        ("gamma", "decay", ("step", "exponential")),
-    ):
-        is_given = getattr(args, name) != parser.get_default(name)
-        if is_given and getattr(args, needed) not in values:
-            parser.error(f"argument --{name}: has no effect without --{needed} {values[0]}")
+def check_optimizer_flags(parser: Parser, args: argparse.Namespace) -> None:
+    """Refuses flags of another optimizer or decay, and milestones behind the end."""
+    parser.needs(args, "--momentum", "--optimizer", "sgd")
+    parser.needs(args, "--nesterov", "--optimizer", "sgd")
+    parser.needs(args, "--milestones", "--decay", "step")
+    parser.needs(args, "--gamma", "--decay", "step", "exponential")
     if args.milestones and max(args.milestones) >= args.epochs:
-        parser.error(
-            f"argument --milestones: {max(args.milestones)} is not before the last of "
-            f"{args.epochs} epochs"
-        )
+        last = f"{max(args.milestones)} is not before the last of {args.epochs} epochs"
+        parser.error(f"argument --milestones: {last}")
     if args.nesterov and not args.momentum:
         parser.error("argument --nesterov: has no effect with --momentum 0")
-    return Optimization(
-        args.optimizer,
-        args.weight_decay,
-        args.momentum,
-        args.nesterov,
-        args.decay,
-        args.warmup,
-        tuple(args.milestones) if args.milestones else None,
-        args.gamma,
-    )
-
-
-def add_from_flag(parser: Parser, what: str) -> None:
-    """The flag of the steps that may go on from another run."""
-    text = f"use {what} of this run, without copying"
-    parser.flag("--from", type=Path, dest="from_run", metavar="RUN", free=True, help=text)
-
-
-def add_augment_flags(parser: Parser) -> None:
-    """The flags of what is random about a training image."""
-    crop = "side of the random squares to train on, void around; default: --size of step 1"
-    parser.flag("--crop", type=positive, metavar="N", help=crop)
-    scale = "random scale of the input"
-    parser.flag("--scale", type=bounds, default=(1.0, 1.0), metavar="MIN,MAX", help=scale)
-    parser.flag("--flip", action="store_true", help="mirror half of the images, at random")
-    jitter = "random brightness, contrast and saturation"
-    parser.flag("--jitter", type=fraction, default=0.0, help=jitter)
-
-
-def add_backbone_flags(parser: Parser) -> None:
-    """The flags of a backbone that learns, too."""
-    parser.flag("--finetune-backbone", action="store_true", help="train the backbone, too")
-    parser.flag("--backbone-lr", type=rate, default=1e-4, help="its peak rate")
-    frozen = "its first N stages, up to tap N, stay as they are"
-    parser.flag("--frozen-stages", type=natural, default=0, metavar="N", help=frozen)
 
 
 def default_workers() -> int:
     """Half of the cores beside a GPU, else those that torch does not compute with."""
-    cores = os.cpu_count() or 1
+    has_affinity = hasattr(os, "sched_getaffinity")  # a job may have some of a machine's cores
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     cores //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes that torchrun started here
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         return min(8, cores // 2)
@@ -328,26 +272,21 @@ def natural(text: str) -> int:
     return int(text)
 
 
-def rate(text: str) -> float:
-    """argparse type: a number above 0 and at most 1000."""
-    return _number(text, lambda value: 0 < value <= 1000, "above 0 and at most 1000")
+def number(fits: Callable[[float], bool], words: str) -> Callable[[str], float]:
+    """Makes an argparse type: the numbers that fit, which `words` tell."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not fits(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number {words}")
+        return value
+
+    return read
 
 
-def fraction(text: str) -> float:
-    """argparse type: a number of at least 0 and below 1."""
-    return _number(text, lambda value: 0 <= value < 1, "from 0 to below 1")
-
-
-def factor(text: str) -> float:
-    """argparse type: a number from 0 to 1000."""
-    return _number(text, lambda value: 0 <= value <= 1000, "from 0 to 1000")
-
-
-def _number(text: str, fits: Callable[[float], bool], words: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not fits(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number {words}")
-    return value
+rate = number(lambda value: 0 < value <= 1000, "above 0 and at most 1000")
+fraction = number(lambda value: 0 <= value < 1, "from 0 to below 1")
+factor = number(lambda value: 0 <= value <= 1000, "from 0 to 1000")

@@ -1,4 +1,4 @@
-"""The processes of one run under `torchrun`; alone, all of it is trivial.
+"""The processes that `torchrun` started; alone, all of it is trivial.
 
 Rank 0 is the main process: it alone writes and prints. Every process makes the same calls in the
 same order.
@@ -6,7 +6,6 @@ same order.
 
 import os
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,17 +13,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from models import RunError
+from data import UserError
 
 
 def world_size() -> int:
-    """How many processes `torchrun` started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    """How many processes run; 1 without torchrun, whatever a scheduler has left in WORLD_SIZE."""
+    return int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
 
 
 def rank() -> int:
     """The number of this process, from 0."""
-    return int(os.environ.get("RANK", 0)) if world_size() > 1 else 0
+    return int(os.environ["RANK"]) if world_size() > 1 else 0
 
 
 def is_main() -> bool:
@@ -46,12 +45,12 @@ def init(device: torch.device) -> None:
     """Meets the other processes: NCCL between GPUs, gloo between CPUs. The others fall silent.
 
     Raises:
-        RunError: the device cannot do it.
+        UserError: the device cannot do it.
     """
     if world_size() == 1 or dist.is_initialized():
         return
     if device.type not in ("cpu", "cuda"):
-        raise RunError(
+        raise UserError(
             f"--device {device}: several processes need cpu or cuda; start it with python, "
             "not torchrun"
         )
@@ -79,16 +78,6 @@ def wrap(network: nn.Module) -> nn.Module:
     return DistributedDataParallel(network) if world_size() > 1 else network
 
 
-def local_gradients(network: nn.Module, enabled: bool) -> AbstractContextManager:
-    """A context in which gradients only add up in each process, for micro-batches but the last."""
-    return network.no_sync() if enabled and world_size() > 1 else nullcontext()
-
-
-def mean(value: float) -> float:
-    """The mean of a number over the processes, on all of them."""
-    return total(torch.tensor(value, dtype=torch.float64)).item() / world_size()
-
-
 def total(tensor: Tensor) -> Tensor:
     """The sum of a CPU tensor over the processes, on all of them."""
     if world_size() > 1:
@@ -98,26 +87,23 @@ def total(tensor: Tensor) -> Tensor:
 
 
 def gather(value: Any) -> list[Any]:
-    """On rank 0 the values of all processes, by rank; elsewhere an empty list."""
+    """The values of all processes, by rank, on all of them."""
     if world_size() == 1:
         return [value]
-    values = [None] * world_size() if is_main() else None
-    dist.gather_object(value, values)
-    return values or []
+    values = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def check_same(value: Any) -> None:
     """Compares a plain value, flags and what was found on disk, over the processes.
 
     Raises:
-        RunError: it is not the same everywhere.
+        UserError: it is not the same everywhere.
     """
-    if world_size() > 1:
-        values = [None] * world_size()
-        dist.all_gather_object(values, value)
-        for other, theirs in enumerate(values):
-            if theirs != values[0]:
-                raise RunError(
-                    f"rank {other} has other flags, data or run folder than rank 0; "
-                    "start all processes alike"
-                )
+    for other, theirs in enumerate(gather(value)):
+        if theirs != value:
+            raise UserError(
+                f"rank {max(other, rank())} has other flags, data or run folder than rank 0; "
+                "start all processes alike"
+            )

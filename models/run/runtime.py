@@ -1,4 +1,4 @@
-"""Device, precision, what a script prints, and how it ends."""
+"""Device, precision, loaders of whole images, what a script prints, and how it ends."""
 
 import os
 import signal
@@ -13,9 +13,8 @@ import torch
 import torch.distributed as dist
 from torch.backends import cpu
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
-from models import RunError
+from data import UserError
 from models.run import distributed
 from models.segmenter import Segmenter
 
@@ -31,11 +30,10 @@ class Terminated(KeyboardInterrupt):
 def run_script(main: Callable[[], None]) -> None:
     """Runs a script's `main`; a user's mistake becomes one line and exit code 2.
 
-    Mistakes are the errors with an `exit_code` (DataError, RunError) and what the system refuses
-    (no permission, full disk); any other error is ours and keeps its traceback. Ctrl-C ends with
-    one line and 130, SIGTERM with 143.
+    Mistakes are UserError and what the system refuses (no permission, full disk); any other error
+    is ours and keeps its traceback. Ctrl-C ends with one line and 130, SIGTERM with 143.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    output, handler = sys.stdout, signal.signal(signal.SIGTERM, _terminate)
     try:
         main()
         distributed.shutdown()
@@ -46,21 +44,21 @@ def run_script(main: Callable[[], None]) -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         end(f"{where}{error.strerror or error}", 2)
-    except ValueError as error:
-        if not hasattr(error, "exit_code"):
-            raise
+    except UserError as error:
         # From a worker process the message comes with a traceback before it.
-        line = str(error).splitlines()[-1].removeprefix(f"{type(error).__module__}.")
-        end(line.removeprefix(f"{type(error).__name__}: "), error.exit_code)
+        end(str(error).splitlines()[-1].removeprefix("data.UserError: "), 2)
     except RuntimeError as error:
         from torch._dynamo.exc import BackendCompilerFailed  # takes a second to import
 
+        reason = str(error).partition("\n")[0]
         if isinstance(error, BackendCompilerFailed):
-            reason = str(error).partition("\n")[0]
             end(f"--compile: PyTorch cannot compile this network ({reason}); leave it out", 2)
         if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
             raise
-        end(f"lost another process of this run ({str(error).splitlines()[0]})", 1)
+        end(f"lost another process of this run ({reason})", 1)
+    finally:  # a notebook goes on with both
+        sys.stdout = output
+        signal.signal(signal.SIGTERM, handler)
 
 
 def end(line: str, code: int) -> NoReturn:
@@ -76,13 +74,21 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 def image_loader(dataset: Dataset, indices: Sequence[int], workers: int) -> DataLoader:
     """Items of a data set one by one, for whole images, which differ in size."""
-    return DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=indices,
-        num_workers=workers,
-        worker_init_fn=ignore_sigterm,
-    )
+    return DataLoader(dataset, None, sampler=indices, **worker_options(workers, len(indices)))
+
+
+def worker_options(workers: int, items: int) -> dict[str, Any]:
+    """What every loader is told about its workers, of which there are no more than items.
+
+    They live across passes, since starting them takes seconds where they are not forked.
+    """
+    workers = min(workers, items)
+    return {
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
+        "pin_memory": torch.cuda.is_available(),
+        "worker_init_fn": ignore_sigterm,
+    }
 
 
 def ignore_sigterm(worker: int) -> None:
@@ -97,18 +103,18 @@ def choose_device(name: str, single: bool = False) -> torch.device:
         single: whether the step runs in one process only.
 
     Raises:
-        RunError: no such device here, or several processes where one is wanted.
+        UserError: no such device here, or several processes where one is wanted.
     """
     several = distributed.world_size() > 1
     if single and several:
-        raise RunError(
+        raise UserError(
             "this step is quick and runs in one process: start it with python, not with torchrun"
         )
     if name == "auto":
         mps = torch.backends.mps.is_available()
         name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     if name.startswith("cuda:") and several:
-        raise RunError(
+        raise UserError(
             f"--device {name}: under torchrun each process takes a GPU of its own; use cuda"
         )
     if name == "cuda" and several:
@@ -120,7 +126,7 @@ def choose_device(name: str, single: bool = False) -> torch.device:
         if device.type not in ("cpu", "cuda", "mps", "xpu"):
             raise RuntimeError("nothing can be computed there, or nobody has tried")
     except (RuntimeError, AssertionError, NotImplementedError, ImportError):
-        raise RunError(f"--device {name}: not available here; use auto or cpu") from None
+        raise UserError(f"--device {name}: not available here; use auto or cpu") from None
     distributed.init(device)
     return device
 
@@ -139,18 +145,18 @@ def prepare(
         sizes_vary: then it is compiled for images of any size, which is slower than for one size.
 
     Raises:
-        RunError: the device does not have that autocast, or there is no working compiler.
+        UserError: the device does not have that autocast, or there is no working compiler.
     """
     dtype = PRECISIONS[amp]
     if dtype and not _has_autocast(device.type, dtype):
-        raise RunError(f"--amp {amp}: not available on {device.type}; leave --amp out")
+        raise UserError(f"--amp {amp}: not available on {device.type}; leave --amp out")
     segmenter.amp = dtype
     if compiled:
         try:
             torch.compile(torch.relu)(torch.zeros(2, device=device))
         except Exception as error:  # compilers fail in many ways; all mean the same to the user
             reason = str(error).partition("\n")[0]
-            raise RunError(
+            raise UserError(
                 f"--compile: no working compiler here ({reason}); leave it out"
             ) from None
         segmenter.hypercolumn.compile(dynamic=sizes_vary)
@@ -181,14 +187,21 @@ def describe(device: torch.device, amp: str = "off", compiled: bool = False) -> 
     return f"{where}, {precision}" + ", compiled" * compiled
 
 
-def print_header(step: str, quiet: bool = False, **facts: Any) -> None:
+def print_header(
+    step: str, quiet: bool, changed: Mapping[str, Any] | None = None, **facts: Any
+) -> None:
     """Prints the step and what it is about to do, aligned, without facts that are None.
 
     A quiet step prints nothing here nor later, but what is wrong.
+
+    Args:
+        changed: flags that are not at their defaults, by their names.
     """
     if quiet:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open until the process ends)
     print(step)
+    if changed:
+        facts["flags"] = " ".join(f"{name} {in_a_word(value)}" for name, value in changed.items())
     facts = {name: fact for name, fact in facts.items() if fact is not None}
     width = max(map(len, facts))
     for name, fact in facts.items():
@@ -196,8 +209,17 @@ def print_header(step: str, quiet: bool = False, **facts: Any) -> None:
     sys.stdout.flush()
 
 
-def bar(items: Iterable[Item], total: int, unit: str, label: str = "") -> "tqdm[Item]":
+def in_a_word(value: Any) -> str:
+    """A flag's value as one would type it."""
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "none"
+    return "" if value is True else str(value)
+
+
+def bar(items: Iterable[Item], total: int, unit: str, label: str = "") -> Iterable[Item]:
     """The items with a progress bar on standard error; none off a terminal or where silent."""
+    from tqdm import tqdm  # a network in a server does without it
+
     silent = getattr(sys.stdout, "name", None) == os.devnull
     disable = True if silent else None
     return tqdm(items, label, total, unit=unit, disable=disable, leave=False, dynamic_ncols=True)
@@ -207,12 +229,12 @@ def check_tensorboard() -> None:
     """Tries to import what `add_scalars` needs.
 
     Raises:
-        RunError: it is not installed.
+        UserError: it is not installed.
     """
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError:
-        raise RunError("--tensorboard: needs a package; pip install tensorboard") from None
+        raise UserError("--tensorboard: needs a package; pip install tensorboard") from None
 
 
 def add_scalars(folder: Path, row: Mapping[str, float | None]) -> None:

@@ -2,31 +2,111 @@
 
 import math
 import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.nn.utils import clip_grad_norm_
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RAdam, RMSprop
+from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from models.run.schedule import Optimization
+from models.run import distributed
+from models.run.folder import save_csv, save_figure
+from models.run.runtime import add_scalars
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "adamw": AdamW,
+    "adam": Adam,
+    "nadam": NAdam,
+    "radam": RAdam,
+    "adagrad": Adagrad,
+    "rmsprop": RMSprop,
+    "sgd": SGD,
+}
+DECAYS = ("cosine", "poly", "step", "exponential", "constant")
+MILESTONES = 0.6, 0.8  # of the epochs
+GAMMAS = {"step": 0.1, "exponential": 0.9}
+
+
+def build_optimizer(
+    name: str,
+    parameters: Iterable[Any],
+    lr: float,
+    weight_decay: float,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+) -> Optimizer:
+    """The optimizer called `name` in `OPTIMIZERS`; `momentum` and `nesterov` are of "sgd" alone."""
+    options = {"momentum": momentum, "nesterov": nesterov} if name == "sgd" else {}
+    return OPTIMIZERS[name](parameters, lr=lr, weight_decay=weight_decay, **options)
+
+
+def build_schedule(
+    optimizer: Optimizer,
+    decay: str,
+    epochs: int,
+    steps_per_epoch: int,
+    warmup: float = 0.1,
+    milestones: Iterable[int] | None = None,
+    gamma: float | None = None,
+) -> LambdaLR:
+    """Linear warm-up to the optimizer's rates, then their decay; to be stepped every step.
+
+    Args:
+        decay: one of `DECAYS`.
+        warmup: share of all steps over which the rate rises.
+        milestones: epochs after which "step" lowers the rate; None means `MILESTONES`.
+        gamma: factor of "step" at each of them, of "exponential" an epoch; None means `GAMMAS`.
+    """
+    steps = epochs * steps_per_epoch
+    warm_up = max(1, round(warmup * steps))
+    gamma = GAMMAS.get(decay) if gamma is None else gamma
+    milestones = milestones or [share * epochs for share in MILESTONES]
+
+    def scale(step: int) -> float:
+        if step < warm_up:
+            return (step + 1) / warm_up
+        share = min(1, (step - warm_up) / max(1, steps - warm_up))  # of the decay
+        if decay == "cosine":
+            return (1 + math.cos(math.pi * share)) / 2
+        if decay == "poly":
+            return (1 - share) ** 0.9  # Chen et al., "DeepLab", 2017
+        if decay == "step":
+            return gamma ** sum(step >= epoch * steps_per_epoch for epoch in milestones)
+        if decay == "exponential":
+            return gamma ** ((step - warm_up) / steps_per_epoch)
+        return 1.0  # constant
+
+    return LambdaLR(optimizer, scale)
+
+
+def save_log(
+    place: Path, log: Sequence[Mapping[str, Any]], title: str, new: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Saves a log, a row per epoch, as log.csv and curve.png; its `new` rows for TensorBoard."""
+    from data.figures.charts import curve  # matplotlib takes a second to import
+
+    save_csv(place / "log.csv", log)
+    save_figure(place / "curve.png", curve(log, title))
+    for row in new:
+        add_scalars(place / "tensorboard", row)
 
 
 class Training:
-    """The state of a training, kept in last.pt and taken up again by a resumed run.
+    """The state of step 3's training, kept in last.pt and taken up again by a resumed run.
 
     Args:
         network: whose weights are trained.
-        rates: the parts of it that learn, by module, and the peak rate of each.
-        epochs: of the whole training.
-        steps_per_epoch: of the optimizer.
-        how: the weights are changed.
+        optimizer: of its parameters, a group for each part that learns.
+        schedule: of the optimizer's rates, stepped every step.
         ema: decay of the moving average of the weights, 0 for none.
         fp16: whether gradients are float16 and need scaling.
 
     Attributes:
         losses: one per step.
-        rates: of the last step, one per part that learns.
         log: one row per epoch, from epoch 0, the network as it came.
         began: when the epoch began, by `time.perf_counter`; of a resumed one, moved forward by
             the time between the runs.
@@ -35,27 +115,18 @@ class Training:
     def __init__(
         self,
         network: nn.Module,
-        rates: dict[nn.Module, float],
-        epochs: int,
-        steps_per_epoch: int,
-        how: Optimization,
+        optimizer: Optimizer,
+        schedule: LambdaLR,
         ema: float = 0.0,
         fp16: bool = False,
     ):
-        self.network, self.steps_per_epoch = network, steps_per_epoch
-        groups = [
-            {"params": [p for p in module.parameters() if p.requires_grad], "lr": rate}
-            for module, rate in rates.items()
-        ]
-        self.parameters = [parameter for group in groups for parameter in group["params"]]
-        self.optimizer = how.build_optimizer(groups)
-        self.schedule = how.build_schedule(self.optimizer, epochs, steps_per_epoch)
-        device = self.parameters[0].device.type
-        self.scaler = torch.amp.GradScaler(device, enabled=fp16)
+        self.network, self.optimizer, self.schedule = network, optimizer, schedule
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=fp16)
         average = get_ema_multi_avg_fn(ema)
         self.average = AveragedModel(network, multi_avg_fn=average) if ema else None
+        self.rates: list[float | None] = [None] * len(optimizer.param_groups)  # of the last step
         self.losses: list[float] = []
-        self.rates: list[float | None] = [None] * len(groups)
         self.log: list[dict[str, Any]] = []
         self.began = time.perf_counter()
 
@@ -74,14 +145,26 @@ class Training:
         """How long it has taken, all its runs together, but for what interruptions lost."""
         return sum(row["seconds"] for row in self.log) + time.perf_counter() - self.began
 
-    def gradients_are_finite(self) -> bool:
-        """Whether all gradients are; in float16 the scaler leaves out steps where they are not."""
-        if self.scaler.is_enabled():
-            return True
-        return math.isfinite(clip_grad_norm_(self.parameters, math.inf))  # clips nothing
+    def step(self, loss: Tensor) -> bool:
+        """Changes the weights by the gradients that are there, if they and the loss are finite.
 
-    def step(self, loss: float) -> None:
-        """Changes the weights by the gradients that are there, and keeps the step's loss."""
+        In float16 the scaler leaves out the steps whose gradients are not. This is the one moment
+        of a step in which the device is waited for.
+
+        Args:
+            loss: of the step in this process, a scalar.
+
+        Returns:
+            Whether all was finite; else nothing was changed.
+        """
+        self.scaler.unscale_(self.optimizer)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = get_total_norm(gradients)  # gradients are the same in all processes
+        here, norm = torch.stack([loss.detach().float(), norm.float()]).tolist()
+        mean = distributed.total(torch.tensor(here, dtype=torch.float64)).item()
+        mean /= distributed.world_size()
+        if not math.isfinite(mean) or not (math.isfinite(norm) or self.scaler.is_enabled()):
+            return False
         before = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -91,13 +174,14 @@ class Training:
             self.schedule.step()
             if self.average:
                 self.average.update_parameters(self.network)
-        self.losses.append(loss)
+        self.losses.append(mean)
+        return True
 
-    def end_epoch(self, scores: dict[str, float]) -> bool:
-        """Logs an epoch: rates, seconds, mean loss, scores; whether it is the best."""
+    def end_epoch(self, scores: Mapping[str, float], steps: int) -> bool:
+        """Logs an epoch of so many steps: rates, seconds, mean loss, scores; is it the best?"""
         epoch, now = len(self.log), time.perf_counter()
         seconds, self.began = now - self.began, now
-        losses = self.losses[max(0, epoch - 1) * self.steps_per_epoch :]
+        losses = self.losses[max(0, epoch - 1) * steps :]
         loss = sum(losses) / len(losses) if losses else None  # epoch 0 has none
         rates = dict(zip(("lr", "backbone_lr"), self.rates))
         is_best = all(scores["miou"] > row["miou"] for row in self.log)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.multiprocessing import spawn
 
-from models import RunError
+from data import UserError
 from models.run import distributed
 
 
@@ -20,21 +20,22 @@ def test_alone_all_is_trivial():
     assert (distributed.world_size(), distributed.rank(), distributed.is_main()) == (1, 0, True)
     assert distributed.wrap(network) is network
     assert distributed.share(3) == range(3) and distributed.is_one_machine()
-    assert distributed.mean(2.5) == 2.5 and distributed.gather("a") == ["a"]
+    assert distributed.gather("a") == ["a"]
     assert torch.equal(distributed.total(tensor), tensor)
-    with distributed.local_gradients(network, enabled=True):
-        pass
     distributed.shutdown()
 
 
 def test_several_processes_need_a_device_that_can_do_it(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RunError, match="^--device mps: several processes need cpu or cuda"):
+    with pytest.raises(UserError, match="^--device mps: several processes need cpu or cuda"):
         distributed.init(torch.device("mps"))
 
 
 def test_each_process_has_a_share_and_knows_of_other_machines(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
+    assert distributed.world_size() == 1, "a scheduler may leave that behind"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
     shares = []
     for rank in "012":
         monkeypatch.setenv("RANK", rank)
@@ -48,16 +49,15 @@ def test_each_process_has_a_share_and_knows_of_other_machines(monkeypatch):
 def one_of_two(rank: int, port: int) -> None:
     """What each of two processes checks."""
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ.update(place, WORLD_SIZE="2", RANK=str(rank))
+    os.environ.update(place, WORLD_SIZE="2", RANK=str(rank), TORCHELASTIC_RUN_ID="a")
     torch.set_num_threads(1)
     distributed.init(torch.device("cpu"))
     assert distributed.is_main() == (rank == 0)
-    assert distributed.mean(1.0 + rank) == 1.5
     mine = torch.tensor([rank, 10])
     assert distributed.total(mine).tolist() == [1, 20] and mine.tolist() == [rank, 10]
-    assert distributed.gather(f"of {rank}") == (["of 0", "of 1"] if rank == 0 else [])
+    assert distributed.gather(f"of {rank}") == ["of 0", "of 1"]
     distributed.check_same(["same", 1])
-    with pytest.raises(RunError, match="^rank 1 has other flags, data or run folder than rank 0"):
+    with pytest.raises(UserError, match="^rank 1 has other flags, data or run folder than rank 0"):
         distributed.check_same(["lr", rank])
     distributed.barrier()
     distributed.shutdown()

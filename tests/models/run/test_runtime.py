@@ -11,9 +11,8 @@ import torch.distributed as dist
 from torch._inductor.exc import InductorError
 from torch.utils.data import DataLoader
 
-from data import DataError
-from models import RunError
-from models.classifier import DenseClassifier, HiddenLayers
+from data import UserError
+from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn
 from models.run import runtime
 from models.segmenter import Segmenter
@@ -47,8 +46,8 @@ def raising(error: BaseException):
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [
-        (RunError("runs/a: not a run"), 2, "runs/a: not a run"),
-        (DataError("voc: no such list"), 2, "voc: no such list"),
+        (UserError("runs/a: not a run"), 2, "runs/a: not a run"),
+        (UserError("voc: no such list"), 2, "voc: no such list"),
         (PermissionError(13, "Permission denied", "runs/a"), 2, "runs/a: Permission denied"),
         (OSError(28, "No space left on device"), 2, "No space left on device"),
         (OSError("refused"), 2, "refused"),
@@ -78,7 +77,7 @@ class Bad(torch.utils.data.Dataset):
         return 1
 
     def __getitem__(self, index):
-        raise DataError("a.png: cannot be read")
+        raise UserError("a.png: cannot be read")
 
 
 def test_a_users_mistake_in_a_worker_process_is_the_same_line(capsys):
@@ -100,6 +99,7 @@ def test_a_network_that_cannot_be_compiled_is_one_line(capsys):
 
 
 def test_a_line_of_one_process_of_several_names_its_rank(capsys, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(SystemExit):
@@ -127,24 +127,23 @@ def test_device_auto_prefers_cuda_then_mps(monkeypatch, cuda, mps, expected):
 
 @pytest.mark.parametrize("name", ["nonsense", "", "cuda:99", "cuda:x", "xla", "meta"])
 def test_a_device_that_is_not_here_is_refused(name):
-    with pytest.raises(RunError, match=f"^--device {name}: not available here; use auto or cpu$"):
+    with pytest.raises(UserError, match=f"^--device {name}: not available here; use auto or cpu$"):
         runtime.choose_device(name)
 
 
 def test_what_several_processes_cannot_do_is_refused(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RunError, match="each process takes a GPU of its own; use cuda$"):
+    with pytest.raises(UserError, match="each process takes a GPU of its own; use cuda$"):
         runtime.choose_device("cuda:0")
-    with pytest.raises(RunError, match="start it with python, not with torchrun$"):
+    with pytest.raises(UserError, match="start it with python, not with torchrun$"):
         runtime.choose_device("cpu", single=True)
 
 
 @pytest.fixture
 def segmenter() -> Segmenter:
     hypercolumn = Hypercolumn("squeezenet1_1", "random", taps=[1])
-    head = DenseClassifier(
-        hypercolumn.channels, torch.zeros(64), torch.ones(64), 2, HiddenLayers((4, 4))
-    )
+    head = DenseClassifier(hypercolumn.channels, torch.zeros(64), torch.ones(64), 2, (4, 4))
     return Segmenter(hypercolumn, head, 32, 2, ["a", "b"], [[0, 0, 0], [255, 0, 0]])
 
 
@@ -152,7 +151,7 @@ def test_a_segmenter_is_prepared_with_its_precision(segmenter):
     for amp, dtype in (("off", None), ("bf16", torch.bfloat16)):
         runtime.prepare(segmenter, torch.device("cpu"), amp, False)
         assert segmenter.amp == dtype
-    with pytest.raises(RunError, match="^--amp bf16: not available on meta; leave --amp out$"):
+    with pytest.raises(UserError, match="^--amp bf16: not available on meta; leave --amp out$"):
         runtime.prepare(segmenter, torch.device("meta"), "bf16", False)
 
 
@@ -162,30 +161,37 @@ def test_compiling_is_tried_first_and_a_failure_is_one_line(segmenter, monkeypat
 
     monkeypatch.setattr(torch, "compile", broken)
     with pytest.raises(
-        RunError, match=r"^--compile: no working compiler here \(no C\+\+ .*; leave"
+        UserError, match=r"^--compile: no working compiler here \(no C\+\+ .*; leave"
     ):
         runtime.prepare(segmenter, torch.device("cpu"), "off", True)
 
 
 def test_the_device_in_words(monkeypatch):
     assert runtime.describe(torch.device("cpu")) == "cpu, exact float32"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
     monkeypatch.setenv("WORLD_SIZE", "4")
     words = "cuda, 4 processes, autocast to bf16, compiled"
     assert runtime.describe(torch.device("cuda:1"), "bf16", True) == words
 
 
-def test_the_header_is_aligned_and_leaves_out_what_is_none(capsys):
-    runtime.print_header("[2/5] train_cls", data="voc", recipe=None, backbone="vgg11")
-    expected = "[2/5] train_cls\n  data      voc\n  backbone  vgg11\n"
+def test_the_header_is_aligned_and_names_the_flags_that_were_changed(capsys):
+    changed = {"--hidden": [8, 8], "--flip": True, "--lr": 0.5}
+    runtime.print_header("[2/5] train_cls", False, changed, data="voc", device=None)
+    expected = "[2/5] train_cls\n  data   voc\n  flags  --hidden 8,8 --flip --lr 0.5\n"
     assert capsys.readouterr().out == expected
 
 
-def test_a_quiet_script_prints_nothing_from_its_header_on(monkeypatch):
-    printed = io.StringIO()
-    monkeypatch.setattr(sys, "stdout", printed)
-    runtime.print_header("[2/5] train_cls", quiet=True, data="voc")
-    print("wrote all of it")
-    assert printed.getvalue() == ""
+def test_a_quiet_script_prints_nothing_from_its_header_on_and_a_notebook_goes_on(capsys):
+    def main():
+        runtime.print_header("[2/5] train_cls", True, data="voc")
+        print("wrote all of it")
+
+    handler = signal.getsignal(signal.SIGTERM)
+    runtime.run_script(main)
+    assert capsys.readouterr().out == ""
+    print("the next cell")
+    assert capsys.readouterr().out == "the next cell\n"
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 def test_a_bar_passes_the_items_on_and_shows_nothing_off_a_terminal(capsys):
