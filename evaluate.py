@@ -24,8 +24,7 @@ all of the above, ready for --compare.
 
 --compare reads what was kept of runs, or of folders of --out, that have scored the same images, and
 prints the mIoU of each and whether it differs from that of the first. With --out it saves the table
-as compare.csv and two charts, compare.png and minutes.png (mIoU over the minutes of steps 1 to 3);
-with --markdown it prints tables for a write-up.
+as compare.csv and a chart, compare.png; with --markdown it prints tables for a write-up.
 """
 
 import argparse
@@ -37,8 +36,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from string import ascii_uppercase
 
+from data.figures import charts
 from data.figures.overlay import colour_mask
-from data.figures.plots import plot_comparison, plot_confusion, plot_iou_bars, plot_minutes
 from data.files import atomic_file
 from data.images import find_predictions, first_of, read_prediction
 from data.transforms import ResizeImage
@@ -295,9 +294,9 @@ def save_scores(
     with atomic_file(place / folder.PER_IMAGE) as file:
         scores.save(file)
     with atomic_file(place / "confusion.png") as file:
-        plot_confusion(file, matrix.counts, names)
+        charts.confusion(matrix.counts, names).savefig(file, format="png")
     with atomic_file(place / "iou.png") as file:
-        plot_iou_bars(file, names, ious, matrix.miou())
+        charts.iou_bars(names, ious, matrix.miou()).savefig(file, format="png")
     print(matrix.table(names))
     return f"mIoU {matrix.miou():.4f} over {present}, {len(scores)} images"
 
@@ -352,10 +351,8 @@ def compare(places: Sequence[Path], out: Path | None, markdown: bool) -> None:
         table = [{"run": name, "minutes": took, **row} for name, took, row in table]
         folder.save_csv(out / "compare.csv", table)
         with atomic_file(out / "compare.png") as file:
-            plot_comparison(file, names, rows)
-        with atomic_file(out / "minutes.png") as file:
-            plot_minutes(file, names, [row["miou"] for row in rows], ways)
-        print(f"wrote {out}: compare.csv, compare.png, minutes.png")
+            charts.comparison(names, rows).savefig(file, format="png")
+        print(f"wrote {out}: compare.csv, compare.png")
 
 
 def short_names(places: Sequence[Path]) -> list[str]:

@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from data.features import Features, read_features
-from data.figures.plots import plot_curve
+from data.figures import charts
 from data.files import atomic_file
 from losses.loss import inverse_frequency
 from models import RunError
@@ -187,7 +187,8 @@ def save(place: Path, fc: FCClassifier, segmenter: Segmenter, log: list[dict[str
     save_segmenter(place / "dense.pt", segmenter)
     folder.save_csv(place / "log.csv", log)
     with atomic_file(place / "curve.png") as file:
-        plot_curve(file, log, title="Step 2: classifier on sparse hypercolumns")
+        figure = charts.curve(log, "Step 2: classifier on sparse hypercolumns")
+        figure.savefig(file, format="png")
 
 
 def main() -> None:

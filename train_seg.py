@@ -32,8 +32,8 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from data.figures.overlay import panel
-from data.figures.plots import plot_curve
+from data.figures import charts
+from data.figures.overlay import draw_page
 from data.files import atomic_file
 from data.sampling import draw_pixels, epoch_order
 from data.transforms import Augment, ResizeImage
@@ -153,7 +153,8 @@ class Saver:
         losses = enumerate([None, *training.losses])  # step 0 is before the training
         folder.save_csv(self.place / "steps.csv", [{"step": n, "loss": loss} for n, loss in losses])
         with atomic_file(self.place / "curve.png") as file:
-            plot_curve(file, training.log, title="Step 3: fine-tuning on whole images")
+            figure = charts.curve(training.log, "Step 3: fine-tuning on whole images")
+            figure.savefig(file, format="png")
         if self.tensorboard:
             runtime.add_scalars(self.place / "tensorboard", training.log[-1])
         self.save_last(training)
@@ -278,8 +279,8 @@ def validate(
         matrix.update(prediction, target)
         images.set_postfix(mIoU=f"{matrix.miou():.3f}", refresh=False)
         if len(previews) < drawn and distributed.is_main():
-            photo = Image.fromarray(dataset.image(index))
-            previews[sample.id] = panel(photo, prediction, classes, target, sample.id).picture
+            page = draw_page(dataset.image(index), classes, target, prediction, title=sample.id)
+            previews[sample.id] = page.picture
     matrix.counts = distributed.total(torch.from_numpy(matrix.counts)).numpy()
     if not matrix.classes_in_mean():
         raise RunError(

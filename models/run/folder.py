@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -123,6 +124,43 @@ def mark_unfinished(folder: Path) -> None:
         litter.unlink(missing_ok=True)
 
 
+@contextmanager
+def new_folder(place: Path) -> Iterator[Path]:
+    """A new, empty folder that takes the place of `place` when the block ends well.
+
+    All processes get its path; rank 0 makes it, and moves it when all have left the block. Until
+    then, and where the block raises, what was at `place` stays as it is. Nothing in the new folder
+    may be open or mapped at the end: Windows does not move that.
+    """
+    new, old = (place.with_name(f".{place.name}.{word}") for word in ("new", "old"))
+    with claim(place):
+        if distributed.is_main():
+            for left in (new, old):  # by a killed process
+                shutil.rmtree(left, ignore_errors=True)
+            new.mkdir()
+        distributed.barrier()
+        try:
+            yield new
+            distributed.barrier()
+            if distributed.is_main():
+                if place.exists():
+                    place.rename(old)
+                new.rename(place)
+                shutil.rmtree(old, ignore_errors=True)
+        except BaseException as error:
+            if distributed.is_main():
+                shutil.rmtree(new, ignore_errors=True)
+            if isinstance(error, OSError) and str(error.filename or "").startswith(str(new)):
+                error.filename = str(place) + str(error.filename)[len(str(new)) :]
+            raise
+
+
+def save_config(place: Path, step: int, config: Mapping[str, Any]) -> None:
+    """Writes config.json, which marks a step as finished."""
+    head = {"format": FORMAT, "step": STEPS[step][0]}
+    save_json(place / CONFIG, {**head, **config, "command": command(step), "versions": versions()})
+
+
 def keep_aside(folder: Path) -> Path | None:
     """Renames a folder that holds files to the first free NAME.1, NAME.2, ..; gives that name."""
     if not folder.is_dir() or not any(folder.iterdir()):
@@ -151,7 +189,7 @@ def finish(
         folder: another one than the step's own in the run, which is then not needed.
         scores: what the step has found, for --json.
     """
-    folder = folder or step_folder(run, step)
+    folder, scores = folder or step_folder(run, step), config.get("scores", scores)
     config = {"format": FORMAT, "step": STEPS[step][0], **config}
     if "started" in config:
         config["seconds"] = round(time.time() - config.pop("started"), 1)
@@ -378,42 +416,12 @@ def check_unfinished(run: Path, training: dict[str, Any], epochs: int) -> None:
         )
 
 
-def read_run(run: Path) -> dict[str, Any]:
-    """What the finished steps of a run have recorded, as plain values, for the write-up.
-
-    Returns:
-        "run": the folder; "configs": {1 to 4: config.json, None where the step has not finished};
-        "logs": {2, 3: rows of log.csv, or None}; "metrics": 4_eval/metrics.json, or None;
-        "confusion": (C, C) int64 pixels, rows the ground truth, or None; "moments": (mean, std) of
-        the features, (Z,) float32 each, or None; "scores_are_old": whether step 4 has scored
-        another network than the run has now; "command" and "versions": of the step 5 that runs.
-    """
-    done = {step: is_finished(run, step) for step in (1, 2, 3, 4)}
-    one, four = step_folder(run, 1), step_folder(run, 4)
-    record = {
-        "run": str(run),
-        "configs": {step: finished(run, step) if done[step] else None for step in done},
-        "logs": {step: _read_log(run, step) if done[step] else None for step in (2, 3)},
-        "metrics": json.loads((four / "metrics.json").read_text("utf-8")) if done[4] else None,
-        "confusion": _read_confusion(four / "confusion.csv") if done[4] else None,
-        "moments": (np.load(one / "mean.npy"), np.load(one / "std.npy")) if done[1] else None,
-    }
-    record["scores_are_old"] = done[4] and scored_another_network(run)
-    return record | {"command": command(5), "versions": versions()}
-
-
 def _read_log(run: Path, step: int) -> list[dict[str, float | None]]:
     with open(step_folder(run, step) / "log.csv", encoding="utf-8", newline="") as file:
         return [
             {name: float(value) if value else None for name, value in row.items()}
             for row in csv.DictReader(file)
         ]
-
-
-def _read_confusion(path: Path) -> np.ndarray:
-    with open(path, encoding="utf-8", newline="") as file:
-        _, *rows = csv.reader(file)
-    return np.array([row[1:] for row in rows]).astype(np.int64)
 
 
 def count(number: int, noun: str) -> str:
