@@ -1,10 +1,9 @@
-"""Pictures of masks: index image, class colours over the photo, errors, confidence, all on a page.
+"""Pictures of masks: classes over the photo, errors, confidence, and the page that shows them all.
 
-In this module a mask is a uint8 or int64 array (H, W) of class ids, `VOID` where there is none.
+A mask is a uint8 or int64 array (H, W) of class ids, `VOID` where there is none; a photo is a uint8
+array (H, W, 3), RGB.
 """
 
-import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,17 +13,21 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from data.classes import VOID, Classes
 
-WHITE, INK, GREY, RULE = (255, 255, 255), (32, 33, 36), (110, 114, 120), (208, 211, 215)
+WHITE, INK, GREY = (255, 255, 255), (32, 33, 36), (110, 114, 120)
 # They differ in hue and in lightness, so also in print.
 RIGHT, WRONG, NOT_SCORED = (203, 224, 238), (213, 80, 0), (158, 158, 158)
+HEAT = colormaps["viridis"]  # lightness increases: readable in grey and for colour-blind readers
+KEYS = {  # what the colours of a tile mean, written below it
+    "error": {"right": RIGHT, "wrong": WRONG, "void": NOT_SCORED},
+    "confidence": {f"{p}%": tuple(round(255 * c) for c in HEAT(p / 100)[:3]) for p in (0, 50, 100)},
+}
 TILE_SIDES = 320, 640  # px, the longer side of a tile on a page
 NAMED_FROM = 0.002  # share of the image that a class needs to be named in it
-HEAT = colormaps["viridis"]  # lightness increases: readable in grey and for colour-blind readers
 Box = tuple[int, int, int, int]  # left, top, right, bottom, px
 
 
-class Occurrence(NamedTuple):
-    """A class, or void, that occurs in an image."""
+class Row(NamedTuple):
+    """A class, or void, that occurs in an image: a row of the legend."""
 
     label: int
     name: str
@@ -33,17 +36,17 @@ class Occurrence(NamedTuple):
     iou: float | None
 
 
-class Panel(NamedTuple):
+class Page(NamedTuple):
     """A page about one image."""
 
     picture: Image.Image
-    tiles: dict[str, Box]  # where each is on the page; see `panel`
-    classes: list[Occurrence]  # what its legend lists, by class id, void last
+    tiles: dict[str, Box]  # where each is on the page; see `draw_page`
+    rows: list[Row]  # of the legend, by class id, void last
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib and has Latin, Greek and Cyrillic letters."""
-    return ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+    return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
 def colour_mask(mask: np.ndarray, classes: Classes) -> Image.Image:
@@ -54,176 +57,25 @@ def colour_mask(mask: np.ndarray, classes: Classes) -> Image.Image:
 
 
 def overlay(
-    image: Image.Image, mask: np.ndarray, classes: Classes, opacity: float = 0.55
+    photo: np.ndarray, mask: np.ndarray, classes: Classes, opacity: float = 0.55
 ) -> Image.Image:
-    """The photo with its mask: classes are tinted, outlined and named, void is whitened.
+    """The photo (H, W, 3) with its mask (H, W): classes are tinted, outlined and named.
 
-    The background stays as it is.
-
-    Args:
-        image: W x H.
-        mask: (H, W).
-        classes: their names and colours.
-        opacity: share of the class colour in a tinted pixel, 0..1.
+    Void is whitened, the background stays as it is; `opacity` (0..1) is that of the tint.
     """
     mask = mask.astype(np.uint8)
-    photo = np.asarray(image.convert("RGB"), np.float32)
     palette = np.float32(classes.palette()).reshape(256, 3)
     palette[VOID] = WHITE
-    tinted = (1 - opacity) * photo + opacity * palette[mask]
+    tinted = (1 - opacity) * photo.astype(np.float32) + opacity * palette[mask]
     pixels = np.where((mask == 0)[..., None], photo, tinted).astype(np.uint8)
-    pixels[_borders(mask)] = WHITE
+    pixels[_outlines(mask)] = WHITE
     picture = Image.fromarray(pixels)
     _write_names(picture, mask, classes)
     return picture
 
 
-def error_map(prediction: np.ndarray, target: np.ndarray) -> Image.Image:
-    """Right pixels of the prediction (H, W) pale blue, wrong ones orange, void ones grey."""
-    picture = np.where((prediction == target)[..., None], np.uint8(RIGHT), np.uint8(WRONG))
-    picture[target == VOID] = NOT_SCORED
-    return Image.fromarray(picture)
-
-
-def heat_map(confidence: np.ndarray) -> Image.Image:
-    """Probabilities (H, W), 0..1, from dark blue (0) to yellow (1)."""
-    return Image.fromarray(HEAT(confidence, bytes=True)[..., :3])
-
-
-def panel(
-    image: Image.Image,
-    prediction: np.ndarray | None,
-    classes: Classes,
-    target: np.ndarray | None = None,
-    title: str = "",
-    scores: Mapping[int, float | None] | None = None,
-    miou: float | None = None,
-    confidence: np.ndarray | None = None,
-) -> Panel:
-    """A white page: photo, ground truth, prediction and errors side by side, and a legend below.
-
-    Its tiles are called "image", "ground truth", "prediction", "error" and "confidence"; those that
-    need what is not given are left out.
-
-    Args:
-        image: the photo, W x H; it is resized to a tile whose longer side has 320 to 640 px.
-        prediction: mask (H, W); None shows the ground truth alone.
-        classes: their names and colours.
-        target: mask (H, W), the ground truth; None shows the prediction alone.
-        title: written at the top left.
-        scores: IoU (0..1) of each class id, None where it has none; without scores the legend has
-            no such column.
-        miou: mean IoU (0..1), written at the top right.
-        confidence: probability of the predicted class, (H, W) float32; a last tile with a scale.
-    """
-    scale = np.clip(max(image.size), *TILE_SIDES) / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    photo = image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC)
-    masks = {"ground truth": target, "prediction": prediction}
-    masks = {name: mask for name, mask in masks.items() if mask is not None}
-    tiles = _tiles(photo, masks, classes, confidence)
-    captions = _captions(list(tiles), masks, confidence)
-
-    # In print a page is as wide as the paper, so the more tiles, the larger the letters.
-    size = int(np.clip(max(max(photo.size) / 28, len(tiles) * width / 95), 14, 26))
-    small, large = font(size), font(round(1.3 * size))
-    gap, line = size, round(1.6 * size)
-    keys = {"error": _error_key, "confidence": _heat_scale}
-    keys = {name: key(small) for name, key in keys.items() if name in tiles}
-    column = width  # of the page, for a tile and its caption
-    for name, caption in captions.items():
-        key = gap + keys[name].width if name in keys else 0
-        column = max(column, round(small.getlength(caption)) + key)
-    inner = max(len(tiles) * (column + gap) - gap, 24 * size)
-    present = occurrences(masks, classes, scores)
-    legend = _legend(present, list(masks), scores is not None, small, inner)
-    inner = max(inner, legend.width)
-    top = 2 * line if title or miou is not None else gap // 2
-    below = top + line + height + gap
-    page = Image.new("RGB", (inner + 2 * gap, below + legend.height + gap), WHITE)
-    draw = ImageDraw.Draw(page)
-
-    score = "" if miou is None else f"mIoU {miou:.3f}"
-    room = inner - large.getlength(score) - 2 * gap
-    draw.text((gap, line), shorten(title, large, room), INK, large, anchor="lm")
-    draw.text((gap + inner, line), score, INK, large, anchor="rm")
-    places = {}
-    for index, (name, tile) in enumerate(tiles.items()):
-        left = gap + index * (column + gap)
-        draw.text((left, top + line // 2), captions[name], GREY, small, anchor="lm")
-        if name in keys:
-            page.paste(keys[name], (left + column - keys[name].width, top))
-        box = left, top + line, left + width, top + line + height
-        draw.rectangle((box[0] - 1, box[1] - 1, *box[2:]), outline=RULE)
-        page.paste(tile, box[:2])
-        places[name] = box
-    page.paste(legend, (gap, below))
-    return Panel(page, places, present)
-
-
-def occurrences(
-    masks: Mapping[str, np.ndarray],
-    classes: Classes,
-    scores: Mapping[int, float | None] | None = None,
-) -> list[Occurrence]:
-    """What occurs in masks (H, W) of one image, by class id, void last; scores as in `panel`."""
-    shares = {
-        name: np.bincount(mask.ravel(), minlength=256) / mask.size for name, mask in masks.items()
-    }
-    found = []
-    for value in np.flatnonzero(sum(shares.values())).tolist():
-        name, colour = "void", WHITE
-        if value != VOID:
-            name, colour = classes.names[value], classes.colours[value]
-        own = {mask: float(share[value]) for mask, share in shares.items()}
-        found.append(Occurrence(value, name, colour, own, (scores or {}).get(value)))
-    return found
-
-
-def percent(share: float) -> str:
-    """A share (0..1) of the pixels in words; "-" only where there is no pixel at all."""
-    return "-" if share == 0 else "<0.1%" if share < 0.0005 else f"{share:.1%}"
-
-
-def _tiles(
-    photo: Image.Image,
-    masks: Mapping[str, np.ndarray],
-    classes: Classes,
-    confidence: np.ndarray | None,
-) -> dict[str, Image.Image]:
-    """The tiles of a page, of the photo's size, from masks and confidence of any size."""
-    shown = {}
-    for name, mask in masks.items():
-        whole = Image.fromarray(mask.astype(np.uint8))
-        shown[name] = np.asarray(whole.resize(photo.size, Image.Resampling.NEAREST))
-    tiles = {"image": photo} | {name: overlay(photo, mask, classes) for name, mask in shown.items()}
-    if len(shown) == 2:
-        tiles["error"] = error_map(shown["prediction"], shown["ground truth"])
-    if confidence is not None:
-        resized = Image.fromarray(confidence).resize(photo.size, Image.Resampling.BILINEAR)
-        tiles["confidence"] = heat_map(np.asarray(resized))
-    return tiles
-
-
-def _captions(
-    tiles: list[str], masks: Mapping[str, np.ndarray], confidence: np.ndarray | None
-) -> dict[str, str]:
-    """What is written above each tile: its name and, if it has one, its share in percent."""
-    captions = {name: name for name in tiles}
-    if "error" in tiles and (scored := masks["ground truth"] != VOID).any():
-        wrong = np.mean(masks["prediction"][scored] != masks["ground truth"][scored])
-        captions["error"] = f"error {wrong:.1%}"
-    if confidence is not None:
-        captions["confidence"] = f"confidence {confidence.mean():.1%}"
-    return captions
-
-
-def _borders(mask: np.ndarray) -> np.ndarray:
-    """Outlines, bool (H, W): the pixels that are next to a class of higher id.
-
-    They are not on both sides of a border, so a thin thing still shows its colour. Void, which is
-    white like an outline, has none.
-    """
+def _outlines(mask: np.ndarray) -> np.ndarray:
+    """Bool (H, W): pixels next to a class of higher id, so a thin thing still shows its colour."""
     reach = max(1, round(max(mask.shape) / 400))
     values = np.where(mask == VOID, np.uint8(0), mask)
     highest = Image.fromarray(values).filter(ImageFilter.MaxFilter(2 * reach + 1))
@@ -231,22 +83,19 @@ def _borders(mask: np.ndarray) -> np.ndarray:
 
 
 def _write_names(picture: Image.Image, mask: np.ndarray, classes: Classes) -> None:
-    """Writes the name of each class into its region, the largest region first.
-
-    A name that would overlap an earlier one, or does not fit into the picture, is left out.
-    """
+    """Writes the name of each class into its region, the largest first, where there is room."""
     counts = np.bincount(mask.ravel(), minlength=256)
     counts[[0, VOID]] = 0
     size = max(11, round(max(picture.size) / 32))
     letters, draw, written = font(size), ImageDraw.Draw(picture), np.zeros(mask.shape, bool)
-    for value in np.argsort(-counts, kind="stable"):
-        if counts[value] < NAMED_FROM * mask.size:
+    for label in np.argsort(-counts, kind="stable"):
+        if counts[label] < NAMED_FROM * mask.size:
             break
-        name = classes.names[value]
+        name = classes.names[label]
         width, height = round(letters.getlength(name) + 0.8 * size), round(1.4 * size)
         if width > picture.width or height > picture.height:
             continue
-        x, y = _deepest(mask == value)
+        x, y = _deepest(mask == label)
         left = min(max(x - width // 2, 0), picture.width - width)
         top = min(max(y - height // 2, 0), picture.height - height)
         covered = written[top : top + height, left : left + width]
@@ -261,81 +110,104 @@ def _write_names(picture: Image.Image, mask: np.ndarray, classes: Classes) -> No
 def _deepest(region: np.ndarray) -> tuple[int, int]:
     """The pixel (x, y) of a region, bool (H, W), that has most of the region around it."""
     shape = Image.fromarray(np.uint8(255) * region)
-    # Pillow's blur repeats the border of an image, so the region would count as larger there:
-    # hence a margin of zeros.
-    margin = round(0.4 * min(shape.size))
+    margin = round(0.4 * min(shape.size))  # of zeros, since a blur repeats an image's border
     blurred = ImageOps.expand(shape, margin).filter(ImageFilter.GaussianBlur(margin / 3))
-    depth = np.asarray(ImageOps.crop(blurred, margin))
-    depth = np.where(region, depth + 1.0, 0)  # + 1: in the region even if the blur rounds to 0
+    depth = np.where(region, np.asarray(ImageOps.crop(blurred, margin)) + 1.0, 0)
     deepest = np.argwhere(depth == depth.max())  # many, as the blur has 256 levels
     y, x = deepest[len(deepest) // 2].tolist()
     return x, y
 
 
-def _error_key(letters: ImageFont.FreeTypeFont) -> Image.Image:
-    """The meaning of the colours of an error map: one line high."""
-    words = {"right": RIGHT, "wrong": WRONG, "void": NOT_SCORED}
-    line, swatch, space = round(1.6 * letters.size), round(0.8 * letters.size), letters.size // 3
-    lengths = [math.ceil(letters.getlength(word)) + 1 + swatch + space for word in words]
-    key = Image.new("RGB", (sum(lengths) + 2 * letters.size, line), WHITE)
-    draw, left, top = ImageDraw.Draw(key), 0, (line - swatch) // 2
-    for (word, colour), length in zip(words.items(), lengths):
-        draw.rectangle((left, top, left + swatch, top + swatch), fill=colour)
-        draw.text((left + swatch + space, line // 2), word, GREY, letters, anchor="lm")
-        left += length + letters.size
-    return key
+def error_map(prediction: np.ndarray, truth: np.ndarray) -> Image.Image:
+    """Right pixels of the prediction (H, W) pale blue, wrong ones orange, void ones grey."""
+    picture = np.where((prediction == truth)[..., None], np.uint8(RIGHT), np.uint8(WRONG))
+    picture[truth == VOID] = NOT_SCORED
+    return Image.fromarray(picture)
 
 
-def _heat_scale(letters: ImageFont.FreeTypeFont) -> Image.Image:
-    """The colours of a heat map from left to right, with what the ends mean: one line high."""
-    line, bar, space = round(1.6 * letters.size), round(5 * letters.size), letters.size // 3
-    first, last = (math.ceil(letters.getlength(text)) + 1 for text in ("0%", "100%"))
-    scale = Image.new("RGB", (first + last + bar + 2 * space, line), WHITE)
-    draw = ImageDraw.Draw(scale)
-    draw.text((0, line // 2), "0%", GREY, letters, anchor="lm")
-    draw.text((scale.width, line // 2), "100%", GREY, letters, anchor="rm")
-    colours = heat_map(np.linspace(0, 1, bar)[None].repeat(round(0.8 * letters.size), 0))
-    scale.paste(colours, (first + space, (line - colours.height) // 2))
-    return scale
+def heat_map(confidence: np.ndarray) -> Image.Image:
+    """Probabilities (H, W), 0..1, from dark blue (0) to yellow (1)."""
+    return Image.fromarray(np.ascontiguousarray(HEAT(confidence, bytes=True)[..., :3]))
 
 
-def _legend(
-    present: list[Occurrence],
-    masks: list[str],
-    scored: bool,
-    letters: ImageFont.FreeTypeFont,
-    room: int,
-) -> Image.Image:
-    """A line for each class that occurs, in as many columns as fit into `room` px, at least one."""
-    size = letters.size
-    table = [["pixels in", *masks] + ["IoU"] * scored]
-    for row in present:
-        cells = [shorten(row.name, letters, 10 * size), *map(percent, row.shares.values())]
-        table.append(cells + ["-" if row.iou is None else f"{row.iou:.3f}"] * scored)
-    swatch, line, gap = round(1.1 * size), round(1.6 * size), 2 * size
-    widths = [max(math.ceil(letters.getlength(text)) for text in cells) for cells in zip(*table)]
-    indent = swatch + size // 2
-    width = indent + sum(widths) + len(widths[1:]) * size + 2  # round letters overhang
-    columns = max(1, min((room + gap) // (width + gap), math.ceil(len(present) / 4)))
-    rows = math.ceil(len(present) / columns)
-    legend = Image.new("RGB", (columns * (width + gap) - gap, (rows + 1) * line), WHITE)
-    draw = ImageDraw.Draw(legend)
-    heading, *entries = zip([None, *(row.colour for row in present)], table)
-    for start in range(0, len(entries), rows):
-        left, middle = start // rows * (width + gap), line // 2
-        for colour, (name, *numbers) in [heading, *entries[start : start + rows]]:
-            ink = GREY if colour is None else INK
-            if colour is not None:
-                top = middle - swatch // 2
-                box = left, top, left + swatch - 1, top + swatch - 1
-                draw.rounded_rectangle(box, swatch // 5, fill=colour, outline=GREY)
-            draw.text((left + indent, middle), name, ink, letters, anchor="lm")
-            right = left + indent + widths[0]
-            for number, wide in zip(numbers, widths[1:]):
-                right += size + wide
-                draw.text((right, middle), number, ink, letters, anchor="rm")
-            middle += line
-    return legend
+def draw_page(
+    photo: np.ndarray,
+    classes: Classes,
+    truth: np.ndarray | None = None,
+    prediction: np.ndarray | None = None,
+    confidence: np.ndarray | None = None,
+    ious: np.ndarray | None = None,
+    miou: float | None = None,
+    title: str = "",
+) -> Page:
+    """A white page: the tiles that there is something for side by side, and a legend below.
+
+    The tiles are "image", "ground truth", "prediction", "error" (of both) and "confidence".
+
+    Args:
+        photo: resized to a tile whose longer side has 320 to 640 px.
+        truth, prediction: masks of the photo's size; one of them at least.
+        confidence: probability of the predicted class, (H, W) float32.
+        ious: (C,) of the classes, nan where a class has none; the legend's last column.
+        miou: written at the top right.
+        title: written at the top left.
+    """
+    image = Image.fromarray(photo)
+    scale = np.clip(max(image.size), *TILE_SIDES) / max(image.size)
+    image = image.resize([max(1, round(side * scale)) for side in image.size], Image.BICUBIC)
+    masks = {"ground truth": truth, "prediction": prediction}
+    masks = {name: mask for name, mask in masks.items() if mask is not None}
+    tiles = _tiles(image, masks, classes, confidence)
+    rows = legend_rows(masks, classes, ious)
+
+    # In print a page is as wide as the paper, so the more tiles, the larger the letters.
+    (width, height), count = image.size, len(tiles)
+    size = int(np.clip(max(max(image.size) / 28, count * width / 95), 14, 26))
+    letters, large, line = font(size), font(round(1.3 * size)), round(1.6 * size)
+    column = size + max(width, 14 * size)  # a tile, and room for what is written around it
+    legend = _legend(rows, list(masks), ious is not None, letters, count * column - size)
+    inner = max(count * column - size, legend.width)
+    top = 2 * line if title or miou is not None else 0
+    below = top + line + height + (line if KEYS.keys() & tiles.keys() else 0) + size
+    page = Image.new("RGB", (inner + 2 * size, below + legend.height + size), WHITE)
+    draw = ImageDraw.Draw(page)
+    score = "" if miou is None else f"mIoU {miou:.3f}"
+    title = shorten(title, large, inner - large.getlength(score) - size)
+    draw.text((size, line), title, INK, large, anchor="lm")
+    draw.text((size + inner, line), score, INK, large, anchor="rm")
+    places, shares = {}, _shares(truth, prediction, confidence)
+    for index, (name, tile) in enumerate(tiles.items()):
+        left, upper = size + index * column, top + line
+        caption = f"{name} {shares.get(name, '')}".strip()
+        draw.text((left, top + line // 2), caption, GREY, letters, anchor="lm")
+        page.paste(tile, (left, upper))
+        places[name] = left, upper, left + width, upper + height
+        for word, colour in KEYS.get(name, {}).items():
+            _entry(draw, left, upper + height + line // 2, word, colour, letters)
+            left += 5 * size
+    page.paste(legend, (size, below))
+    return Page(page, places, rows)
+
+
+def legend_rows(
+    masks: dict[str, np.ndarray], classes: Classes, ious: np.ndarray | None = None
+) -> list[Row]:
+    """What occurs in masks (H, W) of one image, by class id, void last; `ious` (C,) with nan."""
+    shares = {name: np.bincount(m.ravel(), minlength=256) / m.size for name, m in masks.items()}
+    rows = []
+    for label in np.flatnonzero(sum(shares.values())).tolist():
+        name, colour, iou = "void", WHITE, np.nan
+        if label != VOID:
+            name, colour = classes.names[label], classes.colours[label]
+            iou = np.nan if ious is None else ious[label]
+        own = {mask: float(share[label]) for mask, share in shares.items()}
+        rows.append(Row(label, name, colour, own, None if np.isnan(iou) else float(iou)))
+    return rows
+
+
+def percent(share: float) -> str:
+    """A share (0..1) of the pixels in words; "-" only where there is no pixel at all."""
+    return "-" if share == 0 else "<0.1%" if share < 0.0005 else f"{share:.1%}"
 
 
 def shorten(text: str, letters: ImageFont.FreeTypeFont, room: float) -> str:
@@ -345,3 +217,73 @@ def shorten(text: str, letters: ImageFont.FreeTypeFont, room: float) -> str:
         text = text[:-1]
         short = text and text + "…"
     return short
+
+
+def _tiles(
+    image: Image.Image,
+    masks: dict[str, np.ndarray],
+    classes: Classes,
+    confidence: np.ndarray | None,
+) -> dict[str, Image.Image]:
+    """The tiles of a page, of the image's size."""
+    photo, shown, tiles = np.asarray(image), {}, {"image": image}
+    for name, mask in masks.items():
+        whole = Image.fromarray(mask.astype(np.uint8))
+        shown[name] = np.asarray(whole.resize(image.size, Image.NEAREST))
+        tiles[name] = overlay(photo, shown[name], classes)
+    if len(shown) == 2:
+        tiles["error"] = error_map(shown["prediction"], shown["ground truth"])
+    if confidence is not None:
+        resized = Image.fromarray(confidence).resize(image.size, Image.BILINEAR)
+        tiles["confidence"] = heat_map(np.asarray(resized))
+    return tiles
+
+
+def _shares(
+    truth: np.ndarray | None, prediction: np.ndarray | None, confidence: np.ndarray | None
+) -> dict[str, str]:
+    """Share of the labelled pixels that are wrong, and mean confidence, for the captions."""
+    shares = {} if confidence is None else {"confidence": f"{confidence.mean():.1%}"}
+    if truth is not None and prediction is not None and (scored := truth != VOID).any():
+        shares["error"] = f"{np.mean(prediction[scored] != truth[scored]):.1%}"
+    return shares
+
+
+def _legend(
+    rows: list[Row], masks: list[str], scored: bool, letters: ImageFont.FreeTypeFont, room: int
+) -> Image.Image:
+    """A line for each class that occurs, in as many columns as fit into `room` px, at least one."""
+    size, line = letters.size, round(1.6 * letters.size)
+    name, number = 12 * size, 8 * size  # width of the cells
+    width = name + number * (len(masks) + scored)
+    columns = int(np.clip((room + 2 * size) // (width + 2 * size), 1, -(-len(rows) // 4)))
+    lines = -(-len(rows) // columns)
+    legend = Image.new("RGB", (columns * (width + 2 * size), (lines + 1) * line), WHITE)
+    draw = ImageDraw.Draw(legend)
+    for index, row in enumerate(rows):
+        left, middle = index // lines * (width + 2 * size), (index % lines + 1) * line + line // 2
+        _entry(draw, left, middle, shorten(row.name, letters, 10 * size), row.colour, letters)
+        cells = [percent(share) for share in row.shares.values()]
+        cells += ["-" if row.iou is None else f"{row.iou:.3f}"] * scored
+        for place, cell in enumerate(cells, start=1):
+            draw.text((left + name + place * number, middle), cell, INK, letters, anchor="rm")
+        if index % lines == 0:
+            draw.text((left, line // 2), "pixels in", GREY, letters, anchor="lm")
+            for place, heading in enumerate([*masks, *["IoU"] * scored], start=1):
+                right = left + name + place * number
+                draw.text((right, line // 2), heading, GREY, letters, anchor="rm")
+    return legend
+
+
+def _entry(
+    draw: ImageDraw.ImageDraw,
+    left: int,
+    middle: int,
+    word: str,
+    colour: tuple[int, int, int],
+    letters: ImageFont.FreeTypeFont,
+) -> None:
+    """A swatch and what it stands for."""
+    half = letters.size // 2
+    draw.rectangle((left, middle - half, left + 2 * half, middle + half), colour, GREY)
+    draw.text((left + 3 * half, middle), word, INK, letters, anchor="lm")

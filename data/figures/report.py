@@ -1,6 +1,5 @@
 """The write-up of a run as pages, from plain values: settings, network, data, training, results."""
 
-import math
 import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -8,17 +7,17 @@ from datetime import timedelta
 from typing import Any, BinaryIO
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
-from matplotlib.figure import Figure, SubFigure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.lines import Line2D
-from matplotlib.transforms import Bbox
+from matplotlib.figure import Figure
 from PIL import Image
 
-from data.figures import plots
-from data.figures.plots import GREY, INK, POINTS, RULE
+from data.figures import charts
+from data.figures.architecture import draw_architecture
+from data.figures.charts import GREY, INK, short
 
 TITLE = "Semantic segmentation with hypercolumns"
+A4 = 11.69, 8.27  # inches, landscape
 SCRIPTS = {1: "sample_features", 2: "train_cls", 3: "train_seg", 4: "evaluate"}
 SCORES = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy"}
 SCORES |= {"mean_accuracy": "mean accuracy", "fw_iou": "fw-IoU"}
@@ -27,24 +26,15 @@ KINDS = {
     "typical": "typical: mIoU near the median",
     "worst": "worst: the lowest mIoU",
 }
-# Places are inches from the left and from the top. TOP and BOTTOM are of what is below a title.
-WIDTH, HEIGHT = plots.PAGE
-LEFT, RIGHT, TOP, BOTTOM = 0.55, WIDTH - 0.55, 1.25, 7.65
-LINE = 140  # letters of small print across the page, also in monospace
-NAME = 16  # letters of the name of a class
-FLAG_LINES, PROTOCOL_LINES, COMMAND_LINES = 3, 6, 6  # at most
-WARNING = "#d55e00"
+LINE, MOST = 150, 6  # letters of a line of small print across the page; lines of a text
 MISTAKES = 18  # pairs of classes beside the confusion matrix
 PICTURE = 2200  # pixels of the longer side of a picture, at most
-DIGITS = 6  # of a place as a share of the page
+WARNING = "#d55e00"
 Config = Mapping[str, Any] | None
 
 
 def report_pages(
-    record: Mapping[str, Any],
-    architecture: Figure,
-    shown: str,
-    pictures: Sequence[tuple[str, Image.Image]],
+    record: Mapping[str, Any], shown: str, pictures: Sequence[tuple[str, Image.Image]]
 ) -> list[Figure]:
     """The pages of the write-up, A4 landscape, to be saved with `save_pages`.
 
@@ -55,34 +45,32 @@ def report_pages(
             a dict an epoch, with "epoch" and scores}; "metrics" of step 4; "confusion": (C, C)
             pixels, rows the ground truth; "moments": mean and std (Z,) of the features; "versions"
             and "command" of the step that runs now; "scores_are_old": whether step 4 has scored
-            another network than the run has now.
-        architecture: a drawing, A4 landscape, that leaves room for a title and a page number; it
-            becomes one of the pages.
+            another network than the run has now; "network": see `draw_architecture`.
         shown: which pictures have been drawn, and by which network, in words.
         pictures: the kind of each ("best", "typical", "worst" or ""), and the picture.
     """
-    run, configs, metrics = record["run"], record["configs"], record["metrics"]
+    configs, metrics = record["configs"], record["metrics"]
+    architecture = _page("Architecture")
+    draw_architecture(architecture.subplots(), record["network"])
     pages = [
-        _summary_page(run, configs, metrics, record["scores_are_old"]),
-        _page("Architecture", architecture),
+        _summary_page(record),
+        architecture,
         _data_page(configs[1], record["moments"]),
         _training_page(record["logs"]),
         _results_page(metrics),
     ]
     if metrics and record["confusion"] is not None:
         pages.append(_confusion_page(list(metrics["per_class"]), record["confusion"]))
-    for start in range(0, len(pictures), 2):
-        pages.append(_pictures_page(shown, pictures[start : start + 2]))
+    pages += [_pictures_page(shown, pictures[i : i + 2]) for i in range(0, len(pictures), 2)]
     pages.append(_origins_page(configs, record["command"], record["versions"]))
     for number, page in enumerate(pages, start=1):
-        _write(page, LEFT, HEIGHT - 0.35, shorten(f"{TITLE} · {run}", LINE - 20), color=GREY)
-        _write(page, RIGHT, HEIGHT - 0.35, f"{number} / {len(pages)}", color=GREY, ha="right")
-        _settle(page)
+        words = f"{short(record['run'], 90)} · page {number} of {len(pages)}"
+        page.supxlabel(words, x=0.99, ha="right", fontsize=8, color=GREY, parse_math=False)
     return pages
 
 
 def save_pages(file: BinaryIO, pages: Sequence[Figure]) -> None:
-    """Writes the pages as PDF; equal pages give equal bytes, whenever they are written."""
+    """Writes the pages as PDF."""
     with PdfPages(file, metadata={"Title": TITLE, "CreationDate": None}) as document:
         for page in pages:
             document.savefig(page)
@@ -101,59 +89,44 @@ def choose(mious: Mapping[str, float | None]) -> dict[str, list[str]]:
     ranked = sorted(scored, key=lambda name: -mious[name])
     if len(ranked) < 2:
         return {"": ranked or list(mious)[:6]}
-    if len(ranked) == 2:
-        return {"best": ranked[:1], "worst": ranked[1:]}
     each = 2 if len(ranked) >= 6 else 1
     middle = (len(ranked) - each) // 2
-    typical = ranked[middle : middle + each]
+    typical = ranked[middle : middle + each] if len(ranked) > 2 else []
     return {"best": ranked[:each], "typical": typical, "worst": ranked[-each:]}
 
 
-def shorten(text: str, length: int) -> str:
-    """The text, or as many of its first and last letters as fit around an ellipsis."""
-    if len(text) <= length:
-        return text
-    end = (length - 1) // 2
-    return text[: length - 1 - end] + "…" + text[len(text) - end :]
-
-
-def _summary_page(
-    run: str, configs: Mapping[int, Config], metrics: Config, scores_are_old: bool
-) -> Figure:
-    page = _page(TITLE)
-    if scores_are_old:
-        warning = "These scores are of an earlier network: run evaluate.py again."
-        _write(page, LEFT, TOP + 0.22, warning, size=14, weight="bold", color=WARNING)
-    _write(page, LEFT, TOP, shorten(run, LINE - 40), size=11, color=GREY)
+def _summary_page(record: Mapping[str, Any]) -> Figure:
+    page, configs, metrics = _page(TITLE), record["configs"], record["metrics"]
+    top, *rows = page.subplots(5, 1, height_ratios=[1.1, 1, 1, 1, 1])
+    _text(top, short(record["run"], 90), [])
     for column, (key, label) in enumerate(SCORES.items()):
-        x = LEFT + column * (RIGHT - LEFT) / len(SCORES)
-        _write(page, x, TOP + 0.6, f"{metrics[key]:.3f}" if metrics else "–", size=22)
-        _write(page, x, TOP + 0.82, label, color=GREY)
-    for step, script in SCRIPTS.items():
-        y, config = TOP + 0.1 + 1.2 * step, configs[step]
-        _write(page, LEFT, y, f"{step}  {script}", size=11, weight="bold")
+        value = f"{metrics[key]:.3f}" if metrics else "–"
+        top.text(column / 4, 0.4, value, fontsize=24, transform=top.transAxes)
+        top.text(column / 4, 0.15, label, fontsize=9, color=GREY, transform=top.transAxes)
+    if record["scores_are_old"]:
+        warning = "These scores are of an earlier network: run evaluate.py again."
+        top.set_title(warning, loc="right", fontsize=11, weight="bold", color=WARNING)
+    for axes, (step, script) in zip(rows, SCRIPTS.items()):
+        config = configs[step]
         if config is None:
-            _write(page, LEFT, y + 0.25, _not_run(step), color=GREY)
+            _text(axes, f"{step}  {script}", [_not_run(step)])
             continue
-        duration = timedelta(seconds=round(config["seconds"]))
-        _write(page, RIGHT, y, f"{duration} (h:mm:ss)", color=GREY, ha="right")
-        _write(page, LEFT, y + 0.25, shorten(_fact(step, config, metrics), LINE))
         flags = "  ".join(_flag(*pair) for pair in config["changed"].items())
-        lines = _wrapped(flags or "(all flags have their defaults)", FLAG_LINES)
-        _write_lines(page, y + 0.46, lines, family="monospace", color=GREY)
-    note = "Flags are listed where they were given another value than their default."
-    _write(page, LEFT, BOTTOM, note, color=GREY)
+        lines = [short(_fact(step, config, metrics), LINE)]
+        lines += _wrapped(flags or "(all flags have their defaults)", 4)
+        took = f"{timedelta(seconds=round(config['seconds']))} (h:mm:ss)"
+        _text(axes, f"{step}  {script}", lines, took)
     return page
 
 
 def _fact(step: int, config: Mapping[str, Any], metrics: Config) -> str:
     """What a step that has finished did, in a line."""
     if step == 1:
+        spec, channels = config["hypercolumn"], config["channels"]
         return (
             f"{config['rows']:,} pixels of {len(config['classes'])} classes from "
             f"{config['images']:,} images of {config['split']}; "
-            f"{config['hypercolumn']['backbone']}, {len(config['channels'])} levels, "
-            f"Z = {sum(config['channels'])}"
+            f"{spec['backbone']}, {len(channels)} levels, Z = {sum(channels)}"
         )
     if step == 2:
         fact = f"{_epochs(config['epochs'])} on {config['rows']:,} pixels"
@@ -175,107 +148,72 @@ def _fact(step: int, config: Mapping[str, Any], metrics: Config) -> str:
     )
 
 
-def _flag(name: str, value: Any) -> str:
-    """A flag as one would type it."""
-    if value is True:
-        return name
-    values = value if isinstance(value, list) else [value]
-    return _unbroken(f"{name} {','.join(map(str, values))}")
-
-
 def _data_page(config: Config, moments: tuple[np.ndarray, np.ndarray] | None) -> Figure:
     page = _page("Data and sampling")
     if config is None or moments is None:
-        _write(page, LEFT, TOP, _not_run(1), color=GREY)
+        _text(page.subplots(), _not_run(1), [])
         return page
+    left, right = page.subfigures(1, 2, width_ratios=[0.58, 0.42])
     counts, channels, spec = config["rows_per_class"], config["channels"], config["hypercolumn"]
-    heading = {"size": 11, "weight": "bold"}
-    _write(page, LEFT, TOP, f"Sampled pixels of each class: {sum(counts):,} in all", **heading)
-    _write(page, 7.0, TOP, f"Features: Z = {sum(channels):,} channels", **heading)
-    room = BOTTOM - TOP - 0.15
-    _charts(page, LEFT, BOTTOM - room, RIGHT, BOTTOM)
-    left, right = page.subfigures(1, 2, width_ratios=[0.58, 0.42], wspace=0.03)
-    columns, size, height = _bar_layout(len(counts), 3, room)
-    if height < room:  # the bars of a few classes stay at the top
-        left = left.subfigures(2, 1, height_ratios=[height, room - height])[0]
-    names = [shorten(name, NAME) for name in config["classes"]]
-    plots.draw_counts(left, names, counts, columns, size)
-    levels = [f"tap {tap}" for tap in spec["taps"]]
-    levels += [f"{side}×{side}" if side.isdigit() else side for side in spec["context"]]
-    plots.draw_moments(right, levels, channels, *moments)
+    charts.class_counts(config["classes"], counts, left)
+    left.suptitle(f"Sampled pixels of each class: {sum(counts):,} in all", fontsize=11)
+    charts.moments([*spec["taps"], *spec["context"]], channels, *moments, right)
+    right.suptitle(f"Features: Z = {sum(channels):,} channels", fontsize=11)
     return page
 
 
-def _bar_layout(classes: int, most: int, room: float) -> tuple[int, float, float]:
-    """Columns of bars (at most `most`), points of the names, and inches needed of the `room`."""
-    columns = min(most, math.ceil(classes / 32))
-    rows = math.ceil(classes / columns)
-    axis = 0.6  # inches beside the bars
-    pitch = min(0.3, (room - axis) / rows)
-    return columns, min(9, 0.75 * POINTS * pitch), pitch * rows + axis
-
-
-def _training_page(logs: Mapping[int, Sequence[Mapping[str, float | None]] | None]) -> Figure:
+def _training_page(logs: Mapping[int, Sequence[Mapping[str, Any]] | None]) -> Figure:
     page = _page("Training")
-    _charts(page, LEFT, TOP - 0.2, RIGHT, BOTTOM)
-    for part, step in zip(page.subfigures(2, 1, hspace=0.1), (2, 3)):
-        rows, look = logs[step], {"x": 0, "ha": "left", "fontsize": 11}
+    for part, step in zip(page.subfigures(2, 1), (2, 3)):
+        rows = logs[step]
         if rows is None:
-            part.suptitle(_not_run(step), color=GREY, **look)
-            continue
-        epochs = _epochs(sum(row["epoch"] > 0 for row in rows))
-        part.suptitle(f"{SCRIPTS[step]}: {epochs}", weight="bold", **look)
-        plots.draw_curve(part, rows)
+            _text(part.subplots(), _not_run(step), [])
+        else:
+            epochs = _epochs(sum(row["epoch"] > 0 for row in rows))
+            charts.curve(rows, f"{SCRIPTS[step]}: {epochs}", part)
     return page
 
 
 def _results_page(metrics: Config) -> Figure:
     page = _page("Results")
     if metrics is None:
-        _write(page, LEFT, TOP, _not_run(4), color=GREY)
+        _text(page.subplots(), _not_run(4), [])
         return page
     scored = metrics["checkpoint"] or metrics["predictions"]
-    protocol = f"Protocol: {metrics['protocol']}. Scored: {scored}"
-    y = _write_lines(page, TOP, _wrapped(protocol, PROTOCOL_LINES), color=GREY)
-    names, ious = list(metrics["per_class"]), list(metrics["per_class"].values())
-    columns, size, height = _bar_layout(len(names), 4, BOTTOM - y)
-    _charts(page, LEFT, y, RIGHT, y + height)
-    names = [shorten(name, NAME) for name in names]
-    plots.draw_iou_bars(page, names, ious, metrics["miou"], columns, size)
+    upper, lower = page.subfigures(2, 1, height_ratios=[1, 7])
+    lines = _wrapped(f"{metrics['protocol']}. Scored: {scored}", 4)
+    _text(upper.subplots(), "Protocol", lines)
+    per_class = metrics["per_class"]
+    charts.iou_bars(list(per_class), list(per_class.values()), metrics["miou"], lower)
     return page
 
 
 def _confusion_page(names: Sequence[str], confusion: np.ndarray) -> Figure:
     page = _page("Confusion matrix")
-    names, side = [shorten(name, NAME) for name in names], BOTTOM - TOP
-    _charts(page, LEFT, TOP - 0.1, LEFT + side + 1, BOTTOM)
-    plots.draw_confusion(page, confusion, names, cell=(side - 1.4) / len(names))
-    left, y = LEFT + side + 1.3, TOP + 0.1
-    _write(page, left, y, "Most frequent mistakes", size=11, weight="bold")
+    left, right = page.subfigures(1, 2, width_ratios=[0.7, 0.3])
+    charts.confusion(confusion, names, left)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     np.fill_diagonal(shares, 0)
+    lines = ["Share of the pixels of the first class", "that were predicted as the second.", ""]
     for place in np.argsort(-shares, axis=None, kind="stable")[:MISTAKES]:
         truth, guess = np.unravel_index(place, shares.shape)
         if shares[truth, guess] > 0:
-            y += 0.25
-            _write(page, left, y, f"{names[truth]} → {names[guess]}")
-            _write(page, RIGHT, y, f"{shares[truth, guess]:.0%}", ha="right")
-    _write(page, left, y + 0.4, "Share of the pixels of the first class", color=GREY)
-    _write(page, left, y + 0.58, "that were predicted as the second.", color=GREY)
+            pair = f"{short(names[truth], 16)} → {short(names[guess], 16)}"
+            lines += [f"{shares[truth, guess]:4.0%}  {pair}"]
+    _text(right.subplots(), "Most frequent mistakes", lines)
     return page
 
 
 def _pictures_page(shown: str, pictures: Sequence[tuple[str, Image.Image]]) -> Figure:
     page = _page("Predictions")
-    _write(page, LEFT, TOP - 0.1, shorten(shown, LINE), color=GREY)
-    _charts(page, LEFT, TOP, RIGHT, BOTTOM)
-    upper_and_lower = page.subplots(2, 1)
-    for axes in upper_and_lower:
-        axes.set_axis_off()
+    note, *rows = page.subplots(3, 1, height_ratios=[0.04, 1, 1])
+    _text(note, "", [short(shown, LINE)])
+    for axes in rows:
+        axes.axis("off")
         axes.set_anchor("NW")
-    for axes, (kind, picture) in zip(upper_and_lower, pictures):
+    for axes, (kind, picture) in zip(rows, pictures):
         pixels = picture.convert("RGB")
-        pixels.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
+        pixels.thumbnail((PICTURE, PICTURE), Image.LANCZOS)
         axes.imshow(pixels, interpolation="none")
         axes.set_title(KINDS.get(kind, kind), loc="left", fontsize=10, weight="bold")
     return page
@@ -284,23 +222,23 @@ def _pictures_page(shown: str, pictures: Sequence[tuple[str, Image.Image]]) -> F
 def _origins_page(
     configs: Mapping[int, Config], command: str, versions: Mapping[str, str]
 ) -> Figure:
-    page, y, monospace = _page("Commands and versions"), TOP, {"family": "monospace"}
+    page = _page("Commands and versions")
     steps = {script: configs[step] for step, script in SCRIPTS.items()}
     steps["visualize"] = {"command": command, "versions": versions}
-    for script, config in steps.items():
+    for axes, (script, config) in zip(page.subplots(5, 1), steps.items()):
         if config is None:
-            y = _write_lines(page, y, [f"{script}.py has not been run to its end"], color=GREY)
-        else:
-            words = map(shlex.quote, shlex.split(config["command"]))
-            lines = _wrapped(" ".join(map(_unbroken, words)), COMMAND_LINES, end=" \\")
-            y = _write_lines(page, y, lines, **monospace)
-        y += 0.08
-    for script, config in steps.items():
-        if config is not None:
-            found = [f"{name} {version}" for name, version in config["versions"].items()]
-            line = "  ".join([f"{script:15}", *(f"{text:21}" for text in found)]).rstrip()
-            y = _write_lines(page, y + 0.07, [shorten(line, LINE)], **monospace)
+            _text(axes, script, [f"{script}.py has not been run to its end"])
+            continue
+        words = " ".join(map(shlex.quote, shlex.split(config["command"])))
+        found = "  ".join(f"{name} {version}" for name, version in config["versions"].items())
+        _text(axes, script, [*_wrapped(words, MOST, " \\"), short(found, LINE)])
     return page
+
+
+def _flag(name: str, value: Any) -> str:
+    """A flag as one would type it, on one line."""
+    values = value if isinstance(value, list) else [value]
+    return name if value is True else f"{name}\xa0{','.join(map(str, values))}"
 
 
 def _wrapped(text: str, most: int, end: str = "") -> list[str]:
@@ -311,11 +249,6 @@ def _wrapped(text: str, most: int, end: str = "") -> list[str]:
     return lines if len(lines) <= most else [*lines[: most - 1], "… and so on"]
 
 
-def _unbroken(text: str) -> str:
-    """The text with no-break spaces: `_wrapped` keeps it on a line."""
-    return text.replace(" ", "\xa0")
-
-
 def _not_run(step: int) -> str:
     return f"{SCRIPTS[step]}.py has not been run to its end, so there is nothing to show here."
 
@@ -324,43 +257,19 @@ def _epochs(number: int) -> str:
     return f"{number} epoch" + "s" * (number != 1)
 
 
-def _page(title: str, figure: Figure | None = None) -> Figure:
-    """A blank page, or the figure that is there already, with a title and a thin line below it."""
-    page = figure or Figure(figsize=plots.PAGE)
-    _write(page, LEFT, 0.75, title, size=19, weight="bold")
-    ends = LEFT / WIDTH, RIGHT / WIDTH
-    page.add_artist(Line2D(ends, [1 - 0.95 / HEIGHT] * 2, color=RULE, linewidth=0.8))
+def _page(title: str) -> Figure:
+    """An empty page with a title, laid out by matplotlib."""
+    page = Figure(figsize=A4, layout="constrained")
+    page.get_layout_engine().set(w_pad=0.15, h_pad=0.1)
+    page.suptitle(title, x=0.015, ha="left", fontsize=18, weight="bold", color=INK)
     return page
 
 
-def _write(page: Figure, x: float, y: float, text: str, size: float = 8.5, **look: Any) -> None:
-    """A line of text with its baseline at y."""
-    look = {"color": INK, "parse_math": False, **look}
-    page.text(x / WIDTH, 1 - y / HEIGHT, text, fontsize=size, **look)
-
-
-def _write_lines(page: Figure, y: float, lines: Sequence[str], **look: Any) -> float:
-    """Lines of small print, the first baseline at y; the y of the line after the last."""
-    for line in lines:
-        _write(page, LEFT, y, line, **look)
-        y += 0.18
-    return y
-
-
-def _charts(page: Figure, left: float, top: float, right: float, bottom: float) -> None:
-    """Keeps all axes, with what belongs to them, between these places."""
-    rect = left / WIDTH, 1 - bottom / HEIGHT, (right - left) / WIDTH, (bottom - top) / HEIGHT
-    page.set_layout_engine(ConstrainedLayoutEngine(rect=rect, wspace=0.04, hspace=0.04))
-
-
-def _settle(page: Figure) -> None:
-    """Does the layout now, and rounds it: the last digits that the solver finds vary."""
-    if page.get_layout_engine() is None:
-        return
-    for _ in range(2):  # the number beside a bar needs more room once the bar is shorter
-        page.get_layout_engine().execute(page)
-    page.set_layout_engine("none")
-    for part in page.findobj(SubFigure):
-        part.bbox_relative.set_points(part.bbox_relative.get_points().round(DIGITS))
-    for axes in page.axes:
-        axes.set_position(Bbox(axes.get_position(original=True).get_points().round(DIGITS)))
+def _text(axes: Axes, heading: str, lines: Sequence[str], right: str = "") -> None:
+    """Small print below a heading, which may have a few words at its right end."""
+    axes.axis("off")
+    axes.set_title(heading, loc="left", fontsize=11, weight="bold", parse_math=False)
+    axes.set_title(right, loc="right", fontsize=9, color=GREY)
+    look = {"family": "monospace", "fontsize": 8, "color": GREY, "parse_math": False}
+    text = axes.text(0, 1, "\n".join(lines), va="top", transform=axes.transAxes, **look)
+    text.set_in_layout(False)

@@ -8,7 +8,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.figures.overlay import overlay
 from data.images import read_image
 from data.transforms import ResizeImage
 from data.voc import photo_sample
@@ -60,9 +59,10 @@ class Predictor:
         if isinstance(photos, Sequence) and not isinstance(photos, str):
             return [self.predict(photo, probabilities) for photo in photos]
         pixels, segmenter = to_array(photos), self.segmenter
+        if not probabilities:
+            return predict_photo(segmenter, pixels).numpy()
         sample = photo_sample("the photo", pixels, ResizeImage(segmenter.input_size))
-        find = segmenter.probabilities if probabilities else segmenter.predict
-        return find(sample.image, pixels.shape[:2]).numpy()
+        return segmenter.probabilities(sample.image, pixels.shape[:2]).numpy()
 
     def overlay(self, photo: Photo, mask: np.ndarray | None = None) -> Image.Image:
         """The photo with the classes tinted, outlined and named, at its own size.
@@ -71,8 +71,19 @@ class Predictor:
             photo: as in `predict`.
             mask: (H, W) class ids, if they are known already.
         """
+        from data.figures.overlay import overlay
+
         mask = self.predict(photo) if mask is None else mask
-        return overlay(Image.fromarray(to_array(photo)), mask, self.segmenter.classes)
+        return overlay(to_array(photo), mask, self.segmenter.classes)
+
+
+def predict_photo(
+    segmenter: Segmenter, pixels: np.ndarray, name: str = "the photo", confidence: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """What `Segmenter.predict` gives for a photo (H, W, 3) uint8 of any size, at that size."""
+    sample = photo_sample(name, pixels, ResizeImage(segmenter.input_size))
+    find = segmenter.predict_with_confidence if confidence else segmenter.predict
+    return find(sample.image, pixels.shape[:2], name)
 
 
 def load(source: str | Path = "voc", device: str = "auto") -> Predictor:

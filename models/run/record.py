@@ -1,0 +1,92 @@
+"""What a run has left, as plain values for the write-up: settings, logs, scores, the network."""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from losses.metrics import ImageScores
+from models.backbones import fingerprint
+from models.hypercolumn import level_names
+from models.run import folder
+from models.segmenter import Segmenter
+
+
+def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
+    """What the finished steps of a run have recorded, and the network that is used now.
+
+    Returns:
+        "run": the folder; "configs": {1 to 4: config.json, None where the step has not finished};
+        "logs": {2, 3: rows of log.csv, or None}; "metrics": 4_eval/metrics.json, or None;
+        "confusion": (C, C) int64 pixels, rows the ground truth, or None; "moments": (mean, std) of
+        the features, (Z,) float32 each, or None; "mious": of the images that step 4 has scored with
+        this network, by id, None for all void; "scores_are_old": whether step 4 has scored another
+        network than the run has now; "network": see `network_facts`; "command" and "versions": of
+        the step 5 that runs.
+    """
+    done = {step: folder.is_finished(run, step) for step in (1, 2, 3, 4)}
+    configs = {step: folder.finished(run, step) if done[step] else None for step in done}
+    one, four = folder.step_folder(run, 1), folder.step_folder(run, 4)
+    scored = configs[4] and configs[4].get("made_from", configs[4].get("network"))
+    is_ours = scored == fingerprint(segmenter)
+    return {
+        "run": str(run),
+        "configs": configs,
+        "logs": {step: read_log(run, step) if done[step] else None for step in (2, 3)},
+        "metrics": json.loads((four / "metrics.json").read_text("utf-8")) if done[4] else None,
+        "confusion": read_confusion(four / "confusion.csv") if done[4] else None,
+        "moments": (np.load(one / "mean.npy"), np.load(one / "std.npy")) if done[1] else None,
+        "mious": image_mious(four / folder.PER_IMAGE) if is_ours else {},
+        "scores_are_old": done[4] and folder.scored_another_network(run),
+        "network": network_facts(segmenter),
+        "command": folder.command(5),
+        "versions": folder.versions(),
+    }
+
+
+def read_log(run: Path, step: int) -> list[dict[str, float | None]]:
+    with open(folder.step_folder(run, step) / "log.csv", encoding="utf-8", newline="") as file:
+        return [
+            {name: float(value) if value else None for name, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def read_confusion(path: Path) -> np.ndarray:
+    with open(path, encoding="utf-8", newline="") as file:
+        _, *rows = csv.reader(file)
+    return np.array([row[1:] for row in rows]).astype(np.int64)
+
+
+def image_mious(path: Path) -> dict[str, float | None]:
+    """The mIoU of each image in a file of scores, by id; None where all is void."""
+    mious = ImageScores.load(path).image_mious()
+    return {name: None if math.isnan(miou) else miou for name, miou in mious.items()}
+
+
+def network_facts(segmenter: Segmenter) -> dict[str, Any]:
+    """What `data.figures.architecture.draw_architecture` shows, read off the modules."""
+    hypercolumn, head, size = segmenter.hypercolumn, segmenter.head, segmenter.size
+    boxes = [("standardise", "(x − mean) / std of the sampled features")]
+    for layer in head.layers:
+        if isinstance(layer, nn.Conv2d):
+            title = f"1×1 convolution {layer.in_channels} → {layer.out_channels}"
+            boxes.append((title, f"{_parameters(layer):,} parameters"))
+    boxes.append(("class map", "the largest logit, at the size of the photo"))
+    state = "fine-tuned" if segmenter.origin else "frozen"
+    names = level_names(hypercolumn.taps, hypercolumn.context)
+    return {
+        "backbone": f"{hypercolumn.backbone}, {state}, {_parameters(hypercolumn):,} parameters",
+        "classifier": f"classifier, {_parameters(head):,} parameters",
+        "size": size,
+        "levels": list(zip(names, hypercolumn.level_shapes(size, size))),
+        "head": boxes,
+    }
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
