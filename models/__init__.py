@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data import UserError
+
 if TYPE_CHECKING:
     from models.run.predictor import Predictor
 
 
-class RunError(ValueError):
-    """A run, checkpoint or flag is unusable; the message says what, where, what to do."""
-
-    exit_code = 2
+RunError = UserError
 
 
 def load(source: str | Path = "voc", device: str = "auto") -> Predictor:
