@@ -7,7 +7,6 @@
     python evaluate.py --checkpoint voc               # the network that comes with the project
     torchrun --nproc-per-node 4 -- evaluate.py --run runs/voc     # four GPUs: the same score
     python evaluate.py --data DIR --predictions FOLDER            # index PNGs of any program
-    python evaluate.py --compare runs/voc runs/voc/flipped runs/other     # scores side by side
 
 Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/4_eval/:
 metrics.json, per_class.csv, confusion.csv (pixels), per_image.npz (pixels, image by image),
@@ -20,12 +19,7 @@ With --checkpoint and neither --run nor --out it prints the table and writes not
 
 --predictions scores FOLDER/ID.png (palette or grey, at the original size) for each image of the
 split by the same protocol and prints the table; with --out, or a --run of its own, it also writes
-all of the above, ready for --compare.
-
---compare reads what was kept of runs, or of folders of --out, that have scored the same images, and
-prints the mIoU of each and whether it differs from that of the first. With --out it saves the table
-as compare.csv and two charts, compare.png and minutes.png (mIoU over the minutes of steps 1 to 3);
-with --markdown it prints tables for a write-up.
+all of the above, ready for `python -m losses.compare`.
 """
 
 import argparse
@@ -35,15 +29,17 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from string import ascii_uppercase
 
+import numpy as np
+
+from data.classes import VOID
 from data.figures.overlay import colour_mask
-from data.figures.plots import plot_comparison, plot_confusion, plot_iou_bars, plot_minutes
+from data.figures.plots import plot_confusion, plot_iou_bars
 from data.files import atomic_file
 from data.images import find_predictions, first_of, read_prediction
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
-from losses.metrics import RESAMPLES, ImageScores, class_comparison, compared, comparison
+from losses.metrics import ConfusionMatrix, image_counts, save_image_scores
 from models import RunError
 from models.backbones import fingerprint
 from models.run import args as flags
@@ -51,8 +47,29 @@ from models.run import distributed, folder, runtime
 from models.segmenter import Segmenter
 
 PROTOCOL = "original size, void ignored, one confusion matrix over all images"
-FEW_IMAGES = 30  # with fewer, resamples differ too little and the intervals are too narrow
 UNFINISHED = "predictions.part"  # a folder, until all images are predicted
+
+
+class Scores:
+    """What is counted of a split, or of a process's share of it.
+
+    Attributes:
+        names: of the classes.
+        matrix: over all images.
+        counts: of each image, by its id.
+        void: whether some pixel was void.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        self.names = list(names)
+        self.matrix = ConfusionMatrix(len(names))
+        self.counts: dict[str, np.ndarray] = {}
+        self.void = False
+
+    def add(self, image_id: str, prediction: np.ndarray, target: np.ndarray) -> None:
+        self.matrix.update(prediction, target)
+        self.counts[image_id] = image_counts(prediction, target, len(self.names))
+        self.void |= bool((target == VOID).any())
 
 
 def parse() -> tuple[argparse.Namespace, flags.Parser]:
@@ -71,23 +88,8 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
         "--run keeps the results"
     )
     parser.flag("--predictions", type=Path, metavar="FOLDER", free=True, help=predictions)
-    parser.flag(
-        "--compare",
-        type=Path,
-        nargs="+",
-        metavar="DIR",
-        free=True,
-        help="compare the scores in these runs or folders of --out with those in the first",
-    )
-    markdown = "print the tables of --compare in GitHub's markdown"
-    parser.flag("--markdown", action="store_true", free=True, help=markdown)
     args = parser.parse_args()
-    parser.check_needs(args, "markdown", "compare")
-    if args.compare:
-        parser.allow_beside(args, "compare", ("out", "markdown"))
-        if not 2 <= len(args.compare) <= len(ascii_uppercase):
-            parser.error(f"argument --compare: expected 2 to {len(ascii_uppercase)} runs")
-    elif args.predictions:
+    if args.predictions:
         kept = [name for name in ("out", "run") if getattr(args, name)]
         if len(kept) > 1:
             parser.error("argument --run: not allowed with arguments --predictions and --out")
@@ -103,9 +105,6 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
 
 def main() -> None:
     args, parser = parse()
-    if args.compare:
-        compare(args.compare, args.out, args.markdown)
-        return
     place = place_to_write(args.run, args.out, bool(args.predictions))
     if args.predictions:
         dataset = VOCFolder(args.data, args.split, limit=args.limit)
@@ -166,7 +165,7 @@ def main() -> None:
         split = ("--split", args.split) if args.split != "val" else ()
         next_command = ("visualize.py", "--data", dataset.root, *split, "--run", args.run)
         then = () if args.out else next_command
-        folder.finish(args.run, 4, config, wrote, then, place, scores.total().scores())
+        folder.finish(args.run, 4, config, wrote, then, place, scores.matrix.scores())
 
 
 def place_to_write(run: Path | None, out: Path | None, are_predictions: bool) -> Path | None:
@@ -197,23 +196,25 @@ def place_to_write(run: Path | None, out: Path | None, are_predictions: bool) ->
 
 def predict_split(
     segmenter: Segmenter, dataset: VOCFolder, workers: int, save_to: Path | None
-) -> ImageScores:
+) -> Scores:
     """The scores of all images, complete on rank 0; saves their index PNGs if there is a folder."""
     classes = segmenter.classes
     mine = distributed.share(len(dataset))
     loader = runtime.image_loader(dataset, mine, workers)
-    scores = ImageScores(segmenter.names)
+    scores = Scores(segmenter.names)
     for sample in runtime.bar(loader, len(mine), "image"):
         prediction = segmenter.predict(sample.image, sample.mask.shape, sample.id).numpy()
         scores.add(sample.id, prediction, sample.mask.numpy())
         if save_to:
             with atomic_file(save_to / f"{sample.id}.png") as file:
                 colour_mask(prediction, classes).save(file, "PNG")
-    everyone = ImageScores(segmenter.names)
+    everyone = Scores(segmenter.names)
     for part in distributed.gather(scores):
-        everyone.extend(part)
-    places = {image_id: place for place, image_id in enumerate(everyone.ids)}
-    return everyone.take([places[image_id] for image_id in dataset.ids if image_id in places])
+        everyone.matrix.counts += part.matrix.counts
+        everyone.counts |= part.counts
+        everyone.void |= part.void
+    everyone.counts = {key: everyone.counts[key] for key in dataset.ids if key in everyone.counts}
+    return everyone
 
 
 def score_predictions(
@@ -232,7 +233,7 @@ def score_predictions(
         protocol=PROTOCOL,
     )
     with folder.claim(place) if place else nullcontext():
-        scores = ImageScores(names)
+        scores = Scores(names)
         for index, path in enumerate(runtime.bar(paths, len(paths), "image")):
             target = dataset.mask(index)
             prediction = read_prediction(path, len(names), target.shape)
@@ -246,45 +247,44 @@ def score_predictions(
         wrote = save_scores(place, scores, split, f"predictions in {predictions}", **source)
         config = {"data": dataset.root, "split": split, "images": len(dataset), "changed": {}}
         config |= {**source, "started": started, "json": as_json}
-        folder.finish(place, 4, config, wrote, folder=place, scores=scores.total().scores())
+        folder.finish(place, 4, config, wrote, folder=place, scores=scores.matrix.scores())
 
 
-def note_absent_classes(scores: ImageScores, dataset: VOCFolder) -> None:
+def note_absent_classes(scores: Scores, dataset: VOCFolder) -> None:
     """Notes the classes that the ground truth does not have.
 
     Raises:
         DataError: see `data.voc.check_labels`.
     """
-    counts = scores.total().counts.sum(axis=1)
-    if absent := dataset.absent_classes(counts, has_void=scores.void_pixels > 0):
+    counts = scores.matrix.counts.sum(axis=1)
+    if absent := dataset.absent_classes(counts, has_void=scores.void):
         print(f"  note: no pixel of {first_of(absent)} in {dataset.split}")
 
 
-def print_scores(scores: ImageScores, as_json: bool, started: float) -> None:
+def print_scores(scores: Scores, as_json: bool, started: float) -> None:
     """The table, and on request the line for programs, of scores that no folder keeps."""
-    print(scores.total().table(scores.names))
+    print(scores.matrix.table(scores.names))
     if as_json:
-        folder.print_json(4, None, scores.total().scores(), time.time() - started)
+        folder.print_json(4, None, scores.matrix.scores(), time.time() - started)
 
 
-def save_scores(
-    place: Path, scores: ImageScores, split: str, how: str, **source: str | None
-) -> str:
+def save_scores(place: Path, scores: Scores, split: str, how: str, **source: str | None) -> str:
     """Prints the table and writes all that step 4 keeps of a score; gives the score in words.
 
     Args:
         how: the predictions were made, for the protocol.
         source: what was scored, for metrics.json.
     """
-    matrix, names = scores.total(), scores.names
+    matrix, names = scores.matrix, scores.names
     ious = [None if math.isnan(iou) else iou for iou in matrix.iou().tolist()]
     present = f"{matrix.classes_in_mean()} of {len(names)} classes"
     metrics = {
         **matrix.scores(),
         "classes_in_mean": matrix.classes_in_mean(),
-        "images": len(scores),
+        "images": len(scores.counts),
         "per_class": dict(zip(names, ious)),
-        "protocol": f"{how}; {len(scores)} images of {split} at {PROTOCOL}, mean over {present}",
+        "protocol": f"{how}; {len(scores.counts)} images of {split} at {PROTOCOL}, "
+        f"mean over {present}",
         **source,
     }
     folder.save_json(place / "metrics.json", metrics)
@@ -293,95 +293,13 @@ def save_scores(
     pixels = [{"ground truth": n, **dict(zip(names, row))} for n, row in zip(names, matrix.counts)]
     folder.save_csv(place / "confusion.csv", pixels)
     with atomic_file(place / folder.PER_IMAGE) as file:
-        scores.save(file)
+        save_image_scores(file, names, list(scores.counts), np.stack([*scores.counts.values()]))
     with atomic_file(place / "confusion.png") as file:
         plot_confusion(file, matrix.counts, names)
     with atomic_file(place / "iou.png") as file:
         plot_iou_bars(file, names, ious, matrix.miou())
     print(matrix.table(names))
-    return f"mIoU {matrix.miou():.4f} over {present}, {len(scores)} images"
-
-
-def compare(places: Sequence[Path], out: Path | None, markdown: bool) -> None:
-    """Prints the scores of runs, or of folders of --out, and whether they differ from the first.
-
-    Args:
-        out: where to save the table and a chart of it.
-        markdown: print tables for a write-up.
-    """
-    runtime.choose_device("cpu", single=True)
-    configs = [folder.finished(place, 4) for place in places]
-    for place in places:
-        if folder.scored_another_network(place):
-            raise RunError(
-                f"{folder.scores_folder(place)}: scores of an earlier network; run step 4 again, "
-                f"for {place}"
-            )
-    runs = [read_scores(place) for place in places]
-    for index, place in enumerate(places):
-        try:
-            runs[index] = runs[0].matched(runs[index])
-        except ValueError as error:
-            raise RunError(
-                f"{places[0]} and {place} cannot be compared: {error}; score both on the same list"
-            ) from None
-    letters = ascii_uppercase[: len(places)]
-    scored = {
-        letter: f"{place}: {config['checkpoint'] or config['predictions']}"
-        + (f", {config['views']}" if "views" in config else "")
-        for letter, place, config in zip(letters, places, configs)
-    }
-    images = f"{len(runs[0])}, the same for all"
-    runtime.print_header(folder.step_title(4), **scored, images=images, protocol=PROTOCOL)
-
-    names = short_names(places)
-    labels = [f"{letter}: {name}" for letter, name in zip(letters, names)]
-    rows, matrices = compared(runs), [scores.total() for scores in runs]
-    by_class = class_comparison(matrices, runs[0].names, letters, markdown)
-    print("", by_class, "", comparison(rows, labels, markdown), "", sep="\n")
-    print(f"95 % intervals from {RESAMPLES:,} paired resamples of the images")
-    print("better or worse: than A, on images like these")
-    if len(runs) > 2:
-        print("note: each is judged by itself; of 20 just as good, one would seem better or worse")
-    if len(runs[0]) < FEW_IMAGES:
-        print(f"note: {len(runs[0])} images are few, so the intervals are rather too narrow")
-    if out:
-        ways = [folder.way_of(config) for config in configs]
-        minutes = [way[-1][0] if way else None for way in ways]
-        table = zip(names, minutes, rows)
-        table = [{"run": name, "minutes": took, **row} for name, took, row in table]
-        folder.save_csv(out / "compare.csv", table)
-        with atomic_file(out / "compare.png") as file:
-            plot_comparison(file, names, rows)
-        with atomic_file(out / "minutes.png") as file:
-            plot_minutes(file, names, [row["miou"] for row in rows], ways)
-        print(f"wrote {out}: compare.csv, compare.png, minutes.png")
-
-
-def short_names(places: Sequence[Path]) -> list[str]:
-    """The parts of the paths that tell them apart, without what all of them begin or end with."""
-    parts = [place.absolute().parts for place in places]
-    for _ in ("begin", "end"):
-        while min(map(len, parts)) > 1 and len({first for first, *_ in parts}) == 1:
-            parts = [others for _, *others in parts]
-        parts = [own[::-1] for own in parts]
-    return ["/".join(own) for own in parts]
-
-
-def read_scores(place: Path) -> ImageScores:
-    """What step 4 has kept of each image, of a run or in a folder of --out.
-
-    Raises:
-        RunError: there is no such file, or it cannot be read.
-    """
-    path = folder.scores_folder(place) / folder.PER_IMAGE
-    again = f"run step 4 again, for {place}"
-    try:
-        return ImageScores.load(path)
-    except FileNotFoundError:
-        raise RunError(f"{path}: no such file; {again}") from None
-    except ValueError as error:
-        raise RunError(f"{error}; {again}") from None
+    return f"mIoU {matrix.miou():.4f} over {present}, {len(scores.counts)} images"
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ from data.files import atomic_file
 from data.images import find_photos, first_of, read_image
 from data.transforms import ResizeImage
 from data.voc import Sample, VOCFolder, photo_sample
-from losses.metrics import ConfusionMatrix, ImageScores
+from losses.metrics import ConfusionMatrix, image_mious, load_image_scores
 from models.backbones import fingerprint
 from models.run import args as flags
 from models.run import folder, runtime
@@ -446,7 +446,8 @@ def scored_mious(
     if not config or config.get("network") != fingerprint(segmenter):
         return {}
     path = folder.step_folder(run, 4) / folder.PER_IMAGE
-    mious = ImageScores.load(path).image_mious()
+    _, scored, counts = load_image_scores(path)
+    mious = dict(zip(scored, image_mious(counts).tolist()))
     if not set(mious) <= set(ids):
         return {}
     return {image_id: None if math.isnan(miou) else miou for image_id, miou in mious.items()}
