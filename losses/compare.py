@@ -228,7 +228,7 @@ def main() -> None:
     names, counts = read_scores(places)
     runs, images = short_names(places), counts.shape[1]
     for place, config in zip(places, configs):
-        views = f", {config['views']}" if "views" in config else ""
+        views = f", {config['views']}" if config.get("views") else ""
         print(f"{place}: {config['checkpoint'] or config['predictions']}{views}")
     rows = compared(counts)
     by_class = class_table(counts, names, runs, args.markdown)
