@@ -1,8 +1,7 @@
-"""The score, its bootstrap and its file, against plain loops and cases worked by hand."""
+"""The score and the file of the images' counts, against plain loops and cases worked by hand."""
 
 import io
 import math
-import re
 import warnings
 from pathlib import Path
 
@@ -12,18 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from data import UserError
 from data.classes import VOID
 from losses.metrics import (
-    BLOCK,
     ConfusionMatrix,
-    ImageScores,
-    Pixels,
-    bootstrap_counts,
-    bootstrap_mious,
-    class_comparison,
-    compared,
-    comparison,
-    percentile_interval,
+    image_counts,
+    image_mious,
+    load_image_scores,
+    save_image_scores,
 )
 
 CLASSES = 5
@@ -140,27 +135,8 @@ def test_table_has_a_line_per_class_and_the_means():
     ]
 
 
-def test_scores_are_compared_class_by_class_and_of_two_the_differences():
-    first = scored([0, 0, 1, 1], [0, 0, 0, 1], classes=4)
-    second = scored([0, 0, 0, 2], [0, 0, 0, 1], classes=4)
-    names = ["ground", "car", "tree", "sky"]
-    assert class_comparison([first, second], names, "AB").splitlines() == [
-        "              A       B   B - A",
-        "ground    0.667   1.000  +0.333",
-        "car       0.500   0.000  -0.500",
-        "tree     absent   0.000",
-        "sky      absent  absent",
-        "classes       2       3",
-    ]
-    table = class_comparison([first, second, first], names, "ABC", markdown=True)
-    assert table.splitlines()[:3] == [
-        "|         |      A |      B |      C |",
-        "| ------- | -----: | -----: | -----: |",
-        "| ground  |  0.667 |  1.000 |  0.667 |",
-    ]
-
-
 NAMES = ["ground", "car", "tree"]
+IDS = ["a", "v", "b"]
 
 
 def image(image_id: str) -> tuple[np.ndarray, np.ndarray]:
@@ -170,252 +146,82 @@ def image(image_id: str) -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 3, (6, 7)), np.where(void, VOID, rng.integers(0, 3, (6, 7)))
 
 
-def image_scores(ids: str, shift: int = 0, names: list[str] = NAMES) -> ImageScores:
-    """Scores of images with one letter as id; `shift` changes every prediction."""
-    scores = ImageScores(names)
-    for image_id in ids:
-        prediction, target = image(image_id)
-        scores.add(image_id, (prediction + shift) % 3, target)
-    return scores
+def all_counts() -> np.ndarray:
+    return np.stack([image_counts(*image(image_id), 3) for image_id in IDS])
 
 
-def file_of(scores: ImageScores) -> bytes:
-    file = io.BytesIO()
-    scores.save(file)
-    return file.getvalue()
-
-
-def test_scores_of_images_hold_the_pixels_of_each_and_the_total_of_all():
-    scores, matrix = image_scores("avb"), ConfusionMatrix(3)
-    pixels = scores.pixels()
-    assert (scores.ids, len(scores)) == (["a", "v", "b"], 3)
-    for index, image_id in enumerate("avb"):
+def test_the_counts_of_an_image_are_pixels_of_the_truth_the_prediction_and_both():
+    matrix, counts = ConfusionMatrix(3), all_counts()
+    for index, image_id in enumerate(IDS):
         prediction, target = image(image_id)
         matrix.update(prediction, target)
         for label in range(3):
             truth, predicted = target == label, (prediction == label) & (target != VOID)
-            assert pixels.truth[index, label] == truth.sum()
-            assert pixels.predicted[index, label] == predicted.sum()
-            assert pixels.intersection[index, label] == (truth & predicted).sum()
-    assert np.array_equal(scores.total().counts, matrix.counts)
+            expected = [truth.sum(), predicted.sum(), (truth & predicted).sum()]
+            assert counts[index, label].tolist() == expected
+    assert counts.dtype == np.int64 and np.array_equal(counts.sum(0), matrix.class_counts())
 
 
-def test_scores_in_parts_are_those_of_all():
-    parts = ImageScores(NAMES)
-    for ids in ("ab", "", "vc"):
-        parts.extend(image_scores(ids))
-    assert file_of(parts) == file_of(image_scores("abvc"))
-    assert file_of(parts.take([3, 0])) == file_of(image_scores("ca"))
+def test_the_miou_of_an_image_is_over_the_classes_of_its_truth():
+    expected = [scored(*image(image_id), classes=3).image_miou() for image_id in IDS]
+    found = image_mious(all_counts())
+    assert found.dtype == np.float64 and math.isnan(found[1])
+    assert found.tolist() == pytest.approx(expected, nan_ok=True)
 
 
-def test_scores_of_the_same_images_are_matched_whatever_their_order():
-    matched = image_scores("abcd").matched(image_scores("cadb", shift=1))
-    assert file_of(matched) == file_of(image_scores("abcd", shift=1))
-
-
-def other_truth() -> ImageScores:
-    scores = image_scores("ab")
-    scores.add("c", *image("z"))
-    return scores
-
-
-@pytest.mark.parametrize(
-    "others, message",
-    [
-        (
-            image_scores("abc", names=["ground", "cat", "tree"]),
-            "class 1 is 'car' in one and 'cat' in the other",
-        ),
-        (
-            image_scores("abc", names=[*NAMES, "sky"]),
-            "class 3 is 'none' in one and 'sky' in the other",
-        ),
-        (image_scores("ab"), "they are of other images (3 and 2; c is in one alone)"),
-        (image_scores("abcd"), "they are of other images (3 and 4; d is in one alone)"),
-        (image_scores("abd"), "they are of other images (3 and 3; c is in one alone)"),
-        (other_truth(), "the ground truth of c is not the same, so it is other data"),
-    ],
-)
-def test_scores_that_do_not_belong_together_are_refused(others, message):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        image_scores("abc").matched(others)
-
-
-@pytest.mark.parametrize("ids", ["a", "v", "va", "avv", "vvavbv"])
-def test_scores_survive_a_file(ids, tmp_path):
-    (tmp_path / "scores").write_bytes(file_of(image_scores(ids)))
-    loaded = ImageScores.load(tmp_path / "scores")
-    assert (loaded.ids, loaded.names) == (list(ids), NAMES)
-    np.testing.assert_equal(loaded.pixels(), image_scores(ids).pixels())
-    assert file_of(loaded) == file_of(image_scores(ids))
-
-
-def test_the_file_can_be_read_without_this_project():
-    loaded = np.load(io.BytesIO(file_of(image_scores("ab"))))
-    prediction, target = image("b")
-    pair = (loaded["image"] == 1) & (loaded["truth"] == 2) & (loaded["prediction"] == 1)
-    assert (loaded["ids"].tolist(), loaded["classes"].tolist()) == (["a", "b"], NAMES)
-    assert loaded["pixels"][pair].tolist() == [((target == 2) & (prediction == 1)).sum()]
-    assert (loaded["pixels"] > 0).all(), "pairs that do not occur are not kept"
+def saved(**changed) -> bytes:
+    """A file of scores, arrays as `changed`; None is left out."""
+    file = io.BytesIO()
+    save_image_scores(file, NAMES, IDS, all_counts())
+    arrays = {**np.load(io.BytesIO(file.getvalue())), **changed}
+    changed_file = io.BytesIO()
+    np.savez(changed_file, **{key: value for key, value in arrays.items() if value is not None})
+    return changed_file.getvalue() if changed else file.getvalue()
 
 
 def refuses(path: Path) -> bool:
-    """Whether the file is refused in the expected words."""
+    """Whether the file is refused in the expected words; else it holds what was saved."""
     try:
-        ImageScores.load(path)
-    except ValueError as error:
-        assert str(error) == f"{path}: cannot be read as the scores of images"
+        names, ids, counts = load_image_scores(path)
+    except UserError as error:
+        words = "cannot be read as the scores of images; run step 4 again"
+        assert str(error) == f"{path}: {words}"
         return True
+    assert (names, ids) == (NAMES, IDS) and np.array_equal(counts, all_counts())
     return False
 
 
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_damaged_bytes_are_noticed_or_change_nothing(save, tmp_path):
-    file, path = io.BytesIO(), tmp_path / "scores"
-    save(file, **np.load(io.BytesIO(file_of(image_scores("abc")))))
-    whole, expected, noticed = file.getvalue(), image_scores("abc"), 0
-    places = range(0, len(whole), 11)
-    for place in places:
+def test_scores_survive_a_file_that_is_the_same_each_time(tmp_path):
+    (tmp_path / "scores").write_bytes(saved())
+    assert not refuses(tmp_path / "scores") and saved() == saved()
+    with pytest.raises(UserError, match="absent: no such file; run step 4 again"):
+        load_image_scores(tmp_path / "absent")
+
+
+def test_damaged_bytes_are_noticed_or_change_nothing(tmp_path):
+    whole, path, noticed = saved(), tmp_path / "scores", 0
+    for place in range(0, len(whole), 7):
         flipped = whole[place] ^ 1 << place % 8
         path.write_bytes(whole[:place] + bytes([flipped]) + whole[place + 1 :])
-        if refuses(path):
-            noticed += 1
-        else:  # it was a date, say
-            assert file_of(ImageScores.load(path)) == file_of(expected)
-    assert noticed > len(places) / 2
+        noticed += refuses(path)
+    assert noticed > len(whole) / 14
 
 
 @pytest.mark.parametrize(
-    "change",
+    "content",
     [
-        {"image": np.array([0, 0, 0])},
-        {"ids": np.array(["a"])},
-        {"classes": np.array(["ground", "car"])},
-        {"classes": np.array(3)},
-        {"truth": None},
-        {"pixels": np.array([{}], dtype=object)},
+        b"",
+        b"no archive",
+        saved()[:-40],
+        saved(ids=np.array(["a"])),
+        saved(names=np.array(["ground", "car"])),
+        saved(names=np.array(3)),
+        saved(counts=None),
+        saved(counts=all_counts().astype(float)),
+        saved(counts=np.array([{}], dtype=object)),
     ],
-    ids=["lengths", "images", "classes", "number", "missing", "objects"],
+    ids=["empty", "text", "cut", "ids", "names", "number", "missing", "float", "objects"],
 )
-def test_arrays_that_do_not_belong_together_are_refused(change, tmp_path):
-    changed = {**np.load(io.BytesIO(file_of(image_scores("ab")))), **change}
-    changed = {name: array for name, array in changed.items() if array is not None}
-    np.savez(tmp_path / "changed.npz", **changed)
-    assert refuses(tmp_path / "changed.npz")
-
-
-def test_a_file_of_something_else_is_refused(tmp_path):
-    for content in (b"", b"no archive", file_of(image_scores("ab"))[:-40]):
-        (tmp_path / "scores").write_bytes(content)
-        assert refuses(tmp_path / "scores")
-    np.save(tmp_path / "array.npy", np.zeros(3))
-    assert refuses(tmp_path / "array.npy")
-    with pytest.raises(FileNotFoundError):
-        ImageScores.load(tmp_path / "absent")
-
-
-def image_counts(images: int, seed: int, right: float = 0.6) -> np.ndarray:
-    """Confusion counts (images, C, C) of predictions of the same images, about `right` correct."""
-    rng = np.random.default_rng(0)
-    truth = rng.integers(0, 50, (images, CLASSES)) * (rng.random((images, CLASSES)) < 0.4)
-    rng = np.random.default_rng(seed)
-    shares = rng.dirichlet(np.full(CLASSES, 0.3), (images, CLASSES))
-    return rng.multinomial(truth, (1 - right) * shares + right * np.eye(CLASSES))
-
-
-def as_pixels(counts: np.ndarray) -> Pixels:
-    return Pixels(counts.sum(2), counts.sum(1), np.einsum("ncc->nc", counts))
-
-
-def miou(counts: np.ndarray) -> float:
-    matrix = ConfusionMatrix(CLASSES)
-    matrix.counts += counts
-    return matrix.miou()
-
-
-@pytest.mark.parametrize("images", [7, BLOCK // 200], ids=["one block", "blocks"])
-def test_the_bootstrap_gives_the_miou_of_each_draw(images):
-    runs = [image_counts(images, seed=2), image_counts(images, seed=3, right=0.9)]
-    draws = np.concatenate(list(bootstrap_counts(images, 300, seed=4)))
-    mious = bootstrap_mious([as_pixels(counts) for counts in runs], resamples=300, seed=4)
-    totals = [np.tensordot(draws.astype(int), counts, 1) for counts in runs]
-    expected = [[miou(counts) for counts in pair] for pair in zip(*totals)]
-    np.testing.assert_allclose(mious, expected, rtol=1e-12)
-    assert len(np.unique(mious[:, 0])) > 100
-
-
-def test_a_resample_draws_as_many_images_as_there_are_with_equal_chances():
-    draws = np.concatenate(list(bootstrap_counts(50, 2000, seed=0)))
-    assert draws.shape == (2000, 50) and (draws.sum(1) == 50).all()
-    assert draws.mean(0) == pytest.approx(np.ones(50), abs=0.1)
-    assert draws.var() == pytest.approx(1 - 1 / 50, abs=0.03)  # of a multinomial
-    again, other = (np.concatenate(list(bootstrap_counts(50, 2000, seed))) for seed in (0, 1))
-    assert np.array_equal(draws, again) and not np.array_equal(draws, other)
-
-
-def test_bootstrap_draws_of_void_images_alone_do_not_count():
-    counts = np.stack([np.eye(CLASSES, dtype=int), np.zeros((CLASSES, CLASSES), dtype=int)])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        mious = bootstrap_mious([as_pixels(counts)], resamples=100)
-        assert 0.1 < np.isnan(mious).mean() < 0.4  # (1/2)^2
-        assert percentile_interval(mious[:, 0]) == (1.0, 1.0)
-
-
-def test_the_interval_holds_the_middle_of_the_values():
-    values = np.random.default_rng(0).permutation(np.arange(1001.0))
-    assert percentile_interval(values) == pytest.approx((25, 975))
-    assert percentile_interval(values, level=0.5) == pytest.approx((250, 750))
-    assert percentile_interval(np.append(values, np.nan)) == pytest.approx((25, 975))
-
-
-def test_scores_are_compared_with_the_first_on_the_same_resamples():
-    scores = [image_scores("abcde", shift) for shift in (0, 0, 1)]
-    rows, mious = compared(scores), bootstrap_mious([one.pixels() for one in scores])
-    for index, (row, one) in enumerate(zip(rows, scores)):
-        assert row["miou"] == one.total().miou()
-        assert row["pixel_accuracy"] == one.total().pixel_accuracy()
-        assert (row["miou_low"], row["miou_high"]) == percentile_interval(mious[:, index])
-    nothing = {"difference": None, "difference_low": None, "difference_high": None}
-    assert rows[0].items() >= {**nothing, "verdict": None}.items()
-    assert rows[1].items() >= {**dict.fromkeys(nothing, 0), "verdict": "may be equal"}.items()
-    bounds = rows[2]["difference_low"], rows[2]["difference_high"]
-    assert rows[2]["difference"] == rows[2]["miou"] - rows[0]["miou"]
-    assert bounds == percentile_interval(mious[:, 2] - mious[:, 0])
-
-
-def test_a_run_is_better_or_worse_where_its_whole_interval_is():
-    good, bad = ImageScores(NAMES), ImageScores(NAMES)
-    for image_id in "abcdef":
-        prediction, target = image(image_id)
-        bad.add(image_id, prediction, target)
-        good.add(image_id, np.where(target == VOID, 0, target), target)
-    assert [compared(pair)[1]["verdict"] for pair in ([bad, good], [good, bad])] == [
-        "better",
-        "worse",
-    ]
-
-
-def test_the_table_of_runs_has_a_line_for_each():
-    first = {"miou": 0.5, "miou_low": 0.41234, "miou_high": 0.6, "pixel_accuracy": 0.9}
-    gain = {"difference": 0.012, "difference_low": -0.001, "difference_high": 0.03}
-    rows = [{**first, **dict.fromkeys(gain), "verdict": None}]
-    rows.append({**first, **gain, "verdict": "may be equal"})
-    assert comparison(rows, ["A: x", "B: y"]).splitlines() == [
-        "        mIoU     95 % interval  pixel acc.  minus first       95 % interval",
-        "A: x  0.5000  0.4123 to 0.6000      0.9000",
-        "B: y  0.5000  0.4123 to 0.6000      0.9000      +0.0120  -0.0010 to +0.0300  may be equal",
-    ]
-
-
-def test_the_interval_covers_the_true_difference_about_as_often_as_it_says():
-    population = [image_counts(2000, seed=2), image_counts(2000, seed=3, right=0.65)]
-    first, second = (miou(counts.sum(0)) for counts in population)
-    rng, covered = np.random.default_rng(5), []
-    for seed in range(200):
-        drawn = rng.integers(2000, size=60)
-        samples = [as_pixels(counts[drawn]) for counts in population]
-        mious = bootstrap_mious(samples, resamples=300, seed=seed)
-        low, high = percentile_interval(mious[:, 1] - mious[:, 0])
-        covered.append(low <= second - first <= high)
-    assert 0.88 <= np.mean(covered) <= 0.99  # of 200: +-0.03 by chance
+def test_a_file_of_something_else_is_refused(content, tmp_path):
+    (tmp_path / "scores").write_bytes(content)
+    assert refuses(tmp_path / "scores")

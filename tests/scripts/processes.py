@@ -1,10 +1,11 @@
-"""Scripts in processes of their own, alone and together, and how their results are compared."""
+"""Scripts in processes of their own, alone and together; their results, read and compared."""
 
 import csv
 import itertools
 import json
 import multiprocessing
 import os
+import re
 import runpy
 import signal
 import socket
@@ -74,7 +75,7 @@ def run_pair(*command, places: tuple[Path, Path]) -> list[subprocess.CompletedPr
     """
     port = str(_free_port())
     known = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    known["MASTER_PORT"] = port
+    known |= {"MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
     scripts = [
         Script(*command, place=place, RANK=str(rank), LOCAL_RANK=str(rank), **known)
         for rank, place in enumerate(places)
@@ -143,7 +144,7 @@ def contents(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in filter(Path.is_file, folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.suffix in (".lock", ".holder"):
+        if path.suffix == ".lock":
             continue
         if path.suffix == ".pt":
             found[name] = torch.load(path, weights_only=True)
@@ -151,11 +152,10 @@ def contents(folder: Path) -> dict[str, Any]:
                 for place in (training, *training["log"]):
                     del place["seconds"]
         elif path.suffix == ".csv":
-            rows = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
-            found[name] = [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+            found[name] = [{k: v for k, v in row.items() if k != "seconds"} for row in table(path)]
         elif path.name == "config.json":
-            config = json.loads(path.read_text(encoding="utf-8"))
-            found[name] = {key: value for key, value in config.items() if key not in FREE}
+            content = config(path.parent)
+            found[name] = {key: value for key, value in content.items() if key not in FREE}
         else:
             found[name] = path.read_bytes()
     return found
@@ -176,7 +176,32 @@ def differences(first: Any, second: Any, at: str = "") -> list[str]:
     return [] if type(first) is type(second) and first == second else [at]
 
 
+def table(path: Path | str) -> list[dict[str, str]]:
+    """The rows of a CSV."""
+    return list(csv.DictReader(Path(path).read_text(encoding="utf-8").splitlines()))
+
+
+def log(folder: Path | str) -> list[dict[str, float | None]]:
+    """The epochs of a training."""
+    rows = table(Path(folder) / "log.csv")
+    return [{name: float(value) if value else None for name, value in row.items()} for row in rows]
+
+
 def losses(run_folder: Path) -> list[float]:
     """The losses of all steps of step 3."""
-    with open(run_folder / "3_seg" / "steps.csv", encoding="utf-8", newline="") as file:
-        return [float(row["loss"]) for row in list(csv.DictReader(file))[1:]]
+    return [float(row["loss"]) for row in table(run_folder / "3_seg" / "steps.csv")[1:]]
+
+
+def config(folder: Path | str) -> dict[str, Any]:
+    """What a step has recorded."""
+    return json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+
+
+def metrics(run_folder: Path | str) -> dict[str, Any]:
+    """The scores of step 4."""
+    return json.loads((Path(run_folder) / "4_eval" / "metrics.json").read_text(encoding="utf-8"))
+
+
+def facts(said: str) -> dict[str, str]:
+    """What a step says about itself before it begins."""
+    return dict(re.findall(r"^  (\w+) {2,}(.+)$", said, re.MULTILINE))

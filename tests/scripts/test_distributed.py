@@ -136,10 +136,9 @@ def test_a_process_that_fails_says_why_and_the_other_that_it_is_alone(culprit, s
     [
         ("train_cls.py", "--run", "run"),
         ("visualize.py", "--run", "run"),
-        ("evaluate.py", "--compare", "run", "run"),
         ("evaluate.py", "--data", "shapes", "--predictions", "run/4_eval/predictions"),
     ],
-    ids=["train_cls", "visualize", "compare", "predictions"],
+    ids=["train_cls", "visualize", "predictions"],
 )
 def test_what_is_quick_wants_one_process(command, street, fails, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")

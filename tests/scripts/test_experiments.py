@@ -1,7 +1,5 @@
 """Experiments: other backbones, heads and schedules, and runs that build on other runs."""
 
-import csv
-import json
 import shutil
 from pathlib import Path
 
@@ -12,25 +10,15 @@ from PIL import Image
 
 from models.segmenter import load_segmenter
 from tests.conftest import DATA
+from tests.scripts.processes import config, log
 
 QUICK = ("--limit", 2, "--val-limit", 1, "--epochs", 1)
 
 
-def config(folder: str) -> dict:
-    return json.loads((Path(folder) / "config.json").read_text("utf-8"))
-
-
-def log(folder: str) -> list[dict[str, float | None]]:
-    with open(Path(folder) / "log.csv", encoding="utf-8", newline="") as file:
-        return [
-            {k: float(v) if v else None for k, v in row.items()} for row in csv.DictReader(file)
-        ]
-
-
-def linear_layers(checkpoint: str) -> list[tuple[int, int]]:
-    """(in, out) of each 1x1 convolution of the head."""
-    layers = load_segmenter(Path(checkpoint))[0].head.layers
-    return [(x.in_channels, x.out_channels) for x in layers if isinstance(x, torch.nn.Conv2d)]
+def layers(checkpoint: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Weight (out, in) and bias (out,) of each 1x1 convolution of the head."""
+    found = [value.detach() for value in load_segmenter(Path(checkpoint))[0].head.parameters()]
+    return [(weight.flatten(1), bias) for weight, bias in zip(found[::2], found[1::2])]
 
 
 @pytest.mark.parametrize(
@@ -47,20 +35,19 @@ def test_a_head_of_any_depth_is_trained_and_fine_tuned(hidden, widths, street, s
     assert f"{' -> '.join(map(str, widths)) or 'linear'}" in said
     succeeds("train_seg.py", "--run", "run", *DATA, *QUICK)
     for checkpoint in ("run/2_cls/dense.pt", "run/3_seg/best.pt"):
-        layers = linear_layers(checkpoint)
-        assert [width for _, width in layers[:-1]] == widths
-        assert all(out == into for (_, out), (into, _) in zip(layers, layers[1:]))
+        shapes = [tuple(weight.shape) for weight, _ in layers(checkpoint)]
+        assert shapes == list(zip([*widths, 21], [960, *widths]))
 
 
 def test_area_weights_make_the_loss_that_of_all_pixels_of_the_images(street, succeeds):
     flags = ("--held-out", 0, "--dropout", 0, "--epochs", 1, "--lr", 1e-12, "--batch-size", 10**6)
     succeeds("train_cls.py", "--run", "run", *flags, "--area-weight", 1)
     labels, areas = np.load("run/1_features/labels.npy"), np.load("run/1_features/areas.npy")
-    features = torch.from_numpy(np.load("run/1_features/features.npy"))
-    head = load_segmenter(Path("run/2_cls/dense.pt"))[0].head.eval()
-    with torch.inference_mode():
-        logits = head(features.T[None, :, :, None])[0, :, :, 0].T
-    losses = -logits.log_softmax(1)[range(len(labels)), labels.astype(int)].numpy()
+    features, mean, std = (np.load(f"run/1_features/{n}.npy") for n in ("features", "mean", "std"))
+    x = torch.from_numpy((features - mean) / std)
+    for number, (weight, bias) in enumerate(layers("run/2_cls/dense.pt")):
+        x = (x.relu() if number else x) @ weight.T + bias
+    losses = -x.log_softmax(1)[range(len(labels)), labels.astype(int)].numpy()
     assert len(set(areas)) > 1
     expected = (losses * areas).sum() / areas.sum()
     assert log("run/2_cls")[0]["loss"] == pytest.approx(expected, rel=1e-4)
@@ -118,34 +105,20 @@ def test_the_validation_loss_is_that_of_training_on_whole_images(street, succeed
 
 
 def test_ten_heads_cost_one_sampling(street, succeeds, fails):
-    succeeds("train_cls.py", "--run", "linear", "--from", "run", "--hidden", "none", "--epochs", 1)
-    assert not [path for path in Path("run/1_features").iterdir() if path.is_symlink()]
-    assert Path("linear/1_features").resolve() == Path("run/1_features").resolve()
-    assert config("linear/2_cls")["from_run"] == "run"
-    succeeds("train_seg.py", "--run", "longer", "--from", "linear", *DATA, *QUICK)
-    succeeds("evaluate.py", "--run", "longer", *DATA, "--limit", 1)
-    # Step 1 of the first run again, with other settings: what was built on it is out of date.
+    head = ("--hidden", "none", "--epochs", 1)
+    succeeds("train_cls.py", "--run", "linear", "--features", "run", *head)
+    assert config("linear/2_cls")["features"] == "run"
+    assert not Path("linear/1_features").exists(), "nothing is copied or linked"
+    init = ("--init", "linear/2_cls/dense.pt")
+    succeeds("train_seg.py", "--run", "longer", *init, *DATA, *QUICK)
+    # Step 1 of the first run again, with other settings: the networks hold what they need of it.
     backbone = ("--backbone", "squeezenet1_1", "--weights", "random", "--size", 72)
     succeeds("sample_features.py", "--run", "run", *DATA, *backbone, "--limit", 2)
     for run in ("linear", "longer"):
-        assert "size 72" in fails("evaluate.py", "--run", run, *DATA)
-    # And step 1 in a run that has borrowed it would replace that of the other.
-    line = fails("sample_features.py", "--run", "linear", *DATA, *backbone, "--limit", 2)
-    assert "linear/1_features: is a link to" in line
-
-
-def test_a_run_with_steps_of_its_own_does_not_borrow(street, fails):
-    shutil.copytree("run", "other")
-    line = fails("train_cls.py", "--run", "other", "--from", "run")
-    assert "--from run: other/1_features is a step of this run's own" in line
-    shutil.copytree("run", "mixed", symlinks=True)
-    shutil.rmtree("mixed/1_features")
-    Path("mixed/1_features").symlink_to("../run/1_features")
-    fails("train_seg.py", "--run", "mixed", "--from", "other", *DATA)
-    assert Path("mixed/1_features").resolve() == Path("run/1_features").resolve(), "not relinked"
-    assert "step 1 has not finished" in fails("train_cls.py", "--run", "new", "--from", "nothing")
-    both = ("--from", "run", "--init", "run/3_seg/best.pt")
-    assert "--from: not allowed with argument --init" in fails("train_seg.py", "--run", "x", *both)
+        said = succeeds("evaluate.py", "--run", run, *DATA, "--limit", 1)
+        assert "shorter side 48" in said
+    line = fails("train_cls.py", "--run", "new", "--features", "nothing")
+    assert "nothing/1_features: step 1 has not finished" in line
 
 
 def test_a_network_is_fine_tuned_for_other_classes_in_one_command(street, succeeds, fails):
@@ -159,12 +132,12 @@ def test_a_network_is_fine_tuned_for_other_classes_in_one_command(street, succee
         Image.fromarray(np.where(mask == 255, 255, mask > 0).astype(np.uint8)).save(path)
     init = ("--init", "run/3_seg/best.pt", "--lr", 1e-12)
     said = succeeds("train_seg.py", "--run", "new", "--data", "own", *init, *QUICK)
-    assert "other classes than in run/3_seg/best.pt: the last layer of the head starts anew" in said
+    assert "the last layer of the head starts anew" in said
     new, _ = load_segmenter(Path("new/3_seg/best.pt"))
-    assert new.names == ["nothing", "thing"]
-    kept = {name: value for name, value in old.state_dict().items() if "layers.6" not in name}
-    assert all(torch.allclose(new.state_dict()[name], kept[name], atol=1e-6) for name in kept)
-    assert new.head.layers[-1].weight.shape[0] == 2
+    assert list(new.names) == ["nothing", "thing"]
+    *kept, weight, bias = new.parameters()
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(kept, old.parameters()))
+    assert len(weight) == len(bias) == 2
     trained_on = load_segmenter(Path("new/3_seg/last.pt"))[0].trained_on
     assert trained_on == f"2 images of train, 1 epoch; before that {old.trained_on}"
     succeeds("train_seg.py", "--run", "new", "--data", "own", *init, *QUICK, "--resume")

@@ -55,13 +55,13 @@ def test_classes_without_a_pixel_are_named_and_counted(street, succeeds):
 
 
 def test_scores_of_an_earlier_network_are_not_compared(street, succeeds, fails):
-    succeeds("evaluate.py", "--compare", "run", "run")
+    succeeds("losses/compare.py", "run", "run")
 
     def other(state):
         state["head.layers.6.bias"] += 1
 
     with_weights(Path("run/3_seg/best.pt"), other)
-    said = fails("evaluate.py", "--compare", "run", "run")
+    said = fails("losses/compare.py", "run", "run")
     assert "run/4_eval: scores of an earlier network; run step 4 again" in said
 
 
@@ -206,18 +206,6 @@ def test_odd_values_in_the_files_of_a_run_are_one_line(street, fails):
         torch.save({**content, name: value}, "odd.pt")
         said = fails("evaluate.py", *QUICK, "--checkpoint", "odd.pt")
         assert f"odd.pt: its {name} is {value}; is the file damaged?" in said
-
-
-def test_scores_that_would_fill_the_memory_are_refused(street, fails):
-    path = Path("run/4_eval/per_image.npz")
-    with (
-        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive,
-        archive.open("classes.npy", "w", force_zip64=True) as file,
-    ):
-        for _ in range(1025):
-            file.write(bytes(2**20))
-    said = fails("evaluate.py", "--compare", "run", "run")
-    assert f"{path}: cannot be read as the scores of images" in said
 
 
 def test_ids_with_control_characters_do_not_reach_the_terminal(street, fails):

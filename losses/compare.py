@@ -1,0 +1,247 @@
+"""Scores of runs side by side, and whether each differs from the first.
+
+    python -m losses.compare runs/voc runs/voc/flipped runs/other
+    python -m losses.compare runs/voc runs/other --markdown --out runs/table
+
+Reads what `evaluate.py` keeps of each image, of runs or of folders of its --out that have scored
+the same images. The 95 % intervals are of paired resamples of these images: each resample is the
+same for all runs, so that what makes an image hard drops out of their difference.
+"""
+
+import argparse
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+
+from data import UserError
+from data.files import atomic_file
+from losses.metrics import class_ious, iou_cell, load_image_scores, mean
+from models.run import folder, runtime
+
+RESAMPLES = 10_000
+BLOCK = 100  # resamples that are in memory together
+FEW_IMAGES = 30  # with fewer, resamples differ too little and the intervals are too narrow
+
+
+def bootstrap_mious(counts: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
+    """The bootstrap: mIoUs over as many images as there are, drawn anew with replacement.
+
+    Efron, "Bootstrap Methods: Another Look at the Jackknife", The Annals of Statistics 7(1), 1979.
+
+    Args:
+        counts: (runs, N, C, 3) class counts of the same N images; the runs share each draw.
+        resamples: how often N images are drawn.
+        seed: of the draws.
+
+    Returns:
+        (resamples, runs) float64; nan where all images drawn are void.
+    """
+    rng, images = np.random.default_rng(seed), counts.shape[1]
+    chances = np.full(images, 1 / images)
+    counts = counts.astype(float)  # whole numbers below 2^53: sums are exact in any order
+    mious = []
+    for start in range(0, resamples, BLOCK):
+        times = rng.multinomial(images, chances, size=min(BLOCK, resamples - start))
+        sums = np.tensordot(times.astype(float), counts, (1, 1))  # (block, runs, C, 3)
+        mious.append(mean(class_ious(sums)))
+    return np.concatenate(mious)
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """Bounds of the middle 95 % of bootstrapped values (n,), leaving out nan.
+
+    Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
+    """
+    low, high = np.nanquantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def compared(counts: np.ndarray) -> list[dict[str, float | str | None]]:
+    """How good each run is, and whether it differs from the first: a row for each.
+
+    Args:
+        counts: (runs, N, C, 3) class counts of the same images.
+
+    Returns:
+        "miou" with its 95 % interval, from "miou_low" to "miou_high"; "pixel_accuracy"; the
+        "difference" of the mIoU to that of the first with its interval, from "difference_low" to
+        "difference_high"; and the "verdict" on it. The last four are None in the first row.
+    """
+    totals = counts.sum(1)
+    mious = mean(class_ious(totals)).tolist()
+    truth, _, right = totals.sum(1).T
+    accuracies = (right / truth).tolist()
+    resampled = bootstrap_mious(counts)
+    rows = []
+    for run, miou in enumerate(mious):
+        difference = low = high = verdict = None
+        if run:
+            difference = miou - mious[0]
+            low, high = interval(resampled[:, run] - resampled[:, 0])
+            verdict = "better" if low > 0 else "worse" if high < 0 else "may be equal"
+        row = {"miou": miou, **dict(zip(("miou_low", "miou_high"), interval(resampled[:, run])))}
+        row |= {"pixel_accuracy": accuracies[run], "difference": difference}
+        rows.append(row | {"difference_low": low, "difference_high": high, "verdict": verdict})
+    return rows
+
+
+def run_table(
+    rows: Sequence[dict[str, float | str | None]], runs: Sequence[str], markdown: bool = False
+) -> str:
+    """The rows of `compared` as text, by the names of the runs."""
+    cells = [["", "mIoU", "95 % interval", "pixel acc.", "minus first", "95 % interval", ""]]
+    score = ["{miou:.4f}", "{miou_low:.4f} to {miou_high:.4f}", "{pixel_accuracy:.4f}"]
+    gain = ["{difference:+.4f}", "{difference_low:+.4f} to {difference_high:+.4f}", "{verdict}"]
+    for run, row in zip(runs, rows):
+        formats = score + (gain if row["verdict"] else ["", "", ""])
+        cells.append([run, *(one.format(**row) for one in formats)])
+    return in_columns(cells, markdown)
+
+
+def class_table(
+    counts: np.ndarray, names: Sequence[str], runs: Sequence[str], markdown: bool = False
+) -> str:
+    """IoU of each class in each run as text; of two runs also the differences.
+
+    Args:
+        counts: (runs, N, C, 3) class counts.
+        names: of the classes.
+        runs: their names.
+    """
+    ious = class_ious(counts.sum(1)).T  # (C, runs)
+    cells = [["", *runs], *([name, *map(iou_cell, row)] for name, row in zip(names, ious))]
+    cells.append(["classes", *map(str, np.isfinite(ious).sum(0))])
+    if len(runs) == 2:
+        gains = ["" if np.isnan(gain) else f"{gain:+.3f}" for gain in ious[:, 1] - ious[:, 0]]
+        cells = [[*row, gain] for row, gain in zip(cells, ["minus first", *gains, ""])]
+    return in_columns(cells, markdown)
+
+
+def in_columns(cells: Sequence[Sequence[str]], markdown: bool = False) -> str:
+    """Rows of cells as text, the first column to the left and the others to the right.
+
+    Args:
+        markdown: as a table of GitHub's, with the first row as heading.
+    """
+    first, *others = (max(map(len, column)) for column in zip(*cells))
+    rows = [
+        [f"{name:{first}}", *(f"{cell:>{width}}" for cell, width in zip(row, others))]
+        for name, *row in cells
+    ]
+    if not markdown:
+        return "\n".join("  ".join(row).rstrip() for row in rows)
+    rows.insert(1, ["-" * first, *("-" * (width - 1) + ":" for width in others)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def matched(first: tuple, other: tuple) -> np.ndarray:
+    """Class counts of other scores, their images in the order of the first.
+
+    Args:
+        first: as `load_image_scores` gives them.
+        other: likewise.
+
+    Raises:
+        UserError: they are of other classes or images, or of another ground truth.
+    """
+    (names, ids, counts), (its_names, its_ids, its_counts) = first, other
+    for index, (name, its_name) in enumerate(zip_longest(names, its_names, fillvalue="none")):
+        if name != its_name:
+            raise UserError(f"class {index} is {name!r} in one and {its_name!r} in the other")
+    if odd := set(ids) ^ set(its_ids):
+        sizes = f"{len(ids)} and {len(its_ids)}; {min(odd)} is in one alone"
+        raise UserError(f"they are of other images ({sizes})")
+    places = {image_id: place for place, image_id in enumerate(its_ids)}
+    its_counts = its_counts[[places[image_id] for image_id in ids]]
+    differs = (counts[..., 0] != its_counts[..., 0]).any(axis=1)
+    if differs.any():
+        image_id = ids[differs.argmax()]
+        raise UserError(f"the ground truth of {image_id} is not the same, so it is other data")
+    return its_counts
+
+
+def read_scores(places: Sequence[Path]) -> tuple[list[str], np.ndarray]:
+    """Names of the classes, and (runs, N, C, 3) class counts of the same images.
+
+    Raises:
+        UserError: scores are missing, damaged or of a network that the run has no more, or the
+            runs have not scored the same.
+    """
+    scores = []
+    for place in places:
+        path = folder.scores_folder(place) / folder.PER_IMAGE
+        if folder.scored_another_network(place):
+            raise UserError(
+                f"{path.parent}: scores of an earlier network; run step 4 again, for {place}"
+            )
+        scores.append(load_image_scores(path))
+    counts = []
+    for place, other in zip(places, scores):
+        try:
+            counts.append(matched(scores[0], other))
+        except UserError as error:
+            raise UserError(
+                f"{places[0]} and {place} cannot be compared: {error}; score both on the same list"
+            ) from None
+    return scores[0][0], np.stack(counts)
+
+
+def short_names(places: Sequence[Path]) -> list[str]:
+    """The parts of the paths that tell them apart, without what all of them begin or end with."""
+    parts = [place.absolute().parts for place in places]
+    for _ in ("begin", "end"):
+        while min(map(len, parts)) > 1 and len({first for first, *_ in parts}) == 1:
+            parts = [others for _, *others in parts]
+        parts = [own[::-1] for own in parts]
+    return ["/".join(own) for own in parts]
+
+
+def save(out: Path, runs: Sequence[str], rows: Sequence[dict[str, float | str | None]]) -> None:
+    """Saves the rows of `compared` as compare.csv and as a chart, compare.png."""
+    from data.figures.plots import plot_comparison
+
+    folder.save_csv(out / "compare.csv", [{"run": run, **row} for run, row in zip(runs, rows)])
+    with atomic_file(out / "compare.png") as file:
+        plot_comparison(file, runs, rows)
+    print(f"wrote {out}: compare.csv, compare.png")
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        "python -m losses.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = "run, or folder of evaluate.py --out"
+    parser.add_argument("first", type=Path, metavar="RUN", help=f"{what}, to compare with")
+    parser.add_argument("others", type=Path, metavar="RUN", nargs="+", help=what)
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write compare.csv and compare.png")
+    markdown = "print tables in GitHub's markdown"
+    parser.add_argument("--markdown", action="store_true", help=markdown)
+    args = parser.parse_args()
+
+    places = [args.first, *args.others]
+    configs = [folder.finished(place, 4) for place in places]
+    names, counts = read_scores(places)
+    runs, images = short_names(places), counts.shape[1]
+    for place, config in zip(places, configs):
+        views = f", {config['views']}" if config.get("views") else ""
+        print(f"{place}: {config['checkpoint'] or config['predictions']}{views}")
+    rows = compared(counts)
+    by_class = class_table(counts, names, runs, args.markdown)
+    print("", by_class, "", run_table(rows, runs, args.markdown), "", sep="\n")
+    print(f"95 % intervals from {RESAMPLES:,} paired resamples of the {images} images")
+    print(f"better or worse: than {runs[0]}, on images like these")
+    if len(runs) > 2:
+        print("note: each is judged by itself; of 20 just as good, one would seem better or worse")
+    if images < FEW_IMAGES:
+        print(f"note: {images} images are few, so the intervals are rather too narrow")
+    if args.out:
+        save(args.out, runs, rows)
+
+
+if __name__ == "__main__":
+    runtime.run_script(main)

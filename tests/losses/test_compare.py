@@ -1,0 +1,172 @@
+"""The bootstrap and the tables of runs, against plain loops and cases worked by hand."""
+
+import re
+import warnings
+
+import numpy as np
+import pytest
+
+from data import UserError
+from losses.compare import (
+    BLOCK,
+    bootstrap_mious,
+    class_table,
+    compared,
+    interval,
+    matched,
+    run_table,
+)
+from losses.metrics import ConfusionMatrix
+
+CLASSES = 5
+
+
+def confusion(images: int, seed: int, right: float = 0.6) -> np.ndarray:
+    """Confusion counts (images, C, C) of predictions of the same images, about `right` correct."""
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 50, (images, CLASSES)) * (rng.random((images, CLASSES)) < 0.4)
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.full(CLASSES, 0.3), (images, CLASSES))
+    return rng.multinomial(truth, (1 - right) * shares + right * np.eye(CLASSES))
+
+
+def class_counts(confusions: np.ndarray) -> np.ndarray:
+    """Of each class the pixels of the truth, of the prediction, of both: (.., C, 3)."""
+    both = np.einsum("...cc->...c", confusions)
+    return np.stack([confusions.sum(-1), confusions.sum(-2), both], axis=-1)
+
+
+def matrix(counts: np.ndarray) -> ConfusionMatrix:
+    found = ConfusionMatrix(CLASSES)
+    found.counts += counts.astype(int)
+    return found
+
+
+def test_the_bootstrap_gives_the_miou_of_each_draw_of_as_many_images():
+    runs, images = [confusion(7, seed=2), confusion(7, seed=3, right=0.9)], 7
+    mious = bootstrap_mious(np.stack([class_counts(run) for run in runs]), 3 * BLOCK, seed=4)
+    draws = np.random.default_rng(4).multinomial(images, [1 / images] * images, size=3 * BLOCK)
+    totals = [np.tensordot(draws, run, 1) for run in runs]
+    expected = [[matrix(one).miou() for one in pair] for pair in zip(*totals)]
+    np.testing.assert_allclose(mious, expected, rtol=1e-12)
+    assert len(np.unique(mious[:, 0])) > 100
+
+
+def test_bootstrap_draws_of_void_images_alone_do_not_count():
+    confusions = np.stack([np.eye(CLASSES, dtype=int), np.zeros((CLASSES, CLASSES), dtype=int)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        mious = bootstrap_mious(class_counts(confusions)[None], resamples=100)
+        assert 0.1 < np.isnan(mious).mean() < 0.4  # (1/2)^2
+        assert interval(mious[:, 0]) == (1.0, 1.0)
+
+
+def test_the_interval_holds_the_middle_of_the_values():
+    values = np.random.default_rng(0).permutation(np.arange(1001.0))
+    assert interval(values) == pytest.approx((25, 975))
+    assert interval(np.append(values, np.nan)) == pytest.approx((25, 975))
+
+
+def test_the_interval_covers_the_true_difference_about_as_often_as_it_says():
+    population = np.stack([confusion(2000, seed=2), confusion(2000, seed=3, right=0.65)])
+    first, second = (matrix(total).miou() for total in population.sum(1))
+    counts, rng, covered = class_counts(population), np.random.default_rng(5), []
+    for seed in range(200):
+        drawn = rng.integers(2000, size=60)
+        mious = bootstrap_mious(counts[:, drawn], resamples=300, seed=seed)
+        low, high = interval(mious[:, 1] - mious[:, 0])
+        covered.append(low <= second - first <= high)
+    assert 0.88 <= np.mean(covered) <= 0.99  # of 200: +-0.03 by chance
+
+
+def test_runs_are_compared_with_the_first_on_the_same_resamples():
+    runs = [confusion(20, seed, right) for seed, right in ((2, 0.6), (2, 0.6), (3, 0.2), (3, 1))]
+    counts = np.stack([class_counts(run) for run in runs])
+    rows, mious = compared(counts), bootstrap_mious(counts)
+    gains = mious - mious[:, :1]
+    for index, (row, run) in enumerate(zip(rows, runs)):
+        total = matrix(run.sum(0))
+        assert row["miou"] == pytest.approx(total.miou(), rel=1e-14)
+        assert row["pixel_accuracy"] == pytest.approx(total.pixel_accuracy(), rel=1e-14)
+        assert (row["miou_low"], row["miou_high"]) == interval(mious[:, index])
+        if index:
+            assert row["difference"] == row["miou"] - rows[0]["miou"]
+            bounds = row["difference_low"], row["difference_high"]
+            assert bounds == interval(gains[:, index])
+    nothing = {"difference": None, "difference_low": None, "difference_high": None}
+    assert (
+        rows[0].items() >= nothing.items() and rows[1].items() >= dict.fromkeys(nothing, 0).items()
+    )
+    assert [row["verdict"] for row in rows] == [None, "may be equal", "worse", "better"]
+
+
+def test_the_table_of_runs_has_a_line_for_each():
+    first = {"miou": 0.5, "miou_low": 0.41234, "miou_high": 0.6, "pixel_accuracy": 0.9}
+    gain = {"difference": 0.012, "difference_low": -0.001, "difference_high": 0.03}
+    rows = [{**first, **dict.fromkeys(gain), "verdict": None}]
+    rows.append({**first, **gain, "verdict": "may be equal"})
+    assert run_table(rows, ["x", "y"]).splitlines() == [
+        "     mIoU     95 % interval  pixel acc.  minus first       95 % interval",
+        "x  0.5000  0.4123 to 0.6000      0.9000",
+        "y  0.5000  0.4123 to 0.6000      0.9000      +0.0120  -0.0010 to +0.0300  may be equal",
+    ]
+
+
+def test_the_table_of_classes_shows_of_two_runs_the_differences():
+    first = [[3, 2, 2], [1, 2, 1], [0, 0, 0], [0, 0, 0]]
+    second = [[3, 3, 3], [1, 0, 0], [0, 1, 0], [0, 0, 0]]
+    counts, names = np.array([[first], [second]]), ["ground", "car", "tree", "sky"]
+    assert class_table(counts, names, ["x", "y"]).splitlines() == [
+        "              x       y  minus first",
+        "ground    0.667   1.000       +0.333",
+        "car       0.500   0.000       -0.500",
+        "tree     absent   0.000",
+        "sky      absent  absent",
+        "classes       2       3",
+    ]
+    table = class_table(counts[[0, 1, 0]], names, ["x", "y", "z"], markdown=True)
+    assert table.splitlines()[:3] == [
+        "|         |      x |      y |      z |",
+        "| ------- | -----: | -----: | -----: |",
+        "| ground  |  0.667 |  1.000 |  0.667 |",
+    ]
+
+
+NAMES = ["ground", "car", "tree"]
+
+
+def scores(ids: str, names: list[str] = NAMES, right: int = 0):
+    """Scores of images with one letter as id, which decides the truth."""
+    counts = np.zeros((len(ids), len(names), 3), dtype=int)
+    counts[:, :, 0] = [
+        [ord(image_id) % 7 + label for label in range(len(names))] for image_id in ids
+    ]
+    counts[:, :, 2] = right * counts[:, :, 0]
+    return names, list(ids), counts
+
+
+def test_scores_of_the_same_images_are_matched_whatever_their_order():
+    expected = scores("abcd", right=1)[2]
+    assert np.array_equal(matched(scores("abcd"), scores("cadb", right=1)), expected)
+
+
+OTHER_TRUTH = (NAMES, ["a", "b", "c"], scores("abd")[2])
+
+
+@pytest.mark.parametrize(
+    "others, message",
+    [
+        (
+            scores("abc", ["ground", "cat", "tree"]),
+            "class 1 is 'car' in one and 'cat' in the other",
+        ),
+        (scores("abc", [*NAMES, "sky"]), "class 3 is 'none' in one and 'sky' in the other"),
+        (scores("ab"), "they are of other images (3 and 2; c is in one alone)"),
+        (scores("abcd"), "they are of other images (3 and 4; d is in one alone)"),
+        (scores("abd"), "they are of other images (3 and 3; c is in one alone)"),
+        (OTHER_TRUTH, "the ground truth of c is not the same, so it is other data"),
+    ],
+)
+def test_scores_that_do_not_belong_together_are_refused(others, message):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        matched(scores("abc"), others)
