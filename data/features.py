@@ -1,6 +1,7 @@
-"""The sampled hypercolumns on disk: plain .npy files, written in place, whole or not at all."""
+"""The sampled hypercolumns on disk: plain .npy files."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,6 @@ import numpy as np
 from data import DataError
 from data.files import atomic_file
 
-PART = "features.npy.part"  # the rows, until they are complete
 BLOCK = 4096  # rows in memory at a time
 
 
@@ -25,26 +25,24 @@ class Features(NamedTuple):
 
 
 def create_rows(folder: Path, rows: int, channels: int) -> None:
-    """Reserves room on disk for features (rows, channels) float32, to be filled by `open_rows`.
+    """Makes features.npy (rows, channels) float32 with room on disk, to be filled by `open_rows`.
 
     Raises:
         OSError: the disk is too small.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path, shape = folder / PART, (int(rows), channels)
-    try:
-        np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-        if hasattr(os, "posix_fallocate"):  # else a full disk ends the process later, by a signal
-            with open(path, "r+b") as file:
+    path = folder / "features.npy"
+    np.lib.format.open_memmap(path, "w+", np.float32, (int(rows), channels))
+    if hasattr(os, "posix_fallocate"):  # else a full disk ends the process later, by a signal
+        with open(path, "r+b") as file:
+            try:
                 os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
-    except OSError as error:
-        path.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(folder)) from None
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def open_rows(folder: Path) -> np.ndarray:
     """The rows of `create_rows`, mapped to be written; several processes may write other rows."""
-    return np.lib.format.open_memmap(folder / PART, mode="r+")
+    return np.lib.format.open_memmap(folder / "features.npy", mode="r+")
 
 
 def moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -62,32 +60,22 @@ def moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean.astype(np.float32), np.sqrt(squares / len(rows)).astype(np.float32)
 
 
-def finish_rows(
+def save_rows(
     folder: Path,
     labels: np.ndarray,
     pixels: np.ndarray,
     areas: np.ndarray,
     mean: np.ndarray,
     std: np.ndarray,
-    images: list[str],
+    ids: Sequence[str],
 ) -> None:
-    """Completes the store: moments of the rows and all that goes with them; at last features.npy.
-
-    Args:
-        labels: (N,) class ids.
-        pixels: (N, 3) image index, y, x.
-        areas: (N,) share of its image that each row stands for.
-        mean, std: (Z,), see `moments`.
-        images: ids, in the order of the index.
-    """
-    arrays = {"labels": labels.astype(np.uint8), "pixels": pixels.astype(np.int64)}
-    arrays["areas"] = areas.astype(np.float32)
-    for name, array in {**arrays, "mean": mean, "std": std}.items():
+    """Saves what goes with the rows: see `Features`; images.txt holds the ids of the images."""
+    arrays = {"labels": labels, "pixels": pixels, "areas": areas, "mean": mean, "std": std}
+    for name, array in arrays.items():
         with atomic_file(folder / f"{name}.npy") as file:
             np.save(file, array)
     with atomic_file(folder / "images.txt") as file:
-        file.write("".join(f"{image_id}\n" for image_id in images).encode())
-    os.replace(folder / PART, folder / "features.npy")
+        file.write("".join(f"{image_id}\n" for image_id in ids).encode())
 
 
 def read_features(folder: Path, classes: int) -> Features:

@@ -1,10 +1,11 @@
-"""What is random about images: the pixels of steps 1 and 3, the order, and the seed of all else."""
+"""What is random about images: pixels, order, units that dropout keeps, the seed of all else."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Sampler
 
 from data.classes import VOID
 
@@ -39,12 +40,8 @@ def sample_pixels(
     return pixels, labels, areas[labels].astype(np.float32)
 
 
-def draw_pixels(
-    target: Tensor,
-    count: int,
-    generators: Sequence[torch.Generator] | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Step 3: labelled pixels of each image, without replacement, each as likely as any other.
+def draw_pixels(mask: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Step 3: labelled pixels of a mask, without replacement, each as likely as any other.
 
     The mean cross entropy (without class weights) over the drawn pixels of an image is an unbiased
     estimate of that over all its labelled pixels, and so is the gradient (Bansal et al.,
@@ -52,30 +49,76 @@ def draw_pixels(
     quite for a weighted mean, whose divisor depends on the draw.
 
     Args:
-        target: (B, H, W) int64.
-        count: pixels of an image, at most all H W of them.
-        generators: one for each image, on the CPU; None means torch's global one.
+        mask: (H, W) of an integer type.
+        count: pixels to draw, at most all H W of them.
 
     Returns:
-        Pixels (B, n, 2) int64 as (y, x) and their labels (B, n) int64. An image with fewer than
-        n labelled pixels gives them all, then pixels of label VOID.
+        Pixels (n, 2) int64 as (y, x) and their labels (n,) int64. A mask with fewer than n labelled
+        pixels gives them all, then pixels of label VOID.
     """
-    labels = target.flatten(1)
-    orders = [
-        torch.randperm(labels.shape[1], generator=generator)
-        for generator in generators or [None] * len(labels)
-    ]
-    # The first labelled pixels in a random order; void comes after all others.
-    priorities = torch.stack(orders).to(labels.device).masked_fill(labels == VOID, -1)
-    drawn = priorities.topk(min(count, labels.shape[1])).indices
-    pixels = torch.stack([drawn // target.shape[2], drawn % target.shape[2]], dim=-1)
-    return pixels, labels.gather(1, drawn)
+    labels = mask.flatten().long()
+    order = torch.randperm(len(labels), generator=generator)
+    drawn = torch.cat([order[labels[order] != VOID], order[labels[order] == VOID]])[:count]
+    return torch.stack([drawn // mask.shape[1], drawn % mask.shape[1]], dim=-1), labels[drawn]
 
 
-def epoch_order(images: int, batch_size: int, seed: int, epoch: int) -> list[int]:
-    """The images of an epoch in random order, filled up with its first to whole batches."""
-    order = np.random.default_rng([seed, epoch]).permutation(images)
-    return np.resize(order, -(-images // batch_size) * batch_size).tolist()
+def pixel_centres(pixels: Tensor, size: Sequence[int]) -> Tensor:
+    """Pixels (.., 2), (y, x) in a grid (height, width) -> their centres as shares, float32."""
+    return (pixels + 0.5) / torch.tensor(size, dtype=torch.float32)
+
+
+def draw_kept(
+    widths: Sequence[int], dropout: float, generator: torch.Generator
+) -> list[Tensor]:
+    """The units of each hidden layer that dropout keeps in an image, at least one: (width,) bool.
+
+    Without dropout none is drawn, and the list is empty.
+    """
+    draws = [torch.rand(width, generator=generator) for width in widths if dropout]
+    return [(draw >= dropout) | (draw == draw.max()) for draw in draws]
+
+
+class EpochSampler(Sampler[list[tuple[int, int]]]):
+    """The micro-batches of an epoch, as (epoch, index) of each image; of this process alone.
+
+    The order of the images follows from seed and epoch. It is filled up with its first images to
+    whole steps.
+
+    Args:
+        images: how many there are.
+        step_size: images of a step, of all processes together.
+        seed: of the order.
+        rank, processes: of the images of a micro-batch, each process gets its share.
+        micro_batches: of a step.
+
+    Attributes:
+        steps: of an epoch.
+        epoch: of the next pass; to be set before it.
+        done: steps of it that are left out, since they were made before an interruption.
+    """
+
+    def __init__(
+        self,
+        images: int,
+        step_size: int,
+        seed: int,
+        rank: int = 0,
+        processes: int = 1,
+        micro_batches: int = 1,
+    ):
+        self.images, self.step_size, self.seed = images, step_size, seed
+        self.rank, self.processes, self.micro_batches = rank, processes, micro_batches
+        self.steps = -(-images // step_size)
+        self.epoch = self.done = 0
+
+    def __len__(self) -> int:
+        return (self.steps - self.done) * self.micro_batches
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.images)
+        order = np.resize(order, self.steps * self.step_size)[self.done * self.step_size :]
+        for batch in order.reshape(-1, self.step_size // self.micro_batches).tolist():
+            yield [(self.epoch, index) for index in batch[self.rank :: self.processes]]
 
 
 def image_seed(seed: int, epoch: int, image_id: str) -> int:
@@ -85,4 +128,4 @@ def image_seed(seed: int, epoch: int, image_id: str) -> int:
     it.
     """
     sequence = np.random.SeedSequence([seed, epoch, *image_id.encode()])
-    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+    return int(sequence.generate_state(1, np.uint64)[0]) >> 1

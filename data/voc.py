@@ -9,6 +9,7 @@ DIR/classes.txt                     a class a line, if the classes are not VOC's
 import copy
 import shlex
 import zlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +23,7 @@ from torchvision import tv_tensors
 from data import DataError
 from data.classes import VOID, read_classes
 from data.images import SUFFIXES, image_size, read_image, read_mask
-from data.sampling import image_seed
+from data.sampling import draw_kept, draw_pixels, image_seed, pixel_centres
 from data.transforms import Transform
 
 MASK_FOLDERS = {"train_aug": "SegmentationClassAug"}  # the SBD-augmented list has its own masks
@@ -36,7 +37,6 @@ class Sample(NamedTuple):
     id: str
     image: Tensor  # (3, h, w) uint8 RGB
     mask: Tensor  # (H, W) uint8 class ids and VOID
-    seed: int  # for what else is random about the image in training; 0 without randomness
 
 
 def find_root(data: Path) -> Path:
@@ -129,14 +129,11 @@ class VOCFolder(Dataset):
         transform: makes an item's image and mask.
         limit: only the first ids of the list.
         skip_bad: read every image and mask at construction; leave out those that cannot be used.
-        seed: for random transforms, together with the `epoch` and an image's id; None means that
-            nothing is random.
 
     Attributes:
         root: the folder in VOC layout.
         ids: the image ids, in the order of the list.
         classes: names and colours.
-        epoch: set it before each pass of a training.
         skipped: id -> reason, in a line, of each image that `skip_bad` left out.
 
     Raises:
@@ -152,10 +149,8 @@ class VOCFolder(Dataset):
         transform: Transform | None = None,
         limit: int | None = None,
         skip_bad: bool = False,
-        seed: int | None = None,
     ):
-        self.root, self.split, self.transform, self.seed = find_root(data), split, transform, seed
-        self.epoch = 0
+        self.root, self.split, self.transform = find_root(data), split, transform
         self.classes = read_classes(self.root)
         self.ids = read_ids(self.root, split)[:limit]
         self.skipped: dict[str, str] = {}
@@ -169,14 +164,9 @@ class VOCFolder(Dataset):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
-        image, mask = self.image(index), self.mask(index)
-        if self.seed is None:
-            return to_sample(self.ids[index], image, mask, self.transform)
-        with torch.random.fork_rng(devices=[]):
-            seed = image_seed(self.seed, self.epoch, self.ids[index])
-            torch.default_generator.manual_seed(seed)  # not GPUs', which are no worker's business
-            sample = to_sample(self.ids[index], image, mask, self.transform)
-            return sample._replace(seed=int(torch.randint(2**62, ())))
+        return to_sample(
+            self.ids[index], self.image(index), self.mask(index), self.transform
+        )
 
     def image(self, index: int) -> np.ndarray:
         """The image as it is on disk, upright: (H, W, 3) uint8 RGB."""
@@ -248,6 +238,56 @@ class VOCFolder(Dataset):
         return None
 
 
+class TrainingSet(Dataset):
+    """What step 3 trains on: a random square of each image, other ones in each epoch.
+
+    An item is asked for by (epoch, index). All that is random about it follows from the seed, the
+    epoch and the image's id, whichever process reads it:
+
+        id, image (3, S, S) uint8, points (n, 2) float32, labels (n,) int64, kept
+
+    The points are pixels drawn as by `data.sampling.draw_pixels`, as shares of height and width.
+    Where all pixels train, points are () and labels (S, S). `kept` are the hidden units that
+    dropout keeps in this image, see `data.sampling.draw_kept`.
+
+    Args:
+        folder: the images.
+        augment: makes the square.
+        pixels: n, or None for all.
+        widths, dropout: of the classifier's hidden layers.
+    """
+
+    def __init__(
+        self,
+        folder: VOCFolder,
+        augment: Transform,
+        seed: int,
+        pixels: int | None = None,
+        widths: Sequence[int] = (),
+        dropout: float = 0.0,
+    ):
+        self.folder, self.augment, self.seed, self.pixels = folder, augment, seed, pixels
+        self.widths, self.dropout = widths, dropout
+
+    def __len__(self) -> int:
+        return len(self.folder)
+
+    def __getitem__(
+        self, item: tuple[int, int]
+    ) -> tuple[str, Tensor, Tensor | tuple[()], Tensor, list[Tensor]]:
+        epoch, index = item
+        image_id, seed = self.folder.ids[index], self.seed
+        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
+            generator = torch.default_generator.manual_seed(image_seed(seed, epoch, image_id))
+            photo, mask = self.folder.image(index), self.folder.mask(index)
+            image, mask = to_sample(image_id, photo, mask, self.augment)[1:]
+            points, labels = (), mask.long()
+            if self.pixels:
+                drawn, labels = draw_pixels(mask, self.pixels, generator)
+                points = pixel_centres(drawn, mask.shape)
+            return image_id, image, points, labels, draw_kept(self.widths, self.dropout, generator)
+
+
 def check_labels(counts: np.ndarray, has_void: bool, where: str) -> None:
     """Refuses masks from which nothing can be learned, by their pixels (C,) of each class.
 
@@ -268,7 +308,7 @@ def to_sample(name: str, image: np.ndarray, mask: np.ndarray, transform: Transfo
     """A `Sample` of an image (H, W, 3) uint8 and its mask (H, W) uint8."""
     pixels = tv_tensors.Image(torch.from_numpy(image.copy()).permute(2, 0, 1))
     pixels, labels = transform(pixels, tv_tensors.Mask(torch.from_numpy(mask)))
-    return Sample(name, pixels.as_subclass(Tensor), labels.as_subclass(Tensor), 0)
+    return Sample(name, pixels.as_subclass(Tensor), labels.as_subclass(Tensor))
 
 
 def photo_sample(name: str, image: np.ndarray, transform: Transform) -> Sample:
