@@ -226,6 +226,7 @@ def main() -> None:
             over = f"{len(dataset)} images of {args.split} at {PROTOCOL}, mean over"
             over += f" {matrix.classes_in_mean()} of {len(dataset.classes)} classes"
             how = {"protocol": f"{made}; {over}", "checkpoint": facts["checkpoint"]}
+            how["predictions"] = args.predictions and str(args.predictions)
             save_scores(new, matrix, counts, dataset, how)
             facts |= {"scored_best": not args.checkpoint, "scores": matrix.scores()}
             config = folder.save_config(new, 4, vars(args) | {"data": dataset.root}, **facts)

@@ -179,8 +179,7 @@ def train_one_epoch(
         if not training.step(step_loss):  # optimizer, schedule, moving average
             raise UserError(
                 f"step {len(training.losses) + 1}: the loss or a gradient is not finite, at images "
-                f"{', '.join(step_ids)}; RUN/3_seg/last.pt is still good: start over with a smaller "
-                "--lr"
+                f"{', '.join(step_ids)}; last.pt is still good: start over with a smaller --lr"
             )
         save()
         batches.set_postfix(loss=f"{training.losses[-1]:.3f}", mIoU=training.log[-1]["miou"])
@@ -207,11 +206,11 @@ def validate(
         prediction = top_class(scores, sample.mask.shape)[0].cpu().numpy()
         matrix.update(prediction, sample.mask.numpy())
         if len(previews) < drawn and distributed.is_main():
-            from data.figures.overlay import panel  # matplotlib takes a second to import
+            from data.figures.overlay import draw_page  # matplotlib takes a second to import
 
-            photo = dataset.image(dataset.ids.index(sample.id))
-            target, classes = sample.mask.numpy(), segmenter.classes
-            previews[sample.id] = panel(photo, prediction, classes, target, sample.id).picture
+            photo, title = dataset.image(dataset.ids.index(sample.id)), sample.id
+            masks = sample.mask.numpy(), prediction
+            previews[title] = draw_page(photo, segmenter.classes, *masks, title=title).picture
     matrix.counts = distributed.total(torch.from_numpy(matrix.counts)).numpy()
     if not matrix.classes_in_mean():
         raise UserError(
@@ -367,7 +366,7 @@ def main() -> None:
         args.quiet,
         args.changed,
         data=f"{images.root}: {len(images)} images of {args.split}, validation on {len(val_part)} "
-        f"of {args.val_split}" + f", on all {len(val_set)} at the end" * (val_part is not val_set),
+        f"of the {len(val_set)} of {args.val_split}",
         network=f"{segmenter.hypercolumn.backbone}, size {segmenter.size}, crop {crop}, logits at "
         f"1/{args.stride}, {training.parameter_count:,} parameters learn",
         start=f"{start}" + (f", after {len(training.losses)} steps" if saved else ""),
@@ -385,7 +384,7 @@ def main() -> None:
         try:
             fit(training, loader, val_loader, loss_of, args.epochs, args.save_every, place, facts)
             scores = best = max(training.log, key=lambda row: row["miou"])
-            if val_part is not val_set:
+            if len(val_part) < len(val_set):
                 distributed.barrier()  # until rank 0 has written it
                 network, _ = load_segmenter(place / "best.pt")
                 runtime.prepare(network, device, args.amp, compiled=False)

@@ -20,7 +20,6 @@ for --truth, which shows image and ground truth and needs no network.
 import argparse
 import math
 import random
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -75,17 +74,17 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     flag = parser.flag
     limit = f"only N pictures, the first after sorting; default: {IMAGES}, or all of --image"
     flags.add_data_flags(parser, split="val", limit=limit)
-    flag("--sort", default="name", choices=SORTS, help="worst, best: by the mIoU of each image")
-    flag("--seed", type=flags.natural, default=0, help="of --sort random")
+    flag("--sort", SORTS, "name", "worst, best: by the mIoU of each image")
+    flag("--seed", flags.natural, 0, "of --sort random")
     having = "only images with one of these in the ground truth; photos where the network sees one"
-    flag("--classes", type=lambda text: text.split(","), metavar="dog,cat", help=having)
-    flag("--confidence", action="store_true", help="a tile of how sure the network is, too")
-    flag("--contact-sheet", action="store_true", help="thumbnails of the first 24, too")
-    flag("--truth", action="store_true", help="the ground truth alone, without a run")
-    flag("--image", type=Path, nargs="+", metavar="PATH", help="photos and folders, not --data")
-    flag("--out", type=Path, metavar="DIR", help="where to write; default: 5_overlays of the run")
-    flag("--checkpoint", type=Path, metavar="FILE", help="network to use; default: the run's best")
-    flag("--report", action="store_true", help="write the run up as report.pdf, with its pictures")
+    flag("--classes", lambda text: text.split(","), None, having, metavar="dog,cat")
+    flag("--confidence", bool, False, "a tile of how sure the network is, too")
+    flag("--contact-sheet", bool, False, "thumbnails of the first 24, too")
+    flag("--truth", bool, False, "the ground truth alone, without a run")
+    flag("--image", Path, None, "photos and folders, not --data", metavar="PATH", nargs="+")
+    flag("--out", Path, None, "where to write; default: 5_overlays of the run", metavar="DIR")
+    flag("--checkpoint", Path, None, "network to use; default: the run's best", metavar="FILE")
+    flag("--report", bool, False, "write the run up as report.pdf, with its pictures")
     flags.add_view_flags(parser)
     flags.add_speed_flags(parser)
     args = parser.parse_args()
@@ -109,7 +108,7 @@ def split_records(
     """Images of a split with ground truth, prediction and scores."""
     for index, sample in zip(indices, runtime.image_loader(dataset, indices, workers)):
         truth, scores = sample.mask.numpy(), ConfusionMatrix(len(dataset.classes))
-        found = segmenter.predict_with_confidence(sample.image, truth.shape, sample.id)
+        found = segmenter.predict(sample.image, truth.shape, sample.id, confidence=True)
         found = [array.numpy() for array in found]
         scores.update(found[0], truth)
         yield Record(sample.id, sample.id, dataset.image(index), truth, *found, scores)
@@ -238,7 +237,7 @@ def main() -> None:
     elsewhere = args.out or Path("runs/photos" if photos else "runs/truth")
     place = folder.step_folder(args.run, 5) if in_run else elsewhere
     gallery.check_place(place, in_run, names, photos.values())
-    runtime.print_header(folder.step_title(5), args.quiet, recipe=args.recipe, **facts)
+    runtime.print_header(folder.step_title(5), args.quiet, args.changed, **facts)
     if others:
         print(f"  note: {folder.count(len(others), 'file')} left out: {first_of(others)}")
 
@@ -283,15 +282,14 @@ def main() -> None:
             mious = {picture.name: picture.miou for picture in pictures}
             save_report(new / "report.pdf", args.run, segmenter, dataset, mious, facts["images"])
         files = [path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file()]
-        config = {
-            **vars(args),
-            "changed": parser.changed(args),
-            "checkpoint": str(source) if segmenter else None,
-            "files": sorted([*files, "config.json"]),
-            "scores": {"pictures": len(pictures)},
-            "seconds": time.time() - args.started,
-        }
-        folder.save_config(new, 5, config)
+        config = folder.save_config(
+            new,
+            5,
+            vars(args),
+            checkpoint=str(source) if segmenter else None,
+            files=sorted([*files, "config.json"]),
+            scores={"pictures": len(pictures)},
+        )
     wrote = f"{folder.count(len(pictures), 'picture')}{' and report.pdf' * args.report}"
     wrote += f"; open {place / gallery.INDEX} in a browser"
     then = ("sample_features.py", "--data", args.data, "--run", "runs/own")

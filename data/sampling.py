@@ -67,9 +67,7 @@ def pixel_centres(pixels: Tensor, size: Sequence[int]) -> Tensor:
     return (pixels + 0.5) / torch.tensor(size, dtype=torch.float32)
 
 
-def draw_kept(
-    widths: Sequence[int], dropout: float, generator: torch.Generator
-) -> list[Tensor]:
+def draw_kept(widths: Sequence[int], dropout: float, generator: torch.Generator) -> list[Tensor]:
     """The units of each hidden layer that dropout keeps in an image, at least one: (width,) bool.
 
     Without dropout none is drawn, and the list is empty.

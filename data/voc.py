@@ -164,9 +164,7 @@ class VOCFolder(Dataset):
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
-        return to_sample(
-            self.ids[index], self.image(index), self.mask(index), self.transform
-        )
+        return to_sample(self.ids[index], self.image(index), self.mask(index), self.transform)
 
     def image(self, index: int) -> np.ndarray:
         """The image as it is on disk, upright: (H, W, 3) uint8 RGB."""

@@ -130,9 +130,9 @@ def _fact(step: int, config: Mapping[str, Any], metrics: Config) -> str:
         )
     if step == 2:
         fact = f"{_epochs(config['epochs'])} on {config['rows']:,} pixels"
-        if config["val_accuracy"] is not None:
-            held_out = f"{config['held_out_rows']:,} held-out pixels"
-            fact += f"; accuracy on {held_out} {config['val_accuracy']:.3f}"
+        accuracy = config["scores"]["val_accuracy"]
+        if accuracy is not None:
+            fact += f"; accuracy on {config['held_out_rows']:,} held-out pixels {accuracy:.3f}"
         return fact
     if step == 3:
         fact = (

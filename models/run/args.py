@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 
 import torch
 
-from models.hypercolumn import POOLED
 from models.run.recipes import RECIPES
 from models.run.runtime import PRECISIONS, end
 from models.run.training import DECAYS, OPTIMIZERS
@@ -250,7 +249,7 @@ def contexts(text: str) -> list[str]:
     parts = text.split(",")
     for part in parts:
         is_window = part in map(str, range(1, 1000, 2))
-        if parts.count(part) > 1 or not (part in POOLED or is_window):
+        if parts.count(part) > 1 or not (part in ("image", "quadrants") or is_window):
             raise argparse.ArgumentTypeError(
                 f"{text!r} is not some of image, quadrants and odd numbers, each once"
             )

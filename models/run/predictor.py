@@ -11,9 +11,9 @@ from torch import Tensor
 from data.images import read_image
 from data.transforms import ResizeImage
 from data.voc import photo_sample
-from models.checkpoint import find_checkpoint
+from models.hypercolumn import resample
 from models.run import folder, runtime
-from models.segmenter import Segmenter, load_segmenter
+from models.segmenter import Segmenter
 
 Photo = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -62,7 +62,8 @@ class Predictor:
         if not probabilities:
             return predict_photo(segmenter, pixels).numpy()
         sample = photo_sample("the photo", pixels, ResizeImage(segmenter.input_size))
-        return segmenter.probabilities(sample.image, pixels.shape[:2]).numpy()
+        found = segmenter.probabilities(sample.image, "the photo")[None]
+        return resample(found, pixels.shape[:2])[0].cpu().numpy()
 
     def overlay(self, photo: Photo, mask: np.ndarray | None = None) -> Image.Image:
         """The photo with the classes tinted, outlined and named, at its own size.
@@ -82,18 +83,12 @@ def predict_photo(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """What `Segmenter.predict` gives for a photo (H, W, 3) uint8 of any size, at that size."""
     sample = photo_sample(name, pixels, ResizeImage(segmenter.input_size))
-    find = segmenter.predict_with_confidence if confidence else segmenter.predict
-    return find(sample.image, pixels.shape[:2], name)
+    return segmenter.predict(sample.image, pixels.shape[:2], name, confidence)
 
 
 def load(source: str | Path = "voc", device: str = "auto") -> Predictor:
     """See `models.load`."""
-    source = Path(source)
-    # A folder called like a network that comes with the project may hold data, or be a run.
-    is_named = find_checkpoint(source) != source
-    is_run = source.is_dir() and (not is_named or folder.step_folder(source, 2).is_dir())
-    segmenter = folder.trained_segmenter(source, None)[0] if is_run else load_segmenter(source)[0]
-    return Predictor(segmenter, device)
+    return Predictor(folder.trained_segmenter(None, Path(source))[0], device)
 
 
 def to_array(photo: Photo) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from losses.metrics import ImageScores
+from losses.metrics import image_mious, load_image_scores
 from models.backbones import fingerprint
 from models.hypercolumn import level_names
 from models.run import folder
@@ -31,7 +31,7 @@ def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
     done = {step: folder.is_finished(run, step) for step in (1, 2, 3, 4)}
     configs = {step: folder.finished(run, step) if done[step] else None for step in done}
     one, four = folder.step_folder(run, 1), folder.step_folder(run, 4)
-    scored = configs[4] and configs[4].get("made_from", configs[4].get("network"))
+    scored = configs[4] and configs[4]["made_from"]
     is_ours = scored == fingerprint(segmenter)
     return {
         "run": str(run),
@@ -40,7 +40,7 @@ def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
         "metrics": json.loads((four / "metrics.json").read_text("utf-8")) if done[4] else None,
         "confusion": read_confusion(four / "confusion.csv") if done[4] else None,
         "moments": (np.load(one / "mean.npy"), np.load(one / "std.npy")) if done[1] else None,
-        "mious": image_mious(four / folder.PER_IMAGE) if is_ours else {},
+        "mious": scored_mious(four / folder.PER_IMAGE) if is_ours else {},
         "scores_are_old": done[4] and folder.scored_another_network(run),
         "network": network_facts(segmenter),
         "command": folder.command(5),
@@ -62,10 +62,11 @@ def read_confusion(path: Path) -> np.ndarray:
     return np.array([row[1:] for row in rows]).astype(np.int64)
 
 
-def image_mious(path: Path) -> dict[str, float | None]:
+def scored_mious(path: Path) -> dict[str, float | None]:
     """The mIoU of each image in a file of scores, by id; None where all is void."""
-    mious = ImageScores.load(path).image_mious()
-    return {name: None if math.isnan(miou) else miou for name, miou in mious.items()}
+    _, ids, counts = load_image_scores(path)
+    mious = image_mious(counts).tolist()
+    return {name: None if math.isnan(miou) else miou for name, miou in zip(ids, mious)}
 
 
 def network_facts(segmenter: Segmenter) -> dict[str, Any]:

@@ -201,7 +201,8 @@ def print_header(
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open until the process ends)
     print(step)
     if changed:
-        facts["flags"] = " ".join(f"{name} {in_a_word(value)}" for name, value in changed.items())
+        words = (word for flag in changed.items() for word in (flag[0], in_a_word(flag[1])))
+        facts["flags"] = " ".join(filter(None, words))
     facts = {name: fact for name, fact in facts.items() if fact is not None}
     width = max(map(len, facts))
     for name, fact in facts.items():

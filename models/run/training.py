@@ -178,7 +178,7 @@ class Training:
         return True
 
     def end_epoch(self, scores: Mapping[str, float], steps: int) -> bool:
-        """Logs an epoch of so many steps: rates, seconds, mean loss, scores; is it the best?"""
+        """Logs an epoch of so many steps: rates, seconds, mean loss, scores; whether it is best."""
         epoch, now = len(self.log), time.perf_counter()
         seconds, self.began = now - self.began, now
         losses = self.losses[max(0, epoch - 1) * steps :]

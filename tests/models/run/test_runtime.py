@@ -1,6 +1,5 @@
 """Devices, precision, what a script prints, and how it ends."""
 
-import io
 import os
 import signal
 import sys

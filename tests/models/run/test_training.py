@@ -11,7 +11,6 @@ from torch import nn
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.run.training import DECAYS, OPTIMIZERS, Training, build_optimizer, build_schedule
 
-
 PEAK = 0.02
 
 
