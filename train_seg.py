@@ -148,12 +148,14 @@ def train_one_epoch(
     loader: DataLoader,
     micro_batches: int,
     loss_of: Loss,
+    last: Path,
     save: Callable[[], None],
 ) -> None:
     """Trains on the micro-batches of the loader, so many of which are a step.
 
     Args:
         network: the segmenter, wrapped for several processes.
+        last: the checkpoint that is named when something is wrong.
         save: is called after each step.
 
     Raises:
@@ -179,7 +181,7 @@ def train_one_epoch(
         if not training.step(step_loss):  # optimizer, schedule, moving average
             raise UserError(
                 f"step {len(training.losses) + 1}: the loss or a gradient is not finite, at images "
-                f"{', '.join(step_ids)}; last.pt is still good: start over with a smaller --lr"
+                f"{', '.join(step_ids)}; {last} is still good: start over with a smaller --lr"
             )
         save()
         batches.set_postfix(loss=f"{training.losses[-1]:.3f}", mIoU=training.log[-1]["miou"])
@@ -238,12 +240,12 @@ def fit(
         facts: what every checkpoint holds beside the network.
     """
     sampler, images, val_set = loader.batch_sampler, loader.dataset.folder, val_loader.dataset
-    network = distributed.wrap(training.network)
+    network, last = distributed.wrap(training.network), place / "last.pt"
 
     def save_last() -> None:
         if distributed.is_main():
             state = training.state_dict()
-            save_segmenter(place / "last.pt", training.network, **facts, training=state)
+            save_segmenter(last, training.network, **facts, training=state)
 
     def after_step() -> None:
         if len(training.losses) % every == 0:
@@ -253,8 +255,10 @@ def fit(
         if epoch > 0:
             # Steps of this epoch that were made before an interruption.
             done = len(training.losses) - (epoch - 1) * sampler.steps
-            sampler.epoch, sampler.done = epoch, done * sampler.micro_batches
-            train_one_epoch(network, training, loader, sampler.micro_batches, loss_of, after_step)
+            sampler.epoch, sampler.done = epoch, done
+            train_one_epoch(
+                network, training, loader, sampler.micro_batches, loss_of, last, after_step
+            )
             learned = "" if training.network.hypercolumn.frozen else ", backbone too"
             seen = f"{len(images)} images of {images.split}, {folder.count(epoch, 'epoch')}"
             training.network.trained_on = f"{seen}{learned}{facts['before']}"
@@ -380,7 +384,8 @@ def main() -> None:
     facts |= {"settings": settings, "tensorboard": args.tensorboard}
     with folder.claim(place):
         if saved and distributed.is_main():
-            (place / folder.CONFIG).unlink(missing_ok=True)
+            for left in (place / folder.CONFIG, *place.rglob(".*.part")):  # of a killed process
+                left.unlink(missing_ok=True)
         try:
             fit(training, loader, val_loader, loss_of, args.epochs, args.save_every, place, facts)
             scores = best = max(training.log, key=lambda row: row["miou"])

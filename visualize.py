@@ -237,7 +237,8 @@ def main() -> None:
     elsewhere = args.out or Path("runs/photos" if photos else "runs/truth")
     place = folder.step_folder(args.run, 5) if in_run else elsewhere
     gallery.check_place(place, in_run, names, photos.values())
-    runtime.print_header(folder.step_title(5), args.quiet, args.changed, **facts)
+    where = segmenter and runtime.describe(device, args.amp, args.compile)
+    runtime.print_header(folder.step_title(5), args.quiet, args.changed, **facts, device=where)
     if others:
         print(f"  note: {folder.count(len(others), 'file')} left out: {first_of(others)}")
 

@@ -75,6 +75,7 @@ def run_pair(*command, places: tuple[Path, Path]) -> list[subprocess.CompletedPr
     """
     port = str(_free_port())
     known = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    known["TORCHELASTIC_RUN_ID"] = "pair"  # as torchrun does
     known |= {"MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
     scripts = [
         Script(*command, place=place, RANK=str(rank), LOCAL_RANK=str(rank), **known)

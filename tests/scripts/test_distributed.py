@@ -141,6 +141,6 @@ def test_a_process_that_fails_says_why_and_the_other_that_it_is_alone(culprit, s
     ids=["train_cls", "visualize", "predictions"],
 )
 def test_what_is_quick_wants_one_process(command, street, fails, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "0")
+    for name, value in (("TORCHELASTIC_RUN_ID", "a"), ("WORLD_SIZE", "2"), ("RANK", "0")):
+        monkeypatch.setenv(name, value)
     assert "runs in one process: start it with python, not with torchrun" in fails(*command)
