@@ -278,7 +278,7 @@ def test_batches_are_the_same_for_any_workers_that_live_on(drawn):
     assert expected[0][4][0].shape == (4, 8)
     ids = [name for batch in expected for name in batch[0]]
     assert set(ids[:24]) == set(ids[24:]) == set(train_set.ids) and ids[:24] != ids[24:]
-    for workers, context in ((1, "fork"), (2, "fork"), (1, "spawn")):
+    for workers, context in ((2, "fork"), (1, "spawn")):
         assert all(map(same, epochs(train_set, workers, context), expected))
 
 
