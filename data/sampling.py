@@ -65,7 +65,7 @@ def draw_pixels(mask: Tensor, count: int, generator: torch.Generator) -> tuple[T
 
 def pixel_centres(pixels: Tensor, size: Sequence[int]) -> Tensor:
     """Pixels (.., 2), (y, x) in a grid (height, width) -> their centres as shares, float32."""
-    return (pixels + 0.5) / torch.tensor(size, dtype=torch.float32)
+    return (pixels + 0.5) / pixels.new_tensor(size, dtype=torch.float32)
 
 
 def draw_kept(widths: Sequence[int], dropout: float, generator: torch.Generator) -> list[Tensor]:

@@ -7,12 +7,12 @@ DIR/classes.txt                     a class a line, if the classes are not VOC's
 """
 
 import copy
-import shlex
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from subprocess import list2cmdline
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +49,7 @@ def find_root(data: Path) -> Path:
         if (root / "JPEGImages").is_dir() and (root / "ImageSets" / "Segmentation").is_dir():
             return root
     if (data / "JPEGImages").is_dir() and (data / "SegmentationClass").is_dir():
-        command = shlex.join(["python", "-m", "data.lists", str(data)])
+        command = list2cmdline(["python", "-m", "data.lists", data.as_posix()])  # for any shell
         raise UserError(
             f"{data}: no lists in ImageSets/Segmentation yet; make them with: {command}"
         )
