@@ -66,7 +66,7 @@ def test_a_folder_in_another_layout_is_refused(present, tmp_path):
 def test_a_folder_without_lists_is_told_how_to_make_them(tmp_path):
     (tmp_path / "my data" / "JPEGImages").mkdir(parents=True)
     (tmp_path / "my data" / "SegmentationClass").mkdir()
-    with pytest.raises(UserError, match=f"with: python -m data.lists "{tmp_path}/my data"$"):
+    with pytest.raises(UserError, match=f'with: python -m data.lists "{tmp_path}/my data"$'):
         find_root(tmp_path / "my data")
 
 
