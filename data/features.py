@@ -1,5 +1,6 @@
-"""The sampled hypercolumns on disk: plain .npy files."""
+"""The sampled hypercolumns on disk: plain .npy files, in a folder that step 1 makes anew."""
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,8 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import DataError
-from data.files import atomic_file
+from data import UserError
 
 BLOCK = 4096  # rows in memory at a time
 
@@ -16,7 +16,7 @@ BLOCK = 4096  # rows in memory at a time
 class Features(NamedTuple):
     """What step 1 wrote."""
 
-    features: np.ndarray  # (N, Z) float32, mapped from disk
+    features: np.ndarray  # (N, Z) float32
     labels: np.ndarray  # (N,) uint8 class ids
     pixels: np.ndarray  # (N, 3) int64: image index, y, x in the original mask
     areas: np.ndarray  # (N,) float32: share of its image that a row stands for
@@ -31,13 +31,15 @@ def create_rows(folder: Path, rows: int, channels: int) -> None:
         OSError: the disk is too small.
     """
     path = folder / "features.npy"
-    np.lib.format.open_memmap(path, "w+", np.float32, (int(rows), channels))
-    if hasattr(os, "posix_fallocate"):  # else a full disk ends the process later, by a signal
-        with open(path, "r+b") as file:
-            try:
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        np.lib.format.open_memmap(path, "w+", np.float32, (int(rows), channels))
+        if hasattr(os, "posix_fallocate"):  # else a full disk ends the process later, by a signal
+            with open(path, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
-            except OSError as error:
-                raise OSError(error.errno, error.strerror, str(path)) from None
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a disk that cannot reserve room
+            raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def open_rows(folder: Path) -> np.ndarray:
@@ -49,14 +51,14 @@ def moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and population std of each column of rows (N, Z), (Z,) float32; sums in float64.
 
     Raises:
-        DataError: a feature is not finite.
+        UserError: a feature is not finite.
     """
     blocks = [slice(start, start + BLOCK) for start in range(0, len(rows), BLOCK)]
     with np.errstate(invalid="ignore"):  # of infinite values, whose difference is nan
         mean = sum(rows[block].sum(0, dtype=np.float64) for block in blocks) / len(rows)
         squares = sum(((rows[block] - mean) ** 2).sum(0) for block in blocks)
     if not np.isfinite(squares).all():
-        raise DataError("the features are not all finite; are the backbone's weights damaged?")
+        raise UserError("the features are not all finite; are the backbone's weights damaged?")
     return mean.astype(np.float32), np.sqrt(squares / len(rows)).astype(np.float32)
 
 
@@ -72,17 +74,16 @@ def save_rows(
     """Saves what goes with the rows: see `Features`; images.txt holds the ids of the images."""
     arrays = {"labels": labels, "pixels": pixels, "areas": areas, "mean": mean, "std": std}
     for name, array in arrays.items():
-        with atomic_file(folder / f"{name}.npy") as file:
-            np.save(file, array)
-    with atomic_file(folder / "images.txt") as file:
-        file.write("".join(f"{image_id}\n" for image_id in ids).encode())
+        np.save(folder / f"{name}.npy", array)
+    lines = "".join(f"{image_id}\n" for image_id in ids)
+    (folder / "images.txt").write_text(lines, encoding="utf-8", newline="\n")
 
 
 def read_features(folder: Path, classes: int) -> Features:
-    """Opens a finished store.
+    """What step 1 wrote, in memory: nothing stays open.
 
     Raises:
-        DataError: a file is missing or damaged, the files do not belong together, a label is
+        UserError: a file is missing or damaged, the files do not belong together, a label is
             outside the classes, or a moment is not finite.
     """
     again = "run step 1 again: python sample_features.py"
@@ -90,30 +91,24 @@ def read_features(folder: Path, classes: int) -> Features:
     for name in Features._fields:
         path = Path(folder) / f"{name}.npy"
         try:
-            arrays[name] = np.load(path, mmap_mode="r" if name == "features" else None)
+            arrays[name] = np.load(path)
         except FileNotFoundError:
-            raise DataError(f"{path}: no such file; {again}") from None
+            raise UserError(f"{path}: no such file; {again}") from None
         except (ValueError, EOFError) as error:
-            raise DataError(f"{path}: cannot be read ({error}); {again}") from None
+            raise UserError(f"{path}: cannot be read ({error}); {again}") from None
     store = Features(**arrays)
     rows, channels = store.features.shape if store.features.ndim == 2 else (-1, -1)
-    for name, shape in {
-        "labels": (rows,),
-        "pixels": (rows, 3),
-        "areas": (rows,),
-        "mean": (channels,),
-        "std": (channels,),
-    }.items():
+    shapes = {"labels": (rows,), "pixels": (rows, 3), "areas": (rows,)}
+    for name, shape in (shapes | {"mean": (channels,), "std": (channels,)}).items():
         if arrays[name].shape != shape:
-            raise DataError(
+            raise UserError(
                 f"{folder}: {name}.npy has shape {arrays[name].shape}, which does not go with "
                 f"features.npy {store.features.shape}; {again}"
             )
-    if store.labels.max() >= classes:
-        largest = store.labels.max()
-        raise DataError(
+    if (largest := store.labels.max()) >= classes:
+        raise UserError(
             f"{folder}/labels.npy: label {largest} is outside the classes 0..{classes - 1}"
         )
     if not (np.isfinite(store.mean).all() and np.isfinite(store.std).all()):
-        raise DataError(f"{folder}: mean.npy or std.npy is not finite; {again}")
+        raise UserError(f"{folder}: mean.npy or std.npy is not finite; {again}")
     return store

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from data import DataError
+from data import UserError
 from data.classes import VOID
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of photos in a data set
@@ -17,21 +17,27 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of photos in a 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jp2", ".png", ".webp", ".avif", ".bmp", ".gif")
 PHOTO_SUFFIXES += (".tif", ".tiff")
 PHOTO_FORMATS = ("JPEG", "JPEG2000", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF")
-HEIC_SUFFIXES = (".heic", ".heif")  # which Pillow does not read by itself
-EXIF_ORIENTATION, EXIF_SIDEWAYS = 0x0112, (5, 6, 7, 8)
+EXIF_ORIENTATION = 0x0112
+TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
+TURNS |= {6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}  # to turn a photo upright
 # Pillow's modes of index images -> the type that holds their values. 16 bits of grey: I;16 or I.
 INDEX_MODES = {"P": np.uint8, "L": np.uint8, "1": np.uint8, "I;16": np.uint16, "I": np.uint32}
 PNG_HEAD, PNG_GREY = b"\x89PNG", 0  # first bytes of a PNG; its colour type for grey
 LISTED = 10  # names that a message lists
+
+MAX_PIXELS = 2**30 // 12  # where Pillow warns of too many; here it is an error, see `_opened`
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def read_image(path: Path) -> np.ndarray:
     """The image as (H, W, 3) uint8 RGB, upright (EXIF orientation applied).
 
     Raises:
-        DataError: the file is missing, damaged or not an image.
+        UserError: the file is missing, damaged, too large or not an image.
     """
-    image = ImageOps.exif_transpose(open_image(path, PHOTO_FORMATS))
+    image = open_image(path, PHOTO_FORMATS)
+    if turn := TURNS.get(_orientation(image)):
+        image = image.transpose(Image.Transpose[turn])
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip to white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     return np.asarray(image.convert("RGB"))
@@ -41,18 +47,72 @@ def image_size(path: Path, upright: bool) -> tuple[int, int]:
     """(height, width) of an image file from its header; `upright` applies the EXIF orientation.
 
     Raises:
-        DataError: the file is missing, damaged or not an image, or has too many pixels.
+        UserError: the file is missing, too large or not an image.
     """
-    with _decoding(path), Image.open(path, formats=_known(PHOTO_FORMATS)) as image:
+    with _opened(path, PHOTO_FORMATS) as image:
         width, height = image.size
-        sideways = upright and image.getexif().get(EXIF_ORIENTATION) in EXIF_SIDEWAYS
+        sideways = upright and _orientation(image) in (5, 6, 7, 8)
     return (width, height) if sideways else (height, width)
 
 
-def _known(formats: Sequence[str]) -> list[str]:
-    """Those of the formats that this Pillow has."""
-    Image.init()
-    return [name for name in formats if name in Image.OPEN]
+def read_mask(path: Path, classes: int) -> np.ndarray:
+    """The mask in an index PNG as (H, W) uint8: class ids 0..classes-1 and VOID.
+
+    Raises:
+        UserError: the file is missing, damaged, in colour, or holds a value that is no class.
+    """
+    mask = _read_indices(path, "mask")
+    wrong = mask[(mask >= classes) & (mask != VOID)]
+    if wrong.size:
+        raise UserError(
+            f"{path}: label {wrong[0]} is outside the classes 0..{classes - 1} (void is {VOID})"
+        )
+    return mask.astype(np.uint8, copy=False)
+
+
+def read_prediction(path: Path, classes: int, size: tuple[int, int]) -> np.ndarray:
+    """The prediction in an index PNG as (H, W) uint8: class ids 0..classes-1.
+
+    Args:
+        size: (height, width) of its image, in pixels.
+
+    Raises:
+        UserError: the file is missing, damaged, in colour, of another size, or holds a value that
+            is no class. Void is none: a prediction gives every pixel a class.
+    """
+    prediction = _read_indices(path, "prediction")
+    if prediction.shape != size:
+        (height, width), (rows, columns) = size, prediction.shape
+        raise UserError(
+            f"{path}: the prediction is {columns}x{rows} but its image is {width}x{height}; "
+            "bring it to that size, by nearest neighbour"
+        )
+    if prediction.max() >= classes:
+        raise UserError(
+            f"{path}: value {prediction[prediction >= classes][0]} is outside the classes "
+            f"0..{classes - 1}; each pixel needs a class"
+        )
+    return prediction.astype(np.uint8, copy=False)
+
+
+def find_predictions(folder: Path, ids: Sequence[str]) -> list[Path]:
+    """The files ID.png of these ids in a folder, in the order of the ids.
+
+    Raises:
+        UserError: the folder is missing, or files are: it lists the first and says how many more.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: no such folder; it should hold a prediction ID.png for each image"
+        )
+    paths = [folder / f"{image_id}.png" for image_id in ids]
+    if missing := [path.name for path in paths if not path.is_file()]:
+        raise UserError(
+            f"{folder}: no prediction for {len(missing)} of the {len(ids)} images: "
+            f"{first_of(missing)}"
+        )
+    return paths
 
 
 def find_photos(places: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
@@ -65,108 +125,39 @@ def find_photos(places: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
         name -> file; and the names of the files in folders that are no photos.
 
     Raises:
-        DataError: a place is missing, a folder has no photos, or two have the same name, or one
+        UserError: a place is missing, a folder has no photos, or two have the same name, or one
             that cannot be printed.
     """
     paths, others = [], []
     for place in places:
-        if place.is_dir():
-            files = sorted(path for path in place.iterdir() if _is_visible_file(path))
-            photos = [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES]
-            if not photos:
-                suffixes = " ".join(PHOTO_SUFFIXES)
-                raise DataError(
-                    f"{place}: no photo in this folder; a photo is a file called {suffixes}"
-                )
-            paths += photos
-            others += [path.name for path in files if path not in photos]
-        elif place.is_file():
-            paths.append(place)
-        else:
-            raise DataError(f"{place}: no such file or folder")
+        files = [place]
+        if place.is_dir():  # systems such as macOS leave hidden files beside photos
+            visible = (path for path in place.iterdir() if not path.name.startswith("."))
+            files = sorted(path for path in visible if path.is_file())
+            others += [path.name for path in files if path.suffix.lower() not in PHOTO_SUFFIXES]
+            files = [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES]
+        elif not place.is_file():
+            raise UserError(f"{place}: no such file or folder")
+        if not files:
+            suffixes = " ".join(PHOTO_SUFFIXES)
+            raise UserError(
+                f"{place}: no photo in this folder; a photo is a file called {suffixes}"
+            )
+        paths += files
     stems = Counter(path.stem.casefold() for path in paths)  # some disks do not tell A from a
     names = [path.stem if stems[path.stem.casefold()] == 1 else path.name for path in paths]
     for name, count in Counter(name.casefold() for name in names).items():
         if count > 1:
-            raise DataError(
+            raise UserError(
                 f"--image: {count} files are called {name!r}, but each needs a picture; "
                 "draw them in turn"
             )
     for name in names:
         if not name.isprintable():  # not UTF-8, or with a line end: no page or table can show it
-            raise DataError(
+            raise UserError(
                 f"--image: a file is called {name!r}; give it a name of letters that can be shown"
             )
     return dict(zip(names, paths)), others
-
-
-def _is_visible_file(path: Path) -> bool:
-    """Systems such as macOS leave hidden files beside photos."""
-    return path.is_file() and not path.name.startswith(".")
-
-
-def read_mask(path: Path, classes: int) -> np.ndarray:
-    """The mask in an index PNG as (H, W) uint8: class ids 0..classes-1 and VOID.
-
-    Raises:
-        DataError: the file is missing, damaged, in colour, or holds a value that is no class.
-    """
-    mask = _read_indices(path, "mask")
-    wrong = mask[(mask >= classes) & (mask != VOID)]
-    if wrong.size:
-        raise DataError(
-            f"{path}: label {wrong[0]} is outside the classes 0..{classes - 1} (void is {VOID})"
-        )
-    return mask.astype(np.uint8, copy=False)
-
-
-def read_prediction(path: Path, classes: int, size: tuple[int, int]) -> np.ndarray:
-    """The prediction in an index PNG as (H, W) uint8: class ids 0..classes-1.
-
-    Args:
-        path: the file.
-        classes: their number.
-        size: (height, width) of its image, in pixels.
-
-    Raises:
-        DataError: the file is missing, damaged, in colour, of another size, or holds a value that
-            is no class. Void is none: a prediction gives every pixel a class.
-    """
-    prediction = _read_indices(path, "prediction")
-    if prediction.shape != size:
-        (height, width), (rows, columns) = size, prediction.shape
-        raise DataError(
-            f"{path}: the prediction is {columns}x{rows} but its image is {width}x{height}; "
-            "bring it to that size, by nearest neighbour"
-        )
-    wrong = prediction[prediction >= classes]
-    if wrong.size:
-        raise DataError(
-            f"{path}: value {wrong[0]} is outside the classes 0..{classes - 1}; "
-            "each pixel needs a class"
-        )
-    return prediction.astype(np.uint8, copy=False)
-
-
-def find_predictions(folder: Path, ids: Sequence[str]) -> list[Path]:
-    """The files ID.png of these ids in a folder, in the order of the ids.
-
-    Raises:
-        DataError: the folder is missing, or files are: it lists the first and says how many more.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder}: no such folder; it should hold a prediction ID.png for each image"
-        )
-    paths = [folder / f"{image_id}.png" for image_id in ids]
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
-        raise DataError(
-            f"{folder}: no prediction for {len(missing)} of the {len(ids)} images: "
-            f"{first_of(missing)}"
-        )
-    return paths
 
 
 def first_of(names: Sequence[str]) -> str:
@@ -175,54 +166,17 @@ def first_of(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
-@contextmanager
-def _decoding(path: Path) -> Iterator[None]:
-    """Turns the errors of Pillow, and its warning of too many pixels, into one DataError."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except Exception as error:  # Pillow's decoders raise many kinds on damaged files
-        if path.suffix.lower() in HEIC_SUFFIXES:
-            raise DataError(
-                f"{path}: HEIC photos are not read; save it as JPEG "
-                "(or convert it with the package pillow-heif)"
-            ) from None
-        raise DataError(
-            f"{path}: cannot be read as an image ({error}); is the file damaged?"
-        ) from None
-
-
 def open_image(path: Path, formats: Sequence[str]) -> Image.Image:
     """The decoded image; only these formats are tried, whatever the file is called.
 
     Raises:
-        DataError: the file is missing, damaged or not such an image.
+        UserError: the file is missing, damaged, too large or not such an image.
     """
-    formats = _known(formats)
-    with _decoding(path):
-        with Image.open(path, formats=formats) as image:
-            image.verify()  # checksums of a PNG: `load` skips those of pixels and may read garbage
-        image = Image.open(path, formats=formats)
+    with _opened(path, formats) as image:
+        image.verify()  # checksums of a PNG: `load` skips those of pixels and may read garbage
+    with _opened(path, formats) as image:
         image.load()
-        return image
-
-
-def _read_indices(path: Path, what: str) -> np.ndarray:
-    """The values of an index image (a `what`), as `index_values` gives them.
-
-    Raises:
-        DataError: the file is missing, damaged or in colour, or see `index_values`.
-    """
-    image = open_image(path, ("PNG",))
-    if image.mode not in INDEX_MODES:
-        raise DataError(
-            f"{path}: a {what} must be a PNG of palette indices (mode P or L), "
-            f"this one is {image.mode}"
-        )
-    return index_values(image, path)
+    return image
 
 
 def index_values(image: Image.Image, path: Path) -> np.ndarray:
@@ -233,15 +187,55 @@ def index_values(image: Image.Image, path: Path) -> np.ndarray:
         path: its file.
 
     Raises:
-        DataError: it has grey of 2 or 4 bits: some programs take its values as they are, others,
+        UserError: it has grey of 2 or 4 bits: some programs take its values as they are, others,
             like Pillow, stretch them to 0..255.
     """
     if image.mode == "L":
         with open(path, "rb") as file:
             head = file.read(26)  # up to the bits of a value and the colour type
         if head.startswith(PNG_HEAD) and head[24] < 8 and head[25] == PNG_GREY:
-            raise DataError(
+            raise UserError(
                 f"{path}: grey of {head[24]} bits, which programs read in two ways; "
                 "save it with 8 bits"
             )
     return np.array(image, dtype=INDEX_MODES[image.mode])
+
+
+def _read_indices(path: Path, what: str) -> np.ndarray:
+    image = open_image(path, ("PNG",))
+    if image.mode not in INDEX_MODES:
+        raise UserError(
+            f"{path}: a {what} must be a PNG of palette indices (mode P or L), "
+            f"this one is {image.mode}"
+        )
+    return index_values(image, path)
+
+
+def _orientation(image: Image.Image) -> int | None:
+    """Of its EXIF; None if that cannot be read, which says nothing about the pixels."""
+    try:
+        return image.getexif().get(EXIF_ORIENTATION)
+    except Exception:  # Pillow raises many kinds
+        return None
+
+
+@contextmanager
+def _opened(path: Path, formats: Sequence[str]) -> Iterator[Image.Image]:
+    """An image file while it is open; turns all that goes wrong with it into a UserError."""
+    Image.init()  # not every Pillow knows all formats
+    try:
+        with Image.open(path, formats=[name for name in formats if name in Image.OPEN]) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
+            yield image
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged files
+        if path.suffix.lower() in (".heic", ".heif"):
+            raise UserError(
+                f"{path}: HEIC photos are not read; save it as JPEG "
+                "(or convert it with the package pillow-heif)"
+            ) from None
+        raise UserError(
+            f"{path}: cannot be read as an image ({error}); is the file damaged?"
+        ) from None

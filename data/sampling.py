@@ -58,13 +58,14 @@ def draw_pixels(mask: Tensor, count: int, generator: torch.Generator) -> tuple[T
     """
     labels = mask.flatten().long()
     order = torch.randperm(len(labels), generator=generator)
-    drawn = torch.cat([order[labels[order] != VOID], order[labels[order] == VOID]])[:count]
+    is_void = labels[order] == VOID
+    drawn = torch.cat([order[~is_void], order[is_void]])[:count]
     return torch.stack([drawn // mask.shape[1], drawn % mask.shape[1]], dim=-1), labels[drawn]
 
 
 def pixel_centres(pixels: Tensor, size: Sequence[int]) -> Tensor:
     """Pixels (.., 2), (y, x) in a grid (height, width) -> their centres as shares, float32."""
-    return (pixels + 0.5) / torch.tensor(size, dtype=torch.float32)
+    return (pixels + 0.5) / pixels.new_tensor(size, dtype=torch.float32)
 
 
 def draw_kept(widths: Sequence[int], dropout: float, generator: torch.Generator) -> list[Tensor]:
@@ -77,45 +78,44 @@ def draw_kept(widths: Sequence[int], dropout: float, generator: torch.Generator)
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
-    """The micro-batches of an epoch, as (epoch, index) of each image; of this process alone.
+    """The micro-batches of an epoch, this process's share of each: lists of (epoch, index).
 
-    The order of the images follows from seed and epoch. It is filled up with its first images to
-    whole steps.
+    The order of the images follows from seed and epoch; its first images fill up the last step.
 
     Args:
         images: how many there are.
-        step_size: images of a step, of all processes together.
-        seed: of the order.
-        rank, processes: of the images of a micro-batch, each process gets its share.
+        batch_size: images of a whole step, of all processes together; a multiple of the next two.
+        processes: which share a micro-batch; `rank` is this one.
         micro_batches: of a step.
 
     Attributes:
         steps: of an epoch.
         epoch: of the next pass; to be set before it.
-        done: steps of it that are left out, since they were made before an interruption.
+        done: micro-batches of that epoch to leave out, since an interrupted run has made them.
     """
 
     def __init__(
         self,
         images: int,
-        step_size: int,
+        batch_size: int,
         seed: int,
         rank: int = 0,
         processes: int = 1,
         micro_batches: int = 1,
     ):
-        self.images, self.step_size, self.seed = images, step_size, seed
+        self.images, self.batch_size, self.seed = images, batch_size, seed
         self.rank, self.processes, self.micro_batches = rank, processes, micro_batches
-        self.steps = -(-images // step_size)
+        self.steps = -(-images // batch_size)
         self.epoch = self.done = 0
 
     def __len__(self) -> int:
-        return (self.steps - self.done) * self.micro_batches
+        return self.steps * self.micro_batches - self.done
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.random.default_rng([self.seed, self.epoch]).permutation(self.images)
-        order = np.resize(order, self.steps * self.step_size)[self.done * self.step_size :]
-        for batch in order.reshape(-1, self.step_size // self.micro_batches).tolist():
+        size = self.batch_size // self.micro_batches
+        order = np.resize(order, (self.steps * self.micro_batches, size))
+        for batch in order[self.done :].tolist():
             yield [(self.epoch, index) for index in batch[self.rank :: self.processes]]
 
 

@@ -7,24 +7,24 @@ DIR/classes.txt                     a class a line, if the classes are not VOC's
 """
 
 import copy
-import shlex
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from subprocess import list2cmdline
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision import tv_tensors
 
-from data import DataError
+from data import UserError
 from data.classes import VOID, read_classes
 from data.images import SUFFIXES, image_size, read_image, read_mask
 from data.sampling import draw_kept, draw_pixels, image_seed, pixel_centres
-from data.transforms import Transform
+from data.transforms import Augment, Transform
 
 MASK_FOLDERS = {"train_aug": "SegmentationClassAug"}  # the SBD-augmented list has its own masks
 MAX_SKIPPED = 5  # per cent of a list that `skip_bad` may leave out; beyond, the data is in doubt
@@ -43,17 +43,17 @@ def find_root(data: Path) -> Path:
     """The folder in VOC layout that `data` means: itself, its `VOC2012` or `VOCdevkit/VOC2012`.
 
     Raises:
-        DataError: there is none.
+        UserError: there is none.
     """
     for root in (data, data / "VOC2012", data / "VOCdevkit" / "VOC2012"):
         if (root / "JPEGImages").is_dir() and (root / "ImageSets" / "Segmentation").is_dir():
             return root
     if (data / "JPEGImages").is_dir() and (data / "SegmentationClass").is_dir():
-        command = shlex.join(["python", "-m", "data.lists", str(data)])
-        raise DataError(
+        command = list2cmdline(["python", "-m", "data.lists", data.as_posix()])  # for any shell
+        raise UserError(
             f"{data}: no lists in ImageSets/Segmentation yet; make them with: {command}"
         )
-    raise DataError(
+    raise UserError(
         f"{data}: no data set in VOC layout there (JPEGImages, SegmentationClass, "
         "ImageSets/Segmentation); name its folder with --data, or fetch VOC 2012 with: "
         "python -m data.download"
@@ -64,29 +64,29 @@ def read_ids(root: Path, split: str) -> list[str]:
     """The image ids of a split, in the order of its list.
 
     Raises:
-        DataError: no such list, an empty one, an id that is not a plain name, or one listed twice.
+        UserError: no such list, an empty one, an id that is not a plain name, or one listed twice.
     """
     folder = root / "ImageSets" / "Segmentation"
     path = folder / f"{split}.txt"
     if Path(split).name != split or not path.is_file():
         known = ", ".join(sorted(file.stem for file in folder.glob("*.txt"))) or "none"
-        raise DataError(f"{path}: no such list for split {split!r}; lists there: {known}")
+        raise UserError(f"{path}: no such list for split {split!r}; lists there: {known}")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        raise DataError(f"{path}: not a UTF-8 text file") from None
+        raise UserError(f"{path}: not a UTF-8 text file") from None
     ids = [line.strip() for line in lines if line.strip()]
     if not ids:
-        raise DataError(f"{path}: the list is empty; it needs one image id a line")
+        raise UserError(f"{path}: the list is empty; it needs one image id a line")
     for image_id in ids:
         is_name = image_id not in (".", "..") and set("/\\").isdisjoint(image_id)
         if not (is_name and image_id.isprintable()):
-            raise DataError(
+            raise UserError(
                 f"{path}: {image_id!r} is not an image id (a file name without folder and suffix)"
             )
     if len(set(ids)) < len(ids):
         twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
-        raise DataError(f"{path}: id {twice!r} is listed twice")
+        raise UserError(f"{path}: id {twice!r} is listed twice")
     return ids
 
 
@@ -100,19 +100,19 @@ def check_sizes(photo: Path, mask: Path) -> None:
     """Compares the sizes in the headers of an upright photo and its mask.
 
     Raises:
-        DataError: they differ, or a file is missing, damaged or not an image.
+        UserError: they differ, or a file is missing, damaged or not an image.
     """
     size, mask_size = image_size(photo, upright=True), image_size(mask, upright=False)
     if size == mask_size:
         return
     (height, width), (rows, columns) = size, mask_size
     if mask_size == image_size(photo, upright=False):
-        raise DataError(
+        raise UserError(
             f"{mask}: the mask is {columns}x{rows}, as its image {photo.name} is stored, but the "
             f"EXIF orientation turns that to {width}x{height}; turn the mask too, or remove the "
             "orientation from the photo"
         )
-    raise DataError(
+    raise UserError(
         f"{mask}: the mask is {columns}x{rows} but its image {photo.name} is {width}x{height}"
     )
 
@@ -137,7 +137,7 @@ class VOCFolder(Dataset):
         skipped: id -> reason, in a line, of each image that `skip_bad` left out.
 
     Raises:
-        DataError: on construction, see `find_root`, `read_ids`, `read_classes`; an image or mask is
+        UserError: on construction, see `find_root`, `read_ids`, `read_classes`; an image or mask is
             missing; an image and its mask differ in size; with `skip_bad`, too many are bad. On
             access, see `read_image` and `read_mask`.
     """
@@ -191,7 +191,7 @@ class VOCFolder(Dataset):
         """The names of the classes that the split does not have, by their pixels (C,).
 
         Raises:
-            DataError: see `check_labels`.
+            UserError: see `check_labels`.
         """
         check_labels(counts, has_void, f"{self.root}: the {len(self)} images of {self.split}")
         return [name for name, count in zip(self.classes.names, counts) if not count]
@@ -204,12 +204,23 @@ class VOCFolder(Dataset):
         return find_pair(self.root, image_id, MASK_FOLDERS.get(self.split, "SegmentationClass"))
 
     def _check(self, image_id: str) -> None:
-        """Raises a DataError if an image or mask is missing, or if their sizes differ."""
+        """Raises a UserError if an image or mask is missing, or if their sizes differ."""
         image, mask = self._paths(image_id)
         for kind, path in (("image", image), ("mask", mask)):
             if not path.is_file():
-                raise DataError(f"{path}: no {kind} for id {image_id!r} of split {self.split!r}")
+                raise UserError(f"{path}: no {kind} for id {image_id!r} of split {self.split!r}")
         check_sizes(image, mask)
+
+    def _reason(self, image_id: str) -> str | None:
+        """Why an image cannot be used; None if it can."""
+        try:
+            self._check(image_id)
+            image, mask = self._paths(image_id)
+            read_image(image)
+            read_mask(mask, len(self.classes))
+        except UserError as error:
+            return str(error)
+        return None
 
     def _leave_out_bad(self) -> None:
         """Reads everything up front, so that all processes and epochs use the same images."""
@@ -217,36 +228,25 @@ class VOCFolder(Dataset):
             reasons = dict(zip(self.ids, pool.map(self._reason, self.ids)))
         self.skipped = {image_id: reason for image_id, reason in reasons.items() if reason}
         if 100 * len(self.skipped) > MAX_SKIPPED * len(self.ids):
-            raise DataError(
+            raise UserError(
                 f"{self.root}: {len(self.skipped)} of {len(self.ids)} images of {self.split} "
                 f"cannot be used, more than the {MAX_SKIPPED} % that --skip-bad tolerates; "
                 f"the first: {next(iter(self.skipped.values()))}"
             )
         self.ids = [image_id for image_id in self.ids if image_id not in self.skipped]
 
-    def _reason(self, image_id: str) -> str | None:
-        """Why an image cannot be used; None if it can."""
-        image, mask = self._paths(image_id)
-        try:
-            self._check(image_id)
-            read_image(image)
-            read_mask(mask, len(self.classes))
-        except DataError as error:
-            return str(error)
-        return None
-
 
 class TrainingSet(Dataset):
-    """What step 3 trains on: a random square of each image, other ones in each epoch.
+    """What step 3 trains on: a random square of each image, another one in each epoch.
 
-    An item is asked for by (epoch, index). All that is random about it follows from the seed, the
-    epoch and the image's id, whichever process reads it:
+    An item is asked for by (epoch, index), so that workers may live on from epoch to epoch, and is
 
         id, image (3, S, S) uint8, points (n, 2) float32, labels (n,) int64, kept
 
-    The points are pixels drawn as by `data.sampling.draw_pixels`, as shares of height and width.
-    Where all pixels train, points are () and labels (S, S). `kept` are the hidden units that
-    dropout keeps in this image, see `data.sampling.draw_kept`.
+    The points are the centres of pixels drawn by `data.sampling.draw_pixels`, (y, x) as shares of
+    the square. Where all pixels train, points are () and labels (S, S). `kept` are the hidden units
+    that dropout keeps in this image, see `data.sampling.draw_kept`. All that is random follows from
+    the seed, the epoch and the image's id: neither other images nor the process that reads matter.
 
     Args:
         folder: the images.
@@ -258,7 +258,7 @@ class TrainingSet(Dataset):
     def __init__(
         self,
         folder: VOCFolder,
-        augment: Transform,
+        augment: Augment,
         seed: int,
         pixels: int | None = None,
         widths: Sequence[int] = (),
@@ -266,37 +266,37 @@ class TrainingSet(Dataset):
     ):
         self.folder, self.augment, self.seed, self.pixels = folder, augment, seed, pixels
         self.widths, self.dropout = widths, dropout
+        self.ids, self.classes = folder.ids, folder.classes
 
     def __len__(self) -> int:
-        return len(self.folder)
+        return len(self.ids)
 
     def __getitem__(
         self, item: tuple[int, int]
     ) -> tuple[str, Tensor, Tensor | tuple[()], Tensor, list[Tensor]]:
         epoch, index = item
-        image_id, seed = self.folder.ids[index], self.seed
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
-            generator = torch.default_generator.manual_seed(image_seed(seed, epoch, image_id))
-            photo, mask = self.folder.image(index), self.folder.mask(index)
-            image, mask = to_sample(image_id, photo, mask, self.augment)[1:]
-            points, labels = (), mask.long()
-            if self.pixels:
-                drawn, labels = draw_pixels(mask, self.pixels, generator)
-                points = pixel_centres(drawn, mask.shape)
-            return image_id, image, points, labels, draw_kept(self.widths, self.dropout, generator)
+        name = self.ids[index]
+        generator = torch.Generator().manual_seed(image_seed(self.seed, epoch, name))
+        augment = partial(self.augment, generator=generator)
+        _, image, mask = to_sample(name, self.folder.image(index), self.folder.mask(index), augment)
+        points, labels = (), mask.long()
+        if self.pixels:
+            drawn, labels = draw_pixels(mask, self.pixels, generator)
+            points = pixel_centres(drawn, mask.shape)
+        return name, image, points, labels, draw_kept(self.widths, self.dropout, generator)
 
 
 def check_labels(counts: np.ndarray, has_void: bool, where: str) -> None:
     """Refuses masks from which nothing can be learned, by their pixels (C,) of each class.
 
     Raises:
-        DataError: there is no labelled pixel, or only background and void, as in binary masks of
+        UserError: there is no labelled pixel, or only background and void, as in binary masks of
             0 and 255; says `where`.
     """
     if not counts.any():
-        raise DataError(f"{where} have no labelled pixel")
+        raise UserError(f"{where} have no labelled pixel")
     if has_void and counts[0] and not counts[1:].any():
-        raise DataError(
+        raise UserError(
             f"{where}: the masks hold only 0 and {VOID}, and {VOID} is void here: "
             "save the object as 1 (python -m data.convert does, with --map 0=0,255=1)"
         )
@@ -304,9 +304,8 @@ def check_labels(counts: np.ndarray, has_void: bool, where: str) -> None:
 
 def to_sample(name: str, image: np.ndarray, mask: np.ndarray, transform: Transform) -> Sample:
     """A `Sample` of an image (H, W, 3) uint8 and its mask (H, W) uint8."""
-    pixels = tv_tensors.Image(torch.from_numpy(image.copy()).permute(2, 0, 1))
-    pixels, labels = transform(pixels, tv_tensors.Mask(torch.from_numpy(mask)))
-    return Sample(name, pixels.as_subclass(Tensor), labels.as_subclass(Tensor))
+    pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)
+    return Sample(name, *transform(pixels, torch.from_numpy(mask)))
 
 
 def photo_sample(name: str, image: np.ndarray, transform: Transform) -> Sample:

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from data.classes import VOC
-from data.features import create_rows, finish_rows, moments, open_rows
+from data.features import create_rows, moments, open_rows, save_rows
 from models.run import args as flags
 from models.run import folder as run_folder
 from models.run import runtime
@@ -173,7 +173,7 @@ def train_cls_command(folder: Path, settings: Settings, device: torch.device) ->
     run = f"run_1_{settings.memory[0]}"
     place, random = run_folder.step_folder(folder / run, 1), np.random.default_rng(0)
     channels = len(np.load(place / "mean.npy"))
-    labels = random.integers(len(VOC), size=settings.rows)
+    labels = random.integers(len(VOC), size=settings.rows, dtype=np.uint8)
     create_rows(place, settings.rows, channels)
     means = 0.05 * random.standard_normal((len(VOC), channels), dtype=np.float32)
     noise = random.standard_normal((settings.rows, channels), dtype=np.float32)
@@ -181,8 +181,11 @@ def train_cls_command(folder: Path, settings: Settings, device: torch.device) ->
     rows[:] = means[labels] + noise
     image, pixel = np.divmod(np.arange(settings.rows), 60)  # pixels of an image
     ids = [f"image_{index}" for index in range(image[-1] + 1)]
-    pixels, areas = np.stack([image, pixel, pixel], axis=1), np.full(len(labels), 1 / 60)
-    finish_rows(place, labels, pixels, areas, *moments(rows), ids)
+    pixels, areas = (
+        np.stack([image, pixel, pixel], axis=1),
+        np.full(len(labels), np.float32(1 / 60)),
+    )
+    save_rows(place, labels, pixels, areas, *moments(rows), ids)
     return f"train_cls.py --run {run} --epochs {settings.epochs} --device {device}"
 
 

@@ -162,8 +162,9 @@ class Work:
         self.segmenter.train()
         points, target = None, self.target
         if pixels:
-            drawn, target = draw_pixels(target, pixels, None)
-            points = pixel_centres(drawn, self.image.shape[-2:])
+            drawn, labels = draw_pixels(target[0].cpu(), pixels, torch.default_generator)
+            points = pixel_centres(drawn[None], self.image.shape[-2:]).to(self.device)
+            target = labels[None].to(self.device)
         loss = segmentation_loss(self.segmenter(self.image, points), target)
         loss.backward()
         self.training.gradients_are_finite()

@@ -3,15 +3,17 @@
 import re
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from data import DataError
+from data import UserError
 from data.classes import VOC, VOID
 from data.images import (
+    EXIF_ORIENTATION,
     find_photos,
     find_predictions,
     first_of,
@@ -83,7 +85,7 @@ def test_a_mask_may_hold_void(tmp_path):
 def test_a_label_outside_the_classes_is_refused(value, classes, tmp_path):
     path = grey_png(tmp_path / "a.png", np.array([[0, value, VOID]]), 16)
     message = f"{path}: label {value} is outside the classes 0..{classes - 1} (void is 255)"
-    with pytest.raises(DataError, match=re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(message)):
         read_mask(path, classes)
 
 
@@ -91,7 +93,7 @@ def test_a_label_outside_the_classes_is_refused(value, classes, tmp_path):
 def test_a_mask_in_colour_is_refused(mode, tmp_path):
     Image.new(mode, (4, 3)).save(tmp_path / "a.png")
     message = f"a.png: a mask must be a PNG of palette indices .* this one is {mode}$"
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         read_mask(tmp_path / "a.png", CLASSES)
 
 
@@ -100,7 +102,7 @@ def test_grey_that_programs_read_in_two_ways_is_refused(depth, tmp_path):
     path = grey_png(tmp_path / "a.png", INDICES % 4, depth)
     with Image.open(path) as picture:
         assert np.asarray(picture).max() > 20, "what Pillow makes of it"
-    with pytest.raises(DataError, match=f"a.png: grey of {depth} bits, which programs read in two"):
+    with pytest.raises(UserError, match=f"a.png: grey of {depth} bits, which programs read in two"):
         read_mask(path, CLASSES)
 
 
@@ -116,7 +118,7 @@ def test_grey_that_programs_read_in_two_ways_is_refused(depth, tmp_path):
 )
 def test_a_prediction_that_cannot_be_scored_is_refused(pixels, message, tmp_path):
     path = saved(tmp_path / "a.png", pixels.astype(np.uint8))
-    with pytest.raises(DataError, match=re.escape(f"{path}: ") + message):
+    with pytest.raises(UserError, match=re.escape(f"{path}: ") + message):
         read_prediction(path, CLASSES, (2, 3))
 
 
@@ -137,7 +139,7 @@ def test_missing_and_damaged_files_are_named(content, message, tmp_path):
     if content is not None:
         path.write_bytes(content)
     for read in (read_image, lambda path: read_mask(path, CLASSES)):
-        with pytest.raises(DataError, match=re.escape(f"{path}: {message}")):
+        with pytest.raises(UserError, match=re.escape(f"{path}: {message}")):
             read(path)
 
 
@@ -151,9 +153,9 @@ def test_predictions_are_found_in_the_order_of_the_ids(tmp_path):
 def test_missing_predictions_are_listed(tmp_path):
     (tmp_path / "b.png").touch()
     message = f"{tmp_path}: no prediction for 2 of the 3 images: a.png, c.png"
-    with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         find_predictions(tmp_path, ["a", "b", "c"])
-    with pytest.raises(DataError, match=re.escape(f"{tmp_path / 'absent'}: no such folder")):
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'absent'}: no such folder")):
         find_predictions(tmp_path / "absent", ["a"])
 
 
@@ -177,12 +179,36 @@ UPRIGHT = {  # of the stored pixels, by EXIF orientation
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_images_are_turned_upright(orientation, tmp_path):
     stored, exif = noise(4, 6, 3), Image.Exif()
-    exif[0x0112] = orientation
+    exif[EXIF_ORIENTATION] = orientation
     path = saved(tmp_path / "a.png", stored, exif=exif)
     upright = UPRIGHT[orientation](stored)
     assert np.array_equal(read_image(path), upright)
     assert image_size(path, upright=True) == upright.shape[:2]
     assert image_size(path, upright=False) == (4, 6)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("damage", ["an entry", "all of it"])
+def test_exif_that_is_damaged_leaves_the_pixels_as_good_as_they_are(damage, orientation, tmp_path):
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02"  # two entries, big-endian
+    exif += struct.pack(">HHIHH", EXIF_ORIENTATION, 3, 1, orientation, 0)
+    exif += struct.pack(">HHII", 0x0132, 11, 1, 0) + b"\0\0\0\0"  # the date as a float
+    if damage == "all of it":
+        exif = exif[:10] + b"garbage"
+    pixels = np.tile(np.arange(8, dtype=np.uint8)[:, None, None] * 30, (1, 16, 3))
+    path = saved(tmp_path / "a.jpg", pixels, exif=exif, quality=100)
+    is_turned = damage == "an entry" and orientation == 6
+    expected = np.rot90(pixels, -1) if is_turned else pixels
+    assert np.abs(read_image(path).astype(int) - expected).max() < 8
+    assert image_size(path, upright=True) == expected.shape[:2]
+
+
+def test_a_file_of_too_many_pixels_is_refused_and_by_its_header_alone(tmp_path):
+    path = tmp_path / "large.png"
+    Image.new("1", (9500, 9500)).save(path)
+    for read in (read_image, partial(read_mask, classes=2), partial(image_size, upright=False)):
+        with pytest.raises(UserError, match="large.png: .*9500x9500 pixels, more than 89478485"):
+            read(path)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "LA", "1"])
@@ -242,5 +268,5 @@ def test_photos_that_cannot_be_drawn_are_refused(places, message, folder):
     (folder / "empty").mkdir()
     for name in ("two\nlines.png", "\udcff.png"):
         (folder / name).touch()
-    with pytest.raises(DataError, match=re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(message)):
         find_photos([folder / place for place in places])

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from data.classes import VOID
-from data.sampling import draw_pixels, epoch_order, image_seed, sample_pixels
+from data.sampling import (
+    EpochSampler,
+    draw_kept,
+    draw_pixels,
+    image_seed,
+    pixel_centres,
+    sample_pixels,
+)
 
 MASK = np.zeros((20, 30), np.uint8)
 MASK[2:12, 3:13] = 7
@@ -72,27 +79,47 @@ def test_pixels_are_drawn_uniformly():
     assert abs(counts - 250).max() < 5 * 13.7
 
 
-@given(images=st.integers(1, 50), batch_size=st.integers(1, 60))
-def test_an_epoch_has_every_image_and_is_filled_up_to_whole_batches(images, batch_size):
-    order = epoch_order(images, batch_size, seed=3, epoch=1)
-    assert len(order) % batch_size == 0 and 0 <= len(order) - images < batch_size
+def passes(sampler: EpochSampler, epoch: int, done: int = 0) -> list[list[int]]:
+    """The indices of the micro-batches of an epoch."""
+    sampler.epoch, sampler.done = epoch, done
+    batches = list(sampler)
+    assert len(batches) == len(sampler) and {pair[0] for b in batches for pair in b} <= {epoch}
+    return [[index for _, index in batch] for batch in batches]
+
+
+parts = {"processes": st.integers(1, 3), "micro_batches": st.integers(1, 3)}
+
+
+@given(images=st.integers(1, 50), share=st.integers(1, 4), done=st.integers(0, 3), **parts)
+def test_an_epoch_has_every_image_in_whole_steps(images, share, done, processes, micro_batches):
+    step = share * processes * micro_batches
+    order = sum(passes(EpochSampler(images, step, seed=3), 1), [])
+    assert len(order) % step == 0 and 0 <= len(order) - images < step
     assert sorted(order[:images]) == list(range(images))
     assert all(order[place] == order[place - images] for place in range(images, len(order)))
+    part = (processes, micro_batches)
+    samplers = [EpochSampler(images, step, 3, rank, *part) for rank in range(processes)]
+    everyone = zip(*(passes(sampler, 1) for sampler in samplers))
+    together = [np.stack(shares, axis=1).ravel().tolist() for shares in everyone]
+    assert sum(together, []) == order, "processes and micro-batches share the same steps"
+    assert len(together) == samplers[0].steps * micro_batches
+    done = min(done, len(together))
+    assert passes(samplers[0], 1, done) == passes(samplers[0], 1)[done:]
 
 
 def test_orders_and_seeds_differ_by_seed_and_epoch_and_image():
     """Seed 1 is not seed 0 an epoch later."""
     cases = list(product((0, 1, 2), (1, 2, 3)))
-    orders = {case: tuple(epoch_order(20, 4, *case)) for case in cases}
+    orders = {case: str(passes(EpochSampler(20, 4, case[0]), case[1])) for case in cases}
     assert len(set(orders.values())) == len(cases)
-    assert tuple(epoch_order(20, 4, 0, 1)) == orders[0, 1]
+    assert str(passes(EpochSampler(20, 4, 0), 1)) == orders[0, 1]
     seeds = [image_seed(*case, image_id) for case in cases for image_id in ("a", "b", "fåtölj")]
     assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**63 for seed in seeds)
     assert image_seed(0, 1, "a") == seeds[0]
 
 
-def generators(*seeds: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed) for seed in seeds]
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 @settings(max_examples=40, deadline=None)
@@ -103,44 +130,38 @@ def generators(*seeds: int) -> list[torch.Generator]:
 )
 def test_drawn_pixels_are_distinct_and_labelled_then_void(seed, void, count):
     random = np.random.default_rng(seed)
-    target = np.where(random.random((3, 4, 5)) < void, VOID, random.integers(3, size=(3, 4, 5)))
-    target = torch.from_numpy(target)
-    pixels, labels = draw_pixels(target, count, generators(1, 2, 3))
+    mask = np.where(random.random((4, 5)) < void, VOID, random.integers(3, size=(4, 5)))
+    mask = torch.from_numpy(mask.astype(np.uint8))
+    pixels, labels = draw_pixels(mask, count, seeded(seed))
     n = min(count, 4 * 5)
     assert pixels.dtype == labels.dtype == torch.int64
-    assert (pixels.shape, labels.shape) == ((3, n, 2), (3, n))
-    for image, places, ids in zip(target, pixels, labels):
-        drawn = min(n, int((image != VOID).sum()))
-        assert (ids[:drawn] != VOID).all() and (ids[drawn:] == VOID).all()
-        assert torch.equal(image[places[:, 0], places[:, 1]], ids)
-        assert len({tuple(place) for place in places[:drawn].tolist()}) == drawn
-
-
-def test_the_draw_of_an_image_follows_from_its_generator_alone():
-    target = torch.zeros(2, 30, 40, dtype=torch.int64)
-    pixels = draw_pixels(target, 50, generators(1, 2))[0]
-    assert torch.equal(draw_pixels(target[:1], 50, generators(2))[0], pixels[1:])
-    assert not torch.equal(pixels[0], pixels[1])
-
-
-def test_without_generators_the_draw_follows_torchs_seed():
-    target = torch.zeros(1, 30, 40, dtype=torch.int64)
-    torch.manual_seed(0)
-    first, second = (draw_pixels(target, 50)[0] for _ in range(2))
-    torch.manual_seed(0)
-    assert torch.equal(draw_pixels(target, 50)[0], first)
-    assert not torch.equal(first, second)
-
-
-FIVE_LABELLED = torch.tensor([[0, VOID, 1, 2], [VOID, 1, VOID, 0]])
+    assert (pixels.shape, labels.shape) == ((n, 2), (n,))
+    drawn = min(n, int((mask != VOID).sum()))
+    assert (labels[:drawn] != VOID).all() and (labels[drawn:] == VOID).all()
+    assert torch.equal(mask[pixels[:, 0], pixels[:, 1]].long(), labels)
+    assert len({tuple(place) for place in pixels.tolist()}) == n
+    assert torch.equal(draw_pixels(mask, count, seeded(seed))[0], pixels)
 
 
 def test_every_set_of_labelled_pixels_is_equally_likely():
-    draws, sets = 2000, 10
-    (generator,) = generators(0)
-    pixels, _ = draw_pixels(FIVE_LABELLED.expand(draws, 2, 4), 2, [generator] * draws)
+    mask = torch.tensor([[0, VOID, 1, 2], [VOID, 1, VOID, 0]])  # five labelled pixels
+    draws, sets, generator = 2000, 10, seeded()
+    pixels = torch.stack([draw_pixels(mask, 2, generator)[0] for _ in range(draws)])
     drawn = (pixels[..., 0] * 4 + pixels[..., 1]).sort(dim=1).values
     found, times = drawn.unique(dim=0, return_counts=True)
     assert found.tolist() == [list(pair) for pair in combinations([0, 2, 3, 5, 7], 2)]
     spread = math.sqrt(draws / sets * (1 - 1 / sets))
     assert (times - draws / sets).abs().max() < 4 * spread
+
+
+def test_centres_of_pixels_are_shares_of_height_and_width():
+    pixels = torch.tensor([[0, 0], [1, 3]])
+    assert pixel_centres(pixels, (2, 4)).tolist() == [[0.25, 0.125], [0.75, 0.875]]
+
+
+def test_dropout_keeps_units_at_its_rate_and_at_least_one():
+    assert draw_kept((4, 8), 0.0, seeded()) == draw_kept((), 0.5, seeded()) == []
+    first, second = draw_kept((10_000, 300), 0.2, seeded())
+    assert (first.dtype, first.shape, second.shape) == (torch.bool, (10_000,), (300,))
+    assert abs(first.float().mean() - 0.8) < 0.02
+    assert all(draw_kept((5,), 0.999, seeded(seed))[0].any() for seed in range(50))

@@ -10,11 +10,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from data import DataError
+from data import UserError
 from data.classes import VOC, VOID
 from data.images import EXIF_ORIENTATION
+from data.sampling import EpochSampler
 from data.transforms import Augment, ResizeImage
-from data.voc import MASK_FOLDERS, VOCFolder, find_root, photo_sample, read_ids
+from data.voc import MASK_FOLDERS, TrainingSet, VOCFolder, find_root, photo_sample, read_ids
 
 
 def keep(image, mask):
@@ -58,14 +59,14 @@ def test_a_folder_in_another_layout_is_refused(present, tmp_path):
     for folder in present:
         (tmp_path / folder).mkdir(parents=True)
     message = re.escape(f"{tmp_path}: no data set in VOC layout") + ".*python -m data.download$"
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UserError, match=message):
         find_root(tmp_path)
 
 
 def test_a_folder_without_lists_is_told_how_to_make_them(tmp_path):
     (tmp_path / "my data" / "JPEGImages").mkdir(parents=True)
     (tmp_path / "my data" / "SegmentationClass").mkdir()
-    with pytest.raises(DataError, match=f"with: python -m data.lists '{tmp_path}/my data'$"):
+    with pytest.raises(UserError, match=f'with: python -m data.lists "{tmp_path}/my data"$'):
         find_root(tmp_path / "my data")
 
 
@@ -95,7 +96,7 @@ def test_ids_are_read_in_the_order_of_the_list(text, shapes):
 def test_a_list_that_cannot_be_used_is_refused(text, message, shapes):
     path = list_of(shapes, "own")
     path.write_bytes(text)
-    with pytest.raises(DataError, match=re.escape(f"{path}: ") + ".*" + re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(f"{path}: ") + ".*" + re.escape(message)):
         read_ids(shapes, "own")
 
 
@@ -106,7 +107,7 @@ def test_an_unknown_split_names_the_lists_there(split, shapes):
     for place in (folder.parent, folder / "sub"):
         shutil.copy(folder / "train.txt", place)
     with pytest.raises(
-        DataError, match=f"split {split!r}; lists there: test, train, trainval, val$"
+        UserError, match=f"split {split!r}; lists there: test, train, trainval, val$"
     ):
         read_ids(shapes, split)
 
@@ -121,7 +122,7 @@ def test_items_are_the_first_images_of_the_list_with_their_masks(limit, expected
     assert dataset.ids == read_ids(drawn, "train")[:expected]
     for index in (0, expected - 1):
         sample = dataset[index]
-        assert (sample.id, sample.seed) == (dataset.ids[index], 0)
+        assert sample.id == dataset.ids[index]
         assert type(sample.image) is type(sample.mask) is torch.Tensor
         with Image.open(photo_of(drawn, sample.id)) as photo:
             assert np.array_equal(sample.image.permute(1, 2, 0), photo)
@@ -172,7 +173,7 @@ def test_a_data_set_may_have_its_own_classes(shapes):
     dataset = VOCFolder(shapes, "val", keep)
     assert dataset.classes.names == ("ground", "thing")
     assert (dataset.mask(0) == 1).all()
-    with pytest.raises(DataError, match=r"label \d+ is outside the classes 0..1"):
+    with pytest.raises(UserError, match=r"label \d+ is outside the classes 0..1"):
         dataset[1]
 
 
@@ -191,9 +192,9 @@ def test_absent_classes_are_named_and_binary_masks_of_0_and_255_are_refused(shap
     assert dataset.absent_classes(counts, has_void=False) == ["aeroplane", "bicycle"]
     counts[1:] = 0
     assert len(dataset.absent_classes(counts, has_void=False)) == len(VOC) - 1
-    with pytest.raises(DataError, match=f"^{shapes}: .* of train: the masks hold only 0 and 255, "):
+    with pytest.raises(UserError, match=f"^{shapes}: .* of train: the masks hold only 0 and 255, "):
         dataset.absent_classes(counts, has_void=True)
-    with pytest.raises(DataError, match="images of train have no labelled pixel$"):
+    with pytest.raises(UserError, match="images of train have no labelled pixel$"):
         dataset.absent_classes(np.zeros(len(VOC), int), has_void=True)
 
 
@@ -213,31 +214,78 @@ def test_a_photo_comes_with_an_all_void_mask():
     assert sample.mask.shape == (4, 6) and (sample.mask == VOID).all()
 
 
-# What is random
+# Training
+
+
+def training_set(root: Path, seed=0, split="train", pixels=50, **how) -> TrainingSet:
+    augment = Augment(64, 48, (0.5, 2), flip=True, jitter=0.2)
+    return TrainingSet(VOCFolder(root, split), augment, seed, pixels, **how)
 
 
 def same(first, second) -> bool:
-    is_same = torch.equal(first.image, second.image) and torch.equal(first.mask, second.mask)
-    return is_same and (first.id, first.seed) == (second.id, second.seed)
+    """Whether two items, or batches of them, are equal bit for bit."""
+    tensors = [(*item[1:4], *item[4]) for item in (first, second)]
+    return list(first[0]) == list(second[0]) and all(map(torch.equal, *tensors))
 
 
-def test_randomness_depends_on_the_seed_the_epoch_and_the_id_alone(drawn, shapes):
-    def dataset(seed=0, epoch=1, split="train", root=drawn):
-        found = VOCFolder(root, split, Augment(64, 48, (0.5, 2), True, 0.2), seed=seed)
-        found.epoch = epoch
-        return found
+def test_a_training_item_is_a_square_its_pixels_and_the_units_that_dropout_keeps(drawn):
+    train_set = training_set(drawn, widths=(8, 16), dropout=0.5)
+    assert len(train_set) == 18 and train_set.classes == VOC
+    image_id, image, points, labels, kept = train_set[1, 3]
+    assert image_id == train_set.ids[3]
+    assert (image.shape, image.dtype) == ((3, 48, 48), torch.uint8)
+    assert (points.shape, points.dtype) == ((50, 2), torch.float32)
+    assert (labels.shape, labels.dtype) == ((50,), torch.int64)
+    assert [units.shape for units in kept] == [(8,), (16,)]
+    _, square, nowhere, mask, all_kept = training_set(drawn, pixels=None)[1, 3]
+    assert torch.equal(square, image) and (mask.shape, mask.dtype) == ((48, 48), torch.int64)
+    assert nowhere == () and all_kept == []
+    y, x = (points * 48 - 0.5).round().long().T
+    assert torch.equal(mask[y, x], labels)
 
-    torch.manual_seed(0)
-    before, first = torch.get_rng_state(), dataset()[3]
-    assert torch.equal(torch.get_rng_state(), before)
+
+def test_randomness_follows_from_the_seed_the_epoch_and_the_id_alone(drawn, shapes):
+    first, before = training_set(drawn)[1, 3], torch.get_rng_state()
     torch.rand(1)
-    assert same(dataset()[3], first)
-    list_of(shapes, "own").write_text("\n".join(dataset().ids[3:]))
-    assert same(dataset(split="own", root=shapes)[0], first), "other images do not matter"
-    for other in (dataset(seed=1), dataset(epoch=2), dataset(seed=1, epoch=0)):
-        assert not torch.equal(other[3].image, first.image) and other[3].seed != first.seed
-    (loaded,) = DataLoader(dataset(), batch_size=None, sampler=[3], num_workers=1)
-    assert same(loaded, first), "nor does the process that reads"
+    assert same(training_set(drawn)[1, 3], first)
+    torch.set_rng_state(before)
+    list_of(shapes, "own").write_text("\n".join(read_ids(shapes, "train")[3:]))
+    assert same(training_set(shapes, split="own")[1, 0], first), "other images do not matter"
+    assert torch.equal(torch.get_rng_state(), before), "nor is the global generator used"
+    for seed, epoch in ((1, 1), (0, 2), (1, 0)):
+        assert not torch.equal(training_set(drawn, seed)[epoch, 3][1], first[1])
+
+
+def epochs(train_set: TrainingSet, workers: int, context: str | None = None) -> list:
+    """The batches of epochs 1 and 2 by one loader, whose workers live on."""
+    sampler, batches = EpochSampler(len(train_set), 8, seed=0, micro_batches=2), []
+    loader = DataLoader(
+        train_set,
+        batch_sampler=sampler,
+        num_workers=workers,
+        multiprocessing_context=context,
+        persistent_workers=workers > 0,
+    )
+    for sampler.epoch in (1, 2):
+        batches += loader
+    return batches
+
+
+def test_batches_are_the_same_for_any_workers_that_live_on(drawn):
+    train_set = training_set(drawn, widths=(8,), dropout=0.5)
+    expected = epochs(train_set, 0)
+    assert len(expected) == 2 * 6 and expected[0][2].shape == (4, 50, 2)
+    assert expected[0][4][0].shape == (4, 8)
+    ids = [name for batch in expected for name in batch[0]]
+    assert set(ids[:24]) == set(ids[24:]) == set(train_set.ids) and ids[:24] != ids[24:]
+    for workers, context in ((2, "fork"), (1, "spawn")):
+        assert all(map(same, epochs(train_set, workers, context), expected))
+
+
+def test_without_drawn_pixels_a_batch_has_masks_and_no_points(drawn):
+    _, images, points, labels, kept = epochs(training_set(drawn, pixels=None), 0)[0]
+    assert (images.shape, labels.shape) == ((4, 3, 48, 48), (4, 48, 48))
+    assert points == kept == []
 
 
 # Bad data
@@ -248,7 +296,7 @@ def test_a_missing_file_is_found_at_once(kind, path_of, shapes):
     image_id = read_ids(shapes, "train")[-1]
     path = path_of(shapes, image_id)
     path.unlink()
-    with pytest.raises(DataError) as error:
+    with pytest.raises(UserError) as error:
         VOCFolder(shapes, "train", keep)
     assert str(error.value) == f"{path}: no {kind} for id {image_id!r} of split 'train'"
 
@@ -257,7 +305,7 @@ def test_a_mask_of_another_size_is_found_at_once(shapes):
     image_id = read_ids(shapes, "train")[-1]
     height, width = size_of(photo_of(shapes, image_id))
     save(mask_of(shapes, image_id), height + 1, width)
-    with pytest.raises(DataError) as error:
+    with pytest.raises(UserError) as error:
         VOCFolder(shapes, "train", keep)
     sizes = f"the mask is {width}x{height + 1} but its image {image_id}.jpg is {width}x{height}"
     assert str(error.value) == f"{mask_of(shapes, image_id)}: {sizes}"
@@ -269,7 +317,7 @@ def test_a_mask_drawn_on_a_photo_before_exif_turned_it_is_said_to_be_that(shapes
     save(photo_of(shapes, image_id), 64, 90, 3, exif=exif)
     save(mask_of(shapes, image_id), 64, 90)
     turned = f"the mask is 90x64, as its image {image_id}.jpg is stored, but the EXIF orientation"
-    with pytest.raises(DataError, match=f"{turned} turns that to 64x90; turn the mask too, or"):
+    with pytest.raises(UserError, match=f"{turned} turns that to 64x90; turn the mask too, or"):
         VOCFolder(shapes, "train", keep)
 
 
@@ -282,10 +330,10 @@ def test_a_file_that_is_no_image_is_found_at_once_and_a_truncated_one_when_read(
     path = path_of(shapes, read_ids(shapes, "train")[1])
     truncate(path)
     dataset = VOCFolder(shapes, "train", keep)
-    with pytest.raises(DataError, match=re.escape(f"{path}: cannot be read as an image")):
+    with pytest.raises(UserError, match=re.escape(f"{path}: cannot be read as an image")):
         dataset[1]
     path.write_text("<html>404</html>")
-    with pytest.raises(DataError, match=re.escape(f"{path}: cannot be read as an image")):
+    with pytest.raises(UserError, match=re.escape(f"{path}: cannot be read as an image")):
         VOCFolder(shapes, "train", keep)
 
 
@@ -304,6 +352,6 @@ def test_bad_images_can_be_left_out_up_to_5_in_100(shapes):
     assert VOCFolder(shapes, "own", keep, limit=3, skip_bad=True).skipped == {}
     save(mask_of(shapes, "39"), 3, 3)
     message = f"{shapes}: 3 of 40 images of own cannot be used, more than the 5 % that --skip-bad"
-    with pytest.raises(DataError, match=re.escape(message)) as error:
+    with pytest.raises(UserError, match=re.escape(message)) as error:
         VOCFolder(shapes, "own", keep, skip_bad=True)
     assert f"the first: {photo_of(shapes, '03')}: cannot be read" in str(error.value)

@@ -111,7 +111,7 @@ def test_a_prediction_is_the_textbooks_at_the_original_size(segmenter, size):
     assert segmenter.training and segmenter.head.layers[2].training, "the mode is given back"
     assert found.dtype == torch.uint8 and found.shape == size
     textbook = Textbook(segmenter)
-    assert (found == textbook.predict(Sample("id", image, mask, 0))).float().mean() > 0.999
+    assert (found == textbook.predict(Sample("id", image, mask))).float().mean() > 0.999
     assert_most_likely(found, upsample(textbook(image[None]), size)[0])
 
 
