@@ -255,7 +255,7 @@ def fit(
         if epoch > 0:
             # Steps of this epoch that were made before an interruption.
             done = len(training.losses) - (epoch - 1) * sampler.steps
-            sampler.epoch, sampler.done = epoch, done
+            sampler.epoch, sampler.done = epoch, done * sampler.micro_batches
             train_one_epoch(
                 network, training, loader, sampler.micro_batches, loss_of, last, after_step
             )
