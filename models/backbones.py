@@ -1,5 +1,7 @@
 """The backbones: torchvision's classification networks as sequences of blocks, and their weights.
 
+`models.efficientnet_lite` adds its networks to torchvision's.
+
 One rule finds the levels of all of them: a level is the last feature map before each drop of
 resolution, and the last one.
 """
@@ -20,7 +22,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
 
+import models
 from data import UserError
+from models import efficientnet_lite  # noqa: F401  registers its networks
 from models.checkpoint import load_tensors
 
 WITHOUT_LEVELS = {
@@ -35,7 +39,7 @@ SIDE = 512  # pixels of the input on which drops of resolution are looked for
 
 def backbones() -> list[str]:
     """The names of the networks that have levels, as this torchvision knows them."""
-    names = list_models(module=torchvision.models)
+    names = [*list_models(module=torchvision.models), *list_models(module=models)]
     return [name for name in names if not name.startswith(tuple(WITHOUT_LEVELS))]
 
 
@@ -228,13 +232,13 @@ def load_weights(backbone: str, blocks: nn.Sequential, weights: str, seed: int) 
     network, state = copy.deepcopy(_network(backbone)), _read_state(backbone, weights)
     names = {_own_name(name): name for name in state}
     if not names.keys() & network.state_dict().keys():  # of `features` alone, perhaps
-        names = {f"features.{own}": name for own, name in names.items()}
-    state = {own: state[name] for own, name in names.items() if not own.startswith(HEADS)}
+        names = {f"features.{name}": theirs for name, theirs in names.items()}
+    state = {name: state[n] for name, n in names.items() if not name.startswith(HEADS)}
     try:
         network.load_state_dict(state, assign=True)
     except RuntimeError as error:  # torch's second line names the first missing or odd tensor
         reason = str(error).splitlines()[1].strip()
-        reason = re.sub(r"[\w.]+", lambda own: names.get(own[0], own[0]), reason)
+        reason = re.sub(r"[\w.]+", lambda name: names.get(name[0], name[0]), reason)
         raise UserError(
             f"{weights}: do not fit {backbone} ({reason[:100]}); are these weights of another "
             "backbone?"

@@ -22,6 +22,7 @@ FAMILIES = {
     "mobilenet_v2": "features.1 features.3 features.6 features.13 features.18",
     "mobilenet_v3_small": "features.0 features.1 features.3 features.8 features.12",
     "efficientnet_b0": "features.1 features.2 features.3 features.5 features.8",
+    "efficientnet_lite0": "features.1 features.3 features.5 features.11 features.16",
     "convnext_tiny": "features.2.0 features.4.0 features.6.0 features.7",
     "regnet_y_400mf": "stem trunk_output.block1 trunk_output.block2 trunk_output.block3 "
     "trunk_output.block4",
@@ -96,6 +97,8 @@ def test_levels_are_the_maps_before_each_drop_of_resolution_and_the_last(backbon
         hook = lambda module, args, output: outputs.append(output.clone())  # noqa: E731
         theirs.get_submodule(name).register_forward_hook(hook)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    if "lite" in backbone:
+        mean, std = torch.full((2, 3), 0.5)
     theirs.transform_input = True  # of GoogLeNet and Inception, which have weights of that kind
     theirs((photo(backbone) / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1))
     levels = extractor(backbone)(photo(backbone))
