@@ -21,7 +21,7 @@ def load(source: str | Path = "voc", device: str = "auto") -> Predictor:
         device: a torch device, or "auto": cuda, else mps, else cpu.
 
     Raises:
-        RunError: no such network, or a file that cannot be used.
+        UserError: no such network, or a file that cannot be used.
     """
     from models.run import predictor  # which itself needs this package
 

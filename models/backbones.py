@@ -1,5 +1,7 @@
 """The backbones: torchvision's classification networks as sequences of blocks, and their weights.
 
+`models.efficientnet_lite` adds its networks to torchvision's.
+
 One rule finds the levels of all of them: a level is the last feature map before each drop of
 resolution, and the last one.
 """
@@ -20,7 +22,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
 
-from models import RunError
+import models
+from data import UserError
+from models import efficientnet_lite  # noqa: F401  registers its networks
 from models.checkpoint import load_tensors
 
 WITHOUT_LEVELS = {
@@ -28,28 +32,55 @@ WITHOUT_LEVELS = {
     "swin": "its blocks do not give (B, C, h, w) maps",
     "vit": "its tokens are a single map, so there is nothing to zoom out of",
 }
-HEADS = ("avgpool", "classifier", "fc")  # what torchvision calls that which follows the blocks
+HEADS = ("avgpool", "classifier", "fc", "dropout", "aux1", "aux2", "AuxLogits")  # are left out
+WRAPPERS = ("state_dict", "model", "model_state", "params")  # keys of training checkpoints
 SIDE = 512  # pixels of the input on which drops of resolution are looked for
 
 
 def backbones() -> list[str]:
     """The names of the networks that have levels, as this torchvision knows them."""
-    names = list_models(module=torchvision.models)
+    names = [*list_models(module=torchvision.models), *list_models(module=models)]
     return [name for name in names if not name.startswith(tuple(WITHOUT_LEVELS))]
 
 
-def check_backbone(name: str) -> None:
-    """Refuses a name that is not in `backbones`.
+@cache
+def _network(name: str) -> nn.ModuleDict:
+    """The children of a network but for its `HEADS`, on the meta device; not to be changed.
+
+    The one place where a name becomes a network. Its children are called one after the other.
+    Cached, since building a large one takes seconds.
 
     Raises:
-        RunError: says why, or names all.
+        UserError: the name is not in `backbones`; says why, or names all.
     """
-    if name in backbones():
-        return
-    for family, why in WITHOUT_LEVELS.items():
-        if name.startswith(family):
-            raise RunError(f"backbone {name}: cannot be used, {why}; take another")
-    raise RunError(f"unknown backbone {name!r}; choose one of {', '.join(backbones())}")
+    if name not in backbones():
+        for family, why in WITHOUT_LEVELS.items():
+            if name.startswith(family):
+                raise UserError(f"backbone {name}: cannot be used, {why}; take another")
+        raise UserError(f"unknown backbone {name!r}; choose one of {', '.join(backbones())}")
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore", FutureWarning)  # of an initialisation that nobody will see
+        try:
+            with torch.device("meta"):
+                network = get_model(name, weights=None)
+        except NotImplementedError:  # RegNet computes its widths with tensors
+            network = get_model(name, weights=None).to("meta")
+    return nn.ModuleDict({k: v for k, v in network.named_children() if k not in HEADS})
+
+
+def _blocks(network: nn.ModuleDict) -> nn.Sequential:
+    """A network's own layers as blocks, without a pooling at the end."""
+    blocks = [block for child in network.values() for block in _flattened(child)]
+    while isinstance(blocks[-1], nn.MaxPool2d):
+        blocks.pop()
+    return nn.Sequential(*blocks).eval()
+
+
+def _flattened(module: nn.Module) -> list[nn.Module]:
+    """The module, or what is in it if it does nothing but call one after the other."""
+    if type(module).forward is not nn.Sequential.forward:
+        return [module]
+    return [block for child in module for block in _flattened(child)]
 
 
 def empty_blocks(backbone: str) -> nn.Sequential:
@@ -59,10 +90,9 @@ def empty_blocks(backbone: str) -> nn.Sequential:
     residual block. A pooling at the end is left out: it adds nothing to the map before it.
 
     Raises:
-        RunError: see `check_backbone`.
+        UserError: the backbone is not in `backbones`.
     """
-    check_backbone(backbone)
-    return copy.deepcopy(_blocks(_empty_network(backbone)))
+    return copy.deepcopy(_blocks(_network(backbone)))
 
 
 @cache
@@ -72,9 +102,18 @@ def block_shapes(backbone: str) -> tuple[tuple[int, int], ...]:
     Cached: it takes longer than all else that builds MobileNetV2.
 
     Raises:
-        RunError: see `check_backbone`.
+        UserError: the backbone is not in `backbones`.
     """
-    return tuple(_map_shapes(empty_blocks(backbone)))
+    return _map_shapes(_blocks(_network(backbone)))
+
+
+def _map_shapes(blocks: nn.Sequential) -> tuple[tuple[int, int], ...]:
+    """`block_shapes` of blocks on the meta device."""
+    x, shapes = torch.empty(1, 3, SIDE, SIDE, device="meta"), []
+    for block in blocks:
+        x = block(x)
+        shapes.append((x.shape[1], x.shape[3]))
+    return tuple(shapes)
 
 
 def find_taps(shapes: Sequence[tuple[int, int]]) -> list[int]:
@@ -108,38 +147,37 @@ def dilate(blocks: nn.Sequential, drops: int) -> nn.Sequential:
         blocks: on the meta device; changed in place.
 
     Raises:
-        RunError: there are fewer drops, or one is neither a strided convolution nor a max pooling.
+        UserError: there are fewer drops, or one is neither a strided convolution nor a max pooling.
     """
     if not drops:
         return blocks
     taps = find_taps(_map_shapes(blocks))
-    if drops > len(taps) - 1:
-        raise RunError(f"--dilate {drops}: there are {len(taps) - 1} drops of resolution to undo")
-    rate, first = 1, taps[-1 - drops] + 1
-    for index in range(first, len(blocks)):
+    if drops >= len(taps):
+        raise UserError(f"--dilate {drops}: there are {len(taps) - 1} drops of resolution to undo")
+    rate = 1
+    for index in range(taps[-1 - drops] + 1, len(blocks)):
         behind = rate  # a strided layer itself keeps its rate; those behind it are dilated
-        for name, layer in list(blocks[index].named_modules()):
+        for name, layer in list(blocks[index].named_modules(prefix=str(index))):
             if not isinstance(layer, nn.Conv2d | nn.MaxPool2d):
                 continue
             is_strided = layer.stride not in (1, (1, 1))
             behind = 2 * rate if is_strided else behind
             own = rate if is_strided else behind
             if isinstance(layer, nn.MaxPool2d):
-                blocks.set_submodule(f"{index}.{name}".rstrip("."), DilatedMaxPool(own))
+                blocks.set_submodule(name, DilatedMaxPool(own))
             else:
                 layer.padding = "same" if is_strided else tuple(own * p for p in layer.padding)
                 layer.stride, layer.dilation = (1, 1), (own, own)
         rate = behind
     try:
-        done = find_taps(_map_shapes(blocks)) == [*taps[: -1 - drops], taps[-1]]
+        if find_taps(_map_shapes(blocks)) == [*taps[: -1 - drops], taps[-1]]:
+            return blocks
     except RuntimeError:  # maps that no longer fit together
-        done = False
-    if not done:
-        raise RunError(
-            f"--dilate {drops}: this backbone drops its resolution by something else than "
-            "strided convolutions and max poolings, which cannot be dilated; take a smaller N"
-        )
-    return blocks
+        pass
+    raise UserError(
+        f"--dilate {drops}: this backbone drops its resolution by something else than strided "
+        "convolutions and max poolings, which cannot be dilated; take a smaller N"
+    )
 
 
 def fold_batch_norm(blocks: nn.Sequential, ends: Sequence[int]) -> None:
@@ -169,10 +207,9 @@ def find_weights(backbone: str, weights: str) -> WeightsEnum | None:
 
 def input_moments(backbone: str, weights: str) -> tuple[list[float], list[float]]:
     """Mean and std, RGB in 0..1, that weights expect of their input; of a file: as "imagenet"."""
-    if hasattr(_empty_network(backbone), "transform_input"):  # trained elsewhere, on -1..1
+    if backbone in ("googlenet", "inception_v3"):  # trained elsewhere, on -1..1
         return [0.5] * 3, [0.5] * 3
-    preset = find_weights(backbone, weights) or find_weights(backbone, "imagenet")
-    moments = preset.transforms()
+    moments = (find_weights(backbone, weights) or find_weights(backbone, "imagenet")).transforms()
     return list(moments.mean), list(moments.std)
 
 
@@ -185,44 +222,71 @@ def load_weights(backbone: str, blocks: nn.Sequential, weights: str, seed: int) 
             full model, or of its `features` alone.
 
     Raises:
-        RunError: no network for the download, or a file that is missing, damaged, not a state
+        UserError: no network for the download, or a file that is missing, damaged, not a state
             dict, or of another architecture.
     """
     blocks.to_empty(device="cpu")
     if weights == "random":
         _initialise(blocks, seed)
         return
-    preset, known = find_weights(backbone, weights), get_model_weights(backbone).__members__
-    if not preset and weights.isidentifier() and not Path(weights).exists():
-        raise RunError(
-            f"--weights {weights}: neither a file nor the name of weights of {backbone}; choose "
-            f"imagenet, random, {', '.join(known)}, or a state-dict file"
-        )
-    state = _download(backbone, preset) if preset else _read_state(Path(weights))
-    # torchvision's files of DenseNet are older than the names of its layers.
-    state = {re.sub(r"(denselayer\d+\.\w+)\.(\d\.)", r"\1\2", k): v for k, v in state.items()}
-    names = {ours: name for ours, name in _names(backbone).items() if ours in blocks.state_dict()}
-    if not any(name in state for name in names.values()):  # of `features` alone, perhaps
-        state = {f"features.{key}": value for key, value in state.items()}
-    own = _empty_network(backbone).state_dict()
-    if foreign := [key for key in state if key not in own and not key.startswith(HEADS)]:
-        raise RunError(
-            f"{weights}: do not fit {backbone} (it has no {foreign[0]}); are these weights of "
-            "another backbone?"
-        )
-    for layer in blocks.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            layer.reset_running_stats()  # older files lack its counter, which must not be garbage
+    network, state = copy.deepcopy(_network(backbone)), _read_state(backbone, weights)
+    names = {_own_name(name): name for name in state}
+    if not names.keys() & network.state_dict().keys():  # of `features` alone, perhaps
+        names = {f"features.{name}": theirs for name, theirs in names.items()}
+    state = {name: state[n] for name, n in names.items() if not name.startswith(HEADS)}
     try:
-        blocks.load_state_dict({ours: state[n] for ours, n in names.items() if n in state})
+        network.load_state_dict(state, assign=True)
     except RuntimeError as error:  # torch's second line names the first missing or odd tensor
         reason = str(error).splitlines()[1].strip()
-        for ours, name in names.items():
-            reason = reason.replace(f'"{ours}"', name).replace(f" {ours}:", f" {name}:")
-        raise RunError(
+        reason = re.sub(r"[\w.]+", lambda name: names.get(name[0], name[0]), reason)
+        raise UserError(
             f"{weights}: do not fit {backbone} ({reason[:100]}); are these weights of another "
             "backbone?"
         ) from None
+    blocks.load_state_dict(_blocks(network)[: len(blocks)].state_dict())
+
+
+def _own_name(name: str) -> str:
+    """What torchvision calls a tensor of a file: without what wrappers of networks prefix."""
+    name = re.sub(r"^((module|model|backbone)\.)+", "", name)
+    # torchvision's files of DenseNet are older than the names of its layers.
+    return re.sub(r"(denselayer\d+\.\w+)\.(\d\.)", r"\1\2", name)
+
+
+def _read_state(backbone: str, weights: str) -> dict[str, Tensor]:
+    """The state dict of a file, or of weights that torchvision fetches."""
+    if preset := find_weights(backbone, weights):
+        try:
+            return preset.get_state_dict(progress=True, check_hash=True)
+        except (OSError, RuntimeError) as error:  # no network; a damaged file in the download cache
+            raise UserError(
+                f"the weights {preset.name} of {backbone} could not be fetched ({error}); get "
+                f"{preset.url} on another machine and put it into {torch.hub.get_dir()}/checkpoints"
+                ", or use --weights FILE or --weights random"
+            ) from None
+    if weights.isidentifier() and not Path(weights).exists():
+        raise UserError(
+            f"--weights {weights}: neither a file nor the name of weights of {backbone}; choose "
+            f"imagenet, random, {', '.join(get_model_weights(backbone).__members__)}, or a "
+            "state-dict file"
+        )
+    state = load_tensors(Path(weights), "weights")
+    if isinstance(state, dict):
+        state = next((state[name] for name in WRAPPERS if name in state), state)
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{weights}: not a state dict (names to tensors)")
+    return state
+
+
+def _initialise(blocks: nn.Sequential, seed: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name, value in blocks.state_dict().items():
+            if value.ndim in (2, 4):
+                mode = "fan_in" if value.shape[1] == 1 else "fan_out"
+                nn.init.kaiming_normal_(value, mode=mode, nonlinearity="relu")
+            else:  # factors and variances are 1; offsets, means and counters are 0
+                value.fill_(not name.endswith(("bias", "running_mean", "num_batches_tracked")))
 
 
 def fingerprint(network: nn.Module) -> str:
@@ -231,89 +295,3 @@ def fingerprint(network: nn.Module) -> str:
     for value in network.state_dict().values():
         digest.update(value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-@cache
-def _empty_network(backbone: str) -> nn.Module:
-    """torchvision's network without memory for its weights, on the meta device; not to be changed.
-
-    Cached, since building a large one takes seconds.
-    """
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore", FutureWarning)  # of an initialisation that nobody will see
-        try:
-            with torch.device("meta"):
-                return get_model(backbone, weights=None)
-        except NotImplementedError:  # RegNet computes its widths with tensors
-            return get_model(backbone, weights=None).to("meta")
-
-
-def _blocks(network: nn.Module) -> nn.Sequential:
-    blocks = []
-    for name, child in network.named_children():
-        if name in HEADS:
-            break
-        if not name.lower().startswith("aux"):  # heads on the way, for training from scratch
-            blocks += _flattened(child)
-    while isinstance(blocks[-1], nn.MaxPool2d):
-        blocks.pop()
-    return nn.Sequential(*blocks).eval()
-
-
-def _map_shapes(blocks: nn.Sequential) -> list[tuple[int, int]]:
-    """`block_shapes` of blocks on the meta device."""
-    x, shapes = torch.empty(1, 3, SIDE, SIDE, device="meta"), []
-    for block in blocks:
-        x = block(x)
-        shapes.append((x.shape[1], x.shape[3]))
-    return shapes
-
-
-def _flattened(module: nn.Module) -> list[nn.Module]:
-    """The module, or what is in it if it does nothing but call one after the other."""
-    if type(module).forward is not nn.Sequential.forward:
-        return [module]
-    return [block for child in module for block in _flattened(child)]
-
-
-def _names(backbone: str) -> dict[str, str]:
-    """What torchvision calls each tensor of `empty_blocks`."""
-    network = _empty_network(backbone)
-    theirs = {id(value): name for name, value in network.state_dict(keep_vars=True).items()}
-    ours = _blocks(network).state_dict(keep_vars=True)
-    return {name: theirs[id(value)] for name, value in ours.items()}
-
-
-def _initialise(blocks: nn.Sequential, seed: int) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for parameter in blocks.parameters():
-            nn.init.ones_(parameter)  # factors that belong to no layer, like ConvNeXt's
-        for layer in blocks.modules():
-            if isinstance(layer, nn.Conv2d):
-                mode = "fan_out" if layer.groups == 1 else "fan_in"
-                nn.init.kaiming_normal_(layer.weight, mode=mode, nonlinearity="relu")
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
-            elif hasattr(layer, "reset_parameters"):
-                layer.reset_parameters()
-
-
-def _download(backbone: str, preset: WeightsEnum) -> dict[str, Tensor]:
-    try:
-        return preset.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no network; a damaged file in the download cache
-        cache = Path(torch.hub.get_dir()) / "checkpoints"
-        raise RunError(
-            f"the weights {preset.name} of {backbone} could not be fetched ({error}); get "
-            f"{preset.url} on another machine and put it into {cache}, or use --weights FILE or "
-            "--weights random"
-        ) from None
-
-
-def _read_state(path: Path) -> dict[str, Tensor]:
-    state = load_tensors(path, "weights")
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise RunError(f"{path}: not a state dict (names to tensors)")
-    return state

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models import WeightsEnum, get_model
 
-from models import RunError
+from data import UserError
 from models.backbones import (
     backbones,
     block_shapes,
@@ -24,15 +24,14 @@ SMALL = "squeezenet1_1"
 
 
 def loaded(backbone=SMALL, weights="random", seed=0) -> nn.Sequential:
-    """The blocks up to the second tap, with values."""
+    """All blocks, with values."""
     blocks = empty_blocks(backbone)
-    blocks = blocks[: find_taps(block_shapes(backbone))[1] + 1]
     load_weights(backbone, blocks, str(weights), seed)
     return blocks
 
 
 def message_of_refusal(weights, backbone=SMALL) -> str:
-    with pytest.raises(RunError) as error:
+    with pytest.raises(UserError) as error:
         loaded(backbone, weights)
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -54,7 +53,7 @@ def path(tmp_path):
     ],
 )
 def test_a_network_that_cannot_be_used_is_refused_with_the_reason(name, reason):
-    with pytest.raises(RunError, match=reason):
+    with pytest.raises(UserError, match=reason):
         empty_blocks(name)
 
 
@@ -99,16 +98,22 @@ def test_input_moments_are_those_of_the_weights():
     assert input_moments("googlenet", "imagenet") == ([0.5] * 3, [0.5] * 3)
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-@pytest.mark.parametrize("prefix", ["features.", ""], ids=["full_model", "features_alone"])
-@pytest.mark.parametrize("is_wrapped", [False, True], ids=["plain", "in_state_dict"])
-def test_weights_load_from_every_style_of_file(path, prefix, is_wrapped, legacy):
+@pytest.mark.parametrize(
+    ("prefix", "wrapper", "legacy"),
+    [
+        ("features.", None, True),
+        ("", "state_dict", False),
+        ("module.", "model", False),
+        ("model.backbone.features.", "model_state", False),
+        ("backbone.", "params", False),
+    ],
+)
+def test_weights_load_from_every_style_of_file(path, prefix, wrapper, legacy):
     source = loaded("vgg11_bn", seed=3)
     source[1].running_mean.fill_(0.25)
     state = {prefix + key: value for key, value in source.state_dict().items()}
-    state |= {prefix + "8.weight": torch.zeros(3)}  # a later layer, which is not needed
-    state |= {"classifier.1.weight": torch.zeros(2)} if prefix else {}
-    content = {"state_dict": state, "epoch": 3} if is_wrapped else state
+    state |= {"classifier.1.weight": torch.zeros(2)} if "features" in prefix else {}
+    content = {wrapper: state, "epoch": 3} if wrapper else state
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)
     assert fingerprint(loaded("vgg11_bn", path)) == fingerprint(source)
 
@@ -123,6 +128,25 @@ def test_a_file_without_the_counter_of_batches_gives_the_same_network_each_time(
         assert fingerprint(loaded("vgg11_bn", path)) == fingerprint(source)
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_only_the_blocks_that_are_used_are_filled_and_in_float32(path):
+    source = loaded()
+    torch.save(source.half().state_dict(), path)
+    blocks = empty_blocks(SMALL)[:4]
+    load_weights(SMALL, blocks, str(path), 0)
+    assert fingerprint(blocks) == fingerprint(source[:4].float())
+
+
+def test_random_weights_follow_from_the_seed_alone_and_keep_the_scale_of_the_maps():
+    state = torch.get_rng_state()
+    blocks = loaded("convnext_tiny", seed=1)
+    assert torch.get_rng_state().equal(state)
+    assert fingerprint(blocks) == fingerprint(loaded("convnext_tiny", seed=1))
+    assert fingerprint(blocks) != fingerprint(loaded("convnext_tiny", seed=2))
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    for backbone in ("vgg11_bn", "resnet18", SMALL):
+        assert 0.05 < loaded(backbone)(x).std() < 20
 
 
 def test_pickled_code_is_refused_and_does_not_run(path, tmp_path):
@@ -163,7 +187,13 @@ def test_weights_of_another_backbone_are_refused(path, theirs, ours):
 
 def test_weights_of_a_deeper_network_of_the_same_shapes_are_refused(path):
     torch.save(torchvisions_state("resnet34"), path)
-    assert "do not fit resnet18 (it has no layer1.2." in message_of_refusal(path, "resnet18")
+    assert "do not fit resnet18 (Unexpected" in message_of_refusal(path, "resnet18")
+
+
+def test_what_does_not_fit_is_named_as_in_the_file(path):
+    state = loaded().state_dict() | {"99.weight": torch.zeros(2)}
+    torch.save({f"module.{name}": value for name, value in state.items()}, path)
+    assert '"module.99.weight"' in message_of_refusal(path)
 
 
 def torchvisions_state(backbone) -> dict[str, torch.Tensor]:

