@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from data import UserError
-from data.files import atomic_file
 from losses.metrics import class_ious, iou_cell, load_image_scores, mean, ratio
 from models.run import folder, runtime
 
@@ -189,11 +188,10 @@ def short_names(places: Sequence[Path]) -> list[str]:
 
 def save(out: Path, runs: Sequence[str], rows: Sequence[Row]) -> None:
     """Saves the rows of `compared` as compare.csv and as a chart, compare.png."""
-    from data.figures.plots import plot_comparison
+    from data.figures.charts import comparison
 
     folder.save_csv(out / "compare.csv", [{"run": run, **row} for run, row in zip(runs, rows)])
-    with atomic_file(out / "compare.png") as file:
-        plot_comparison(file, runs, rows)
+    folder.save_figure(out / "compare.png", comparison(runs, rows))
     print(f"wrote {out}: compare.csv, compare.png")
 
 
