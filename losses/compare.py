@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from data import UserError
-from data.files import atomic_file
-from losses.metrics import class_ious, iou_cell, load_image_scores, mean
+from losses.metrics import class_ious, iou_cell, load_image_scores, mean, ratio
 from models.run import folder, runtime
 
 RESAMPLES = 10_000
 BLOCK = 100  # resamples that are in memory together
 FEW_IMAGES = 30  # with fewer, resamples differ too little and the intervals are too narrow
+
+Row = dict[str, float | str | None]
 
 
 def bootstrap_mious(counts: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
@@ -58,7 +59,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def compared(counts: np.ndarray) -> list[dict[str, float | str | None]]:
+def compared(counts: np.ndarray) -> list[Row]:
     """How good each run is, and whether it differs from the first: a row for each.
 
     Args:
@@ -69,27 +70,24 @@ def compared(counts: np.ndarray) -> list[dict[str, float | str | None]]:
         "difference" of the mIoU to that of the first with its interval, from "difference_low" to
         "difference_high"; and the "verdict" on it. The last four are None in the first row.
     """
-    totals = counts.sum(1)
+    totals, resampled = counts.sum(1), bootstrap_mious(counts)
     mious = mean(class_ious(totals)).tolist()
-    truth, _, right = totals.sum(1).T
-    accuracies = (right / truth).tolist()
-    resampled = bootstrap_mious(counts)
+    accuracies = ratio(totals[..., 2].sum(1), totals[..., 0].sum(1)).tolist()
     rows = []
-    for run, miou in enumerate(mious):
+    for run, (miou, accuracy) in enumerate(zip(mious, accuracies)):
+        low, high = interval(resampled[:, run])
+        row = {"miou": miou, "miou_low": low, "miou_high": high, "pixel_accuracy": accuracy}
         difference = low = high = verdict = None
         if run:
             difference = miou - mious[0]
             low, high = interval(resampled[:, run] - resampled[:, 0])
             verdict = "better" if low > 0 else "worse" if high < 0 else "may be equal"
-        row = {"miou": miou, **dict(zip(("miou_low", "miou_high"), interval(resampled[:, run])))}
-        row |= {"pixel_accuracy": accuracies[run], "difference": difference}
-        rows.append(row | {"difference_low": low, "difference_high": high, "verdict": verdict})
+        row |= {"difference": difference, "difference_low": low, "difference_high": high}
+        rows.append(row | {"verdict": verdict})
     return rows
 
 
-def run_table(
-    rows: Sequence[dict[str, float | str | None]], runs: Sequence[str], markdown: bool = False
-) -> str:
+def run_table(rows: Sequence[Row], runs: Sequence[str], markdown: bool = False) -> str:
     """The rows of `compared` as text, by the names of the runs."""
     cells = [["", "mIoU", "95 % interval", "pixel acc.", "minus first", "95 % interval", ""]]
     score = ["{miou:.4f}", "{miou_low:.4f} to {miou_high:.4f}", "{pixel_accuracy:.4f}"]
@@ -103,13 +101,7 @@ def run_table(
 def class_table(
     counts: np.ndarray, names: Sequence[str], runs: Sequence[str], markdown: bool = False
 ) -> str:
-    """IoU of each class in each run as text; of two runs also the differences.
-
-    Args:
-        counts: (runs, N, C, 3) class counts.
-        names: of the classes.
-        runs: their names.
-    """
+    """IoU of each class (by its name) in each run as text; of two runs also the differences."""
     ious = class_ious(counts.sum(1)).T  # (C, runs)
     cells = [["", *runs], *([name, *map(iou_cell, row)] for name, row in zip(names, ious))]
     cells.append(["classes", *map(str, np.isfinite(ious).sum(0))])
@@ -137,11 +129,7 @@ def in_columns(cells: Sequence[Sequence[str]], markdown: bool = False) -> str:
 
 
 def matched(first: tuple, other: tuple) -> np.ndarray:
-    """Class counts of other scores, their images in the order of the first.
-
-    Args:
-        first: as `load_image_scores` gives them.
-        other: likewise.
+    """Counts of other scores, images in the order of the first; see `load_image_scores` for both.
 
     Raises:
         UserError: they are of other classes or images, or of another ground truth.
@@ -198,13 +186,12 @@ def short_names(places: Sequence[Path]) -> list[str]:
     return ["/".join(own) for own in parts]
 
 
-def save(out: Path, runs: Sequence[str], rows: Sequence[dict[str, float | str | None]]) -> None:
+def save(out: Path, runs: Sequence[str], rows: Sequence[Row]) -> None:
     """Saves the rows of `compared` as compare.csv and as a chart, compare.png."""
-    from data.figures.plots import plot_comparison
+    from data.figures.charts import comparison
 
     folder.save_csv(out / "compare.csv", [{"run": run, **row} for run, row in zip(runs, rows)])
-    with atomic_file(out / "compare.png") as file:
-        plot_comparison(file, runs, rows)
+    folder.save_figure(out / "compare.png", comparison(runs, rows))
     print(f"wrote {out}: compare.csv, compare.png")
 
 

@@ -29,6 +29,7 @@ DENSE, BEST, LAST = Path("run/2_cls/dense.pt"), Path("run/3_seg/best.pt"), Path(
 UNICODE = "Ein Bild – 图像 é"
 
 ALL = tuple(STEPS)
+FOLDERS = ("1_features", "2_cls", "3_seg", "4_eval", "5_overlays")
 LISTED = ("sample_features", "train_seg", "evaluate", "visualize")  # check a split at the start
 READ = ("sample_features", "evaluate")  # read all of it before they replace anything
 LATER = ("train_seg", "evaluate", "visualize")  # use the network of step 2
@@ -143,7 +144,8 @@ def two_photos_of_one_name() -> tuple:
 
 def network_with_nan() -> None:
     content = torch.load(BEST, weights_only=True)
-    content["state"]["head.layers.0.weight"][0] = float("nan")
+    first = next(name for name in content["state"] if name.startswith("head.") and "weight" in name)
+    content["state"][first][0] = float("nan")
     torch.save(content, BEST)
 
 
@@ -208,12 +210,8 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
         "shapes: class 1 is 'thing0' there but 'aeroplane' in run/",
     ),
     **{
-        f"best.pt cut at {tenths}/10": (
-            partial(cut, BEST, tenths),
-            ("evaluate",),
-            f"{BEST}: {DAMAGED}",
-        )
-        for tenths in (0, 5, 9)
+        f"best.pt cut at {n}/10": (partial(cut, BEST, n), ("evaluate",), f"{BEST}: {DAMAGED}")
+        for n in (0, 5, 9)
     },
     "dense.pt cut": (partial(cut, DENSE), ("train_seg",), f"{DENSE}: {DAMAGED}"),
     "last.pt cut": (
@@ -370,28 +368,28 @@ def test_features_of_another_backbone_than_the_head_are_refused(street, succeeds
     succeeds(*command("sample_features"), "--taps", "3,4")
     for step in LATER:
         line = refused(fails, step)
-        assert "made with squeezenet1_1 (taps 1,2,3,4" in line
-        assert "but run/1_features with squeezenet1_1 (taps 3,4," in line
+        assert "run/1_features" in line and "use another --run" in line
 
 
 def test_a_head_that_was_trained_again_after_step_3_is_noticed(street, succeeds, fails):
     succeeds(*command("train_cls"))
     for step, *flags in (("evaluate",), ("visualize",), ("train_seg", "--resume")):
         line = refused(fails, step, *flags)
-        assert "trained from another head than run/2_cls holds now; run train_seg.py again" in line
+        assert "than run/2_cls holds now; run train_seg.py again" in line
 
 
-@pytest.mark.parametrize("step, number", [(step, place) for place, step in enumerate(ALL, start=1)])
-def test_a_folder_that_is_a_file_is_named(step, number, street, fails):
-    (place,) = Path("run").glob(f"{number}_*")
+PLACES = [(step, Path("run", place)) for step, place in zip(ALL, FOLDERS)]
+
+
+@pytest.mark.parametrize("step, place", PLACES)
+def test_a_folder_that_is_a_file_is_named(step, place, street, fails):
     shutil.rmtree(place)
     place.write_text("mine")
     assert f"{place}: " in fails(*command(step)) and place.read_text() == "mine"
 
 
-@pytest.mark.parametrize("step, number", [(step, place) for place, step in enumerate(ALL, start=1)])
-def test_a_folder_where_another_run_writes_is_left_to_it(step, number, street, fails):
-    (place,) = Path("run").glob(f"{number}_*")
+@pytest.mark.parametrize("step, place", PLACES)
+def test_a_folder_where_another_run_writes_is_left_to_it(step, place, street, fails):
     with FileLock(f"run/.{place.name}.lock"):
         line = refused(fails, step)
     assert f"{place}: another process is writing there; wait, or use another --run" in line
@@ -421,17 +419,7 @@ def test_a_full_disk_leaves_what_is_finished(step, kib, street, fails):
     "step, flag, value",
     [
         ("sample_features", "--size", 0),
-        ("sample_features", "--per-class", "three"),
         ("train_cls", "--hidden", "256,none"),
-        ("sample_features", "--context", "4"),
-        ("train_cls", "--lr", -1),
-        ("train_cls", "--dropout", 1),
-        ("train_seg", "--class-weights", "batch"),
-        ("train_seg", "--pixels", 0),
-        ("train_seg", "--amp", "int8"),
-        ("train_seg", "--scale", "2,1"),
-        ("train_seg", "--crop", 0),
-        ("train_seg", "--ema", 1),
         ("train_seg", "--lovasz", "nan"),
         ("evaluate", "--workers", -2),
         ("visualize", "--tta", "5"),
