@@ -238,7 +238,9 @@ def main() -> None:
     elsewhere = args.out or Path("runs/photos" if photos else "runs/truth")
     place = folder.step_folder(args.run, 5) if in_run else elsewhere
     gallery.check_place(place, in_run, names, photos.values())
-    runtime.print_header(folder.step_title(5), args.quiet, recipe=args.recipe, **facts)
+    where = runtime.describe(device, args.amp, args.compile)
+    about = {"recipe": args.recipe, **facts, "device": where}
+    runtime.print_header(folder.step_title(5), args.quiet, **about)
     if others:
         print(f"  note: {folder.count(len(others), 'file')} left out: {first_of(others)}")
 

@@ -63,7 +63,7 @@ def curve(
         if kind == "learning rate":
             rates = [rate for points in curves.values() for _, rate in points if rate > 0]
             spans_much = rates and max(rates) > LARGE_SPAN * min(rates)
-            axes.set_yscale("log") if spans_much else axes.set_ylim(bottom=0)
+            axes.set_yscale("log", nonpositive="mask") if spans_much else axes.set_ylim(bottom=0)
             axes.yaxis.set_major_formatter("{x:g}")
         if curves:  # above the axes, where no curve runs
             place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 2}

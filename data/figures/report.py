@@ -65,7 +65,7 @@ def report_pages(
     pages.append(_origins_page(configs, record["command"], record["versions"]))
     for number, page in enumerate(pages, start=1):
         words = f"{short(record['run'], 90)} · page {number} of {len(pages)}"
-        page.supxlabel(words, x=0.99, ha="right", fontsize=8, color=GREY, parse_math=False)
+        page.supxlabel(words, x=0.98, ha="right", fontsize=8, color=GREY, parse_math=False)
     return pages
 
 
@@ -260,8 +260,8 @@ def _epochs(number: int) -> str:
 def _page(title: str) -> Figure:
     """An empty page with a title, laid out by matplotlib."""
     page = Figure(figsize=A4, layout="constrained")
-    page.get_layout_engine().set(w_pad=0.15, h_pad=0.1)
-    page.suptitle(title, x=0.015, ha="left", fontsize=18, weight="bold", color=INK)
+    page.get_layout_engine().set(w_pad=0.25, h_pad=0.15)
+    page.suptitle(title, x=0.02, ha="left", fontsize=18, weight="bold", color=INK)
     return page
 
 
