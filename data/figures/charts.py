@@ -99,7 +99,7 @@ def class_counts(
     """The count of each class as bars, in the order of the names."""
     figure, parts = _bars(names, counts, [f"{count:,}" for count in counts], figure)
     for axes in parts:
-        axes.set(xticks=[], xlim=(0, 1.35 * max(1, *counts)))
+        axes.set(xticks=[], xlim=(0, (1.1 + 0.15 * len(parts)) * max(1, *counts)))
         _bare(axes)
         axes.spines["bottom"].set_visible(False)
     return figure
