@@ -234,32 +234,6 @@ def test_a_run_is_resumed_with_the_same_settings_alone():
 # Records
 
 
-def test_a_run_is_read_as_far_as_it_has_come(run):
-    empty = folder.read_run(run)
-    assert empty["configs"] == {1: None, 2: None, 3: None, 4: None}
-    assert empty["logs"] == {2: None, 3: None}
-    assert empty["metrics"] is empty["confusion"] is empty["moments"] is None
-
-    one, four = folder.step_folder(run, 1), folder.step_folder(run, 4)
-    for place in (one, four):
-        place.mkdir(parents=True)
-    np.save(one / "mean.npy", np.arange(3, dtype=np.float32))
-    np.save(one / "std.npy", np.ones(3, dtype=np.float32))
-    rows = [{"epoch": 0, "loss": None, "miou": 0.5}, {"epoch": 1, "loss": 0.25, "miou": 1.0}]
-    folder.save_csv(run / "3_seg" / "log.csv", rows)
-    folder.save_json(four / "metrics.json", {"miou": 0.5})
-    (four / "confusion.csv").write_text(",a,b\na,3,1\nb,0,9999999999\n")
-    for step in (1, 3, 4):
-        folder.finish(run, step, {"size": step, "checkpoint": None}, "")
-    record = folder.read_run(run)
-    assert [config and config["size"] for config in record["configs"].values()] == [1, None, 3, 4]
-    assert record["logs"] == {2: None, 3: rows}
-    assert record["metrics"] == {"miou": 0.5}
-    assert record["confusion"].tolist() == [[3, 1], [0, 9999999999]]
-    assert [moment.tolist() for moment in record["moments"]] == [[0, 1, 2], [1, 1, 1]]
-    assert record["command"].startswith("python visualize.py") and record["run"] == str(run)
-
-
 def test_scores_are_old_once_the_network_that_was_scored_has_changed(run, segmenter):
     path = run / "other.pt"
     save_segmenter(path, segmenter)
