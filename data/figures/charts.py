@@ -86,7 +86,10 @@ def iou_bars(
     figure, parts = _bars(names, np.nan_to_num(ious), labels, figure)
     figure.suptitle(f"mIoU {miou:.3f}", color=COLOURS[1], fontsize=11)
     for axes in parts:
-        axes.set(xlabel="IoU", xlim=(0, 1.2), xticks=np.linspace(0, 1, 6))
+        few = len(parts) < 3
+        axes.set(
+            xlabel="IoU", xlim=(0, 1.2 if few else 1.8), xticks=np.linspace(0, 1, 6 if few else 2)
+        )
         axes.spines["bottom"].set_bounds(0, 1)
         axes.axvline(miou, color=COLOURS[1], linestyle="--", linewidth=1.3)
         _bare(axes, "x")

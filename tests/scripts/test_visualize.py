@@ -161,7 +161,7 @@ def untrained(shapes, monkeypatch) -> None:
 
 def test_the_truth_alone_needs_no_run(untrained, succeeds):
     said = succeeds(*TRUTH, "--limit", 5, "--contact-sheet")
-    assert "  images   the first 5 of 18 images of shapes, split train\n" in said
+    assert "  images  the first 5 of 18 images of shapes, split train\n" in said
     assert f"\nwrote {MASKS}: 5 pictures; open" in said
     assert said.splitlines()[-1] == "next: python sample_features.py --data shapes --run runs/own"
     assert names(MASKS) == sorted(read_ids(Path("shapes"), "train"))[:5]
