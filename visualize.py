@@ -270,7 +270,8 @@ def main() -> None:
             if photos:
                 table += save_photo(new, record, classes)
         if not pictures:
-            nothing = f"--classes {','.join(args.classes)}: in none of the {len(names)} images"
+            wanted = ",".join(args.classes or ())
+            nothing = f"--classes {wanted}: in none of the {len(names)} images"
             raise UserError(first_of(left_out) or nothing)
         heading = "Ground truth" if args.truth else "Predictions"
         page = gallery.gallery(pictures, f"{heading} of {what}", facts)

@@ -63,7 +63,7 @@ def curve(
         if kind == "learning rate":
             rates = [rate for points in curves.values() for _, rate in points if rate > 0]
             spans_much = rates and max(rates) > LARGE_SPAN * min(rates)
-            axes.set_yscale("log") if spans_much else axes.set_ylim(bottom=0)
+            axes.set_yscale("log", nonpositive="mask") if spans_much else axes.set_ylim(bottom=0)
             axes.yaxis.set_major_formatter("{x:g}")
         if curves:  # above the axes, where no curve runs
             place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 2}
@@ -86,7 +86,10 @@ def iou_bars(
     figure, parts = _bars(names, np.nan_to_num(ious), labels, figure)
     figure.suptitle(f"mIoU {miou:.3f}", color=COLOURS[1], fontsize=11)
     for axes in parts:
-        axes.set(xlabel="IoU", xlim=(0, 1.2), xticks=np.linspace(0, 1, 6))
+        few = len(parts) < 3
+        axes.set(
+            xlabel="IoU", xlim=(0, 1.2 if few else 1.8), xticks=np.linspace(0, 1, 6 if few else 2)
+        )
         axes.spines["bottom"].set_bounds(0, 1)
         axes.axvline(miou, color=COLOURS[1], linestyle="--", linewidth=1.3)
         _bare(axes, "x")
@@ -99,7 +102,7 @@ def class_counts(
     """The count of each class as bars, in the order of the names."""
     figure, parts = _bars(names, counts, [f"{count:,}" for count in counts], figure)
     for axes in parts:
-        axes.set(xticks=[], xlim=(0, 1.35 * max(1, *counts)))
+        axes.set(xticks=[], xlim=(0, (1.1 + 0.15 * len(parts)) * max(1, *counts)))
         _bare(axes)
         axes.spines["bottom"].set_visible(False)
     return figure

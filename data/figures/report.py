@@ -55,7 +55,7 @@ def report_pages(
     pages = [
         _summary_page(record),
         architecture,
-        _data_page(configs[1], record["moments"]),
+        *_data_pages(configs[1], record["moments"]),
         _training_page(record["logs"]),
         _results_page(metrics),
     ]
@@ -65,7 +65,7 @@ def report_pages(
     pages.append(_origins_page(configs, record["command"], record["versions"]))
     for number, page in enumerate(pages, start=1):
         words = f"{short(record['run'], 90)} · page {number} of {len(pages)}"
-        page.supxlabel(words, x=0.99, ha="right", fontsize=8, color=GREY, parse_math=False)
+        page.supxlabel(words, x=0.98, ha="right", fontsize=8, color=GREY, parse_math=False)
     return pages
 
 
@@ -91,8 +91,9 @@ def choose(mious: Mapping[str, float | None]) -> dict[str, list[str]]:
         return {"": ranked or list(mious)[:6]}
     each = 2 if len(ranked) >= 6 else 1
     middle = (len(ranked) - each) // 2
-    typical = ranked[middle : middle + each] if len(ranked) > 2 else []
-    return {"best": ranked[:each], "typical": typical, "worst": ranked[-each:]}
+    found = {"best": ranked[:each], "typical": ranked[middle : middle + each]}
+    found |= {"worst": ranked[-each:]}
+    return found if len(ranked) > 2 else {"best": ranked[:1], "worst": ranked[1:]}
 
 
 def _summary_page(record: Mapping[str, Any]) -> Figure:
@@ -148,18 +149,18 @@ def _fact(step: int, config: Mapping[str, Any], metrics: Config) -> str:
     )
 
 
-def _data_page(config: Config, moments: tuple[np.ndarray, np.ndarray] | None) -> Figure:
-    page = _page("Data and sampling")
+def _data_pages(config: Config, moments: tuple[np.ndarray, np.ndarray] | None) -> list[Figure]:
+    data, features = _page("Data and sampling"), _page("Features")
     if config is None or moments is None:
-        _text(page.subplots(), _not_run(1), [])
-        return page
-    left, right = page.subfigures(1, 2, width_ratios=[0.58, 0.42])
+        _text(data.subplots(), _not_run(1), [])
+        return [data]
     counts, channels, spec = config["rows_per_class"], config["channels"], config["hypercolumn"]
-    charts.class_counts(config["classes"], counts, left)
-    left.suptitle(f"Sampled pixels of each class: {sum(counts):,} in all", fontsize=11)
-    charts.moments([*spec["taps"], *spec["context"]], channels, *moments, right)
-    right.suptitle(f"Features: Z = {sum(channels):,} channels", fontsize=11)
-    return page
+    part = charts.class_counts(config["classes"], counts, data.subfigures(1, 1))
+    part.suptitle(f"Sampled pixels of each class: {sum(counts):,} in all", fontsize=11)
+    levels, part = [*spec["taps"], *spec["context"]], features.subfigures(1, 1)
+    charts.moments(levels, channels, *moments, part)
+    part.suptitle(f"The {sum(channels):,} channels of the sampled pixels", fontsize=11)
+    return [data, features]
 
 
 def _training_page(logs: Mapping[int, Sequence[Mapping[str, Any]] | None]) -> Figure:
@@ -260,8 +261,8 @@ def _epochs(number: int) -> str:
 def _page(title: str) -> Figure:
     """An empty page with a title, laid out by matplotlib."""
     page = Figure(figsize=A4, layout="constrained")
-    page.get_layout_engine().set(w_pad=0.15, h_pad=0.1)
-    page.suptitle(title, x=0.015, ha="left", fontsize=18, weight="bold", color=INK)
+    page.get_layout_engine().set(w_pad=0.25, h_pad=0.15)
+    page.suptitle(title, x=0.02, ha="left", fontsize=18, weight="bold", color=INK)
     return page
 
 

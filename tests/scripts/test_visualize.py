@@ -1,9 +1,10 @@
 """Step 5 as a user runs it: which images it draws, in what order, and what it makes of photos."""
 
-import html
+import csv
 import json
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import matplotlib
 import numpy as np
@@ -13,12 +14,11 @@ from PIL import Image
 from data.classes import VOC
 from data.figures.gallery import INDEX, SHEET
 from data.figures.overlay import percent
-from data.images import read_image, read_mask
+from data.images import read_mask
 from data.voc import read_ids
-from losses.metrics import image_mious, load_image_scores
 from models import load
+from models.run.record import scored_mious
 from tests.conftest import DATA
-from tests.scripts.processes import table
 
 OVERLAYS, PHOTOS = Path("run/5_overlays"), Path("photos")
 TRAIN = ("visualize.py", "--run", "run", *DATA, "--split", "train")
@@ -29,9 +29,9 @@ TRUTH, MASKS = ("visualize.py", *DATA, "--truth", "--split", "train"), Path("run
 def listed(folder: Path = OVERLAYS) -> list[dict]:
     """What the gallery knows of its pictures; each has its page."""
     page = (folder / INDEX).read_text(encoding="utf-8")
-    found = re.findall(r'data-picture="([^"]*)"', page)
-    pictures = [json.loads(html.unescape(text)) for text in found]
+    pictures = json.loads(re.search(r'<script type="application/json".*?>(.*?)</script>', page)[1])
     for picture in pictures:
+        picture["name"] = unquote(picture["href"]).removesuffix(".png")
         with Image.open(folder / f"{picture['name']}.png") as page:
             assert list(page.size) == picture["size"]
     return pictures
@@ -42,7 +42,7 @@ def names(folder: Path = OVERLAYS) -> list[str]:
 
 
 def saved() -> dict[Path, bytes]:
-    files = (path for path in Path().rglob("*") if path.suffix != ".lock")
+    files = (path for path in Path().rglob("*") if path.suffix not in (".lock", ".holder"))
     return {path: path.read_bytes() for path in files if path.is_file()}
 
 
@@ -50,8 +50,7 @@ def saved() -> dict[Path, bytes]:
 def scores(street, succeeds) -> dict[str, float]:
     """The mIoU of each training image, by its id, worst first."""
     succeeds("evaluate.py", "--run", "run", *DATA, "--split", "train")
-    _, ids, counts = load_image_scores("run/4_eval/per_image.npz")
-    found = dict(zip(ids, image_mious(counts).tolist()))
+    found = scored_mious(Path("run/4_eval/per_image.npz"))
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
@@ -61,9 +60,13 @@ def test_the_worst_and_the_best_images_are_drawn_and_no_other(scores, succeeds):
         said = succeeds(*TRAIN, "--sort", sort, "--limit", 4)
         words = f"  images   the {sort} 4 of 18 images of shapes, split train\n"
         assert words in said and "\nwrote run/5_overlays: 4 pictures; open" in said
-        mious = [scores[name] for name in expected]
-        assert [scores[name] for name in names()] == pytest.approx(mious), "the worst is first"
-        assert [picture["miou"] for picture in listed()] == pytest.approx(mious)
+        found = listed()
+        assert [scores[picture["name"]] for picture in found] == pytest.approx(
+            [scores[name] for name in expected]
+        ), "the gallery has the worst of them first"
+        assert [picture["miou"] for picture in found] == pytest.approx(
+            [scores[picture["name"]] for picture in found]
+        )
 
 
 def test_an_image_without_a_label_is_neither_the_worst_nor_the_best(street, succeeds):
@@ -78,8 +81,13 @@ def test_an_image_without_a_label_is_neither_the_worst_nor_the_best(street, succ
 
 
 def test_by_name_and_at_random(street, succeeds):
-    chosen, random = [], ("--sort", "random")
-    for flags in ((), random, random, (*random, "--seed", 1)):
+    chosen = []
+    for flags in (
+        (),
+        ("--sort", "random"),
+        ("--sort", "random"),
+        ("--sort", "random", "--seed", 1),
+    ):
         succeeds(*TRAIN, "--limit", 2, *flags)
         chosen.append(sorted(names()))
     assert chosen[0] == sorted(read_ids(Path("shapes"), "train"))[:2]
@@ -120,25 +128,29 @@ def test_confidence_is_one_more_tile_and_the_contact_sheet_one_more_file(street,
 
 def test_the_run_is_written_up(street, succeeds):
     run = Path("run").rename("Läufe $1$")
-    said = succeeds("visualize.py", "--run", run, *DATA, "--limit", 2, "--report")
-    assert "2 pictures and report.pdf" in said
+    assert "2 pictures and report.pdf" in succeeds(
+        "visualize.py", "--run", run, *DATA, "--limit", 2, "--report"
+    )
     report = (run / "5_overlays" / "report.pdf").read_bytes()
-    assert len(re.findall(rb"/Type /Page\b", report)) >= 5
+    pages = len(re.findall(rb"/Type /Page\b", report))
+    assert pages == 10, "seven pages, two of the three images that step 4 has scored, the commands"
 
 
-def test_a_stopped_step_leaves_a_gallery_that_can_be_drawn_again(street, in_process, succeeds):
+def test_a_stopped_step_leaves_what_was_there_and_one_that_ends_replaces_it(
+    street, in_process, succeeds
+):
     command = (*TRAIN, "--out", "seen", "--limit", 4)
     succeeds(*command, "--contact-sheet")
+    before = saved()
     image_id = sorted(read_ids(Path("shapes"), "train"))[2]
     photo = Path(f"shapes/JPEGImages/{image_id}.jpg")
     good = photo.read_bytes()
     photo.write_bytes(good[: len(good) // 2])
     assert in_process(*command).returncode == 2
-    left = {path.name for path in Path("seen").iterdir()}
-    assert INDEX in left and not left & {SHEET, "config.json"} and names(Path("seen")) == []
     photo.write_bytes(good)
-    succeeds(*command)
-    assert len(names(Path("seen"))) == 4
+    assert saved() == before
+    succeeds(*command, "--limit", 2)
+    assert len(names(Path("seen"))) == len(list(Path("seen").glob("*.png"))) == 2
 
 
 @pytest.fixture
@@ -149,7 +161,7 @@ def untrained(shapes, monkeypatch) -> None:
 
 def test_the_truth_alone_needs_no_run(untrained, succeeds):
     said = succeeds(*TRUTH, "--limit", 5, "--contact-sheet")
-    assert "  images   the first 5 of 18 images of shapes, split train\n" in said
+    assert "  images  the first 5 of 18 images of shapes, split train\n" in said
     assert f"\nwrote {MASKS}: 5 pictures; open" in said
     assert said.splitlines()[-1] == "next: python sample_features.py --data shapes --run runs/own"
     assert names(MASKS) == sorted(read_ids(Path("shapes"), "train"))[:5]
@@ -179,19 +191,21 @@ def test_a_mask_that_cannot_be_read_is_left_out_and_named(untrained, in_process)
     "flags, words",
     [
         (("--image", "a.jpg"), "argument --image: not allowed with argument --truth"),
-        (("--report",), "argument --report: not allowed with"),
-        (("--run", "run"), "argument --run: not allowed with"),
-        (("--sort", "worst"), "--sort worst: needs predictions, which --truth does not have"),
+        (("--report",), "argument --report: has no effect without --run and --data"),
+        (("--sort", "worst"), "argument --sort: worst needs scores, which --truth does not have"),
         (("--classes", "fish"), "--classes: 'fish' is no class here"),
         (("--out", "shapes"), "shapes: holds other files (ImageSets) that pictures could replace"),
-        (("--out", "old"), "old: holds other files (1_features) that pictures could replace"),
     ],
 )
 def test_what_means_nothing_without_a_network_is_refused(flags, words, untrained, fails):
-    Path("old/1_features").mkdir(parents=True)
     before = saved()
     assert words in fails(*TRUTH, *flags)
     assert saved() == before
+
+
+def test_the_truth_replaces_no_run(untrained, fails):
+    (MASKS / "1_features").mkdir(parents=True)
+    assert f"{MASKS}: holds other files (1_features)" in fails(*TRUTH)
 
 
 def test_without_the_truth_a_run_is_required(untrained, fails):
@@ -221,18 +235,19 @@ def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds):
     assert f"wrote {out}: 4 pictures" in said and before.items() <= saved().items()
     pictures = {picture["title"]: picture for picture in listed(out)}
     assert set(pictures) == set(SIZES)
-    rows = table(out / "photos.csv")
+    with open(out / "photos.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
     for title, size in SIZES.items():
         with Image.open(out / "predictions" / f"{Path(title).stem}.png") as index:
             assert (index.mode, index.size) == ("P", size)
             labels, counts = np.unique(np.asarray(index), return_counts=True)
             assert index.getpalette("RGB")[: 21 * 3] == VOC.palette()[: 21 * 3]
         shares = {VOC.names[label]: n / (size[0] * size[1]) for label, n in zip(labels, counts)}
-        mine = [row for row in rows if row["photo"] == title]
-        found = [float(row["share"]) for row in mine]
-        assert dict(zip((row["class"] for row in mine), found)) == pytest.approx(shares)
-        assert found == sorted(found, reverse=True)
-        assert all(1 / 21 <= float(row["confidence"]) <= 1 for row in mine)
+        mine = {row["class"]: float(row["share"]) for row in rows if row["photo"] == title}
+        assert mine == pytest.approx(shares)
+        assert list(mine.values()) == sorted(mine.values(), reverse=True)
+        sure = [float(row["confidence"]) for row in rows if row["photo"] == title]
+        assert all(1 / 21 <= confidence <= 1 for confidence in sure)
         (line,) = [line for line in said.splitlines() if line.strip().startswith(title)]
         assert all(f"{name} " in line for name in shares)
         assert pictures[title]["miou"] is None
@@ -243,10 +258,13 @@ def test_without_a_run_photos_are_seen_by_the_network_in_the_box(photos, succeed
     portrait = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
     said = succeeds("visualize.py", "--image", portrait, PHOTOS / "grey.jpg")
     assert "wrote runs/photos: 2 pictures" in said and "voc (mobilenet_v2)" in said
-    person = next(row for row in table("runs/photos/photos.csv") if row["class"] == "person")
-    index = np.asarray(Image.open("runs/photos/predictions/grace_hopper.png"))
-    assert np.array_equal(index, load().predict(read_image(portrait)))
-    assert float(person["share"]) == pytest.approx((index == 15).mean())
+    with open("runs/photos/photos.csv", encoding="utf-8", newline="") as file:
+        (person, *_) = [row for row in csv.DictReader(file) if row["class"] == "person"]
+    index = np.asarray(Image.open("runs/photos/predictions/grace_hopper.png")) == 15
+    assert float(person["share"]) == pytest.approx(index.mean())
+    assert np.array_equal(load().predict(portrait) == 15, index), "by the same path"
+    expected = load().predict(portrait, probabilities=True)[15][index].mean()
+    assert float(person["confidence"]) == pytest.approx(expected, rel=1e-4)
     assert "--report: has no effect without --run" in fails(
         "visualize.py", *DATA, "--checkpoint", "voc", "--out", "seen", "--report"
     )
@@ -255,7 +273,8 @@ def test_without_a_run_photos_are_seen_by_the_network_in_the_box(photos, succeed
 def test_photos_are_filtered_by_what_is_seen_in_them(photos, succeeds, fails):
     command = ("visualize.py", "--run", "run", "--image", PHOTOS, "--out", "seen")
     succeeds(*command)
-    rows = table("seen/photos.csv")
+    with open("seen/photos.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
     seen = {name: {row["photo"] for row in rows if row["class"] == name} for name in VOC.names}
     some = next(name for name, titles in seen.items() if titles)
     none = next(name for name, titles in seen.items() if not titles)
@@ -266,17 +285,33 @@ def test_photos_are_filtered_by_what_is_seen_in_them(photos, succeeds, fails):
     assert len(names(Path("seen"))) == 3
 
 
+def test_a_damaged_photo_is_left_out_and_named(photos, fails):
+    photo = PHOTOS / "grey.jpg"
+    photo.write_bytes(photo.read_bytes()[:300])
+    line = fails("visualize.py", "--run", "run", "--image", PHOTOS, "--out", "seen")
+    assert (
+        f"left out {photo}: cannot be read as an image" in line and "; the others are done" in line
+    )
+    assert set(names(Path("seen"))) == {"half clear", "large", "turned"}
+
+
 OVER = "that pictures could replace"
 REFUSED = [
     (("--classes", "dog,fish"), "--classes: 'fish' is no class here; there are: background, aero"),
     (("--classes", ""), "--classes: '' is no class here"),
     (("--classes", "tvmonitor"), "--classes tvmonitor: in none of the 3 images"),
-    (("--image", "photos", "--sort", "worst"), "--sort worst: needs ground truth, which --image d"),
+    (
+        ("--image", "photos", "--sort", "worst"),
+        "--sort: worst needs scores, which --image does not",
+    ),
     (("--image", "photos", "--out", "photos"), f"photos: holds other files (grey.jpg) {OVER}"),
     (("--image", "photos", "--out", "page"), f"page: holds other files (index.html) {OVER}"),
     (("--image", "run/5_overlays/shapes_000003.png"), "shapes_000003.png: lies where the pictures"),
     (("--out", "run/2_cls"), f"2_cls: holds other files (config.json) {OVER}"),
-    (("--image", "photos", "--split", "train"), "argument --split: not allowed with argument --im"),
+    (
+        ("--image", "photos", "--report"),
+        "argument --report: has no effect without --run and --data",
+    ),
 ]
 
 

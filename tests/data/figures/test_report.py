@@ -8,13 +8,29 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from data.figures.report import choose, report_pages, save_pages, shorten
+from data.figures.architecture import draw_architecture
+from data.figures.report import choose, report_pages, save_pages
 from tests.data.figures.pages import faults, texts
 
 SCRIPTS = ("sample_features", "train_cls", "train_seg", "evaluate")
 LONG = "A_CLASS_$with_{a}_very$_long_name_that_nobody_would_want_to_write_out_in_full"
 VERSIONS = {"python": "3.11.7", "torch": "2.9.1+cu130", "torchvision": "0.24.1+cu130"}
 VERSIONS |= {"numpy": "2.4.6", "commit": "0123456789ab+"}
+
+
+def network(context=0, layers=3) -> dict:
+    """Like VGG."""
+    channels = [64, 128, 256, 512, 512]
+    levels = [(f"tap {i + 1}", (c, 320 >> i, 320 >> i)) for i, c in enumerate(channels)]
+    levels += [(f"{3 + 2 * i}×{3 + 2 * i}", (512, 10, 10)) for i in range(context)]
+    box = "1×1 convolution 7104 → 4096", "29,102,080 parameters"
+    return {
+        "backbone": "vgg19_bn, fine-tuned, 20,035,392 parameters",
+        "classifier": "classifier, 23,073,023 parameters",
+        "size": 320,
+        "levels": levels,
+        "head": [("standardise", "(x − mean) / std of the sampled features"), *[box] * layers],
+    }
 
 
 @pytest.fixture
@@ -57,8 +73,8 @@ def values():
                 "versions": VERSIONS,
                 "command": f"python visualize.py --run '{path}'",
                 "scores_are_old": False,
+                "network": network(),
             },
-            "architecture": Figure(figsize=(11.69, 8.27)),
             "shown": f"12 images of val; {path}/best.pt",
             "pictures": [("best", Image.new("RGB", side, "#336699"))] * pictures,
         }
@@ -111,18 +127,20 @@ def test_the_values_are_on_the_pages_in_order(values):
             "mIoU 0.432 over 2 classes, 724 images; runs/a $run^2$/best.pt",
         ]
         + ["--data runs/a $run^2$  --flip  --scale 0.5,2", "(all flags have their defaults)"],
-        ["Architecture"],
-        ["Data and sampling", "1,234,575 in all", "1,234,567", "Z = 1,984", "tap 5", "11×11"],
+        ["Architecture", "image 3 × 320 × 320", "tap 3", "256 × 80 × 80", "Z = 1472 channels"]
+        + ["vgg19_bn, fine-tuned, 20,035,392 parameters", "29,102,080 parameters"],
+        ["Data and sampling", "1,234,575 in all", "1,234,567"],
+        ["Features", "1,984 channels", "mean", "standard deviation"],
         ["Training", "train_cls: 5 epochs", "train_seg: 5 epochs", "miou"],
         ["Results", "absent", "mIoU 0.432", "runs/a $run^2$/best.pt"],
-        ["Confusion matrix", "class_0 → class_1\n25%", "class_2 → class_0\n0%"],
+        ["Confusion matrix", " 25%  class_0 → class_1", "  0%  class_2 → class_0"],
         ["Predictions", "12 images of val", "best: the highest mIoU"],
         ["Commands and versions", "python train_seg.py --run 'runs/a $run^2$'", "2.9.1+cu130"],
     ]
     assert len(pages) == len(expected)
     for number, (page, lines) in enumerate(zip(pages, expected), start=1):
-        assert [line for line in [*lines, f"{number} / 8"] if line not in page] == []
-    assert pages[5].count("→") == 2
+        assert [line for line in [*lines, f"page {number} of 9"] if line not in page] == []
+    assert pages[6].count("→") == 2
 
 
 def test_a_long_command_can_be_copied_and_a_very_long_one_is_cut(values):
@@ -148,7 +166,7 @@ def test_what_was_not_run_is_said_to_be_not_run(last, values):
     record |= {"metrics": None, "confusion": None}
     record["moments"] = record["moments"] if last else None
     figures = report_pages(**given)
-    summary, _, sampling, training, results, origins = map(words, figures)
+    summary, _, sampling, *_, training, results, origins = map(words, figures)
     missing = SCRIPTS[last:]
     for page in (summary, origins):
         assert page.count("has not been run to its end") == len(missing)
@@ -156,7 +174,7 @@ def test_what_was_not_run_is_said_to_be_not_run(last, values):
         for script in steps:
             assert (f"{script}.py has not been run to its end" in page) == (script in missing)
     assert "python visualize.py" in origins
-    assert [faults(figure) for figure in figures] == [[]] * 6
+    assert not any(faults(figure) for figure in figures)
 
 
 @pytest.mark.parametrize(
@@ -178,30 +196,30 @@ def test_best_typical_and_worst_are_by_miou(mious, chosen):
     assert choose(mious) == chosen
 
 
-@pytest.mark.parametrize(
-    ("text", "length", "short"),
-    [("abcdef", 6, "abcdef"), ("abcdefg", 6, "abc…fg"), ("abcdefg", 5, "ab…fg"), ("ab", 1, "…")],
-)
-def test_a_text_is_shortened_in_its_middle(text, length, short):
-    assert shorten(text, length) == short
-
-
 def test_pictures_keep_their_shape(values):
     given, sides = values(pictures=3), [(3000, 200), (200, 3000), (30, 20)]
     given["pictures"] = [("best", Image.new("RGB", side)) for side in sides]
     shapes = []
-    for page in report_pages(**given)[6:8]:
+    for page in report_pages(**given)[7:9]:
         page.draw_without_rendering()
         shapes += [axes.bbox.width / axes.bbox.height for axes in page.axes if axes.images]
     assert shapes == pytest.approx([15, 1 / 15, 1.5], rel=0.02)
 
 
-def test_equal_values_give_equal_bytes_and_a_page_each(values):
-    files = []
-    for _ in range(2):
-        file = io.BytesIO()
-        save_pages(file, report_pages(**values()))
-        files.append(file.getvalue())
-    assert files[0] == files[1] and files[0].startswith(b"%PDF")
-    assert b"CreationDate" not in files[0]
-    assert len(re.findall(rb"/Type /Page\b", files[0])) == 8
+def test_a_page_each_is_written(values):
+    file = io.BytesIO()
+    save_pages(file, report_pages(**values()))
+    assert file.getvalue().startswith(b"%PDF")
+    assert len(re.findall(rb"/Type /Page\b", file.getvalue())) == 9
+
+
+@pytest.mark.parametrize("size", [{}, {"layers": 10}, {"context": 11}])
+def test_no_text_of_the_architecture_leaves_its_box_or_overlaps_another(size):
+    figure = Figure(figsize=(11.69, 8.27), layout="constrained")
+    draw_architecture(figure.subplots(), network(**size))
+    assert faults(figure) == []
+    boxes = [box for _, box in texts(figure)]
+    frames = [patch.get_window_extent() for patch in figure.axes[0].patches]
+    for frame in frames:
+        held = [box for box in boxes if frame.contains(*box.get_points().mean(axis=0))]
+        assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in held)

@@ -1,0 +1,154 @@
+"""The charts show their data, also with few rows, gaps and many classes."""
+
+import io
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.figures import charts
+from tests.data.figures.pages import faults, texts
+
+
+def row(epoch: float, **values) -> dict:
+    return {"epoch": epoch, "seconds": 3.0, "step": 7, **values}
+
+
+def names(count: int) -> list[str]:
+    return [f"$\\class_{index}$" for index in range(count)]  # as a formula it would be an error
+
+
+def words(figure) -> list[str]:
+    return [text for text, _ in texts(figure)]
+
+
+@pytest.mark.parametrize(
+    "rows, expected",
+    [
+        ([row(1, loss=2.5, miou=0.25)], [{"loss": [(1, 2.5)]}, {"miou": [(1, 0.25)]}]),
+        ([row(1, miou=0.5), row(2, miou=0.75)], [{"miou": [(1, 0.5), (2, 0.75)]}]),
+        (
+            [
+                row(0, lr=None, loss=None, val_loss=1.5, miou=0.5),
+                row(1, lr=0.1, backbone_lr=0.2, loss=math.nan, val_loss=1.0, miou=0.75),
+                row(2, lr=0.2, loss=2.0, val_loss=math.inf),
+            ],
+            [
+                {"loss": [(2, 2.0)], "val_loss": [(0, 1.5), (1, 1.0)]},
+                {"miou": [(0, 0.5), (1, 0.75)]},
+                {"lr": [(1, 0.1), (2, 0.2)], "backbone_lr": [(1, 0.2)]},
+            ],
+        ),
+        ([row(1, loss=None)], [{}]),
+        ([], [{}]),
+    ],
+    ids=["one row", "scores", "all with gaps", "no value", "no row"],
+)
+def test_curves_have_the_finite_values_losses_scores_and_rates_apart(rows, expected):
+    figure = charts.curve(rows, "a $\\run$")
+    found = [
+        {line.get_label(): [tuple(point) for point in line.get_xydata()] for line in axes.lines}
+        for axes in figure.axes
+    ]
+    assert found == expected and "a $\\run$" in words(figure)
+
+
+@pytest.mark.parametrize(
+    "rates, scale",
+    [((1e-3, 1e-4), "linear"), ((1e-3, 1e-5), "log"), ((1e-3, 1e-5, 0), "log"), ((0,), "linear")],
+)
+def test_rates_that_span_much_have_a_logarithmic_axis(rates, scale):
+    figure = charts.curve([row(epoch, lr=rate) for epoch, rate in enumerate(rates)], "rates")
+    (axes,) = figure.axes
+    assert axes.get_yscale() == scale and faults(figure) == []
+
+
+def test_axes_of_curves_fit_the_data():
+    rows = [row(1, loss=2.0, miou=0.5, lr=0.1), row(2, loss=1.9, miou=1.0, lr=0.05)]
+    (low, high), score, rate = (axes.get_ylim() for axes in charts.curve(rows, "").axes)
+    assert 1.8 < low < 1.9 and 2.0 < high < 2.1
+    assert 0.4 < score[0] < 0.5 and score[1] == 1 and rate[0] == 0
+
+
+def compared_row(miou: float, difference: float | None, verdict: str | None) -> dict:
+    """A row about a run, with intervals of +-0.02."""
+    row = {"verdict": verdict}
+    for key, value in (("miou", miou), ("difference", difference)):
+        bounds = {"": value, "_low": value and value - 0.02, "_high": value and value + 0.02}
+        row |= {key + end: bound for end, bound in bounds.items()}
+    return row
+
+
+def test_runs_have_a_dot_in_their_interval_and_a_difference_to_the_first():
+    rows = [compared_row(0.5, None, None), compared_row(0.6, 0.1, "better")]
+    rows.append(compared_row(0.49, -0.01, "may be equal"))
+    figure = charts.comparison(names(3), rows)
+    left, right = figure.axes
+    assert [float(line.get_xdata()[0]) for line in left.lines] == [0.5, 0.6, 0.49]
+    assert [float(line.get_xdata()[0]) for line in right.lines[:2]] == [0.1, -0.01]
+    ends = left.collections[1].get_segments()[0]
+    assert ends[:, 0].tolist() == pytest.approx([0.58, 0.62]) and ends[0, 1] == 1
+    assert {"0.500", "+0.100 better", "-0.010 may be equal", *names(3)} <= set(words(figure))
+    assert faults(figure) == []
+
+
+def test_confusion_has_the_shares_of_the_truth():
+    figure = charts.confusion(np.array([[30, 10, 0], [0, 0, 0], [1, 0, 999]]), names(3))
+    cells = {text.get_position(): text.get_text() for text in figure.axes[0].texts}
+    assert cells == {(0, 0): "75", (1, 0): "25", (2, 2): "100"}  # (column, row)
+    assert len(figure.axes[0].patches) == 1, "the row without ground truth is hatched"
+
+
+def test_bars_are_sorted_and_absent_classes_come_last():
+    figure = charts.iou_bars([*"abcd"], [0.25, None, 0.0, 0.75], 1 / 3)
+    (axes,) = figure.axes
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == [*"dacb"]
+    assert [bar.get_width() for bar in axes.patches] == [0.75, 0.25, 0, 0]
+    assert [*words(figure)].count("absent") == 1 and "mIoU 0.333" in words(figure)
+
+
+def test_counts_keep_their_order():
+    figure = charts.class_counts(["a", "b", "c"], [0, 1234567, 8])
+    assert [bar.get_width() for bar in figure.axes[0].patches] == [0, 1234567, 8]
+    assert "1,234,567" in words(figure)
+
+
+def test_moments_have_their_place_within_their_level():
+    mean, std = np.arange(6), np.arange(6) + 10
+    upper, lower = (axes.lines[0] for axes in charts.moments([1, "image"], [2, 4], mean, std).axes)
+    assert upper.get_xdata().tolist() == [0.25, 0.75, 1.125, 1.375, 1.625, 1.875]
+    assert upper.get_ydata().tolist() == mean.tolist()
+    assert lower.get_ydata().tolist() == std.tolist()
+
+
+@pytest.mark.parametrize("count", [2, 21, 60, 255])
+def test_charts_of_any_number_of_classes_are_bounded_and_legible(count):
+    random = np.random.default_rng(0)
+    ious = [None, *random.random(count - 1).tolist()]
+    matrix = random.integers(0, 99, (count, count))
+    for figure in (
+        charts.iou_bars(names(count), ious, 0.5),
+        charts.confusion(matrix, names(count)),
+    ):
+        assert faults(figure) == []
+        file = io.BytesIO()
+        figure.savefig(file, format="png", dpi=120)
+        with Image.open(file) as picture:
+            assert max(picture.size) < 2500
+
+
+def test_charts_without_any_value_are_drawn():
+    for figure in (
+        charts.iou_bars(names(2), [None, math.nan], math.nan),
+        charts.confusion(np.zeros((3, 3), dtype=np.int64), names(3)),
+    ):
+        assert words(figure)
+
+
+@pytest.mark.parametrize(
+    ("text", "length", "short"),
+    [("abcdef", 6, "abcdef"), ("abcdefg", 6, "abc…fg"), ("abcdefg", 5, "ab…fg"), ("ab", 1, "…")],
+)
+def test_a_text_is_shortened_in_its_middle(text, length, short):
+    assert charts.short(text, length) == short

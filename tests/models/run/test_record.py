@@ -1,0 +1,46 @@
+"""What is said of a run and its network is what its files and modules are."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from losses.metrics import ConfusionMatrix
+from models.run import folder
+from models.run.record import network_facts, read_run
+
+
+def test_the_record_of_a_run_is_what_its_steps_have_left(street):
+    run = Path("run")
+    segmenter, _ = folder.trained_segmenter(run, None)
+    record = read_run(run, segmenter)
+    assert record["configs"][3] == folder.finished(run, 3) and not record["scores_are_old"]
+    assert [row["epoch"] for row in record["logs"][2]] == list(range(1, 21))
+    matrix = ConfusionMatrix(21)
+    matrix.counts = record["confusion"]
+    assert matrix.miou() == pytest.approx(record["metrics"]["miou"])
+    channels = sum(record["configs"][1]["channels"])
+    assert record["moments"][0].shape == record["moments"][1].shape == (channels,)
+    assert len(record["mious"]) == 3 and all(0 <= miou <= 1 for miou in record["mious"].values())
+    segmenter.head.layers[-1].bias.data += 1
+    assert read_run(run, segmenter)["mious"] == {}, "these scores are of another network"
+    (run / "2_cls" / "config.json").unlink()
+    (run / "4_eval" / "config.json").unlink()
+    record = read_run(run, segmenter)
+    assert record["configs"][2] is record["logs"][2] is record["metrics"] is None
+    assert record["confusion"] is None and record["logs"][3]
+
+
+def test_the_network_is_told_by_its_modules(street):
+    segmenter, _ = folder.trained_segmenter(Path("run"), None)
+    facts, hypercolumn = network_facts(segmenter), segmenter.hypercolumn
+    count = sum(value.numel() for value in hypercolumn.parameters())
+    assert facts["backbone"].startswith(f"squeezenet1_1, frozen, {count:,} parameters")
+    assert [shape[0] for _, shape in facts["levels"]] == hypercolumn.channels
+    assert facts["levels"][0] == ("tap 1", (64, 23, 23)) and facts["size"] == 48
+    z = np.sum(hypercolumn.channels)
+    assert [box for box in facts["head"] if "convolution" in box[0]] == [
+        (f"1×1 convolution {z} → 16", f"{16 * z + 16:,} parameters"),
+        ("1×1 convolution 16 → 16", "272 parameters"),
+        ("1×1 convolution 16 → 21", "357 parameters"),
+    ]
