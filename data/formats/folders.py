@@ -3,9 +3,8 @@
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
-from data import DataError
+from data import UserError
 from data.formats.masks import (
     LOSSY,
     LOSSY_SUFFIXES,
@@ -27,69 +26,67 @@ MASK_ENDINGS = ("", "_mask", "_gt", "_label", "_labels", "_l", "_seg", "_segment
 MASK_ENDINGS += tuple(ending.replace("_", "-") for ending in MASK_ENDINGS[1:])
 
 Files = dict[Path, str]  # file -> its name: no suffix, and no folder that says what it is
-
-
-class Pairs(NamedTuple):
-    """Photos and masks of equal names."""
-
-    files: dict[str, tuple[Path, Path]]  # name without ending and suffix -> photo, mask
-    photos: list[Path]  # without a mask
-    masks: list[Path]  # without a photo
+Named = dict[str, list[Path]]  # name without ending -> files
 
 
 def find(root: Path, options: Options) -> Source | None:
     """The photos and masks below `root`; None if there are no photos.
 
     Raises:
-        DataError: no photo has a mask, names are not unique, or see `find_legend`.
+        UserError: no photo has a mask, names are not unique, or see `find_legend`.
     """
-    pairs = find_pairs(root, options)
-    if options.annotations or not (pairs.files or pairs.photos):
+    photos, masks = find_files(root, options)
+    if options.annotations or not photos:
         return None
-    source = Source("photos and masks", images=len(pairs.files) + len(pairs.photos))
     list_file = find_class_list(root)
     listed = options.classes or (read_class_list(list_file) if list_file else None)
-    source.classes, legend = find_legend(_survey(root, pairs, options), listed, options, root)
+    found = survey_masks(root, photos, masks, options.skip_bad)
+    classes, legend = find_legend(found, listed, options, root)
+    source = Source("photos and masks", options, classes=classes)
     if listed is None:
         source.note = "the classes have no names yet; --classes background,.. gives them some"
-    for name, (photo, mask) in pairs.files.items():
-        source.add(name, partial(_load, photo, mask, legend))
-    for reason, paths in (("photo without a mask", pairs.photos), ("no photo", pairs.masks)):
-        for path in paths:
-            source.leave_out(reason, path.name)
+    return paired(source, photos, masks, legend)
+
+
+def paired(source: Source, photos: Named, masks: Named, legend: Legend) -> Source:
+    """The source with the photos and masks of equal names, and with what has no partner."""
+    source.images = sum(map(len, photos.values()))
+    for name in sorted(photos.keys() | masks.keys()):
+        if name in photos and name in masks:
+            photo, mask = _only(photos[name]), _only(masks[name])
+            source.add(name, Pair(photo, partial(legend.read, mask)))
+        for path in photos.get(name, ()) if name not in masks else ():
+            source.leave_out("photo without a mask", path.name)
+        for path in masks.get(name, ()) if name not in photos else ():
+            source.leave_out("no photo", path.name)
     return source
 
 
-def survey_masks(root: Path, options: Options) -> Survey:
-    """What the masks of the photos below `root` hold, whatever their classes are.
+def survey_masks(root: Path, photos: Named, masks: Named, skip_bad: bool) -> Survey:
+    """What the masks of photos below `root` hold, whatever their classes are.
 
     Raises:
-        DataError: there are none, or one is damaged.
+        UserError: there are none, two have one name, or one is damaged or stored with loss.
     """
-    return _survey(root, find_pairs(root, options), options)
-
-
-def _survey(root: Path, pairs: Pairs, options: Options) -> Survey:
-    if not pairs.files:
-        photos, masks = ([path.name for path in paths[:3]] for paths in (pairs.photos, pairs.masks))
-        raise DataError(
-            f"{root}: no photo has a mask with its name; photos: {first_of(photos) or 'none'}, "
-            f"masks: {first_of(masks) or 'none'}; name the folders with --images and --masks, and "
+    names = sorted(photos.keys() & masks.keys())
+    if not names:
+        photos, masks = (sum(files.values(), [])[:3] for files in (photos, masks))
+        photos, masks = (first_of([path.name for path in paths]) for paths in (photos, masks))
+        raise UserError(
+            f"{root}: no photo has a mask with its name; photos: {photos or 'none'}, "
+            f"masks: {masks or 'none'}; name the folders with --images and --masks, and "
             "what names end in with --image-suffix and --mask-suffix"
         )
-    return survey([mask for _, mask in pairs.files.values()], options.skip_bad)
+    for name in names:
+        _only(photos[name])
+    return survey([_only(masks[name]) for name in names], skip_bad)
 
 
-def _load(photo: Path, mask: Path, legend: Legend) -> Pair:
-    return Pair(photo, legend.read(mask))
-
-
-def find_pairs(root: Path, options: Options) -> Pairs:
-    """The photos and masks below `root`. Of the usual endings those count that pair most files.
+def find_files(root: Path, options: Options) -> tuple[Named, Named]:
+    """Photos and masks below `root`, by name. Of the usual endings those that pair most count.
 
     Raises:
-        DataError: a folder that the user names is missing, two photos or masks have one name, or a
-            mask is stored with loss.
+        UserError: a folder that the user names is missing, or masks are stored with loss only.
     """
     photos = _files(root, options.images, IMAGE_FOLDERS)
     masks = _files(root, options.masks, MASK_FOLDERS)
@@ -99,31 +96,27 @@ def find_pairs(root: Path, options: Options) -> Pairs:
         masks = photos
     if masks.keys() < photos.keys():
         photos = {path: name for path, name in photos.items() if path not in masks}
-    photos = {path: photos[path] for path in photos if path.suffix.lower() in PHOTO_SUFFIXES}
+    photos = {path: name for path, name in photos.items() if path.suffix.lower() in PHOTO_SUFFIXES}
     suffixes = MASK_SUFFIXES + LOSSY_SUFFIXES
-    masks = {path: masks[path] for path in masks if path.suffix.lower() in suffixes}
+    masks = {path: name for path, name in masks.items() if path.suffix.lower() in suffixes}
     endings = product(
         IMAGE_ENDINGS if options.image_suffix is None else [options.image_suffix],
         MASK_ENDINGS if options.mask_suffix is None else [options.mask_suffix],
     )
     named = (_by_names(photos, masks, *ends) for ends in endings)
-    photos_of, masks_of = max(named, key=lambda both: len(both[0].keys() & both[1].keys()))
-    files = {
-        name: (_only(photos_of[name]), _only(_lossless(masks_of[name])))
-        for name in sorted(photos_of.keys() & masks_of.keys())
-    }
-    return Pairs(
-        files,
-        [path for name in photos_of for path in photos_of[name] if name not in files],
-        [path for name in masks_of for path in masks_of[name] if name not in files],
-    )
+    photos, masks = max(named, key=lambda both: len(both[0].keys() & both[1].keys()))
+    for name in photos.keys() & masks.keys():
+        kept = [path for path in masks[name] if path.suffix.lower() in MASK_SUFFIXES]
+        if not kept:
+            raise UserError(f"{masks[name][0]}: {LOSSY}")
+        masks[name] = kept
+    return photos, masks
 
 
 def _files(root: Path, named: Path | None, usual: tuple[str, ...]) -> Files:
     """The files of the folder that the user names, or else below all folders of a usual name."""
     if named:
-        folder = root / named
-        return {path: _name(path, folder) for path in files_in(folder)}
+        return {path: _name(path, root / named) for path in files_in(root / named)}
     files = {}
     for path in files_in(root):
         *folders, name = _name(path, root).split("/")
@@ -139,7 +132,7 @@ def _name(path: Path, folder: Path) -> str:
 
 def _by_names(
     photos: Files, masks: Files, image_ending: str, mask_ending: str
-) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+) -> tuple[Named, Named]:
     """Photos and masks by their names without suffix and these endings; others are left away.
 
     Where both lie in one folder, a mask is what has the ending; without one, photos are JPEGs.
@@ -153,8 +146,8 @@ def _by_names(
     return _by_name(photos, image_ending), masks_of
 
 
-def _by_name(files: Files, ending: str) -> dict[str, list[Path]]:
-    names: dict[str, list[Path]] = {}
+def _by_name(files: Files, ending: str) -> Named:
+    names: Named = {}
     for path, name in files.items():
         if name.lower().endswith(ending.lower()):
             names.setdefault(name[: len(name) - len(ending)], []).append(path)
@@ -163,15 +156,8 @@ def _by_name(files: Files, ending: str) -> dict[str, list[Path]]:
 
 def _only(paths: list[Path]) -> Path:
     if len(paths) > 1:
-        raise DataError(
+        raise UserError(
             f"{paths[0]}, {paths[1]}: two files of one name; keep one, or say what photos and "
             "masks are with --images, --masks, --image-suffix and --mask-suffix"
         )
     return paths[0]
-
-
-def _lossless(masks: list[Path]) -> list[Path]:
-    kept = [path for path in masks if path.suffix.lower() in MASK_SUFFIXES]
-    if not kept:
-        raise DataError(f"{masks[0]}: {LOSSY}")
-    return kept

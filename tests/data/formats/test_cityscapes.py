@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import DataError
+from data import UserError
 from data.classes import VOID
 from data.formats.cityscapes import find
 from data.formats.source import ClassList, Options
@@ -27,10 +27,11 @@ def test_label_ids_become_training_ids(tmp_path):
         2,
         {"photo without a mask": ["ulm_0_2_leftImg8bit.png"]},
     )
-    photo, mask = source.pairs["ulm_0_1"]()
-    assert photo == photos / "ulm_0_1_leftImg8bit.png"
+    pair = source.pairs["ulm_0_1"]
+    assert pair.photo == photos / "ulm_0_1_leftImg8bit.png"
+    mask = pair.mask()
     assert mask.dtype == np.uint8 and mask.tolist() == [[VOID, 0, 1, 5, VOID, 18]]
-    with pytest.raises(DataError, match="^--classes: Cityscapes has its own 19"):
+    with pytest.raises(UserError, match="^--classes: Cityscapes has its own 19"):
         find(tmp_path, Options(classes=ClassList({"road": None})))
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import DataError
-from data.formats.folders import find, find_pairs
+from data import UserError
+from data.formats.folders import find, find_files
 from data.formats.source import Options
 
 
@@ -18,13 +18,13 @@ def touch(root: Path, names: str) -> None:
         (root / name).touch()
 
 
-def pairs(root: Path, names: str, **options) -> dict[str, tuple[str, str]]:
+def pairs(root: Path, names: str, **options) -> dict[str, tuple[str, ...]]:
     """The pairs among files of these names, which are empty."""
     touch(root, names)
-    files = find_pairs(root, Options(**options)).files
+    photos, masks = find_files(root, Options(**options))
     return {
-        name: tuple(path.relative_to(root).as_posix() for path in paths)
-        for name, paths in files.items()
+        name: tuple(path.relative_to(root).as_posix() for path in photos[name] + masks[name])
+        for name in photos.keys() & masks.keys()
     }
 
 
@@ -78,17 +78,10 @@ def test_the_endings_count_that_pair_most_files(tmp_path):
     assert again == {"a": ("images/a.jpg", "masks/a.png")}
 
 
-def test_what_has_no_partner_is_left_out(tmp_path):
-    touch(tmp_path, "a.jpg a_mask.png b.jpg c_mask.png notes.txt")
-    found = find_pairs(tmp_path, Options())
-    assert [path.name for path in found.photos] == ["b.jpg"]
-    assert [path.name for path in found.masks] == ["c_mask.png"]
-
-
 @pytest.mark.parametrize("photo", ["images/a.jpg", "a.jpg"])
 def test_lossy_masks_are_refused_unless_there_is_another(photo, tmp_path):
     with pytest.raises(
-        DataError, match=re.escape(f"{tmp_path / 'masks/a.jpg'}: JPEG and WebP change")
+        UserError, match=re.escape(f"{tmp_path / 'masks/a.jpg'}: JPEG and WebP change")
     ):
         pairs(tmp_path, f"{photo} masks/a.jpg")
     assert pairs(tmp_path, "masks/a.png") == {"a": (photo, "masks/a.png")}
@@ -96,8 +89,9 @@ def test_lossy_masks_are_refused_unless_there_is_another(photo, tmp_path):
 
 @pytest.mark.parametrize("second", ["images/a.png", "masks/a.bmp"])
 def test_two_files_of_one_name_are_refused(second, tmp_path):
-    with pytest.raises(DataError, match="two files of one name; keep one.*--mask-suffix"):
-        pairs(tmp_path, f"images/a.jpg masks/a.png {second}")
+    touch(tmp_path, f"images/a.jpg masks/a.png {second}")
+    with pytest.raises(UserError, match="two files of one name; keep one.*--mask-suffix"):
+        find(tmp_path, Options())
 
 
 def test_a_source_without_photos_is_of_another_form(tmp_path):
@@ -108,13 +102,13 @@ def test_a_source_without_photos_is_of_another_form(tmp_path):
 def test_photos_whose_masks_have_other_names_are_shown(tmp_path):
     touch(tmp_path, "images/a.jpg images/b.jpg masks/1.png")
     message = f"{tmp_path}: no photo has a mask with its name; photos: a.jpg, b.jpg, masks: 1.png;"
-    with pytest.raises(DataError, match=re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(message)):
         find(tmp_path, Options())
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(DataError, match=re.escape(f"{tmp_path / 'there'}: no such folder")):
-        find_pairs(tmp_path, Options(images=Path("there")))
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / 'there'}: no such folder")):
+        find_files(tmp_path, Options(images=Path("there")))
 
 
 def test_the_source_has_classes_pairs_and_what_is_left_out(tmp_path):
@@ -124,8 +118,8 @@ def test_the_source_has_classes_pairs_and_what_is_left_out(tmp_path):
     assert list(source.classes) == ["background", "class 1"] and "--classes" in source.note
     assert source.images == 2
     assert source.left_out == {"photo without a mask": ["b.jpg"], "no photo": ["c.png"]}
-    photo, mask = source.pairs["x_a"]()
-    assert photo == tmp_path / "images/x/a.jpg" and mask.tolist() == [[0, 1]]
+    pair = source.pairs["x_a"]
+    assert pair.photo == tmp_path / "images/x/a.jpg" and pair.mask().tolist() == [[0, 1]]
     (tmp_path / "classes.txt").write_text("ground\nroad\n")
     named = find(tmp_path, Options())
     assert list(named.classes) == ["ground", "road"] and not named.note

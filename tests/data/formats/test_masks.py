@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import DataError
+from data import UserError
 from data.classes import VOC, VOID
 from data.formats.masks import find_legend, listing, survey
 from data.formats.source import ClassList, Options
@@ -90,7 +90,7 @@ def test_colours_decide_where_palettes_differ(tmp_path):
     ]
     assert read(paths, LISTED)[1] == [[[0, 1]], [[0, 2]]]
     message = f"{paths[1]}: a value has another colour in its palette than in those before"
-    with pytest.raises(DataError, match=re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(message)):
         read(paths)
     assert read(paths, values={})[1] == [[[0, 1]], [[0, 1]]]
 
@@ -121,9 +121,9 @@ def test_a_map_gives_values_their_classes(tmp_path):
     values = {0: 0, 255: 1, 128: VOID}
     assert read([path], values=values) == ({"background": None, "class 1": None}, [[[0, VOID, 1]]])
     assert read([path], TWO, values=values)[0] == TWO.classes
-    with pytest.raises(DataError, match=r"^--map: class 7, but the classes are 0\.\.1$"):
+    with pytest.raises(UserError, match=r"^--map: class 7, but the classes are 0\.\.1$"):
         read([path], TWO, values={0: 0, 255: 7})
-    with pytest.raises(DataError, match="value 128 at x=1, y=0 is of no class; add it to --map"):
+    with pytest.raises(UserError, match="value 128 at x=1, y=0 is of no class; add it to --map"):
         read([path], values={0: 0, 255: 1})
 
 
@@ -151,7 +151,7 @@ def test_two_listed_classes_may_be_0_and_255(tmp_path):
 def test_values_that_are_hardly_ids_are_not_guessed(values, held, flag, tmp_path):
     path = saved(tmp_path / "a.png", [values])
     message = f"masks: the masks hold {held}, which do not look like class ids; if they are"
-    with pytest.raises(DataError, match=re.escape(f"{message} classes, add {flag} (=void")):
+    with pytest.raises(UserError, match=re.escape(f"{message} classes, add {flag} (=void")):
         read([path])
     assert read([path], values={})[1] == [[values]], "unless the user insists"
 
@@ -165,7 +165,7 @@ UNLISTED = [
 @pytest.mark.parametrize("pixels, listed, name", UNLISTED)
 def test_what_is_of_no_class_is_refused_with_its_place(pixels, listed, name, tmp_path):
     path = saved(tmp_path / "a.png", pixels, "RGB" if listed is LISTED else "L")
-    with pytest.raises(DataError, match=re.escape(f"{path}: {name} is of no class; ")):
+    with pytest.raises(UserError, match=re.escape(f"{path}: {name} is of no class; ")):
         read([path], listed)
 
 
@@ -179,29 +179,29 @@ def test_or_becomes_what_the_user_says(unknown, pixels, listed, name, tmp_path):
 def test_colours_without_a_list_are_refused(tmp_path):
     path = saved(tmp_path / "a.png", colours(INDICES), "RGB")
     for listed in (None, NAMED):
-        with pytest.raises(DataError, match=re.escape(f"{path}: has colours, and nothing says")):
+        with pytest.raises(UserError, match=re.escape(f"{path}: has colours, and nothing says")):
             read([path], listed)
-    with pytest.raises(DataError, match="--map, which is about values, cannot be used"):
+    with pytest.raises(UserError, match="--map, which is about values, cannot be used"):
         read([path], values={0: 0})
 
 
 def test_what_cannot_be_read_is_passed_over_on_request(tmp_path):
     paths = [saved(tmp_path / "a.png", [[0, 3]]), tmp_path / "gone.png"]
-    with pytest.raises(DataError, match="gone.png: no such file"):
+    with pytest.raises(UserError, match="gone.png: no such file"):
         survey(paths)
     assert survey(paths, skip_bad=True).values == {0, 3}
 
 
 def test_a_jpeg_is_refused_whatever_it_is_called(tmp_path):
     Image.new("L", (2, 2)).save(tmp_path / "a.png", "JPEG")
-    with pytest.raises(DataError, match="a.png: JPEG and WebP change the values along every edge"):
+    with pytest.raises(UserError, match="a.png: JPEG and WebP change the values along every edge"):
         survey([tmp_path / "a.png"])
 
 
 def test_kinds_of_pixels_that_are_no_masks_are_refused(tmp_path):
     path = tmp_path / "a.tif"
     Image.new("F", (2, 2)).save(path)
-    with pytest.raises(DataError, match=re.escape(f"{path}: Pillow calls its kind of pixels F")):
+    with pytest.raises(UserError, match=re.escape(f"{path}: Pillow calls its kind of pixels F")):
         survey([path])
 
 

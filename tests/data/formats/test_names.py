@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data import DataError
+from data import UserError
 from data.classes import VOID
 from data.formats.names import find_class_list, hex_colour, number, read_class_list
 from data.formats.source import ClassList, Options
@@ -37,19 +37,16 @@ def test_a_list_without_background_keeps_its_order(tmp_path):
 def test_lines_that_cannot_be_read_are_named(tmp_path):
     path = tmp_path / "class_dict.csv"
     path.write_text("name,r,g,b\nroad,1,2,3\nsky,1,2,999\n")
-    with pytest.raises(DataError, match=re.escape(f"{path}, line 3: expected 'name'")):
+    with pytest.raises(UserError, match=re.escape(f"{path}, line 3: expected 'name'")):
         read_class_list(path)
     path.write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(DataError, match=re.escape(f"{path}: cannot be read as a list of classes")):
+    with pytest.raises(UserError, match=re.escape(f"{path}: cannot be read as a list of classes")):
         read_class_list(path)
-
-
-def test_a_folder_without_a_list():
-    assert find_class_list(Path("nowhere")) is None
 
 
 def test_colours_of_web_pages():
     assert hex_colour("#ff8001") == hex_colour("#FF8001ff") == (255, 128, 1)
+    assert hex_colour(None) is None
 
 
 LABELS = {"cat": (1, 2, 3), "_background_": None, "dog": None, "__ignore__": None}
@@ -90,10 +87,10 @@ def test_labels_that_are_not_listed_become_what_the_user_says(unknown):
 
 def test_only_labels_that_are_drawn_must_be_listed():
     number(LABELS, {"dog"}, listed("background", "dog"), Path("here"))
-    with pytest.raises(DataError, match="^here: --classes has no cat; .* --unknown void or"):
+    with pytest.raises(UserError, match="^here: --classes has no cat; .* --unknown void or"):
         number(LABELS, LABELS, listed("background", "dog"), Path("here"))
 
 
 def test_a_drawn_label_in_the_place_of_the_background_is_refused():
-    with pytest.raises(DataError, match="first class is the background, but 'cat' is drawn"):
+    with pytest.raises(UserError, match="first class is the background, but 'cat' is drawn"):
         number(LABELS, LABELS, listed("cat", "dog"), Path("here"))
