@@ -20,9 +20,7 @@ META = {
     "classes": [
         {"title": "dog", "shape": "any", "color": "#00FF01", "geometry_config": {}, "id": 1},
         {"title": "cat", "shape": "any", "color": "#FF0000", "geometry_config": {}, "id": 2},
-    ],
-    "tags": [],
-    "projectType": "images",
+    ]
 }
 
 
