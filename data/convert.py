@@ -47,10 +47,10 @@ def convert(
     turn_masks: bool = False,
     force: bool = False,
 ) -> tuple[Source, Classes, np.ndarray, Counter[str]]:
-    """Write the data set in `root` to the folder `out`, in VOC layout.
+    """Write the data set in `root`, in one of the `FORMS`, to the folder `out`, in VOC layout.
 
     Args:
-        root: folder in one of the `FORMS`.
+        root: a folder.
         out: folder to make, outside `root`.
         options: what the user says about the source.
         form: the only form to try.
@@ -215,17 +215,11 @@ def main() -> int:
     if not (args.out or args.list_colours):
         parser.error("OUT is missing")
     try:
-        options = Options(
-            images=args.images,
-            masks=args.masks,
-            annotations=args.annotations,
-            image_suffix=args.image_suffix,
-            mask_suffix=args.mask_suffix,
-            classes=_classes(args.classes) if args.classes else None,
-            values=_values(args.map) if args.map else None,
-            unknown=UNKNOWN.get(args.unknown),
-            skip_bad=args.skip_bad,
-        )
+        said = {"images": args.images, "masks": args.masks, "annotations": args.annotations}
+        said |= {"image_suffix": args.image_suffix, "mask_suffix": args.mask_suffix}
+        said |= {"unknown": UNKNOWN.get(args.unknown), "skip_bad": args.skip_bad}
+        classes = _classes(args.classes) if args.classes else None
+        options = Options(classes=classes, values=_values(args.map) if args.map else None, **said)
         if args.list_colours:
             files = folders.find_files(args.source, options)
             found = folders.survey_masks(args.source, *files, options.skip_bad)

@@ -60,19 +60,24 @@ def find(form: ModuleType, root: Path, options: Options) -> Source | None:
         with source.leaving_out_bad(), as_written(path, form.NAME):
             told += [(path, record) for record in form.read(path, labels)]
     source.images = len(told) + len(source.bad)
-    shapes = [shape for _, record in told for shape in record.shapes if shape.kind in form.AREAS]
-    used = {_text(shape.label) for shape in shapes}
+    used = set()
+    for _, record in told:
+        for shape in record.shapes:
+            if shape.kind in form.AREAS:
+                used.add(_text(shape.label))
+            else:
+                source.leave_out(f"shape not drawn ({shape.kind})", record.photo)
     labels = {_text(name): colour for name, colour in labels.items()}
     labels |= {name: None for name in sorted(used) if name not in labels}
     source.classes, ids = number(labels, used, options, root)
     photos = _find_photos(root / (options.images or ""), [record for _, record in told])
     folder, given = os.path.commonpath([path.parent for path in paths]), {}
     for (path, record), photo in zip(told, photos):
-        for shape in record.shapes:
-            if shape.kind not in form.AREAS:
-                source.leave_out(f"shape not drawn ({shape.kind})", record.photo)
         if not photo:
             source.leave_out("no photo of that name, or several", record.photo)
+            continue
+        if _has_other_photo(record, photo):  # renamed after they were annotated
+            source.leave_out("names another photo than that of its own name", path.name)
             continue
         with source.leaving_out_bad():
             if (first := given.setdefault(photo, path)) != path:
@@ -134,6 +139,14 @@ def _find_photos(folder: Path, records: list[Record]) -> list[Path | Callable | 
             paths = [path for path in paths if path not in taken]
             found[place] = paths[0] if len(paths) == 1 else records[place].inside
     return found
+
+
+def _has_other_photo(record: Record, photo: Path | Callable) -> bool:
+    """Whether a photo called as a file of one photo lies beside the one that the file names."""
+    if not (isinstance(photo, Path) and isinstance(record.name, Path)):
+        return False
+    own = photo.with_name(record.name.stem + photo.suffix)
+    return own != photo and own.is_file()
 
 
 def files_with(root: Path, options: Options, suffix: str, *words: str) -> list[Path]:

@@ -55,10 +55,10 @@ def paired(source: Source, photos: Named, masks: Named, legend: Legend) -> Sourc
         if name in photos and name in masks:
             photo, mask = _only(photos[name]), _only(masks[name])
             source.add(name, Pair(photo, partial(legend.read, mask)))
-        for path in photos.get(name, ()) if name not in masks else ():
-            source.leave_out("photo without a mask", path.name)
-        for path in masks.get(name, ()) if name not in photos else ():
-            source.leave_out("no photo", path.name)
+            continue
+        reason = "photo without a mask" if name in photos else "no photo"
+        for path in photos.get(name) or masks[name]:
+            source.leave_out(reason, path.name)
     return source
 
 
@@ -77,9 +77,8 @@ def survey_masks(root: Path, photos: Named, masks: Named, skip_bad: bool) -> Sur
             f"masks: {masks or 'none'}; name the folders with --images and --masks, and "
             "what names end in with --image-suffix and --mask-suffix"
         )
-    for name in names:
-        _only(photos[name])
-    return survey([_only(masks[name]) for name in names], skip_bad)
+    paths = [(_only(photos[name]), _only(masks[name]))[1] for name in names]
+    return survey(paths, skip_bad)
 
 
 def find_files(root: Path, options: Options) -> tuple[Named, Named]:
@@ -96,14 +95,13 @@ def find_files(root: Path, options: Options) -> tuple[Named, Named]:
         masks = photos
     if masks.keys() < photos.keys():
         photos = {path: name for path, name in photos.items() if path not in masks}
-    photos = {path: name for path, name in photos.items() if path.suffix.lower() in PHOTO_SUFFIXES}
-    suffixes = MASK_SUFFIXES + LOSSY_SUFFIXES
-    masks = {path: name for path, name in masks.items() if path.suffix.lower() in suffixes}
-    endings = product(
-        IMAGE_ENDINGS if options.image_suffix is None else [options.image_suffix],
-        MASK_ENDINGS if options.mask_suffix is None else [options.mask_suffix],
+    photos, masks = (
+        _only_of(photos, PHOTO_SUFFIXES),
+        _only_of(masks, MASK_SUFFIXES + LOSSY_SUFFIXES),
     )
-    named = (_by_names(photos, masks, *ends) for ends in endings)
+    photo_ends = IMAGE_ENDINGS if options.image_suffix is None else [options.image_suffix]
+    mask_ends = MASK_ENDINGS if options.mask_suffix is None else [options.mask_suffix]
+    named = (_by_names(photos, masks, *ends) for ends in product(photo_ends, mask_ends))
     photos, masks = max(named, key=lambda both: len(both[0].keys() & both[1].keys()))
     for name in photos.keys() & masks.keys():
         kept = [path for path in masks[name] if path.suffix.lower() in MASK_SUFFIXES]
@@ -126,6 +124,10 @@ def _files(root: Path, named: Path | None, usual: tuple[str, ...]) -> Files:
     return files
 
 
+def _only_of(files: Files, suffixes: tuple[str, ...]) -> Files:
+    return {path: name for path, name in files.items() if path.suffix.lower() in suffixes}
+
+
 def _name(path: Path, folder: Path) -> str:
     return path.relative_to(folder).with_suffix("").as_posix()
 
@@ -139,7 +141,7 @@ def _by_names(
     """
     mixed = not photos.keys().isdisjoint(masks)
     if mixed and not mask_ending:
-        masks = {path: masks[path] for path in masks if path.suffix.lower() in MASK_SUFFIXES}
+        masks = _only_of(masks, MASK_SUFFIXES)
     masks_of = _by_name(masks, mask_ending)
     taken = {path for paths in masks_of.values() for path in paths}
     photos = {path: name for path, name in photos.items() if path not in taken}

@@ -50,6 +50,8 @@ def new_folder(out: Path, root: Path, force: bool) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
+        if old.exists() and not out.exists():
+            old.rename(out)
         raise
 
 
@@ -69,10 +71,10 @@ def write_classes(source: Source, folder: Path) -> Classes:
         name, read = " ".join(name.split()), {}
         with suppress(UserError):
             read = parse_classes([name], path)
-        if list(read) != [name]:
+        if name not in read:
             raise UserError(f"{source.form}: {name!r} cannot be the name of a class; rename it")
-        lines.append(" ".join([name, *map(str, colour or ())]))
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        lines.append(" ".join([name, *map(str, colour or ())]) + "\n")
+    path.write_text("".join(lines), encoding="utf-8")
     return read_classes(folder)
 
 
@@ -109,13 +111,13 @@ def place_photo(
 def fit_mask(
     mask: np.ndarray, photo: Path, size: tuple[int, int], turn: bool, source: Source
 ) -> np.ndarray:
-    """The mask of a photo as it lies on the photo upright; `source` is told where that is unsure.
+    """The mask (H, W) of a photo as it lies on the photo upright; `source` learns of doubts.
 
     Args:
-        mask: (H, W) uint8.
-        photo: its file.
+        mask: it.
+        photo: the file, which says how EXIF turns it.
         size: (height, width) of the photo upright.
-        turn: turn the mask, too, as EXIF turns the photo.
+        turn: turn the mask, too.
         source: what the photo is of.
 
     Raises:

@@ -153,7 +153,7 @@ def find_legend(
     class, and 255 is void; but 0 and 255 are the classes if two are listed.
 
     Raises:
-        UserError: that does not say enough; the message says what to add. It names `masks`.
+        UserError: that does not say enough; the message, about `masks`, says what to add.
     """
     classes, unknown = listed.classes if listed else None, options.unknown
     if options.values:

@@ -73,11 +73,10 @@ class Source:
         parts = PurePosixPath(str(name).replace("\\", "/")).parts
         kept = "_".join(part for part in parts if part not in ("..", "/"))
         image_id = "".join(letter if letter.isprintable() else "_" for letter in kept).strip()
-        if image_id in self.pairs:
+        if self.pairs.setdefault(image_id, pair) is not pair:
             raise UserError(
                 f"{name}: two photos would get the id {image_id!r}; rename or remove one"
             )
-        self.pairs[image_id] = pair
 
     def leave_out(self, reason: str, name: str) -> None:
         self.left_out.setdefault(reason, []).append(name)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from data import UserError
 from data.formats import FORMS
-from data.formats.source import Options, Source, files_in
+from data.formats.source import Options, Pair, Source, files_in
 
 BOX = [[1, 1], [4, 1], [4, 3], [1, 3]]
 
@@ -169,6 +169,16 @@ def test_the_photo_of_one_is_no_others(tmp_path):
     assert source.left_out == {"no photo of that name, or several": ["train/a.jpg"]}
 
 
+def test_a_file_that_names_another_photo_than_that_of_its_own_name_is_left_out(tmp_path):
+    """As when photos are renumbered after they were annotated."""
+    labelme(tmp_path, "b.jpg")
+    for name in ("a.jpg", "b.jpg"):
+        photo(tmp_path / "far" / name)
+    source = find(labelme, tmp_path)
+    reason = "names another photo than that of its own name"
+    assert source.left_out == {reason: ["a.json"]} and not source.pairs
+
+
 def test_two_files_about_one_photo_are_refused(tmp_path):
     path, second = labelme(tmp_path, "a.jpg"), tmp_path / "json" / "b.json"
     second.write_text(path.read_text())
@@ -191,10 +201,10 @@ def test_two_files_about_one_photo_are_refused(tmp_path):
 )
 def test_ids_can_stand_in_a_list_and_are_given_once(name, image_id):
     source = Source("test", Options())
-    source.add(name, None)
+    source.add(name, Pair(Path("a.jpg"), list))
     assert list(source.pairs) == [image_id]
     with pytest.raises(UserError, match=f"two photos would get the id {image_id!r}"):
-        source.add(image_id, None)
+        source.add(image_id, Pair(Path("b.jpg"), list))
 
 
 def test_files_below_links_count_and_hidden_ones_do_not(tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 from data import UserError
 from data.classes import VOID
 from data.formats import FORMS
-from data.formats.source import ClassList, Options
+from data.formats.source import Options
 
 find = FORMS["coco"]
 CATEGORIES = [{"id": 10, "name": "dog"}, {"id": 3, "name": "cat"}]
@@ -78,15 +78,6 @@ def test_smaller_areas_lie_on_larger_ones_and_crowds_beneath_all(tmp_path):
     crowd = annotation({"size": [4, 6], "counts": [0, 24]}, crowd=1)
     write(tmp_path / "coco.json", annotation([small], category=10), annotation([large]), crowd)
     assert mask_of(tmp_path) == [[2, 1, 1, VOID, VOID, VOID]] * 4
-
-
-def test_listed_categories_count_and_others_are_what_the_user_says(tmp_path):
-    write(tmp_path / "coco.json", annotation([BOX], category=10))
-    listed = ClassList(dict.fromkeys(["background", "cat"]))
-    with pytest.raises(UserError, match="--classes has no dog"):
-        find(tmp_path, Options(classes=listed))
-    assert np.unique(mask_of(tmp_path, classes=listed, unknown=VOID)).tolist() == [0, VOID]
-    assert np.unique(mask_of(tmp_path, classes=listed, unknown=0)).tolist() == [0]
 
 
 def test_several_files_are_one_set_and_those_called_instances_come_first(tmp_path):

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import re
 import zlib
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import UserError
 from data.formats import FORMS
 from data.formats.source import Options
 
@@ -36,11 +34,7 @@ def bitmap(inside, origin: tuple[int, int], label: str = "dog", alpha: bool = Tr
         image.putpalette([0, 0, 0, 255, 255, 255])
     file = io.BytesIO()
     image.save(file, "PNG", **({"transparency": 0} if alpha else {}))
-    return packed(file.getvalue(), label, origin)
-
-
-def packed(png: bytes, label: str = "dog", origin: tuple[int, int] = (0, 0)) -> dict:
-    data = base64.b64encode(zlib.compress(png)).decode()
+    data = base64.b64encode(zlib.compress(file.getvalue())).decode()
     return thing("bitmap", label, bitmap={"data": data, "origin": list(origin)})
 
 
@@ -104,19 +98,3 @@ def test_other_folders_are_of_another_form(gone, root):
     write(root)
     (root / gone).unlink()
     assert find(root, Options()) is None
-
-
-@pytest.mark.parametrize(
-    "wrong, reason",
-    [
-        (thing("polygon"), "no 'points' in it"),
-        (thing("bitmap", bitmap={"data": "AAAA", "origin": [0, 0]}), "decompress"),
-        (packed(b"no"), "cannot identify"),
-    ],
-)
-def test_a_file_that_is_not_as_supervisely_writes_it_is_named(wrong, reason, root):
-    write(root, wrong)
-    path = root / "ds/ann/a.jpg.json"
-    message = re.escape(f"{path}: not Supervisely JSON as it is known here") + f".*{reason}"
-    with pytest.raises(UserError, match=message):
-        mask_of(root)
