@@ -74,19 +74,20 @@ def number(
     classes = (options.classes or class_list(labels)).classes
     if options.classes is None and not any(fixed_id(name) == 0 for name in classes):
         classes = {"background": None, **classes}
-    ids = {name: index for index, name in enumerate(classes)}
-    used = sorted(used)
-    ids |= {name: fixed_id(name) for name in used if fixed_id(name) is not None}
-    unlisted = [name for name in used if name not in ids]
+    ids, unlisted = {name: index for index, name in enumerate(classes)}, []
+    for name in sorted(used):
+        if (fixed := fixed_id(name)) is not None:
+            ids[name] = fixed
+        elif name not in ids:
+            unlisted.append(name)
+        elif ids[name] == 0:
+            raise UserError(
+                f"--classes: the first class is the background, but {name!r} is drawn in {where}; "
+                "write background before it"
+            )
     if unlisted and options.unknown is None:
         raise UserError(
             f"{where}: --classes has no {first_of(unlisted)}; name all, or say what becomes of "
             "the others: --unknown void or --unknown background"
         )
-    for name in used:
-        if ids.get(name) == 0 and fixed_id(name) is None:
-            raise UserError(
-                f"--classes: the first class is the background, but {name!r} is drawn in {where}; "
-                "write background before it"
-            )
     return classes, ids | dict.fromkeys(unlisted, options.unknown)
