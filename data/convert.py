@@ -215,11 +215,17 @@ def main() -> int:
     if not (args.out or args.list_colours):
         parser.error("OUT is missing")
     try:
-        said = {"images": args.images, "masks": args.masks, "annotations": args.annotations}
-        said |= {"image_suffix": args.image_suffix, "mask_suffix": args.mask_suffix}
-        said |= {"unknown": UNKNOWN.get(args.unknown), "skip_bad": args.skip_bad}
-        classes = _classes(args.classes) if args.classes else None
-        options = Options(classes=classes, values=_values(args.map) if args.map else None, **said)
+        options = Options(
+            images=args.images,
+            masks=args.masks,
+            annotations=args.annotations,
+            image_suffix=args.image_suffix,
+            mask_suffix=args.mask_suffix,
+            classes=_classes(args.classes) if args.classes else None,
+            values=_values(args.map) if args.map else None,
+            unknown=UNKNOWN.get(args.unknown),
+            skip_bad=args.skip_bad,
+        )
         if args.list_colours:
             files = folders.find_files(args.source, options)
             found = folders.survey_masks(args.source, *files, options.skip_bad)

@@ -50,12 +50,12 @@ def polygons(rings: Sequence, size: Size) -> Patch:
 
 
 def outlined(points: Sequence, size: Size, holes: Sequence = ()) -> Patch:
-    """A polygon with its outline, as Pillow draws it; a point is the middle of its pixel."""
+    """A polygon with its outline, as Pillow draws it; a point is the pixel that it is in."""
     top, left, height, width = _box(points, size)
     image = Image.new("1", (width, height))
     pen = ImageDraw.Draw(image)
     for ring, fill in [(points, 1), *((hole, 0) for hole in holes)]:
-        pen.polygon([(x - left, y - top) for x, y in ring], fill=fill)
+        pen.polygon([(int(x) - left, int(y) - top) for x, y in ring], fill=fill)
     return Patch(top, left, np.asarray(image))
 
 

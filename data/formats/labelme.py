@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from data.formats.annotations import Record, Shape, files_with, read_json
 from data.formats.drawing import Patch, Size, corners, ellipse, outlined, picture
 from data.formats.source import Named, Options
@@ -38,8 +40,10 @@ def _draw(shape: dict, size: Size) -> Patch:
     """As LabelMe itself draws, outlines included."""
     kind, points = shape.get("shape_type"), shape["points"]
     if kind == "circle":  # its centre, and a point on the edge
-        (x, y), edge = points
-        return ellipse((x + 0.5, y + 0.5), [math.dist((x, y), edge)] * 2, size)
+        (x, y), radius = points[0], math.dist(*points)
+        left_top, _, right_bottom, _ = corners([(x - radius, y - radius), (x + radius, y + radius)])
+        box = np.array([left_top, np.add(right_bottom, 1)])  # outline included
+        return ellipse(box.mean(0), (box[1] - box[0]) / 2, size)
     if kind == "mask":  # a PNG of 0 and 1 whose corner lies at the first point
         return picture(base64.b64decode(shape["mask"]), points[0], size)
     return outlined(corners(points) if kind == "rectangle" else points, size)

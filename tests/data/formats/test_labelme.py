@@ -74,7 +74,7 @@ def test_areas_are_drawn_as_labelme_draws_them(drawn, root):
 
 def test_circles_have_a_centre_and_a_point_on_the_edge(root):
     annotate(root / "a.json", shape("cat", [(2, 1), (3, 1)], "circle"))
-    assert only_mask(root) == [[0, 0, 1, 0, 0, 0], [0, 1, 1, 1, 0, 0], [0, 0, 1, 0, 0, 0], [0] * 6]
+    assert only_mask(root) == [[0, 1, 1, 1, 0, 0]] * 3 + [[0] * 6], "with its outline"
 
 
 def test_a_mask_has_a_shape_within_its_box(root):
