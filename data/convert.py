@@ -17,33 +17,25 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
-from data import DataError
+from data import UserError
 from data.classes import VOID, Classes
 from data.formats import FORMS, folders
-from data.formats.layout import NOTE, fit_mask, new_folder, place_photo, save_mask, write_classes
+from data.formats.layout import NOTE, fit_mask, new_folder, place_photo, write_classes
 from data.formats.masks import listing
 from data.formats.names import VOC_LIST, class_list, read_class_list
 from data.formats.source import ClassList, Options, Source
 from data.images import LISTED, first_of
-from data.lists import read_pairs
-from data.voc import find_pair
 
 UNKNOWN = {"void": VOID, "background": 0}
-
-
-class Result(NamedTuple):
-    """What `convert` found and wrote."""
-
-    source: Source  # with what was left out
-    classes: Classes
-    pixels: np.ndarray  # (n, classes + 1) int64: of each class and of void, in each image
-    placed: Counter[str]  # photos, by how they came to their place
+READERS = 4  # threads; each holds one photo at a time
 
 
 def convert(
@@ -54,11 +46,11 @@ def convert(
     copy: bool = False,
     turn_masks: bool = False,
     force: bool = False,
-) -> Result:
-    """Write the data set in `root` to the folder `out`, in VOC layout, and read it back.
+) -> tuple[Source, Classes, np.ndarray, Counter[str]]:
+    """Write the data set in `root`, in one of the `FORMS`, to the folder `out`, in VOC layout.
 
     Args:
-        root: folder in one of the `FORMS`.
+        root: a folder.
         out: folder to make, outside `root`.
         options: what the user says about the source.
         form: the only form to try.
@@ -66,58 +58,74 @@ def convert(
         turn_masks: turn masks as EXIF turns their photos: they were drawn on these as stored.
         force: replace an earlier result.
 
+    Returns:
+        What was found, with what was left out; its classes; (n, classes + 1) int64, the pixels of
+        each class and of void in each image; and the photos by how they came to their place.
+
     Raises:
-        DataError: nothing is recognised, an image cannot be used, or `out` holds other data.
+        UserError: nothing is recognised, an image cannot be used, or `out` holds other data.
         OSError: a full disk, or no permission.
     """
     with new_folder(out, root, force) as part:
         source = recognise(root, options, form)
         classes = write_classes(source, part)
-        palette, photos, placed = classes.palette(), {}, {}
-        for image_id, load in tqdm(source.pairs.items(), "write", disable=None, leave=False):
-            with source.leaving_out_bad(options):
-                photo, mask = load()
-                photo, how = place_photo(photo, part / "JPEGImages" / image_id, copy)
-                mask = fit_mask(mask, photo, turn_masks, source)
-                save_mask(mask, part / "SegmentationClass" / f"{image_id}.png", palette)
-                photos[image_id], placed[image_id] = photo, how
-        pixels, damaged = read_pairs(part, list(photos), len(classes))  # all that is written
-        for image_id, reason in damaged.items():
-            with source.leaving_out_bad(options):
-                raise DataError(f"{photos.pop(image_id)}: {reason.partition(': ')[2]}")
-        labelled = pixels[:, :-1].any(axis=1)
-        for image_id in [name for name, some in zip(photos, labelled) if not some]:
-            source.leave_out("no labelled pixel", image_id)
-            photos.pop(image_id)
-        for image_id in source.pairs.keys() - photos:
-            for path in find_pair(part, image_id):
-                path.unlink(missing_ok=True)
-        if not photos:
-            reasons = [f"{why}: {first_of(names)}" for why, names in source.left_out.items()]
-            raise DataError(f"{root}: no image can be used; {[*source.bad, *reasons][0]}")
+        bring = partial(_bring, source, classes, part, copy, turn_masks)
+        with ThreadPoolExecutor(READERS) as pool:
+            brought = pool.map(bring, source.pairs)
+            bar = tqdm(brought, "write", len(source.pairs), disable=None, leave=False)
+            kept = {image_id: found for image_id, found in zip(source.pairs, bar) if found}
+        for path in (part / "JPEGImages").iterdir():
+            if path.stem not in kept:
+                path.unlink()
+        for names in (source.bad, *source.left_out.values()):
+            names.sort()  # the threads ended in any order
+        reasons = [f"{why}: {first_of(names)}" for why, names in source.left_out.items()]
+        if not kept:
+            raise UserError(f"{root}: no image can be used; {[*source.bad, *reasons, 'none'][0]}")
+        if source.drawn == 0:
+            reasons = "; ".join(reasons) or "there are no shapes"
+            raise UserError(f"{root}: nothing is drawn in any photo; {reasons}")
         note = {"source": str(root), "left_out": source.left_out, "cannot be used": source.bad}
         (part / NOTE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
-    return Result(source, classes, pixels[labelled], Counter(placed[name] for name in photos))
+    pixels, placed = zip(*kept.values())
+    return source, classes, np.stack(pixels), Counter(placed)
 
 
 def recognise(root: Path, options: Options, form: str | None = None) -> Source:
     """What the folder holds, in the first of the `FORMS` that knows it.
 
     Raises:
-        DataError: none does, or the one that does cannot go on.
+        UserError: none does, or the one that does cannot go on.
     """
     if options.annotations and not (root / options.annotations).is_file():
-        raise DataError(f"--annotations: there is no file {root / options.annotations}")
+        raise UserError(f"--annotations: there is no file {root / options.annotations}")
     forms = [form] if form else ["folders"] if options.masks else FORMS
     for name in forms:
-        if source := FORMS[name].find(root, options):
+        if source := FORMS[name](root, options):
             return source
-    raise DataError(f"{root}: nothing of the form {' or '.join(forms)} there")
+    raise UserError(f"{root}: nothing of the form {' or '.join(forms)} there")
 
 
-def report(result: Result) -> Iterable[str]:
+def _bring(
+    source: Source, classes: Classes, out: Path, copy: bool, turn_masks: bool, image_id: str
+) -> tuple[np.ndarray, str] | None:
+    """Pixels of each class and of void, and how the photo came; None if it is left out."""
+    with source.leaving_out_bad():
+        pair = source.pairs[image_id]
+        size, photo, how = place_photo(pair.photo, out / "JPEGImages" / image_id, copy)
+        mask = fit_mask(pair.mask(), photo, size, turn_masks, source)
+        pixels = np.bincount(mask.ravel(), minlength=256)[[*range(len(classes)), VOID]]
+        if pixels[:-1].any():
+            picture = Image.fromarray(mask)
+            picture.putpalette(classes.palette())
+            picture.save(out / "SegmentationClass" / f"{image_id}.png")
+            return pixels, how
+        source.leave_out("no labelled pixel", image_id)
+    return None
+
+
+def report(source: Source, classes: Classes, pixels: np.ndarray) -> Iterable[str]:
     """What was found, left out and written, a line each."""
-    source, classes, pixels = result.source, result.classes, result.pixels
     yield f"{source.form}: {source.images} images, {len(pixels)} pairs of photo and mask"
     for reason, names in source.left_out.items():
         yield f"  left out {len(names)}: {reason}: {first_of(list(dict.fromkeys(names)))}"
@@ -129,7 +137,7 @@ def report(result: Result) -> Iterable[str]:
     if source.doubts:
         yield (
             f"  note: EXIF turns {len(source.doubts)} photos but leaves their size; their masks "
-            f"are taken as upright (--turn-masks turns them): {first_of(source.doubts)}"
+            f"are taken as upright (--turn-masks turns them): {first_of(sorted(source.doubts))}"
         )
     width = max(map(len, (*classes.names, "void")))
     yield f"{'':{width + 4}}{'pixels':>14}{'share':>10}{'images':>8}"
@@ -141,37 +149,27 @@ def report(result: Result) -> Iterable[str]:
 
 
 def _classes(text: str) -> ClassList:
-    """The value of --classes.
-
-    Raises:
-        DataError: see `read_class_list`, or a name is empty or given twice.
-    """
+    """The value of --classes."""
     if text == "voc":
         return VOC_LIST
     if Path(text).is_file():
         return read_class_list(Path(text))
     names = [name.strip() for name in text.split(",")]
     if not all(names) or len(set(names)) < len(names):
-        raise DataError(
+        raise UserError(
             f"--classes {text}: neither a file nor names that differ, like background,cat"
         )
     return class_list(dict.fromkeys(names))
 
 
 def _values(text: str) -> dict[int, int]:
-    """The value of --map.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    if text == "same":
-        return {}
+    """The value of --map."""
     values = {}
-    for pair in text.split(","):
+    for pair in text.split(",") if text != "same" else ():
         value, _, to = (part.strip() for part in pair.partition("="))
         to = str(VOID) if to == "void" else to
         if not (value.isdecimal() and to.isdecimal() and int(to) <= VOID):
-            raise DataError(
+            raise UserError(
                 f"--map {text}: expected VALUE=CLASS, where CLASS is an id or void, as in "
                 "0=0,255=1,128=void"
             )
@@ -179,13 +177,9 @@ def _values(text: str) -> dict[int, int]:
     return values
 
 
-def main() -> int:
-    """Run the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        "python -m data.convert",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser() -> argparse.ArgumentParser:
+    how = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m data.convert", None, __doc__, formatter_class=how)
     add = parser.add_argument
     add("source", type=Path, metavar="SOURCE", help="folder of photos with masks or annotations")
     add("out", type=Path, metavar="OUT", nargs="?", help="folder to make")
@@ -195,60 +189,60 @@ def main() -> int:
     add("--annotations", type=Path, metavar="FILE", help="the only file of annotations, in SOURCE")
     add("--image-suffix", metavar="TEXT", help="what photos' names end in, before .jpg")
     add("--mask-suffix", metavar="TEXT", help="what masks' names end in, before .png")
-    add(
-        "--classes",
-        metavar="NAMES",
-        help="background,cat,.. or a file like classes.txt (NAME or NAME R G B a line, the "
-        "background first, void for the colour of no class), or voc "
-        "(default: SOURCE/classes.txt, or what annotations name)",
+    names = (
+        "background,cat,.. or a file like classes.txt (NAME or NAME R G B a line, the background "
     )
-    add(
-        "--map",
-        metavar="VALUE=CLASS,..",
-        help="class id, or void, of each value in the masks; same: values are the ids",
+    names += (
+        "first, void for the colour of no class), or voc (default: SOURCE/classes.txt, or what "
     )
+    add("--classes", metavar="NAMES", help=names + "annotations name)")
+    values = "class id, or void, of each value in the masks; same: values are the ids"
+    add("--map", metavar="VALUE=CLASS,..", help=values)
     add("--list-colours", action="store_true", help="list what the masks hold, and write nothing")
-    add(
-        "--unknown",
-        choices=UNKNOWN,
-        help="what colours, values and names without a class become (default: an error)",
-    )
+    unknown = "what colours, values and names without a class become (default: an error)"
+    add("--unknown", choices=UNKNOWN, help=unknown)
     add("--turn-masks", action="store_true", help="turn masks as EXIF turns their photos")
     add("--copy", action="store_true", help="copy the photos instead of linking them")
     add("--skip-bad", action="store_true", help="leave out images that cannot be used")
     add("--force", action="store_true", help="replace an earlier result in OUT")
-    flags = parser.parse_args()
-    if not (flags.out or flags.list_colours):
+    return parser
+
+
+def main() -> int:
+    """Run the command line; returns the exit status."""
+    parser = _parser()
+    args = parser.parse_args()
+    if not (args.out or args.list_colours):
         parser.error("OUT is missing")
     try:
         options = Options(
-            images=flags.images,
-            masks=flags.masks,
-            annotations=flags.annotations,
-            image_suffix=flags.image_suffix,
-            mask_suffix=flags.mask_suffix,
-            classes=_classes(flags.classes) if flags.classes else None,
-            values=_values(flags.map) if flags.map else None,
-            unknown=UNKNOWN.get(flags.unknown),
-            skip_bad=flags.skip_bad,
+            images=args.images,
+            masks=args.masks,
+            annotations=args.annotations,
+            image_suffix=args.image_suffix,
+            mask_suffix=args.mask_suffix,
+            classes=_classes(args.classes) if args.classes else None,
+            values=_values(args.map) if args.map else None,
+            unknown=UNKNOWN.get(args.unknown),
+            skip_bad=args.skip_bad,
         )
-        if flags.list_colours:
-            found = folders.survey_masks(flags.source, options)
-            print(listing(found, flags.source / "classes.txt"))
+        if args.list_colours:
+            files = folders.find_files(args.source, options)
+            found = folders.survey_masks(args.source, *files, options.skip_bad)
+            print(listing(found, args.source / "classes.txt"))
             return 0
-        how = (flags.form, flags.copy, flags.turn_masks, flags.force)
-        result = convert(flags.source, flags.out, options, *how)
-    except DataError as error:
+        how = (args.form, args.copy, args.turn_masks, args.force)
+        source, classes, pixels, placed = convert(args.source, args.out, options, *how)
+    except UserError as error:
         print(f"data.convert: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         print(f"data.convert: {error.filename}: {error.strerror or error}", file=sys.stderr)
         return 2
-    for line in report(result):
-        print(line)
-    placed = ", ".join(f"{count} {how}" for how, count in result.placed.items())
-    print(f"wrote {flags.out}: photos ({placed}), masks, classes.txt")
-    print(f"next: {shlex.join(['python', '-m', 'data.lists', str(flags.out)])}")
+    print(*report(source, classes, pixels), sep="\n")
+    placed = ", ".join(f"{count} {how}" for how, count in placed.items())
+    print(f"wrote {args.out}: photos ({placed}), masks, classes.txt")
+    print(f"next: {shlex.join(['python', '-m', 'data.lists', str(args.out)])}")
     return 0
 
 

@@ -1,14 +1,12 @@
 """Cityscapes: CITY_.._leftImg8bit.png and CITY_.._gtFine_labelIds.png, anywhere in the folder."""
 
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-
-from data import DataError
+from data import UserError
 from data.classes import VOID
-from data.formats.source import Options, Pair, Source, files_in
-from data.images import read_mask
+from data.formats.folders import paired
+from data.formats.masks import Legend
+from data.formats.source import Options, Source, files_in
 
 PHOTO_END, MASK_END = "_leftImg8bit.png", "_gtFine_labelIds.png"
 CLASSES = {  # those that Cityscapes trains and scores: label id, RGB; others are void
@@ -32,35 +30,19 @@ CLASSES = {  # those that Cityscapes trains and scores: label id, RGB; others ar
     "motorcycle": (32, (0, 0, 230)),
     "bicycle": (33, (119, 11, 32)),
 }
-LABEL_IDS = 34  # 0..33
-CLASS_OF = np.full(256, VOID, dtype=np.uint8)
-CLASS_OF[[label for label, _ in CLASSES.values()]] = np.arange(len(CLASSES))
+IDS = dict.fromkeys(range(34), VOID) | {label: n for n, (label, _) in enumerate(CLASSES.values())}
+LEGEND = Legend(IDS, "Cityscapes has the label ids 0..33;")
 
 
 def find(root: Path, options: Options) -> Source | None:
     """The photos that have a mask of label ids; None if there are none."""
-    files = files_in(root)
-    masks = {_name(path, MASK_END): path for path in files if path.name.endswith(MASK_END)}
-    photos = {_name(path, PHOTO_END): path for path in files if path.name.endswith(PHOTO_END)}
+    photos, masks = (
+        {path.name.removesuffix(end): [path] for path in files_in(root) if path.name.endswith(end)}
+        for end in (PHOTO_END, MASK_END)
+    )
     if not masks or not photos:
         return None
     if options.classes:
-        raise DataError("--classes: Cityscapes has its own 19; leave the flag out")
+        raise UserError("--classes: Cityscapes has its own 19; leave the flag out")
     classes = {name: colour for name, (_, colour) in CLASSES.items()}
-    source = Source("Cityscapes", classes, images=len(photos))
-    for name in sorted(masks.keys() | photos.keys()):
-        if name not in masks:
-            source.leave_out("photo without a mask", photos[name].name)
-        elif name not in photos:
-            source.leave_out("no photo", masks[name].name)
-        else:
-            source.add(name, partial(_load, photos[name], masks[name]))
-    return source
-
-
-def _name(path: Path, end: str) -> str:
-    return path.name.removesuffix(end)
-
-
-def _load(photo: Path, mask: Path) -> Pair:
-    return Pair(photo, CLASS_OF[read_mask(mask, LABEL_IDS)])
+    return paired(Source("Cityscapes", options, classes=classes), photos, masks, LEGEND)

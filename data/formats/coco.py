@@ -1,113 +1,77 @@
 """COCO instances: one JSON file, or several with the same categories, for many photos."""
 
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
-from data import DataError
-from data.classes import VOID
-from data.formats.drawing import polygon, runs
-from data.formats.names import number
-from data.formats.source import (
-    NO_PHOTO,
-    Options,
-    Pair,
-    Photos,
-    Source,
-    annotations_in,
-    as_written,
-    read_json,
-)
+from data import UserError
+from data.formats.annotations import Record, Shape, files_with, read_json
+from data.formats.drawing import Patch, Size, polygons, runs
+from data.formats.source import Named, Options
 
-FORM = "COCO JSON"
+NAME, SMALL_ON_TOP, AREAS = "COCO JSON", True, ("outline",)
+NOTE = "where areas overlap the smaller lies on top; crowds are void"
 
 
-def find(root: Path, options: Options) -> Source | None:
-    """The images of the files called `instances*.json`, or else of all of COCO's kind.
-
-    Raises:
-        DataError: see `number`; files differ in their categories, or are not as COCO's; or
-            `pycocotools` is needed and missing.
-    """
-    paths = annotations_in(root, options, ".json", '"images"', '"annotations"', '"categories"')
-    paths = [path for path in paths if path.name.startswith("instances")] or paths
-    if not paths:
-        return None
-    source = Source(FORM, note="where areas overlap the smaller lies on top; crowds are void")
-    photos, used = Photos(root / (options.images or "")), set()
-    categories: dict[int, str] = {}
-    found = []
-    for path in paths:
-        data = read_json(path)
-        with as_written(path, FORM):
-            own = {category["id"]: category["name"] for category in data["categories"]}
-            if own != (categories := categories or own):
-                raise DataError(
-                    f"{path}: its categories are others than those of {paths[0]}; "
-                    "convert one at a time, with --annotations FILE"
-                )
-            areas = defaultdict(list)
-            for annotation in data["annotations"]:
-                if annotation.get("segmentation"):
-                    areas[annotation["image_id"]].append(annotation)
-                    used.add(own[annotation["category_id"]])
-                else:
-                    source.leave_out("annotation without an outline", str(annotation["image_id"]))
-            if any(map(_is_compressed, (area for of in areas.values() for area in of))):
-                _require_pycocotools(path)
-            for image in data["images"]:
-                photo = photos.find(image["file_name"], path.parent)
-                if photo:
-                    found.append((path, photo, image, areas[image["id"]]))
-                else:
-                    source.leave_out(NO_PHOTO, image["file_name"])
-            source.images += len(data["images"])
-    names = [name for _, name in sorted(categories.items())]
-    source.classes, ids = number(dict.fromkeys(names), used, options, root)
-    values = {category: ids.get(name) for category, name in categories.items()}
-    for path, photo, image, areas in found:
-        name = PurePosixPath(image["file_name"]).with_suffix("")
-        source.add(name, partial(_load, path, photo, image, areas, values))
-    return source
+def find(root: Path, options: Options) -> list[Path]:
+    """The files called `instances*.json`, or else all of COCO's kind."""
+    paths = files_with(root, options, ".json", '"images"', '"annotations"', '"categories"')
+    return [path for path in paths if path.name.startswith("instances")] or paths
 
 
-def _load(path: Path, photo: Path, image: dict, areas: list[dict], values: dict[int, int]) -> Pair:
-    """The photo and its mask: smaller areas lie on larger ones, and crowds are void beneath all."""
-    with as_written(path, FORM):
-        size = image["height"], image["width"]
-        mask, drawn = np.zeros(size, dtype=np.uint8), []
-        for area in areas:
-            inside, crowd = _inside(area["segmentation"], size), bool(area.get("iscrowd"))
-            value = VOID if crowd else values[area["category_id"]]
-            drawn.append((not crowd, -inside.sum(), value, inside))
-        for _, _, value, inside in sorted(drawn, key=lambda one: one[:2]):
-            mask[inside] = value
-        return Pair(photo, mask)
+def read(path: Path, labels: Named) -> Iterator[Record]:
+    """The images of a file. Ids count as text: some programs write numbers, some text."""
+    data = read_json(path)
+    categories, images = (_by_id(data[what], path, what) for what in ("categories", "images"))
+    ids = sorted(categories, key=lambda key: (len(key), key))  # 2 before 10
+    names = {category_id: categories[category_id]["name"] for category_id in ids}
+    if labels and list(labels) != list(names.values()):
+        raise UserError(
+            f"{path}: its categories are others than those of the file before it; "
+            "convert one at a time, with --annotations FILE"
+        )
+    labels |= dict.fromkeys(names.values())
+    shapes = defaultdict(list)
+    for annotation in data["annotations"]:
+        name, outline = names[str(annotation["category_id"])], annotation.get("segmentation")
+        kind = "outline" if outline else "no outline"
+        name = "void" if annotation.get("iscrowd") else name
+        shapes[str(annotation["image_id"])].append(Shape(kind, name, partial(_draw, outline)))
+    for image_id, image in images.items():
+        size, name = (image["height"], image["width"]), image["file_name"]
+        yield Record(name, name, path.parent, size, shapes.pop(image_id, []))
+    for image_id in shapes:  # it has no photo, so it is counted among these
+        yield Record(image_id, f"image_id {image_id}, not listed", path.parent, (0, 0), [])
 
 
-def _inside(segmentation: list | dict, size: tuple[int, int]) -> np.ndarray:
-    """The pixels of one annotation, (H, W) bool: polygons, runs or compressed runs."""
-    if isinstance(segmentation, list):
-        parts = [polygon(np.reshape(part, (-1, 2)), size) for part in segmentation]
-        return np.any(parts, axis=0)
-    if isinstance(segmentation["counts"], list):
-        return runs(segmentation["counts"], size, order="F")
-    from pycocotools.mask import decode
-
-    return decode(segmentation).astype(bool)
+def _by_id(things: list[dict], path: Path, what: str) -> dict[str, dict]:
+    found = {str(thing["id"]): thing for thing in things}
+    if len(found) < len(things):
+        raise UserError(f"{path}: {what} have an id twice; make the ids unique")
+    return found
 
 
-def _is_compressed(annotation: dict) -> bool:
-    segmentation = annotation["segmentation"]
-    return isinstance(segmentation, dict) and isinstance(segmentation["counts"], str)
+def _draw(outline: list | dict, size: Size) -> Patch:
+    """The pixels of one annotation: polygons, runs or compressed runs."""
+    if isinstance(outline, list):
+        return polygons([np.reshape(part, (-1, 2)) for part in outline], size)
+    counts = outline["counts"]
+    counts = counts if isinstance(counts, list) else _decode(counts)
+    return runs(counts, size, "F", (0, 0), size)
 
 
-def _require_pycocotools(path: Path) -> None:
-    try:
-        import pycocotools.mask  # noqa: F401
-    except ImportError:
-        raise DataError(
-            f"{path}: has compressed run lengths, which need a package: pip install pycocotools"
-        ) from None
+def _decode(text: str) -> list[int]:
+    """Run lengths of compressed ones; source: `rleFrString` in maskApi.c of cocoapi."""
+    lengths, value, shift = [], 0, 0
+    for letter in text.encode():
+        code = letter - 48
+        value |= (code & 31) << shift  # five bits a letter, the lowest first
+        shift += 5
+        if not code & 32:  # the last letter of a number, whose sign is in bit 4
+            value -= (code >> 4 & 1) << shift
+            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+            value, shift = 0, 0
+    return lengths

@@ -3,9 +3,8 @@
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
-from data import DataError
+from data import UserError
 from data.formats.masks import (
     LOSSY,
     LOSSY_SUFFIXES,
@@ -27,151 +26,119 @@ MASK_ENDINGS = ("", "_mask", "_gt", "_label", "_labels", "_l", "_seg", "_segment
 MASK_ENDINGS += tuple(ending.replace("_", "-") for ending in MASK_ENDINGS[1:])
 
 Files = dict[Path, str]  # file -> its name: no suffix, and no folder that says what it is
-
-
-class Pairs(NamedTuple):
-    """Photos and masks of equal names."""
-
-    files: dict[str, tuple[Path, Path]]  # name without ending and suffix -> photo, mask
-    photos: list[Path]  # without a mask
-    masks: list[Path]  # without a photo
+ByName = dict[str, list[Path]]  # name without ending -> files
 
 
 def find(root: Path, options: Options) -> Source | None:
     """The photos and masks below `root`; None if there are no photos.
 
     Raises:
-        DataError: no photo has a mask, names are not unique, or see `find_legend`.
+        UserError: no photo has a mask, names are not unique, or see `find_legend`.
     """
-    pairs = find_pairs(root, options)
-    if options.annotations or not (pairs.files or pairs.photos):
+    photos, masks = find_files(root, options)
+    if options.annotations or not photos:
         return None
-    source = Source("photos and masks", images=len(pairs.files) + len(pairs.photos))
     list_file = find_class_list(root)
     listed = options.classes or (read_class_list(list_file) if list_file else None)
-    source.classes, legend = find_legend(_survey(root, pairs, options), listed, options, root)
+    found = survey_masks(root, photos, masks, options.skip_bad)
+    classes, legend = find_legend(found, listed, options, root)
+    source = Source("photos and masks", options, classes=classes)
     if listed is None:
         source.note = "the classes have no names yet; --classes background,.. gives them some"
-    for name, (photo, mask) in pairs.files.items():
-        source.add(name, partial(_load, photo, mask, legend))
-    for reason, paths in (("photo without a mask", pairs.photos), ("no photo", pairs.masks)):
-        for path in paths:
+    return paired(source, photos, masks, legend)
+
+
+def paired(source: Source, photos: ByName, masks: ByName, legend: Legend) -> Source:
+    """The source with the photos and masks of equal names, and with what has no partner."""
+    source.images = sum(map(len, photos.values()))
+    for name in sorted(photos.keys() | masks.keys()):
+        if name in photos and name in masks:
+            source.add(name, Pair(photos[name][0], partial(legend.read, masks[name][0])))
+            continue
+        reason = "photo without a mask" if name in photos else "no photo"
+        for path in photos.get(name) or masks[name]:
             source.leave_out(reason, path.name)
     return source
 
 
-def survey_masks(root: Path, options: Options) -> Survey:
-    """What the masks of the photos below `root` hold, whatever their classes are.
+def survey_masks(root: Path, photos: ByName, masks: ByName, skip_bad: bool) -> Survey:
+    """What the masks of photos below `root` hold, whatever their classes are.
 
     Raises:
-        DataError: there are none, or one is damaged.
+        UserError: there are none, or one is damaged.
     """
-    return _survey(root, find_pairs(root, options), options)
-
-
-def _survey(root: Path, pairs: Pairs, options: Options) -> Survey:
-    if not pairs.files:
-        photos, masks = ([path.name for path in paths[:3]] for paths in (pairs.photos, pairs.masks))
-        raise DataError(
-            f"{root}: no photo has a mask with its name; photos: {first_of(photos) or 'none'}, "
-            f"masks: {first_of(masks) or 'none'}; name the folders with --images and --masks, and "
+    paths = [masks[name][0] for name in sorted(photos.keys() & masks.keys())]
+    if not paths:
+        photos, masks = (sum(files.values(), [])[:3] for files in (photos, masks))
+        photos, masks = (first_of([path.name for path in paths]) for paths in (photos, masks))
+        raise UserError(
+            f"{root}: no photo has a mask with its name; photos: {photos or 'none'}, "
+            f"masks: {masks or 'none'}; name the folders with --images and --masks, and "
             "what names end in with --image-suffix and --mask-suffix"
         )
-    return survey([mask for _, mask in pairs.files.values()], options.skip_bad)
+    return survey(paths, skip_bad)
 
 
-def _load(photo: Path, mask: Path, legend: Legend) -> Pair:
-    return Pair(photo, legend.read(mask))
-
-
-def find_pairs(root: Path, options: Options) -> Pairs:
-    """The photos and masks below `root`. Of the usual endings those count that pair most files.
+def find_files(root: Path, options: Options) -> tuple[ByName, ByName]:
+    """Photos and masks below `root`. Of the usual endings those that pair most count.
 
     Raises:
-        DataError: a folder that the user names is missing, two photos or masks have one name, or a
-            mask is stored with loss.
+        UserError: a folder that the user names is missing, two photos or masks have one name, or
+            masks are stored with loss only.
     """
     photos = _files(root, options.images, IMAGE_FOLDERS)
     masks = _files(root, options.masks, MASK_FOLDERS)
     if not photos and not options.images:
-        photos = {path: _name(path, root) for path in files_in(root)}
+        photos = _files(root, Path(), ())
     if not masks and not options.masks:
         masks = photos
     if masks.keys() < photos.keys():
         photos = {path: name for path, name in photos.items() if path not in masks}
-    photos = {path: photos[path] for path in photos if path.suffix.lower() in PHOTO_SUFFIXES}
-    suffixes = MASK_SUFFIXES + LOSSY_SUFFIXES
-    masks = {path: masks[path] for path in masks if path.suffix.lower() in suffixes}
-    endings = product(
-        IMAGE_ENDINGS if options.image_suffix is None else [options.image_suffix],
-        MASK_ENDINGS if options.mask_suffix is None else [options.mask_suffix],
-    )
-    named = (_by_names(photos, masks, *ends) for ends in endings)
-    photos_of, masks_of = max(named, key=lambda both: len(both[0].keys() & both[1].keys()))
-    files = {
-        name: (_only(photos_of[name]), _only(_lossless(masks_of[name])))
-        for name in sorted(photos_of.keys() & masks_of.keys())
-    }
-    return Pairs(
-        files,
-        [path for name in photos_of for path in photos_of[name] if name not in files],
-        [path for name in masks_of for path in masks_of[name] if name not in files],
-    )
+    photo_ends = IMAGE_ENDINGS if options.image_suffix is None else [options.image_suffix]
+    mask_ends = MASK_ENDINGS if options.mask_suffix is None else [options.mask_suffix]
+    named = (_by_names(photos, masks, *ends) for ends in product(photo_ends, mask_ends))
+    photos, masks = max(named, key=lambda both: len(both[0].keys() & both[1].keys()))
+    for name in sorted(photos.keys() & masks.keys()):
+        kept = [path for path in masks[name] if path.suffix.lower() in MASK_SUFFIXES]
+        if not kept:
+            raise UserError(f"{masks[name][0]}: {LOSSY}")
+        masks[name] = kept
+        for first, *more in (photos[name], kept):
+            if more:
+                raise UserError(
+                    f"{first}, {more[0]}: two files of one name; keep one, or say what photos and "
+                    "masks are with --images, --masks, --image-suffix and --mask-suffix"
+                )
+    return photos, masks
 
 
 def _files(root: Path, named: Path | None, usual: tuple[str, ...]) -> Files:
     """The files of the folder that the user names, or else below all folders of a usual name."""
-    if named:
-        folder = root / named
-        return {path: _name(path, folder) for path in files_in(folder)}
-    files = {}
-    for path in files_in(root):
-        *folders, name = _name(path, root).split("/")
-        others = [folder for folder in folders if folder.lower() not in usual]
-        if len(others) < len(folders):
+    folder, files = root / (named or ""), {}
+    for path in files_in(folder):
+        *folders, name = path.relative_to(folder).with_suffix("").parts
+        others = [part for part in folders if named is not None or part.lower() not in usual]
+        if named is not None or len(others) < len(folders):
             files[path] = "/".join([*others, name])
     return files
 
 
-def _name(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).with_suffix("").as_posix()
-
-
-def _by_names(
-    photos: Files, masks: Files, image_ending: str, mask_ending: str
-) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+def _by_names(photos: Files, masks: Files, photo_end: str, mask_end: str) -> tuple[ByName, ByName]:
     """Photos and masks by their names without suffix and these endings; others are left away.
 
     Where both lie in one folder, a mask is what has the ending; without one, photos are JPEGs.
     """
     mixed = not photos.keys().isdisjoint(masks)
-    if mixed and not mask_ending:
-        masks = {path: masks[path] for path in masks if path.suffix.lower() in MASK_SUFFIXES}
-    masks_of = _by_name(masks, mask_ending)
+    lossy = () if mixed and not mask_end else LOSSY_SUFFIXES
+    masks_of = _by_name(masks, mask_end, MASK_SUFFIXES + lossy)
     taken = {path for paths in masks_of.values() for path in paths}
     photos = {path: name for path, name in photos.items() if path not in taken}
-    return _by_name(photos, image_ending), masks_of
+    return _by_name(photos, photo_end, PHOTO_SUFFIXES), masks_of
 
 
-def _by_name(files: Files, ending: str) -> dict[str, list[Path]]:
-    names: dict[str, list[Path]] = {}
+def _by_name(files: Files, ending: str, suffixes: tuple[str, ...]) -> ByName:
+    names: ByName = {}
     for path, name in files.items():
-        if name.lower().endswith(ending.lower()):
+        if path.suffix.lower() in suffixes and name.lower().endswith(ending.lower()):
             names.setdefault(name[: len(name) - len(ending)], []).append(path)
     return names
-
-
-def _only(paths: list[Path]) -> Path:
-    if len(paths) > 1:
-        raise DataError(
-            f"{paths[0]}, {paths[1]}: two files of one name; keep one, or say what photos and "
-            "masks are with --images, --masks, --image-suffix and --mask-suffix"
-        )
-    return paths[0]
-
-
-def _lossless(masks: list[Path]) -> list[Path]:
-    kept = [path for path in masks if path.suffix.lower() in MASK_SUFFIXES]
-    if not kept:
-        raise DataError(f"{masks[0]}: {LOSSY}")
-    return kept

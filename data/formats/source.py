@@ -1,6 +1,5 @@
 """What a form gives to `data.convert`: its classes, and its images one at a time."""
 
-import json
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -11,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import DataError
+from data import UserError
 from data.classes import Colour
-from data.images import PHOTO_SUFFIXES
 
-# What reading a file of another form raises: JSON, base64, NumPy; zlib; Pillow and XML.
-WRONG = (TypeError, ValueError, IndexError, AttributeError, zlib.error, OSError, SyntaxError)
+# What reading the files of other programs raises: JSON, XML, base64, zlib, NumPy, Pillow.
+WRONG = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+WRONG += (zlib.error, OSError, SyntaxError)
 
 Named = dict[str, Colour | None]  # class names, the background first, with RGB where known
 
@@ -44,54 +43,52 @@ class Options:
 
 
 class Pair(NamedTuple):
-    """One image: its photo, as a file or the bytes of one, and its mask."""
+    """One image: its photo, a file or what gives the bytes of one, and what makes its mask."""
 
-    photo: Path | bytes
-    mask: np.ndarray  # (H, W) uint8 class ids and VOID
+    photo: Path | Callable[[], bytes]
+    mask: Callable[[], np.ndarray]  # (H, W) uint8 class ids and VOID
 
 
 @dataclass
 class Source:
-    """A data set that a form has recognised. Its masks are made when `pairs[id]()` is called.
-
-    `pairs[id]()` raises a DataError where that image cannot be used.
-    """
+    """A data set that a form has recognised."""
 
     form: str  # in words
+    options: Options
+    note: str = ""  # what the user should know
     classes: Named = field(default_factory=dict)
-    pairs: dict[str, Callable[[], Pair]] = field(default_factory=dict)
+    pairs: dict[str, Pair] = field(default_factory=dict)  # by id
+    images: int = 0  # photos found, or images that the annotations tell of
     left_out: dict[str, list[str]] = field(default_factory=dict)  # reason -> names
     bad: list[str] = field(default_factory=list)  # reasons of images that `skip_bad` left out
-    images: int = 0  # photos found, or images that the annotations tell of
-    note: str = ""  # what the user should know
     doubts: list[str] = field(default_factory=list)  # photos that may lie otherwise than their mask
+    drawn: int | None = None  # shapes that have pixels, where annotations are drawn
 
-    def add(self, name: PurePath | str, load: Callable[[], Pair]) -> None:
+    def add(self, name: PurePath | str, pair: Pair) -> None:
         """Adds a pair under an id made of its name without suffix: `a/b` becomes `a_b`.
 
         Raises:
-            DataError: another photo has that id.
+            UserError: another photo has that id.
         """
         parts = PurePosixPath(str(name).replace("\\", "/")).parts
         kept = "_".join(part for part in parts if part not in ("..", "/"))
         image_id = "".join(letter if letter.isprintable() else "_" for letter in kept).strip()
-        if image_id in self.pairs:
-            raise DataError(
+        if self.pairs.setdefault(image_id, pair) is not pair:
+            raise UserError(
                 f"{name}: two photos would get the id {image_id!r}; rename or remove one"
             )
-        self.pairs[image_id] = load
 
     def leave_out(self, reason: str, name: str) -> None:
         self.left_out.setdefault(reason, []).append(name)
 
     @contextmanager
-    def leaving_out_bad(self, options: Options) -> Iterator[None]:
-        """With `skip_bad`, a DataError ends no more than the block and is kept."""
+    def leaving_out_bad(self) -> Iterator[None]:
+        """With `skip_bad`, a UserError ends no more than the block and is kept."""
         try:
             yield
-        except DataError as error:
-            if not options.skip_bad:
-                raise DataError(f"{error}; --skip-bad leaves such images out") from None
+        except UserError as error:
+            if not self.options.skip_bad:
+                raise UserError(f"{error}; --skip-bad leaves such images out") from None
             self.bad.append(str(error))
 
 
@@ -99,10 +96,10 @@ def files_in(folder: Path) -> list[Path]:
     """All files in a folder and in those below, links followed, hidden ones left aside, sorted.
 
     Raises:
-        DataError: there is no such folder.
+        UserError: there is no such folder.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder (an archive must be unpacked first)")
+        raise UserError(f"{folder}: no such folder (an archive must be unpacked first)")
     found = []
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if name[0] != "."]
@@ -110,60 +107,16 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-class Photos:
-    """The photos below a folder, found by the names that annotations give."""
-
-    def __init__(self, folder: Path):
-        self.by_name: dict[str, list[Path]] = {}
-        for path in files_in(folder):
-            if path.suffix.lower() in PHOTO_SUFFIXES:
-                self.by_name.setdefault(path.name, []).append(path)
-
-    def find(self, name: str, beside: Path) -> Path | None:
-        """The photo at `name` from the folder `beside`, else the only one with that file name."""
-        name = name.replace("\\", "/")  # annotated on Windows
-        if (beside / name).is_file():
-            return beside / name
-        paths = self.by_name.get(PurePosixPath(name).name, [])
-        paths = [path for path in paths if path.as_posix().endswith(f"/{name}")] or paths
-        return paths[0] if len(paths) == 1 else None
-
-
-NO_PHOTO = "no photo of that name, or several"  # why `find` finds none
-
-
-def annotations_in(root: Path, options: Options, suffix: str, *words: str) -> list[Path]:
-    """The files with this suffix whose text has all the words; only that which the user names."""
-    paths = [root / options.annotations] if options.annotations else files_in(root)
-    wanted = [word.encode() for word in words]
-
-    def has_all(path: Path) -> bool:
-        text = path.read_bytes()
-        return all(word in text for word in wanted)
-
-    return [path for path in paths if path.suffix.lower() == suffix and has_all(path)]
-
-
-def read_json(path: Path) -> dict:
-    """The object in a JSON file.
-
-    Raises:
-        DataError: it is not one.
-    """
-    with as_written(path, "JSON"):
-        return dict(json.loads(path.read_bytes()))
-
-
 @contextmanager
 def as_written(path: Path, form: str) -> Iterator[None]:
-    """Turns what goes wrong in reading a file that is not as `form` wants it into a DataError."""
+    """Turns what goes wrong in reading a file that is not as `form` wants it into a UserError."""
     try:
         yield
-    except DataError:
+    except UserError:
         raise
     except KeyError as error:
-        raise DataError(f"{path}: not {form} as it is known here: no {error} in it") from None
+        raise UserError(f"{path}: not {form} as it is known here: no {error} in it") from None
     except WRONG as error:
         if getattr(error, "errno", None):  # the system's word about the file, such as no permission
             raise
-        raise DataError(f"{path}: not {form} as it is known here ({error})") from None
+        raise UserError(f"{path}: not {form} as it is known here ({error})") from None

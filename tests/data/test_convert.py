@@ -12,8 +12,6 @@ from PIL import Image
 from data.classes import VOC
 from data.convert import main
 from data.images import read_mask
-from data.lists import make_lists
-from data.voc import VOCFolder
 
 MASK = [[0, 1, 1], [0, 0, 255]]
 
@@ -82,15 +80,6 @@ def test_the_command_writes_the_layout_and_says_what_it_holds(root, tmp_path, ru
     }
 
 
-def test_the_five_steps_can_read_it(root, tmp_path, run):
-    assert run(root, tmp_path / "out")[0] == 0
-    lists = make_lists(tmp_path / "out", val=0.5)
-    dataset = VOCFolder(tmp_path / "out", "train")
-    assert sorted(lists.ids["train"] + lists.ids["val"]) == ["a", "b"]
-    assert dataset.classes.names == ("background", "class 1")
-    assert dataset.mask(0).shape == dataset.image(0).shape[:2] == (2, 3)
-
-
 def test_notes_are_about_names_and_turned_photos(root, tmp_path, run):
     image = Image.new("RGB", (3, 2))
     image.getexif()[0x0112] = 3
@@ -122,12 +111,6 @@ def test_colours_have_their_classes(classes, root, tmp_path, run):
     assert run(root, tmp_path / "out", "--classes", classes)[0] == 0
     with Image.open(tmp_path / "out" / "SegmentationClass" / "a.png") as mask:
         assert np.array(mask).tolist() == [[0, 1, 255], [0, 0, 0]]
-
-
-def test_colours_are_listed_and_nothing_is_written(root, run):
-    before = files(root)
-    code, lines = run(root, "--list-colours")
-    assert (code, lines[1].split(), files(root)) == (0, ["0", "50.000", "%", "2"], before)
 
 
 def test_masks_without_a_labelled_pixel_are_left_out(root, tmp_path, run):
@@ -185,9 +168,9 @@ def test_without_a_good_image_there_is_no_result(root, tmp_path, run):
     (root / "images" / "a.jpg").unlink()
     reason = damaged(root)
     code, lines = run(root, tmp_path / "out", "--skip-bad")
-    assert code == 2
-    line = f"data.convert: {root}: no image can be used; {reason}"
-    assert lines[0].startswith(line)
+    assert code == 2 and lines[0].startswith(
+        f"data.convert: {root}: no image can be used; {reason}"
+    )
 
 
 def test_a_result_is_replaced_by_force_alone(root, tmp_path, run):
@@ -201,22 +184,18 @@ def test_a_result_is_replaced_by_force_alone(root, tmp_path, run):
 
 
 def test_annotations_are_recognised_before_folders(root, tmp_path, run):
-    shapes = [
-        {
-            "label": "cat",
-            "points": [[0, 0], [0, 1]],
-            "group_id": None,
-            "shape_type": "rectangle",
-            "flags": {},
-        }
-    ]
-    content = {"version": "5.4.1", "flags": {}, "shapes": shapes, "imagePath": "a.jpg"}
-    content |= {"imageData": None, "imageHeight": 2, "imageWidth": 3}
+    shape = {"label": "cat", "points": [[0, 0], [0, 1]], "shape_type": "rectangle"}
+    content = {"shapes": [shape], "imagePath": "a.jpg", "imageHeight": 2, "imageWidth": 3}
     (root / "a.json").write_text(json.dumps(content))
     out = tmp_path / "out"
     _, lines = run(root, out)
     assert lines[0] == "LabelMe JSON: 1 images, 1 pairs of photo and mask"
     assert "  1 cat                    2   33.33 %       1" in lines
+    shape["points"] = [[9, 9], [12, 12]]
+    (root / "a.json").write_text(json.dumps(content))
+    code, lines = run(root, out, "--force")
+    reason = "shape without a pixel in its photo: a.jpg"
+    assert (code, lines) == (2, [f"data.convert: {root}: nothing is drawn in any photo; {reason}"])
     for flags in (["--from", "folders"], ["--masks", "masks"]):
         _, lines = run(root, out, "--force", *flags)
         assert lines[0].startswith("photos and masks: 2 images")

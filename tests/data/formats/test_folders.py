@@ -1,4 +1,4 @@
-"""Photos and masks as files: which belong together."""
+"""Photos and masks as files: which belong together. Cityscapes is such a form, too."""
 
 import re
 from pathlib import Path
@@ -7,24 +7,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import DataError
-from data.formats.folders import find, find_pairs
-from data.formats.source import Options
+from data import UserError
+from data.classes import VOID
+from data.formats import FORMS
+from data.formats.folders import find, find_files
+from data.formats.source import ClassList, Options
 
 
-def touch(root: Path, names: str) -> None:
-    for name in names.split():
+def touch(root: Path, *names: str) -> None:
+    for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
 
 
-def pairs(root: Path, names: str, **options) -> dict[str, tuple[str, str]]:
+def pairs(root: Path, *names: str, **options) -> dict[str, tuple[str, ...]]:
     """The pairs among files of these names, which are empty."""
-    touch(root, names)
-    files = find_pairs(root, Options(**options)).files
+    touch(root, *names)
+    photos, masks = find_files(root, Options(**options))
     return {
-        name: tuple(path.relative_to(root).as_posix() for path in paths)
-        for name, paths in files.items()
+        name: tuple(path.relative_to(root).as_posix() for path in photos[name] + masks[name])
+        for name in photos.keys() & masks.keys()
     }
 
 
@@ -34,11 +36,10 @@ def pairs(root: Path, names: str, **options) -> dict[str, tuple[str, str]]:
         ("images/a.jpg", "masks/a.png", "a"),
         ("Img/a.JPEG", "Labels/a.PNG", "a"),
         ("JPEGImages/a.jpg", "SegmentationClass/a.png", "a"),
-        ("images/a.tif", "annotations/a.bmp", "a"),
         ("images/x/y/a.jpg", "masks/x/y/a.png", "x/y/a"),
         ("train/images/a.jpg", "train/masks/a.png", "train/a"),
-        ("images/a.jpg", "masks/a_mask.gif", "a"),
-        ("images/a.png", "masks/a-label.png", "a"),
+        ("images/a.tif", "masks/a_mask.gif", "a"),
+        ("images/a.png", "masks/a-label.bmp", "a"),
         ("images/a_sat.jpg", "masks/a_MASK.png", "a"),
         ("a.jpg", "masks/a.png", "a"),
         ("a.jpg", "a.png", "a"),
@@ -47,7 +48,7 @@ def pairs(root: Path, names: str, **options) -> dict[str, tuple[str, str]]:
     ],
 )
 def test_usual_names_are_known(photo, mask, name, tmp_path):
-    assert pairs(tmp_path, f"{photo} {mask}") == {name: (photo, mask)}
+    assert pairs(tmp_path, photo, mask) == {name: (photo, mask)}
 
 
 @pytest.mark.parametrize(
@@ -55,7 +56,6 @@ def test_usual_names_are_known(photo, mask, name, tmp_path):
     [
         ("my photos/a.jpg", "drawn/a.png", {"images": "my photos", "masks": "drawn"}),
         ("images/a.jpg", "annotations/trimaps/a.png", {"masks": "annotations/trimaps"}),
-        ("images/a.jpg", "masks/a.png", {"images": "images"}),
         ("all/a.jpg", "all/a_mask.png", {"images": "all", "masks": "all"}),
         ("a.jpg", "drawn/a.png", {"masks": "drawn"}),
         ("images/a_1.jpg", "masks/a_2.png", {"image_suffix": "_1", "mask_suffix": "_2"}),
@@ -63,69 +63,69 @@ def test_usual_names_are_known(photo, mask, name, tmp_path):
     ],
 )
 def test_other_names_are_given(photo, mask, options, tmp_path):
-    (tmp_path / photo).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / photo).touch()
-    assert pairs(tmp_path, mask, **options) == {"a": (photo, mask)}
+    assert pairs(tmp_path, photo, mask, **options) == {"a": (photo, mask)}
 
 
 def test_the_endings_count_that_pair_most_files(tmp_path):
-    names = "images/a.jpg images/b.jpg masks/a.png masks/a_mask.png masks/b_mask.png"
-    assert pairs(tmp_path, names) == {
-        "a": ("images/a.jpg", "masks/a_mask.png"),
-        "b": ("images/b.jpg", "masks/b_mask.png"),
-    }
-    again = pairs(tmp_path, names, mask_suffix="")
-    assert again == {"a": ("images/a.jpg", "masks/a.png")}
-
-
-def test_what_has_no_partner_is_left_out(tmp_path):
-    touch(tmp_path, "a.jpg a_mask.png b.jpg c_mask.png notes.txt")
-    found = find_pairs(tmp_path, Options())
-    assert [path.name for path in found.photos] == ["b.jpg"]
-    assert [path.name for path in found.masks] == ["c_mask.png"]
+    names = ["images/a.jpg", "images/b.jpg", "masks/a.png", "masks/a_mask.png", "masks/b_mask.png"]
+    both = {name: (f"images/{name}.jpg", f"masks/{name}_mask.png") for name in "ab"}
+    assert pairs(tmp_path, *names) == both
+    assert pairs(tmp_path, mask_suffix="") == {"a": ("images/a.jpg", "masks/a.png")}
 
 
 @pytest.mark.parametrize("photo", ["images/a.jpg", "a.jpg"])
 def test_lossy_masks_are_refused_unless_there_is_another(photo, tmp_path):
-    with pytest.raises(
-        DataError, match=re.escape(f"{tmp_path / 'masks/a.jpg'}: JPEG and WebP change")
-    ):
-        pairs(tmp_path, f"{photo} masks/a.jpg")
+    message = re.escape(f"{tmp_path / 'masks/a.jpg'}: JPEG and WebP change")
+    with pytest.raises(UserError, match=message):
+        pairs(tmp_path, photo, "masks/a.jpg")
     assert pairs(tmp_path, "masks/a.png") == {"a": (photo, "masks/a.png")}
 
 
-@pytest.mark.parametrize("second", ["images/a.png", "masks/a.bmp"])
-def test_two_files_of_one_name_are_refused(second, tmp_path):
-    with pytest.raises(DataError, match="two files of one name; keep one.*--mask-suffix"):
-        pairs(tmp_path, f"images/a.jpg masks/a.png {second}")
-
-
-def test_a_source_without_photos_is_of_another_form(tmp_path):
-    (tmp_path / "notes.txt").touch()
-    assert find(tmp_path, Options()) is None
-
-
-def test_photos_whose_masks_have_other_names_are_shown(tmp_path):
-    touch(tmp_path, "images/a.jpg images/b.jpg masks/1.png")
-    message = f"{tmp_path}: no photo has a mask with its name; photos: a.jpg, b.jpg, masks: 1.png;"
-    with pytest.raises(DataError, match=re.escape(message)):
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        (["images/a.png", "images/a.jpg", "masks/a.png"], "two files of one name; keep one"),
+        (["images/a.jpg", "masks/a.png", "masks/a.bmp"], "two files of one name; .*--mask-suffix"),
+        (
+            ["images/a.jpg", "masks/1.png"],
+            "no photo has a .*photos: a.jpg, masks: 1.png; .*--images",
+        ),
+    ],
+)
+def test_what_does_not_pair_is_named(names, message, tmp_path):
+    touch(tmp_path, *names)
+    with pytest.raises(UserError, match=message):
         find(tmp_path, Options())
 
 
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(DataError, match=re.escape(f"{tmp_path / 'there'}: no such folder")):
-        find_pairs(tmp_path, Options(images=Path("there")))
-
-
 def test_the_source_has_classes_pairs_and_what_is_left_out(tmp_path):
-    touch(tmp_path, "images/x/a.jpg images/b.jpg masks/c.png masks/x/a.png")
+    assert find(tmp_path, Options()) is None
+    touch(tmp_path, "images/x/a.jpg", "images/b.jpg", "masks/c.png", "masks/x/a.png")
     Image.fromarray(np.array([[0, 1]], dtype=np.uint8)).save(tmp_path / "masks/x/a.png")
     source = find(tmp_path, Options())
     assert list(source.classes) == ["background", "class 1"] and "--classes" in source.note
     assert source.images == 2
     assert source.left_out == {"photo without a mask": ["b.jpg"], "no photo": ["c.png"]}
-    photo, mask = source.pairs["x_a"]()
-    assert photo == tmp_path / "images/x/a.jpg" and mask.tolist() == [[0, 1]]
+    pair = source.pairs["x_a"]
+    assert pair.photo == tmp_path / "images/x/a.jpg" and pair.mask().tolist() == [[0, 1]]
     (tmp_path / "classes.txt").write_text("ground\nroad\n")
     named = find(tmp_path, Options())
     assert list(named.classes) == ["ground", "road"] and not named.note
+
+
+def test_label_ids_of_cityscapes_become_those_of_its_19_classes(tmp_path):
+    photos, masks = "leftImg8bit/train/ulm/ulm_0_{}_leftImg8bit.png", "gtFine/train/ulm/ulm_0_1"
+    touch(tmp_path, photos.format(1), photos.format(2), f"{masks}_gtFine_instanceIds.png")
+    assert FORMS["cityscapes"](tmp_path, Options()) is None
+    ids = np.array([[0, 7, 8, 17, 29, 33]], dtype=np.uint8)
+    Image.fromarray(ids).save(tmp_path / f"{masks}_gtFine_labelIds.png")
+    source = FORMS["cityscapes"](tmp_path, Options())
+    names = list(source.classes)
+    assert len(names) == 19 and (names[0], names[5], names[18]) == ("road", "pole", "bicycle")
+    assert source.classes["car"] == (0, 0, 142) and source.images == 2
+    assert source.left_out == {"photo without a mask": ["ulm_0_2_leftImg8bit.png"]}
+    pair = source.pairs["ulm_0_1"]
+    assert pair.photo == tmp_path / photos.format(1)
+    assert pair.mask().tolist() == [[VOID, 0, 1, 5, VOID, 18]]
+    with pytest.raises(UserError, match="^--classes: Cityscapes has its own 19"):
+        FORMS["cityscapes"](tmp_path, Options(classes=ClassList({"road": None})))
