@@ -107,9 +107,11 @@ def find_files(root: Path) -> tuple[list[str], list[str]]:
                 "SegmentationClass (python -m data.convert brings other layouts into this one)"
             )
         for path in sorted((root / name).iterdir()):
+            if path.name[0] == "." or not path.is_file():
+                continue
             if path.suffix in suffixes:
                 found[path.stem] = f"{name}/{path.name}"
-            elif path.name[0] != ".":
+            else:
                 others.append(f"{name}/{path.name}")
     alone = {
         "photos without a mask": [photos[stem] for stem in sorted(photos.keys() - masks.keys())],
