@@ -137,7 +137,7 @@ def fetch(archive: Archive, folder: Path, timeout: float = 30, pause: float = 2)
     problems = []
     for url in archive.urls:
         tries = 0
-        while tries < TRIES:
+        while True:
             before = _size(part)
             print(f"{'going on' if before else 'fetching'} from {url}", flush=True)
             again = True
@@ -152,12 +152,12 @@ def fetch(archive: Archive, folder: Path, timeout: float = 30, pause: float = 2)
             except HTTPError as error:
                 problem, again = f"HTTP {error.code} {error.reason}", error.code >= 500
             except NETWORK as error:  # a URLError wraps the reason
-                problem = str(getattr(error, "reason", error)) or type(error).__name__
+                problem = str(getattr(error, "reason", None) or error) or type(error).__name__
             print(f"  {problem}", flush=True)
-            if not again:
+            tries = 1 if _size(part) > before else tries + 1
+            if not again or tries == TRIES:
                 break
-            tries = 0 if _size(part) > before else tries + 1
-            time.sleep(pause * 2**tries)
+            time.sleep(pause * 2 ** (tries - 1))
         problems.append(f"{urlsplit(url).netloc}: {problem}")
     raise UserError(
         f"{archive.name} could not be fetched ({'; '.join(problems)}); run this command again "

@@ -74,7 +74,7 @@ def make_lists(
         )
     unused += [f"left out: {reason}" for reason in bad.values()]
     ids = [image_id for image_id in ids if image_id not in bad]
-    groups = ids if group_by is None else _groups(ids, group_by)
+    groups = ids if group_by is None or not ids else _groups(ids, group_by)
     if len(set(groups)) <= len(shares):
         raise UserError(
             f"{root}: {len(set(groups))} images or groups can be used, and {1 + len(shares)} are "
