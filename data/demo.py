@@ -16,17 +16,16 @@ from pathlib import Path
 from matplotlib import get_data_path
 
 HOME = Path(__file__).parent.parent
-
-IMAGES, SIZE = "320", "144"  # these keep the demo under three minutes on two cores
+PORTRAIT = Path(get_data_path(), "sample_data", "grace_hopper.jpg")  # public domain
 
 
 def commands(out: Path) -> list[list[str]]:
     """The commands of the demo, in order, as they would be typed in the project's folder."""
     shapes, run = str(out / "shapes"), ["--run", str(out)]
     data = ["--data", shapes, *run]
-    sampling = ["--weights", "random", "--size", SIZE, "--per-class", "20"]
+    sampling = ["--weights", "random", "--size", "144", "--per-class", "20"]
     return [
-        ["python", "-m", "data.shapes", shapes, "--images", IMAGES, "--size", SIZE],
+        ["python", "-m", "data.shapes", shapes, "--images", "320", "--size", "144"],
         ["python", "sample_features.py", *data, *sampling],
         ["python", "train_cls.py", *run, "--epochs", "20"],
         ["python", "train_seg.py", *data, "--epochs", "2"],
@@ -35,33 +34,20 @@ def commands(out: Path) -> list[list[str]]:
     ]
 
 
-def photo_command(out: Path) -> list[str]:
-    """The command that shows a portrait, in the public domain, which comes with matplotlib."""
-    portrait = str(Path(get_data_path(), "sample_data", "grace_hopper.jpg"))
-    return ["python", "visualize.py", "--image", portrait, "--out", str(out / "photos")]
-
-
-def main() -> int:
-    """Run the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
-        "python -m data.demo",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/demo"), help="run folder (default: runs/demo)"
-    )
+def main() -> None:
+    parser = argparse.ArgumentParser("python -m data.demo", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="default: %(default)s")
     out = parser.parse_args().out.absolute()
     out = out.relative_to(HOME) if out.is_relative_to(HOME) else out
     print(
         "VGG11 with seeded random weights, so that nothing is downloaded; "
         "for ImageNet's (a 507 MB download) run sample_features.py with --weights imagenet."
     )
-    for command in [*commands(out), photo_command(out)]:
+    photo = ["python", "visualize.py", "--image", str(PORTRAIT), "--out", str(out / "photos")]
+    for command in [*commands(out), photo]:
         print(f"\n$ {shlex.join(command)}", flush=True)
-        code = subprocess.run([sys.executable, *command[1:]], cwd=HOME).returncode
-        if code:
-            return code
+        if code := subprocess.run([sys.executable, *command[1:]], cwd=HOME).returncode:
+            sys.exit(code)
     metrics = json.loads((HOME / out / "4_eval" / "metrics.json").read_text(encoding="utf-8"))
     print(
         f"\nmIoU {metrics['miou']:.3f} on {metrics['images']} pictures that no step has seen. "
@@ -69,11 +55,9 @@ def main() -> int:
         f"and {out / 'photos' / 'index.html'} for a real photo, seen by a network trained on real "
         "ones. Your own: python visualize.py --image holiday.jpg"
     )
-    return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    from models.run.runtime import run_script
+
+    run_script(main)

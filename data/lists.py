@@ -11,47 +11,31 @@ possible. Equal files and an equal seed give equal lists.
 """
 
 import argparse
+import os
 import shlex
-import sys
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from os.path import commonprefix
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
-from data import DataError
+from data import UserError
 from data.classes import VOID, Classes, read_classes
-from data.files import atomic_file
 from data.images import SUFFIXES, first_of, read_image, read_mask
 from data.voc import READERS, check_labels, check_sizes, find_pair, read_ids
 
 FEW = 5  # images; where fewer hold a class, chance decides its score
-SHOWN = 20  # bad images that are listed with their reasons
-
-
-class Files(NamedTuple):
-    """What lies in JPEGImages and SegmentationClass; all sorted."""
-
-    ids: list[str]  # with a photo and a mask
-    without_mask: list[str]  # ids of photos
-    without_photo: list[str]  # ids of masks
-    others: list[str]  # files that are neither, like "JPEGImages/notes.txt"
 
 
 class Lists(NamedTuple):
-    """What `make_lists` found and wrote."""
+    """What `make_lists` wrote."""
 
     ids: dict[str, list[str]]  # list (train, val, perhaps test) -> its ids, sorted
     pixels: dict[str, np.ndarray]  # list -> pixels of its images as in `read_pairs`
     classes: Classes
-    groups: Counter[str]  # images of each group; empty without groups
-    bad: dict[str, str]  # id -> reason, of the images that were left out
-    files: Files
+    unused: list[str]  # what was left out, a line each
 
 
 def make_lists(
@@ -65,131 +49,92 @@ def make_lists(
 ) -> Lists:
     """Read all photos and masks, divide the ids that have both, and write the lists.
 
-    Args:
-        root: folder with JPEGImages and SegmentationClass.
-        val: share of the images that validate, between 0 and 1; each list gets at least one.
-        test: share of the images in test.txt; 0 means no such list.
-        seed: another seed divides differently.
-        group_by: images whose ids are equal up to the last `group_by` stay together.
-        skip_bad: leave out images that cannot be used.
-        force: replace existing lists.
+    `val` and `test` are shares of the images, between 0 and 1 (`test` 0: no such list); each list
+    gets at least one. Images whose ids are equal up to the last `group_by` stay together.
+    `skip_bad` leaves out images that cannot be used, `force` replaces existing lists.
 
     Raises:
-        DataError: there are too few files, bad ones, or lists already; the flags do not fit the
-            files; or the lists cannot be written. The lists are then those of before.
+        UserError: there are too few files, bad ones (each is printed), or lists already; or the
+            flags do not fit the files. The lists are then those of before.
     """
     root = Path(root)
     shares = {"val": val, "test": test} if test else {"val": val}
-    least = 1 + len(shares)  # images or groups, one for each list
     if sum(shares.values()) >= 1:
-        raise DataError(f"--val {val} and --test {test} leave nothing to train on")
-    files = find_files(root, least)
-    _check_free(root, ["train", *shares], files.ids, force)  # before minutes of reading
+        raise UserError(f"--val {val} and --test {test} leave nothing to train on")
+    ids, unused = find_files(root)
+    _check_free(root, ["train", *shares], ids, force)  # before minutes of reading
     classes = read_classes(root)
-    pixels, bad = read_pairs(root, files.ids, len(classes))
+    pixels, bad = read_pairs(root, ids, len(classes))
     if bad and not skip_bad:
-        raise DataError(
-            f"{root}: {len(bad)} of {len(files.ids)} images cannot be used, and no list is "
-            "written; mend them (python -m data.convert turns colours and other values into class "
-            f"numbers), or leave them out with --skip-bad:\n{_reasons(bad)}"
+        print("\n".join(f"  cannot be used: {reason}" for reason in bad.values()), flush=True)
+        raise UserError(
+            f"{root}: {len(bad)} of {len(ids)} images cannot be used, and no list is written; "
+            "mend them (python -m data.convert turns colours and other values into class "
+            "numbers), or leave them out with --skip-bad"
         )
-    ids = [image_id for image_id in files.ids if image_id not in bad]
-    if len(ids) < least:
-        raise DataError(f"{root}: {len(ids)} images can be used; {least} are the least")
-    labelled, void = pixels[:, :-1], pixels[:, -1]
-    check_labels(labelled.sum(0), void.any(), f"{root}: the {len(ids)} images")
-    groups = ids if group_by is None else _groups(ids, group_by, least)
+    unused += [f"left out: {reason}" for reason in bad.values()]
+    ids = [image_id for image_id in ids if image_id not in bad]
+    groups = ids if group_by is None or not ids else _groups(ids, group_by)
+    if len(set(groups)) <= len(shares):
+        raise UserError(
+            f"{root}: {len(set(groups))} images or groups can be used, and {1 + len(shares)} are "
+            f"the least, one for each list: {first_of(sorted(set(groups))) or 'none'}"
+        )
+    check_labels(pixels[:, :-1].sum(0), pixels[:, -1].any(), f"{root}: the {len(ids)} images")
     sizes = _sizes(len(ids), shares)
-    places = divide(labelled > 0, groups, list(sizes.values()), seed)
+    places = divide(pixels[:, :-1] > 0, groups, list(sizes.values()), seed)
     members = {name: np.flatnonzero(places == place) for place, name in enumerate(sizes)}
-    lists = Lists(
-        ids={name: [ids[index] for index in indices] for name, indices in members.items()},
-        pixels={name: pixels[indices] for name, indices in members.items()},
-        classes=classes,
-        groups=Counter() if group_by is None else Counter(groups),
-        bad=bad,
-        files=files,
-    )
-    _write(root, lists.ids)
-    return lists
+    lists = {name: [ids[index] for index in indices] for name, indices in members.items()}
+    _write(root / "ImageSets" / "Segmentation", lists)
+    counts = {name: pixels[indices] for name, indices in members.items()}
+    return Lists(lists, counts, classes, unused)
 
 
-def find_files(root: Path, least: int) -> Files:
-    """What lies in the two folders, but for hidden files.
+def find_files(root: Path) -> tuple[list[str], list[str]]:
+    """The sorted ids that have a photo and a mask; and, in words, what else lies there.
 
     Raises:
-        DataError: a folder is missing, fewer than `least` ids have a photo and a mask, or the name
-            of one cannot stand in a list.
+        UserError: a folder is missing, no id has both, or the name of one cannot stand in a list.
     """
-    photos, no_photos = _by_stem(root / "JPEGImages", SUFFIXES)
-    masks, no_masks = _by_stem(root / "SegmentationClass", (".png",))
-    files = Files(
-        ids=sorted(photos.keys() & masks.keys()),
-        without_mask=sorted(photos.keys() - masks.keys()),
-        without_photo=sorted(masks.keys() - photos.keys()),
-        others=sorted(no_photos + no_masks),
-    )
-    if len(files.ids) < least:
-        alone = [photos[image_id] for image_id in files.without_mask[:1]]
-        alone += [masks[image_id] for image_id in files.without_photo[:1]]
-        alone += sorted(no_photos)[:1] + sorted(no_masks)[:1]
-        raise DataError(
-            f"{root}: {len(files.ids)} of {len(photos)} photos in JPEGImages have a mask of the "
-            "same name in SegmentationClass (ID.jpg and ID.png), "
-            f"{least} are the least; there are {', '.join(alone) or 'no others'}; "
-            + _what_joins(root, files, least)
+    photos, masks, others = {}, {}, []
+    for found, name, suffixes in (
+        (photos, "JPEGImages", SUFFIXES),
+        (masks, "SegmentationClass", (".png",)),
+    ):
+        if not (root / name).is_dir():
+            raise UserError(
+                f"{root / name}: no such folder; photos must be in JPEGImages and masks in "
+                "SegmentationClass (python -m data.convert brings other layouts into this one)"
+            )
+        for path in sorted((root / name).iterdir()):
+            if path.name[0] == "." or not path.is_file():
+                continue
+            if path.suffix in suffixes:
+                found[path.stem] = f"{name}/{path.name}"
+            else:
+                others.append(f"{name}/{path.name}")
+    alone = {
+        "photos without a mask": [photos[stem] for stem in sorted(photos.keys() - masks.keys())],
+        "masks without a photo": [masks[stem] for stem in sorted(masks.keys() - photos.keys())],
+        "files that are neither photo nor mask": others,
+    }
+    unused = [
+        f"left out {len(names)} {what}: {first_of(names)}" for what, names in alone.items() if names
+    ]
+    ids = sorted(photos.keys() & masks.keys())
+    if not ids:
+        raise UserError(
+            f"{root}: no photo in JPEGImages has a mask of its name in SegmentationClass (ID.jpg "
+            f"and ID.png); {'; '.join(unused) or 'there are none'}; python -m data.convert joins "
+            "names with other endings (--image-suffix, --mask-suffix)"
         )
-    for image_id in files.ids:
-        if not _can_be_listed(image_id):
-            raise DataError(
+    for image_id in ids:
+        if image_id != image_id.strip() or "\\" in image_id or not image_id.isprintable():
+            raise UserError(
                 f"{root}: the name {image_id!r} cannot stand in a list; "
                 "no blanks at its ends, backslash or line end"
             )
-    return files
-
-
-def _by_stem(folder: Path, suffixes: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The files with one of these suffixes, by their stems, and the others, like "FOLDER/NAME"."""
-    try:
-        paths = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
-    except OSError as error:
-        raise DataError(
-            f"{folder}: {error.strerror}; "
-            "data.lists wants photos in JPEGImages and masks in SegmentationClass"
-        ) from None
-    wanted = {path.stem: f"{folder.name}/{path.name}" for path in paths if path.suffix in suffixes}
-    return wanted, [f"{folder.name}/{path.name}" for path in paths if path.suffix not in suffixes]
-
-
-def _what_joins(root: Path, files: Files, least: int) -> str:
-    """What gives photos and masks equal names: a command, if their names differ by an ending.
-
-    The endings are those of the first photo and of the mask whose name has most in common with it.
-    """
-    photos, masks = files.without_mask, files.without_photo
-    if photos and masks:
-        photo = photos[0]
-        mask = max(masks, key=lambda name: (len(commonprefix([photo, name])), -len(name)))
-        start = commonprefix([photo, mask])
-        if start not in (photo, mask):  # both have an ending, which then begins with a separator
-            start = start[: max(0, *map(start.rfind, "_-. "))]
-        ends = photo[len(start) :], mask[len(start) :]
-        joined = {name.removesuffix(ends[0]) for name in photos if name.endswith(ends[0])}
-        joined &= {name.removesuffix(ends[1]) for name in masks if name.endswith(ends[1])}
-        if start and len(joined) >= least:
-            flags = [f"--{kind}-suffix={end}" for kind, end in zip(("image", "mask"), ends) if end]
-            command = shlex.join(["python", "-m", "data.convert", str(root), "OUT", *flags])
-            return f"this joins {len(joined)}: {command}"
-    return "give each mask the name of its photo"
-
-
-def _can_be_listed(image_id: str) -> bool:
-    """Whether a line of a UTF-8 file that holds this id is read back as this id."""
-    try:
-        image_id.encode()  # fails for a file name that is no text
-    except UnicodeEncodeError:
-        return False
-    return image_id.strip() == image_id and image_id.isprintable() and "\\" not in image_id
+    return ids, unused
 
 
 def read_pairs(root: Path, ids: Sequence[str], classes: int) -> tuple[np.ndarray, dict[str, str]]:
@@ -206,7 +151,7 @@ def read_pairs(root: Path, ids: Sequence[str], classes: int) -> tuple[np.ndarray
             check_sizes(photo, mask)
             read_image(photo)
             counts = np.bincount(read_mask(mask, classes).ravel(), minlength=VOID + 1)
-        except DataError as error:
+        except UserError as error:
             return str(error)
         return counts[[*range(classes), VOID]]
 
@@ -222,21 +167,11 @@ def read_pairs(root: Path, ids: Sequence[str], classes: int) -> tuple[np.ndarray
     return np.concatenate(counts), bad
 
 
-def _groups(ids: Sequence[str], separator: str, least: int) -> list[str]:
-    """The group of each id: what is before the last separator, or all of it without one.
-
-    Raises:
-        DataError: no id has a separator, or there are fewer than `least` groups.
-    """
+def _groups(ids: Sequence[str], separator: str) -> list[str]:
+    """The group of each id: what is before the last separator, or all of it without one."""
     if not separator or not any(separator in image_id for image_id in ids):
-        raise DataError(f"--group-by {separator!r}: no id holds it; the first id is {ids[0]!r}")
-    groups = [image_id.rpartition(separator)[0] or image_id for image_id in ids]
-    if len(set(groups)) < least:
-        raise DataError(
-            f"--group-by {separator!r}: the groups are {first_of(sorted(set(groups)))}; "
-            f"{least} are the least, one for each list"
-        )
-    return groups
+        raise UserError(f"--group-by {separator!r}: no id holds it; the first id is {ids[0]!r}")
+    return [image_id.rpartition(separator)[0] or image_id for image_id in ids]
 
 
 def _sizes(images: int, shares: dict[str, float]) -> dict[str, int]:
@@ -289,63 +224,36 @@ def divide(holds: np.ndarray, groups: Sequence[str], sizes: Sequence[int], seed:
 
 
 def _check_free(root: Path, names: Sequence[str], ids: Sequence[str], force: bool) -> None:
-    """Raises a DataError if writing these lists would replace one, or contradict test.txt."""
+    """Raises a UserError if writing these lists would replace one, or contradict test.txt."""
     folder = root / "ImageSets" / "Segmentation"
     for path in (folder / f"{name}.txt" for name in names):
         if path.exists() and not force:
-            raise DataError(
+            raise UserError(
                 f"{path}: is there already; "
                 "--force replaces it, and with it what trains and what validates"
             )
     old_test = folder / "test.txt"
     if "test" not in names and old_test.exists() and set(ids).intersection(read_ids(root, "test")):
-        raise DataError(
+        raise UserError(
             f"{old_test}: lists images that would now train or validate; "
             "remove it, or make it anew with --test"
         )
 
 
-def _write(root: Path, ids: dict[str, list[str]]) -> None:
+def _write(folder: Path, lists: dict[str, list[str]]) -> None:
     """Write the lists, an id a line. A crash never leaves a new list beside an old one."""
-    folder = root / "ImageSets" / "Segmentation"
-    paths = {folder / f"{name}.txt": members for name, members in ids.items()}
-    first, *others = paths
-    try:
-        with ExitStack() as stack:
-            # The file opened last gets its name first; by then the other old lists are gone.
-            for path in (*others, first):
-                file = stack.enter_context(atomic_file(path))
-                file.write("".join(f"{image_id}\n" for image_id in paths[path]).encode())
-            for path in others:
-                path.unlink(missing_ok=True)
-    except OSError as error:
-        place = error.filename or folder
-        raise DataError(f"{place}: cannot be written ({error.strerror or error})") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, ids in lists.items():
+        text = "".join(f"{image_id}\n" for image_id in ids)
+        (folder / f".{name}.part").write_text(text, encoding="utf-8", newline="\n")
+    for name in lists:
+        (folder / f"{name}.txt").unlink(missing_ok=True)
+    for name in lists:
+        os.replace(folder / f".{name}.part", folder / f"{name}.txt")
 
 
-def _reasons(bad: dict[str, str]) -> str:
-    """The reasons, a line each, but no more than `SHOWN`."""
-    lines = [f"    {reason}" for reason in list(bad.values())[:SHOWN]]
-    if len(bad) > SHOWN:
-        lines.append(f"    and {len(bad) - SHOWN} more")
-    return "\n".join(lines)
-
-
-def notes(lists: Lists) -> Iterable[str]:
-    """What a user should know about the lists before a training."""
-    files = lists.files
-    for what, names in (
-        ("photos without a mask", files.without_mask),
-        ("masks without a photo", files.without_photo),
-        ("files that are neither photo nor mask", files.others),
-    ):
-        if names:
-            yield f"left out {len(names)} {what}: {first_of(names)}"
-    if lists.bad:
-        yield f"left out {len(lists.bad)} images that cannot be used:\n{_reasons(lists.bad)}"
-    if lists.groups:
-        sizes = [f"{group} ({images})" for group, images in lists.groups.most_common()]
-        yield f"{len(sizes)} groups (images of each) stay whole: {first_of(sizes)}"
+def hints(lists: Lists) -> Iterator[str]:
+    """What would make a training or a score mean something else than the user thinks."""
     images = {split: (pixels[:, :-1] > 0).sum(0) for split, pixels in lists.pixels.items()}
     totals = dict(zip(lists.classes.names, sum(images.values()).tolist()))
     if absent := [name for name, total in totals.items() if not total]:
@@ -356,17 +264,15 @@ def notes(lists: Lists) -> Iterable[str]:
             yield f"no pixel of {first_of(absent)} in {split}"
     if few := [f"{name} ({total})" for name, total in totals.items() if 0 < total < FEW]:
         yield f"classes in fewer than {FEW} images, too few to score: {first_of(few)}"
-    unlabelled = [
+    binary = [
         image_id
         for split, pixels in lists.pixels.items()
         for image_id, counts in zip(lists.ids[split], pixels)
         if counts[0] and counts[-1] and not counts[1:-1].any()
     ]
-    if unlabelled:
-        yield (
-            f"{len(unlabelled)} masks hold only 0 and {VOID}, which is void: "
-            f"{first_of(sorted(unlabelled))}"
-        )
+    if binary:
+        which = first_of(sorted(binary))
+        yield f"{len(binary)} masks hold only 0 and {VOID}, which is void: {which}"
 
 
 def table(lists: Lists) -> str:
@@ -397,39 +303,28 @@ def natural(text: str) -> int:
     return int(text)
 
 
-def main() -> int:
-    """Run the command line; returns the exit status."""
+def main() -> None:
     parser = argparse.ArgumentParser(
         "python -m data.lists",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("root", type=Path, metavar="DIR", help="the folder of the data")
-    parser.add_argument(
-        "--val", type=share, default=0.2, help="share of the images that validate (default: 0.2)"
-    )
-    parser.add_argument(
-        "--test", type=share, default=0.0, help="share of a test list (default: no test.txt)"
-    )
-    parser.add_argument(
-        "--seed", type=natural, default=0, help="another seed divides differently (default: 0)"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("root", type=Path, metavar="DIR", help="the folder of the data")
+    add("--val", type=share, default=0.2, help="share of images that validate (default: 0.2)")
+    add("--test", type=share, default=0.0, help="share of a test list (default: no test.txt)")
+    add("--seed", type=natural, default=0, help="another seed divides differently (default: 0)")
+    add(
         "--group-by",
         metavar="TEXT",
         help="images whose ids are equal up to the last TEXT stay in one list, such as the frames "
         "of a video (default: each image by itself)",
     )
-    parser.add_argument("--skip-bad", action="store_true", help="leave out unusable images")
-    parser.add_argument("--force", action="store_true", help="replace existing lists")
+    add("--skip-bad", action="store_true", help="leave out unusable images")
+    add("--force", action="store_true", help="replace existing lists")
     options = parser.parse_args()
-    root = options.root
-    try:
-        lists = make_lists(**vars(options))
-    except DataError as error:
-        print(f"data.lists: {error}", file=sys.stderr)
-        return error.exit_code
-    for note in notes(lists):
+    root, lists = options.root, make_lists(**vars(options))
+    for note in (*lists.unused, *hints(lists)):
         print(f"  note: {note}")
     if not (root / "classes.txt").is_file():
         print(
@@ -443,11 +338,9 @@ def main() -> int:
     print(f"look at the masks: {shlex.join(look)}")
     command = ["python", "sample_features.py", "--data", str(root), "--run", "runs/own"]
     print(f"next: {shlex.join(command)}")
-    return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(130)
+    from models.run.runtime import run_script
+
+    run_script(main)
