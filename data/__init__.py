@@ -5,6 +5,3 @@ class UserError(ValueError):
     """What the user can mend; the message says in a line what is wrong, where, and what to do."""
 
     exit_code = 2
-
-
-DataError = UserError

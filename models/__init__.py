@@ -5,12 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data import UserError
-
 if TYPE_CHECKING:
     from models.run.predictor import Predictor
-
-RunError = UserError
 
 
 def load(source: str | Path = "voc", device: str = "auto") -> Predictor:

@@ -32,10 +32,10 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
+from data import UserError
 from data.files import atomic_file
 from data.images import read_image
 from data.transforms import LEAST_SIDE, MAX_ASPECT
-from models import RunError
 from models.segmenter import Segmenter, save_segmenter
 
 ROUNDS = 5  # of timing
@@ -194,13 +194,13 @@ def check_packages() -> None:
     """Tries to import what `save_onnx` needs.
 
     Raises:
-        RunError: a package is missing.
+        UserError: a package is missing.
     """
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError:
-        raise RunError(
+        raise UserError(
             "--onnx needs the packages onnx and onnxscript: pip install onnx onnxscript"
         ) from None
 
@@ -243,12 +243,12 @@ def check_onnx(
         `predict`: medians of `ROUNDS` runs in turn, after one each.
 
     Raises:
-        RunError: onnxruntime is missing.
+        UserError: onnxruntime is missing.
     """
     try:
         import onnxruntime
     except ImportError:
-        raise RunError("--check needs the package onnxruntime: pip install onnxruntime") from None
+        raise UserError("--check needs the package onnxruntime: pip install onnxruntime") from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

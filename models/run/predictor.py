@@ -53,7 +53,7 @@ class Predictor:
             (H, W) uint8 class ids, or (C, H, W) float32 probabilities; of a list, a list of them.
 
         Raises:
-            DataError: a file that is missing or no photo.
+            UserError: a file that is missing or no photo.
             ValueError, TypeError: an array or tensor of another shape or dtype.
         """
         if isinstance(photos, Sequence) and not isinstance(photos, str):

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from data import UserError
 from data.transforms import ResizeImage, resized_shape
-from models import RunError
 from models.classifier import DenseClassifier, HiddenLayers
 from models.export import PhotoSegmenter, check_onnx, facts, save_onnx, save_program, trace
 from models.hypercolumn import Hypercolumn
@@ -177,7 +177,7 @@ def test_without_a_package_onnx_ends_in_one_line(package, small, tmp_path, fails
 def test_a_check_needs_onnxruntime_and_an_onnx_file(tmp_path, monkeypatch, in_process):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     line = "--check needs the package onnxruntime: pip install onnxruntime"
-    with pytest.raises(RunError, match=line):
+    with pytest.raises(UserError, match=line):
         check_onnx(tmp_path / "a.onnx", np.zeros((4, 4, 3), np.uint8), np.asarray)
     done = in_process("models/export.py", "--program", tmp_path / "a.pt2", "--check", "a.png")
     assert done.returncode == 2 and "--check: has no effect without --onnx" in done.stderr

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from models import RunError
+from data import UserError
 from models.backbones import fold_batch_norm
 from models.classifier import DenseClassifier, HiddenLayers
 from models.hypercolumn import (
@@ -142,7 +142,7 @@ def test_a_tap_may_be_any_block():
 @pytest.mark.parametrize("taps", [[], [0], [-1, 2], [5], ["b14"], ["b0"]])
 def test_taps_that_do_not_exist_are_refused(taps):
     with pytest.raises(
-        RunError, match="^--taps .*: squeezenet1_1 has taps 1 to 4 and blocks b1 to b13$"
+        UserError, match="^--taps .*: squeezenet1_1 has taps 1 to 4 and blocks b1 to b13$"
     ):
         Hypercolumn(SMALL, None, taps)
 
@@ -150,7 +150,7 @@ def test_taps_that_do_not_exist_are_refused(taps):
 def test_an_input_that_leaves_nothing_at_the_last_tap_is_refused():
     vgg = Hypercolumn("vgg11", None)
     vgg.check_size(16)
-    with pytest.raises(RunError, match="^--crop: 15 pixels are too few for vgg11"):
+    with pytest.raises(UserError, match="^--crop: 15 pixels are too few for vgg11"):
         vgg.check_size(15, "--crop")
 
 
@@ -259,7 +259,9 @@ def test_the_first_stages_may_stay_frozen(stages):
 
 
 def test_at_least_one_stage_has_to_learn():
-    with pytest.raises(RunError, match="^--frozen-stages 2: of 2 stages at least one has to learn"):
+    with pytest.raises(
+        UserError, match="^--frozen-stages 2: of 2 stages at least one has to learn"
+    ):
         Hypercolumn(SMALL, None, taps=[1, 2]).unfreeze(2)
 
 

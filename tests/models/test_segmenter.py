@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
+from data import UserError
 from data.voc import Sample
-from models import RunError
 from models.classifier import DenseClassifier, FCClassifier, HiddenLayers
 from models.hypercolumn import Hypercolumn, pixel_centres
 from models.refine import guided_filter
@@ -147,7 +147,7 @@ def test_confidence_is_the_probability_of_the_predicted_class(segmenter, views):
 
 def test_scores_that_are_not_finite_are_refused_with_the_name(segmenter):
     segmenter.head.layers[0].weight.data[0, 0] = torch.nan
-    with pytest.raises(RunError, match="^a.jpg: the network's scores are not finite"):
+    with pytest.raises(UserError, match="^a.jpg: the network's scores are not finite"):
         segmenter.predict(photo(40, 40), (40, 40), "a.jpg")
 
 
