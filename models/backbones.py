@@ -229,7 +229,7 @@ def load_weights(backbone: str, blocks: nn.Sequential, weights: str, seed: int) 
     if weights == "random":
         _initialise(blocks, seed)
         return
-    # On the meta device, where the file's tensors take the place of parameters: no memory is needed.
+    # On the meta device, where the tensors of the file take the place of parameters.
     network, state = copy.deepcopy(_network(backbone)), _read_state(backbone, weights)
     names = {_own_name(name): name for name in state}
     if not names.keys() & network.state_dict().keys():  # of `features` alone, perhaps
