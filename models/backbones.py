@@ -219,7 +219,7 @@ def load_weights(backbone: str, blocks: nn.Sequential, weights: str, seed: int) 
     Args:
         weights: "imagenet" or another name of torchvision's weights (downloaded once), "random"
             (He initialisation from `seed`), or a state-dict file with torchvision's names: of the
-            full model, or of its `features` alone.
+            full model, or of its `features`, bare or in a training checkpoint (`WRAPPERS`).
 
     Raises:
         UserError: no network for the download, or a file that is missing, damaged, not a state
@@ -229,6 +229,7 @@ def load_weights(backbone: str, blocks: nn.Sequential, weights: str, seed: int) 
     if weights == "random":
         _initialise(blocks, seed)
         return
+    # On the meta device, where the tensors of the file take the place of parameters.
     network, state = copy.deepcopy(_network(backbone)), _read_state(backbone, weights)
     names = {_own_name(name): name for name in state}
     if not names.keys() & network.state_dict().keys():  # of `features` alone, perhaps
