@@ -14,7 +14,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Its folder is made. If the block raises, what was at `path` before is still there, whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.part")  # what a killed process left is written over
     try:
         with open(temporary, "wb") as file:
             yield file
