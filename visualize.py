@@ -241,7 +241,7 @@ def save_report(
 def main() -> None:
     args, parser = parse()
     device = runtime.choose_device("cpu" if args.truth else args.device, single=True)
-    segmenter, facts = None, {}
+    segmenter, facts, left_out = None, {}, []
     if not args.truth:
         views = flags.views_of(args.tta, args.refine)
         segmenter, source = load_network(args.run, args.checkpoint, views, args.dilate)
@@ -271,7 +271,6 @@ def main() -> None:
     if others:
         print(f"  note: {folder.count(len(others), 'file')} left out: {first_of(others)}")
 
-    left_out: list[str] = []
     order = in_order(names, args.sort, args.seed)
     if photos:
         chosen = [(names[index], photos[names[index]]) for index in order]
@@ -279,7 +278,7 @@ def main() -> None:
     elif args.truth:
         records = truth_records(dataset, order, left_out)
     else:
-        fitting = (index for index in order if has_one(dataset.mask(index), wanted))
+        fitting = (index for index in order if not wanted or has_one(dataset.mask(index), wanted))
         chosen = choose(segmenter, dataset, fitting, args.sort, args.workers)
         records = split_records(segmenter, dataset, list(islice(chosen, limit)), args.workers)
     records = islice((record for record in records if has_one(record.mask, wanted)), limit)
@@ -293,8 +292,8 @@ def main() -> None:
             if photos:
                 table += save_photo(new, record, classes)
         if not pictures:
-            nothing = f": in none of the {len(names)} images"
-            raise UserError(first_of(left_out) or f"--classes {','.join(args.classes)}{nothing}")
+            none = f"--classes {','.join(args.classes or ())}: in none of the {len(names)} images"
+            raise UserError(first_of(left_out) or none)
         heading = f"{'Ground truth' if args.truth else 'Predictions'} of {what}"
         (new / gallery.INDEX).write_bytes(gallery.gallery(pictures, heading, facts).encode())
         if args.contact_sheet:
@@ -304,12 +303,14 @@ def main() -> None:
         if args.report:
             mious = {picture.name: picture.miou for picture in pictures}
             save_report(new / "report.pdf", args.run, segmenter, dataset, mious, facts["images"])
-        files = [path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file()]
         config = {
             **vars(args),
             "changed": parser.changed(args),
             "checkpoint": str(source) if segmenter else None,
-            "files": sorted([*files, "config.json"]),
+            "files": [
+                "config.json",
+                *(path.relative_to(new).as_posix() for path in new.rglob("*")),
+            ],
             "scores": {"pictures": len(pictures)},
             "seconds": time.time() - args.started,
         }
