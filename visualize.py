@@ -307,10 +307,7 @@ def main() -> None:
             **vars(args),
             "changed": parser.changed(args),
             "checkpoint": str(source) if segmenter else None,
-            "files": [
-                "config.json",
-                *(path.relative_to(new).as_posix() for path in new.rglob("*")),
-            ],
+            "files": [p.relative_to(new).as_posix() for p in new.rglob("*")] + ["config.json"],
             "scores": {"pictures": len(pictures)},
             "seconds": time.time() - args.started,
         }
