@@ -41,6 +41,7 @@ from models.run import folder, runtime
 from models.run.predictor import predict_photo
 from models.run.record import read_run
 from models.segmenter import Segmenter
+from models.views import Views
 
 IMAGES = 12  # of a split that are drawn unless --limit says otherwise
 SORTS = {"name": "the first", "worst": "the worst", "best": "the best", "random": "a random"}
@@ -102,6 +103,17 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     return args, parser
 
 
+def load_network(
+    run: Path | None, checkpoint: Path | None, views: Views, dilate: int | None
+) -> tuple[Segmenter, Path]:
+    """The network to use and its file."""
+    segmenter, source = folder.trained_segmenter(run, checkpoint)
+    segmenter.views = views
+    if dilate is not None:
+        segmenter.hypercolumn.dilate(dilate)
+    return segmenter, source
+
+
 def split_records(
     segmenter: Segmenter, dataset: VOCFolder, indices: Sequence[int], workers: int
 ) -> Iterator[Record]:
@@ -146,11 +158,29 @@ def has_one(mask: np.ndarray, wanted: set[int]) -> bool:
     return not wanted or not wanted.isdisjoint(np.unique(mask).tolist())
 
 
-def by_miou(records: Iterable[Record], indices: Sequence[int], sort: str) -> list[int]:
-    """The indices of the records, the "worst" or the "best" first; those all void come last."""
-    mious, sign = [record.miou for record in records], -1 if sort == "best" else 1
-    ranked = sorted(zip(mious, indices), key=lambda pair: (pair[0] is None, sign * (pair[0] or 0)))
-    return [index for _, index in ranked]
+def in_order(names: Sequence[str], sort: str, seed: int) -> list[int]:
+    """The indices of the names, by name or shuffled."""
+    order = sorted(range(len(names)), key=names.__getitem__)
+    if sort == "random":
+        random.Random(seed).shuffle(order)
+    return order
+
+
+def choose(
+    segmenter: Segmenter, dataset: VOCFolder, fitting: Iterable[int], sort: str, workers: int
+) -> Iterable[int]:
+    """The images of a split in the order of `sort`; by mIoU all are predicted, all void come last.
+
+    Args:
+        fitting: their indices by name or at random.
+    """
+    if sort not in ("worst", "best"):
+        return fitting
+    indices, sign = list(fitting), -1 if sort == "best" else 1
+    records = split_records(segmenter, dataset, indices, workers)
+    records = runtime.bar(records, len(indices), "image", "score")
+    mious = [math.inf if record.miou is None else sign * record.miou for record in records]
+    return [index for _, index in sorted(zip(mious, indices), key=lambda pair: pair[0])]
 
 
 def page_of(record: Record, classes: Classes, sure: bool = False) -> overlay.Page:
@@ -210,12 +240,10 @@ def save_report(
 def main() -> None:
     args, parser = parse()
     device = runtime.choose_device("cpu" if args.truth else args.device, single=True)
-    segmenter, facts = None, {}
+    segmenter, facts, left_out = None, {}, []
     if not args.truth:
-        segmenter, source = folder.trained_segmenter(args.run, args.checkpoint)
-        segmenter.views = flags.views_of(args.tta, args.refine)
-        if args.dilate is not None:
-            segmenter.hypercolumn.dilate(args.dilate)
+        views = flags.views_of(args.tta, args.refine)
+        segmenter, source = load_network(args.run, args.checkpoint, views, args.dilate)
         runtime.prepare(segmenter, device, args.amp, args.compile)
         facts["network"] = f"{source} ({segmenter.hypercolumn.backbone})"
         facts["views"] = f"{segmenter.views}{segmenter.hypercolumn.dilation_in_words}"
@@ -242,22 +270,15 @@ def main() -> None:
     if others:
         print(f"  note: {folder.count(len(others), 'file')} left out: {first_of(others)}")
 
-    left_out: list[str] = []
-    order = sorted(range(len(names)), key=names.__getitem__)
-    if args.sort == "random":
-        random.Random(args.seed).shuffle(order)
+    order = in_order(names, args.sort, args.seed)
     if photos:
         chosen = [(names[index], photos[names[index]]) for index in order]
         records = photo_records(segmenter, chosen, left_out)
     elif args.truth:
         records = truth_records(dataset, order, left_out)
     else:
-        chosen = (index for index in order if has_one(dataset.mask(index), wanted))
-        if args.sort in ("worst", "best"):
-            chosen = list(chosen)
-            all_of_them = split_records(segmenter, dataset, chosen, args.workers)
-            bar = runtime.bar(all_of_them, len(chosen), "image", "score")
-            chosen = by_miou(bar, chosen, args.sort)
+        fitting = (index for index in order if not wanted or has_one(dataset.mask(index), wanted))
+        chosen = choose(segmenter, dataset, fitting, args.sort, args.workers)
         records = split_records(segmenter, dataset, list(islice(chosen, limit)), args.workers)
     records = islice((record for record in records if has_one(record.mask, wanted)), limit)
 
@@ -270,12 +291,10 @@ def main() -> None:
             if photos:
                 table += save_photo(new, record, classes)
         if not pictures:
-            wanted = ",".join(args.classes or ())
-            nothing = f"--classes {wanted}: in none of the {len(names)} images"
-            raise UserError(first_of(left_out) or nothing)
-        heading = "Ground truth" if args.truth else "Predictions"
-        page = gallery.gallery(pictures, f"{heading} of {what}", facts)
-        (new / gallery.INDEX).write_text(page, encoding="utf-8")
+            none = f"--classes {','.join(args.classes or ())}: in none of the {len(names)} images"
+            raise UserError(first_of(left_out) or none)
+        heading = f"{'Ground truth' if args.truth else 'Predictions'} of {what}"
+        (new / gallery.INDEX).write_bytes(gallery.gallery(pictures, heading, facts).encode())
         if args.contact_sheet:
             save_png(new / gallery.SHEET, gallery.contact_sheet(pictures))
         if photos:

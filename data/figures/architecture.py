@@ -10,7 +10,7 @@ from data.figures.charts import COLOURS, GREY, INK
 
 EDGE, PAPER = "#9aa0a6", "#f4f6f8"
 # Left edges and widths of the four columns, as shares of the axes.
-LEVEL, LEVEL_WIDTH, COLUMN, COLUMN_WIDTH, HEAD, HEAD_WIDTH = 0.0, 0.3, 0.5, 0.04, 0.66, 0.34
+LEVEL, LEVEL_WIDTH, COLUMN, COLUMN_WIDTH, HEAD, HEAD_WIDTH = 0.002, 0.3, 0.5, 0.04, 0.66, 0.335
 FILLED = 0.72  # share of the way from box to box that a box takes
 
 
@@ -57,7 +57,7 @@ def draw_architecture(axes: Axes, network: Mapping[str, Any]) -> None:
         if above is not None:
             _arrow(axes, (HEAD + HEAD_WIDTH / 2, above + height / 2), middle - height / 2)
     look = {"arrowstyle": "-|>", "color": EDGE}
-    axes.annotate("", (HEAD, places[0]), (COLUMN + COLUMN_WIDTH, places[0]), arrowprops=look)
+    axes.annotate("", (HEAD, places[0]), (COLUMN + COLUMN_WIDTH, middles[1]), arrowprops=look)
 
 
 def _rows(count: int) -> tuple[list[float], float]:

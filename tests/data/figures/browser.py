@@ -23,8 +23,7 @@ pipe = [fcntl.fcntl(int(end), fcntl.F_DUPFD, 10) for end in sys.argv[1:3]]
 os.dup2(pipe[0], 3), os.dup2(pipe[1], 4)
 os.execv(sys.argv[3], sys.argv[3:])
 """
-KEYS = {"Enter": 13, "Escape": 27, "End": 35, "Home": 36, "Tab": 9}
-KEYS |= {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+KEYS = {"Enter": 13, "Escape": 27, "Tab": 9}
 
 
 def installed() -> str | None:
@@ -77,13 +76,10 @@ class Browser:
         os.close(self._out), os.close(self._in)
         self._profile.cleanup()
 
-    def open(self, page: Path, fragment: str = "") -> None:
+    def open(self, page: Path) -> None:
         """Opens a file and waits until all of it is there."""
         self.said.clear(), self.asked.clear()
-        self._call(
-            "Page.navigate", url="about:blank"
-        )  # else another fragment would not load the page anew
-        self._call("Page.navigate", url=page.absolute().as_uri() + fragment)
+        self._call("Page.navigate", url=page.absolute().as_uri())
         self.wait_for(
             lambda: self.run("location.protocol === 'file:' && document.readyState === 'complete'")
         )

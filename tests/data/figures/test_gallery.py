@@ -137,7 +137,7 @@ def test_a_gallery_is_replaced_but_nothing_of_the_users_own(tmp_path):
     files = [INDEX, "cat.png", "config.json", "predictions/cat.png"]
     for name in files:
         (ours / name).write_text("")
-    (ours / "config.json").write_text(json.dumps({"files": files}))
+    (ours / "config.json").write_text(json.dumps({"files": [*files, "predictions"]}))
     (ours / ".DS_Store").touch()
     photo = tmp_path / "cat.jpg"
     for place in (ours, mine, tmp_path / "new"):

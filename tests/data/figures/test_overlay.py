@@ -125,13 +125,6 @@ def test_overlay_tints_classes_whitens_void_and_leaves_the_background(opacity):
     assert np.array_equal(after[untouched], before[untouched])
 
 
-def test_between_two_classes_the_lower_one_carries_the_outline():
-    mask = stripes(48, 40, [15, 3])
-    after = np.array(overlay(np.zeros((40, 48, 3), np.uint8), mask, VOC, opacity=1.0))
-    assert mask[0, 23] == 15 and mask[0, 24] == 3
-    assert after[0, 23:26].tolist() == [list(VOC.colours[15]), [255] * 3, list(VOC.colours[3])]
-
-
 @pytest.mark.parametrize("value", [0, VOID])
 def test_overlay_of_one_value_has_neither_outline_nor_name(value, spy):
     after = np.array(overlay(photo(), np.full((40, 48), value, np.uint8), VOC, opacity=0.0))
@@ -157,21 +150,6 @@ def test_names_lie_inside_the_picture_and_do_not_overlap(spy):
     boxes = [box for _, _, box in spy.texts]
     assert all(contains(picture, box) for box in boxes)
     assert not [pair for pair in combinations(boxes, 2) if overlaps(*pair)]
-
-
-def test_a_name_is_left_out_where_it_would_overlap_another(spy):
-    mask = np.full((28, 70), 8, np.uint8)
-    mask[12:15, 30:40] = 4
-    overlay(photo(70, 28), mask, VOC)
-    assert spy.words() == ["cat"]
-    spy.texts.clear()
-    overlay(photo(70, 28), np.where(mask == 4, mask, 0), VOC)
-    assert spy.words() == ["boat"]  # on its own it is written
-
-
-def test_a_heat_map_grows_lighter_from_0_to_1():
-    lightness = np.array(heat_map(np.linspace(0, 1, 50)[None]).convert("L")).astype(int)[0]
-    assert (np.diff(lightness) > 0).all() and lightness[-1] - lightness[0] > 150
 
 
 def test_error_map_has_its_three_colours():
