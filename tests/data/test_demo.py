@@ -13,11 +13,6 @@ COMMANDS = commands(Path("runs") / "a demo")
 STEPS = ["sample_features.py", "train_cls.py", "train_seg.py", "evaluate.py", "visualize.py"]
 
 
-def test_the_demo_draws_and_then_takes_the_five_steps_in_order():
-    assert COMMANDS[0][:4] == ["python", "-m", "data.shapes", str(Path("runs/a demo/shapes"))]
-    assert [command[:2] for command in COMMANDS[1:]] == [["python", step] for step in STEPS]
-
-
 @pytest.mark.parametrize("command", COMMANDS, ids=["shapes", *STEPS])
 def test_a_command_uses_flags_that_exist(command, monkeypatch, capsys):
     script = "data/shapes.py" if command[1] == "-m" else command[1]

@@ -111,12 +111,6 @@ def test_groups_stay_whole_and_lists_get_what_they_should(groups, alone, data):
     assert counts.all() or len(set(groups)) < len(sizes)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_small_groups_fill_what_large_ones_leave(seed):
-    places = divide(np.ones((10, 1), dtype=bool), list("aaaaaabcde"), [6, 4], seed)
-    assert places.tolist() == [0] * 6 + [1] * 4
-
-
 def test_each_list_has_its_share_of_each_class():
     labels = np.repeat([0, 1, 2], [10, 20, 70])
     places = divide(np.eye(3, dtype=bool)[labels], list(map(str, range(100))), [70, 20, 10], seed=0)

@@ -125,14 +125,6 @@ def test_another_number_of_images_is_refused(place):
     assert not place.left()
 
 
-def test_a_mask_that_does_not_fit_its_photo_is_refused(place):
-    image_id = place.others[-1]
-    place.masks[image_id] = place.masks[image_id][1:]
-    place.pack()
-    with pytest.raises(UserError, match=rf"{image_id}\.png: the mask is .* to fetch it anew, move"):
-        place.command()
-
-
 def test_a_full_disk_leaves_no_half_split(place):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))

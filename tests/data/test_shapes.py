@@ -31,11 +31,8 @@ def pictures(folder, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             yield np.array(image), np.array(mask)
 
 
-def test_every_class_of_voc_can_be_drawn():
-    assert tuple(OBJECTS) == VOC.names[1:]
-
-
 def test_no_class_is_known_by_hue_or_texture_or_shape_alone_but_by_any_two():
+    assert tuple(OBJECTS) == VOC.names[1:]
     looks = list(OBJECTS.values())
     for one, other in ((0, 1), (1, 2), (0, 2)):
         assert len({(look[one], look[other]) for look in looks}) == len(looks)
@@ -74,13 +71,6 @@ def test_masks_are_palette_images_of_voc_values_with_void_outlines(drawn):
             assert not ((one != next_to_it) & (one != VOID) & (next_to_it != VOID)).any()
 
 
-def test_most_pictures_hold_several_classes_on_a_ground(drawn):
-    present = [set(np.unique(mask)) - {VOID} for _, mask in pictures(drawn, "trainval")]
-    assert all(0 in values for values in present)
-    assert np.mean([len(values) >= 3 for values in present]) > 0.8
-    assert max(map(len, present)) >= 5
-
-
 def test_equal_calls_draw_equal_files_and_fewer_images_are_the_first_of_more(drawn, tmp_path):
     assert content(make_shapes(tmp_path / "again", images=24, size=64, seed=0)) == content(drawn)
     fewer = make_shapes(tmp_path / "fewer", images=9, size=64, seed=0)
@@ -89,15 +79,6 @@ def test_equal_calls_draw_equal_files_and_fewer_images_are_the_first_of_more(dra
     for split in SPLITS:
         ids = ids_of(fewer, split)
         assert ids_of(drawn, split)[: len(ids)] == ids
-
-
-def test_another_seed_draws_other_pictures(tmp_path):
-    first, second = (
-        content(make_shapes(tmp_path / str(seed), images=8, size=32, seed=seed)) for seed in (0, 1)
-    )
-    assert set(first) == set(second)
-    drawings = [name for name in first if name.endswith(("jpg", "png"))]
-    assert all(first[name] != second[name] for name in drawings)
 
 
 def test_every_class_is_in_every_split_of_160_pictures(tmp_path):
