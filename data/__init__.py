@@ -1,7 +1,10 @@
 """Data sets and their pixels: reading, checking, sampling. Knows no networks and no scores."""
 
 
-class DataError(ValueError):
-    """Something is wrong with the user's data; the message says what, where, what to do."""
+class UserError(ValueError):
+    """What the user can mend, in data, flags, runs or checkpoints: what, where, what to do."""
 
     exit_code = 2
+
+
+DataError = UserError  # its earlier name

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data.classes import VOID
-from losses.lovasz import lovasz_softmax
 
 
 def segmentation_loss(
@@ -19,57 +18,63 @@ def segmentation_loss(
     label_smoothing: float = 0.0,
     lovasz: float = 0.0,
 ) -> Tensor:
-    """`cross_entropy2d` plus `lovasz` times the mean Lovasz-softmax of the images, a scalar.
-
-    Arguments and errors are those of `cross_entropy2d`; void is `data.classes.VOID`.
-    """
-    logits = _at_target(logits, target)
-    loss = cross_entropy2d(logits, target, weight, label_smoothing=label_smoothing)
-    return loss + lovasz * lovasz_softmax(logits, target).mean() if lovasz else loss
-
-
-def cross_entropy2d(
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor | None = None,
-    ignore_index: int = VOID,
-    label_smoothing: float = 0.0,
-) -> Tensor:
-    """Cross entropy: the mean over the images of each one's mean over its labelled pixels.
+    """Cross entropy plus `lovasz` times the Lovasz-softmax; both are means over the images.
 
     Args:
         logits: (B, C, h, w) floating point, resized bilinearly (half-pixel centres) to the target
             where the sizes differ; or (B, C, n) at n pixels of each image.
-        target: (B, H, W) or (B, n) int64, class ids 0..C-1 or void.
-        weight: (C,) class weights, or None. The mean of an image is then the weighted one,
-            as in `torch.nn.functional.cross_entropy`.
-        ignore_index: the id that means void.
+        target: (B, H, W) or (B, n) int64, class ids 0..C-1 or VOID.
+        weight: (C,) class weights, or None. The cross entropy of an image is then the weighted
+            mean over its pixels, as in `torch.nn.functional.cross_entropy`.
         label_smoothing: share of the target that is spread over all classes, from 0 to below 1.
 
     Returns:
         A scalar, float32 at least. An image without a labelled pixel (or only with ones of
         weight 0) counts as an image of loss 0 and gradient 0.
-
-    Raises:
-        ValueError: shapes that do not belong together, or a class id outside 0..C-1.
-        TypeError: logits that are not floating point or a target that is not int64.
     """
-    logits = _at_target(logits, target)
-    _check_classes(target, logits.shape[1], weight, ignore_index)
-    if weight is not None:
-        weight = weight.to(logits)
+    logits = logits.float() if logits.dtype.itemsize < 4 else logits  # sums overflow float16
+    if logits.shape[2:] != target.shape[1:]:
+        logits = F.interpolate(logits, target.shape[1:], mode="bilinear", align_corners=False)
+    logits, target = logits.flatten(2), target.flatten(1)
+    weight = torch.ones_like(logits[0, :, 0]) if weight is None else weight.to(logits)
     losses = F.cross_entropy(
         logits,
         target,
         weight,
-        ignore_index=ignore_index,
+        ignore_index=VOID,
         reduction="none",
         label_smoothing=label_smoothing,
     )
-    labelled = target != ignore_index
-    shares = labelled if weight is None else labelled * weight[target.where(labelled, 0)]
-    sums, totals = losses.flatten(1).sum(1), shares.flatten(1).sum(1)
-    return (sums.where(totals > 0, 0) / totals.where(totals > 0, 1)).mean()
+    labelled = target != VOID
+    totals = (labelled * weight[target.where(labelled, 0)]).sum(1)
+    loss = (losses.sum(1).where(totals > 0, 0) / totals.where(totals > 0, 1)).mean()
+    return loss + lovasz * lovasz_softmax(logits, target).mean() if lovasz else loss
+
+
+def lovasz_softmax(logits: Tensor, target: Tensor) -> Tensor:
+    """A surrogate of 1 - IoU for each image: the mean over the classes of its ground truth.
+
+    Berman, Triki & Blaschko, "The Lovasz-Softmax Loss: A Tractable Surrogate for the Optimization
+    of the Intersection-Over-Union Measure in Neural Networks", CVPR 2018.
+
+    Args:
+        logits: (B, C, n) floating point; target: (B, n) int64, class ids 0..C-1 or VOID.
+
+    Returns:
+        (B,) from 0 to 1; 0, with a gradient of 0, for an image without a labelled pixel.
+    """
+    classes = torch.arange(logits.shape[1], device=logits.device)[:, None]
+    truth = (target[:, None] == classes).to(logits.dtype)  # (B, C, n), as all that follow
+    errors = (truth - logits.softmax(1)).abs() * (target != VOID)[:, None]  # void: 0, sorted last
+    errors, order = errors.sort(descending=True)
+    truth = truth.gather(2, order)
+    # 1 - IoU if the k pixels with the largest errors are wrong and all others right, k = 1..n.
+    pixels = truth.sum(2, keepdim=True)
+    jaccard_loss = 1 - (pixels - truth.cumsum(2)) / (pixels + (1 - truth).cumsum(2))
+    steps = jaccard_loss.diff(dim=2, prepend=torch.zeros_like(pixels))
+    is_present = pixels[..., 0] > 0  # (B, C)
+    of_classes = (errors * steps).sum(2) * is_present
+    return of_classes.sum(1) / is_present.sum(1).clamp(min=1)
 
 
 def inverse_frequency(counts: Tensor) -> Tensor:
@@ -80,33 +85,3 @@ def inverse_frequency(counts: Tensor) -> Tensor:
     weights = torch.where(counts > 0, 1 / counts.clamp(min=1).float(), 0)
     present = int((counts > 0).sum())
     return weights * (present / weights.sum()) if present else weights
-
-
-def _at_target(logits: Tensor, target: Tensor) -> Tensor:
-    """Logits at the target's pixels, float32 at least, after a check of shapes and dtypes."""
-    points = target.ndim == 2 and logits.shape[2:] == target.shape[1:]
-    images = target.ndim == 3 and logits.ndim == 4
-    if not (points or images) or logits.shape[0] != target.shape[0]:
-        raise ValueError(
-            "expected logits (B, C, h, w) and target (B, H, W), or (B, C, n) and (B, n), "
-            f"got {tuple(logits.shape)} and {tuple(target.shape)}"
-        )
-    if not logits.is_floating_point():
-        raise TypeError(f"logits must be floating point, got {logits.dtype}")
-    if target.dtype != torch.int64:
-        raise TypeError(f"target must be int64, got {target.dtype}")
-    if logits.shape[2:] != target.shape[1:]:
-        logits = F.interpolate(logits, target.shape[1:], mode="bilinear", align_corners=False)
-    # A sum over an image overflows float16.
-    return logits.float() if logits.dtype.itemsize < 4 else logits
-
-
-def _check_classes(target: Tensor, classes: int, weight: Tensor | None, ignore_index: int) -> None:
-    if weight is not None and weight.shape != (classes,):
-        raise ValueError(f"weight must have shape ({classes},), got {tuple(weight.shape)}")
-    wrong = ((target < 0) | (target >= classes)) & (target != ignore_index)
-    if wrong.any():
-        raise ValueError(
-            f"target holds class id {int(target[wrong][0])}; "
-            f"ids are 0..{classes - 1}, or {ignore_index} for void"
-        )

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data import UserError
+
 if TYPE_CHECKING:
     from models.run.predictor import Predictor
 
 
-class RunError(ValueError):
-    """A run, checkpoint or flag is unusable; the message says what, where, what to do."""
-
-    exit_code = 2
+RunError = UserError  # its earlier name
 
 
 def load(source: str | Path = "voc", device: str = "auto") -> Predictor:
@@ -23,7 +22,7 @@ def load(source: str | Path = "voc", device: str = "auto") -> Predictor:
         device: a torch device, or "auto": cuda, else mps, else cpu.
 
     Raises:
-        RunError: no such network, or a file that cannot be used.
+        UserError: no such network, or a file that cannot be used.
     """
     from models.run import predictor  # which itself needs this package
 

@@ -19,7 +19,7 @@ from models import RunError
 # What torch and zipfile raise on a damaged file.
 DAMAGED = (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 TRAINED = Path(__file__).parent / "trained"  # the networks that come with the project
-FORMAT = 2  # raised when what is in the files changes
+FORMAT = 3  # raised when what is in the files changes
 
 
 def find_checkpoint(name: Path) -> Path:

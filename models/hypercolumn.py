@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import RunError
+from data import UserError
 from models.backbones import (
     block_shapes,
     dilate,
@@ -22,9 +22,6 @@ from models.backbones import (
     input_moments,
     load_weights,
 )
-from models.refine import box_mean
-
-POOLED = ("image", "quadrants")  # contexts that are not windows
 
 
 class Hypercolumn(nn.Module):
@@ -57,7 +54,7 @@ class Hypercolumn(nn.Module):
             statistics of ImageNet, and is folded into the convolutions before it.
 
     Raises:
-        RunError: an unknown backbone, taps that it does not have, or weights that cannot be used.
+        UserError: an unknown backbone, taps that it does not have, or weights that cannot be used.
     """
 
     def __init__(
@@ -76,7 +73,7 @@ class Hypercolumn(nn.Module):
         by_rule = [tap for tap in known if isinstance(tap, int)]
         chosen = by_rule if taps is None else taps
         if not chosen or not known.keys() >= set(chosen):
-            raise RunError(
+            raise UserError(
                 f"--taps {','.join(map(str, chosen))}: {backbone} has taps 1 to {by_rule[-1]} and "
                 f"blocks b1 to b{len(shapes)}"
             )
@@ -136,7 +133,7 @@ class Hypercolumn(nn.Module):
         """Changes `dilated`; the weights stay, and the backbone is frozen.
 
         Raises:
-            RunError: see `models.backbones.dilate`.
+            UserError: see `models.backbones.dilate`.
         """
         self.dilated, weights = drops, self.features.state_dict()
         self.features = self._empty()
@@ -153,12 +150,12 @@ class Hypercolumn(nn.Module):
         """Tries the shapes of a square input of `size` pixels, without computing anything.
 
         Raises:
-            RunError: the input is too small to reach the last tap; names the `flag`.
+            UserError: the input is too small to reach the last tap; names the `flag`.
         """
         try:
             self.level_shapes(size, size)
         except RuntimeError:
-            raise RunError(
+            raise UserError(
                 f"{flag}: {size} pixels are too few for {self.backbone}: "
                 "nothing is left at its last tap"
             ) from None
@@ -177,10 +174,10 @@ class Hypercolumn(nn.Module):
         """Lets the backbone learn, but for its first stages; a stage ends with a tap.
 
         Raises:
-            RunError: that leaves nothing to learn.
+            UserError: that leaves nothing to learn.
         """
         if frozen_stages >= len(self.ends):
-            raise RunError(
+            raise UserError(
                 f"--frozen-stages {frozen_stages}: of {len(self.ends)} stages "
                 "at least one has to learn"
             )
@@ -211,39 +208,66 @@ class Hypercolumn(nn.Module):
 
     @staticmethod
     def at_points(levels: Sequence[Tensor], points: Tensor) -> Tensor:
-        """Hypercolumns at n places of each image, without a dense map.
-
-        Args:
-            points: (B, n, 2) floating point, (y, x) as shares of height and width, see
-                `pixel_centres`.
-
-        Returns:
-            (B, n, Z).
-        """
-        return torch.cat([sample_level(level, points) for level in levels], dim=2)
+        """Hypercolumns (B, n, Z) at points (B, n, 2), see `read`: without a dense map."""
+        return torch.cat([read(level.movedim(1, -1), points) for level in levels], dim=2)
 
 
-def window_side(context: str, finer: int) -> int:
-    """The side of a window on a level that is `finer` times finer than meant, made odd."""
-    side = int(context) * finer
-    return side if side % 2 else side + 1
+def read(level: Tensor, where: Tensor | tuple[int, int]) -> Tensor:
+    """A map (B, h, w, c), bilinear at places: on a grid (B, *grid, c), or at points (B, n, c).
+
+    Its values lie at the centres of its pixels; beyond the outermost ones it is constant.
+
+    Args:
+        where: the grid's (height, width), or points (B, n, 2) floating point: (y, x) as shares of
+            the image's height and width.
+    """
+    if not isinstance(where, Tensor):
+        return resample(level.movedim(-1, 1), where).movedim(1, -1)
+    level = level.float() if level.dtype.itemsize < 4 else level  # else shares do not sum to 1
+    images, height, width, channels = level.shape
+    y, y_shares = neighbours(where[..., 0], height)
+    x, x_shares = neighbours(where[..., 1], width)
+    image = torch.arange(images, device=level.device).view(-1, 1, 1, 1)
+    rows = (image * height + y[..., :, None]) * width + x[..., None, :]  # (B, n, 2, 2)
+    rows = rows.view(-1, 4)
+    shares = (y_shares[..., :, None] * x_shares[..., None, :]).view(-1, 4).to(level.dtype)
+    table = level.reshape(-1, channels)
+    try:  # weighted sums of whole rows: with gradients, a third of the time of grid_sample
+        found = F.embedding_bag(rows, table, per_sample_weights=shares, mode="sum")
+    except NotImplementedError:  # MPS before torch 2.10
+        found = (table[rows] * shares[:, :, None]).sum(1)
+    return found.view(images, -1, channels)
+
+
+def neighbours(share: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """The two of `side` pixels around places (..) on an axis, given as shares of its length.
+
+    Returns:
+        Pixels (.., 2) int64 and their bilinear shares (.., 2), which sum to 1.
+    """
+    place = (share * side - 0.5).clamp(0, side - 1)
+    first = place.floor()
+    pixels = torch.stack([first, (first + 1).clamp(max=side - 1)], dim=-1)
+    return pixels.long(), torch.stack([1 - (place - first), place - first], dim=-1)
+
+
+def resample(level: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, h, w) -> (B, C, *size), bilinear, half-pixel centres, no antialiasing."""
+    return F.interpolate(level, size, mode="bilinear", align_corners=False)
 
 
 def surroundings(level: Tensor, context: str, finer: int = 1) -> Tensor:
     """Means of a level (B, C, h, w) over the "image", its "quadrants", or a window of an odd side.
 
     Args:
-        finer: how many times finer the level is, by dilation, than the window was meant for; its
-            side is `finer` times as long, made odd.
-
-    Written for `models.export`, which has `adaptive_avg_pool2d` for even sides only.
+        finer: how many times finer the level is, by dilation, than the window was meant for.
 
     Returns:
         (B, C, 1, 1), (B, C, 2, 2) or, for a window, (B, C, h, w): the mean of what lies inside.
     """
     if context == "image":
         return level.mean((2, 3), keepdim=True)
-    if context == "quadrants":
+    if context == "quadrants":  # as adaptive_avg_pool2d, which ONNX has for even sides only
         for dim in (2, 3):
             side = level.shape[dim]
             half = (side + 1) // 2  # both have the middle of an odd side
@@ -253,57 +277,24 @@ def surroundings(level: Tensor, context: str, finer: int = 1) -> Tensor:
     return box_mean(level, window_side(context, finer))
 
 
+def window_side(context: str, finer: int) -> int:
+    """The side of a window on a level that is `finer` times finer than meant, made odd."""
+    return int(context) * finer | 1
+
+
+def box_mean(values: Tensor, side: int) -> Tensor:
+    """Mean of (B, C, h, w) over the square window around each place, without what lies outside.
+
+    `side` is odd. Rows and columns are averaged in turn, which costs 2 `side` instead of `side`^2.
+    """
+    rows = F.avg_pool2d(values, (side, 1), 1, (side // 2, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, side), 1, (0, side // 2), count_include_pad=False)
+
+
 def level_names(taps: Sequence[int | str], context: Sequence[str]) -> list[str]:
     """What the levels of a `Hypercolumn` are called in pictures and tables, in their order."""
-    windows = [c if c in POOLED else f"{c}×{c}" for c in context]
+    windows = [c if c in ("image", "quadrants") else f"{c}×{c}" for c in context]
     return [f"tap {tap}" for tap in taps] + windows
-
-
-def sample_level(level: Tensor, points: Tensor) -> Tensor:
-    """A level (B, C, h, w), bilinear at points (B, n, 2) as in `at_points`: (B, n, C).
-
-    In float32 at least, since coordinates in half precision are other places.
-    """
-    level = level.float() if level.dtype.itemsize < 4 else level
-    images, channels, height, width = level.shape
-    corners, shares = bilinear_corners(points, (height, width))
-    image = torch.arange(images, device=level.device).view(-1, 1, 1)
-    rows = (image * height + corners[..., 0]) * width + corners[..., 1]
-    table = level.permute(0, 2, 3, 1).reshape(-1, channels)
-    # Weighted sums of whole rows: with gradients, a third of the time of grid_sample.
-    sampled = F.embedding_bag(
-        rows.flatten(0, 1),
-        table,
-        mode="sum",
-        per_sample_weights=shares.flatten(0, 1).to(level.dtype),
-    )
-    return sampled.view(images, -1, channels)
-
-
-def bilinear_corners(points: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The 4 pixels of a grid around each point, and their bilinear shares; the border is clamped.
-
-    Args:
-        points: (B, n, 2) as in `at_points`.
-
-    Returns:
-        Pixels (B, n, 4, 2) int64, (y, x), and shares (B, n, 4), which sum to 1.
-    """
-    sides = torch.tensor(grid, device=points.device)
-    places = (points * sides - 0.5).clamp(min=0)
-    first = places.long().minimum(sides - 1)
-    after = places - first
-    steps = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]], device=points.device)
-    corners = (first.unsqueeze(2) + steps).minimum(sides - 1)
-    shares = torch.where(steps.bool(), after.unsqueeze(2), 1 - after.unsqueeze(2)).prod(-1)
-    return corners, shares
-
-
-def resample(level: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, C, h, w) -> (B, C, *size), bilinear, half-pixel centres, no antialiasing."""
-    if tuple(level.shape[-2:]) == tuple(size):
-        return level
-    return F.interpolate(level, size=size, mode="bilinear", align_corners=False)
 
 
 def pixel_centres(pixels: Tensor, size: tuple[int, int]) -> Tensor:
