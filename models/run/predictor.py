@@ -8,12 +8,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.figures.overlay import overlay
 from data.images import read_image
 from data.transforms import ResizeImage
 from data.voc import photo_sample
 from models.checkpoint import find_checkpoint
-from models.run import folder, runtime
+from models.hypercolumn import resample
 from models.segmenter import Segmenter, load_segmenter
 
 Photo = str | Path | Image.Image | np.ndarray | Tensor
@@ -33,14 +32,14 @@ class Predictor:
     """
 
     def __init__(self, segmenter: Segmenter, device: str = "auto"):
-        self.segmenter = segmenter.eval().to(runtime.choose_device(device, single=True))
-        self.names = segmenter.names
-        self.colours = segmenter.colours
+        if device == "auto":
+            mps = torch.backends.mps.is_available()
+            device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+        self.segmenter = segmenter.eval().to(device)
+        self.names, self.colours = segmenter.names, segmenter.colours
 
     def predict(
-        self,
-        photos: Photo | Sequence[Photo],
-        probabilities: bool = False,
+        self, photos: Photo | Sequence[Photo], probabilities: bool = False
     ) -> np.ndarray | list[np.ndarray]:
         """The classes of each pixel.
 
@@ -54,15 +53,17 @@ class Predictor:
             (H, W) uint8 class ids, or (C, H, W) float32 probabilities; of a list, a list of them.
 
         Raises:
-            DataError: a file that is missing or no photo.
+            UserError: a file that is missing or no photo.
             ValueError, TypeError: an array or tensor of another shape or dtype.
         """
         if isinstance(photos, Sequence) and not isinstance(photos, str):
             return [self.predict(photo, probabilities) for photo in photos]
-        pixels, segmenter = to_array(photos), self.segmenter
-        sample = photo_sample("the photo", pixels, ResizeImage(segmenter.input_size))
-        find = segmenter.probabilities if probabilities else segmenter.predict
-        return find(sample.image, pixels.shape[:2]).numpy()
+        pixels, name = to_array(photos), "the photo"
+        image = photo_sample(name, pixels, ResizeImage(self.segmenter.input_size)).image
+        if not probabilities:
+            return self.segmenter.predict(image, pixels.shape[:2], name).numpy()
+        found = self.segmenter.probabilities(image, name)
+        return resample(found[None], pixels.shape[:2])[0].cpu().numpy()
 
     def overlay(self, photo: Photo, mask: np.ndarray | None = None) -> Image.Image:
         """The photo with the classes tinted, outlined and named, at its own size.
@@ -71,6 +72,8 @@ class Predictor:
             photo: as in `predict`.
             mask: (H, W) class ids, if they are known already.
         """
+        from data.figures.overlay import overlay  # not needed to predict
+
         mask = self.predict(photo) if mask is None else mask
         return overlay(Image.fromarray(to_array(photo)), mask, self.segmenter.classes)
 
@@ -80,9 +83,11 @@ def load(source: str | Path = "voc", device: str = "auto") -> Predictor:
     source = Path(source)
     # A folder called like a network that comes with the project may hold data, or be a run.
     is_named = find_checkpoint(source) != source
-    is_run = source.is_dir() and (not is_named or folder.step_folder(source, 2).is_dir())
-    segmenter = folder.trained_segmenter(source, None)[0] if is_run else load_segmenter(source)[0]
-    return Predictor(segmenter, device)
+    if source.is_dir() and (not is_named or (source / "2_cls").is_dir()):
+        from models.run.folder import trained_segmenter  # with what writes runs
+
+        return Predictor(trained_segmenter(source, None)[0], device)
+    return Predictor(load_segmenter(source)[0], device)
 
 
 def to_array(photo: Photo) -> np.ndarray:
