@@ -32,10 +32,10 @@ from data.files import atomic_file
 from losses.loss import inverse_frequency
 from models import RunError
 from models.backbones import fingerprint
-from models.classifier import ACTIVATIONS, DenseClassifier, FCClassifier, HiddenLayers
+from models.classifier import ACTIVATIONS, DenseClassifier, FCClassifier
 from models.run import args as flags
 from models.run import folder, runtime
-from models.segmenter import Segmenter, load_extractor, save_head, save_segmenter
+from models.segmenter import Segmenter, load_extractor, save_segmenter
 
 STRIDE = 2  # the course's advice, 112x112 features for a 224x224 input; step 3 may choose another
 
@@ -166,7 +166,8 @@ def to_convolutions(
     """
     dense = DenseClassifier.from_fc(fc, channels).to(features.device)
     expected = fc.eval()(features)
-    found = dense.eval()(features.T[None, :, :, None])[0, :, :, 0].T
+    levels = [part.T[None, :, :, None] for part in features.split(list(channels), 1)]
+    found = dense.eval()(levels, (len(features), 1))[0, :, :, 0].T
     error = ((found - expected).abs().max() / expected.abs().max()).item()
     if not error < 1e-4:  # nor nan
         raise RunError(
@@ -183,7 +184,6 @@ def majority_share(labels: Tensor) -> float:
 
 def save(place: Path, fc: FCClassifier, segmenter: Segmenter, log: list[dict[str, float]]) -> None:
     """Saves both forms of the classifier, the log and its curve."""
-    save_head(place / "head.pt", fc, segmenter)
     save_segmenter(place / "dense.pt", segmenter)
     folder.save_csv(place / "log.csv", log)
     with atomic_file(place / "curve.png") as file:
@@ -205,8 +205,8 @@ def main() -> None:
     torch.manual_seed(args.seed)
     rows, held_out = split_rows(store, args.area_weight, args.held_out, args.seed, device)
     moments = torch.from_numpy(store.mean), torch.from_numpy(store.std)
-    hidden = HiddenLayers(args.hidden, args.activation, args.dropout)
-    fc = FCClassifier(*moments, len(config["classes"]), hidden).to(device)
+    hidden = args.hidden, args.activation, args.dropout
+    fc = FCClassifier(*moments, len(config["classes"]), *hidden).to(device)
     runtime.print_header(
         folder.step_title(2),
         args.quiet,

@@ -214,7 +214,7 @@ def train_one_epoch(
         RunError: a loss or gradient is not finite.
     """
     training.network.train()
-    device = training.network.hypercolumn.mean.device
+    device, head = training.network.hypercolumn.mean.device, training.network.head
     batches = runtime.bar(loader, len(loader), "batch", label)
     step_loss, step_ids = 0.0, []
     for count, (ids, images, masks, seeds) in enumerate(batches, start=1):
@@ -228,7 +228,13 @@ def train_one_epoch(
 
         is_last = count % accumulate == 0
         with distributed.local_gradients(network, enabled=not is_last):
-            logits = network(images, points, generators)  # (B, C, h, w), or (B, C, n)
+            kept = [
+                torch.stack([torch.rand(width, generator=g) >= head.dropout for g in generators])
+                for width in head.widths
+            ]
+            logits = network(
+                images, points, kept if head.dropout else ()
+            )  # (B, C, h, w), or (B, C, n)
             loss = objective.loss(logits, masks)
             training.scaler.scale(loss / accumulate).backward()
         step_loss, step_ids = step_loss + loss.item() / accumulate, [*step_ids, *ids]
@@ -269,7 +275,7 @@ def validate(
     loader = runtime.image_loader(dataset, mine, workers)
     images = runtime.bar(loader, len(mine), "image", "validate")
     for index, sample in zip(mine, images):
-        logits, _ = segmenter.scores(sample.image, sample.id)  # (C, h, w)
+        logits = segmenter.probabilities(sample.image, sample.id).log()  # (C, h, w)
         on_grid = sample.mask[None, None].to(logits.device)
         on_grid = F.interpolate(on_grid, logits.shape[1:], mode="nearest-exact")[0].long()
         loss_sum += objective.loss(logits[None], on_grid).item()

@@ -303,7 +303,7 @@ def predict(
     size = tuple(sample.mask.shape)
     if not confidence:
         return segmenter.predict(sample.image, size, sample.id).numpy(), None
-    classes, probability = segmenter.predict_with_confidence(sample.image, size, sample.id)
+    classes, probability = segmenter.predict(sample.image, size, sample.id, confidence=True)
     return classes.numpy(), probability.numpy()
 
 
