@@ -234,7 +234,7 @@ def train_one_epoch(
             ]
             logits = network(
                 images, points, kept if head.dropout else ()
-            )  # (B, C, h, w), or (B, C, n)
+            )
             loss = objective.loss(logits, masks)
             training.scaler.scale(loss / accumulate).backward()
         step_loss, step_ids = step_loss + loss.item() / accumulate, [*step_ids, *ids]

@@ -10,7 +10,7 @@ from torchvision.models import get_model
 from torchvision.ops import SqueezeExcitation
 
 from models import RunError
-from models.classifier import DenseClassifier, HiddenLayers
+from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn
 from models.segmenter import load_extractor, save_extractor
 
@@ -111,15 +111,16 @@ def test_points_map_and_fast_head_agree(backbone, extractor):
     levels = [level.double() for level in hypercolumn(images)]
     moments = torch.zeros(hypercolumn.Z), torch.full((hypercolumn.Z,), 2.0)
     torch.manual_seed(1)
-    head = DenseClassifier(hypercolumn.channels, *moments, 3, HiddenLayers((4,))).double().eval()
+    head = DenseClassifier(hypercolumn.channels, *moments, 3, (4,)).double().eval()
     grid = 32, 32
     dense = hypercolumn.as_map(levels, grid)
     points = (torch.tensor([[[0, 0], [5, 30], [31, 16]]]) + 0.5) / 32
     at_points = hypercolumn.at_points(levels, points)
     assert_near(at_points[:, 1], dense[:, :, 5, 30])
-    expected = head(dense)
-    assert_near(head.on_grid(levels, grid), expected)
-    assert_near(head.at_points(levels, points)[:, :, 2], expected[:, :, 31, 16])
+    columns = (dense / 2).double()  # mean 0, std 2
+    expected = head.layers[1](head.layers[0](columns).relu())
+    assert_near(head(levels, grid), expected)
+    assert_near(head(levels, points)[:, :, 2], expected[:, :, 31, 16])
 
 
 @pytest.mark.parametrize("backbone", [name for name in FAMILIES if name not in UNDILATED])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.classifier import DenseClassifier, HiddenLayers
+from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn
 from models.segmenter import Segmenter
 from models.summary import summarise
@@ -14,7 +14,7 @@ def network(backbone, taps=None, context=(), dilated=0, classes=7, size=64, stri
     hypercolumn = Hypercolumn(backbone, None, taps, context=context, dilated=dilated)
     moments = torch.zeros(hypercolumn.Z), torch.ones(hypercolumn.Z)
     head = DenseClassifier(
-        hypercolumn.channels, *moments, classes, HiddenLayers((8, 8), dropout=0.25)
+        hypercolumn.channels, *moments, classes, (8, 8), dropout=0.25
     )
     names, colours = [f"class {i}" for i in range(classes)], [[0, 0, 0]] * classes
     return Segmenter(hypercolumn, head, size, stride, names, colours)

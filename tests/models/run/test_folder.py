@@ -11,7 +11,7 @@ import torch
 
 from models import RunError
 from models.backbones import fingerprint
-from models.classifier import DenseClassifier, HiddenLayers
+from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn
 from models.run import folder
 from models.segmenter import Segmenter, save_segmenter
@@ -27,7 +27,7 @@ def run(tmp_path) -> Path:
 def segmenter() -> Segmenter:
     hypercolumn = Hypercolumn("squeezenet1_1", "random", taps=[1])
     head = DenseClassifier(
-        hypercolumn.channels, torch.zeros(64), torch.ones(64), 2, HiddenLayers((4, 4))
+        hypercolumn.channels, torch.zeros(64), torch.ones(64), 2, (4, 4)
     )
     return Segmenter(hypercolumn, head, 32, 2, ["a", "b"], [[0, 0, 0], [255, 0, 0]])
 

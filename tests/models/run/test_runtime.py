@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from data import DataError
 from models import RunError
-from models.classifier import DenseClassifier, HiddenLayers
+from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn
 from models.run import runtime
 from models.segmenter import Segmenter
@@ -143,7 +143,7 @@ def test_what_several_processes_cannot_do_is_refused(monkeypatch):
 def segmenter() -> Segmenter:
     hypercolumn = Hypercolumn("squeezenet1_1", "random", taps=[1])
     head = DenseClassifier(
-        hypercolumn.channels, torch.zeros(64), torch.ones(64), 2, HiddenLayers((4, 4))
+        hypercolumn.channels, torch.zeros(64), torch.ones(64), 2, (4, 4)
     )
     return Segmenter(hypercolumn, head, 32, 2, ["a", "b"], [[0, 0, 0], [255, 0, 0]])
 
