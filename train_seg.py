@@ -232,9 +232,7 @@ def train_one_epoch(
                 torch.stack([torch.rand(width, generator=g) >= head.dropout for g in generators])
                 for width in head.widths
             ]
-            logits = network(
-                images, points, kept if head.dropout else ()
-            )
+            logits = network(images, points, kept if head.dropout else ())
             loss = objective.loss(logits, masks)
             training.scaler.scale(loss / accumulate).backward()
         step_loss, step_ids = step_loss + loss.item() / accumulate, [*step_ids, *ids]

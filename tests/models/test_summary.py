@@ -13,9 +13,7 @@ from models.summary import summarise
 def network(backbone, taps=None, context=(), dilated=0, classes=7, size=64, stride=2):
     hypercolumn = Hypercolumn(backbone, None, taps, context=context, dilated=dilated)
     moments = torch.zeros(hypercolumn.Z), torch.ones(hypercolumn.Z)
-    head = DenseClassifier(
-        hypercolumn.channels, *moments, classes, (8, 8), dropout=0.25
-    )
+    head = DenseClassifier(hypercolumn.channels, *moments, classes, (8, 8), dropout=0.25)
     names, colours = [f"class {i}" for i in range(classes)], [[0, 0, 0]] * classes
     return Segmenter(hypercolumn, head, size, stride, names, colours)
 

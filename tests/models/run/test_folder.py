@@ -26,9 +26,7 @@ def run(tmp_path) -> Path:
 @pytest.fixture(scope="module")
 def segmenter() -> Segmenter:
     hypercolumn = Hypercolumn("squeezenet1_1", "random", taps=[1])
-    head = DenseClassifier(
-        hypercolumn.channels, torch.zeros(64), torch.ones(64), 2, (4, 4)
-    )
+    head = DenseClassifier(hypercolumn.channels, torch.zeros(64), torch.ones(64), 2, (4, 4))
     return Segmenter(hypercolumn, head, 32, 2, ["a", "b"], [[0, 0, 0], [255, 0, 0]])
 
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from data import DataError
+from data import UserError
 from data.images import read_image
 from data.transforms import ResizeImage
 from data.voc import photo_sample
-from models import RunError, load
+from models import load
 from models.checkpoint import TRAINED
 from models.segmenter import load_segmenter
 from tests.conftest import HOME
@@ -73,7 +73,7 @@ def test_a_photo_may_come_in_any_form(network, mask):
 @pytest.mark.parametrize(
     ("photo", "error", "words"),
     [
-        ("none.jpg", DataError, "none.jpg: no such"),
+        ("none.jpg", UserError, "none.jpg: no such"),
         (np.zeros((4, 4, 4), np.uint8), ValueError, r"expected an array .* got \(4, 4, 4\)"),
         (np.zeros((0, 4, 3), np.uint8), ValueError, r"expected an array .* got \(0, 4, 3\)"),
         (np.zeros((4, 4, 3)), TypeError, "got float64"),
@@ -114,7 +114,7 @@ def test_a_run_or_a_checkpoint_is_loaded_too(walked):
     photo = np.zeros((50, 70, 3), np.uint8)
     best = load(run / "3_seg" / "best.pt", device="cpu").predict(photo)
     assert best.shape == (50, 70) and np.array_equal(load(str(run)).predict(photo), best)
-    with pytest.raises(RunError, match="nothing: no such checkpoint file"):
+    with pytest.raises(UserError, match="nothing: no such checkpoint file"):
         load("nothing")
 
 
