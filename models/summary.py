@@ -109,13 +109,10 @@ def _head(head: nn.Module, classes: int, grid: int) -> list[tuple[str, str]]:
     """The boxes of the classifier: a convolution, its activation and dropout are one."""
     boxes = [("standardise", ["(x − mean) / std of the sampled features"])]
     for layer in head.layers:
-        if isinstance(layer, nn.Conv2d):
-            title = f"1×1 convolution {layer.in_channels} → {layer.out_channels}"
-            boxes.append((title, [f"{_parameters(layer):,} parameters"]))
-        elif isinstance(layer, nn.Dropout2d):
-            boxes[-1][1].append(f"dropout {layer.p:g}")
-        else:
-            boxes[-1][1].append(type(layer).__name__)
+        title = f"1×1 convolution {layer.in_channels} → {layer.out_channels}"
+        boxes.append((title, [f"{_parameters(layer):,} parameters"]))
+        if layer is not head.layers[-1]:
+            boxes[-1][1].extend([head.activation_name, f"dropout {head.dropout:g}"])
     boxes.append((f"logits {classes} × {grid} × {grid}", ["upsampled to the size of the photo"]))
     boxes.append(("class map", ["the most likely class of each pixel"]))
     return [(title, ", ".join(lines)) for title, lines in boxes]

@@ -66,7 +66,7 @@ class Textbook(nn.Module):
     def predict(self, photo: Sample) -> Tensor:
         """(height, width) class ids at the photo's original size, on the CPU."""
         logits = self.eval()(photo.image[None].to(self.mean.device))
-        return upsample(logits, photo.mask.shape)[0].argmax(0).cpu()
+        return upsample(logits.softmax(1), photo.mask.shape)[0].argmax(0).cpu()
 
     @torch.inference_mode()
     def columns(self, photo: Sample, pixels: Tensor) -> Tensor:
