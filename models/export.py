@@ -20,7 +20,7 @@ import copy
 import io
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,22 +30,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from data import UserError
 from data.files import atomic_file
 from data.images import read_image
 from data.transforms import LEAST_SIDE, MAX_ASPECT
+from models.hypercolumn import resample
 from models.segmenter import Segmenter, save_segmenter
 
 ROUNDS = 5  # of timing
 
 
 class PhotoSegmenter(nn.Module):
-    """What `Segmenter.predict` does with a photo, resizing included, in a form that can be traced.
+    """What `Segmenter.predict` does with a photo in one view, resizing included, to be traced.
 
-    The head is that of `DenseClassifier.on_grid` without strips. Whether its first layer works on a
-    level before or after it is brought to the grid is settled here, by a square input.
+    Whether the head reads a level before its first layer works on it cannot follow from sizes that
+    are not known yet: it is settled here, by a square input.
 
     Args:
         segmenter: on the CPU; it is not changed.
@@ -54,28 +54,18 @@ class PhotoSegmenter(nn.Module):
 
     def __init__(self, segmenter: Segmenter, probabilities: bool = False):
         super().__init__()
-        self.size, self.stride = segmenter.size, segmenter.stride
         self.probabilities = probabilities
-        self.hypercolumn = copy.deepcopy(segmenter.hypercolumn)
-        self.hypercolumn.features.to(memory_format=torch.contiguous_format)  # else saving warns
-        round_down(self.hypercolumn.features)
-        for module in self.hypercolumn.features.modules():
+        self.network = copy.deepcopy(segmenter).eval()
+        self.network.amp = None
+        features, size = self.network.hypercolumn.features, segmenter.size
+        features.to(memory_format=torch.contiguous_format)  # else saving warns
+        round_down(features)
+        for module in features.modules():
             if hasattr(module, "inplace"):
                 module.inplace = False  # ONNX export of MobileNetV2 then takes two thirds
-
-        grid = -(-self.size // self.stride)
-        shapes = segmenter.hypercolumn.level_shapes(self.size, self.size)
-        self.is_fine = [height * width >= grid * grid for _, height, width in shapes]
-
-        # The first layer takes the standardisation into its weights, and is split by level.
-        head, first = segmenter.head, segmenter.head.layers[0]
-        weight = first.weight.detach().double() / head.standardise.std.view(-1, 1, 1)
-        bias = first.bias.detach() - weight.flatten(1) @ head.standardise.mean.double()
-        self.register_buffer("bias", bias.float().view(-1, 1, 1))
-        for index, part in enumerate(weight.float().split(head.channels, dim=1)):
-            self.register_buffer(f"weight{index}", part.clone())
-        self.layers = copy.deepcopy(head.layers[1:])
-        self.eval()
+        places = (-(-size // segmenter.stride)) ** 2
+        shapes = segmenter.hypercolumn.level_shapes(size, size)
+        self.network.head.read_first = [height * width >= places for _, height, width in shapes]
 
     def forward(self, image: Tensor) -> Tensor:
         """The classes of a photo.
@@ -86,50 +76,28 @@ class PhotoSegmenter(nn.Module):
         Returns:
             (1, H, W) uint8, or (1, C, H, W) float32 probabilities.
         """
-        height, width = self.input_shape(*image.shape[-2:])
-        small = F.interpolate(image, (height, width), mode="bilinear", antialias=True)
-        levels = self.hypercolumn(small)
-        # Not -(-side // stride): ONNX divides towards zero.
-        grid = [(side + self.stride - 1) // self.stride for side in (height, width)]
-        logits = self.logits(levels, grid)
-        logits = bilinear(logits, image.shape[-2:])
-        return logits.softmax(1) if self.probabilities else logits.argmax(1).to(torch.uint8)
+        shape = self.input_shape(self.network.size, *image.shape[-2:])
+        small = F.interpolate(image, shape, mode="bilinear", antialias=True)
+        found = resample(self.network(small).softmax(1), image.shape[-2:])
+        return found if self.probabilities else found.argmax(1).to(torch.uint8)
 
-    def input_shape(self, height: int, width: int) -> list[int]:
+    @staticmethod
+    def input_shape(size: int, height: int, width: int) -> list[int]:
         """`data.transforms.resized_shape` in tensors, since the sides are not known yet.
 
         In float64 and in the same order, since a side may lie halfway between whole numbers.
         """
-        size, *sides = (
-            torch.scalar_tensor(side, dtype=torch.float64) for side in (self.size, height, width)
+        short, *sides = (
+            torch.scalar_tensor(side, dtype=torch.float64) for side in (size, height, width)
         )
         scale = torch.minimum(
-            size / torch.minimum(*sides), MAX_ASPECT * size / torch.maximum(*sides)
+            short / torch.minimum(*sides), MAX_ASPECT * short / torch.maximum(*sides)
         )
-        least = min(self.size, LEAST_SIDE)
+        least = min(size, LEAST_SIDE)
         shape = (torch.stack(sides) * scale).round().long().clamp(min=least).tolist()
         for side in shape:
             torch._check(side >= least)  # for the exporter
         return shape
-
-    def logits(self, levels: list[Tensor], grid: Sequence[int]) -> Tensor:
-        """`DenseClassifier.on_grid` of the levels (1, C_l, h_l, w_l): (1, C, *grid)."""
-        hidden, coarse = self.bias, []
-        for index, (level, is_fine) in enumerate(zip(levels, self.is_fine)):
-            weight = getattr(self, f"weight{index}")
-            if is_fine:
-                hidden = hidden + F.conv2d(bilinear(level, grid), weight)
-                continue
-            term = F.conv2d(level, weight)
-            if always_equal(term.shape[2:], (1, 1)):  # of the mean over the image
-                hidden = hidden + term
-            elif coarse and always_equal(term.shape, coarse[-1].shape):
-                coarse[-1] = coarse[-1] + term
-            else:
-                coarse.append(term)
-        for term in coarse:
-            hidden = hidden + bilinear(term, grid)
-        return self.layers(hidden)
 
 
 def round_down(features: nn.Sequential) -> None:
@@ -143,16 +111,6 @@ def round_down(features: nn.Sequential) -> None:
             pool.ceil_mode = False
             padding = nn.ConstantPad2d((0, more, 0, more), -torch.inf)
             features.set_submodule(name, nn.Sequential(padding, pool))
-
-
-def bilinear(x: Tensor, size: Sequence[int]) -> Tensor:
-    """`models.hypercolumn.resample`, without asking whether x has that size already."""
-    return F.interpolate(x, size, mode="bilinear", align_corners=False)
-
-
-def always_equal(shape: Sequence[int], other: Sequence[int]) -> bool:
-    """Whether two shapes of one length are equal for photos of any size."""
-    return all(statically_known_true(a == b) for a, b in zip(shape, other))
 
 
 def trace(

@@ -23,6 +23,8 @@ from models.backbones import (
     load_weights,
 )
 
+POOLED = ("image", "quadrants")  # contexts that are not windows
+
 
 class Hypercolumn(nn.Module):
     """Image -> levels (the tapped feature maps, fine to coarse) -> hypercolumns of Z channels.
@@ -293,7 +295,7 @@ def box_mean(values: Tensor, side: int) -> Tensor:
 
 def level_names(taps: Sequence[int | str], context: Sequence[str]) -> list[str]:
     """What the levels of a `Hypercolumn` are called in pictures and tables, in their order."""
-    windows = [c if c in ("image", "quadrants") else f"{c}×{c}" for c in context]
+    windows = [c if c in POOLED else f"{c}×{c}" for c in context]
     return [f"tap {tap}" for tap in taps] + windows
 
 

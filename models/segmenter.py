@@ -1,6 +1,7 @@
 """The whole network: image -> levels -> logits -> probabilities -> class map at original size."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ class Segmenter(nn.Module):
         Returns:
             (B, C, ceil(H / stride), ceil(W / stride)), or (B, C, n); float32 at least.
         """
-        with torch.autocast(images.device.type, self.amp, enabled=self.amp is not None):
+        amp = torch.autocast(images.device.type, self.amp) if self.amp else nullcontext()
+        with amp:
             levels = self.hypercolumn(images)
             logits = self.head(levels, self.grid(images) if points is None else points, kept)
         return logits.float() if logits.dtype.itemsize < 4 else logits

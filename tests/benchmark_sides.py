@@ -20,7 +20,7 @@ from data.sampling import draw_pixels, sample_pixels
 from data.shapes import make_shapes
 from data.transforms import ResizeBoth, ResizeImage
 from data.voc import Sample, VOCFolder, photo_sample
-from losses.loss import cross_entropy2d, segmentation_loss
+from losses.loss import segmentation_loss
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn, pixel_centres
 from models.run import args as flags
@@ -174,7 +174,7 @@ class Work:
     def train_textbook(self) -> None:
         """The same step as the textbook has it."""
         self.textbook.head.train()  # not the backbone: its BatchNorm keeps its statistics
-        cross_entropy2d(self.textbook(self.image), self.target).backward()
+        segmentation_loss(self.textbook(self.image), self.target).backward()
         self.textbook_optimizer.step()
         self.textbook_optimizer.zero_grad()
 
@@ -207,7 +207,7 @@ def exactness(work: Work) -> dict[str, float]:
     target = work.target.masked_fill(near_kinks, VOID)
     gradients = [
         torch.autograd.grad(
-            cross_entropy2d(network(image), target), list(network.head.parameters())
+            segmentation_loss(network(image), target), list(network.head.parameters())
         )
         for network in (segmenter, textbook)
     ]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from data.voc import Sample
 from models.backbones import block_shapes, empty_blocks, find_taps, fold_batch_norm
+from models.classifier import DenseClassifier
 from models.segmenter import Segmenter
 
 
@@ -56,13 +57,16 @@ class Textbook(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> logits (B, C, ceil(H / stride), ceil(W / stride))."""
-        return self.head(self.dense_map(images))
+        x = standardised(self.head, self.dense_map(images))
+        for layer in self.head.layers[:-1]:
+            x = layer(x).relu()
+        return self.head.layers[-1](x)
 
     @torch.inference_mode()
     def predict(self, photo: Sample) -> Tensor:
         """(height, width) class ids at the photo's original size, on the CPU."""
         logits = self.eval()(photo.image[None].to(self.mean.device))
-        return upsample(logits, photo.mask.shape)[0].argmax(0).cpu()
+        return upsample(logits.softmax(1), photo.mask.shape)[0].argmax(0).cpu()
 
     @torch.inference_mode()
     def columns(self, photo: Sample, pixels: Tensor) -> Tensor:
@@ -78,13 +82,18 @@ class Textbook(nn.Module):
 
         There the gradients of two ways to compute the same function may differ.
         """
-        x = self.head.standardise(self.dense_map(images))
+        x = standardised(self.head, self.dense_map(images))
         near = torch.zeros_like(x[:, :1], dtype=torch.bool)
-        for layer in self.head.eval().layers:
-            if isinstance(layer, nn.ReLU):
-                near |= (x.abs() < 1e-5).any(dim=1, keepdim=True)
+        for layer in self.head.layers[:-1]:
             x = layer(x)
+            near |= (x.abs() < 1e-5).any(dim=1, keepdim=True)
+            x = x.relu()
         return upsample(near.float(), size)[:, 0] > 0
+
+
+def standardised(head: DenseClassifier, columns: Tensor) -> Tensor:
+    """(B, Z, h, w) -> the same shape, (x - mean) / std of each channel."""
+    return (columns - head.mean.view(-1, 1, 1)) / head.std.view(-1, 1, 1)
 
 
 def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:

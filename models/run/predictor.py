@@ -12,7 +12,7 @@ from data.images import read_image
 from data.transforms import ResizeImage
 from data.voc import photo_sample
 from models.hypercolumn import resample
-from models.run import folder, runtime
+from models.run.folder import trained_segmenter
 from models.segmenter import Segmenter
 
 Photo = str | Path | Image.Image | np.ndarray | Tensor
@@ -32,14 +32,14 @@ class Predictor:
     """
 
     def __init__(self, segmenter: Segmenter, device: str = "auto"):
-        self.segmenter = segmenter.eval().to(runtime.choose_device(device, single=True))
-        self.names = segmenter.names
-        self.colours = segmenter.colours
+        if device == "auto":
+            mps = torch.backends.mps.is_available()
+            device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+        self.segmenter = segmenter.eval().to(device)
+        self.names, self.colours = segmenter.names, segmenter.colours
 
     def predict(
-        self,
-        photos: Photo | Sequence[Photo],
-        probabilities: bool = False,
+        self, photos: Photo | Sequence[Photo], probabilities: bool = False
     ) -> np.ndarray | list[np.ndarray]:
         """The classes of each pixel.
 
@@ -61,9 +61,8 @@ class Predictor:
         pixels, segmenter = to_array(photos), self.segmenter
         if not probabilities:
             return predict_photo(segmenter, pixels).numpy()
-        sample = photo_sample("the photo", pixels, ResizeImage(segmenter.input_size))
-        found = segmenter.probabilities(sample.image, "the photo")[None]
-        return resample(found, pixels.shape[:2])[0].cpu().numpy()
+        found = segmenter.probabilities(network_input(segmenter, pixels), "the photo")
+        return resample(found[None], pixels.shape[:2])[0].cpu().numpy()
 
     def overlay(self, photo: Photo, mask: np.ndarray | None = None) -> Image.Image:
         """The photo with the classes tinted, outlined and named, at its own size.
@@ -72,23 +71,28 @@ class Predictor:
             photo: as in `predict`.
             mask: (H, W) class ids, if they are known already.
         """
-        from data.figures.overlay import overlay
+        from data.figures.overlay import overlay  # not needed to predict
 
         mask = self.predict(photo) if mask is None else mask
         return overlay(to_array(photo), mask, self.segmenter.classes)
+
+
+def network_input(segmenter: Segmenter, pixels: np.ndarray) -> Tensor:
+    """A photo (H, W, 3) uint8 as `Segmenter.predict` takes it: (3, h, w)."""
+    return photo_sample("the photo", pixels, ResizeImage(segmenter.input_size)).image
 
 
 def predict_photo(
     segmenter: Segmenter, pixels: np.ndarray, name: str = "the photo", confidence: bool = False
 ) -> Tensor | tuple[Tensor, Tensor]:
     """What `Segmenter.predict` gives for a photo (H, W, 3) uint8 of any size, at that size."""
-    sample = photo_sample(name, pixels, ResizeImage(segmenter.input_size))
-    return segmenter.predict(sample.image, pixels.shape[:2], name, confidence)
+    image = network_input(segmenter, pixels)
+    return segmenter.predict(image, pixels.shape[:2], name, confidence)
 
 
 def load(source: str | Path = "voc", device: str = "auto") -> Predictor:
     """See `models.load`."""
-    return Predictor(folder.trained_segmenter(None, Path(source))[0], device)
+    return Predictor(trained_segmenter(None, Path(source))[0], device)
 
 
 def to_array(photo: Photo) -> np.ndarray:

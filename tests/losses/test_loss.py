@@ -1,7 +1,7 @@
 """The training loss, the drawn pixels and the class weights, against loops and against torch."""
 
 import math
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -10,12 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.classes import VOID
-from losses.loss import (
-    cross_entropy2d,
-    inverse_frequency,
-    segmentation_loss,
-)
-from losses.lovasz import lovasz_softmax
+from losses.loss import inverse_frequency, lovasz_softmax, segmentation_loss
 
 WEIGHT = torch.tensor([0.5, 2.0, 1.25])
 few = settings(max_examples=25, deadline=None)
@@ -59,20 +54,18 @@ def gradient(loss, logits) -> torch.Tensor:
 )
 def test_loss_equals_a_loop_over_images_and_pixels(seed, void, weight):
     logits, target = batch(seed, images=3, void=void)
-    found = cross_entropy2d(logits, target, weight)
+    found = segmentation_loss(logits, target, weight)
     assert found.item() == pytest.approx(by_hand(logits, target, weight), rel=1e-9)
 
 
 @weights
 @smoothings
 @pytest.mark.parametrize("size", [(4, 5), (9, 13), (2, 3), (4, 7)])
-@pytest.mark.parametrize("ignore", [VOID, -1, 0])
-def test_loss_and_gradient_are_the_mean_of_torchs_over_the_images(weight, smoothing, size, ignore):
+def test_loss_and_gradient_are_the_mean_of_torchs_over_the_images(weight, smoothing, size):
     logits, target = batch(images=3, size=size)
-    target[target == VOID] = ignore
-    found = cross_entropy2d(logits, target, weight, ignore, smoothing)
+    found = segmentation_loss(logits, target, weight, smoothing)
     resized = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-    options = {"ignore_index": ignore, "label_smoothing": smoothing}
+    options = {"ignore_index": VOID, "label_smoothing": smoothing}
     if weight is not None:
         options["weight"] = weight.double()
     losses = [F.cross_entropy(resized[[i]], target[[i]], **options) for i in range(3)]
@@ -85,7 +78,9 @@ def test_loss_and_gradient_are_the_mean_of_torchs_over_the_images(weight, smooth
 def test_gradient_equals_finite_differences(weight):
     logits, target = batch(grid=(2, 2), size=(3, 4))
     target[1] = VOID
-    assert torch.autograd.gradcheck(lambda values: cross_entropy2d(values, target, weight), logits)
+    assert torch.autograd.gradcheck(
+        lambda values: segmentation_loss(values, target, weight), logits
+    )
 
 
 @weights
@@ -120,7 +115,7 @@ def test_an_image_without_labels_counts_as_an_image_of_loss_0(weight, smoothing)
 def test_an_image_of_weight_0_has_loss_and_gradient_0(smoothing):
     logits, target = batch(images=1)
     target[target != VOID] = 1
-    loss = cross_entropy2d(logits, target, torch.tensor([1.0, 0, 1]), label_smoothing=smoothing)
+    loss = segmentation_loss(logits, target, torch.tensor([1.0, 0, 1]), label_smoothing=smoothing)
     assert loss == 0
     assert not gradient(loss, logits).any()
 
@@ -129,8 +124,8 @@ def test_an_image_of_weight_0_has_loss_and_gradient_0(smoothing):
 def test_segmentation_loss_adds_the_lovasz_softmax_of_the_resized_logits(lovasz):
     logits, target = batch(size=(9, 13))
     resized = F.interpolate(logits, (9, 13), mode="bilinear", align_corners=False)
-    expected = cross_entropy2d(resized, target, WEIGHT, label_smoothing=0.1)
-    expected = expected + lovasz * lovasz_softmax(resized, target).mean()
+    expected = segmentation_loss(resized, target, WEIGHT, label_smoothing=0.1)
+    expected = expected + lovasz * lovasz_softmax(resized.flatten(2), target.flatten(1)).mean()
     found = segmentation_loss(logits, target, WEIGHT, 0.1, lovasz)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(gradient(found, logits), gradient(expected, logits))
@@ -144,42 +139,16 @@ def test_half_precision_is_computed_in_float32():
     torch.testing.assert_close(loss, expected)
 
 
-LOGITS, TARGET = torch.zeros(2, 3, 4, 5), torch.zeros(2, 4, 5, dtype=torch.int64)
-
-
-@pytest.mark.parametrize(
-    "arguments, kind, message",
-    [
-        ({"logits": LOGITS[0]}, ValueError, r"expected logits \(B, C, h, w\).*\(3, 4, 5\)"),
-        ({"target": TARGET[:, None]}, ValueError, r"target \(B, H, W\).*\(2, 1, 4, 5\)"),
-        ({"target": TARGET[:1]}, ValueError, r"\(2, 3, 4, 5\) and \(1, 4, 5\)"),
-        ({"logits": LOGITS[..., 0], "target": TARGET[..., :3, 0]}, ValueError, r"\(2, 3, 4\)"),
-        ({"logits": LOGITS[..., 0]}, ValueError, r"\(2, 3, 4\) and \(2, 4, 5\)"),
-        ({"logits": LOGITS.long()}, TypeError, "logits must be floating point, got torch.int64"),
-        ({"target": TARGET.int()}, TypeError, "target must be int64, got torch.int32"),
-        ({"target": TARGET.float()}, TypeError, "target must be int64, got torch.float32"),
-        ({"target": TARGET + 3}, ValueError, "class id 3; ids are 0..2, or 255 for void"),
-        ({"target": TARGET - 1}, ValueError, "class id -1; ids are 0..2"),
-        ({"target": TARGET + 255, "ignore_index": -1}, ValueError, "id 255; .* -1 for void"),
-        ({"weight": torch.ones(4)}, ValueError, r"weight must have shape \(3,\), got \(4,\)"),
-        ({"weight": torch.ones(3, 1)}, ValueError, r"must have shape \(3,\), got \(3, 1\)"),
-    ],
-)
-def test_wrong_arguments_are_named(arguments, kind, message):
-    with pytest.raises(kind, match=message):
-        cross_entropy2d(**{"logits": LOGITS, "target": TARGET} | arguments)
-
-
 FIVE_LABELLED = torch.tensor([[0, VOID, 1, 2], [VOID, 1, VOID, 0]])
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_the_mean_over_all_sets_of_drawn_pixels_is_the_loss_and_its_gradient(count):
     logits = batch(images=1, grid=(2, 4))[0]
-    whole = cross_entropy2d(logits, FIVE_LABELLED[None])
+    whole = segmentation_loss(logits, FIVE_LABELLED[None])
     sets = torch.tensor(list(combinations([0, 2, 3, 5, 7], count)))
     drawn = logits.flatten(2)[0, :, sets].transpose(0, 1)  # (sets, C, count)
-    estimate = cross_entropy2d(drawn, FIVE_LABELLED.flatten()[sets])
+    estimate = segmentation_loss(drawn, FIVE_LABELLED.flatten()[sets])
     torch.testing.assert_close(estimate, whole)
     torch.testing.assert_close(gradient(estimate, logits), gradient(whole, logits))
 
@@ -199,3 +168,55 @@ def test_inverse_frequency_averages_to_one_over_the_classes_that_occur(counts, e
     result = inverse_frequency(torch.tensor(counts))
     assert result.dtype == torch.float32
     assert result.tolist() == pytest.approx(expected, rel=1e-6)
+
+
+# The Lovasz-softmax against its definition, set by set
+
+
+def jaccard_loss(wrong: set[int], truth: set[int]) -> float:
+    """1 - IoU of a class when the pixels in `wrong` are wrong and all others right."""
+    predicted = truth ^ wrong
+    union = truth | predicted
+    return 1 - len(truth & predicted) / len(union) if union else 0.0
+
+
+def lovasz_by_hand(logits: torch.Tensor, target: list[int]) -> float:
+    """Each error times what its pixel adds to 1 - IoU, the largest first; a mean over classes."""
+    probabilities = logits.softmax(0).tolist()
+    labelled = [pixel for pixel, label in enumerate(target) if label != VOID]
+    losses = []
+    for label in sorted({target[pixel] for pixel in labelled}):
+        truth = {pixel for pixel in labelled if target[pixel] == label}
+        error = {pixel: abs((pixel in truth) - probabilities[label][pixel]) for pixel in labelled}
+        order = sorted(labelled, key=error.get, reverse=True)
+        sets = [set(order[:count]) for count in range(len(order) + 1)]
+        steps = [
+            jaccard_loss(more, truth) - jaccard_loss(fewer, truth) for fewer, more in pairwise(sets)
+        ]
+        losses.append(sum(error[pixel] * step for pixel, step in zip(order, steps)))
+    return sum(losses) / len(losses) if losses else 0.0
+
+
+@few
+@given(seed=st.integers(0, 10**6), void=st.sampled_from([0.0, 0.3, 0.9, 1.0]))
+def test_lovasz_equals_the_definition(seed, void):
+    logits, target = (
+        x.flatten(-2) for x in batch(seed, images=3, grid=(3, 3), size=(3, 3), void=void)
+    )
+    expected = [lovasz_by_hand(*image) for image in zip(logits.detach(), target.tolist())]
+    assert lovasz_softmax(logits, target).tolist() == pytest.approx(expected, abs=1e-9)
+
+
+def test_gradients_of_lovasz_equal_finite_differences_and_are_0_at_void():
+    logits, target = (x.flatten(-2) for x in batch(5, images=3))
+    target[1] = VOID
+    assert torch.autograd.gradcheck(lambda scores: lovasz_softmax(scores, target), logits)
+    found = gradient(lovasz_softmax(logits, target).sum(), logits)
+    assert found.any() and not found.transpose(1, 2)[target == VOID].any()
+
+
+def test_lovasz_of_certain_and_right_is_0_of_certain_and_wrong_1():
+    target = torch.tensor([[0, 0, 1, 2, VOID]])
+    right = 100 * torch.eye(3, dtype=torch.float64)[target.where(target != VOID, 0)].mT
+    assert lovasz_softmax(right, target).item() == pytest.approx(0, abs=1e-9)
+    assert lovasz_softmax(right.roll(1, dims=1), target).item() == pytest.approx(1, abs=1e-9)

@@ -1,5 +1,6 @@
-"""The classifier: one function in three forms, fully connected, 1x1, and fast on the levels."""
+"""The classifier: fully connected and dense are one function, on grids and at points, and fast."""
 
+from collections import Counter
 from functools import cache
 
 import pytest
@@ -7,19 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from models.classifier import (
-    ACTIVATIONS,
-    DenseClassifier,
-    FCClassifier,
-    HiddenLayers,
-    Standardise,
-)
+from losses.loss import segmentation_loss
+from models.classifier import ACTIVATIONS, DenseClassifier, FCClassifier
 from models.hypercolumn import Hypercolumn
+from models.segmenter import Segmenter
+from tests.textbook import standardised
 
 CLASSES = 5
-HIDDEN = HiddenLayers((16, 16), dropout=0.3)
-SEEDS = (11, 12)  # of the dropout of two images
 
 
 def assert_equal(found, expected, tolerance=1e-8) -> None:
@@ -28,27 +25,25 @@ def assert_equal(found, expected, tolerance=1e-8) -> None:
     assert (found - expected).abs().max() <= tolerance * expected.abs().max()
 
 
-def generators() -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed) for seed in SEEDS]
-
-
-def head_for(channels, mean=None, std=None, hidden=HIDDEN) -> DenseClassifier:
+def head_for(channels, mean=None, std=None, widths=(16, 16), activation="relu") -> DenseClassifier:
     torch.manual_seed(1)
     mean = torch.randn(sum(channels)) if mean is None else mean
     std = torch.rand(sum(channels)) + 0.5 if std is None else std
-    return DenseClassifier(channels, mean, std, CLASSES, hidden).double().eval()
+    return DenseClassifier(channels, mean, std, CLASSES, widths, activation, 0.3).double()
 
 
-def textbook(head: DenseClassifier, columns: Tensor) -> Tensor:
-    """The logits of hypercolumns (B, Z, h, w), with dropout written out."""
-    x, drawn = head.standardise(columns), generators()
-    for layer in head.layers:
-        if not isinstance(layer, nn.Dropout2d):
-            x = layer(x)
-        elif head.training:
-            kept = [torch.rand(x.shape[1], generator=generator) >= layer.p for generator in drawn]
-            x = x * torch.stack(kept)[:, :, None, None] / (1 - layer.p)
-    return x
+def draw_kept(head: DenseClassifier, images: int = 2) -> list[Tensor]:
+    return [torch.rand(images, width) >= head.dropout for width in head.widths]
+
+
+def textbook(head: DenseClassifier, columns: Tensor, kept=()) -> Tensor:
+    """The logits of hypercolumns (B, Z, h, w), layer after layer, with `Dropout2d` written out."""
+    x = standardised(head, columns)
+    for index, layer in enumerate(head.layers[:-1]):
+        x = head.activation(layer(x))
+        if kept:
+            x = x * kept[index][:, :, None, None] / (1 - head.dropout)
+    return head.layers[-1](x)
 
 
 def with_gradients(logits: Tensor, parameters: list[Tensor]) -> list[Tensor]:
@@ -72,101 +67,60 @@ def images(height: int, width: int) -> Tensor:
     return torch.rand(2, 3, height, width, generator=generator, dtype=torch.float64)
 
 
-# Standardisation and the fully connected form
-
-
-def test_standardised_features_have_mean_0_and_std_1():
-    features = torch.randn(50, 3) * torch.tensor([1.0, 10, 0.1]) + torch.tensor([5.0, -3, 0])
-    standardise = Standardise(features.mean(0), features.std(0, correction=0))
-    for found in (standardise(features), standardise(features.T[None, :, :, None])[0, :, :, 0].T):
-        torch.testing.assert_close(found.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
-        torch.testing.assert_close(found.std(0, correction=0), torch.ones(3))
-    assert not list(standardise.parameters()) and len(standardise.state_dict()) == 2
-
-
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize(
-    "hidden",
-    [HiddenLayers((7,) * depth, dropout=0.3) for depth in range(10)]
-    + [HiddenLayers((9, 6), activation, dropout=0.3) for activation in ACTIVATIONS],
-    ids=str,
-)
-def test_heads_of_any_depth_and_activation_are_the_same_in_all_forms(hidden, training):
-    torch.manual_seed(3)
-    moments = torch.randn(12), torch.rand(12) + 0.5
-    fc = FCClassifier(*moments, CLASSES, hidden).double().eval()
-    assert sum(isinstance(layer, nn.Linear) for layer in fc.layers) == len(hidden.widths) + 1
-    dense = DenseClassifier.from_fc(fc, [4, 8]).double().train(training)
-    levels = [torch.randn(2, 4, 8, 8).double(), torch.randn(2, 8, 4, 4).double()]
-    columns = Hypercolumn.as_map(levels, (8, 8))
-    expected = textbook(dense, columns)
-    if not training:
-        flat = columns.movedim(1, -1).flatten(0, 2)
-        assert_equal(fc(flat), expected.movedim(1, -1).flatten(0, 2))
-        with torch.inference_mode():  # strip by strip
-            assert_equal(dense.on_grid(levels, (8, 8)), expected)
-    assert_equal(dense.on_grid(levels, (8, 8), generators()), expected)
-    points = torch.tensor([[[1.5, 6.5], [4.5, 0.5]]] * 2).double() / 8
-    found = dense.at_points(levels, points, generators())
-    assert_equal(found, expected[:, :, [1, 4], [6, 0]])
+def centres(grid: tuple[int, int]) -> Tensor:
+    """The centres of a grid's cells for two images, (2, n, 2)."""
+    cells = torch.cartesian_prod(*map(torch.arange, grid)).double() + 0.5
+    return (cells / torch.tensor(grid)).expand(2, -1, -1)
 
 
 def test_a_constant_feature_is_only_centred():
     mean, std = torch.tensor([0.0, 1000.0, 7.0, 0.0]), torch.tensor([0.0, 1e-4, 0.5, 1e-9])
-    standardise = Standardise(mean, std)  # 1e-4 of 1000 is rounding, 1e-9 around 0 is not
-    assert standardise.std.tolist() == [1, 1, 0.5, pytest.approx(1e-9)]
-    assert standardise(torch.tensor([[2.0, 1001.0, 7.5, 0.0]])).tolist() == [[2, 1, 1, 0]]
+    fc = FCClassifier(mean, std, 4, ())  # 1e-4 of 1000 is rounding, 1e-9 around 0 is not
+    assert fc.std.tolist() == [1, 1, 0.5, pytest.approx(1e-9)]
+    fc.layers[0].weight.data, fc.layers[0].bias.data = torch.eye(4), torch.zeros(4)
+    assert fc(torch.tensor([[2.0, 1001.0, 7.5, 0.0]])).tolist() == [[2, 1, 1, 0]]
 
 
-def test_both_forms_have_three_layers_with_relu_and_dropout_between():
-    fc = FCClassifier(torch.zeros(12), torch.ones(12), CLASSES, HIDDEN)
-    dense = DenseClassifier.from_fc(fc, [4, 8])
-    for head, layer, drop in ((fc, nn.Linear, nn.Dropout), (dense, nn.Conv2d, nn.Dropout2d)):
-        kinds = [type(module) for module in head.layers]
-        assert kinds == [layer, nn.ReLU, drop, layer, nn.ReLU, drop, layer]
-        assert head.layers[2].p == head.layers[5].p == 0.3
-    assert (dense.hidden, dense.channels) == (HIDDEN, [4, 8])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("widths", [(), (7,), (9, 6, 5)])
+def test_fully_connected_layers_become_1x1_convolutions_of_the_same_function(widths, activation):
+    torch.manual_seed(3)
+    moments = torch.randn(12), torch.rand(12) + 0.5
+    fc = FCClassifier(*moments, CLASSES, widths, activation, 0.3).double().eval()
+    assert all(isinstance(layer, nn.Linear) for layer in fc.layers)
+    dense = DenseClassifier.from_fc(fc, [4, 8]).double()
+    for layer, convolution in zip(fc.layers, dense.layers, strict=True):
+        assert torch.equal(convolution.weight, layer.weight[:, :, None, None])
+    levels = [torch.randn(2, 4, 8, 8).double(), torch.randn(2, 8, 4, 4).double()]
+    columns = Hypercolumn.as_map(levels, (8, 8))
+    expected = fc(columns.movedim(1, -1)).movedim(-1, 1)
+    assert_equal(dense(levels, (8, 8)), expected)
+    assert_equal(dense(levels, centres((8, 8))).unflatten(2, (8, 8)), expected)
+    kept = draw_kept(dense)
+    assert_equal(dense(levels, (8, 8), kept), textbook(dense, columns, kept))
 
 
-def test_the_1x1_convolutions_are_the_fully_connected_layers():
-    torch.manual_seed(0)
-    fc = FCClassifier(torch.randn(12), torch.rand(12) + 0.5, CLASSES, HIDDEN).double().eval()
-    dense = DenseClassifier.from_fc(fc, [4, 8]).double().eval()
-    for (name, found), expected in zip(dense.state_dict().items(), fc.state_dict().values()):
-        assert torch.equal(found.flatten(), expected.flatten()), name
-    x = torch.randn(2, 12, 3, 4, dtype=torch.float64)
-    expected = fc(x.permute(0, 2, 3, 1).reshape(-1, 12)).view(2, 3, 4, CLASSES)
-    assert_equal(dense(x).permute(0, 2, 3, 1), expected, 1e-12)
+def test_dropout_of_the_fully_connected_form_is_in_training_alone():
+    fc = FCClassifier(torch.zeros(6), torch.ones(6), CLASSES, (50,))
+    x = torch.randn(3, 6)
+    assert not torch.equal(fc.train()(x), fc(x)) and torch.equal(fc.eval()(x), fc(x))
 
 
-# The fast form
-
-
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("backbone", ["vgg11", "vgg11_bn", "squeezenet1_1"])
+@pytest.mark.parametrize("training", [False, True], ids=["all units", "kept units"])
+@pytest.mark.parametrize("backbone", ["vgg11_bn", "squeezenet1_1"])
 def test_grid_and_points_equal_the_textbook_with_all_gradients(backbone, training):
     hypercolumn, head = network(backbone)
-    head.train(training)
+    kept = draw_kept(head) if training else ()
     learning = [*head.parameters(), *hypercolumn.parameters()]
     for size, stride in (((33, 35), 1), ((34, 47), 3)):
         grid = tuple(-(-side // stride) for side in size)
-        centres = torch.cartesian_prod(*map(torch.arange, grid)).double() + 0.5
-        points = (centres / torch.tensor(grid)).expand(2, -1, -1)
-
-        def on_grid(levels, grid=grid):
-            return head.on_grid(levels, grid, generators())
-
-        def at_points(levels, grid=grid, points=points):
-            return head.at_points(levels, points, generators()).unflatten(2, grid)
-
         columns = hypercolumn.as_map(hypercolumn(images(*size)), grid)
-        expected = with_gradients(textbook(head, columns), learning)
-        for form in (on_grid, at_points):
-            found = with_gradients(form(hypercolumn(images(*size))), learning)
+        expected = with_gradients(textbook(head, columns, kept), learning)
+        for where in (grid, centres(grid)):
+            logits = head(hypercolumn(images(*size)), where, kept).flatten(2)
+            found = with_gradients(logits.unflatten(2, grid), learning)
             for ours, theirs in zip(found, expected, strict=True):
                 assert_equal(ours, theirs)
-            with torch.no_grad():  # on the CPU in strips
-                assert_equal(form(hypercolumn(images(*size))), expected[0])
 
 
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9))
@@ -176,67 +130,56 @@ shapes = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9))
 @given(
     grid=st.tuples(st.integers(1, 12), st.integers(1, 12)),
     shapes=st.lists(shapes, min_size=1, max_size=4),
-    training=st.booleans(),
+    read_first=st.sampled_from([None, [True] * 4, [False] * 4]),
 )
-def test_any_levels_on_any_grid_give_the_textbooks_logits(grid, shapes, training):
-    head = head_for([shape[0] for shape in shapes]).train(training)
+def test_any_levels_on_any_grid_give_the_textbooks_logits(grid, shapes, read_first):
+    head = head_for([shape[0] for shape in shapes])
+    head.read_first = read_first
     levels = [torch.randn(2, *shape, dtype=torch.float64) for shape in shapes]
+    before = [level.clone() for level in levels]
     expected = textbook(head, Hypercolumn.as_map(levels, grid))
-    assert_equal(head.on_grid(levels, grid, generators()), expected)
-    with torch.no_grad():
-        assert_equal(head.on_grid(levels, grid, generators()), expected)
-
-
-def test_a_grid_of_many_strips_gives_the_textbooks_logits():
-    head = head_for([2, 3])
-    levels = [torch.randn(1, 2, 301, 90).double(), torch.randn(1, 3, 17, 23).double()]
-    with torch.no_grad():
-        found = head.on_grid(levels, (601, 131))  # 79 thousand places, 33 thousand in a strip
-        assert_equal(found, textbook(head, Hypercolumn.as_map(levels, (601, 131))))
-
-
-def test_each_image_has_its_own_points():
-    head, levels = head_for([4]), [torch.randn(2, 4, 5, 6).double()]
-    points = torch.rand(2, 7, 2).double()
-    together = head.at_points(levels, points)
-    for image in range(2):
-        alone = head.at_points([levels[0][[image]]], points[[image]])
-        assert_equal(together[[image]], alone)
-    assert not torch.allclose(together[0], together[1])
-
-
-def test_without_generators_dropout_follows_torchs_own():
-    head, levels = head_for([4]).train(), [torch.randn(2, 4, 5, 6).double()]
-
-    def logits(seed):
-        torch.manual_seed(seed)
-        return head.on_grid(levels, (5, 6))
-
-    assert torch.equal(logits(0), logits(0)) and not torch.equal(logits(0), logits(1))
-    head.eval()
-    assert torch.equal(logits(0), logits(1))
-
-
-def test_an_image_may_lose_all_of_its_units():
-    head = head_for([4, 8], hidden=HiddenLayers((4, 4), dropout=0.999)).train()
-    levels = [torch.randn(2, 4, 9, 8).double(), torch.randn(2, 8, 3, 4).double()]
-    for logits in (head.on_grid(levels, (6, 7)), head.at_points(levels, torch.rand(2, 30, 2))):
-        assert logits.flatten(2).shape[:2] == (2, CLASSES)
-        assert all(value.isfinite().all() for value in with_gradients(logits, [*head.parameters()]))
+    assert_equal(head(levels, grid), expected)
+    assert_equal(head(levels, centres(grid)), expected.flatten(2))
+    assert all(map(torch.equal, levels, before)), "what is added in place is the head's own"
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.03), (torch.float16, 0.005)])
 def test_low_precision_is_close_also_where_means_are_large(dtype, tolerance):
-    mean, std = torch.full((12,), 50.5), torch.full((12,), 0.3)
-    head = head_for([4, 8], mean, std).float()
+    head = head_for([4, 8], torch.full((12,), 50.5), torch.full((12,), 0.3)).float()
     levels = [torch.rand(1, 4, 6, 6) + 50, torch.rand(1, 8, 3, 3) + 50]
-    points = torch.rand(1, 20, 2)
-    forms = (lambda: head.on_grid(levels, (6, 6)), lambda: head.at_points(levels, points))
-    for form in forms:
-        for enabled in (torch.no_grad, torch.enable_grad):
-            with enabled():
-                expected = form()
-                with torch.autocast("cpu", dtype):
-                    found = form()
-            assert not torch.equal(found.float(), expected)
-            assert_equal(found, expected, tolerance)
+    for where in ((6, 6), torch.rand(1, 20, 2)):
+        expected = head(levels, where)
+        with torch.autocast("cpu", dtype):
+            found = head(levels, where)
+        assert not torch.equal(found.float(), expected)
+        assert_equal(found, expected, tolerance)
+
+
+class Operations(TorchDispatchMode):
+    """Counts what torch is asked to do, forward and backward."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.counts[str(operation)] += 1
+        return operation(*args, **(kwargs or {}))
+
+
+def test_a_step_takes_as_many_operations_for_16_images_as_for_2():
+    hypercolumn = Hypercolumn("mobilenet_v2", "random")
+    hypercolumn.unfreeze()
+    moments = torch.zeros(hypercolumn.Z), torch.ones(hypercolumn.Z)
+    head = DenseClassifier(hypercolumn.channels, *moments, 21)
+    segmenter = Segmenter(hypercolumn, head, 64, 4, ["a"] * 21, [[0, 0, 0]] * 21)
+    totals = []
+    for count in (2, 16):
+        photos = torch.randint(0, 256, (count, 3, 64, 64), dtype=torch.uint8)
+        points, target = torch.rand(count, 1024, 2), torch.randint(0, 21, (count, 1024))
+        kept = draw_kept(head, count)
+        with Operations() as operations:
+            logits = segmenter(photos, points, kept)
+            segmentation_loss(logits, target, label_smoothing=0.1, lovasz=1.0).backward()
+        totals.append(operations.counts.total())
+    assert totals[0] == totals[1] <= 900

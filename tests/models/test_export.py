@@ -4,7 +4,6 @@ import json
 import re
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,9 +16,9 @@ from torch import Tensor
 
 from data import UserError
 from data.transforms import ResizeImage, resized_shape
-from models.classifier import DenseClassifier, HiddenLayers
+from models.classifier import DenseClassifier
 from models.export import PhotoSegmenter, check_onnx, facts, save_onnx, save_program, trace
-from models.hypercolumn import Hypercolumn
+from models.hypercolumn import Hypercolumn, resample
 from models.segmenter import Segmenter, load_segmenter, save_segmenter
 
 SIZE, NAMES = 64, ["sky", "sea", "boat", "sand"]
@@ -49,10 +48,10 @@ def random_segmenter(backbone: str, stride: int, extractor: dict) -> Segmenter:
     mean = torch.cat([level.mean((0, 2, 3)) for level in levels])
     std = torch.cat([level.std((0, 2, 3), correction=0) for level in levels])
     torch.manual_seed(0)
-    head = DenseClassifier(hypercolumn.channels, mean, std, len(NAMES), HiddenLayers((16, 16)))
+    head = DenseClassifier(hypercolumn.channels, mean, std, len(NAMES), (16, 16))
     with torch.no_grad():
         head.layers[-1].weight *= 10  # sure of some pixels
-        head.layers[-1].bias -= head.eval().on_grid(levels, (16, 16)).mean((0, 2, 3))
+        head.layers[-1].bias -= head(levels, (16, 16)).mean((0, 2, 3))
     return Segmenter(hypercolumn, head, SIZE, stride, NAMES, COLOURS).eval()
 
 
@@ -121,7 +120,7 @@ def assert_classes(found: Tensor, segmenter: Segmenter, image: Tensor) -> None:
 
 @given(height=st.integers(1, 5000), width=st.integers(1, 5000), size=st.sampled_from([20, 64, 416]))
 def test_the_input_has_the_shape_of_the_other_predictions(height, width, size):
-    shape = PhotoSegmenter.input_shape(SimpleNamespace(size=size), height, width)
+    shape = PhotoSegmenter.input_shape(size, height, width)
     assert tuple(shape) == resized_shape(height, width, size)
 
 
@@ -157,7 +156,7 @@ def test_the_command_writes_both_forms_with_the_facts(small, tmp_path, succeeds)
     assert {fact.key: fact.value for fact in model.metadata_props} == words
 
     image, segmenter = photo(50, 77) / 255, load_segmenter(small)[0]
-    expected = segmenter.probabilities(resized(image), (50, 77))
+    expected = resample(segmenter.probabilities(resized(image))[None], (50, 77))[0]
     assert 0.2 < expected.amax(0).min() < expected.amax(0).max() <= 1
     torch.testing.assert_close(program(image[None])[0], expected, rtol=1e-3, atol=1e-4)
     (found,) = session(tmp_path / "a.onnx").run(None, {"image": image[None].numpy()})

@@ -14,13 +14,12 @@ from torch import nn
 
 from data import UserError
 from models.backbones import fold_batch_norm
-from models.classifier import DenseClassifier, HiddenLayers
+from models.classifier import DenseClassifier
 from models.hypercolumn import (
     Hypercolumn,
-    bilinear_corners,
     level_names,
     pixel_centres,
-    sample_level,
+    read,
     surroundings,
 )
 from models.segmenter import Segmenter
@@ -54,7 +53,7 @@ def statistics(network: nn.Module) -> dict[str, torch.Tensor]:
 def test_levels_are_those_of_torchvisions_layers_on_the_normalised_image(backbone):
     hypercolumn, images = extractor(backbone), photos(37, 50)
     levels = hypercolumn(images)
-    head = DenseClassifier([1], torch.zeros(1), torch.ones(1), 2, HiddenLayers((1, 1)))
+    head = DenseClassifier([1], torch.zeros(1), torch.ones(1), 2, (1, 1))
     textbook = Textbook(Segmenter(hypercolumn, head, 32, 2, ["a", "b"], 2 * [[0, 0, 0]]))
     for found, expected in zip(levels, textbook.levels(images), strict=True):
         assert found.min() >= 0 and found.max() > 0, "taken after the ReLU"
@@ -95,19 +94,30 @@ def test_points_are_bilinear_and_each_image_has_its_own(points, size):
     generator = torch.Generator().manual_seed(0)
     level = torch.randn(2, 3, *size, generator=generator, dtype=torch.float64)
     places = torch.tensor([points, points[::-1]], dtype=torch.float64)
-    corners, shares = bilinear_corners(places, size)
-    assert corners.min() >= 0 and (corners < torch.tensor(size)).all()
-    torch.testing.assert_close(shares.sum(-1), torch.ones_like(shares[..., 0]))
-    found = sample_level(level, places).numpy()
+    found = read(level.movedim(1, -1), places).numpy()
     for image, of_image in enumerate(places.tolist()):
         expected = [by_hand(level[image].numpy(), y, x) for y, x in of_image]
         np.testing.assert_allclose(found[image], expected, atol=1e-9)
 
 
 def test_a_level_in_low_precision_is_read_at_the_same_places():
-    level = torch.arange(512.0).view(1, 1, 1, 512).bfloat16()
+    level = torch.arange(512.0).view(1, 1, 512, 1).bfloat16()
     points = pixel_centres(torch.tensor([[[0, 499], [0, 3]]]), (1, 512))
-    assert sample_level(level, points).flatten().tolist() == [level[0, 0, 0, 499], 3]
+    assert read(level, points).flatten().tolist() == [level[0, 0, 499, 0], 3]
+
+
+def test_a_device_without_embedding_bag_reads_the_same(monkeypatch):
+    level = torch.randn(2, 5, 7, 3, requires_grad=True)
+    points, found = torch.rand(2, 9, 2), []
+
+    def missing(*args, **kwargs):
+        raise NotImplementedError
+
+    for _ in range(2):
+        values = read(level, points)
+        found.append((values, *torch.autograd.grad(values.square().sum(), level)))
+        monkeypatch.setattr(F, "embedding_bag", missing)
+    torch.testing.assert_close(*found)
 
 
 def test_pixel_centres_by_hand():

@@ -11,20 +11,17 @@ from torchvision.transforms.v2.functional import resize
 
 from data import UserError
 from data.voc import Sample
-from models.classifier import DenseClassifier, FCClassifier, HiddenLayers
+from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn, pixel_centres
-from models.refine import guided_filter
 from models.segmenter import (
     Segmenter,
     load_extractor,
     load_segmenter,
-    log_sum_exp,
     save_extractor,
-    save_head,
     save_segmenter,
     top_class,
 )
-from models.views import Views
+from models.views import Views, guided_filter
 from tests.textbook import Textbook, upsample
 
 CLASSES = 4
@@ -43,12 +40,10 @@ def trained() -> Segmenter:
     levels = hypercolumn(photo(96, 90)[None])
     mean, std = (torch.cat([getattr(x, of)((0, 2, 3)) for x in levels]) for of in ("mean", "std"))
     torch.manual_seed(0)
-    head = DenseClassifier(
-        hypercolumn.channels, mean, std, CLASSES, HiddenLayers((16, 16), dropout=0.25)
-    )
+    head = DenseClassifier(hypercolumn.channels, mean, std, CLASSES, (16, 16), dropout=0.25)
     with torch.no_grad():
         head.layers[-1].weight *= 10  # sure of some pixels
-        head.layers[-1].bias -= head.eval().on_grid(levels, (16, 16)).mean((0, 2, 3))
+        head.layers[-1].bias -= head(levels, (16, 16)).mean((0, 2, 3))
     return Segmenter(hypercolumn, head, size=40, stride=2, names=NAMES, colours=COLOURS)
 
 
@@ -77,13 +72,10 @@ def test_logits_are_the_textbooks_on_the_grid_and_at_points(segmenter, size, str
     torch.testing.assert_close(found, expected.flatten(2), rtol=1e-3, atol=1e-3)
 
 
-def test_training_reaches_the_head_alone_and_follows_the_generators(segmenter):
-    def logits(seed):
-        generators = [torch.Generator().manual_seed(seed)]
-        return segmenter.train()(photo(40, 40)[None], generators=generators)
-
-    first = logits(0)
-    assert torch.equal(first, logits(0)) and not torch.equal(first, logits(1))
+def test_training_reaches_the_head_alone_and_follows_the_kept_units(segmenter):
+    kept = [torch.arange(16)[None] % 4 > 0] * 2
+    first = segmenter.train()(photo(40, 40)[None], kept=kept)
+    assert not torch.equal(first, segmenter(photo(40, 40)[None]))
     first.square().mean().backward()
     assert all(parameter.grad.any() for parameter in segmenter.head.parameters())
     assert all(parameter.grad is None for parameter in segmenter.hypercolumn.parameters())
@@ -108,11 +100,11 @@ def test_a_prediction_is_the_textbooks_at_the_original_size(segmenter, size):
     image, mask = photo(40, 57), torch.zeros(size, dtype=torch.uint8)
     segmenter.train()
     found = segmenter.predict(image, size)
-    assert segmenter.training and segmenter.head.layers[2].training, "the mode is given back"
+    assert segmenter.training and segmenter.head.training, "the mode is given back"
     assert found.dtype == torch.uint8 and found.shape == size
     textbook = Textbook(segmenter)
-    assert (found == textbook.predict(Sample("id", image, mask))).float().mean() > 0.999
-    assert_most_likely(found, upsample(textbook(image[None]), size)[0])
+    assert (found == textbook.predict(Sample("id", image, mask, 0))).float().mean() > 0.999
+    assert_most_likely(found, upsample(textbook(image[None]).softmax(1), size)[0])
 
 
 @given(
@@ -127,20 +119,16 @@ def test_class_by_class_equals_all_classes_at_once(source, target, classes):
     assert found.dtype == torch.uint8
     assert torch.equal(found, dense.argmax(0).to(torch.uint8))
     torch.testing.assert_close(best, dense.amax(0))
-    torch.testing.assert_close(log_sum_exp(scores, target), dense.logsumexp(0))
 
 
 @pytest.mark.parametrize("views", [Views(), Views((0.8, 1.0), flip=True), Views(refine=True)])
 def test_confidence_is_the_probability_of_the_predicted_class(segmenter, views):
     segmenter.views, size = views, (60, 81)
     image = photo(40, 54)
-    classes, confidence = segmenter.predict_with_confidence(image, size)
+    classes, confidence = segmenter.predict(image, size, confidence=True)
     assert torch.equal(classes, segmenter.predict(image, size))
     assert confidence.shape == size and confidence.dtype == torch.float32
-    scores, are_logits = segmenter.scores(image, "a")
-    assert are_logits == (views == Views())
-    dense = upsample(scores[None], size)[0]
-    dense = dense.softmax(0) if are_logits else dense.clamp(0, 1)
+    dense = upsample(segmenter.probabilities(image)[None], size)[0]
     torch.testing.assert_close(confidence, dense.amax(0), rtol=1e-4, atol=1e-5)
     assert 0.2 < confidence.min() < confidence.max() <= 1
 
@@ -162,8 +150,7 @@ def test_probabilities_of_the_views_are_averaged_on_the_grid_of_the_largest(segm
         view = resize(image, [height, width], antialias=True)
         for turn in (lambda x: x, lambda x: x.flip(-1)):
             total = total + upsample(turn(segmenter(turn(view)).softmax(1)), (50, 63)) / 6
-    scores, are_logits = segmenter.scores(image[0], "a")
-    assert not are_logits
+    scores = segmenter.probabilities(image[0])
     torch.testing.assert_close(scores, total[0], rtol=1e-4, atol=1e-5)
     assert_most_likely(segmenter.predict(image[0], (80, 100)), upsample(total, (80, 100))[0])
 
@@ -171,9 +158,9 @@ def test_probabilities_of_the_views_are_averaged_on_the_grid_of_the_largest(segm
 def test_refined_scores_have_the_photos_size_and_follow_its_edges(segmenter):
     image = photo(40, 52)
     segmenter.views = Views(refine=True)
-    scores, _ = segmenter.scores(image, "a")
+    scores = segmenter.probabilities(image)
     probabilities = segmenter(image[None]).softmax(1)
-    torch.testing.assert_close(scores, guided_filter(probabilities, image[None], 16)[0])
+    torch.testing.assert_close(scores, guided_filter(probabilities, image[None], 16)[0].clamp(0, 1))
     assert scores.shape == (CLASSES, 40, 52)
 
 
@@ -200,18 +187,11 @@ def test_a_segmenter_comes_back_with_the_same_predictions_and_facts(tmp_path, se
     segmenter.trained_on, segmenter.origin = "9 images", "0123"
     save_segmenter(tmp_path / "best.pt", segmenter, start="abcd", training={"losses": [1.5]})
     loaded, content = load_segmenter(tmp_path / "best.pt")
-    assert loaded.description() == segmenter.description()
+    assert loaded.hypercolumn.spec() == segmenter.hypercolumn.spec()
+    for name in ("size", "stride", "names", "colours", "trained_on", "origin"):
+        assert getattr(loaded, name) == getattr(segmenter, name)
     assert torch.equal(
         loaded.predict(photo(40, 50), (8, 9)), segmenter.predict(photo(40, 50), (8, 9))
     )
     assert content["start"] == "abcd" and content["training"] == {"losses": [1.5]}
-    assert loaded.head.hidden == HiddenLayers((16, 16), dropout=0.25)
-
-
-def test_a_head_is_saved_with_the_description_of_its_segmenter(tmp_path, segmenter):
-    Z = segmenter.hypercolumn.Z
-    fc = FCClassifier(torch.rand(Z), torch.rand(Z) + 0.5, CLASSES, HiddenLayers((16, 16)))
-    save_head(tmp_path / "head.pt", fc, segmenter)
-    content = torch.load(tmp_path / "head.pt", weights_only=True)
-    assert content.items() >= {"kind": "head", "classes": NAMES, "colours": COLOURS}.items()
-    assert all(torch.equal(value, fc.state_dict()[key]) for key, value in content["state"].items())
+    assert (loaded.head.widths, loaded.head.dropout) == ((16, 16), 0.25)
