@@ -297,8 +297,3 @@ def level_names(taps: Sequence[int | str], context: Sequence[str]) -> list[str]:
     """What the levels of a `Hypercolumn` are called in pictures and tables, in their order."""
     windows = [c if c in POOLED else f"{c}×{c}" for c in context]
     return [f"tap {tap}" for tap in taps] + windows
-
-
-def pixel_centres(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pixels (..., 2), (y, x) in a grid (height, width) -> their centres as shares, float32."""
-    return (pixels + 0.5) / torch.tensor(size, dtype=torch.float32, device=pixels.device)

@@ -16,13 +16,13 @@ from torch.utils.data import DataLoader
 
 from data.classes import VOC, VOID
 from data.features import create_rows, open_rows
-from data.sampling import draw_pixels, sample_pixels
+from data.sampling import draw_pixels, pixel_centres, sample_pixels
 from data.shapes import make_shapes
 from data.transforms import ResizeBoth, ResizeImage
 from data.voc import Sample, VOCFolder, photo_sample
 from losses.loss import segmentation_loss
 from models.classifier import DenseClassifier
-from models.hypercolumn import Hypercolumn, pixel_centres
+from models.hypercolumn import Hypercolumn
 from models.run import args as flags
 from models.run import runtime
 from models.run.training import Optimization, Training

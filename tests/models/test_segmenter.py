@@ -10,9 +10,10 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from data import UserError
+from data.sampling import pixel_centres
 from data.voc import Sample
 from models.classifier import DenseClassifier
-from models.hypercolumn import Hypercolumn, pixel_centres
+from models.hypercolumn import Hypercolumn
 from models.segmenter import (
     Segmenter,
     load_extractor,
@@ -103,7 +104,7 @@ def test_a_prediction_is_the_textbooks_at_the_original_size(segmenter, size):
     assert segmenter.training and segmenter.head.training, "the mode is given back"
     assert found.dtype == torch.uint8 and found.shape == size
     textbook = Textbook(segmenter)
-    assert (found == textbook.predict(Sample("id", image, mask, 0))).float().mean() > 0.999
+    assert (found == textbook.predict(Sample("id", image, mask))).float().mean() > 0.999
     assert_most_likely(found, upsample(textbook(image[None]).softmax(1), size)[0])
 
 

@@ -54,7 +54,7 @@ def values():
             "channels": channels,
             "hypercolumn": {"backbone": "vgg11", "taps": [1, 2, 3, 4, 5], "context": ["11"]},
         }
-        configs[2] |= {"rows": 111111, "held_out_rows": 12345, "val_accuracy": 0.5678}
+        configs[2] |= {"rows": 111111, "held_out_rows": 12345, "scores": {"val_accuracy": 0.5678}}
         configs[3] |= {"best_epoch": 4, "val_miou": 0.3456, "val_images_trained_on": 0}
         metrics = {"miou": 0.4321, "pixel_accuracy": 0.8765, "mean_accuracy": 0.5432}
         metrics |= {"fw_iou": 0.6543, "images": 724, "classes_in_mean": classes - 1}
