@@ -32,7 +32,7 @@ from models.run import distributed, folder, runtime
 from models.segmenter import save_extractor
 
 
-def parse() -> tuple[argparse.Namespace, flags.Parser]:
+def parse() -> argparse.Namespace:
     parser = flags.Parser(__doc__)
     flag = parser.flag
     flags.add_data_flags(parser, split="train")
@@ -49,7 +49,7 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
     flag("--per-class", flags.positive, 3, "pixels of each class present in an image")
     flag("--seed", flags.natural, 0, "for the choice of pixels and for random weights")
     flags.add_skip_flag(parser)
-    return parser.parse_args(), parser
+    return parser.parse_args()
 
 
 def choose_pixels(
@@ -99,7 +99,7 @@ def extract(
 
 
 def main() -> None:
-    args, parser = parse()
+    args = parse()
     device = runtime.choose_device(args.device)
     if not distributed.is_one_machine():
         raise UserError("step 1 runs on one machine, as its processes write into one mapped file")
@@ -120,7 +120,7 @@ def main() -> None:
         network=f"{args.backbone}, weights {weights}, Z = {widths} = {hypercolumn.Z}",
         device=runtime.describe(device),
     )
-    distributed.check_same([parser.settings(args), dataset.fingerprint()])
+    distributed.check_same([args.settings, dataset.fingerprint()])
 
     place = folder.step_folder(args.run, 1)
     with folder.new_folder(place) as new:

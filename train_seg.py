@@ -48,7 +48,7 @@ VALIDATED = 200  # images that each epoch is scored on: all 1,449 of VOC's would
 Loss = Callable[[Tensor, Tensor], Tensor]  # logits (B, C, ..), labels (B, ..) -> a scalar
 
 
-def parse() -> tuple[argparse.Namespace, flags.Parser]:
+def parse() -> argparse.Namespace:
     parser = flags.Parser(__doc__)
     flag = parser.flag
     flags.add_data_flags(parser, split="train")
@@ -93,7 +93,7 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
             f"argument --batch-size: {args.batch_size} does not divide into "
             f"{distributed.world_size()} processes"
         )
-    return args, parser
+    return args
 
 
 def load_start(
@@ -223,6 +223,32 @@ def validate(
     return scores, previews
 
 
+def score_best(
+    file: Path,
+    dataset: VOCFolder,
+    loss_of: Loss,
+    device: torch.device,
+    amp: str,
+    workers: int,
+) -> dict[str, float]:
+    """The scores of the network that was kept, on all validation images."""
+    distributed.barrier()  # until rank 0 has written it
+    segmenter, _ = load_segmenter(file)
+    runtime.prepare(segmenter, device, amp, compiled=False)
+    loader = runtime.image_loader(dataset, distributed.share(len(dataset)), workers)
+    return validate(segmenter, dataset, loader, loss_of)[0]
+
+
+def make_loader(
+    train_set: TrainingSet, step_size: int, micro_batches: int, seed: int, workers: int
+) -> DataLoader:
+    """Loads the micro-batches of this process; its workers live across epochs."""
+    part = (distributed.rank(), distributed.world_size(), micro_batches)
+    sampler = EpochSampler(len(train_set), step_size, seed, *part)
+    options = runtime.worker_options(workers, len(train_set))
+    return DataLoader(train_set, batch_sampler=sampler, **options)
+
+
 def fit(
     training: Training,
     loader: DataLoader,
@@ -316,8 +342,35 @@ def print_notes(run: Path, starts_over: bool, new_classes: bool, both: int, of: 
         print(f"  note: {both} of {of} validation images are also trained on")
 
 
+def finish(
+    args: argparse.Namespace,
+    training: Training,
+    scores: dict[str, float],
+    images: VOCFolder,
+    facts: dict[str, Any],
+) -> None:
+    """Writes config.json, and says what was reached: best.pt has these scores."""
+    place, best = folder.step_folder(args.run, 3), max(training.log, key=lambda row: row["miou"])
+    skipped = folder.save_skipped(place, images.skipped)
+    config = folder.save_config(
+        place,
+        3,
+        vars(args),
+        parameters=training.parameter_count,
+        best_epoch=best["epoch"],
+        val_miou=best["miou"],
+        val_miou_on_all=scores["miou"],
+        scores={name: scores[name] for name in ("miou", "pixel_accuracy")},
+        **facts,
+    )
+    wrote = f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}"
+    wrote += f", on all of {args.val_split} {scores['miou']:.4f}" if scores is not best else ""
+    then = ("evaluate.py", "--data", images.root, "--run", args.run)
+    folder.finish(args.run, 3, config, wrote + skipped, then)
+
+
 def main() -> None:
-    args, parser = parse()
+    args = parse()
     device = runtime.choose_device(args.device)
     if args.tensorboard:
         runtime.check_tensorboard()
@@ -334,28 +387,26 @@ def main() -> None:
     if new_classes:
         segmenter.replace_classes(images.classes, args.seed)
     folder.check_classes(segmenter.names, images.classes.names, start, images.root)
-    settings = parser.settings(args)
-    settings |= {"images": images.fingerprint(), "validation images": val_part.fingerprint()}
+    settings = args.settings | {
+        "images": images.fingerprint(),
+        "validation images": val_part.fingerprint(),
+    }
     if saved:
         check_resumed(saved, settings, start)
 
-    # A step has so many images, in micro-batches. A CPU trains the whole grid image by image: the
-    # maps of several would not stay in its caches.
-    step_size, processes = args.batch_size * args.accumulate, distributed.world_size()
-    one_by_one = device.type == "cpu" and not args.pixels
-    micro_batches = step_size // processes if one_by_one else args.accumulate
-    part = (distributed.rank(), processes, micro_batches)
-    sampler = EpochSampler(len(images), step_size, args.seed, *part)
-    drop = (segmenter.head.widths, segmenter.head.dropout)
+    # A CPU trains the whole grid image by image: maps of several would not stay in its caches.
+    step_size, one_by_one = args.batch_size * args.accumulate, device.type == "cpu"
+    one_by_one &= not args.pixels
+    micro_batches = step_size // distributed.world_size() if one_by_one else args.accumulate
+    drop = segmenter.head.widths, segmenter.head.dropout
     train_set = TrainingSet(images, augment, args.seed, args.pixels, *drop)
-    options = runtime.worker_options(args.workers, len(images))
-    loader = DataLoader(train_set, batch_sampler=sampler, **options)
+    loader = make_loader(train_set, step_size, micro_batches, args.seed, args.workers)
     val_loader = runtime.image_loader(val_part, distributed.share(len(val_part)), args.workers)
 
     # What learns, and what is minimised.
     segmenter.stride = args.stride
     runtime.prepare(segmenter, device, args.amp, args.compile, sizes_vary=False)
-    training = build_training(segmenter, args, sampler.steps)
+    training = build_training(segmenter, args, loader.batch_sampler.steps)
     weight = None
     if args.class_weights == "inverse":
         weight = inverse_frequency(torch.from_numpy(images.count_pixels()[0])).to(device)
@@ -388,30 +439,17 @@ def main() -> None:
                 left.unlink(missing_ok=True)
         try:
             fit(training, loader, val_loader, loss_of, args.epochs, args.save_every, place, facts)
-            scores = best = max(training.log, key=lambda row: row["miou"])
+            scores = max(training.log, key=lambda row: row["miou"])
             if len(val_part) < len(val_set):
-                distributed.barrier()  # until rank 0 has written it
-                network, _ = load_segmenter(place / "best.pt")
-                runtime.prepare(network, device, args.amp, compiled=False)
-                mine = distributed.share(len(val_set))
-                val_loader = runtime.image_loader(val_set, mine, args.workers)
-                scores, _ = validate(network, val_set, val_loader, loss_of)
+                best_file, how = place / "best.pt", (device, args.amp, args.workers)
+                scores = score_best(best_file, val_set, loss_of, *how)
         except KeyboardInterrupt as stop:
             has_begun = training.log and (place / "last.pt").is_file()
             kept = f"go on from {place / 'last.pt'} with the same command and --resume"
             raise type(stop)(kept if has_begun else "the training had not begun") from None
-        if not distributed.is_main():
-            return
-        skipped = folder.save_skipped(place, images.skipped)
-        results = {"parameters": training.parameter_count, "best_epoch": best["epoch"]}
-        results |= {"val_miou": best["miou"], "val_miou_on_all": scores["miou"]}
-        results |= {"made_from": facts["made_from"], "val_images_trained_on": trained_too}
-        results["scores"] = {name: scores[name] for name in ("miou", "pixel_accuracy")}
-        config = folder.save_config(place, 3, vars(args), **results)
-    wrote = f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}"
-    wrote += f", on all of {args.val_split} {scores['miou']:.4f}" if scores is not best else ""
-    then = ("evaluate.py", "--data", images.root, "--run", args.run)
-    folder.finish(args.run, 3, config, wrote + skipped, then)
+        if distributed.is_main():
+            facts = {"made_from": facts["made_from"], "val_images_trained_on": trained_too}
+            finish(args, training, scores, images, facts)
 
 
 if __name__ == "__main__":

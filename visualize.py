@@ -70,7 +70,7 @@ class Record(NamedTuple):
         return None if math.isnan(miou) else miou
 
 
-def parse() -> tuple[argparse.Namespace, flags.Parser]:
+def parse() -> argparse.Namespace:
     parser = flags.Parser(__doc__, needs_run=False)
     flag = parser.flag
     limit = f"only N pictures, the first after sorting; default: {IMAGES}, or all of --image"
@@ -100,7 +100,7 @@ def parse() -> tuple[argparse.Namespace, flags.Parser]:
         parser.error(f"argument --sort: {args.sort} needs scores, which --{alone} does not have")
     if args.seed and args.sort != "random":
         parser.error("argument --seed: has no effect without --sort random")
-    return args, parser
+    return args
 
 
 def load_network(
@@ -238,7 +238,7 @@ def save_report(
 
 
 def main() -> None:
-    args, parser = parse()
+    args = parse()
     device = runtime.choose_device("cpu" if args.truth else args.device, single=True)
     segmenter, facts, left_out = None, {}, []
     if not args.truth:

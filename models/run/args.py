@@ -78,25 +78,24 @@ class Parser(argparse.ArgumentParser):
             self._deciding.append(action)
 
     def parse_args(self, args: Sequence[str] | None = None) -> argparse.Namespace:
-        """The flags; also "started", the time, and "changed", see `changed`."""
+        """The flags; with "started", the time, and two dicts of flags by their names.
+
+        "settings" are those that decide the result, as plain values; "changed" are those of them
+        that are not at their defaults.
+        """
         given = list(sys.argv[1:] if args is None else args)
         values = super().parse_args(given)
         if values.recipe:
             recipe = RECIPES[values.recipe].get(Path(self.prog).stem, "")
             values = super().parse_args([*recipe.split(), *given])  # the later of two wins
             values.recipe = f"{values.recipe}: {recipe or 'nothing but the defaults'}"
-        values.started, values.changed = time.time(), self.changed(values)
+        names = {action.option_strings[0]: action for action in self._deciding}
+        found = {name: plain(getattr(values, action.dest)) for name, action in names.items()}
+        usual = {name: plain(action.default) for name, action in names.items()}
+        values.settings = found
+        values.changed = {name: value for name, value in found.items() if value != usual[name]}
+        values.started = time.time()
         return values
-
-    def settings(self, values: argparse.Namespace) -> dict[str, Any]:
-        """The flags that decide the result, as plain values by their names."""
-        found = {one.option_strings[0]: getattr(values, one.dest) for one in self._deciding}
-        return json.loads(json.dumps(found, default=str))
-
-    def changed(self, values: argparse.Namespace) -> dict[str, Any]:
-        """Those of `settings` that are not as by default."""
-        usual = self.settings(argparse.Namespace(**{a.dest: a.default for a in self._deciding}))
-        return {name: v for name, v in self.settings(values).items() if v != usual[name]}
 
     def needs(self, values: argparse.Namespace, flag: str, other: str, *choices: str) -> None:
         """Refuses a flag whose effect a user would miss without another (one of these choices)."""
@@ -107,6 +106,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         end(f"{message}; see --help", 2)
+
+
+def plain(value: Any) -> Any:
+    """A flag's value as it is after JSON: lists for tuples, text for paths."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def add_data_flags(parser: Parser, split: str, limit: str = "only the first N images") -> None:

@@ -142,6 +142,7 @@ def save_config(place: Path, step: int, flags: Mapping[str, Any], **results: Any
         What was written.
     """
     config = {"format": FORMAT, "step": STEPS[step][0], **flags, **results}
+    config.pop("settings", None)  # which are the flags once more
     config["seconds"] = round(time.time() - config.pop("started"), 1)
     config |= {"command": command(step), "versions": versions()}
     save_json(place / CONFIG, config)

@@ -116,7 +116,7 @@ def test_settings_are_the_flags_that_decide_the_result(parser):
     given = "--run r --device cpu --data d --workers 3 --quiet --tta flip --scale 0.5,2"
     values = parser.parse_args(given.split())
     assert (values.run, values.data, values.workers) == (Path("r"), Path("d"), 3)
-    settings = parser.settings(values)
+    settings = values.settings
     assert json.loads(json.dumps(settings)) == settings
     usual = {"--split": "train_aug", "--limit": None, "--dilate": None, "--refine": False}
     given = {"--tta": "flip", "--scale": [0.5, 2.0]}
@@ -155,7 +155,6 @@ def test_a_recipe_is_what_a_user_could_type(name, script, monkeypatch):
     def parsed(*given) -> dict:
         monkeypatch.setattr(sys, "argv", [f"{script}.py", "--run", "R", *given])
         values = runpy.run_path(str(HOME / f"{script}.py"), run_name="other")["parse"]()
-        values = values[0] if isinstance(values, tuple) else values
         return {k: value for k, value in vars(values).items() if k not in ("recipe", "started")}
 
     typed = flags.RECIPES[name].get(script, "").split()
