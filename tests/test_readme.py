@@ -148,7 +148,7 @@ def test_what_is_shown_is_what_they_print(printed):
         pytest.skip("the commands have not been run")
     shown = [line for kind, body in BLOCKS if kind == "text" for line in body.splitlines()]
     shown = [line for line in shown if line != "..."]
-    assert len(shown) > 20
+    assert len(shown) > 15
     assert kinds(shown) - kinds(printed) == set()
 
 
