@@ -80,12 +80,14 @@ def parse() -> argparse.Namespace:
     having = "only images with one of these in the ground truth; photos where the network sees one"
     flag("--classes", lambda text: text.split(","), None, having, metavar="dog,cat")
     flag("--confidence", bool, False, "a tile of how sure the network is, too")
-    flag("--contact-sheet", bool, False, "thumbnails of the first 24, too")
+    flag("--contact-sheet", bool, False, "thumbnails of the first 24, too", free=True)
     flag("--truth", bool, False, "the ground truth alone, without a run")
-    flag("--image", Path, None, "photos and folders, not --data", metavar="PATH", nargs="+")
-    flag("--out", Path, None, "where to write; default: 5_overlays of the run", metavar="DIR")
-    flag("--checkpoint", Path, None, "network to use; default: the run's best", metavar="FILE")
-    flag("--report", bool, False, "write the run up as report.pdf, with its pictures")
+    image = "photos and folders, not --data"
+    flag("--image", Path, None, image, free=True, metavar="PATH", nargs="+")
+    out = "where to write; default: 5_overlays of the run"
+    flag("--out", Path, None, out, free=True, metavar="DIR")
+    flag("--checkpoint", Path, None, "network; default: the run's", free=True, metavar="FILE")
+    flag("--report", bool, False, "write the run up as report.pdf", free=True)
     flags.add_view_flags(parser)
     flags.add_speed_flags(parser)
     args = parser.parse_args()

@@ -25,7 +25,7 @@ from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn
 from models.run import args as flags
 from models.run import runtime
-from models.run.training import Optimization, Training
+from models.run.training import Training, build_optimizer, build_schedule
 from models.segmenter import Segmenter, load_segmenter, save_segmenter
 from tests.textbook import Textbook
 
@@ -75,7 +75,9 @@ class Work:
         self.place, self.images, self.device = folder / "features", images, device
         segmenter = load_segmenter(folder / f"{backbone}.pt")[0]
         self.textbook, self.segmenter = Textbook(segmenter).to(device), segmenter.to(device)
-        self.training = Training(segmenter, {segmenter.head: 1e-3}, 1, 1000, Optimization())
+        optimizer = build_optimizer("adamw", segmenter.head.parameters(), 1e-3, 0.01)
+        schedule = build_schedule(optimizer, "cosine", 1, 1000)
+        self.training = Training(segmenter, optimizer, schedule)
         self.textbook_optimizer = AdamW(self.textbook.head.parameters())
         shapes, size = folder / "shapes", segmenter.size
         self.photos = VOCFolder(shapes, "trainval", ResizeImage(size))
@@ -167,8 +169,7 @@ class Work:
             target = labels[None].to(self.device)
         loss = segmentation_loss(self.segmenter(self.image, points), target)
         loss.backward()
-        self.training.gradients_are_finite()
-        self.training.step(loss.item())
+        self.training.step(loss)
         self.training.optimizer.zero_grad()
 
     def train_textbook(self) -> None:

@@ -86,7 +86,7 @@ class Textbook(nn.Module):
         near = torch.zeros_like(x[:, :1], dtype=torch.bool)
         for layer in self.head.layers[:-1]:
             x = layer(x)
-            near |= (x.abs() < 1e-5).any(dim=1, keepdim=True)
+            near |= (x.abs() < 1e-5 * x.abs().max()).any(dim=1, keepdim=True)
             x = x.relu()
         return upsample(near.float(), size)[:, 0] > 0
 

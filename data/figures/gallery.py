@@ -102,7 +102,7 @@ def _earlier_files(folder: Path) -> set[str]:
     """What a step 5 has written there, by its config.json."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return set(config["files"])
+        return {PREDICTIONS, *config["files"]}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 

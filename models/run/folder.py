@@ -113,7 +113,7 @@ def new_folder(place: Path) -> Iterator[Path]:
                 new.rename(place)
                 shutil.rmtree(old, ignore_errors=True)
         except BaseException as error:
-            if distributed.is_main():
+            if distributed.world_size() == 1:  # else others may still write there
                 shutil.rmtree(new, ignore_errors=True)
             if isinstance(error, OSError) and str(error.filename or "").startswith(str(new)):
                 error.filename = str(place) + str(error.filename)[len(str(new)) :]

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from data import UserError
+from data.sampling import pixel_centres
 from models.backbones import fold_batch_norm
 from models.classifier import DenseClassifier
 from models.hypercolumn import (
     Hypercolumn,
     level_names,
-    pixel_centres,
     read,
     surroundings,
 )
@@ -118,12 +118,6 @@ def test_a_device_without_embedding_bag_reads_the_same(monkeypatch):
         found.append((values, *torch.autograd.grad(values.square().sum(), level)))
         monkeypatch.setattr(F, "embedding_bag", missing)
     torch.testing.assert_close(*found)
-
-
-def test_pixel_centres_by_hand():
-    centres = pixel_centres(torch.tensor([[0, 0], [1, 3], [0, 2]]), (2, 4))
-    assert centres.tolist() == [[0.25, 0.125], [0.75, 0.875], [0.25, 0.625]]
-    assert centres.dtype == torch.float32
 
 
 @pytest.mark.parametrize("taps", [[1], [2, 4], [3, 1, 3]])
