@@ -78,11 +78,11 @@ def image_loader(dataset: Dataset, indices: Sequence[int], workers: int) -> Data
 
 
 def worker_options(workers: int, items: int) -> dict[str, Any]:
-    """What every loader is told about its workers, of which there are no more than items.
+    """What every loader is told about its workers, which get at least two items each.
 
     They live across passes, since starting them takes seconds where they are not forked.
     """
-    workers = min(workers, items)
+    workers = min(workers, items // 2)
     return {
         "num_workers": workers,
         "persistent_workers": workers > 0,
