@@ -34,7 +34,7 @@ import numpy as np
 from data import UserError
 from data.classes import VOID, Classes
 from data.files import atomic_file
-from data.images import find_predictions, first_of, read_prediction
+from data.images import colour_mask, find_predictions, first_of, read_prediction
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from losses.metrics import ConfusionMatrix, image_counts, save_image_scores
@@ -147,8 +147,6 @@ def score(
 
 def save_prediction(path: Path, prediction: np.ndarray, classes: Classes) -> None:
     """Saves class ids (H, W) as a PNG of 8-bit palette indices."""
-    from data.figures.overlay import colour_mask
-
     with atomic_file(path) as file:
         colour_mask(prediction, classes).save(file, "PNG")
 
@@ -157,8 +155,6 @@ def save_scores(
     place: Path, matrix: ConfusionMatrix, counts: np.ndarray, dataset: VOCFolder, facts: Any
 ) -> None:
     """Writes all that step 4 keeps of a score; `facts` say what was scored, for metrics.json."""
-    from data.figures.charts import confusion, iou_bars
-
     names, ious = dataset.classes.names, matrix.iou().tolist()
     per_class = dict(zip(names, ious))
     metrics = matrix.scores() | {"classes_in_mean": matrix.classes_in_mean()}
@@ -170,8 +166,8 @@ def save_scores(
     folder.save_csv(place / "confusion.csv", pixels)
     with atomic_file(place / folder.PER_IMAGE) as file:
         save_image_scores(file, names, dataset.ids, counts)
-    folder.save_figure(place / "iou.png", iou_bars(names, ious, matrix.miou()))
-    folder.save_figure(place / "confusion.png", confusion(matrix.counts, names))
+    folder.save_chart(place / "iou.png", "iou_bars", names, ious, matrix.miou())
+    folder.save_chart(place / "confusion.png", "confusion", matrix.counts, names)
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ from data import UserError
 from data.classes import Classes
 from data.figures import gallery, overlay, report
 from data.files import atomic_file
-from data.images import find_photos, first_of, read_image
+from data.images import colour_mask, find_photos, first_of, read_image
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from losses.metrics import ConfusionMatrix
@@ -199,7 +199,7 @@ def save_png(path: Path, image: Image.Image) -> None:
 
 def save_photo(place: Path, record: Record, classes: Classes) -> list[dict[str, Any]]:
     """Saves the prediction for a photo; rows about the classes in it, the largest first."""
-    alone = overlay.colour_mask(record.prediction, classes)
+    alone = colour_mask(record.prediction, classes)
     save_png(place / gallery.PREDICTIONS / f"{record.id}.png", alone)
     labels, counts = np.unique(record.prediction, return_counts=True)
     rows = []

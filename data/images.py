@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from data import UserError
-from data.classes import VOID
+from data.classes import VOID, Classes
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of photos in a data set
 # Of photos in a folder, in any case; what Pillow opens them with. No format that runs a program.
@@ -239,3 +239,10 @@ def _opened(path: Path, formats: Sequence[str]) -> Iterator[Image.Image]:
         raise UserError(
             f"{path}: cannot be read as an image ({error}); is the file damaged?"
         ) from None
+
+
+def colour_mask(mask: np.ndarray, classes: Classes) -> Image.Image:
+    """The mask (H, W) as a palette image (mode "P", 8 bits), whose pixel values are class ids."""
+    picture = Image.fromarray(mask.astype(np.uint8))
+    picture.putpalette(classes.palette())
+    return picture

@@ -188,10 +188,8 @@ def short_names(places: Sequence[Path]) -> list[str]:
 
 def save(out: Path, runs: Sequence[str], rows: Sequence[Row]) -> None:
     """Saves the rows of `compared` as compare.csv and as a chart, compare.png."""
-    from data.figures.charts import comparison
-
     folder.save_csv(out / "compare.csv", [{"run": run, **row} for run, row in zip(runs, rows)])
-    folder.save_figure(out / "compare.png", comparison(runs, rows))
+    folder.save_chart(out / "compare.png", "comparison", runs, rows)
     print(f"wrote {out}: compare.csv, compare.png")
 
 

@@ -49,13 +49,6 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
-def colour_mask(mask: np.ndarray, classes: Classes) -> Image.Image:
-    """The mask (H, W) as a palette image (mode "P", 8 bits), whose pixel values are class ids."""
-    picture = Image.fromarray(mask.astype(np.uint8))
-    picture.putpalette(classes.palette())
-    return picture
-
-
 def overlay(
     photo: np.ndarray, mask: np.ndarray, classes: Classes, opacity: float = 0.55
 ) -> Image.Image:

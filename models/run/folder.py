@@ -250,10 +250,17 @@ def save_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         file.write(text.getvalue().encode())
 
 
-def save_figure(path: Path, figure: Any) -> None:
-    """Saves a chart as PNG."""
+def save_chart(path: Path, kind: str, *facts: Any) -> None:
+    """Draws the facts by the function `kind` of `data.figures.charts`, and saves it as PNG.
+
+    Where matplotlib is not installed there is no chart: no step needs one.
+    """
+    try:
+        from data.figures import charts  # takes a second to import
+    except ModuleNotFoundError:
+        return
     with atomic_file(path) as file:
-        figure.savefig(file, format="png")
+        getattr(charts, kind)(*facts).savefig(file, format="png")
 
 
 # Reading: has it finished, and does this fit that?

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from models.run import distributed
-from models.run.folder import save_csv, save_figure
+from models.run.folder import save_chart, save_csv
 from models.run.runtime import add_scalars
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
@@ -87,10 +87,8 @@ def save_log(
     place: Path, log: Sequence[Mapping[str, Any]], title: str, new: Sequence[Mapping[str, Any]] = ()
 ) -> None:
     """Saves a log, a row per epoch, as log.csv and curve.png; its `new` rows for TensorBoard."""
-    from data.figures.charts import curve  # matplotlib takes a second to import
-
     save_csv(place / "log.csv", log)
-    save_figure(place / "curve.png", curve(log, title))
+    save_chart(place / "curve.png", "curve", log, title)
     for row in new:
         add_scalars(place / "tensorboard", row)
 

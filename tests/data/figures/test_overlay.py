@@ -12,7 +12,6 @@ from data.figures.overlay import (
     NOT_SCORED,
     RIGHT,
     WRONG,
-    colour_mask,
     draw_page,
     error_map,
     font,
@@ -20,6 +19,7 @@ from data.figures.overlay import (
     overlay,
     percent,
 )
+from data.images import colour_mask
 
 SIZES = [(16, 16), (64, 48), (500, 375), (4000, 3000), (2000, 100), (60, 900), (40, 1), (1, 40)]
 MANY = Classes(
