@@ -37,13 +37,15 @@ from data.files import atomic_file
 from data.images import colour_mask, find_predictions, first_of, read_prediction
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
-from losses.metrics import ConfusionMatrix, image_counts, save_image_scores
+from losses.metrics import ConfusionMatrix, save_image_scores
 from models.backbones import fingerprint
 from models.run import args as flags
 from models.run import distributed, folder, runtime
 from models.segmenter import Segmenter
 
 PROTOCOL = "original size, void ignored, one confusion matrix over all images"
+WRITTEN = {"metrics.json", "per_class.csv", "confusion.csv", folder.PER_IMAGE, folder.CONFIG}
+WRITTEN |= {"iou.png", "confusion.png", "predictions"}
 Prediction = tuple[str, np.ndarray, np.ndarray]  # id, prediction (H, W) and target (H, W) uint8
 
 
@@ -83,8 +85,8 @@ def place_to_write(run: Path | None, out: Path | None, are_predictions: bool) ->
     """
     if out:
         found = {path.name for path in out.iterdir()} if out.is_dir() else set()
-        if found and folder.PER_IMAGE not in found:
-            raise UserError(f"--out {out}: holds other files ({min(found)}); name a new folder")
+        if others := {name for name in found if name[0] != "."} - WRITTEN:
+            raise UserError(f"--out {out}: holds other files ({min(others)}); name a new folder")
         return out
     if not run:
         return None
@@ -122,24 +124,23 @@ def score(
 
     Returns:
         The confusion matrix, and (N, C, 3) pixels of each image, in the order of the data set: see
-        `losses.metrics.image_counts`.
+        `ConfusionMatrix.class_counts`.
 
     Raises:
         UserError: see `VOCFolder.absent_classes`.
     """
     matrix, counts, has_void = ConfusionMatrix(len(dataset.classes)), {}, False
     for image_id, prediction, target in predictions:
-        matrix.update(prediction, target)
-        counts[image_id] = image_counts(prediction, target, len(dataset.classes))
+        of_image = ConfusionMatrix(len(dataset.classes))
+        of_image.update(prediction, target)
+        matrix.counts += of_image.counts
+        counts[image_id] = of_image.class_counts()
         has_void |= bool((target == VOID).any())
         if save_to:
             save_prediction(save_to / f"{image_id}.png", prediction, dataset.classes)
-    for other, (theirs, pixels, void) in enumerate(
-        distributed.gather((matrix.counts, counts, has_void))
-    ):
-        if other != distributed.rank():
-            matrix.counts = matrix.counts + theirs
-            counts, has_void = counts | pixels, has_void or void
+    parts, of_images, voids = zip(*distributed.gather((matrix.counts, counts, has_void)))
+    matrix.counts, has_void = sum(parts), any(voids)
+    counts = {image_id: pixels for part in of_images for image_id, pixels in part.items()}
     if absent := dataset.absent_classes(matrix.counts.sum(axis=1), has_void):
         print(f"  note: no pixel of {first_of(absent)} in {dataset.split}")
     return matrix, np.stack([counts[image_id] for image_id in dataset.ids])
@@ -226,7 +227,9 @@ def main() -> None:
             save_scores(new, matrix, counts, dataset, how)
             facts |= {"scored_best": not args.checkpoint, "scores": matrix.scores()}
             config = folder.save_config(new, 4, vars(args) | {"data": dataset.root}, **facts)
-    if place and distributed.is_main():
+    if not distributed.is_main():
+        return
+    if place:
         split = ("--split", args.split) if args.split != "val" else ()
         then = ("visualize.py", "--data", dataset.root, *split, "--run", args.run)
         done = args.out or args.predictions
