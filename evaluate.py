@@ -84,8 +84,10 @@ def place_to_write(run: Path | None, out: Path | None, are_predictions: bool) ->
         UserError: files of something else are there.
     """
     if out:
-        found = {path.name for path in out.iterdir()} if out.is_dir() else set()
-        if others := {name for name in found if name[0] != "."} - WRITTEN:
+        inside = out.iterdir() if out.is_dir() else ()
+        found = {path.name for path in inside if not path.name.startswith(".")}
+        others = found - WRITTEN if folder.PER_IMAGE in found else found
+        if others:
             raise UserError(f"--out {out}: holds other files ({min(others)}); name a new folder")
         return out
     if not run:

@@ -94,13 +94,6 @@ class ConfusionMatrix:
         return "\n".join([*lines, means])
 
 
-def image_counts(prediction: np.ndarray, target: np.ndarray, classes: int) -> np.ndarray:
-    """The `class_counts` of one image, (C, 3) int64; raises as `ConfusionMatrix.update` does."""
-    matrix = ConfusionMatrix(classes)
-    matrix.update(prediction, target)
-    return matrix.class_counts()
-
-
 def class_ious(counts: np.ndarray) -> np.ndarray:
     """IoU of each class from class counts (.., C, 3): (.., C) float64; nan for an absent class."""
     truth, predicted, both = np.moveaxis(counts, -1, 0)
