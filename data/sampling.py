@@ -69,12 +69,14 @@ def pixel_centres(pixels: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def draw_kept(widths: Sequence[int], dropout: float, generator: torch.Generator) -> list[Tensor]:
-    """The units of each hidden layer that dropout keeps in an image, at least one: (width,) bool.
+    """The units of each hidden layer that dropout keeps in an image: (k,) int64, ascending.
 
-    Without dropout none is drawn, and the list is empty.
+    Always so many, the share 1 - `dropout` but at least one: images of a batch are computed
+    together. Without dropout none is drawn, and the list is empty.
     """
-    draws = [torch.rand(width, generator=generator) for width in widths if dropout]
-    return [(draw >= dropout) | (draw == draw.max()) for draw in draws]
+    counts = [max(1, round(width * (1 - dropout))) for width in widths if dropout]
+    draws = [torch.randperm(width, generator=generator) for width in widths if dropout]
+    return [draw[:count].sort().values for draw, count in zip(draws, counts)]
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):

@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from models.hypercolumn import read
 
-# In place where the derivative follows from the result: a map less in memory.
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu_,
+    "relu": F.relu,
     "gelu": F.gelu,
-    "leaky_relu": F.leaky_relu_,
-    "tanh": torch.tanh_,
+    "leaky_relu": F.leaky_relu,
+    "tanh": torch.tanh,
 }
 
 
@@ -136,40 +135,75 @@ class DenseClassifier(Classifier):
         Args:
             levels: (B, C_l, h_l, w_l) each.
             where: a grid (h, w), or points (B, n, 2): (y, x) as shares of height and width.
-            kept: in training, the hidden units of each image that dropout keeps, (B, width) bool a
+            kept: in training, the hidden units of each image that dropout keeps, (B, k) int64 a
                 layer; () keeps all. A unit is left out in a whole image: neighbouring pixels are
                 too alike for anything less to be noise (Tompson et al., "Efficient Object
-                Localization Using Convolutional Networks", CVPR 2015).
+                Localization Using Convolutional Networks", CVPR 2015). It is not computed.
 
         Returns:
             (B, C, h, w), or (B, C, n).
         """
-        x = self.first_layer(levels, where)
-        for index, layer in enumerate(self.layers[1:]):
-            weight = layer.weight.flatten(1)
-            if kept:  # before the activation, which leaves 0 as it is: in place, a map less
-                x = x.mul_(kept[index].to(x).view(len(x), *[1] * (x.ndim - 2), -1))
-                weight = weight / (1 - self.dropout)
-            x = F.linear(self.activation(x), weight, layer.bias)
+        (weight, bias), *others = self.kept_layers(kept)
+        x = self.first_layer(levels, where, weight, bias)
+        for weight, bias in others:
+            x = linear(self.activation(x), weight, bias)
         return x.movedim(-1, 1)
 
-    def first_layer(self, levels: Sequence[Tensor], where: Tensor | tuple[int, int]) -> Tensor:
-        """Standardisation and the first layer, see `forward`: (B, .., widths[0])."""
+    def kept_layers(self, kept: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Weights (out, in) and bias (out,) of each layer, for features less their mean.
+
+        With `kept`, of each image: weights (B, out, in) between units that are kept, larger by the
+        share that is not.
+        """
+        layers = [(layer.weight.flatten(1), layer.bias) for layer in self.layers]
+        layers[0] = layers[0][0] / self.std, layers[0][1]
+        for index, units in enumerate(kept):
+            (weight, bias), (following, its_bias) = layers[index : index + 2]
+            if index:
+                weight = weight.gather(1, units[:, :, None].expand(-1, -1, weight.shape[2]))
+            else:
+                weight = F.embedding(units, weight)
+            layers[index] = weight, F.embedding(units, bias[:, None])[:, :, 0]
+            following = F.embedding(units, following.mT * (len(bias) / units.shape[1])).mT
+            layers[index + 1] = following, its_bias
+        return layers
+
+    def first_layer(
+        self,
+        levels: Sequence[Tensor],
+        where: Tensor | tuple[int, int],
+        weight: Tensor,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """The first layer, see `kept_layers`, on what is read of the levels: (B, .., width)."""
         places = where.shape[1] if isinstance(where, Tensor) else where[0] * where[1]
-        bias, weight = self.layers[0].bias, self.layers[0].weight.flatten(1) / self.std
+        # In place it takes a map less, but its gradient is slow: autograd copies what views share.
+        add = Tensor.add if torch.is_grad_enabled() else Tensor.add_
         terms: dict[str, Tensor] = {}  # sums of levels of one size; as text, for torch.export
-        columns = zip(weight.split(self.channels, 1), self.mean.split(self.channels))
+        columns = zip(weight.split(self.channels, -1), self.mean.split(self.channels))
         for index, (level, (weight, mean)) in enumerate(zip(levels, columns)):
             x = level.movedim(1, -1)
             is_fine = (
                 self.read_first[index] if self.read_first else x.shape[1] * x.shape[2] >= places
             )
             size = "read" if is_fine else str(x.shape[1:3])
-            term = F.linear((read(x, where) if is_fine else x) - mean, weight, bias)
-            terms[size] = terms[size].add_(term) if size in terms else term
+            term = linear((read(x, where) if is_fine else x) - mean, weight, bias)
+            terms[size] = add(terms[size], term) if size in terms else term
             bias = None  # once is enough
         read_terms = (t if size == "read" else read(t, where) for size, t in terms.items())
-        return reduce(Tensor.add_, read_terms)
+        return reduce(add, read_terms)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.linear` of (B, .., in), also with weights (B, out, in) and biases (B, out) an image."""
+    if weight.ndim == 2:
+        return F.linear(x, weight, bias)
+    rows, weight = x.flatten(1, -2), weight.mT
+    if bias is None:
+        product = torch.bmm(rows, weight)
+    else:
+        product = torch.baddbmm(bias.view(-1, 1, weight.shape[2]), rows, weight)
+    return product.view(*x.shape[:-1], -1)
 
 
 def conv1x1(channels: int, width: int) -> nn.Conv2d:

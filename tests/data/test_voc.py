@@ -236,7 +236,7 @@ def test_a_training_item_is_a_square_its_pixels_and_the_units_that_dropout_keeps
     assert (image.shape, image.dtype) == ((3, 48, 48), torch.uint8)
     assert (points.shape, points.dtype) == ((50, 2), torch.float32)
     assert (labels.shape, labels.dtype) == ((50,), torch.int64)
-    assert [units.shape for units in kept] == [(8,), (16,)]
+    assert [units.shape for units in kept] == [(4,), (8,)]
     _, square, nowhere, mask, all_kept = training_set(drawn, pixels=None)[1, 3]
     assert torch.equal(square, image) and (mask.shape, mask.dtype) == ((48, 48), torch.int64)
     assert nowhere == () and all_kept == []

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from data.sampling import draw_kept
 from losses.loss import segmentation_loss
 from models.classifier import ACTIVATIONS, DenseClassifier, FCClassifier
 from models.hypercolumn import Hypercolumn
@@ -32,8 +33,10 @@ def head_for(channels, mean=None, std=None, widths=(16, 16), activation="relu") 
     return DenseClassifier(channels, mean, std, CLASSES, widths, activation, 0.3).double()
 
 
-def draw_kept(head: DenseClassifier, images: int = 2) -> list[Tensor]:
-    return [torch.rand(images, width) >= head.dropout for width in head.widths]
+def kept_units(head: DenseClassifier, images: int = 2) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    drawn = [draw_kept(head.widths, head.dropout, generator) for _ in range(images)]
+    return [torch.stack(units) for units in zip(*drawn)]
 
 
 def textbook(head: DenseClassifier, columns: Tensor, kept=()) -> Tensor:
@@ -42,7 +45,8 @@ def textbook(head: DenseClassifier, columns: Tensor, kept=()) -> Tensor:
     for index, layer in enumerate(head.layers[:-1]):
         x = head.activation(layer(x))
         if kept:
-            x = x * kept[index][:, :, None, None] / (1 - head.dropout)
+            is_kept = torch.zeros(x.shape[:2], dtype=x.dtype).scatter(1, kept[index], 1)
+            x = x * is_kept[:, :, None, None] * x.shape[1] / kept[index].shape[1]
     return head.layers[-1](x)
 
 
@@ -96,7 +100,7 @@ def test_fully_connected_layers_become_1x1_convolutions_of_the_same_function(wid
     expected = fc(columns.movedim(1, -1)).movedim(-1, 1)
     assert_equal(dense(levels, (8, 8)), expected)
     assert_equal(dense(levels, centres((8, 8))).unflatten(2, (8, 8)), expected)
-    kept = draw_kept(dense)
+    kept = kept_units(dense)
     assert_equal(dense(levels, (8, 8), kept), textbook(dense, columns, kept))
 
 
@@ -110,7 +114,7 @@ def test_dropout_of_the_fully_connected_form_is_in_training_alone():
 @pytest.mark.parametrize("backbone", ["vgg11_bn", "squeezenet1_1"])
 def test_grid_and_points_equal_the_textbook_with_all_gradients(backbone, training):
     hypercolumn, head = network(backbone)
-    kept = draw_kept(head) if training else ()
+    kept = kept_units(head) if training else ()
     learning = [*head.parameters(), *hypercolumn.parameters()]
     for size, stride in (((33, 35), 1), ((34, 47), 3)):
         grid = tuple(-(-side // stride) for side in size)
@@ -177,9 +181,10 @@ def test_a_step_takes_as_many_operations_for_16_images_as_for_2():
     for count in (2, 16):
         photos = torch.randint(0, 256, (count, 3, 64, 64), dtype=torch.uint8)
         points, target = torch.rand(count, 1024, 2), torch.randint(0, 21, (count, 1024))
-        kept = draw_kept(head, count)
+        kept = kept_units(head, count)
         with Operations() as operations:
             logits = segmenter(photos, points, kept)
             segmentation_loss(logits, target, label_smoothing=0.1, lovasz=1.0).backward()
         totals.append(operations.counts.total())
+        segmenter.zero_grad()  # the next gradients are not added to these
     assert totals[0] == totals[1] <= 900
