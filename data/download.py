@@ -5,7 +5,8 @@
     python -m data.download --sbd        # and the split train_aug: 10,582 images (needs scipy)
 
 A download that broke off goes on where it stopped, then and at the next call. An archive that lies
-in the folder is used, and what is there already is not fetched again.
+in the folder is used, and what is there already is not fetched again. When all is unpacked, the
+archives are not needed any more.
 """
 
 import argparse
@@ -245,34 +246,18 @@ def main(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("data"), help="where to put VOCdevkit/ (default: data)"
-    )
-    parser.add_argument(
-        "--sbd",
-        action="store_true",
-        help="add the split train_aug: VOC's own masks (with void) for the images of train, "
-        "masks of the Semantic Boundaries Dataset (without) for the others",
-    )
-    parser.add_argument(
-        "--delete-archives", action="store_true", help="remove the archives when all is unpacked"
-    )
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("data"), help="where VOCdevkit/ will be (default: data)")
+    add("--sbd", action="store_true", help="add the split train_aug: more masks, without void")
     options = parser.parse_args(arguments)
     if options.sbd:
         _loadmat()  # before gigabytes are fetched for nothing
-    root, split, archives = download_voc(options.out, voc), [], [voc]
+    root, split = download_voc(options.out, voc), []
     print(f"PASCAL VOC 2012 is in {root}", flush=True)
     if options.sbd:
         add_train_aug(options.out, root, sbd)
-        split, archives = ["--split", "train_aug"], [voc, sbd]
-        print(
-            "train_aug is there: images of train have VOC's own masks, the others SBD's (no void)"
-        )
-    for path in filter(Path.exists, [options.out / archive.name for archive in archives]):
-        if options.delete_archives:
-            path.unlink()
-        else:
-            print(f"  note: {path} is not needed any more; --delete-archives removes it")
+        split = ["--split", "train_aug"]
+        print("train_aug: images of train have VOC's own masks, the others SBD's, without void")
     command = ["python", "sample_features.py", "--data", str(root), "--run", "runs/voc", *split]
     print(f"next: {shlex.join(command)}")
 
