@@ -120,6 +120,21 @@ def test_each_list_has_its_share_of_each_class():
     ]
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_rare_classes_are_in_all_lists_where_chance_would_lose_them(seed):
+    holds = np.zeros((40, 4), dtype=bool)
+    holds[:, 0] = True
+    for label, images in ((1, 2), (2, 3), (3, 5)):
+        holds[10 * label : 10 * label + images, label] = True
+    lost = []
+    for places in (
+        divide(holds, list(map(str, range(40))), [32, 8], seed),
+        np.random.default_rng(seed).permutation(np.repeat([0, 1], [32, 8])),
+    ):
+        lost.append(sum(not holds[places == place].any(0).all() for place in range(2)))
+    assert lost == [0, 1]
+
+
 def test_frames_of_a_video_stay_in_one_list(tmp_path):
     videos = [f"{name}_{take}" for name in ("walk", "run") for take in range(5)]
     ids = [f"{video}_{frame:02}" for video in videos for frame in range(3)]

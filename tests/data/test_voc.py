@@ -192,6 +192,14 @@ def test_absent_classes_are_named_and_binary_masks_of_0_and_255_are_refused(shap
         dataset.absent_classes(np.zeros(len(VOC), int), has_void=True)
 
 
+def test_the_fingerprint_is_of_the_ids_in_their_order(shapes):
+    first = VOCFolder(shapes, "train", keep)
+    assert first.fingerprint() == VOCFolder(shapes, "train", ResizeImage(32)).fingerprint()
+    list_of(shapes, "own").write_text("\n".join(first.ids[::-1]))
+    other = VOCFolder(shapes, "own", keep).fingerprint()
+    assert other != first.fingerprint() and other.startswith("18 (")
+
+
 def test_a_photo_comes_with_an_all_void_mask():
     pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
     sample = photo_sample("my.holiday", pixels, lambda image, mask: (image[:, ::2], mask))

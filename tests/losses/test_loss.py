@@ -102,6 +102,17 @@ def test_an_image_without_labels_counts_as_an_image_of_loss_0(weight, smoothing)
     assert torch.equal(gradient(loss, logits)[1], torch.zeros(3, 4, 5, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("lovasz", [0.0, 0.7])
+def test_segmentation_loss_adds_the_lovasz_softmax_of_the_resized_logits(lovasz):
+    logits, target = batch(size=(9, 13))
+    resized = F.interpolate(logits, (9, 13), mode="bilinear", align_corners=False)
+    expected = segmentation_loss(resized, target, WEIGHT, label_smoothing=0.1)
+    expected = expected + lovasz * lovasz_softmax(resized.flatten(2), target.flatten(1)).mean()
+    found = segmentation_loss(logits, target, WEIGHT, 0.1, lovasz)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(gradient(found, logits), gradient(expected, logits))
+
+
 def test_half_precision_is_computed_in_float32():
     logits, target = batch(images=1)
     loss = segmentation_loss(logits.half(), target, WEIGHT.double(), lovasz=0.5)
