@@ -34,7 +34,7 @@ import numpy as np
 from data import UserError
 from data.classes import VOID, Classes
 from data.files import atomic_file
-from data.images import colour_mask, find_predictions, first_of, read_prediction
+from data.images import colour_mask, first_of, read_prediction
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from losses.metrics import ConfusionMatrix, save_image_scores
@@ -112,11 +112,9 @@ def predict_split(segmenter: Segmenter, dataset: VOCFolder, workers: int) -> Ite
 
 def read_predictions(place: Path, dataset: VOCFolder) -> Iterator[Prediction]:
     """What another program saw in the images: FOLDER/ID.png."""
-    paths = find_predictions(place, dataset.ids)
-    for index, path in enumerate(runtime.bar(paths, len(paths), "image")):
-        target = dataset.mask(index)
-        prediction = read_prediction(path, len(dataset.classes), target.shape)
-        yield dataset.ids[index], prediction, target
+    for index, image_id in enumerate(runtime.bar(dataset.ids, len(dataset), "image")):
+        target, path = dataset.mask(index), place / f"{image_id}.png"
+        yield image_id, read_prediction(path, len(dataset.classes), target.shape), target
 
 
 def score(

@@ -95,13 +95,11 @@ def read_classes(folder: Path) -> Classes:
         raise UserError(
             f"{path}: {len(given)} classes; a data set needs 2 to {VOID}, the background first"
         )
-    taken = set(given.values())
-    usual = [colour or voc_colour(place) for place, colour in enumerate(given.values())]
-    free = (colour for colour in map(voc_colour, range(VOID)) if colour not in {*taken, *usual})
-    colours = [
-        next(free) if not own and colour in taken else colour
-        for own, colour in zip(given.values(), usual)
-    ]
+    colours, taken = [], set(given.values())
+    for place, own in enumerate(given.values()):
+        candidates = map(voc_colour, (place, *range(VOID)))
+        colours.append(own or next(colour for colour in candidates if colour not in taken))
+        taken.add(colours[-1])
     return Classes(tuple(given), tuple(colours))
 
 
@@ -121,15 +119,11 @@ def parse_classes(lines: Iterable[str], path: Path) -> dict[str, Colour | None]:
         if len(words) > 2 and all(re.fullmatch(r"[-+.\d]+", word) for word in words[-2:]):
             words, rgb = words[:-3], words[-3:]
         is_colour = all(re.fullmatch("[0-9]{1,3}", word) and int(word) <= 255 for word in rgb)
-        if not (words and is_colour):
+        name = " ".join(words)
+        if not (name and name.isprintable() and is_colour):
             raise UserError(
                 f"{path}, line {number}: expected 'name' or 'name r g b' with 0..255, "
                 f"found {line!r}"
-            )
-        name = " ".join(words)
-        if not name.isprintable():
-            raise UserError(
-                f"{path}, line {number}: {name!r} holds characters that cannot be shown"
             )
         if name in classes:
             raise UserError(f"{path}, line {number}: class {name!r} is given twice")

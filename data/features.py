@@ -83,8 +83,8 @@ def read_features(folder: Path, classes: int) -> Features:
     """What step 1 wrote, in memory: nothing stays open.
 
     Raises:
-        UserError: a file is missing or damaged, the files do not belong together, a label is
-            outside the classes, or a moment is not finite.
+        UserError: a file is missing or damaged, the files do not belong together, or a label is
+            outside the classes.
     """
     again = "run step 1 again: python sample_features.py"
     arrays = {}
@@ -97,18 +97,13 @@ def read_features(folder: Path, classes: int) -> Features:
         except (ValueError, EOFError) as error:
             raise UserError(f"{path}: cannot be read ({error}); {again}") from None
     store = Features(**arrays)
-    rows, channels = store.features.shape if store.features.ndim == 2 else (-1, -1)
-    shapes = {"labels": (rows,), "pixels": (rows, 3), "areas": (rows,)}
-    for name, shape in (shapes | {"mean": (channels,), "std": (channels,)}).items():
-        if arrays[name].shape != shape:
-            raise UserError(
-                f"{folder}: {name}.npy has shape {arrays[name].shape}, which does not go with "
-                f"features.npy {store.features.shape}; {again}"
-            )
+    rows, channels = len(store.features), store.features.shape[-1]
+    shapes = (rows, channels), (rows,), (rows, 3), (rows,), (channels,), (channels,)
+    for name, array, shape in zip(Features._fields, store, shapes):
+        if array.shape != shape:
+            raise UserError(f"{folder}: {name}.npy has shape {array.shape}, not {shape}; {again}")
     if (largest := store.labels.max()) >= classes:
         raise UserError(
             f"{folder}/labels.npy: label {largest} is outside the classes 0..{classes - 1}"
         )
-    if not (np.isfinite(store.mean).all() and np.isfinite(store.std).all()):
-        raise UserError(f"{folder}: mean.npy or std.npy is not finite; {again}")
     return store

@@ -95,26 +95,6 @@ def read_prediction(path: Path, classes: int, size: tuple[int, int]) -> np.ndarr
     return prediction.astype(np.uint8, copy=False)
 
 
-def find_predictions(folder: Path, ids: Sequence[str]) -> list[Path]:
-    """The files ID.png of these ids in a folder, in the order of the ids.
-
-    Raises:
-        UserError: the folder is missing, or files are: it lists the first and says how many more.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(
-            f"{folder}: no such folder; it should hold a prediction ID.png for each image"
-        )
-    paths = [folder / f"{image_id}.png" for image_id in ids]
-    if missing := [path.name for path in paths if not path.is_file()]:
-        raise UserError(
-            f"{folder}: no prediction for {len(missing)} of the {len(ids)} images: "
-            f"{first_of(missing)}"
-        )
-    return paths
-
-
 def find_photos(places: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
     """The photos in files and folders (not in folders of those), by the names of their pictures.
 
@@ -125,37 +105,27 @@ def find_photos(places: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
         name -> file; and the names of the files in folders that are no photos.
 
     Raises:
-        UserError: a place is missing, a folder has no photos, or two have the same name, or one
-            that cannot be printed.
+        UserError: a folder has no photos, or two have the same name, or one cannot be printed.
     """
     paths, others = [], []
     for place in places:
-        files = [place]
-        if place.is_dir():  # systems such as macOS leave hidden files beside photos
-            visible = (path for path in place.iterdir() if not path.name.startswith("."))
-            files = sorted(path for path in visible if path.is_file())
-            others += [path.name for path in files if path.suffix.lower() not in PHOTO_SUFFIXES]
-            files = [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES]
-        elif not place.is_file():
-            raise UserError(f"{place}: no such file or folder")
-        if not files:
-            suffixes = " ".join(PHOTO_SUFFIXES)
-            raise UserError(
-                f"{place}: no photo in this folder; a photo is a file called {suffixes}"
-            )
-        paths += files
+        if not place.is_dir():  # one that is missing is named when it is read
+            paths.append(place)
+            continue
+        # Systems such as macOS leave hidden files beside photos.
+        files = sorted(path for path in place.glob("[!.]*") if path.is_file())
+        photos = [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES]
+        if not photos:
+            raise UserError(f"{place}: no photo in this folder, called {' '.join(PHOTO_SUFFIXES)}")
+        paths += photos
+        others += [path.name for path in files if path.suffix.lower() not in PHOTO_SUFFIXES]
     stems = Counter(path.stem.casefold() for path in paths)  # some disks do not tell A from a
     names = [path.stem if stems[path.stem.casefold()] == 1 else path.name for path in paths]
     for name, count in Counter(name.casefold() for name in names).items():
-        if count > 1:
+        if count > 1 or not name.isprintable():
             raise UserError(
-                f"--image: {count} files are called {name!r}, but each needs a picture; "
-                "draw them in turn"
-            )
-    for name in names:
-        if not name.isprintable():  # not UTF-8, or with a line end: no page or table can show it
-            raise UserError(
-                f"--image: a file is called {name!r}; give it a name of letters that can be shown"
+                f"--image: {count} files are called {name!r}; each needs a name of its own, of "
+                "letters that can be shown"
             )
     return dict(zip(names, paths)), others
 

@@ -11,7 +11,6 @@ possible. Equal files and an equal seed give equal lists.
 """
 
 import argparse
-import os
 import shlex
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from data import UserError
 from data.classes import VOID, Classes, read_classes
+from data.files import atomic_file
 from data.images import SUFFIXES, first_of, read_image, read_mask
 from data.voc import READERS, check_labels, check_sizes, find_pair, read_ids
 
@@ -57,12 +57,16 @@ def make_lists(
         UserError: there are too few files, bad ones (each is printed), or lists already; or the
             flags do not fit the files. The lists are then those of before.
     """
-    root = Path(root)
+    if not (val > 0 and test >= 0 and val + test < 1):
+        raise UserError(
+            f"--val {val} and --test {test} leave nothing to train on, or are no shares"
+        )
+    if seed < 0:
+        raise UserError(f"--seed {seed}: must be at least 0")
     shares = {"val": val, "test": test} if test else {"val": val}
-    if sum(shares.values()) >= 1:
-        raise UserError(f"--val {val} and --test {test} leave nothing to train on")
     ids, unused = find_files(root)
-    _check_free(root, ["train", *shares], ids, force)  # before minutes of reading
+    folder = root / "ImageSets" / "Segmentation"
+    _check_free(folder, ["train", *shares], ids, force)  # before minutes of reading
     classes = read_classes(root)
     pixels, bad = read_pairs(root, ids, len(classes))
     if bad and not skip_bad:
@@ -74,7 +78,7 @@ def make_lists(
         )
     unused += [f"left out: {reason}" for reason in bad.values()]
     ids = [image_id for image_id in ids if image_id not in bad]
-    groups = ids if group_by is None or not ids else _groups(ids, group_by)
+    groups = ids if group_by is None else _groups(ids, group_by)
     if len(set(groups)) <= len(shares):
         raise UserError(
             f"{root}: {len(set(groups))} images or groups can be used, and {1 + len(shares)} are "
@@ -85,7 +89,11 @@ def make_lists(
     places = divide(pixels[:, :-1] > 0, groups, list(sizes.values()), seed)
     members = {name: np.flatnonzero(places == place) for place, name in enumerate(sizes)}
     lists = {name: [ids[index] for index in indices] for name, indices in members.items()}
-    _write(root / "ImageSets" / "Segmentation", lists)
+    for name in lists:  # first, so that a crash never leaves a new list beside an old one
+        (folder / f"{name}.txt").unlink(missing_ok=True)
+    for name in lists:
+        with atomic_file(folder / f"{name}.txt") as file:
+            file.write("".join(f"{image_id}\n" for image_id in lists[name]).encode())
     counts = {name: pixels[indices] for name, indices in members.items()}
     return Lists(lists, counts, classes, unused)
 
@@ -96,30 +104,24 @@ def find_files(root: Path) -> tuple[list[str], list[str]]:
     Raises:
         UserError: a folder is missing, no id has both, or the name of one cannot stand in a list.
     """
-    photos, masks, others = {}, {}, []
-    for found, name, suffixes in (
-        (photos, "JPEGImages", SUFFIXES),
-        (masks, "SegmentationClass", (".png",)),
-    ):
-        if not (root / name).is_dir():
+    names, others = [], []
+    for folder, suffixes in (("JPEGImages", SUFFIXES), ("SegmentationClass", (".png",))):
+        if not (root / folder).is_dir():
             raise UserError(
-                f"{root / name}: no such folder; photos must be in JPEGImages and masks in "
+                f"{root / folder}: no such folder; photos must be in JPEGImages and masks in "
                 "SegmentationClass (python -m data.convert brings other layouts into this one)"
             )
-        for path in sorted((root / name).iterdir()):
-            if path.name[0] == "." or not path.is_file():
-                continue
-            if path.suffix in suffixes:
-                found[path.stem] = f"{name}/{path.name}"
-            else:
-                others.append(f"{name}/{path.name}")
+        paths = [path for path in sorted((root / folder).iterdir()) if path.name[0] != "."]
+        names.append({path.stem: path.name for path in paths if path.suffix in suffixes})
+        others += [path.name for path in paths if path.suffix not in suffixes]
+    photos, masks = names
     alone = {
-        "photos without a mask": [photos[stem] for stem in sorted(photos.keys() - masks.keys())],
-        "masks without a photo": [masks[stem] for stem in sorted(masks.keys() - photos.keys())],
+        "photos without a mask": [photos[stem] for stem in photos if stem not in masks],
+        "masks without a photo": [masks[stem] for stem in masks if stem not in photos],
         "files that are neither photo nor mask": others,
     }
     unused = [
-        f"left out {len(names)} {what}: {first_of(names)}" for what, names in alone.items() if names
+        f"left out {len(some)} {what}: {first_of(some)}" for what, some in alone.items() if some
     ]
     ids = sorted(photos.keys() & masks.keys())
     if not ids:
@@ -155,22 +157,19 @@ def read_pairs(root: Path, ids: Sequence[str], classes: int) -> tuple[np.ndarray
             return str(error)
         return counts[[*range(classes), VOID]]
 
-    counts, bad = [np.empty((0, classes + 1), dtype=np.int64)], {}
     with ThreadPoolExecutor(READERS) as pool:
         results = pool.map(counts_or_reason, ids)
         bar = tqdm(results, "read", len(ids), unit="image", disable=None, leave=False)
-        for image_id, result in zip(ids, bar):
-            if isinstance(result, str):
-                bad[image_id] = result
-            else:
-                counts.append(result[None])
-    return np.concatenate(counts), bad
+        found = dict(zip(ids, bar))
+    bad = {image_id: result for image_id, result in found.items() if isinstance(result, str)}
+    counts = [result for image_id, result in found.items() if image_id not in bad]
+    return np.array(counts, dtype=np.int64).reshape(-1, classes + 1), bad
 
 
 def _groups(ids: Sequence[str], separator: str) -> list[str]:
     """The group of each id: what is before the last separator, or all of it without one."""
     if not separator or not any(separator in image_id for image_id in ids):
-        raise UserError(f"--group-by {separator!r}: no id holds it; the first id is {ids[0]!r}")
+        raise UserError(f"--group-by {separator!r}: no id holds it; the first id is {ids[:1]}")
     return [image_id.rpartition(separator)[0] or image_id for image_id in ids]
 
 
@@ -223,56 +222,32 @@ def divide(holds: np.ndarray, groups: Sequence[str], sizes: Sequence[int], seed:
     return place[group_of]
 
 
-def _check_free(root: Path, names: Sequence[str], ids: Sequence[str], force: bool) -> None:
+def _check_free(folder: Path, names: Sequence[str], ids: Sequence[str], force: bool) -> None:
     """Raises a UserError if writing these lists would replace one, or contradict test.txt."""
-    folder = root / "ImageSets" / "Segmentation"
     for path in (folder / f"{name}.txt" for name in names):
         if path.exists() and not force:
             raise UserError(
                 f"{path}: is there already; "
                 "--force replaces it, and with it what trains and what validates"
             )
-    old_test = folder / "test.txt"
-    if "test" not in names and old_test.exists() and set(ids).intersection(read_ids(root, "test")):
+    test = folder / "test.txt"
+    kept = read_ids(folder.parent.parent, "test") if test.exists() and "test" not in names else ()
+    if set(ids).intersection(kept):
         raise UserError(
-            f"{old_test}: lists images that would now train or validate; "
+            f"{test}: lists images that would now train or validate; "
             "remove it, or make it anew with --test"
         )
 
 
-def _write(folder: Path, lists: dict[str, list[str]]) -> None:
-    """Write the lists, an id a line. A crash never leaves a new list beside an old one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, ids in lists.items():
-        text = "".join(f"{image_id}\n" for image_id in ids)
-        (folder / f".{name}.part").write_text(text, encoding="utf-8", newline="\n")
-    for name in lists:
-        (folder / f"{name}.txt").unlink(missing_ok=True)
-    for name in lists:
-        os.replace(folder / f".{name}.part", folder / f"{name}.txt")
-
-
 def hints(lists: Lists) -> Iterator[str]:
-    """What would make a training or a score mean something else than the user thinks."""
-    images = {split: (pixels[:, :-1] > 0).sum(0) for split, pixels in lists.pixels.items()}
-    totals = dict(zip(lists.classes.names, sum(images.values()).tolist()))
-    if absent := [name for name, total in totals.items() if not total]:
-        yield f"no pixel of {first_of(absent)} in any list"
-    for split, counts in images.items():
-        found = zip(totals.items(), counts)
-        if absent := [name for (name, total), count in found if total and not count]:
-            yield f"no pixel of {first_of(absent)} in {split}"
-    if few := [f"{name} ({total})" for name, total in totals.items() if 0 < total < FEW]:
+    """What would make a score mean something else than the user thinks."""
+    images = {name: (pixels[:, :-1] > 0).sum(0) for name, pixels in lists.pixels.items()}
+    for name, counts in images.items():
+        if absent := [lists.classes.names[label] for label in np.flatnonzero(counts == 0)]:
+            yield f"no pixel of {first_of(absent)} in {name}"
+    totals = zip(lists.classes.names, sum(images.values()))
+    if few := [f"{name} ({total})" for name, total in totals if 0 < total < FEW]:
         yield f"classes in fewer than {FEW} images, too few to score: {first_of(few)}"
-    binary = [
-        image_id
-        for split, pixels in lists.pixels.items()
-        for image_id, counts in zip(lists.ids[split], pixels)
-        if counts[0] and counts[-1] and not counts[1:-1].any()
-    ]
-    if binary:
-        which = first_of(sorted(binary))
-        yield f"{len(binary)} masks hold only 0 and {VOID}, which is void: {which}"
 
 
 def table(lists: Lists) -> str:
@@ -288,21 +263,6 @@ def table(lists: Lists) -> str:
     return "\n".join(lines)
 
 
-def share(text: str) -> float:
-    """Type of an argparse flag: a number between 0 and 1."""
-    value = float(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share between 0 and 1, like 0.2")
-    return value
-
-
-def natural(text: str) -> int:
-    """Type of an argparse flag: a whole number of at least 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
-    return int(text)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         "python -m data.lists",
@@ -311,15 +271,11 @@ def main() -> None:
     )
     add = parser.add_argument
     add("root", type=Path, metavar="DIR", help="the folder of the data")
-    add("--val", type=share, default=0.2, help="share of images that validate (default: 0.2)")
-    add("--test", type=share, default=0.0, help="share of a test list (default: no test.txt)")
-    add("--seed", type=natural, default=0, help="another seed divides differently (default: 0)")
-    add(
-        "--group-by",
-        metavar="TEXT",
-        help="images whose ids are equal up to the last TEXT stay in one list, such as the frames "
-        "of a video (default: each image by itself)",
-    )
+    add("--val", type=float, default=0.2, help="share of images that validate (default: 0.2)")
+    add("--test", type=float, default=0.0, help="share of a test list (default: no test.txt)")
+    add("--seed", type=int, default=0, help="another seed divides differently (default: 0)")
+    group = "images whose ids are equal up to the last TEXT stay in one list, as frames of a video"
+    add("--group-by", metavar="TEXT", help=group)
     add("--skip-bad", action="store_true", help="leave out unusable images")
     add("--force", action="store_true", help="replace existing lists")
     options = parser.parse_args()

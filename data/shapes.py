@@ -21,6 +21,7 @@ from PIL import Image, ImageFilter
 
 from data import UserError
 from data.classes import VOC, VOID
+from data.images import colour_mask
 
 # How hard the data set is. A jitter is the half-width of a uniform draw, one per object.
 HUE_JITTER, VALUE_JITTER = 12, 0.1  # degrees, of 1
@@ -28,6 +29,7 @@ TURN_JITTER = 25  # degrees
 PERIOD, PERIOD_JITTER = 0.07, 0.2  # of a texture: of the picture's shorter side, of the period
 OBJECT_SCALE = 0.32, 0.75  # an object's side, of the picture's shorter side
 TRIES = 6  # random places for an object; it gets the one where it hides the least of the others
+NOTE = "shapes.json"  # what was asked for, in a finished data set
 PIXEL_NOISE = 4.0  # standard deviation, in grey levels
 ASPECTS = (4 / 3, 4 / 3, 4 / 3, 3 / 4, 1)  # width / height, drawn uniformly: mostly landscape
 
@@ -161,9 +163,7 @@ def _picture(index: int, size: int, seed: int) -> tuple[Image.Image, Image.Image
     highest = instances.filter(ImageFilter.MaxFilter(window))
     lowest = instances.filter(ImageFilter.MinFilter(window))
     mask = np.where(np.not_equal(highest, lowest), VOID, np.array(values)[np.asarray(instances)])
-    mask = Image.fromarray(mask.astype(np.uint8))
-    mask.putpalette(VOC.palette())
-    return _image(noisy / 255), mask
+    return _image(noisy / 255), colour_mask(mask, VOC)
 
 
 def make_shapes(out: Path, images: int = 300, size: int = 160, seed: int = 0) -> Path:
@@ -176,14 +176,12 @@ def make_shapes(out: Path, images: int = 300, size: int = 160, seed: int = 0) ->
     Raises:
         UserError: images < 1, size < 32 or seed < 0; `out` holds other data.
     """
-    for name, value, least in (("images", images, 1), ("size", size, 32), ("seed", seed, 0)):
-        if value < least:
-            raise UserError(f"{name} is {value}; it must be at least {least}")
-    out, note = Path(out), Path(out, "shapes.json")
-    request = json.dumps({"images": images, "size": size, "seed": seed}) + "\n"
+    if images < 1 or size < 32 or seed < 0:
+        raise UserError("at least: --images 1, --size 32, --seed 0")
+    out, request = Path(out), json.dumps({"images": images, "size": size, "seed": seed}) + "\n"
+    if (out / NOTE).is_file() and (out / NOTE).read_text(encoding="utf-8") == request:
+        return out
     if out.exists() and any(out.iterdir()):
-        if note.is_file() and note.read_text(encoding="utf-8") == request:
-            return out
         raise UserError(f"{out}: already holds other data; give another folder or delete it")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
@@ -199,7 +197,7 @@ def make_shapes(out: Path, images: int = 300, size: int = 160, seed: int = 0) ->
         for split in ("train", "val", "trainval", "test"):
             ids = [name for index, name in enumerate(names) if _split(index) in split]
             (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in ids), newline="\n")
-        (folder / note.name).write_text(request, newline="\n")
+        (folder / NOTE).write_text(request, newline="\n")
         if out.exists():
             out.rmdir()  # it is empty
         folder.rename(out)
@@ -218,8 +216,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other pictures")
     options = parser.parse_args()
     make_shapes(**vars(options))
-    size = f"shorter side {options.size} pixels"
-    print(f"{options.out}: {options.images} pictures of {len(VOC)} classes, {size}")
+    print(f"{options.out}: {options.images} pictures of {len(VOC)} classes")
 
 
 if __name__ == "__main__":

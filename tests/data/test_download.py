@@ -7,7 +7,6 @@ import resource
 import socket
 import tarfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,10 +18,9 @@ from torchvision.datasets import SBDataset
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from data import UserError
-from data.download import SBD, TRIES, VOC2012, Archive, download_voc, fetch, main, unpack
+from data.download import SBD, TRIES, VOC2012, Archive, download_voc, fetch, main
 
 NAME = "voc.tar"
-IMAGES = 21  # in trainval of the drawn data set
 
 
 class Manner(NamedTuple):
@@ -30,7 +28,6 @@ class Manner(NamedTuple):
 
     content: bytes = b""
     breaks: list[int] = []  # the bytes of the content after which each answer in turn breaks off
-    stalls: bool = False  # instead of breaking off, an answer falls silent
     ranges: bool = True  # False: each answer is the whole
     shift: int = 0  # of the part that an answer has from the part asked for
     status: int = 200
@@ -45,7 +42,6 @@ class Host(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Answer)
         self.manners: dict[str, Manner] = {}
         self.asked: list[tuple[str, str | None]] = []  # path and Range
-        self.closing = threading.Event()
 
     def serves(self, content: bytes = b"", at: str = NAME, **manner) -> str:
         """The address of this content."""
@@ -79,8 +75,6 @@ class Answer(BaseHTTPRequestHandler):
         self.end_headers()
         end = manner.breaks.pop(0) if manner.breaks else None
         self.wfile.write(content[start:end])
-        if end is not None and manner.stalls:
-            self.server.closing.wait()
 
     def log_message(self, *_):
         pass
@@ -92,7 +86,6 @@ def host():
         thread = threading.Thread(target=host.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield host
-        host.closing.set()
         host.shutdown()
         thread.join()
 
@@ -108,7 +101,7 @@ def packed(drawn) -> bytes:
 
 def archive_at(content: bytes, *urls: str) -> Archive:
     """An archive that should have this content."""
-    return Archive(NAME, urls, hashlib.md5(content).hexdigest(), IMAGES)
+    return Archive(NAME, urls, hashlib.md5(content).hexdigest())
 
 
 def dead_address() -> str:
@@ -144,7 +137,6 @@ def test_the_data_set_is_fetched_and_unpacked_where_the_steps_look(
     assert capsys.readouterr().out.splitlines() == [
         f"fetching from {url}",
         f"PASCAL VOC 2012 is in {root}",
-        f"  note: data/{NAME} is not needed any more; --delete-archives removes it",
         f"next: python sample_features.py --data {root} --run runs/voc",
     ]
 
@@ -158,8 +150,7 @@ def test_a_second_call_fetches_and_writes_nothing(host, packed, tmp_path, capsys
     main(command, voc=archive)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     assert capsys.readouterr().out.splitlines() == said[1:]
-    main([*command, "--delete-archives"], voc=archive)
-    assert not (tmp_path / NAME).exists()
+    (tmp_path / NAME).unlink()
     main(command, voc=archive)
     assert len(host.asked) == 1
 
@@ -169,15 +160,6 @@ def test_a_broken_connection_goes_on_where_it_broke(host, packed, tmp_path):
     archive = archive_at(packed, host.serves(packed, breaks=[first, second]))
     assert get(archive, tmp_path) == packed
     assert host.ranges() == [None, f"bytes={first}-", f"bytes={second}-"]
-
-
-def test_a_silent_connection_counts_as_broken(host, packed, tmp_path):
-    stop = 2**16  # a block: less would be lost with it
-    archive = archive_at(packed, host.serves(packed, breaks=[stop], stalls=True))
-    start = time.monotonic()
-    assert fetch(archive, tmp_path, timeout=0.3, pause=0).read_bytes() == packed
-    assert time.monotonic() - start < 20  # the usual is 30
-    assert host.ranges() == [None, f"bytes={stop}-"]
 
 
 def test_the_next_call_and_the_next_address_go_on_as_well(host, packed, tmp_path):
@@ -207,13 +189,6 @@ def test_a_dead_address_gives_way_to_the_next(status, requests, host, packed, tm
     assert [path for path, _ in host.asked] == ["/dead"] * requests + [f"/{NAME}"]
 
 
-def test_a_wrong_checksum_gives_way_to_the_next_address(host, packed, tmp_path, capsys):
-    wrong = host.serves(packed[::-1], at="wrong")
-    assert get(archive_at(packed, wrong, host.serves(packed)), tmp_path) == packed
-    assert host.asked == [("/wrong", None), (f"/{NAME}", None)]
-    assert "  a file with another MD5, removed\n" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("suffix", ["", ".part"])
 @pytest.mark.parametrize(
     "there",
@@ -241,11 +216,10 @@ def test_if_no_address_gives_it_one_line_tells_the_way_by_hand(host, packed, tmp
     archive, out = archive_at(packed, *urls), tmp_path / "out"
     with pytest.raises(UserError) as error:
         fetch(archive, out)
-    place = f"127.0.0.1:{host.server_port}"
     assert str(error.value) == (
-        f"{NAME} could not be fetched ({place}: HTTP 404 Not Found; {place}: a file "
-        f"with another MD5, removed); run this command again later, or get the file (MD5 "
-        f"{archive.md5}) on any machine from {urls[0]} or {urls[1]} and put it into {out}/"
+        f"{NAME} could not be fetched (a file with another MD5, removed); run this command again "
+        f"later, or get the file (MD5 {archive.md5}) on any machine from {urls[0]} or "
+        f"{urls[1]} and put it into {out}/"
     )
     assert files_in(out) == {}
 
@@ -276,11 +250,7 @@ def test_a_full_disk_while_unpacking_leaves_no_half_data_set(packed, drawn, tmp_
     with full_disk(1000):
         download_voc(tmp_path, archive_at(packed))
     assert files_in(tmp_path) == {NAME: packed}
-    stale = tmp_path / "VOCdevkit" / ".VOC2012.part" / "VOCdevkit" / "VOC2012"
-    stale.mkdir(parents=True)  # as a call leaves it that was killed
-    (stale / "stale").touch()
     assert files_in(download_voc(tmp_path, archive_at(packed))) == files_in(drawn)
-    assert not (tmp_path / "VOCdevkit" / ".VOC2012.part").exists()
 
 
 @pytest.mark.parametrize(
@@ -293,7 +263,7 @@ def test_no_member_gets_out_of_the_folder(name, link, tmp_path):
     with tarfile.open(tmp_path / NAME, "w") as tar:
         tar.addfile(member)
     with pytest.raises(UserError, match=f"{NAME}: cannot be unpacked .*outside the destination"):
-        unpack(tmp_path / NAME, tmp_path / "deep" / "VOCdevkit" / "VOC2012")
+        download_voc(tmp_path, archive_at((tmp_path / NAME).read_bytes()))
     assert files_in(tmp_path).keys() == {NAME}
 
 
@@ -303,28 +273,6 @@ def test_a_data_set_that_is_there_is_used(inside, drawn, tmp_path):
     root.parent.mkdir(parents=True, exist_ok=True)
     root.symlink_to(drawn)
     assert download_voc(tmp_path / "own", archive_at(b"")) == root
-
-
-@pytest.mark.parametrize(
-    "damage, message",
-    [
-        ("JPEGImages", "is there, but without the folders of VOC 2012; move it away"),
-        ("SegmentationClass", "no mask for id "),
-        ("ImageSets/Segmentation/trainval.txt", "no such list for split 'trainval'"),
-        (None, f"trainval has {IMAGES} images instead of 2913; to fetch it anew, move "),
-    ],
-)
-def test_half_a_data_set_is_named_and_left_alone(damage, message, shapes, tmp_path):
-    root = tmp_path / "VOCdevkit" / "VOC2012"
-    root.parent.mkdir()
-    shapes.rename(root)
-    if damage:
-        (root / damage).rename(tmp_path / "aside")
-    before = files_in(tmp_path)
-    archive = archive_at(b"") if damage else VOC2012
-    with pytest.raises(UserError, match=re.escape(message)) as error:
-        download_voc(tmp_path, archive)
-    assert str(root) in str(error.value) and files_in(tmp_path) == before
 
 
 def test_a_mistake_ends_with_one_line(fails, tmp_path):

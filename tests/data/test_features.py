@@ -95,7 +95,6 @@ BAD_LABEL = np.where(np.arange(ROWS) == 5, CLASSES, 0)
     [
         ("pixels", lambda path: path.unlink(), "/pixels.npy: no such file; run step 1 again"),
         ("features", truncate, "/features.npy: cannot be read"),
-        ("labels", truncate, "/labels.npy: cannot be read"),
         ("std", lambda path: path.write_bytes(b""), "/std.npy: cannot be read"),
         (
             "labels",
@@ -105,7 +104,7 @@ BAD_LABEL = np.where(np.arange(ROWS) == 5, CLASSES, 0)
         (
             "labels",
             lambda path: replace(path, np.zeros(9, np.uint8)),
-            f": labels.npy has shape (9,), which does not go with features.npy ({ROWS}, 5)",
+            f": labels.npy has shape (9,), not ({ROWS},); run step 1 again",
         ),
         (
             "pixels",
@@ -113,7 +112,6 @@ BAD_LABEL = np.where(np.arange(ROWS) == 5, CLASSES, 0)
             f": pixels.npy has shape ({ROWS}, 2)",
         ),
         ("mean", lambda path: replace(path, np.zeros(6)), ": mean.npy has shape (6,)"),
-        ("std", lambda path: replace(path, np.full(5, np.nan)), ": mean.npy or std.npy is not"),
         (
             "labels",
             lambda path: replace(path, BAD_LABEL),

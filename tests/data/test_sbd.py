@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import re
 import resource
 import shutil
 import sys
@@ -37,9 +36,8 @@ class Place(NamedTuple):
         content = (self.out / NAME).read_bytes() if (self.out / NAME).exists() else b""
         images = images or len(self.own) + len(self.others)
         sbd = Archive(NAME, (), hashlib.md5(content).hexdigest(), images)
-        trainval = len(read_ids(self.root, "trainval"))
         command = ["--out", str(self.out), "--sbd", *flags]
-        main(command, voc=Archive("voc.tar", (), "", trainval), sbd=sbd)
+        main(command, voc=Archive("voc.tar", (), ""), sbd=sbd)
 
     def pack(self) -> None:
         """Writes the archive, laid out like the real one: the lists come last."""
@@ -101,16 +99,12 @@ def test_the_split_has_the_images_of_both_without_those_of_val(place, capsys):
         with Image.open(place.root / "SegmentationClassAug" / f"{image_id}.png") as mask:
             assert mask.mode == "P" and mask.getpalette() == VOC.palette()
     said = capsys.readouterr().out.splitlines()
-    assert said[2] == (
-        f"train_aug has {len(dataset)} images: {len(place.own)} of train with VOC's own masks, "
-        f"{len(place.others)} with SBD's (no void)"
-    )
     assert said[-1].endswith(f"--data {place.root} --run runs/voc --split train_aug")
 
 
 def test_a_second_call_writes_nothing_and_needs_no_archive(place, capsys):
-    place.command("--delete-archives")
-    assert not (place.out / NAME).exists()
+    place.command()
+    (place.out / NAME).unlink()
     said = capsys.readouterr().out.replace(f"checking the MD5 of {place.out / NAME}\n", "")
     before = {path: path.stat().st_mtime_ns for path in place.out.rglob("*")}
     place.command()
@@ -137,41 +131,19 @@ def test_a_full_disk_leaves_no_half_split(place):
     place.command()
 
 
-@pytest.mark.parametrize("lacks", ["list", "masks", "a mask"])
-def test_half_a_split_is_named_and_left_alone(lacks, place):
+def test_masks_without_their_list_are_named_and_left_alone(place):
     place.command()
-    path = place.root / "ImageSets" / "Segmentation" / "train_aug.txt"
-    masks = place.root / "SegmentationClassAug"
-    if lacks == "list":
-        path.unlink()
-    elif lacks == "masks":
-        shutil.rmtree(masks)
-    else:
-        (masks / f"{place.others[0]}.png").unlink()
+    (place.root / "ImageSets" / "Segmentation" / "train_aug.txt").unlink()
     before = place.left()
-    hint = re.escape(f"to fetch it anew, move {path} and {masks} away")
-    with pytest.raises(UserError, match=hint):
+    with pytest.raises(UserError, match="SegmentationClassAug: is there without .*; move it away"):
         place.command()
     assert place.left() == before
-
-
-def test_a_list_that_holds_images_of_val_is_refused(place):
-    place.command()
-    lists = place.root / "ImageSets" / "Segmentation"
-    (image_id, *_) = read_ids(place.root, "val")
-    with open(lists / "train_aug.txt", "a") as file:
-        file.write(f"{image_id}\n")
-    shutil.copy(
-        place.root / "SegmentationClass" / f"{image_id}.png", place.root / "SegmentationClassAug"
-    )
-    with pytest.raises(UserError, match=r"train_aug\.txt: lists 1 images of val; "):
-        place.command(images=len(place.own) + len(place.others) + 1)
 
 
 def test_without_scipy_nothing_is_fetched(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy", None)
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    nowhere = Archive("voc.tar", (), "", 1)
+    nowhere = Archive("voc.tar", (), "")
     with pytest.raises(UserError, match="--sbd reads Matlab files with SciPy: pip install scipy"):
         main(["--out", str(tmp_path / "out"), "--sbd"], voc=nowhere, sbd=nowhere)
     assert not (tmp_path / "out").exists()

@@ -132,12 +132,6 @@ def test_items_are_the_first_images_of_the_list_with_their_masks(limit, expected
             assert np.array_equal(dataset.mask(index), mask)
 
 
-def test_the_transform_makes_the_item(drawn):
-    sample = VOCFolder(drawn, "val", ResizeImage(32))[0]
-    assert min(sample.image.shape[1:]) == 32 and sample.image.dtype == torch.uint8
-    assert sample.mask.shape == size_of(photo_of(drawn, sample.id))
-
-
 def test_train_aug_has_masks_of_its_own(shapes):
     image_id = read_ids(shapes, "train")[0]
     list_of(shapes, "train_aug").write_text(image_id)
@@ -282,33 +276,7 @@ def test_batches_are_the_same_for_any_workers_that_live_on(drawn):
         assert all(map(same, epochs(train_set, workers, context), expected))
 
 
-def test_without_drawn_pixels_a_batch_has_masks_and_no_points(drawn):
-    _, images, points, labels, kept = epochs(training_set(drawn, pixels=None), 0)[0]
-    assert (images.shape, labels.shape) == ((4, 3, 48, 48), (4, 48, 48))
-    assert points == kept == []
-
-
 # Bad data
-
-
-@pytest.mark.parametrize(("kind", "path_of"), [("image", photo_of), ("mask", mask_of)])
-def test_a_missing_file_is_found_at_once(kind, path_of, shapes):
-    image_id = read_ids(shapes, "train")[-1]
-    path = path_of(shapes, image_id)
-    path.unlink()
-    with pytest.raises(UserError) as error:
-        VOCFolder(shapes, "train", keep)
-    assert str(error.value) == f"{path}: no {kind} for id {image_id!r} of split 'train'"
-
-
-def test_a_mask_of_another_size_is_found_at_once(shapes):
-    image_id = read_ids(shapes, "train")[-1]
-    height, width = size_of(photo_of(shapes, image_id))
-    save(mask_of(shapes, image_id), height + 1, width)
-    with pytest.raises(UserError) as error:
-        VOCFolder(shapes, "train", keep)
-    sizes = f"the mask is {width}x{height + 1} but its image {image_id}.jpg is {width}x{height}"
-    assert str(error.value) == f"{mask_of(shapes, image_id)}: {sizes}"
 
 
 def test_a_mask_drawn_on_a_photo_before_exif_turned_it_is_said_to_be_that(shapes):
@@ -323,18 +291,6 @@ def test_a_mask_drawn_on_a_photo_before_exif_turned_it_is_said_to_be_that(shapes
 
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
-
-
-@pytest.mark.parametrize("path_of", [photo_of, mask_of])
-def test_a_file_that_is_no_image_is_found_at_once_and_a_truncated_one_when_read(path_of, shapes):
-    path = path_of(shapes, read_ids(shapes, "train")[1])
-    truncate(path)
-    dataset = VOCFolder(shapes, "train", keep)
-    with pytest.raises(UserError, match=re.escape(f"{path}: cannot be read as an image")):
-        dataset[1]
-    path.write_text("<html>404</html>")
-    with pytest.raises(UserError, match=re.escape(f"{path}: cannot be read as an image")):
-        VOCFolder(shapes, "train", keep)
 
 
 def test_bad_images_can_be_left_out_up_to_5_in_100(shapes):

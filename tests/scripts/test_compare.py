@@ -90,7 +90,7 @@ def of_no_class(path: Path) -> str:
 
 def absent(path: Path) -> str:
     path.unlink()
-    return f"{GUESSES}: no prediction for 1 of the 18 images: {path.name}"
+    return f"{path}: no such file"
 
 
 @pytest.mark.parametrize("spoil", [of_another_size, of_no_class, absent])
