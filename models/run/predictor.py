@@ -18,7 +18,7 @@ Photo = str | Path | Image.Image | np.ndarray | Tensor
 
 
 class Predictor:
-    """A trained network, always in eval mode; several threads may predict with it.
+    """A trained network; several threads may predict with it.
 
     Args:
         segmenter: the network.
@@ -34,7 +34,7 @@ class Predictor:
         if device == "auto":
             mps = torch.backends.mps.is_available()
             device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-        self.segmenter = segmenter.eval().to(device)
+        self.segmenter = segmenter.to(device)
         self.names, self.colours = segmenter.names, segmenter.colours
 
     def predict(

@@ -155,10 +155,8 @@ def test_probabilities_of_the_views_are_averaged_on_the_grid_of_the_largest(segm
 
 
 def test_refined_scores_have_the_photos_size_and_follow_its_edges(segmenter):
-    image = photo(40, 52)
-    segmenter.views = Views(refine=True)
-    scores = segmenter.probabilities(image)
-    probabilities = segmenter(image[None]).softmax(1)
+    image, segmenter.views = photo(40, 52), Views(refine=True)
+    scores, probabilities = segmenter.probabilities(image), segmenter(image[None]).softmax(1)
     torch.testing.assert_close(scores, guided_filter(probabilities, image[None], 16)[0].clamp(0, 1))
     assert scores.shape == (CLASSES, 40, 52)
 
