@@ -27,11 +27,7 @@ from data import UserError
 from models import efficientnet_lite  # noqa: F401  registers its networks
 from models.checkpoint import load_tensors
 
-WITHOUT_LEVELS = {
-    "maxvit": "its windows need an input of one fixed size",
-    "swin": "its blocks do not give (B, C, h, w) maps",
-    "vit": "its tokens are a single map, so there is nothing to zoom out of",
-}
+TRANSFORMERS = ("maxvit", "swin", "vit")  # no maps (B, C, h, w) of an input of any size
 HEADS = ("avgpool", "classifier", "fc", "dropout", "aux1", "aux2", "AuxLogits")  # are left out
 WRAPPERS = ("state_dict", "model", "model_state", "params")  # keys of training checkpoints
 SIDE = 512  # pixels of the input on which drops of resolution are looked for
@@ -40,7 +36,7 @@ SIDE = 512  # pixels of the input on which drops of resolution are looked for
 def backbones() -> list[str]:
     """The names of the networks that have levels, as this torchvision knows them."""
     names = [*list_models(module=torchvision.models), *list_models(module=models)]
-    return [name for name in names if not name.startswith(tuple(WITHOUT_LEVELS))]
+    return [name for name in names if not name.startswith(TRANSFORMERS)]
 
 
 @cache
@@ -48,16 +44,15 @@ def _network(name: str) -> nn.ModuleDict:
     """The children of a network but for its `HEADS`, on the meta device; not to be changed.
 
     The one place where a name becomes a network. Its children are called one after the other.
-    Cached, since building a large one takes seconds.
 
     Raises:
-        UserError: the name is not in `backbones`; says why, or names all.
+        UserError: the name is not in `backbones`.
     """
     if name not in backbones():
-        for family, why in WITHOUT_LEVELS.items():
-            if name.startswith(family):
-                raise UserError(f"backbone {name}: cannot be used, {why}; take another")
-        raise UserError(f"unknown backbone {name!r}; choose one of {', '.join(backbones())}")
+        raise UserError(
+            f"unknown backbone {name!r}; choose one of {', '.join(backbones())} "
+            f"(those of {', '.join(TRANSFORMERS)} have no levels)"
+        )
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore", FutureWarning)  # of an initialisation that nobody will see
         try:
@@ -68,8 +63,20 @@ def _network(name: str) -> nn.ModuleDict:
     return nn.ModuleDict({k: v for k, v in network.named_children() if k not in HEADS})
 
 
+def empty_blocks(backbone: str) -> nn.Sequential:
+    """The network up to its last feature map, block after block, on the meta device.
+
+    Sequences within the network are flattened, so that a block is a layer or, for example, a
+    residual block. A pooling at the end is left out: it adds nothing to the map before it.
+
+    Raises:
+        UserError: the backbone is not in `backbones`.
+    """
+    return _blocks(copy.deepcopy(_network(backbone)))
+
+
 def _blocks(network: nn.ModuleDict) -> nn.Sequential:
-    """A network's own layers as blocks, without a pooling at the end."""
+    """`empty_blocks` from the network's own layers."""
     blocks = [block for child in network.values() for block in _flattened(child)]
     while isinstance(blocks[-1], nn.MaxPool2d):
         blocks.pop()
@@ -83,37 +90,13 @@ def _flattened(module: nn.Module) -> list[nn.Module]:
     return [block for child in module for block in _flattened(child)]
 
 
-def empty_blocks(backbone: str) -> nn.Sequential:
-    """The network up to its last feature map, block after block, on the meta device.
-
-    Sequences within the network are flattened, so that a block is a layer or, for example, a
-    residual block. A pooling at the end is left out: it adds nothing to the map before it.
-
-    Raises:
-        UserError: the backbone is not in `backbones`.
-    """
-    return copy.deepcopy(_blocks(_network(backbone)))
-
-
-@cache
-def block_shapes(backbone: str) -> tuple[tuple[int, int], ...]:
-    """(channels, width) of the map after each block of a network, for an input of `SIDE` pixels.
-
-    Cached: it takes longer than all else that builds MobileNetV2.
-
-    Raises:
-        UserError: the backbone is not in `backbones`.
-    """
-    return _map_shapes(_blocks(_network(backbone)))
-
-
-def _map_shapes(blocks: nn.Sequential) -> tuple[tuple[int, int], ...]:
-    """`block_shapes` of blocks on the meta device."""
+def block_shapes(blocks: nn.Sequential) -> list[tuple[int, int]]:
+    """(channels, width) of the map after each block on the meta device, for `SIDE` pixels."""
     x, shapes = torch.empty(1, 3, SIDE, SIDE, device="meta"), []
     for block in blocks:
         x = block(x)
         shapes.append((x.shape[1], x.shape[3]))
-    return tuple(shapes)
+    return shapes
 
 
 def find_taps(shapes: Sequence[tuple[int, int]]) -> list[int]:
@@ -151,7 +134,7 @@ def dilate(blocks: nn.Sequential, drops: int) -> nn.Sequential:
     """
     if not drops:
         return blocks
-    taps = find_taps(_map_shapes(blocks))
+    taps = find_taps(block_shapes(blocks))
     if drops >= len(taps):
         raise UserError(f"--dilate {drops}: there are {len(taps) - 1} drops of resolution to undo")
     rate = 1
@@ -170,7 +153,7 @@ def dilate(blocks: nn.Sequential, drops: int) -> nn.Sequential:
                 layer.stride, layer.dilation = (1, 1), (own, own)
         rate = behind
     try:
-        if find_taps(_map_shapes(blocks)) == [*taps[: -1 - drops], taps[-1]]:
+        if find_taps(block_shapes(blocks)) == [*taps[: -1 - drops], taps[-1]]:
             return blocks
     except RuntimeError:  # maps that no longer fit together
         pass

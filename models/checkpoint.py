@@ -5,7 +5,6 @@ What is in them: `models.segmenter`; last.pt also holds `models.run.training.Tra
 
 import io
 import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +58,6 @@ def load_tensors(path: Path, what: str) -> Any:
         UserError: the file is missing, damaged, or holds pickled code.
     """
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                unpacked = sum(record.file_size for record in archive.infolist())
-            if unpacked > 2 * path.stat().st_size:  # torch does not compress
-                raise ValueError("it would unpack to many times its size")
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such {what} file") from None
@@ -72,7 +66,7 @@ def load_tensors(path: Path, what: str) -> Any:
             f"{path}: not a {what} file of plain tensors and values, so it was not loaded "
             "(it could run code)"
         ) from None
-    except Exception as error:  # a damaged file lets torch and zipfile raise nearly anything
+    except Exception as error:  # a damaged file lets torch raise nearly anything
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise UserError(
             f"{path}: cannot be read as a {what} file ({reason}); is it damaged?"

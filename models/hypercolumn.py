@@ -23,15 +23,12 @@ from models.backbones import (
     load_weights,
 )
 
-POOLED = ("image", "quadrants")  # contexts that are not windows
-
 
 class Hypercolumn(nn.Module):
     """Image -> levels (the tapped feature maps, fine to coarse) -> hypercolumns of Z channels.
 
-    Each level covers the whole image, its values at the centres of its pixels
-    (`align_corners=False`). The hypercolumn at a place is every level, sampled bilinearly there
-    and concatenated. `at_points` and `as_map` agree to rounding.
+    The hypercolumn at a place is every level, sampled bilinearly there and concatenated; see
+    `read`. `at_points` and `as_map` agree to rounding.
 
     Context adds further levels: means of the last tap over the whole image, its quadrants, or a
     window around each place (Mostajabi et al. 2015, section 3, for the image as the last level).
@@ -69,21 +66,19 @@ class Hypercolumn(nn.Module):
         dilated: int = 0,
     ):
         super().__init__()
-        shapes = block_shapes(backbone)
-        known = {f"b{count}": count - 1 for count in range(1, len(shapes) + 1)}
-        known |= dict(enumerate(find_taps(shapes), start=1))
-        by_rule = [tap for tap in known if isinstance(tap, int)]
-        chosen = by_rule if taps is None else taps
+        shapes = block_shapes(empty_blocks(backbone))
+        levels = dict(enumerate(find_taps(shapes), start=1))
+        known = levels | {f"b{index + 1}": index for index in range(len(shapes))}
+        chosen = list(levels) if taps is None else taps
         if not chosen or not known.keys() >= set(chosen):
             raise UserError(
-                f"--taps {','.join(map(str, chosen))}: {backbone} has taps 1 to {by_rule[-1]} and "
+                f"--taps {','.join(map(str, chosen))}: {backbone} has taps 1 to {len(levels)} and "
                 f"blocks b1 to b{len(shapes)}"
             )
         by_end = {known[tap]: tap for tap in chosen}
         self.ends = sorted(by_end)
         self.taps = [by_end[end] for end in self.ends]
-        self.backbone, self.context = backbone, list(context)
-        self.dilated = dilated
+        self.backbone, self.context, self.dilated = backbone, list(context), dilated
         tapped = [shapes[end][0] for end in self.ends]
         self.channels = tapped + tapped[-1:] * len(context)
         self.features = self._empty()
@@ -97,7 +92,7 @@ class Hypercolumn(nn.Module):
         fold_batch_norm(self.features, self.ends)
         # The layout in which convolutions are fastest on CPU and GPU; the values are the same.
         self.features.to(memory_format=torch.channels_last)
-        self.freeze()
+        self.frozen = True
 
     @property
     def Z(self) -> int:
@@ -137,16 +132,15 @@ class Hypercolumn(nn.Module):
         Raises:
             UserError: see `models.backbones.dilate`.
         """
-        self.dilated, weights = drops, self.features.state_dict()
+        self.dilated, self.frozen, weights = drops, True, self.features.state_dict()
         self.features = self._empty()
         fold_batch_norm(self.features, self.ends)
         self.features.load_state_dict(weights, assign=True)
-        self.freeze()
 
     def _empty(self) -> nn.Sequential:
-        """The blocks of the backbone up to the last tap, on the meta device."""
+        """The blocks of the backbone up to the last tap, frozen, on the meta device."""
         blocks = empty_blocks(self.backbone)[: self.ends[-1] + 1]
-        return dilate(blocks, self.dilated)
+        return dilate(blocks, self.dilated).requires_grad_(False)
 
     def check_size(self, size: int, flag: str = "--size") -> None:
         """Tries the shapes of a square input of `size` pixels, without computing anything.
@@ -157,20 +151,12 @@ class Hypercolumn(nn.Module):
         try:
             self.level_shapes(size, size)
         except RuntimeError:
-            raise UserError(
-                f"{flag}: {size} pixels are too few for {self.backbone}: "
-                "nothing is left at its last tap"
-            ) from None
+            raise UserError(f"{flag}: {size} pixels are too few for {self.backbone}") from None
 
     def level_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
         """(C_l, h_l, w_l) of the levels of one image, from a pass on the meta device."""
         image = torch.empty(1, 3, height, width, device="meta")
         return [tuple(level.shape[1:]) for level in self._levels(self._empty(), image)]
-
-    def freeze(self) -> None:
-        """Stops gradients in the backbone."""
-        self.frozen = True
-        self.features.requires_grad_(False)
 
     def unfreeze(self, frozen_stages: int = 0) -> None:
         """Lets the backbone learn, but for its first stages; a stage ends with a tap.
@@ -179,10 +165,7 @@ class Hypercolumn(nn.Module):
             UserError: that leaves nothing to learn.
         """
         if frozen_stages >= len(self.ends):
-            raise UserError(
-                f"--frozen-stages {frozen_stages}: of {len(self.ends)} stages "
-                "at least one has to learn"
-            )
+            raise UserError(f"--frozen-stages {frozen_stages}: there are {len(self.ends)} stages")
         self.frozen = False
         first = self.ends[frozen_stages - 1] + 1 if frozen_stages else 0
         for index, layer in enumerate(self.features):
@@ -276,12 +259,7 @@ def surroundings(level: Tensor, context: str, finer: int = 1) -> Tensor:
             halves = level.narrow(dim, 0, half), level.narrow(dim, side // 2, half)
             level = torch.cat([part.mean(dim, keepdim=True) for part in halves], dim)
         return level
-    return box_mean(level, window_side(context, finer))
-
-
-def window_side(context: str, finer: int) -> int:
-    """The side of a window on a level that is `finer` times finer than meant, made odd."""
-    return int(context) * finer | 1
+    return box_mean(level, int(context) * finer | 1)  # made odd
 
 
 def box_mean(values: Tensor, side: int) -> Tensor:
@@ -295,5 +273,4 @@ def box_mean(values: Tensor, side: int) -> Tensor:
 
 def level_names(taps: Sequence[int | str], context: Sequence[str]) -> list[str]:
     """What the levels of a `Hypercolumn` are called in pictures and tables, in their order."""
-    windows = [c if c in POOLED else f"{c}×{c}" for c in context]
-    return [f"tap {tap}" for tap in taps] + windows
+    return [f"tap {t}" for t in taps] + [f"{c}×{c}" if c.isdigit() else c for c in context]

@@ -117,7 +117,7 @@ class Segmenter(nn.Module):
 
     @torch.inference_mode()
     def probabilities(self, image: Tensor, name: str = "an image") -> Tensor:
-        """The probabilities of the classes, in eval mode: the mean over the views.
+        """The probabilities of the classes: the mean over the views.
 
         Args:
             image: (3, h, w) uint8 RGB on any device, its shorter side at `input_size`.
@@ -130,13 +130,10 @@ class Segmenter(nn.Module):
         Raises:
             UserError: what the network computes is not finite.
         """
-        was_training = self.training
-        self.eval()
         image = image[None].to(self.hypercolumn.mean.device)
         found = mean_probabilities(self, image, self.views, self.grid(image))
         if self.views.refine:
             found = guided_filter(found, image, max(1, round(REACH / self.stride))).clamp_(0, 1)
-        self.train(was_training)
         if not found.isfinite().all():
             raise UserError(
                 f"{name}: the network's scores are not finite; are its weights damaged, or was "
@@ -180,7 +177,7 @@ def load_extractor(path: Path) -> Hypercolumn:
         UserError: see `models.checkpoint.load_checkpoint`.
     """
     content = load_checkpoint(path, "extractor")
-    hypercolumn = empty_extractor(content["hypercolumn"])
+    hypercolumn = rebuilt_extractor(content["hypercolumn"])
     hypercolumn.load_state_dict(content["state"])
     return hypercolumn
 
@@ -219,11 +216,10 @@ def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
     for name in ("size", "stride"):
         if type(content[name]) is not int or content[name] < 1:
             raise UserError(f"{path}: its {name} is {content[name]!r}; is the file damaged?")
-    head, names = content["head"], content["classes"]
-    moments = torch.zeros(sum(head["channels"])), torch.ones(sum(head["channels"]))
+    names, ones = content["classes"], torch.ones(sum(content["head"]["channels"]))
     segmenter = Segmenter(
-        empty_extractor(content["hypercolumn"]),
-        DenseClassifier(mean=moments[0], std=moments[1], classes=len(names), **head),
+        rebuilt_extractor(content["hypercolumn"]),
+        DenseClassifier(mean=ones, std=ones, classes=len(names), **content["head"]),
         content["size"],
         content["stride"],
         names,
@@ -234,7 +230,7 @@ def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
     return segmenter, content
 
 
-def empty_extractor(spec: dict[str, Any]) -> Hypercolumn:
+def rebuilt_extractor(spec: dict[str, Any]) -> Hypercolumn:
     """The extractor that a `Hypercolumn.spec` describes, before its weights are loaded."""
-    names = ("backbone", "taps", "context", "dilated")
-    return Hypercolumn(weights=None, **{name: spec[name] for name in names})
+    arguments = {name: value for name, value in spec.items() if name != "fingerprint"}
+    return Hypercolumn(weights=None, **arguments)

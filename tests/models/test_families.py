@@ -11,7 +11,6 @@ from torchvision.ops import SqueezeExcitation
 
 from data import UserError
 from models.hypercolumn import Hypercolumn
-from models.segmenter import load_extractor, save_extractor
 
 # The modules whose outputs are the levels, found by reading torchvision's code.
 FAMILIES = {
@@ -107,15 +106,6 @@ def test_levels_are_the_maps_before_each_drop_of_resolution_and_the_last(backbon
         assert_near(level, output)
 
 
-@pytest.mark.parametrize("backbone", FAMILIES)
-def test_hypercolumns_at_points_are_those_of_the_map(backbone, extractor):
-    levels = [level.double() for level in extractor(backbone)(photo(backbone))]
-    dense = Hypercolumn.as_map(levels, (32, 32))
-    places = torch.tensor([[0, 0], [5, 30], [31, 16]])
-    at_points = Hypercolumn.at_points(levels, (places[None] + 0.5) / 32)
-    assert_near(at_points[0], dense[0, :, places[:, 0], places[:, 1]].T)
-
-
 @pytest.mark.parametrize("backbone", [name for name in FAMILIES if name not in UNDILATED])
 def test_a_dilated_network_is_the_undilated_one_at_the_places_that_it_had(backbone, extractor):
     def last_level(drops: int) -> Tensor:
@@ -166,16 +156,6 @@ def test_all_but_the_frozen_stages_learn_and_batch_norm_keeps_its_statistics(
     }
     assert changed and not [name for name in changed if "running" in name]
     assert all(value.isfinite().all() for value in hypercolumn.state_dict().values())
-
-
-@pytest.mark.parametrize("backbone", FAMILIES)
-def test_a_checkpoint_gives_the_same_levels(backbone, extractor, tmp_path):
-    hypercolumn = extractor(backbone)
-    save_extractor(tmp_path / "backbone.pt", hypercolumn)
-    loaded = load_extractor(tmp_path / "backbone.pt").eval()
-    assert loaded.spec() == hypercolumn.spec()
-    for level, expected in zip(loaded(photo(backbone)), hypercolumn(photo(backbone))):
-        assert level.equal(expected)
 
 
 def test_densenets_own_file_has_older_names_of_its_layers(extractor, tmp_path):

