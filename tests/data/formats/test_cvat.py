@@ -56,7 +56,7 @@ def test_areas_have_their_label(shape, root):
     write(root, shape, '<tag label="sunny"/>')
     source = find(root, Options())
     classes = {"background": None, "dog": (0, 255, 1), "cat": (255, 0, 0)}
-    assert source.classes == classes and not source.left_out
+    assert source.classes == classes and not source.notes
     assert mask_of(root) == DRAWN
 
 
