@@ -26,7 +26,7 @@ from data import UserError
 from data.classes import VOC, VOID, Classes
 from data.formats import FORMS, folders
 from data.formats.layout import NOTE, check_free, fit_mask, place_photo, write_classes
-from data.formats.masks import listing
+from data.formats.masks import listing, survey
 from data.formats.names import read_class_list
 from data.formats.source import Named, Options, Source
 from data.images import colour_mask, first_of
@@ -72,13 +72,13 @@ def convert(
                 path.unlink()
         for names in source.notes.values():
             names.sort()  # the threads ended in any order
-        if not kept or source.drawn == 0:
+        pixels = np.array([counts for counts, _ in kept.values()]).reshape(-1, len(classes) + 1)
+        if not pixels[:, 1:-1].any():  # background alone
             notes = "; ".join(f"{what}: {first_of(names)}" for what, names in source.notes.items())
             what = "nothing is drawn in any photo" if kept else "no image can be used"
             raise UserError(f"{root}: {what}; {notes or 'there are no shapes'}")
         folder.save_json(part / NOTE, {"source": root, "notes": source.notes})
-    pixels, placed = zip(*kept.values())
-    return source, classes, np.stack(pixels), Counter(placed)
+    return source, classes, pixels, Counter(how for _, how in kept.values())
 
 
 def recognise(root: Path, options: Options) -> Source:
@@ -87,13 +87,10 @@ def recognise(root: Path, options: Options) -> Source:
     Raises:
         UserError: none does, or the one that does cannot go on.
     """
-    if options.annotations and not (root / options.annotations).is_file():
-        raise UserError(f"--annotations: there is no file {root / options.annotations}")
-    forms = ["folders"] if options.masks else list(FORMS)
-    for form in forms:
-        if source := FORMS[form](root, options):
+    for find in [folders.find] if options.masks else FORMS:
+        if source := find(root, options):
             return source
-    raise UserError(f"{root}: nothing of the form {' or '.join(forms)} there")
+    raise UserError(f"{root / options.annotations}: annotations of no form that is known here")
 
 
 def _bring(
@@ -199,8 +196,9 @@ def main() -> None:
         skip_bad=args.skip_bad,
     )
     if args.list_colours:
-        found = folders.survey_masks(root, *folders.find_files(root, options), options.skip_bad)
-        print(listing(found, root / "classes.txt"))
+        photos, masks = folders.find_files(root, options)
+        paths = [masks[name][0] for name in sorted(photos.keys() & masks.keys())]
+        print(listing(survey(paths, options.skip_bad), root / "classes.txt"))
         return
     source, classes, pixels, placed = convert(root, out, options, args.turn_masks, args.force)
     print(f"{source.form}: {source.images} images, {len(pixels)} pairs of photo and mask")

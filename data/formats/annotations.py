@@ -21,7 +21,7 @@ from data import UserError
 from data.classes import VOID
 from data.formats.drawing import Drawn, Size
 from data.formats.names import number
-from data.formats.source import Named, Options, Pair, Source, as_written, files_in
+from data.formats.source import Options, Pair, Source, as_written, files_in
 from data.images import PHOTO_SUFFIXES
 
 MOST_PIXELS = 1 << 28  # of a photo; more is a mistake in the file
@@ -55,12 +55,14 @@ def find(form: ModuleType, root: Path, options: Options) -> Source | None:
     paths = form.find(root, options)
     if not paths:
         return None
-    source, named, told = Source(form.NAME, options, drawn=0), {}, []
+    source, named, told = Source(form.NAME, options), {}, []
     for path in paths:
         with source.leaving_out_bad(), as_written(path, form.NAME):
             told += [(path, record) for record in form.read(path, named)]
     source.images = len(told)
-    source.classes, ids = number(*_labels(form, named, told), options, root)
+    shapes = [shape for _, record in told for shape in record.shapes if shape.kind in form.AREAS]
+    named = {text_of(name): colour for name, colour in named.items()}
+    source.classes, ids = number(named, {text_of(shape.label) for shape in shapes}, options)
     files, namesakes = defaultdict(list), Counter(_photo_name(record).name for _, record in told)
     for path in files_in(root / (options.images or "")):
         if path.suffix.lower() in PHOTO_SUFFIXES:
@@ -84,20 +86,6 @@ def find(form: ModuleType, root: Path, options: Options) -> Source | None:
             mask = partial(_draw, form, path, record, ids, source)
             source.add(str(PurePosixPath(name).with_suffix("")), Pair(photo, mask))
     return source
-
-
-def _labels(
-    form: ModuleType, named: Named, told: list[tuple[Path, Record]]
-) -> tuple[Named, set[str]]:
-    """The names of all classes, those that the files list first; and the names of what is drawn."""
-    used = {
-        text_of(shape.label)
-        for _, record in told
-        for shape in record.shapes
-        if shape.kind in form.AREAS
-    }
-    listed = {text_of(name): colour for name, colour in named.items()}
-    return listed | {name: None for name in sorted(used) if name not in listed}, used
 
 
 def text_of(label: Any) -> str:
@@ -124,9 +112,7 @@ def _draw(
         drawn.sort(key=lambda shape: (shape[0] != VOID, -shape[2].sum()))
     for value, window, inside in drawn:
         mask[window][inside] = value
-        if inside.any():
-            source.drawn += 1
-        else:
+        if not inside.any():
             source.note("left out: shape without a pixel in its photo", record.photo)
     return mask
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, parse
 
 import numpy as np
+from PIL import ImageColor
 
 from data import UserError
 from data.formats.annotations import Record, Shape, files_with
 from data.formats.drawing import Drawn, Size, corners, ellipse, polygons, runs, turned
-from data.formats.names import hex_colour
 from data.formats.source import Named, Options
 
 NAME, SMALL_ON_TOP = "CVAT XML", False
@@ -27,7 +27,8 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
     if tree.find("track") is not None:
         raise UserError(f'{path}: is about a video; export it as "CVAT for images 1.1"')
     for label in tree.iter("label"):
-        labels[label.findtext("name")] = hex_colour(label.findtext("color"))
+        colour = label.findtext("color")
+        labels[label.findtext("name")] = ImageColor.getrgb(colour)[:3] if colour else None
     for image in tree.iter("image"):
         areas = [area for area in image if area.tag != "tag"]  # which is about the whole image
         areas.sort(key=lambda area: int(area.get("z_order", 0)))

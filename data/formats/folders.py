@@ -5,8 +5,8 @@ from itertools import product
 from pathlib import Path
 
 from data import UserError
-from data.formats.masks import LOSSY_SUFFIXES, MASK_SUFFIXES, Survey, find_legend, survey
-from data.formats.names import find_class_list, read_class_list
+from data.formats.masks import LOSSY_SUFFIXES, MASK_SUFFIXES, find_legend, survey
+from data.formats.names import listed_beside
 from data.formats.source import Options, Pair, Source, files_in
 from data.images import PHOTO_SUFFIXES, first_of
 
@@ -23,18 +23,16 @@ ByName = dict[str, list[Path]]  # name without ending -> files
 
 
 def find(root: Path, options: Options) -> Source | None:
-    """The photos and masks below `root`; None if there are no photos.
+    """The photos and masks below `root`; None if the user names annotations.
 
     Raises:
-        UserError: no photo has a mask, names are not unique, or see `find_legend`.
+        UserError: see `find_files` and `find_legend`.
     """
-    photos, masks = find_files(root, options)
-    if options.annotations or not photos:
+    if options.annotations:
         return None
-    list_file = find_class_list(root)
-    listed = options.classes or (read_class_list(list_file) if list_file else None)
-    names = sorted(photos.keys() & masks.keys())
-    found = survey_masks(root, photos, masks, options.skip_bad)
+    photos, masks = find_files(root, options)
+    names, listed = sorted(photos.keys() & masks.keys()), options.classes or listed_beside(root)
+    found = survey([masks[name][0] for name in names], options.skip_bad)
     classes, read = find_legend(found, listed, options, root)
     source = Source("photos and masks", options, classes, images=sum(map(len, photos.values())))
     if listed is None:
@@ -48,28 +46,12 @@ def find(root: Path, options: Options) -> Source | None:
     return source
 
 
-def survey_masks(root: Path, photos: ByName, masks: ByName, skip_bad: bool) -> Survey:
-    """What the masks of photos below `root` hold, whatever their classes are.
-
-    Raises:
-        UserError: there are none, or one is damaged.
-    """
-    paths = [masks[name][0] for name in sorted(photos.keys() & masks.keys())]
-    if not paths:
-        some = [first_of([paths[0].name for paths in files.values()]) for files in (photos, masks)]
-        raise UserError(
-            f"{root}: no photo has a mask with its name; photos: {some[0] or 'none'}, masks: "
-            f"{some[1] or 'none'}; name the folders with --images and --masks, and what names "
-            "end in with --image-suffix and --mask-suffix"
-        )
-    return survey(paths, skip_bad)
-
-
 def find_files(root: Path, options: Options) -> tuple[ByName, ByName]:
     """Photos and masks below `root`. Of the usual endings those that pair most count.
 
     Raises:
-        UserError: a folder that the user names is missing, or two photos or masks have one name.
+        UserError: a folder that the user names is missing, no photo has a mask, or two photos or
+            masks have one name.
     """
     photos = _files(root, options.images, IMAGE_FOLDERS)
     masks = _files(root, options.masks, MASK_FOLDERS)
@@ -83,6 +65,13 @@ def find_files(root: Path, options: Options) -> tuple[ByName, ByName]:
     mask_ends = MASK_ENDINGS if options.mask_suffix is None else [options.mask_suffix]
     named = (_by_names(photos, masks, *ends) for ends in product(photo_ends, mask_ends))
     photos, masks = max(named, key=lambda both: len(both[0].keys() & both[1].keys()))
+    if photos.keys().isdisjoint(masks):
+        some = [first_of([paths[0].name for paths in files.values()]) for files in (photos, masks)]
+        raise UserError(
+            f"{root}: no photo has a mask with its name; photos: {some[0] or 'none'}, masks: "
+            f"{some[1] or 'none'}; name the folders with --images and --masks, and what names "
+            "end in with --image-suffix and --mask-suffix"
+        )
     for name in sorted(photos.keys() & masks.keys()):
         for first, *more in (photos[name], masks[name]):
             if more:

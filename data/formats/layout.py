@@ -82,14 +82,9 @@ def place_photo(photo: Path | Callable[[], bytes], place: Path) -> tuple[Path, n
 def fit_mask(
     mask: np.ndarray, photo: Path, size: tuple[int, int], turn: bool, source: Source
 ) -> np.ndarray:
-    """The mask (H, W) of a photo as it lies on the photo upright; `source` learns of doubts.
+    """The mask (H, W) of a photo as it lies on the photo upright, whose (height, width) is `size`.
 
-    Args:
-        mask: it.
-        photo: the file, which says how EXIF turns it.
-        size: (height, width) of the photo upright.
-        turn: turn the mask, too.
-        source: what the photo is of.
+    With `turn` it is turned as EXIF turns the photo; without, `source` notes where it may be wrong.
 
     Raises:
         UserError: the sizes differ.

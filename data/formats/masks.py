@@ -34,50 +34,48 @@ def survey(paths: Sequence[Path], skip_bad: bool = False) -> Survey:
     found = Survey()
     for path in tqdm(paths, "look", unit="mask", disable=None, leave=False):
         try:
-            image = _open_mask(path)
-            if image.mode in INDEX_MODES:
-                values, counts = np.unique(index_values(image, path), return_counts=True)
-                values, counts = values.tolist(), counts.tolist()
-                table = np.zeros((256, 3), int)
-                colours = [(value, value, value) for value in values]
-                if image.mode == "P":
-                    palette = np.reshape(image.getpalette(), (-1, 3))
-                    table[: len(palette)] = palette
-                    colours = list(map(tuple, table[values].tolist()))
-            else:
-                counts, colours = zip(*image.convert("RGB").getcolors(image.width * image.height))
-                values = [rgb[0] if rgb[0] == rgb[1] == rgb[2] else None for rgb in colours]
+            found += _held(path)
         except UserError:
             if not skip_bad:
                 raise
-        else:
-            found.update(dict(zip(zip(values, colours), counts)))
     return found
 
 
+def _held(path: Path) -> Survey:
+    """What one mask holds."""
+    image = _open_mask(path)
+    if image.mode not in INDEX_MODES:
+        counts, colours = zip(*image.convert("RGB").getcolors(image.width * image.height))
+        values = [rgb[0] if len(set(rgb)) == 1 else None for rgb in colours]
+    else:
+        values, counts = np.unique(index_values(image, path), return_counts=True)
+        values, counts = values.tolist(), counts.tolist()
+        colours = [(value, value, value) for value in values]
+        if image.mode == "P":
+            palette = [*image.getpalette(), *bytes(768)]  # it may be short
+            colours = [tuple(palette[3 * value : 3 * value + 3]) for value in values]
+    return Survey(dict(zip(zip(values, colours), counts)))
+
+
 def listing(found: Survey, classes_file: Path) -> str:
-    """The colours of a survey, or its values if they are grey, and what the user can write."""
-    in_colour = any(colour != (value, value, value) for value, colour in found)
+    """What the user can write about the colours of a survey, or its values if all are grey."""
+    if all(colour == (value, value, value) for value, colour in found):
+        return f"a class id, or void, for each value: {_suggestion(found)}"
     pixels = Counter()  # two values of a palette may look alike
-    for (value, colour), count in found.items():
-        pixels[colour if in_colour else (value,)] += count
-    rows = pixels.most_common(ROWS)
-    lines = [f"{'colour' if in_colour else 'value':>11}      share"]
-    for numbers, count in rows:
-        lines.append(f"{' '.join(map(str, numbers)):>11}{100 * count / found.total():9.3f} %")
+    for (_, colour), count in found.items():
+        pixels[colour] += count
+    lines = [
+        f"the colours, that of most pixels first: write this to {classes_file}, the background "
+        "first, with names of yours; what is no class has the name void"
+    ]
+    for name, (colour, _) in zip(_default_classes(ROWS), pixels.most_common(ROWS)):
+        lines.append(f"{name} {' '.join(map(str, colour))}")
     if len(pixels) > ROWS:
         lines.append(
             f"and {len(pixels) - ROWS} more; so many come from edges that a program has "
             "smoothed: --unknown void makes them void"
         )
-    if not in_colour:
-        return "\n".join([*lines, f"a class id, or void, for each value: {_suggestion(found)}"])
-    lines.append(f"write to {classes_file}, the background first, with names of yours;")
-    lines.append("pixels of no class have the name void:")
-    names = _default_classes(len(rows) - 1)
-    return "\n".join(
-        lines + [f"{name} {' '.join(map(str, colour))}" for name, (colour, _) in zip(names, rows)]
-    )
+    return "\n".join(lines)
 
 
 def find_legend(
@@ -140,12 +138,8 @@ def _read(
 ) -> np.ndarray:
     """The mask in a file as (H, W) uint8 class ids and VOID.
 
-    Args:
-        ids: value, or colour as 0xRRGGBB -> class id or VOID.
-        by_colour: whether it is about colours.
-        unknown: class id or VOID of all others; None: an error.
-        hint: what to do about another.
-        path: the file.
+    `ids` are those of values or of colours 0xRRGGBB, `unknown` that of all others; without it they
+    are an error that gives the `hint`.
 
     Raises:
         UserError: the file is damaged, or holds a colour or value that is not listed.

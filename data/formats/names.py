@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from data import UserError
-from data.classes import VOID, Colour, parse_classes
+from data.classes import VOID, parse_classes
 from data.formats.source import Named, Options, as_written
 from data.images import first_of
 
@@ -12,9 +12,10 @@ CLASS_FILES = ("classes.txt", "labelmap.txt", "class_dict.csv")  # ours, CVAT's,
 FIXED_IDS = {"background": 0, "_background_": 0, "void": VOID, "ignore": VOID, "__ignore__": VOID}
 
 
-def find_class_list(root: Path) -> Path | None:
-    """The list of classes that lies in a folder."""
-    return next(filter(Path.is_file, (root / name for name in CLASS_FILES)), None)
+def listed_beside(root: Path) -> Named | None:
+    """The classes in the list that lies in a folder; see `read_class_list`."""
+    path = next(filter(Path.is_file, (root / name for name in CLASS_FILES)), None)
+    return path and read_class_list(path)
 
 
 def read_class_list(path: Path) -> Named:
@@ -46,41 +47,34 @@ def numbered(names: Named) -> tuple[Named, dict[str, int]]:
     return classes, ids | {name: fixed_id(name) for name in names if fixed_id(name) is not None}
 
 
-def number(
-    labels: Named, used: set[str], options: Options, where: Path
-) -> tuple[Named, dict[str, int]]:
+def number(labels: Named, used: set[str], options: Options) -> tuple[Named, dict[str, int]]:
     """The classes of a source of annotations, and the ids of their labels.
 
     The classes are those that the user lists, or else the background and the labels.
 
     Args:
-        labels: all names, in order, with colours where known.
+        labels: names in the order of their ids, with colours where known.
         used: the names of what is drawn.
         options: `classes` and `unknown` matter.
-        where: what an error should name.
 
     Raises:
         UserError: a used label is not listed, or has the place of the background.
     """
+    labels = labels | {name: None for name in sorted(used) if name not in labels}
     if not any(fixed_id(name) == 0 for name in labels):
         labels = {"background": None, **labels}
     classes, ids = numbered(options.classes or labels)
     ids |= {name: fixed_id(name) for name in used if fixed_id(name) is not None}
-    for name in used:
-        if ids.get(name) == 0 and fixed_id(name) is None:
-            raise UserError(
-                f"--classes: the first class is the background, but {name!r} is drawn in {where}; "
-                "write background before it"
-            )
     unlisted = sorted(used - ids.keys())
     if unlisted and options.unknown is None:
         raise UserError(
-            f"{where}: --classes has no {first_of(unlisted)}; name all, or say what becomes of "
-            "the others: --unknown void or --unknown background"
+            f"--classes has no {first_of(unlisted)}; name all, or say what becomes of the others: "
+            "--unknown void or --unknown background"
         )
+    for name in used:
+        if ids.get(name) == 0 and fixed_id(name) is None:
+            raise UserError(
+                f"--classes: the first class is the background, but {name!r} is drawn; write "
+                "background before it"
+            )
     return classes, ids | dict.fromkeys(unlisted, options.unknown)
-
-
-def hex_colour(text: str | None) -> Colour | None:
-    """The colour `#rrggbb`."""
-    return tuple(bytes.fromhex(text.removeprefix("#")[:6])) if text else None

@@ -47,7 +47,6 @@ class Source:
     pairs: dict[str, Pair] = field(default_factory=dict)  # by id
     images: int = 0  # photos found, or images that the annotations tell of
     notes: dict[str, list[str]] = field(default_factory=dict)  # what was left out or is in doubt
-    drawn: int | None = None  # shapes that have pixels, where annotations are drawn
 
     def add(self, name: str, pair: Pair) -> None:
         """Adds a pair under an id made of its name without suffix: `a/b` becomes `a_b`.

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from PIL import ImageColor
+
 from data.formats.annotations import Record, Shape, files_with, read_json
 from data.formats.drawing import Drawn, Size, corners, outlined, picture
-from data.formats.names import hex_colour
 from data.formats.source import Named, Options, files_in
 
 NAME, SMALL_ON_TOP = "Supervisely JSON", False
@@ -28,7 +29,7 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
     """The photo of a file; of a `meta.json` the classes."""
     data = read_json(path)
     if path.name == "meta.json":
-        labels |= {item["title"]: hex_colour(item["color"]) for item in data["classes"]}
+        labels |= {item["title"]: ImageColor.getrgb(item["color"])[:3] for item in data["classes"]}
         return
     shapes = [
         Shape(thing["geometryType"], thing["classTitle"], partial(_draw, thing))

@@ -1,7 +1,6 @@
 """The command that brings data into the layout: what it writes, says, leaves out and refuses."""
 
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -231,7 +230,7 @@ def test_annotations_are_recognised_before_folders(root, tmp_path, run):
         (["--map", "0=0,255"], "--map: 0=0,255: expected VALUE=CLASS"),
         (["--map", "0=cat"], "--map: 0=cat: expected VALUE=CLASS"),
         (["--map", "0=256"], "--map: 0=256: expected VALUE=CLASS"),
-        (["--annotations", "a.json"], "--annotations: there is no file "),
+        (["--annotations", "a.json"], "a.json: No such file"),
         (["--images", "there"], "there: no such folder"),
     ],
 )
@@ -249,7 +248,7 @@ def test_a_missing_or_empty_source_is_named(tmp_path, run):
     )
     (tmp_path / "gone").mkdir()
     _, lines = run(tmp_path / "gone", tmp_path / "out")
-    assert re.fullmatch(f"convert: {tmp_path / 'gone'}: nothing of the form .* there", lines[0])
+    assert lines[0].startswith(f"convert: {tmp_path / 'gone'}: no photo has a mask with its name;")
 
 
 def test_without_out_colours_are_listed_alone(root, run):

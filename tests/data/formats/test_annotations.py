@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data import UserError
-from data.formats import FORMS
+from data import UserError, formats
+from data.formats import annotations
 from data.formats.source import Options, Pair, Source, files_in
 
 BOX = [[1, 1], [4, 1], [4, 3], [1, 3]]
@@ -56,7 +56,7 @@ def form(request):
 
 
 def find(form, root: Path, **options) -> Source | None:
-    return FORMS[form.__name__](root, Options(**options))
+    return annotations.find(getattr(formats, form.__name__), root, Options(**options))
 
 
 def photo(path: Path) -> Path:
@@ -75,7 +75,7 @@ def test_a_shape_is_drawn_in_its_class(form, tmp_path):
     mask = pair.mask()
     assert mask.dtype == "uint8" and mask.shape == (4, 6)
     assert mask[1, 1] == mask[2, 3] == 1 and mask[0].max() == mask[:, 5].max() == 0
-    assert source.drawn == 1 and not source.notes
+    assert not source.notes
 
 
 def test_labels_that_differ_by_blanks_are_one(form, tmp_path):
@@ -90,7 +90,7 @@ def test_kinds_of_shapes_without_an_area_are_counted(form, tmp_path):
     form(tmp_path, "a.jpg", kind="line")
     photo(tmp_path / "a.jpg")
     source, kind = find(form, tmp_path), "no outline" if form is coco else "line"
-    assert not source.pairs.popitem()[1].mask().any() and source.drawn == 0
+    assert not source.pairs.popitem()[1].mask().any()
     assert source.notes == {f"left out: shape not drawn ({kind})": ["a.jpg"]}
 
 
@@ -129,7 +129,7 @@ def test_a_shape_beside_its_photo_is_counted(form, tmp_path):
     form(tmp_path, "a.jpg", box=[[-9, -9], [-5, -9], [-5, -7]])
     photo(tmp_path / "a.jpg")
     source = find(form, tmp_path)
-    assert not source.pairs.popitem()[1].mask().any() and source.drawn == 0
+    assert not source.pairs.popitem()[1].mask().any()
     assert source.notes == {"left out: shape without a pixel in its photo": ["a.jpg"]}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ from PIL import Image
 
 from data import UserError
 from data.classes import VOID
-from data.formats import FORMS
+from data.formats import annotations, coco
 from data.formats.source import Options
 
-find = FORMS["coco"]
+find = partial(annotations.find, coco)
 CATEGORIES = [{"id": 10, "name": "dog"}, {"id": 3, "name": "cat"}]
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from data import UserError
 from data.classes import VOID
-from data.formats import FORMS
+from data.formats import cityscapes
 from data.formats.folders import find, find_files
 from data.formats.source import Options
 
@@ -90,7 +90,6 @@ def test_what_does_not_pair_is_named(names, message, tmp_path):
 
 
 def test_the_source_has_classes_pairs_and_what_is_left_out(tmp_path):
-    assert find(tmp_path, Options()) is None
     touch(tmp_path, "images/x/a.jpg", "images/b.jpg", "masks/c.png", "masks/x/a.png")
     Image.fromarray(np.array([[0, 1]], dtype=np.uint8)).save(tmp_path / "masks/x/a.png")
     source = find(tmp_path, Options())
@@ -109,10 +108,10 @@ def test_the_source_has_classes_pairs_and_what_is_left_out(tmp_path):
 def test_label_ids_of_cityscapes_become_those_of_its_19_classes(tmp_path):
     photos, masks = "leftImg8bit/train/ulm/ulm_0_{}_leftImg8bit.png", "gtFine/train/ulm/ulm_0_1"
     touch(tmp_path, photos.format(1), photos.format(2), f"{masks}_gtFine_instanceIds.png")
-    assert FORMS["cityscapes"](tmp_path, Options()) is None
+    assert cityscapes.find(tmp_path, Options()) is None
     ids = np.array([[0, 7, 8, 17, 29, 33, 255]], dtype=np.uint8)
     Image.fromarray(ids).save(tmp_path / f"{masks}_gtFine_labelIds.png")
-    source = FORMS["cityscapes"](tmp_path, Options())
+    source = cityscapes.find(tmp_path, Options())
     names = list(source.classes)
     assert len(names) == 19 and (names[0], names[5], names[18]) == ("road", "pole", "bicycle")
     assert source.classes["car"] == (0, 0, 142) and source.images == 2
@@ -121,4 +120,4 @@ def test_label_ids_of_cityscapes_become_those_of_its_19_classes(tmp_path):
     assert pair.photo == tmp_path / photos.format(1)
     assert pair.mask().tolist() == [[VOID, 0, 1, 5, VOID, 18, VOID]]
     with pytest.raises(UserError, match="^--classes, --map: Cityscapes has its own 19"):
-        FORMS["cityscapes"](tmp_path, Options(classes={"road": None}))
+        cityscapes.find(tmp_path, Options(classes={"road": None}))

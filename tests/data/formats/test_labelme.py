@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ from PIL import Image
 
 from data import UserError
 from data.classes import VOID
-from data.formats import FORMS
+from data.formats import annotations, labelme
 from data.formats.source import Options
 
-find = FORMS["labelme"]
+find = partial(annotations.find, labelme)
 
 
 def encoded(picture: Image.Image, kind: str = "PNG") -> str:
