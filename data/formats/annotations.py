@@ -1,17 +1,17 @@
 """From annotations to masks, for every form: photos found, classes numbered, shapes drawn, counted.
 
-A form is a module with `NAME`; `NOTE`, what the user should know of overlaps; `AREAS`, the kinds of
-its shapes that are drawn; `SMALL_ON_TOP`, whether small shapes lie on large ones and void beneath,
-else later ones on earlier; `find(root, options)`, its files; and `read(path, labels)`, which yields
-the photos of a file and adds the classes that it lists. It may raise what is in `source.WRONG`.
+A form is a module with `NAME`; `AREAS`, the kinds of its shapes that are drawn; `SMALL_ON_TOP`,
+whether small shapes lie on large ones and void beneath, else later ones on earlier;
+`find(root, options)`, its files; and `read(path, labels)`, which yields the photos of a file and
+adds the classes that it lists to `labels`.
 """
 
 import json
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path, PurePath, PurePosixPath
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from data import UserError
 from data.classes import VOID
-from data.formats.drawing import Patch, Size, paint
+from data.formats.drawing import Drawn, Size
 from data.formats.names import number
 from data.formats.source import Options, Pair, Source, as_written, files_in
 from data.images import PHOTO_SUFFIXES
@@ -32,16 +32,16 @@ class Shape(NamedTuple):
 
     kind: str
     label: Any  # name of its class, which may be a number; `void` is no class
-    draw: Callable[[Size], Patch]
+    draw: Callable[[Size], Drawn]
 
 
 class Record(NamedTuple):
     """What a form tells of one photo."""
 
-    name: PurePath | str  # makes the id
+    name: str  # makes the id
     photo: str  # its file name, perhaps with folders
     folder: Path  # where that begins
-    size: Size  # (height, width), as numbers or text
+    size: tuple[Any, Any]  # (height, width), as numbers or text
     shapes: list[Shape]
     inside: Callable[[], bytes] | None = None  # gives the photo if it lies in the annotations
 
@@ -55,98 +55,87 @@ def find(form: ModuleType, root: Path, options: Options) -> Source | None:
     paths = form.find(root, options)
     if not paths:
         return None
-    source, labels, told = Source(form.NAME, options, form.NOTE, drawn=0), {}, []
+    source, named, told = Source(form.NAME, options), {}, []
     for path in paths:
         with source.leaving_out_bad(), as_written(path, form.NAME):
-            told += [(path, record) for record in form.read(path, labels)]
-    source.images = len(told) + len(source.bad)
-    used = set()
-    for _, record in told:
-        for shape in record.shapes:
-            if shape.kind in form.AREAS:
-                used.add(_text(shape.label))
-            else:
-                source.leave_out(f"shape not drawn ({shape.kind})", record.photo)
-    labels = {_text(name): colour for name, colour in labels.items()}
-    labels |= {name: None for name in sorted(used) if name not in labels}
-    source.classes, ids = number(labels, used, options, root)
-    photos = _find_photos(root / (options.images or ""), [record for _, record in told])
-    folder, given = os.path.commonpath([path.parent for path in paths]), {}
-    for (path, record), photo in zip(told, photos):
+            told += [(path, record) for record in form.read(path, named)]
+    source.images = len(told)
+    shapes = [shape for _, record in told for shape in record.shapes if shape.kind in form.AREAS]
+    named = {text_of(name): colour for name, colour in named.items()}
+    source.classes, ids = number(named, {text_of(shape.label) for shape in shapes}, options)
+    files, namesakes = defaultdict(list), Counter(_photo_name(record).name for _, record in told)
+    for path in files_in(root / (options.images or "")):
+        if path.suffix.lower() in PHOTO_SUFFIXES:
+            files[path.name].append(path)
+    folder, first = os.path.commonpath([path.parent for path in paths]), {}
+    for path, record in told:
+        photo = _find_photo(record, files, namesakes) or record.inside
         if not photo:
-            source.leave_out("no photo of that name, or several", record.photo)
+            source.note("left out: no photo of that name, or several", record.photo)
             continue
-        if _has_other_photo(record, photo):  # renamed after they were annotated
-            source.leave_out("names another photo than that of its own name", path.name)
+        own = photo.with_name(path.stem + photo.suffix) if isinstance(photo, Path) else photo
+        if own != photo and own.is_file():  # as after photos were renumbered
+            source.note("left out: names another photo than that of its own name", path.name)
             continue
         with source.leaving_out_bad():
-            if (first := given.setdefault(photo, path)) != path:
-                raise UserError(f"{path}: names the photo {photo}, as {first} does; keep one")
-            name = record.name
-            name = name.relative_to(folder) if isinstance(name, Path) else name.replace("\\", "/")
-            mask = partial(_mask, form, path, record, ids, source)
-            source.add(PurePosixPath(name).with_suffix(""), Pair(photo, mask))
+            if first.setdefault(photo, path) != path:
+                raise UserError(
+                    f"{path}: names the photo {photo}, as {first[photo]} does; keep one"
+                )
+            name = record.name.replace("\\", "/").removeprefix(f"{Path(folder).as_posix()}/")
+            mask = partial(_draw, form, path, record, ids, source)
+            source.add(str(PurePosixPath(name).with_suffix("")), Pair(photo, mask))
     return source
 
 
-def _mask(
-    form: ModuleType, path: Path, record: Record, ids: dict[str, int], source: Source
-) -> np.ndarray:
-    """The shapes of a photo as class ids, (H, W) uint8; counts those that draw nothing."""
-    with as_written(path, form.NAME):
-        size = tuple(map(int, record.size))
-        if min(size) < 1 or size[0] * size[1] > MOST_PIXELS:
-            raise ValueError(f"a photo of {size[1]}x{size[0]} pixels")
-        mask = np.zeros(size, dtype=np.uint8)
-        shapes = [shape for shape in record.shapes if shape.kind in form.AREAS]
-        drawn = ((ids[_text(shape.label)], shape.draw(size)) for shape in shapes)
-        if form.SMALL_ON_TOP:
-            drawn = sorted(drawn, key=lambda one: (one[0] != VOID, -one[1].inside.sum()))
-        for value, patch in drawn:
-            paint(mask, patch, value)
-            if patch.inside.any():
-                source.drawn += 1
-            else:
-                source.leave_out("shape without a pixel in its photo", record.photo)
-    return mask
-
-
-def _text(label: Any) -> str:
+def text_of(label: Any) -> str:
     """A name as it stands in a list of classes: labels that differ by blanks are one."""
     return " ".join(str(label).split())
 
 
-def _find_photos(folder: Path, records: list[Record]) -> list[Path | Callable | None]:
-    """The photo of each record: where it should be, else the only one of that name elsewhere.
+def _draw(
+    form: ModuleType, path: Path, record: Record, ids: dict[str, int], source: Source
+) -> np.ndarray:
+    """The shapes of a photo as class ids, (H, W) uint8; notes those that draw nothing."""
+    drawn = []
+    with as_written(path, form.NAME):
+        height, width = map(int, record.size)
+        if not 0 < height * width <= MOST_PIXELS:
+            raise ValueError(f"a photo of {width}x{height} pixels")
+        mask = np.zeros((height, width), dtype=np.uint8)
+        for shape in record.shapes:
+            if shape.kind in form.AREAS:
+                drawn.append((ids[text_of(shape.label)], *shape.draw(mask.shape)))
+            else:
+                source.note(f"left out: shape not drawn ({shape.kind})", record.photo)
+    if form.SMALL_ON_TOP:
+        drawn.sort(key=lambda shape: (shape[0] != VOID, -shape[2].sum()))
+    for value, window, inside in drawn:
+        mask[window][inside] = value
+        if not inside.any():
+            source.note("left out: shape without a pixel in its photo", record.photo)
+    return mask
 
-    What is where one record says is no other's photo.
+
+def _photo_name(record: Record) -> PurePosixPath:
+    return PurePosixPath(record.photo.replace("\\", "/"))  # perhaps annotated on Windows
+
+
+def _find_photo(
+    record: Record, files: dict[str, list[Path]], namesakes: Counter[str]
+) -> Path | None:
+    """The photo where it should be, else the only one with these folders, or of that name alone.
+
+    Only the photo of a name that no other record has may lie in another folder than it says.
     """
-    by_name = defaultdict(list)
-    for path in files_in(folder):
-        if path.suffix.lower() in PHOTO_SUFFIXES:
-            by_name[path.name].append(path)
-    found, alike = [], []
-    for record in records:
-        name = str(record.photo).replace("\\", "/")  # annotated on Windows
-        there = Path(os.path.normpath(record.folder / name))
-        paths = by_name[PurePosixPath(name).name]
-        ends = [path for path in paths if path.as_posix().endswith(f"/{name}")]
-        found.append(there if there.is_file() else ends[0] if len(ends) == 1 else None)
-        alike.append(ends or paths)
-    taken = set(found)
-    for place, paths in enumerate(alike):
-        if found[place] is None:
-            paths = [path for path in paths if path not in taken]
-            found[place] = paths[0] if len(paths) == 1 else records[place].inside
-    return found
-
-
-def _has_other_photo(record: Record, photo: Path | Callable) -> bool:
-    """Whether a photo called as a file of one photo lies beside the one that the file names."""
-    if not (isinstance(photo, Path) and isinstance(record.name, Path)):
-        return False
-    own = photo.with_name(record.name.stem + photo.suffix)
-    return own != photo and own.is_file()
+    name = _photo_name(record)
+    there = Path(os.path.normpath(record.folder / name))
+    if there.is_file():
+        return there
+    found = [path for path in files[name.name] if path.as_posix().endswith(f"/{name}")]
+    if not found and namesakes[name.name] == 1:
+        found = files[name.name]
+    return found[0] if len(found) == 1 else None
 
 
 def files_with(root: Path, options: Options, suffix: str, *words: str) -> list[Path]:

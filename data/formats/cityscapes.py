@@ -1,14 +1,14 @@
 """Cityscapes: CITY_.._leftImg8bit.png and CITY_.._gtFine_labelIds.png, anywhere in the folder."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from data import UserError
 from data.classes import VOID
-from data.formats.folders import paired
-from data.formats.masks import Legend
+from data.formats import folders
 from data.formats.source import Options, Source, files_in
 
-PHOTO_END, MASK_END = "_leftImg8bit.png", "_gtFine_labelIds.png"
+PHOTO_END, MASK_END = "_leftImg8bit", "_gtFine_labelIds"
 CLASSES = {  # those that Cityscapes trains and scores: label id, RGB; others are void
     "road": (7, (128, 64, 128)),
     "sidewalk": (8, (244, 35, 232)),
@@ -30,19 +30,17 @@ CLASSES = {  # those that Cityscapes trains and scores: label id, RGB; others ar
     "motorcycle": (32, (0, 0, 230)),
     "bicycle": (33, (119, 11, 32)),
 }
-IDS = dict.fromkeys(range(34), VOID) | {label: n for n, (label, _) in enumerate(CLASSES.values())}
-LEGEND = Legend(IDS, "Cityscapes has the label ids 0..33;")
+IDS = dict.fromkeys([*range(34), 255], VOID)  # 255: a number plate, whose id is -1
+IDS |= {label: index for index, (label, _) in enumerate(CLASSES.values())}
 
 
 def find(root: Path, options: Options) -> Source | None:
-    """The photos that have a mask of label ids; None if there are none."""
-    photos, masks = (
-        {path.name.removesuffix(end): [path] for path in files_in(root) if path.name.endswith(end)}
-        for end in (PHOTO_END, MASK_END)
-    )
-    if not masks or not photos:
+    """The photos that have a mask of label ids; None if there are no such masks."""
+    if not any(path.name.endswith(f"{MASK_END}.png") for path in files_in(root)):
         return None
-    if options.classes:
-        raise UserError("--classes: Cityscapes has its own 19; leave the flag out")
+    if options.classes or options.values:
+        raise UserError("--classes, --map: Cityscapes has its own 19 classes; leave the flags out")
     classes = {name: colour for name, (_, colour) in CLASSES.items()}
-    return paired(Source("Cityscapes", options, classes=classes), photos, masks, LEGEND)
+    ends = {"image_suffix": PHOTO_END, "mask_suffix": MASK_END}
+    source = folders.find(root, replace(options, **ends, classes=classes, values=IDS))
+    return source and replace(source, form="Cityscapes")

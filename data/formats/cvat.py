@@ -6,15 +6,14 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, parse
 
 import numpy as np
+from PIL import ImageColor
 
 from data import UserError
 from data.formats.annotations import Record, Shape, files_with
-from data.formats.drawing import Patch, Size, ellipse, polygons, runs, turned
-from data.formats.names import hex_colour
+from data.formats.drawing import Drawn, Size, corners, ellipse, polygons, runs, turned
 from data.formats.source import Named, Options
 
 NAME, SMALL_ON_TOP = "CVAT XML", False
-NOTE = "shapes lie in the order of their z_order, then of the file"
 AREAS = ("polygon", "box", "ellipse", "mask")
 
 
@@ -23,12 +22,13 @@ def find(root: Path, options: Options) -> list[Path]:
 
 
 def read(path: Path, labels: Named) -> Iterator[Record]:
-    """The images of a file of "CVAT for images 1.1"."""
+    """The images of a file of "CVAT for images 1.1", their shapes by z_order, then as they come."""
     tree = parse(path).getroot()
     if tree.find("track") is not None:
         raise UserError(f'{path}: is about a video; export it as "CVAT for images 1.1"')
     for label in tree.iter("label"):
-        labels[label.findtext("name")] = hex_colour(label.findtext("color"))
+        colour = label.findtext("color")
+        labels[label.findtext("name")] = ImageColor.getrgb(colour)[:3] if colour else None
     for image in tree.iter("image"):
         areas = [area for area in image if area.tag != "tag"]  # which is about the whole image
         areas.sort(key=lambda area: int(area.get("z_order", 0)))
@@ -37,7 +37,7 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
         yield Record(name, name, path.parent / "images", size, shapes)
 
 
-def _draw(area: Element, size: Size) -> Patch:
+def _draw(area: Element, size: Size) -> Drawn:
     def numbers(*names: str) -> list[float]:
         return [float(area.attrib[name]) for name in names]
 
@@ -45,12 +45,10 @@ def _draw(area: Element, size: Size) -> Patch:
     if area.tag == "polygon":
         return polygons([[point.split(",") for point in area.attrib["points"].split(";")]], size)
     if area.tag == "box":
-        left, top, right, bottom = numbers("xtl", "ytl", "xbr", "ybr")
-        corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-        return polygons([turned(corners, corners.mean(0), angle)], size)
+        box = corners(numbers("xtl", "ytl"), numbers("xbr", "ybr"))
+        return polygons([turned(box, np.mean(box, axis=0), angle)], size)
     if area.tag == "ellipse":
-        x, y, *radii = numbers("cx", "cy", "rx", "ry")
-        return ellipse((x, y), radii, size, angle)
-    left, top, width, height = map(int, numbers("left", "top", "width", "height"))
+        return ellipse(numbers("cx", "cy"), numbers("rx", "ry"), size, angle)
+    height, width = map(int, numbers("height", "width"))
     lengths = [int(length) for length in area.attrib["rle"].split(",")]
-    return runs(lengths, (height, width), "C", (left, top), size)
+    return runs(lengths, (height, width), "C", numbers("left", "top"), size)

@@ -5,21 +5,14 @@ from itertools import product
 from pathlib import Path
 
 from data import UserError
-from data.formats.masks import (
-    LOSSY,
-    LOSSY_SUFFIXES,
-    MASK_SUFFIXES,
-    Legend,
-    Survey,
-    find_legend,
-    survey,
-)
-from data.formats.names import find_class_list, read_class_list
+from data.formats.masks import LOSSY_SUFFIXES, MASK_SUFFIXES, find_legend, survey
+from data.formats.names import listed_beside
 from data.formats.source import Options, Pair, Source, files_in
 from data.images import PHOTO_SUFFIXES, first_of
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "jpegimages", "rgb", "inputs")
-MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "segmentationclass")
+IMAGE_FOLDERS += ("leftimg8bit",)
+MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "segmentationclass", "gtfine")
 MASK_FOLDERS += ("segmentationclasspng", "gt", "ground_truth", "groundtruth", "segmentations")
 IMAGE_ENDINGS = ("", "_image", "_img", "_rgb", "_sat")  # of names, in any case
 MASK_ENDINGS = ("", "_mask", "_gt", "_label", "_labels", "_l", "_seg", "_segmentation", "_matte")
@@ -30,61 +23,35 @@ ByName = dict[str, list[Path]]  # name without ending -> files
 
 
 def find(root: Path, options: Options) -> Source | None:
-    """The photos and masks below `root`; None if there are no photos.
+    """The photos and masks below `root`; None if the user names annotations.
 
     Raises:
-        UserError: no photo has a mask, names are not unique, or see `find_legend`.
+        UserError: see `find_files` and `find_legend`.
     """
-    photos, masks = find_files(root, options)
-    if options.annotations or not photos:
+    if options.annotations:
         return None
-    list_file = find_class_list(root)
-    listed = options.classes or (read_class_list(list_file) if list_file else None)
-    found = survey_masks(root, photos, masks, options.skip_bad)
-    classes, legend = find_legend(found, listed, options, root)
-    source = Source("photos and masks", options, classes=classes)
+    photos, masks = find_files(root, options)
+    names, listed = sorted(photos.keys() & masks.keys()), options.classes or listed_beside(root)
+    found = survey([masks[name][0] for name in names], options.skip_bad)
+    classes, read = find_legend(found, listed, options, root)
+    source = Source("photos and masks", options, classes, images=sum(map(len, photos.values())))
     if listed is None:
-        source.note = "the classes have no names yet; --classes background,.. gives them some"
-    return paired(source, photos, masks, legend)
-
-
-def paired(source: Source, photos: ByName, masks: ByName, legend: Legend) -> Source:
-    """The source with the photos and masks of equal names, and with what has no partner."""
-    source.images = sum(map(len, photos.values()))
-    for name in sorted(photos.keys() | masks.keys()):
-        if name in photos and name in masks:
-            source.add(name, Pair(photos[name][0], partial(legend.read, masks[name][0])))
-            continue
-        reason = "photo without a mask" if name in photos else "no photo"
+        source.note("classes without names; --classes background,.. gives them some", str(root))
+    for name in names:
+        source.add(name, Pair(photos[name][0], partial(read, masks[name][0])))
+    for name in sorted(photos.keys() ^ masks.keys()):
+        what = "photo without a mask" if name in photos else "no photo"
         for path in photos.get(name) or masks[name]:
-            source.leave_out(reason, path.name)
+            source.note(f"left out: {what}", path.name)
     return source
-
-
-def survey_masks(root: Path, photos: ByName, masks: ByName, skip_bad: bool) -> Survey:
-    """What the masks of photos below `root` hold, whatever their classes are.
-
-    Raises:
-        UserError: there are none, or one is damaged.
-    """
-    paths = [masks[name][0] for name in sorted(photos.keys() & masks.keys())]
-    if not paths:
-        photos, masks = (sum(files.values(), [])[:3] for files in (photos, masks))
-        photos, masks = (first_of([path.name for path in paths]) for paths in (photos, masks))
-        raise UserError(
-            f"{root}: no photo has a mask with its name; photos: {photos or 'none'}, "
-            f"masks: {masks or 'none'}; name the folders with --images and --masks, and "
-            "what names end in with --image-suffix and --mask-suffix"
-        )
-    return survey(paths, skip_bad)
 
 
 def find_files(root: Path, options: Options) -> tuple[ByName, ByName]:
     """Photos and masks below `root`. Of the usual endings those that pair most count.
 
     Raises:
-        UserError: a folder that the user names is missing, two photos or masks have one name, or
-            masks are stored with loss only.
+        UserError: a folder that the user names is missing, no photo has a mask, or two photos or
+            masks have one name.
     """
     photos = _files(root, options.images, IMAGE_FOLDERS)
     masks = _files(root, options.masks, MASK_FOLDERS)
@@ -98,12 +65,15 @@ def find_files(root: Path, options: Options) -> tuple[ByName, ByName]:
     mask_ends = MASK_ENDINGS if options.mask_suffix is None else [options.mask_suffix]
     named = (_by_names(photos, masks, *ends) for ends in product(photo_ends, mask_ends))
     photos, masks = max(named, key=lambda both: len(both[0].keys() & both[1].keys()))
+    if photos.keys().isdisjoint(masks):
+        some = [first_of([paths[0].name for paths in files.values()]) for files in (photos, masks)]
+        raise UserError(
+            f"{root}: no photo has a mask with its name; photos: {some[0] or 'none'}, masks: "
+            f"{some[1] or 'none'}; name the folders with --images and --masks, and what names "
+            "end in with --image-suffix and --mask-suffix"
+        )
     for name in sorted(photos.keys() & masks.keys()):
-        kept = [path for path in masks[name] if path.suffix.lower() in MASK_SUFFIXES]
-        if not kept:
-            raise UserError(f"{masks[name][0]}: {LOSSY}")
-        masks[name] = kept
-        for first, *more in (photos[name], kept):
+        for first, *more in (photos[name], masks[name]):
             if more:
                 raise UserError(
                     f"{first}, {more[0]}: two files of one name; keep one, or say what photos and "
@@ -129,7 +99,7 @@ def _by_names(photos: Files, masks: Files, photo_end: str, mask_end: str) -> tup
     Where both lie in one folder, a mask is what has the ending; without one, photos are JPEGs.
     """
     mixed = not photos.keys().isdisjoint(masks)
-    lossy = () if mixed and not mask_end else LOSSY_SUFFIXES
+    lossy = () if mixed and not mask_end else LOSSY_SUFFIXES  # refused when it is read
     masks_of = _by_name(masks, mask_end, MASK_SUFFIXES + lossy)
     taken = {path for paths in masks_of.values() for path in paths}
     photos = {path: name for path, name in photos.items() if path not in taken}

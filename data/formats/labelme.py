@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from data.formats.annotations import Record, Shape, files_with, read_json
-from data.formats.drawing import Patch, Size, corners, ellipse, outlined, picture
+from data.formats.drawing import Drawn, Size, corners, ellipse, outlined, picture
 from data.formats.source import Named, Options
 
-NAME, NOTE, SMALL_ON_TOP = "LabelMe JSON", "later shapes lie on earlier ones", False
+NAME, SMALL_ON_TOP = "LabelMe JSON", False
 AREAS = ("polygon", "oriented_rectangle", "rotation", "rectangle", "circle", "mask")
 
 
@@ -29,21 +29,19 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
     ]
     inside = partial(_photo, path) if data.get("imageData") else None
     size = data["imageHeight"], data["imageWidth"]
-    yield Record(path, data["imagePath"], path.parent, size, shapes, inside)
+    yield Record(path.as_posix(), str(data["imagePath"]), path.parent, size, shapes, inside)
 
 
 def _photo(path: Path) -> bytes:
     return base64.b64decode(read_json(path)["imageData"])
 
 
-def _draw(shape: dict, size: Size) -> Patch:
+def _draw(shape: dict, size: Size) -> Drawn:
     """As LabelMe itself draws, outlines included."""
     kind, points = shape.get("shape_type"), shape["points"]
     if kind == "circle":  # its centre, and a point on the edge
-        (x, y), radius = points[0], math.dist(*points)
-        left_top, _, right_bottom, _ = corners([(x - radius, y - radius), (x + radius, y + radius)])
-        box = np.array([left_top, np.add(right_bottom, 1)])  # outline included
-        return ellipse(box.mean(0), (box[1] - box[0]) / 2, size)
+        radius = math.dist(*points) + 0.5
+        return ellipse(np.floor(points[0]) + 0.5, (radius, radius), size)
     if kind == "mask":  # a PNG of 0 and 1 whose corner lies at the first point
         return picture(base64.b64decode(shape["mask"]), points[0], size)
-    return outlined(corners(points) if kind == "rectangle" else points, size)
+    return outlined(corners(*points) if kind == "rectangle" else points, size)

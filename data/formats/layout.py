@@ -1,9 +1,8 @@
-"""What `data.convert` writes: a folder in VOC layout, whole or not at all."""
+"""What `data.convert` writes: photos, masks and classes in VOC layout."""
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,51 +11,30 @@ from PIL import Image, ImageOps
 from data import UserError
 from data.classes import VOID, Classes, parse_classes, read_classes
 from data.formats.source import Source
-from data.images import first_of, read_image
+from data.images import EXIF_ORIENTATION, first_of, read_image
 
 NOTE = "converted.json"  # tells an earlier result from other data
 RESULT = {"JPEGImages", "SegmentationClass", "ImageSets", "classes.txt", NOTE}
 LAYOUT_SUFFIXES = {".jpg": ".jpg", ".jpeg": ".jpg", ".jfif": ".jpg", ".png": ".png"}
-ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that swap the sides
 
 
-@contextmanager
-def new_folder(out: Path, root: Path, force: bool) -> Iterator[Path]:
-    """A folder to fill, which becomes `out` when the block ends well, and is else removed.
+def check_free(out: Path, root: Path, force: bool) -> None:
+    """Refuses a folder whose content may not be replaced.
 
     Raises:
-        UserError: `out` lies in `root`, or holds something that may not be replaced.
+        UserError: `out` lies in `root`, or holds something else than an earlier result.
     """
-    out = out.resolve()
-    part, old = (out.with_name(f".{out.name}.{end}") for end in ("part", "old"))
-    if out.is_relative_to(root.resolve()):
+    if out.resolve().is_relative_to(root.resolve()):
         raise UserError(f"{out}: lies in SOURCE, which stays as it is; name a folder outside")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file; name another OUT, or move it away")
     there = {path.name for path in out.glob("[!.]*")}  # not what macOS leaves
     if there and NOTE not in there or not there <= RESULT:
         raise UserError(f"{out}: holds other data; name another OUT, or move it away")
     if there and not force:
         raise UserError(f"{out}: holds an earlier result; --force replaces it, and its lists")
-    try:
-        for folder in (part, old):  # of a run that was killed
-            shutil.rmtree(folder, ignore_errors=True)
-        for name in ("JPEGImages", "SegmentationClass"):
-            (part / name).mkdir(parents=True)
-        yield part
-        if out.exists():
-            out.rename(old)
-        part.rename(out)
-        shutil.rmtree(old, ignore_errors=True)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        if old.exists() and not out.exists():
-            old.rename(out)
-        raise
 
 
 def write_classes(source: Source, folder: Path) -> Classes:
-    """Write the classes of a source to `classes.txt`; returns them as the five steps read them.
+    """Writes the classes of a source to `classes.txt`; gives them as the five steps read them.
 
     Raises:
         UserError: fewer than 2 or more than 255, or a name that cannot stand in such a file.
@@ -66,25 +44,19 @@ def write_classes(source: Source, folder: Path) -> Classes:
             f"{source.form}: {len(source.classes)} classes ({first_of(list(source.classes))}); "
             f"a data set needs 2 to {VOID}, with the background"
         )
-    path, lines = folder / "classes.txt", []
-    for name, colour in source.classes.items():
-        name, read = " ".join(name.split()), {}
-        with suppress(UserError):
-            read = parse_classes([name], path)
-        if name not in read:
-            raise UserError(f"{source.form}: {name!r} cannot be the name of a class; rename it")
-        lines.append(" ".join([name, *map(str, colour or ())]) + "\n")
-    path.write_text("".join(lines), encoding="utf-8")
+    lines = [" ".join([name, *map(str, rgb or ())]) for name, rgb in source.classes.items()]
+    names = list(parse_classes(lines, Path(f"{source.form}, list of classes")))
+    if odd := [name for name in source.classes if name not in names]:
+        raise UserError(f"{source.form}: {odd[0]!r} cannot be the name of a class; rename it")
+    (folder / "classes.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return read_classes(folder)
 
 
-def place_photo(
-    photo: Path | Callable[[], bytes], place: Path, copy: bool
-) -> tuple[tuple[int, int], Path, str]:
-    """Bring a photo to `place` plus its suffix, without a copy if that can be.
+def place_photo(photo: Path | Callable[[], bytes], place: Path) -> tuple[Path, np.ndarray, str]:
+    """Brings a photo to `place` plus its suffix, as a link if that can be.
 
     Returns:
-        Its (height, width) upright; the file to look at; how it came.
+        The file to look at; (H, W, 3) uint8, its pixels upright; how it came.
 
     Raises:
         UserError: it cannot be read.
@@ -93,51 +65,40 @@ def place_photo(
         data = photo()
         place = place.with_name(place.name + (".png" if data.startswith(b"\x89PNG") else ".jpg"))
         place.write_bytes(data)
-        return read_image(place).shape[:2], place, "taken out of annotations"
-    pixels = read_image(photo)
-    suffix = LAYOUT_SUFFIXES.get(photo.suffix.lower())
+        return place, read_image(place), "taken out of annotations"
+    pixels, suffix = read_image(photo), LAYOUT_SUFFIXES.get(photo.suffix.lower())
+    place = place.with_name(f"{place.name}{suffix or '.png'}")
     if suffix is None:
-        Image.fromarray(pixels).save(place.with_name(f"{place.name}.png"))
-        return pixels.shape[:2], photo, "saved as PNG"
-    place = place.with_name(place.name + suffix)
-    for how, link in () if copy else (("hard links", os.link), ("symbolic links", os.symlink)):
-        with suppress(OSError):  # on another disk, or one without such links
-            link(photo.resolve(), place)
-            return pixels.shape[:2], photo, how
-    shutil.copyfile(photo, place)
-    return pixels.shape[:2], photo, "copies"
+        Image.fromarray(pixels).save(place)
+        return photo, pixels, "saved as PNG"
+    try:
+        os.link(photo.resolve(), place)
+    except OSError:  # on another disk, or one without links
+        shutil.copyfile(photo, place)
+        return photo, pixels, "copies"
+    return photo, pixels, "links"
 
 
 def fit_mask(
     mask: np.ndarray, photo: Path, size: tuple[int, int], turn: bool, source: Source
 ) -> np.ndarray:
-    """The mask (H, W) of a photo as it lies on the photo upright; `source` learns of doubts.
+    """The mask (H, W) of a photo as it lies on the photo upright, whose (height, width) is `size`.
 
-    Args:
-        mask: it.
-        photo: the file, which says how EXIF turns it.
-        size: (height, width) of the photo upright.
-        turn: turn the mask, too.
-        source: what the photo is of.
+    With `turn` it is turned as EXIF turns the photo; without, `source` notes where it may be wrong.
 
     Raises:
         UserError: the sizes differ.
     """
     with Image.open(photo) as image:
-        orientation = image.getexif().get(ORIENTATION, 1)
-    stored = size[::-1] if orientation in SIDEWAYS else size
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     if turn:
         picture = Image.fromarray(mask)
-        picture.getexif()[ORIENTATION] = orientation
+        picture.getexif()[EXIF_ORIENTATION] = orientation
         mask = np.asarray(ImageOps.exif_transpose(picture))
-    elif size == stored and 2 <= orientation <= 8:
-        source.doubts.append(photo.name)
-    if mask.shape == size:
-        return mask
-    photo_size, mask_size = ("{1}x{0}".format(*shape) for shape in (size, mask.shape))
-    if mask.shape == stored:
-        raise UserError(
-            f"{photo}: the mask is {mask_size}, as the photo is stored, but EXIF turns the photo "
-            f"to {photo_size}; if the mask was drawn on the photo as stored, add --turn-masks"
-        )
-    raise UserError(f"{photo}: the photo is {photo_size} but its mask {mask_size}")
+    if mask.shape != size:
+        photo_size, mask_size = ("{1}x{0}".format(*shape) for shape in (size, mask.shape))
+        remedy = "; EXIF turns the photo: see --turn-masks" * (orientation in (5, 6, 7, 8))
+        raise UserError(f"{photo}: the photo is {photo_size} but its mask {mask_size}{remedy}")
+    if not turn and (2 <= orientation <= 4 or size[0] == size[1] and 5 <= orientation <= 8):
+        source.note("EXIF turns photos, masks are taken as upright (or --turn-masks)", photo.name)
+    return mask

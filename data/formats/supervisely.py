@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+from PIL import ImageColor
+
 from data.formats.annotations import Record, Shape, files_with, read_json
-from data.formats.drawing import Patch, Size, corners, outlined, picture
-from data.formats.names import hex_colour
+from data.formats.drawing import Drawn, Size, corners, outlined, picture
 from data.formats.source import Named, Options, files_in
 
-NAME, NOTE, SMALL_ON_TOP = "Supervisely JSON", "later objects lie on earlier ones", False
+NAME, SMALL_ON_TOP = "Supervisely JSON", False
 AREAS = ("bitmap", "polygon", "rectangle")
 MOST_BYTES = 1 << 26  # of a bitmap's PNG
 
@@ -28,17 +29,17 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
     """The photo of a file; of a `meta.json` the classes."""
     data = read_json(path)
     if path.name == "meta.json":
-        labels |= {item["title"]: hex_colour(item["color"]) for item in data["classes"]}
+        labels |= {item["title"]: ImageColor.getrgb(item["color"])[:3] for item in data["classes"]}
         return
     shapes = [
         Shape(thing["geometryType"], thing["classTitle"], partial(_draw, thing))
         for thing in data["objects"]
     ]
     folder, size = path.parent.parent, (data["size"]["height"], data["size"]["width"])
-    yield Record(folder / path.stem, path.stem, folder / "img", size, shapes)
+    yield Record((folder / path.stem).as_posix(), path.stem, folder / "img", size, shapes)
 
 
-def _draw(thing: dict, size: Size) -> Patch:
+def _draw(thing: dict, size: Size) -> Drawn:
     """As Supervisely draws, outlines included."""
     kind = thing["geometryType"]
     if kind == "bitmap":
@@ -46,4 +47,4 @@ def _draw(thing: dict, size: Size) -> Patch:
         png = zlib.decompressobj().decompress(packed, MOST_BYTES)
         return picture(png, thing["bitmap"]["origin"], size)
     outline, holes = thing["points"]["exterior"], thing["points"].get("interior", ())
-    return outlined(corners(outline) if kind == "rectangle" else outline, size, holes)
+    return outlined(corners(*outline) if kind == "rectangle" else outline, size, holes)

@@ -1,7 +1,6 @@
 """The command that brings data into the layout: what it writes, says, leaves out and refuses."""
 
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from PIL import Image
 from data.classes import VOC
 from data.convert import main
 from data.images import read_mask
+from models.run.runtime import run_script
 
 MASK = [[0, 1, 1], [0, 0, 255]]
 
@@ -36,7 +36,11 @@ def run(monkeypatch, capsys):
 
     def command(*arguments) -> tuple[int, list[str]]:
         monkeypatch.setattr(sys, "argv", ["convert.py", *map(str, arguments)])
-        code = main()
+        code = 0
+        try:
+            run_script(main)
+        except SystemExit as stop:
+            code = stop.code
         said = capsys.readouterr()
         assert not (said.out and said.err)
         return code, (said.out or said.err).splitlines()
@@ -59,12 +63,12 @@ def test_the_command_writes_the_layout_and_says_what_it_holds(root, tmp_path, ru
         0,
         [
             "photos and masks: 3 images, 2 pairs of photo and mask",
-            "  left out 1: photo without a mask: c.jpg",
+            "  left out: photo without a mask: 1 (c.jpg)",
             "                      pixels     share  images",
             "  0 background             6   50.00 %       2",
             "  1 cat                    5   41.67 %       2",
             "255 void                   1    8.33 %       1",
-            f"wrote {out}: photos (2 hard links), masks, classes.txt",
+            f"wrote {out}: photos (2 links), masks, classes.txt",
             f"next: python -m data.lists {out}",
         ],
     )
@@ -75,8 +79,7 @@ def test_the_command_writes_the_layout_and_says_what_it_holds(root, tmp_path, ru
         assert mask.getpalette()[:6] == [*VOC.colours[0], *VOC.colours[1]]
     assert json.loads((out / "converted.json").read_text()) == {
         "source": str(root),
-        "left_out": {"photo without a mask": ["c.jpg"]},
-        "cannot be used": [],
+        "notes": {"left out: photo without a mask": ["c.jpg"]},
     }
 
 
@@ -85,10 +88,9 @@ def test_notes_are_about_names_and_turned_photos(root, tmp_path, run):
     image.getexif()[0x0112] = 3
     image.save(root / "images" / "a.jpg", exif=image.getexif())
     _, lines = run(root, tmp_path / "out")
-    notes = [line for line in lines if line.startswith("  note: ")]
-    assert "--classes background,.. gives them some" in notes[0]
-    assert notes[1].startswith("  note: EXIF turns 1 photos but leaves their size")
-    assert notes[1].endswith(": a.jpg")
+    assert lines[1].startswith("  classes without names; --classes background,.. gives them some:")
+    assert lines[2].startswith("  EXIF turns photos, masks are taken as upright (or --turn-masks):")
+    assert lines[2].endswith(": 1 (a.jpg)")
 
 
 def test_flags_reach_the_masks(root, tmp_path, run):
@@ -116,7 +118,7 @@ def test_colours_have_their_classes(classes, root, tmp_path, run):
 def test_masks_without_a_labelled_pixel_are_left_out(root, tmp_path, run):
     add(root, "b", np.full((2, 3), 255))
     _, lines = run(root, tmp_path / "out")
-    assert "  left out 1: no labelled pixel: b" in lines
+    assert "  left out: no labelled pixel: 1 (b)" in lines
     assert "1 pairs" in lines[0]
     assert sorted(files(tmp_path / "out")) == [
         "JPEGImages/a.jpg",
@@ -153,13 +155,13 @@ def no_class(root: Path) -> str:
 def test_a_bad_image_stops_it_or_is_left_out(spoil, root, tmp_path, run):
     reason, out = spoil(root), tmp_path / "out"
     code, lines = run(root, out)
-    assert code == 2 and len(lines) == 1 and lines[0].startswith(f"data.convert: {reason}")
+    assert code == 2 and len(lines) == 1 and lines[0].startswith(f"convert: {reason}")
     assert lines[0].endswith("; --skip-bad leaves such images out") == (spoil != damaged_mask)
-    assert not out.exists() and not (tmp_path / "out.part").exists()
+    assert not out.exists() and not (tmp_path / ".out.new").exists()
     code, lines = run(root, out, "--skip-bad")
     assert code == 0 and "1 pairs" in lines[0]
-    assert lines[1] == "  left out 1 that cannot be used, all of them in converted.json:"
-    assert lines[2].startswith(f"    {reason}")
+    note = f"  left out: cannot be used: 1 ({reason}"
+    assert any(line.startswith(note) for line in lines)
     assert [path.name for path in (out / "JPEGImages").iterdir()] == ["a.jpg"]
     assert [path.name for path in (out / "SegmentationClass").iterdir()] == ["a.png"]
 
@@ -168,19 +170,39 @@ def test_without_a_good_image_there_is_no_result(root, tmp_path, run):
     (root / "images" / "a.jpg").unlink()
     reason = damaged(root)
     code, lines = run(root, tmp_path / "out", "--skip-bad")
-    assert code == 2 and lines[0].startswith(
-        f"data.convert: {root}: no image can be used; {reason}"
-    )
+    assert code == 2 and lines[0].startswith(f"convert: {root}: no image can be used; ")
+    assert reason in lines[0]
 
 
-def test_a_result_is_replaced_by_force_alone(root, tmp_path, run):
+def test_a_result_is_replaced_by_force_alone_and_when_the_new_one_is_whole(root, tmp_path, run):
     out = tmp_path / "out"
     run(root, out)
-    (root / "masks" / "b.png").unlink()
+    (out / ".DS_Store").touch()
+    before = files(out)
     code, lines = run(root, out)
     assert (code, len(lines)) == (2, 1) and "--force replaces it" in lines[0]
+    (root / "masks" / "b.png").write_bytes(b"no mask")
+    assert run(root, out, "--force")[0] == 2 and files(out) == before
+    (root / "masks" / "b.png").unlink()
     assert run(root, out, "--force")[0] == 0
     assert [path.name for path in (out / "JPEGImages").iterdir()] == ["a.jpg"]
+
+
+@pytest.mark.parametrize("there", ["out/thesis.txt", "out/classes.txt", "out"])
+def test_other_data_stays(there, root, tmp_path, run):
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    (tmp_path / there).write_text("mine")
+    code, lines = run(root, tmp_path / "out", "--force")
+    assert code == 2 and "move it away" in lines[0]
+    assert (tmp_path / there).read_text() == "mine"
+
+
+@pytest.mark.parametrize("out", ["", "out"])
+def test_the_source_is_no_place_for_the_result(out, root, run):
+    before = files(root)
+    code, lines = run(root, root / out)
+    assert code == 2 and "lies in SOURCE, which stays as it is" in lines[0]
+    assert files(root) == before
 
 
 def test_annotations_are_recognised_before_folders(root, tmp_path, run):
@@ -194,11 +216,10 @@ def test_annotations_are_recognised_before_folders(root, tmp_path, run):
     shape["points"] = [[9, 9], [12, 12]]
     (root / "a.json").write_text(json.dumps(content))
     code, lines = run(root, out, "--force")
-    reason = "shape without a pixel in its photo: a.jpg"
-    assert (code, lines) == (2, [f"data.convert: {root}: nothing is drawn in any photo; {reason}"])
-    for flags in (["--from", "folders"], ["--masks", "masks"]):
-        _, lines = run(root, out, "--force", *flags)
-        assert lines[0].startswith("photos and masks: 2 images")
+    reason = "left out: shape without a pixel in its photo: a.jpg"
+    assert (code, lines) == (2, [f"convert: {root}: nothing is drawn in any photo; {reason}"])
+    _, lines = run(root, out, "--force", "--masks", "masks")
+    assert lines[0].startswith("photos and masks: 2 images")
 
 
 @pytest.mark.parametrize(
@@ -206,17 +227,16 @@ def test_annotations_are_recognised_before_folders(root, tmp_path, run):
     [
         (["--classes", "cat,,dog"], "--classes cat,,dog: neither a file nor names that differ"),
         (["--classes", "cat,cat"], "--classes cat,cat: neither a file nor names that differ"),
-        (["--map", "0=0,255"], "--map 0=0,255: expected VALUE=CLASS"),
-        (["--map", "0=cat"], "--map 0=cat: expected VALUE=CLASS"),
-        (["--map", "0=256"], "--map 0=256: expected VALUE=CLASS"),
-        (["--annotations", "a.json"], "--annotations: there is no file "),
-        (["--from", "coco"], "nothing of the form coco there"),
+        (["--map", "0=0,255"], "--map: 0=0,255: expected VALUE=CLASS"),
+        (["--map", "0=cat"], "--map: 0=cat: expected VALUE=CLASS"),
+        (["--map", "0=256"], "--map: 0=256: expected VALUE=CLASS"),
+        (["--annotations", "a.json"], "a.json: No such file"),
         (["--images", "there"], "there: no such folder"),
     ],
 )
 def test_flags_that_do_not_fit_are_refused(flags, message, root, tmp_path, run):
     code, lines = run(root, tmp_path / "out", *flags)
-    assert (code, len(lines)) == (2, 1) and message in lines[0]
+    assert code == 2 and message in lines[-1]
     assert not (tmp_path / "out").exists()
 
 
@@ -224,19 +244,18 @@ def test_a_missing_or_empty_source_is_named(tmp_path, run):
     code, lines = run(tmp_path / "gone", tmp_path / "out")
     assert (code, lines) == (
         2,
-        [f"data.convert: {tmp_path / 'gone'}: no such folder (an archive must be unpacked first)"],
+        [f"convert: {tmp_path / 'gone'}: no such folder (an archive must be unpacked first)"],
     )
     (tmp_path / "gone").mkdir()
     _, lines = run(tmp_path / "gone", tmp_path / "out")
-    assert re.fullmatch(
-        f"data.convert: {tmp_path / 'gone'}: nothing of the form .* there", lines[0]
-    )
+    assert lines[0].startswith(f"convert: {tmp_path / 'gone'}: no photo has a mask with its name;")
 
 
-def test_out_must_be_given(root, run, capsys):
-    with pytest.raises(SystemExit, match="2"):
-        run(root)
-    assert "OUT is missing" in capsys.readouterr().err
+def test_without_out_colours_are_listed_alone(root, run):
+    code, lines = run(root)
+    assert code == 2 and "OUT is missing" in lines[-1]
+    code, lines = run(root, "--list-colours")
+    assert code == 0 and lines[-1].endswith("--map 0=0,1=1,255=2")
 
 
 @pytest.mark.real

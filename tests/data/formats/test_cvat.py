@@ -1,6 +1,7 @@
 """CVAT's XML "for images": polygons, boxes, ellipses, masks and their order."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,10 @@ import pytest
 from PIL import Image
 
 from data import UserError
-from data.formats import FORMS
+from data.formats import annotations, cvat
 from data.formats.source import Options
 
-find = FORMS["cvat"]
+find = partial(annotations.find, cvat)
 FILE = """<?xml version="1.0" encoding="utf-8"?>
 <annotations>
   <version>1.1</version>
@@ -56,7 +57,7 @@ def test_areas_have_their_label(shape, root):
     write(root, shape, '<tag label="sunny"/>')
     source = find(root, Options())
     classes = {"background": None, "dog": (0, 255, 1), "cat": (255, 0, 0)}
-    assert source.classes == classes and not source.left_out
+    assert source.classes == classes and not source.notes
     assert mask_of(root) == DRAWN
 
 

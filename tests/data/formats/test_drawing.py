@@ -6,14 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from data.formats.drawing import Patch, ellipse, outlined, paint, polygons, turned
+from data.formats.drawing import Drawn, ellipse, outlined, polygons, turned
 
 SIZE = 6, 8
 
 
-def drawn(patch: Patch, size=SIZE) -> np.ndarray:
+def drawn(shape: Drawn, size=SIZE) -> np.ndarray:
     mask = np.zeros(size, dtype=np.uint8)
-    paint(mask, patch, 1)
+    window, inside = shape
+    mask[window][inside] = 1
     return mask
 
 

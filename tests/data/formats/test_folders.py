@@ -1,6 +1,5 @@
 """Photos and masks as files: which belong together. Cityscapes is such a form, too."""
 
-import re
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +8,9 @@ from PIL import Image
 
 from data import UserError
 from data.classes import VOID
-from data.formats import FORMS
+from data.formats import cityscapes
 from data.formats.folders import find, find_files
-from data.formats.source import ClassList, Options
+from data.formats.source import Options
 
 
 def touch(root: Path, *names: str) -> None:
@@ -73,14 +72,6 @@ def test_the_endings_count_that_pair_most_files(tmp_path):
     assert pairs(tmp_path, mask_suffix="") == {"a": ("images/a.jpg", "masks/a.png")}
 
 
-@pytest.mark.parametrize("photo", ["images/a.jpg", "a.jpg"])
-def test_lossy_masks_are_refused_unless_there_is_another(photo, tmp_path):
-    message = re.escape(f"{tmp_path / 'masks/a.jpg'}: JPEG and WebP change")
-    with pytest.raises(UserError, match=message):
-        pairs(tmp_path, photo, "masks/a.jpg")
-    assert pairs(tmp_path, "masks/a.png") == {"a": (photo, "masks/a.png")}
-
-
 @pytest.mark.parametrize(
     "names, message",
     [
@@ -99,33 +90,34 @@ def test_what_does_not_pair_is_named(names, message, tmp_path):
 
 
 def test_the_source_has_classes_pairs_and_what_is_left_out(tmp_path):
-    assert find(tmp_path, Options()) is None
     touch(tmp_path, "images/x/a.jpg", "images/b.jpg", "masks/c.png", "masks/x/a.png")
     Image.fromarray(np.array([[0, 1]], dtype=np.uint8)).save(tmp_path / "masks/x/a.png")
     source = find(tmp_path, Options())
-    assert list(source.classes) == ["background", "class 1"] and "--classes" in source.note
-    assert source.images == 2
-    assert source.left_out == {"photo without a mask": ["b.jpg"], "no photo": ["c.png"]}
+    assert list(source.classes) == ["background", "class 1"] and source.images == 2
+    assert source.notes == {
+        "classes without names; --classes background,.. gives them some": [str(tmp_path)],
+        "left out: photo without a mask": ["b.jpg"],
+        "left out: no photo": ["c.png"],
+    }
     pair = source.pairs["x_a"]
     assert pair.photo == tmp_path / "images/x/a.jpg" and pair.mask().tolist() == [[0, 1]]
     (tmp_path / "classes.txt").write_text("ground\nroad\n")
-    named = find(tmp_path, Options())
-    assert list(named.classes) == ["ground", "road"] and not named.note
+    assert list(find(tmp_path, Options()).classes) == ["ground", "road"]
 
 
 def test_label_ids_of_cityscapes_become_those_of_its_19_classes(tmp_path):
     photos, masks = "leftImg8bit/train/ulm/ulm_0_{}_leftImg8bit.png", "gtFine/train/ulm/ulm_0_1"
     touch(tmp_path, photos.format(1), photos.format(2), f"{masks}_gtFine_instanceIds.png")
-    assert FORMS["cityscapes"](tmp_path, Options()) is None
-    ids = np.array([[0, 7, 8, 17, 29, 33]], dtype=np.uint8)
+    assert cityscapes.find(tmp_path, Options()) is None
+    ids = np.array([[0, 7, 8, 17, 29, 33, 255]], dtype=np.uint8)
     Image.fromarray(ids).save(tmp_path / f"{masks}_gtFine_labelIds.png")
-    source = FORMS["cityscapes"](tmp_path, Options())
+    source = cityscapes.find(tmp_path, Options())
     names = list(source.classes)
     assert len(names) == 19 and (names[0], names[5], names[18]) == ("road", "pole", "bicycle")
     assert source.classes["car"] == (0, 0, 142) and source.images == 2
-    assert source.left_out == {"photo without a mask": ["ulm_0_2_leftImg8bit.png"]}
-    pair = source.pairs["ulm_0_1"]
+    assert source.notes == {"left out: photo without a mask": ["ulm_0_2_leftImg8bit.png"]}
+    pair = source.pairs["train_ulm_ulm_0_1"]
     assert pair.photo == tmp_path / photos.format(1)
-    assert pair.mask().tolist() == [[VOID, 0, 1, 5, VOID, 18]]
-    with pytest.raises(UserError, match="^--classes: Cityscapes has its own 19"):
-        FORMS["cityscapes"](tmp_path, Options(classes=ClassList({"road": None})))
+    assert pair.mask().tolist() == [[VOID, 0, 1, 5, VOID, 18, VOID]]
+    with pytest.raises(UserError, match="^--classes, --map: Cityscapes has its own 19"):
+        cityscapes.find(tmp_path, Options(classes={"road": None}))

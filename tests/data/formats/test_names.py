@@ -1,14 +1,13 @@
 """Lists of classes in the files that people have, and ids of the names in annotations."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from data import UserError
 from data.classes import VOID
-from data.formats.names import find_class_list, hex_colour, number, read_class_list
-from data.formats.source import ClassList, Options
+from data.formats.names import listed_beside, number, numbered
+from data.formats.source import Options
 
 EXPECTED = {"background": (0, 0, 0), "traffic light": (250, 170, 30), "cat": (1, 2, 3)}
 FILES = {
@@ -23,23 +22,22 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_class_lists_are_found_and_read_with_the_background_in_front(name, tmp_path):
     (tmp_path / name).write_text(FILES[name])
-    listed = read_class_list(find_class_list(tmp_path))
-    assert listed == ClassList(EXPECTED, ((9, 9, 9),))
-    assert next(iter(listed.classes)) == "background"
+    listed = listed_beside(tmp_path)
+    classes, ids = numbered(listed)
+    assert list(classes.items()) == list(EXPECTED.items())
+    (void,) = listed.keys() - EXPECTED.keys()
+    assert listed[void] == (9, 9, 9)
+    assert ids == {"background": 0, "traffic light": 1, "cat": 2, void: VOID}
 
 
 def test_lines_that_cannot_be_read_are_named(tmp_path):
     path = tmp_path / "class_dict.csv"
     path.write_text("name,r,g,b\nroad,1,2,3\nsky,1,2,999\n")
     with pytest.raises(UserError, match=re.escape(f"{path}, line 3: expected 'name'")):
-        read_class_list(path)
+        listed_beside(tmp_path)
     path.write_bytes(b"\xff\xfe\xff")
-    with pytest.raises(UserError, match=re.escape(f"{path}: cannot be read as a list of classes")):
-        read_class_list(path)
-
-
-def test_colours_of_web_pages():
-    assert hex_colour("#ff8001") == hex_colour("#FF8001ff") == (255, 128, 1)
+    with pytest.raises(UserError, match=re.escape(f"{path}: not a list of classes in UTF-8")):
+        listed_beside(tmp_path)
 
 
 LABELS = {"cat": (1, 2, 3), "_background_": None, "dog": None, "__ignore__": None}
@@ -55,18 +53,18 @@ LABELS = {"cat": (1, 2, 3), "_background_": None, "dog": None, "__ignore__": Non
 )
 @pytest.mark.parametrize("unknown", [0, VOID])
 def test_labels_have_the_ids_of_the_listed_classes_or_their_own(listed, classes, ids, unknown):
-    listed = listed and ClassList(dict.fromkeys(listed))
+    listed = listed and dict.fromkeys(listed)
     options = Options(classes=listed, unknown=unknown)
-    found, by_name = number(LABELS, LABELS, options, Path("here"))
+    found, by_name = number(LABELS, set(LABELS), options)
     assert list(found) == classes
     assert [by_name[name] for name in LABELS] == [unknown if it == "unknown" else it for it in ids]
 
 
 def test_a_drawn_label_that_is_not_listed_or_in_the_place_of_the_background_is_refused():
-    listed = Options(classes=ClassList(dict.fromkeys(["background", "dog"])))
-    number(LABELS, {"dog"}, listed, Path("here"))
-    with pytest.raises(UserError, match="^here: --classes has no cat; .* --unknown void or"):
-        number(LABELS, LABELS, listed, Path("here"))
-    listed = Options(classes=ClassList(dict.fromkeys(["cat", "dog"])))
+    listed = Options(classes=dict.fromkeys(["background", "dog"]))
+    number(LABELS, {"dog"}, listed)
+    with pytest.raises(UserError, match="^--classes has no cat; .* --unknown void or"):
+        number(LABELS, set(LABELS), listed)
+    listed = Options(classes=dict.fromkeys(["cat", "dog"]))
     with pytest.raises(UserError, match="first class is the background, but 'cat' is drawn"):
-        number(LABELS, LABELS, listed, Path("here"))
+        number(LABELS, set(LABELS), listed)

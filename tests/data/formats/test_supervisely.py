@@ -4,16 +4,17 @@ import base64
 import io
 import json
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from data.formats import FORMS
+from data.formats import annotations, supervisely
 from data.formats.source import Options
 
-find = FORMS["supervisely"]
+find = partial(annotations.find, supervisely)
 META = {
     "classes": [
         {"title": "dog", "shape": "any", "color": "#00FF01", "geometry_config": {}, "id": 1},
