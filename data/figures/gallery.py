@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from data import UserError
 from data.classes import VOID
-from data.figures.overlay import GREY, INK, WHITE, Page, font, percent, shorten
+from data.figures.overlay import GREY, INK, WHITE, Page, font, shorten
 
 INDEX, SHEET, PREDICTIONS = "index.html", "contact_sheet.png", "predictions"
 TEMPLATE = Path(__file__).with_name("gallery.html")
@@ -39,11 +39,10 @@ def picture(name: str, title: str, page: Page, miou: float | None) -> Picture:
     small.thumbnail(THUMBNAIL, Image.LANCZOS)
     small.save(file, "JPEG", quality=88, subsampling=0)
     scored = miou is not None
-    rows = []
-    for row in page.rows:
-        cells = [percent(share) for share in row.shares.values()]
-        cells += ["-" if row.iou is None else f"{row.iou:.3f}"] * scored
-        rows.append([row.name, "#{:02x}{:02x}{:02x}".format(*row.colour), *cells])
+    rows = [
+        [row.name, "#{:02x}{:02x}{:02x}".format(*row.colour), *row.cells(scored)]
+        for row in page.rows
+    ]
     things = [row for row in page.rows if row.label not in (0, VOID) and row.shares[masks[0]]]
     facts = {
         "href": f"{quote(name)}.png",
