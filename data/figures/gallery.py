@@ -70,31 +70,22 @@ def check_place(
         photos: files that are read.
 
     Raises:
-        UserError: it is a file, or holds something else; one of the photos lies there; or a picture
-            would have the contact sheet's name.
+        UserError: it holds something else; one of the photos lies there; or a picture would have
+            the contact sheet's name.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(
-            f"{folder}: is a file, and the pictures need a folder; name another one with --out"
-        )
-    if not in_run and folder.is_dir():
+    if folder.is_dir() and not in_run:
         found = [*folder.iterdir(), *(folder / PREDICTIONS).glob("*")]
-        found = {path.relative_to(folder).as_posix() for path in found if path.name[0] != "."}
-        if others := found - _earlier_files(folder):
+        visible = {path.relative_to(folder).as_posix() for path in found if path.name[0] != "."}
+        if others := visible - _earlier_files(folder):
             raise UserError(
                 f"{folder}: holds other files ({min(others)}) that pictures could replace; "
                 "name a new folder with --out"
             )
     for photo in photos:
         if folder.resolve() in photo.resolve().parents:
-            raise UserError(
-                f"{photo}: lies where the pictures go and could be replaced; "
-                "name another folder with --out"
-            )
+            raise UserError(f"{photo}: lies where the pictures go; name another folder with --out")
     if Path(SHEET).stem in names:
-        raise UserError(
-            f"an image is called {Path(SHEET).stem!r}, as the contact sheet is; rename it"
-        )
+        raise UserError(f"an image is called {Path(SHEET).stem!r}, as the contact sheet is")
 
 
 def _earlier_files(folder: Path) -> set[str]:
