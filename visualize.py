@@ -31,7 +31,6 @@ from PIL import Image
 from data import UserError
 from data.classes import Classes
 from data.figures import gallery, overlay, report
-from data.files import atomic_file
 from data.images import colour_mask, find_photos, first_of, read_image
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
@@ -41,7 +40,6 @@ from models.run import folder, runtime
 from models.run.predictor import predict_photo
 from models.run.record import read_run
 from models.segmenter import Segmenter
-from models.views import Views
 
 IMAGES = 12  # of a split that are drawn unless --limit says otherwise
 SORTS = {"name": "the first", "worst": "the worst", "best": "the best", "random": "a random"}
@@ -56,18 +54,8 @@ class Record(NamedTuple):
     truth: np.ndarray | None = None  # (H, W) uint8
     prediction: np.ndarray | None = None  # (H, W) uint8
     confidence: np.ndarray | None = None  # (H, W) float32: probability of the predicted class
-    scores: ConfusionMatrix | None = None
-
-    @property
-    def mask(self) -> np.ndarray:
-        """By which it is chosen: the ground truth or, without one, the prediction."""
-        return self.prediction if self.truth is None else self.truth
-
-    @property
-    def miou(self) -> float | None:
-        """None where nothing is scored."""
-        miou = self.scores.image_miou() if self.scores else math.nan
-        return None if math.isnan(miou) else miou
+    ious: np.ndarray | None = None  # (C,) float64, nan for absent classes
+    miou: float | None = None  # None where nothing is scored
 
 
 def parse() -> argparse.Namespace:
@@ -105,17 +93,6 @@ def parse() -> argparse.Namespace:
     return args
 
 
-def load_network(
-    run: Path | None, checkpoint: Path | None, views: Views, dilate: int | None
-) -> tuple[Segmenter, Path]:
-    """The network to use and its file."""
-    segmenter, source = folder.trained_segmenter(run, checkpoint)
-    segmenter.views = views
-    if dilate is not None:
-        segmenter.hypercolumn.dilate(dilate)
-    return segmenter, source
-
-
 def split_records(
     segmenter: Segmenter, dataset: VOCFolder, indices: Sequence[int], workers: int
 ) -> Iterator[Record]:
@@ -123,29 +100,25 @@ def split_records(
     for index, sample in zip(indices, runtime.image_loader(dataset, indices, workers)):
         truth, scores = sample.mask.numpy(), ConfusionMatrix(len(dataset.classes))
         found = segmenter.predict(sample.image, truth.shape, sample.id, confidence=True)
-        found = [array.numpy() for array in found]
-        scores.update(found[0], truth)
-        yield Record(sample.id, sample.id, dataset.image(index), truth, *found, scores)
+        prediction, confidence = (array.numpy() for array in found)
+        scores.update(prediction, truth)
+        miou = None if math.isnan(scores.image_miou()) else scores.image_miou()
+        masks = truth, prediction, confidence
+        yield Record(sample.id, sample.id, dataset.image(index), *masks, scores.iou(), miou)
 
 
-def truth_records(
-    dataset: VOCFolder, indices: Iterable[int], left_out: list[str]
-) -> Iterator[Record]:
-    """Images of a split with their ground truth alone; adds why one cannot be read."""
+def truth_records(dataset: VOCFolder, indices: Iterable[int]) -> Iterator[Record]:
+    """Images of a split with their ground truth alone."""
     for index in indices:
-        try:
-            photo, truth = dataset.image(index), dataset.mask(index)
-        except UserError as error:
-            left_out.append(str(error))
-            continue
-        yield Record(dataset.ids[index], dataset.ids[index], photo, truth)
+        name = dataset.ids[index]
+        yield Record(name, name, dataset.image(index), dataset.mask(index))
 
 
 def photo_records(
-    segmenter: Segmenter, photos: Iterable[tuple[str, Path]], left_out: list[str]
+    segmenter: Segmenter, photos: Mapping[str, Path], left_out: list[str]
 ) -> Iterator[Record]:
     """The user's own photos with what the network sees in them; adds why one cannot be read."""
-    for name, path in photos:
+    for name, path in photos.items():
         try:
             photo = read_image(path)
         except UserError as error:
@@ -156,96 +129,82 @@ def photo_records(
 
 
 def has_one(mask: np.ndarray, wanted: set[int]) -> bool:
-    """Whether a mask (H, W) has one of these classes; always, where none is wanted."""
-    return not wanted or not wanted.isdisjoint(np.unique(mask).tolist())
+    """Whether a mask (H, W) has one of these classes."""
+    return not wanted.isdisjoint(np.unique(mask).tolist())
 
 
-def in_order(names: Sequence[str], sort: str, seed: int) -> list[int]:
-    """The indices of the names, by name or shuffled."""
-    order = sorted(range(len(names)), key=names.__getitem__)
-    if sort == "random":
-        random.Random(seed).shuffle(order)
-    return order
-
-
-def choose(
-    segmenter: Segmenter, dataset: VOCFolder, fitting: Iterable[int], sort: str, workers: int
-) -> Iterable[int]:
-    """The images of a split in the order of `sort`; by mIoU all are predicted, all void come last.
-
-    Args:
-        fitting: their indices by name or at random.
-    """
-    if sort not in ("worst", "best"):
-        return fitting
-    indices, sign = list(fitting), -1 if sort == "best" else 1
+def by_miou(
+    segmenter: Segmenter, dataset: VOCFolder, indices: Sequence[int], best: bool, workers: int
+) -> list[int]:
+    """Images of a split, all predicted: the worst or the best first, without a label last."""
     records = split_records(segmenter, dataset, indices, workers)
     records = runtime.bar(records, len(indices), "image", "score")
-    mious = [math.inf if record.miou is None else sign * record.miou for record in records]
-    return [index for _, index in sorted(zip(mious, indices), key=lambda pair: pair[0])]
+    sign = -1 if best else 1
+    keys = [math.inf if record.miou is None else sign * record.miou for record in records]
+    return [indices[place] for place in np.argsort(keys, kind="stable")]
 
 
-def page_of(record: Record, classes: Classes, sure: bool = False) -> overlay.Page:
-    """The page about a record; `sure`: with its confidence."""
-    masks = record.truth, record.prediction, record.confidence if sure else None
-    ious = record.scores.iou() if record.scores else None
-    return overlay.draw_page(record.photo, classes, *masks, ious, record.miou, record.title)
+def draw(
+    new: Path, records: Iterable[Record], classes: Classes, sure: bool
+) -> tuple[list[gallery.Picture], list[dict[str, Any]]]:
+    """Saves a page of each record; `sure`: with its confidence. Of photos the prediction, too.
+
+    Returns:
+        What the gallery keeps of them, and a row about each class in each photo.
+    """
+    pictures, table = [], []
+    for record in records:
+        masks = record.truth, record.prediction, record.confidence if sure else None
+        scores = record.ious, record.miou
+        page = overlay.draw_page(record.photo, classes, *masks, *scores, record.title)
+        page.picture.save(new / f"{record.id}.png")
+        pictures.append(gallery.picture(record.id, record.title, page, record.miou))
+        if record.truth is None:
+            (new / gallery.PREDICTIONS).mkdir(exist_ok=True)
+            file = new / gallery.PREDICTIONS / f"{record.id}.png"
+            colour_mask(record.prediction, classes).save(file)
+            rows = photo_rows(record, classes)
+            words = (f"{row['class']} {overlay.percent(row['share'])}" for row in rows)
+            print(f"  {record.title}  {'  '.join(words)}")
+            table += rows
+    return pictures, table
 
 
-def save_png(path: Path, image: Image.Image) -> None:
-    with atomic_file(path) as file:
-        image.save(file, "PNG")
-
-
-def save_photo(place: Path, record: Record, classes: Classes) -> list[dict[str, Any]]:
-    """Saves the prediction for a photo; rows about the classes in it, the largest first."""
-    alone = colour_mask(record.prediction, classes)
-    save_png(place / gallery.PREDICTIONS / f"{record.id}.png", alone)
+def photo_rows(record: Record, classes: Classes) -> list[dict[str, Any]]:
+    """The classes in a photo, the largest first, with their share and mean confidence, 0..1."""
     labels, counts = np.unique(record.prediction, return_counts=True)
     rows = []
     for count, label in sorted(zip(counts.tolist(), labels), reverse=True):
         sure = record.confidence[record.prediction == label].mean()
         row = {"photo": record.title, "class": classes.names[label]}
         rows.append({**row, "share": count / record.prediction.size, "confidence": float(sure)})
-    words = (f"{row['class']} {overlay.percent(row['share'])}" for row in rows)
-    print(f"  {record.title}  {'  '.join(words)}")
     return rows
 
 
 def save_report(
-    path: Path,
-    run: Path,
-    segmenter: Segmenter,
-    dataset: VOCFolder,
-    mious: Mapping[str, float | None],
-    shown: str,
+    new: Path, run: Path, segmenter: Segmenter, mious: Mapping[str, float | None], shown: str
 ) -> None:
-    """Writes the run up, with the best, typical and worst of the images that step 4 has scored.
+    """Writes the run up, with the best, typical and worst of the pictures that are in `new`.
 
     Args:
-        mious: of images, by id, to choose from where step 4 has scored others or none.
-        shown: which images those are, in words.
+        mious: of the pictures, by id.
+        shown: which pictures those are, in words.
     """
-    values = read_run(run, segmenter)
-    if values["mious"] and values["mious"].keys() <= set(dataset.ids):
-        mious = values["mious"]
-        shown = f"the {len(mious)} images that step 4 has scored"
-    chosen = [(kind, name) for kind, names in report.choose(mious).items() for name in names]
-    indices = [dataset.ids.index(name) for _, name in chosen]
-    records = split_records(segmenter, dataset, indices, workers=0)
-    pages = (page_of(record, dataset.classes).picture for record in records)
-    pictures = [(kind, page) for (kind, _), page in zip(chosen, pages)]
-    with atomic_file(path) as file:
-        report.save_pages(file, report.report_pages(values, shown, pictures))
+    chosen = report.choose(mious)
+    pictures = [(kind, Image.open(new / f"{name}.png").convert("RGB")) for kind, name in chosen]
+    with open(new / "report.pdf", "wb") as file:
+        report.save_pages(file, report.report_pages(read_run(run, segmenter), shown, pictures))
 
 
 def main() -> None:
     args = parse()
     device = runtime.choose_device("cpu" if args.truth else args.device, single=True)
-    segmenter, facts, left_out = None, {}, []
+    segmenter, facts = None, {}
     if not args.truth:
-        views = flags.views_of(args.tta, args.refine)
-        segmenter, source = load_network(args.run, args.checkpoint, views, args.dilate)
+        segmenter, source = folder.trained_segmenter(args.run, args.checkpoint)
+        segmenter.views = flags.views_of(args.tta, args.refine)
+        if args.dilate is not None:
+            segmenter.hypercolumn.dilate(args.dilate)
         runtime.prepare(segmenter, device, args.amp, args.compile)
         facts["network"] = f"{source} ({segmenter.hypercolumn.backbone})"
         facts["views"] = f"{segmenter.views}{segmenter.hypercolumn.dilation_in_words}"
@@ -272,38 +231,36 @@ def main() -> None:
     if others:
         print(f"  note: {folder.count(len(others), 'file')} left out: {first_of(others)}")
 
-    order = in_order(names, args.sort, args.seed)
+    order, left_out = sorted(range(len(names)), key=names.__getitem__), []
+    if args.sort == "random":
+        random.Random(args.seed).shuffle(order)
     if photos:
-        chosen = [(names[index], photos[names[index]]) for index in order]
-        records = photo_records(segmenter, chosen, left_out)
-    elif args.truth:
-        records = truth_records(dataset, order, left_out)
+        records = photo_records(segmenter, {names[i]: photos[names[i]] for i in order}, left_out)
+        records = (one for one in records if not wanted or has_one(one.prediction, wanted))
     else:
-        fitting = (index for index in order if not wanted or has_one(dataset.mask(index), wanted))
-        chosen = choose(segmenter, dataset, fitting, args.sort, args.workers)
-        records = split_records(segmenter, dataset, list(islice(chosen, limit)), args.workers)
-    records = islice((record for record in records if has_one(record.mask, wanted)), limit)
+        chosen = (i for i in order if not wanted or has_one(dataset.mask(i), wanted))
+        if args.sort in ("worst", "best"):
+            chosen = by_miou(segmenter, dataset, [*chosen], args.sort == "best", args.workers)
+        chosen = list(islice(chosen, limit))
+        records = truth_records(dataset, chosen)
+        if segmenter:
+            records = split_records(segmenter, dataset, chosen, args.workers)
 
     with folder.new_folder(place) as new:
-        pictures, table = [], []
-        for record in runtime.bar(records, limit, "image"):
-            page = page_of(record, classes, args.confidence)
-            save_png(new / f"{record.id}.png", page.picture)
-            pictures.append(gallery.picture(record.id, record.title, page, record.miou))
-            if photos:
-                table += save_photo(new, record, classes)
+        records = runtime.bar(islice(records, limit), limit, "image")
+        pictures, table = draw(new, records, classes, args.confidence)
         if not pictures:
             none = f"--classes {','.join(args.classes or ())}: in none of the {len(names)} images"
             raise UserError(first_of(left_out) or none)
         heading = f"{'Ground truth' if args.truth else 'Predictions'} of {what}"
         (new / gallery.INDEX).write_bytes(gallery.gallery(pictures, heading, facts).encode())
         if args.contact_sheet:
-            save_png(new / gallery.SHEET, gallery.contact_sheet(pictures))
+            gallery.contact_sheet(pictures).save(new / gallery.SHEET)
         if photos:
             folder.save_csv(new / "photos.csv", table)
         if args.report:
             mious = {picture.name: picture.miou for picture in pictures}
-            save_report(new / "report.pdf", args.run, segmenter, dataset, mious, facts["images"])
+            save_report(new, args.run, segmenter, mious, facts["images"])
         files = [path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file()]
         config = folder.save_config(
             new,
@@ -315,8 +272,8 @@ def main() -> None:
         )
     wrote = f"{folder.count(len(pictures), 'picture')}{' and report.pdf' * args.report}"
     wrote += f"; open {place / gallery.INDEX} in a browser"
-    then = ("sample_features.py", "--data", args.data, "--run", "runs/own")
-    folder.finish(args.run, 5, config, wrote, then if args.truth and not left_out else (), place)
+    then = ("sample_features.py", "--data", args.data, "--run", "runs/own") if args.truth else ()
+    folder.finish(args.run, 5, config, wrote, then, place)
     if left_out:
         raise UserError(f"left out {first_of(left_out)}; the others are done")
 

@@ -1,7 +1,7 @@
 """Scores of runs side by side, and whether each differs from the first.
 
     python -m losses.compare runs/voc runs/voc/flipped runs/other
-    python -m losses.compare runs/voc runs/other --markdown --out runs/table
+    python -m losses.compare runs/voc runs/other --out runs/table
 
 Reads what `evaluate.py` keeps of each image, of runs or of folders of its --out that have scored
 the same images. The 95 % intervals are of paired resamples of these images: each resample is the
@@ -10,7 +10,6 @@ same for all runs, so that what makes an image hard drops out of their differenc
 
 import argparse
 from collections.abc import Sequence
-from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +86,7 @@ def compared(counts: np.ndarray) -> list[Row]:
     return rows
 
 
-def run_table(rows: Sequence[Row], runs: Sequence[str], markdown: bool = False) -> str:
+def run_table(rows: Sequence[Row], runs: Sequence[str]) -> str:
     """The rows of `compared` as text, by the names of the runs."""
     cells = [["", "mIoU", "95 % interval", "pixel acc.", "minus first", "95 % interval", ""]]
     score = ["{miou:.4f}", "{miou_low:.4f} to {miou_high:.4f}", "{pixel_accuracy:.4f}"]
@@ -95,12 +94,10 @@ def run_table(rows: Sequence[Row], runs: Sequence[str], markdown: bool = False) 
     for run, row in zip(runs, rows):
         formats = score + (gain if row["verdict"] else ["", "", ""])
         cells.append([run, *(one.format(**row) for one in formats)])
-    return in_columns(cells, markdown)
+    return in_columns(cells)
 
 
-def class_table(
-    counts: np.ndarray, names: Sequence[str], runs: Sequence[str], markdown: bool = False
-) -> str:
+def class_table(counts: np.ndarray, names: Sequence[str], runs: Sequence[str]) -> str:
     """IoU of each class (by its name) in each run as text; of two runs also the differences."""
     ious = class_ious(counts.sum(1)).T  # (C, runs)
     cells = [["", *runs], *([name, *map(iou_cell, row)] for name, row in zip(names, ious))]
@@ -108,22 +105,16 @@ def class_table(
     if len(runs) == 2:
         gains = ["" if np.isnan(gain) else f"{gain:+.3f}" for gain in ious[:, 1] - ious[:, 0]]
         cells = [[*row, gain] for row, gain in zip(cells, ["minus first", *gains, ""])]
-    return in_columns(cells, markdown)
+    return in_columns(cells)
 
 
-def in_columns(cells: Sequence[Sequence[str]], markdown: bool = False) -> str:
-    """Rows of cells as text, the first column to the left and the others to the right.
-
-    Args:
-        markdown: as a table of GitHub's, with the first row as heading.
-    """
+def in_columns(cells: Sequence[Sequence[str]]) -> str:
+    """Rows of cells, the first row a heading, as a table in GitHub's markdown."""
     first, *others = (max(map(len, column)) for column in zip(*cells))
     rows = [
         [f"{name:{first}}", *(f"{cell:>{width}}" for cell, width in zip(row, others))]
         for name, *row in cells
     ]
-    if not markdown:
-        return "\n".join("  ".join(row).rstrip() for row in rows)
     rows.insert(1, ["-" * first, *("-" * (width - 1) + ":" for width in others)])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -135,12 +126,12 @@ def matched(first: tuple, other: tuple) -> np.ndarray:
         UserError: they are of other classes or images, or of another ground truth.
     """
     (names, ids, counts), (its_names, its_ids, its_counts) = first, other
-    for index, (name, its_name) in enumerate(zip_longest(names, its_names, fillvalue="none")):
-        if name != its_name:
-            raise UserError(f"class {index} is {name!r} in one and {its_name!r} in the other")
+    if odd := set(names) ^ set(its_names):
+        raise UserError(f"class {min(odd)!r} is in one alone")
+    if names != its_names:
+        raise UserError("their classes are in another order")
     if odd := set(ids) ^ set(its_ids):
-        sizes = f"{len(ids)} and {len(its_ids)}; {min(odd)} is in one alone"
-        raise UserError(f"they are of other images ({sizes})")
+        raise UserError(f"image {min(odd)} is in one alone")
     places = {image_id: place for place, image_id in enumerate(its_ids)}
     its_counts = its_counts[[places[image_id] for image_id in ids]]
     differs = (counts[..., 0] != its_counts[..., 0]).any(axis=1)
@@ -157,7 +148,7 @@ def read_scores(places: Sequence[Path]) -> tuple[list[str], np.ndarray]:
         UserError: scores are missing, damaged or of a network that the run has no more, or the
             runs have not scored the same.
     """
-    scores = []
+    scores, counts = [], []
     for place in places:
         path = folder.scores_folder(place) / folder.PER_IMAGE
         if folder.scored_another_network(place):
@@ -165,10 +156,8 @@ def read_scores(places: Sequence[Path]) -> tuple[list[str], np.ndarray]:
                 f"{path.parent}: scores of an earlier network; run step 4 again, for {place}"
             )
         scores.append(load_image_scores(path))
-    counts = []
-    for place, other in zip(places, scores):
         try:
-            counts.append(matched(scores[0], other))
+            counts.append(matched(scores[0], scores[-1]))
         except UserError as error:
             raise UserError(
                 f"{places[0]} and {place} cannot be compared: {error}; score both on the same list"
@@ -186,13 +175,6 @@ def short_names(places: Sequence[Path]) -> list[str]:
     return ["/".join(own) for own in parts]
 
 
-def save(out: Path, runs: Sequence[str], rows: Sequence[Row]) -> None:
-    """Saves the rows of `compared` as compare.csv and as a chart, compare.png."""
-    folder.save_csv(out / "compare.csv", [{"run": run, **row} for run, row in zip(runs, rows)])
-    folder.save_chart(out / "compare.png", "comparison", runs, rows)
-    print(f"wrote {out}: compare.csv, compare.png")
-
-
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
@@ -204,20 +186,16 @@ def main() -> None:
     parser.add_argument("first", type=Path, metavar="RUN", help=f"{what}, to compare with")
     parser.add_argument("others", type=Path, metavar="RUN", nargs="+", help=what)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write compare.csv and compare.png")
-    markdown = "print tables in GitHub's markdown"
-    parser.add_argument("--markdown", action="store_true", help=markdown)
     args = parser.parse_args()
 
     places = [args.first, *args.others]
     configs = [folder.finished(place, 4) for place in places]
     names, counts = read_scores(places)
-    runs, images = short_names(places), counts.shape[1]
+    runs, rows, images = short_names(places), compared(counts), counts.shape[1]
     for place, config in zip(places, configs):
         views = f", {config['views']}" if config.get("views") else ""
         print(f"{place}: {config['checkpoint'] or config['predictions']}{views}")
-    rows = compared(counts)
-    by_class = class_table(counts, names, runs, args.markdown)
-    print("", by_class, "", run_table(rows, runs, args.markdown), "", sep="\n")
+    print("", class_table(counts, names, runs), "", run_table(rows, runs), "", sep="\n")
     print(f"95 % intervals from {RESAMPLES:,} paired resamples of the {images} images")
     print(f"better or worse: than {runs[0]}, on images like these")
     if len(runs) > 2:
@@ -225,7 +203,10 @@ def main() -> None:
     if images < FEW_IMAGES:
         print(f"note: {images} images are few, so the intervals are rather too narrow")
     if args.out:
-        save(args.out, runs, rows)
+        table = [{"run": run, **row} for run, row in zip(runs, rows)]
+        folder.save_csv(args.out / "compare.csv", table)
+        folder.save_chart(args.out / "compare.png", "comparison", runs, rows)
+        print(f"wrote {args.out}: compare.csv, compare.png")
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
     python -m models.export --onnx voc.onnx
     python -m models.export --onnx voc.onnx --check holiday.jpg    # runs it, beside the network
     python -m models.export --run RUN --onnx FILE --probabilities
-    python -m models.export --checkpoint FILE --program FILE --float
+    python -m models.export --checkpoint FILE --program FILE
     python -m models.export --run RUN --half FILE          # a small checkpoint
 
-Everything is inside: `image` (1, 3, H, W), RGB of any height and width, uint8 0..255 or, with
---float, float32 0..1, becomes `classes` (1, H, W) uint8 or, with --probabilities, `probabilities`
-(1, C, H, W) float32. The photo is resized as `data.transforms.ResizeImage` does it, and seen in one
-view. Class names, their colours and what made the network go with the file.
+Everything is inside: `image` (1, 3, H, W) uint8, RGB of any height and width, becomes `classes`
+(1, H, W) uint8 or, with --probabilities, `probabilities` (1, C, H, W) float32. The photo is resized
+as `data.transforms.ResizeImage` does it, and seen in one view. Class names, their colours and what
+made the network go with the file.
 
 The logits of all classes are held at the photo's size: 1 GB for 12 megapixels and 21 classes.
 ONNX needs the packages onnx and onnxscript, to run it onnxruntime. Tried with PyTorch 2.14.
@@ -19,10 +19,8 @@ import argparse
 import copy
 import io
 import json
-import time
-from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -36,9 +34,10 @@ from data.files import atomic_file
 from data.images import read_image
 from data.transforms import LEAST_SIDE, MAX_ASPECT
 from models.hypercolumn import resample
+from models.run.folder import trained_segmenter
+from models.run.predictor import predict_photo
+from models.run.runtime import run_script
 from models.segmenter import Segmenter, save_segmenter
-
-ROUNDS = 5  # of timing
 
 
 class PhotoSegmenter(nn.Module):
@@ -71,7 +70,7 @@ class PhotoSegmenter(nn.Module):
         """The classes of a photo.
 
         Args:
-            image: (1, 3, H, W) RGB, uint8 0..255 or float32 0..1.
+            image: (1, 3, H, W) uint8 RGB.
 
         Returns:
             (1, H, W) uint8, or (1, C, H, W) float32 probabilities.
@@ -113,15 +112,9 @@ def round_down(features: nn.Sequential) -> None:
             features.set_submodule(name, nn.Sequential(padding, pool))
 
 
-def trace(
-    segmenter: Segmenter, probabilities: bool = False, floating: bool = False
-) -> ExportedProgram:
-    """The `PhotoSegmenter` as a graph for photos of any size.
-
-    Args:
-        floating: the image is float32 0..1, not uint8.
-    """
-    image = torch.zeros(1, 3, 48, 64, dtype=torch.float32 if floating else torch.uint8)
+def trace(segmenter: Segmenter, probabilities: bool = False) -> ExportedProgram:
+    """The `PhotoSegmenter` as a graph for photos of any size."""
+    image = torch.zeros(1, 3, 48, 64, dtype=torch.uint8)
     sides = {2: Dim("height", min=1), 3: Dim("width", min=1)}
     with torch.no_grad():
         return torch.export.export(
@@ -148,23 +141,8 @@ def save_program(path: Path, program: ExportedProgram, facts: dict[str, Any]) ->
         file.write(whole.getbuffer())
 
 
-def check_packages() -> None:
-    """Tries to import what `save_onnx` needs.
-
-    Raises:
-        UserError: a package is missing.
-    """
-    try:
-        import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError:
-        raise UserError(
-            "--onnx needs the packages onnx and onnxscript: pip install onnx onnxscript"
-        ) from None
-
-
-def save_onnx(path: Path, program: ExportedProgram, output: str, facts: dict[str, Any]) -> int:
-    """Saves the program as ONNX, with the facts as metadata (lists as JSON); gives the opset.
+def save_onnx(path: Path, program: ExportedProgram, output: str, facts: dict[str, Any]) -> None:
+    """Saves the program as ONNX, with the facts as metadata (lists as JSON).
 
     Args:
         output: what the result is called.
@@ -183,63 +161,19 @@ def save_onnx(path: Path, program: ExportedProgram, output: str, facts: dict[str
         exported.model.metadata_props[name] = text
     with atomic_file(path) as file:
         file.write(exported.model_proto.SerializeToString())
-    return exported.model.opset_imports[""]
 
 
-def check_onnx(
-    path: Path, pixels: np.ndarray, predict: Callable[[np.ndarray], np.ndarray]
-) -> tuple[float, float]:
-    """Runs an ONNX file and the network that it was made of on a photo, on as many threads.
+def run_onnx(path: Path, pixels: np.ndarray) -> np.ndarray:
+    """The class map (H, W) that an ONNX file finds in a photo, (H, W, 3) uint8 RGB."""
+    import onnxruntime
 
-    Args:
-        path: of the file.
-        pixels: (H, W, 3) uint8 RGB.
-        predict: gives the class map (H, W) of the network itself.
-
-    Returns:
-        The share of pixels on which they agree, and the time of the file as a share of that of
-        `predict`: medians of `ROUNDS` runs in turn, after one each.
-
-    Raises:
-        UserError: onnxruntime is missing.
-    """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UserError("--check needs the package onnxruntime: pip install onnxruntime") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    image = pixels.transpose(2, 0, 1)[None]
-    if session.get_inputs()[0].type == "tensor(float)":
-        image = image.astype(np.float32) / 255
-
-    def run_file() -> np.ndarray:
-        (found,) = session.run(None, {"image": image})[0]
-        return found.argmax(0) if found.ndim == 3 else found
-
-    share = (run_file() == predict(pixels)).mean()
-    its_times, our_times = [], []
-    for _ in range(ROUNDS):
-        began = time.perf_counter()
-        run_file()
-        between = time.perf_counter()
-        predict(pixels)
-        its_times.append(between - began)
-        our_times.append(time.perf_counter() - between)
-    return float(share), median(its_times) / median(our_times)
-
-
-def save_half(path: Path, segmenter: Segmenter) -> None:
-    """Saves a checkpoint in float16, for passing on; `load_segmenter` makes it float32 again."""
-    save_segmenter(path, copy.deepcopy(segmenter).half())
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"image": pixels.transpose(2, 0, 1)[None]})[0]
+    return found.argmax(0) if found.ndim == 3 else found
 
 
 def main() -> None:
     """Run the command line."""
-    from models.run.folder import trained_segmenter
-    from models.run.predictor import Predictor
-
     parser = argparse.ArgumentParser(
         "python -m models.export",
         description=__doc__,
@@ -255,45 +189,40 @@ def main() -> None:
     half = "checkpoint of this project in float16 to write"
     add("--half", type=Path, metavar="FILE", help=half)
     add("--probabilities", action="store_true", help="of all classes, not the most likely class")
-    add("--float", action="store_true", dest="floating", help="image: float32 0..1, not uint8")
-    check = "run the ONNX file on this photo in onnxruntime, and compare classes and time with ours"
+    check = "run the ONNX file on this photo in onnxruntime, and compare its classes with ours"
     add("--check", type=Path, metavar="PHOTO", help=check)
     flags = parser.parse_args()
     if flags.check and not flags.onnx:
         parser.error("--check: has no effect without --onnx")
     if not (flags.onnx or flags.program or flags.half):
         parser.error("--onnx, --program or --half is missing")
+    needed = ["onnx", "onnxscript"] if flags.onnx else []
+    needed += ["onnxruntime"] if flags.check else []
+    if missing := [package for package in needed if not find_spec(package)]:
+        raise UserError(f"a package is missing: pip install {' '.join(missing)}")
 
-    if flags.onnx:
-        check_packages()
     segmenter, _ = trained_segmenter(flags.run, flags.checkpoint)
     if flags.half:
-        save_half(flags.half, segmenter)
+        save_segmenter(flags.half, copy.deepcopy(segmenter).half())  # read as float32 again
         print(f"wrote {flags.half}: a checkpoint in float16, {flags.half.stat().st_size:,} bytes")
     if not (flags.onnx or flags.program):
         return
-    program = trace(segmenter, flags.probabilities, flags.floating)
+    program = trace(segmenter, flags.probabilities)
     output, shape = "classes", "(1, height, width) uint8"
     if flags.probabilities:
         output, shape = "probabilities", f"(1, {len(segmenter.names)}, height, width) float32"
-    dtype = "float32" if flags.floating else "uint8"
-    ends = f"input image (1, 3, height, width) {dtype}, output {output} {shape}"
+    ends = f"input image (1, 3, height, width) uint8, output {output} {shape}"
     if flags.onnx:
-        opset = save_onnx(flags.onnx, program, output, facts(segmenter))
-        print(f"wrote {flags.onnx}: opset {opset}, {ends}")
+        save_onnx(flags.onnx, program, output, facts(segmenter))
+        print(f"wrote {flags.onnx}: {ends}")
     if flags.check:
-        predict = Predictor(segmenter, "cpu").predict
-        share, relative = check_onnx(flags.onnx, read_image(flags.check), predict)
-        print(
-            f"{flags.check}: onnxruntime agrees with predict on {share:.2%} of the pixels and "
-            f"takes {relative:.2f} of its time (threads: {torch.get_num_threads()})"
-        )
+        pixels = read_image(flags.check)
+        same = run_onnx(flags.onnx, pixels) == predict_photo(segmenter, pixels).numpy()
+        print(f"{flags.check}: onnxruntime agrees with predict on {same.mean():.2%} of the pixels")
     if flags.program:
         save_program(flags.program, program, facts(segmenter))
         print(f"wrote {flags.program}: PyTorch {torch.__version__}, {ends}")
 
 
 if __name__ == "__main__":
-    from models.run.runtime import run_script
-
     run_script(main)

@@ -1,17 +1,16 @@
 """The architecture as a drawing: image, taps of the backbone, hypercolumn, classifier."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 
 from data.figures.charts import COLOURS, GREY, INK
 
-EDGE, PAPER = "#9aa0a6", "#f4f6f8"
-# Left edges and widths of the four columns, as shares of the axes.
-LEVEL, LEVEL_WIDTH, COLUMN, COLUMN_WIDTH, HEAD, HEAD_WIDTH = 0.002, 0.3, 0.5, 0.04, 0.66, 0.335
-FILLED = 0.72  # share of the way from box to box that a box takes
+PAPER = "#f4f6f8"
+LEVELS, COLUMN, HEAD = 0.15, 0.52, 0.83  # where the three columns are, as shares of the axes
+TOP, BOTTOM = 0.1, 0.99
 
 
 def draw_architecture(axes: Axes, network: Mapping[str, Any]) -> None:
@@ -22,64 +21,47 @@ def draw_architecture(axes: Axes, network: Mapping[str, Any]) -> None:
         network: "backbone" and "classifier" in words; "size" of the square input in pixels;
             "levels": (name, (C, h, w)) of each; "head": (title, small print) of each of its boxes.
     """
-    levels, head = network["levels"], network["head"]
-    channels = [shape[0] for _, shape in levels]
     axes.axis("off")
     axes.set(xlim=(0, 1), ylim=(1, 0))
-    middles, height = _rows(1 + len(levels))
-    size = min(9, 160 * height)  # points: two lines fit into a box
-    for left, width, words in (
-        (LEVEL, LEVEL_WIDTH, (network["backbone"], "channels × height × width of each level")),
-        (COLUMN - 0.1, COLUMN_WIDTH + 0.2, ("hypercolumn", f"Z = {sum(channels)} channels")),
-        (HEAD, HEAD_WIDTH, (network["classifier"], "at every place")),
+    channels = [shape[0] for _, shape in network["levels"]]
+    for place, above, below in (
+        (LEVELS, network["backbone"], "channels × height × width of each level"),
+        (COLUMN, "hypercolumn", f"Z = {sum(channels)} channels"),
+        (HEAD, network["classifier"], "at every place"),
     ):
-        _write(axes, left + width / 2, 0.05, words, 10)
-    image = f"image 3 × {network['size']} × {network['size']}"
-    _box(axes, LEVEL, middles[0], LEVEL_WIDTH, height, (image, "normalised as for ImageNet"), size)
-    start, below = middles[1] - height / 2, middles[-1] + height / 2 - middles[1] + height / 2
-    for index, ((name, shape), middle) in enumerate(zip(levels, middles[1:])):
-        colour, end = COLOURS[index % len(COLOURS)], start + below * shape[0] / sum(channels)
-        words = name, " × ".join(map(str, shape))
-        _box(axes, LEVEL, middle, LEVEL_WIDTH, height, words, size, colour)
-        _arrow(axes, (LEVEL + LEVEL_WIDTH / 2, middles[index] + height / 2), middle - height / 2)
-        right, edges = LEVEL + LEVEL_WIDTH, (middle - height / 2, middle + height / 2)
-        axes.fill(
-            [right, COLUMN, COLUMN, right], [edges[0], start, end, edges[1]], colour, alpha=0.2
+        _write(axes, place, 0.04, (above, below), 9)
+    image = f"image 3 × {network['size']} × {network['size']}", "normalised as for ImageNet"
+    levels = [(name, " × ".join(map(str, shape))) for name, shape in network["levels"]]
+    colours = [COLOURS[index % len(COLOURS)] for index in range(len(levels))]
+    middles = _boxes(axes, LEVELS, [image, *levels], [GREY, *colours])
+    edges = TOP + (BOTTOM - TOP) * np.cumsum([0, *channels]) / sum(channels)
+    for middle, start, end, colour in zip(middles[1:], edges, edges[1:], colours):
+        fan = [middle - 0.01, start, end, middle + 0.01]
+        axes.fill([LEVELS, COLUMN - 0.02, COLUMN - 0.02, LEVELS], fan, colour, alpha=0.2)
+        axes.fill_between([COLUMN - 0.02, COLUMN + 0.02], start, end, color=colour)
+    first, *_ = _boxes(axes, HEAD, network["head"], [GREY] * len(network["head"]))
+    _arrow(axes, (COLUMN + 0.03, first), (HEAD - 0.15, first))
+
+
+def _boxes(
+    axes: Axes, x: float, texts: Sequence[tuple[str, str]], colours: Sequence[str]
+) -> list[float]:
+    """Boxes below one another, with arrows between them; the y of their middles."""
+    pitch = (BOTTOM - TOP) / max(len(texts), 6)
+    middles = [TOP + (row + 0.5) * pitch for row in range(len(texts))]
+    for middle, words, colour in zip(middles, texts, colours):
+        axes.fill_between(
+            [x - 0.14, x + 0.14],
+            middle - 0.36 * pitch,
+            middle + 0.36 * pitch,
+            facecolor=PAPER,
+            edgecolor=colour,
+            zorder=2,
         )
-        axes.add_patch(
-            Rectangle((COLUMN, start), COLUMN_WIDTH, end - start, facecolor=colour, edgecolor="w")
-        )
-        start = end
-    places, height = _rows(len(head))
-    size = min(9, 160 * height)
-    for above, middle, words in zip([None, *places], places, head):
-        _box(axes, HEAD, middle, HEAD_WIDTH, height, words, size)
-        if above is not None:
-            _arrow(axes, (HEAD + HEAD_WIDTH / 2, above + height / 2), middle - height / 2)
-    look = {"arrowstyle": "-|>", "color": EDGE}
-    axes.annotate("", (HEAD, places[0]), (COLUMN + COLUMN_WIDTH, middles[1]), arrowprops=look)
-
-
-def _rows(count: int) -> tuple[list[float], float]:
-    """The middles of boxes below one another, and their height."""
-    pitch = min(0.16, 0.88 / count)
-    return [0.12 + (row + 0.5) * pitch for row in range(count)], FILLED * pitch
-
-
-def _box(
-    axes: Axes,
-    left: float,
-    middle: float,
-    width: float,
-    height: float,
-    words: tuple[str, str],
-    size: float,
-    colour: str = EDGE,
-) -> None:
-    """A box with a title and small print."""
-    place = (left, middle - height / 2), width, height
-    axes.add_patch(Rectangle(*place, facecolor=PAPER, edgecolor=colour, linewidth=1.2))
-    _write(axes, left + width / 2, middle, words, size)
+        _write(axes, x, middle, words, min(9, 160 * 0.72 * pitch))
+    for above, below in zip(middles, middles[1:]):
+        _arrow(axes, (x, above + 0.36 * pitch), (x, below - 0.36 * pitch))
+    return middles
 
 
 def _write(axes: Axes, x: float, y: float, words: tuple[str, str], size: float) -> None:
@@ -89,6 +71,6 @@ def _write(axes: Axes, x: float, y: float, words: tuple[str, str], size: float) 
     axes.text(x, y + 0.004, words[1], fontsize=0.85 * size, color=GREY, va="top", **look)
 
 
-def _arrow(axes: Axes, start: tuple[float, float], end: float) -> None:
-    look = {"arrowstyle": "-|>", "color": EDGE, "shrinkA": 0, "shrinkB": 0}
-    axes.annotate("", (start[0], end), start, arrowprops=look)
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    look = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", end, start, arrowprops=look)

@@ -18,7 +18,6 @@ INK, GREY, BAND = "#202124", "#6e7278", "#f1f3f5"
 STYLES = "-", "--", ":", "-."
 GRID = {"color": "#e3e5e8", "linewidth": 0.8}
 NOT_DRAWN = "epoch", "seconds", "step"
-LARGE_SPAN = 30  # largest over smallest learning rate from which their axis is logarithmic
 LINES = 32  # bars below one another
 MANY = 40  # classes, from which a confusion matrix has neither numbers nor every name
 VERDICTS = {"better": COLOURS[2], "worse": COLOURS[1]}
@@ -61,13 +60,10 @@ def curve(
             low, high = axes.get_ylim()
             axes.set_ylim(max(0, low), min(1, high))
         if kind == "learning rate":
-            rates = [rate for points in curves.values() for _, rate in points if rate > 0]
-            spans_much = rates and max(rates) > LARGE_SPAN * min(rates)
-            axes.set_yscale("log", nonpositive="mask") if spans_much else axes.set_ylim(bottom=0)
+            axes.set_ylim(bottom=0)
             axes.yaxis.set_major_formatter("{x:g}")
         if curves:  # above the axes, where no curve runs
-            place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 2}
-            axes.legend(**place, frameon=False, fontsize=9)
+            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
         _bare(axes, "both")
     return figure
 
@@ -135,7 +131,7 @@ def confusion(
     """The share of each true class (row) that was predicted as each class (column).
 
     Args:
-        counts: pixels (C, C); rows without any ground truth are hatched. The picture of more than
+        counts: pixels (C, C); rows without any ground truth are grey. The picture of more than
             40 classes does not grow any more, and has no numbers.
     """
     totals = counts.sum(axis=1, keepdims=True)
@@ -145,9 +141,7 @@ def confusion(
     figure = figure or new_figure(side + 0.8, side)
     axes = figure.subplots()
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for row in np.flatnonzero(totals == 0):
-        look = {"facecolor": BAND, "edgecolor": "#bbbbbb", "hatch": "////", "linewidth": 0}
-        axes.axhspan(row - 0.5, row + 0.5, **look)
+    axes.set_facecolor("#d8dbdf")
     for (row, column), share in np.ndenumerate(shares) if few else ():
         if share >= 0.005:  # an empty cell reads better than a zero
             look = {"color": "white" if share > 0.55 else INK, "ha": "center", "va": "center"}

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from data import UserError
 from data.classes import VOID
-from data.figures.overlay import GREY, INK, WHITE, Page, font, percent, shorten
+from data.figures.overlay import GREY, INK, WHITE, Page, font, shorten
 
 INDEX, SHEET, PREDICTIONS = "index.html", "contact_sheet.png", "predictions"
 TEMPLATE = Path(__file__).with_name("gallery.html")
@@ -39,11 +39,10 @@ def picture(name: str, title: str, page: Page, miou: float | None) -> Picture:
     small.thumbnail(THUMBNAIL, Image.LANCZOS)
     small.save(file, "JPEG", quality=88, subsampling=0)
     scored = miou is not None
-    rows = []
-    for row in page.rows:
-        cells = [percent(share) for share in row.shares.values()]
-        cells += ["-" if row.iou is None else f"{row.iou:.3f}"] * scored
-        rows.append([row.name, "#{:02x}{:02x}{:02x}".format(*row.colour), *cells])
+    rows = [
+        [row.name, "#{:02x}{:02x}{:02x}".format(*row.colour), *row.cells(scored)]
+        for row in page.rows
+    ]
     things = [row for row in page.rows if row.label not in (0, VOID) and row.shares[masks[0]]]
     facts = {
         "href": f"{quote(name)}.png",
@@ -71,31 +70,22 @@ def check_place(
         photos: files that are read.
 
     Raises:
-        UserError: it is a file, or holds something else; one of the photos lies there; or a picture
-            would have the contact sheet's name.
+        UserError: it holds something else; one of the photos lies there; or a picture would have
+            the contact sheet's name.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(
-            f"{folder}: is a file, and the pictures need a folder; name another one with --out"
-        )
-    if not in_run and folder.is_dir():
+    if folder.is_dir() and not in_run:
         found = [*folder.iterdir(), *(folder / PREDICTIONS).glob("*")]
-        found = {path.relative_to(folder).as_posix() for path in found if path.name[0] != "."}
-        if others := found - _earlier_files(folder):
+        visible = {path.relative_to(folder).as_posix() for path in found if path.name[0] != "."}
+        if others := visible - _earlier_files(folder):
             raise UserError(
                 f"{folder}: holds other files ({min(others)}) that pictures could replace; "
                 "name a new folder with --out"
             )
     for photo in photos:
         if folder.resolve() in photo.resolve().parents:
-            raise UserError(
-                f"{photo}: lies where the pictures go and could be replaced; "
-                "name another folder with --out"
-            )
+            raise UserError(f"{photo}: lies where the pictures go; name another folder with --out")
     if Path(SHEET).stem in names:
-        raise UserError(
-            f"an image is called {Path(SHEET).stem!r}, as the contact sheet is; rename it"
-        )
+        raise UserError(f"an image is called {Path(SHEET).stem!r}, as the contact sheet is")
 
 
 def _earlier_files(folder: Path) -> set[str]:

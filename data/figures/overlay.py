@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib import colormaps, get_data_path
-from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from data.classes import VOID, Classes
 
@@ -34,6 +34,11 @@ class Row(NamedTuple):
     colour: tuple[int, int, int]
     shares: dict[str, float]  # of the pixels (0..1), by the name of the mask
     iou: float | None
+
+    def cells(self, scored: bool) -> list[str]:
+        """Its numbers in words: the shares and, where the image is scored, the IoU."""
+        words = [percent(share) for share in self.shares.values()]
+        return words + ["-" if self.iou is None else f"{self.iou:.3f}"] * scored
 
 
 class Page(NamedTuple):
@@ -88,7 +93,7 @@ def _write_names(picture: Image.Image, mask: np.ndarray, classes: Classes) -> No
         width, height = round(letters.getlength(name) + 0.8 * size), round(1.4 * size)
         if width > picture.width or height > picture.height:
             continue
-        x, y = _deepest(mask == label)
+        x, y = _middle(mask == label)
         left = min(max(x - width // 2, 0), picture.width - width)
         top = min(max(y - height // 2, 0), picture.height - height)
         covered = written[top : top + height, left : left + width]
@@ -100,15 +105,12 @@ def _write_names(picture: Image.Image, mask: np.ndarray, classes: Classes) -> No
             draw.text(middle, name, WHITE, letters, anchor="mm")
 
 
-def _deepest(region: np.ndarray) -> tuple[int, int]:
-    """The pixel (x, y) of a region, bool (H, W), that has most of the region around it."""
-    shape = Image.fromarray(np.uint8(255) * region)
-    margin = round(0.4 * min(shape.size))  # of zeros, since a blur repeats an image's border
-    blurred = ImageOps.expand(shape, margin).filter(ImageFilter.GaussianBlur(margin / 3))
-    depth = np.where(region, np.asarray(ImageOps.crop(blurred, margin)) + 1.0, 0)
-    deepest = np.argwhere(depth == depth.max())  # many, as the blur has 256 levels
-    y, x = deepest[len(deepest) // 2].tolist()
-    return x, y
+def _middle(region: np.ndarray) -> tuple[int, int]:
+    """The pixel (x, y) of a region, bool (H, W), in the middle of its middle row."""
+    rows = np.flatnonzero(region.any(axis=1))
+    y = rows[len(rows) // 2]
+    columns = np.flatnonzero(region[y])
+    return int(columns[len(columns) // 2]), int(y)
 
 
 def error_map(prediction: np.ndarray, truth: np.ndarray) -> Image.Image:
@@ -155,31 +157,82 @@ def draw_page(
 
     # In print a page is as wide as the paper, so the more tiles, the larger the letters.
     (width, height), count = image.size, len(tiles)
-    size = int(np.clip(max(max(image.size) / 28, count * width / 95), 14, 26))
+    size = int(np.clip(count * width / 95, 14, 26))
     letters, large, line = font(size), font(round(1.3 * size)), round(1.6 * size)
-    column = size + max(width, 14 * size)  # a tile, and room for what is written around it
-    legend = _legend(rows, list(masks), ious is not None, letters, count * column - size)
-    inner = max(count * column - size, legend.width)
-    top = 2 * line if title or miou is not None else 0
-    below = top + line + height + (line if KEYS.keys() & tiles.keys() else 0) + size
-    page = Image.new("RGB", (inner + 2 * size, below + legend.height + size), WHITE)
-    draw = ImageDraw.Draw(page)
+    legend = _legend(rows, [*masks, *["IoU"] * (ious is not None)], letters)
+    pitch = size + max(width, 14 * size)  # of the tiles, with room for what is written around them
+    inner = max(count * pitch - size, legend.width)
+    top = 3 * line  # of the tiles: below the title and their captions
+    below = top + height + line  # where the keys of their colours end
+    page = Image.new("RGB", (inner + 2 * size, below + size + legend.height), WHITE)
+    draw, boxes = ImageDraw.Draw(page), {}
     score = "" if miou is None else f"mIoU {miou:.3f}"
     title = shorten(title, large, inner - large.getlength(score) - size)
     draw.text((size, line), title, INK, large, anchor="lm")
     draw.text((size + inner, line), score, INK, large, anchor="rm")
-    places, shares = {}, _shares(truth, prediction, confidence)
-    for index, (name, tile) in enumerate(tiles.items()):
-        left, upper = size + index * column, top + line
-        caption = f"{name} {shares.get(name, '')}".strip()
-        draw.text((left, top + line // 2), caption, GREY, letters, anchor="lm")
-        page.paste(tile, (left, upper))
-        places[name] = left, upper, left + width, upper + height
-        for word, colour in KEYS.get(name, {}).items():
-            _entry(draw, left, upper + height + line // 2, word, colour, letters)
-            left += 5 * size
+    for index, (name, (tile, caption)) in enumerate(tiles.items()):
+        left = size + index * pitch
+        draw.text((left, top - line // 2), caption, GREY, letters, anchor="lm")
+        page.paste(tile, (left, top))
+        boxes[name] = left, top, left + width, top + height
+        for place, (word, colour) in enumerate(KEYS.get(name, {}).items()):
+            _entry(draw, (left + 5 * size * place, below - line // 2), word, colour, letters)
     page.paste(legend, (size, below))
-    return Page(page, places, rows)
+    return Page(page, boxes, rows)
+
+
+def _legend(rows: list[Row], headings: list[str], letters: ImageFont.FreeTypeFont) -> Image.Image:
+    """A line for each class that occurs, below the headings of its numbers."""
+    size, line, number = letters.size, round(1.6 * letters.size), 8 * letters.size
+    names = 3 * size + max(round(letters.getlength(row.name)) for row in rows)
+    shape = names + number * len(headings), line * (1 + len(rows))
+    legend = Image.new("RGB", shape, WHITE)
+    draw = ImageDraw.Draw(legend)
+    draw.text((0, line // 2), "pixels in", GREY, letters, anchor="lm")
+    for index, row in enumerate(rows, start=1):
+        _entry(draw, (0, index * line + line // 2), row.name, row.colour, letters)
+    for index, cells in enumerate([headings, *(row.cells("IoU" in headings) for row in rows)]):
+        for place, cell in enumerate(cells, start=1):
+            at = names + number * place, index * line + line // 2
+            draw.text(at, cell, INK if index else GREY, letters, anchor="rm")
+    return legend
+
+
+def _entry(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[int, int],
+    word: str,
+    colour: tuple[int, int, int],
+    letters: ImageFont.FreeTypeFont,
+) -> None:
+    """A swatch and what it stands for; `at`: the middle of its left edge."""
+    (left, middle), half = at, letters.size // 2
+    draw.rectangle((left, middle - half, left + 2 * half, middle + half), colour, GREY)
+    draw.text((left + 3 * half, middle), word, INK, letters, anchor="lm")
+
+
+def _tiles(
+    image: Image.Image,
+    masks: dict[str, np.ndarray],
+    classes: Classes,
+    confidence: np.ndarray | None,
+) -> dict[str, tuple[Image.Image, str]]:
+    """The tiles of a page, of the image's size, each with its caption."""
+    photo, shown, tiles = np.asarray(image), {}, {"image": (image, "image")}
+    for name, mask in masks.items():
+        whole = Image.fromarray(mask.astype(np.uint8))
+        shown[name] = np.asarray(whole.resize(image.size, Image.NEAREST))
+        tiles[name] = overlay(photo, shown[name], classes), name
+    if len(masks) == 2:
+        truth, prediction = masks.values()
+        scored, caption = truth != VOID, "error"
+        if scored.any():
+            caption += f" {np.mean(prediction[scored] != truth[scored]):.1%}"
+        tiles["error"] = error_map(shown["prediction"], shown["ground truth"]), caption
+    if confidence is not None:
+        resized = Image.fromarray(confidence).resize(image.size, Image.BILINEAR)
+        tiles["confidence"] = heat_map(np.asarray(resized)), f"confidence {confidence.mean():.1%}"
+    return tiles
 
 
 def legend_rows(
@@ -210,73 +263,3 @@ def shorten(text: str, letters: ImageFont.FreeTypeFont, room: float) -> str:
         text = text[:-1]
         short = text and text + "…"
     return short
-
-
-def _tiles(
-    image: Image.Image,
-    masks: dict[str, np.ndarray],
-    classes: Classes,
-    confidence: np.ndarray | None,
-) -> dict[str, Image.Image]:
-    """The tiles of a page, of the image's size."""
-    photo, shown, tiles = np.asarray(image), {}, {"image": image}
-    for name, mask in masks.items():
-        whole = Image.fromarray(mask.astype(np.uint8))
-        shown[name] = np.asarray(whole.resize(image.size, Image.NEAREST))
-        tiles[name] = overlay(photo, shown[name], classes)
-    if len(shown) == 2:
-        tiles["error"] = error_map(shown["prediction"], shown["ground truth"])
-    if confidence is not None:
-        resized = Image.fromarray(confidence).resize(image.size, Image.BILINEAR)
-        tiles["confidence"] = heat_map(np.asarray(resized))
-    return tiles
-
-
-def _shares(
-    truth: np.ndarray | None, prediction: np.ndarray | None, confidence: np.ndarray | None
-) -> dict[str, str]:
-    """Share of the labelled pixels that are wrong, and mean confidence, for the captions."""
-    shares = {} if confidence is None else {"confidence": f"{confidence.mean():.1%}"}
-    if truth is not None and prediction is not None and (scored := truth != VOID).any():
-        shares["error"] = f"{np.mean(prediction[scored] != truth[scored]):.1%}"
-    return shares
-
-
-def _legend(
-    rows: list[Row], masks: list[str], scored: bool, letters: ImageFont.FreeTypeFont, room: int
-) -> Image.Image:
-    """A line for each class that occurs, in as many columns as fit into `room` px, at least one."""
-    size, line = letters.size, round(1.6 * letters.size)
-    name, number = 12 * size, 8 * size  # width of the cells
-    width = name + number * (len(masks) + scored)
-    columns = int(np.clip((room + 2 * size) // (width + 2 * size), 1, -(-len(rows) // 4)))
-    lines = -(-len(rows) // columns)
-    legend = Image.new("RGB", (columns * (width + 2 * size), (lines + 1) * line), WHITE)
-    draw = ImageDraw.Draw(legend)
-    for index, row in enumerate(rows):
-        left, middle = index // lines * (width + 2 * size), (index % lines + 1) * line + line // 2
-        _entry(draw, left, middle, shorten(row.name, letters, 10 * size), row.colour, letters)
-        cells = [percent(share) for share in row.shares.values()]
-        cells += ["-" if row.iou is None else f"{row.iou:.3f}"] * scored
-        for place, cell in enumerate(cells, start=1):
-            draw.text((left + name + place * number, middle), cell, INK, letters, anchor="rm")
-        if index % lines == 0:
-            draw.text((left, line // 2), "pixels in", GREY, letters, anchor="lm")
-            for place, heading in enumerate([*masks, *["IoU"] * scored], start=1):
-                right = left + name + place * number
-                draw.text((right, line // 2), heading, GREY, letters, anchor="rm")
-    return legend
-
-
-def _entry(
-    draw: ImageDraw.ImageDraw,
-    left: int,
-    middle: int,
-    word: str,
-    colour: tuple[int, int, int],
-    letters: ImageFont.FreeTypeFont,
-) -> None:
-    """A swatch and what it stands for."""
-    half = letters.size // 2
-    draw.rectangle((left, middle - half, left + 2 * half, middle + half), colour, GREY)
-    draw.text((left + 3 * half, middle), word, INK, letters, anchor="lm")

@@ -1,6 +1,5 @@
 """The write-up of a run as pages, from plain values: settings, network, data, training, results."""
 
-import shlex
 import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -21,16 +20,9 @@ A4 = 11.69, 8.27  # inches, landscape
 SCRIPTS = {1: "sample_features", 2: "train_cls", 3: "train_seg", 4: "evaluate"}
 SCORES = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy"}
 SCORES |= {"mean_accuracy": "mean accuracy", "fw_iou": "fw-IoU"}
-KINDS = {
-    "best": "best: the highest mIoU",
-    "typical": "typical: mIoU near the median",
-    "worst": "worst: the lowest mIoU",
-}
-LINE, MOST = 150, 6  # letters of a line of small print across the page; lines of a text
-MISTAKES = 18  # pairs of classes beside the confusion matrix
+LINE, MOST = 150, 5  # letters of a line of small print across the page; lines of a text
 PICTURE = 2200  # pixels of the longer side of a picture, at most
 WARNING = "#d55e00"
-Config = Mapping[str, Any] | None
 
 
 def report_pages(
@@ -38,31 +30,33 @@ def report_pages(
 ) -> list[Figure]:
     """The pages of the write-up, A4 landscape, to be saved with `save_pages`.
 
-    What a step that has not been run to its end would have left is None, and the page says so.
+    What a step has not left, since it was not run to its end, is None, and has no page.
 
     Args:
         record: "run": its name; "configs": {1..4: settings and results of the step}; "logs": {2, 3:
             a dict an epoch, with "epoch" and scores}; "metrics" of step 4; "confusion": (C, C)
-            pixels, rows the ground truth; "moments": mean and std (Z,) of the features; "versions"
-            and "command" of the step that runs now; "scores_are_old": whether step 4 has scored
-            another network than the run has now; "network": see `draw_architecture`.
-        shown: which pictures have been drawn, and by which network, in words.
-        pictures: the kind of each ("best", "typical", "worst" or ""), and the picture.
+            pixels, rows the ground truth; "moments": mean and std (Z,) of the features;
+            "versions" of the software; "scores_are_old": whether step 4 has scored another network
+            than the run has now; "network": see `draw_architecture`.
+        shown: which pictures have been drawn, in words.
+        pictures: what each is an example of, and the picture.
     """
     configs, metrics = record["configs"], record["metrics"]
-    architecture = _page("Architecture")
-    draw_architecture(architecture.subplots(), record["network"])
-    pages = [
-        _summary_page(record),
-        architecture,
-        *_data_pages(configs[1], record["moments"]),
-        _training_page(record["logs"]),
-        _results_page(metrics),
-    ]
-    if metrics and record["confusion"] is not None:
-        pages.append(_confusion_page(list(metrics["per_class"]), record["confusion"]))
+    pages = [_summary_page(record), _page("Architecture")]
+    draw_architecture(pages[-1].subplots(), record["network"])
+    if configs[1]:
+        pages += _data_pages(configs[1], record["moments"])
+    if logs := {step: rows for step, rows in record["logs"].items() if rows}:
+        pages.append(_page("Training"))
+        parts = pages[-1].subfigures(len(logs), 1, squeeze=False)[:, 0]
+        for part, (step, rows) in zip(parts, logs.items()):
+            charts.curve(rows, SCRIPTS[step], part)
+    if metrics:
+        names, ious = zip(*metrics["per_class"].items())
+        pages += [_page("Results"), _page("Confusion matrix")]
+        charts.iou_bars(names, ious, metrics["miou"], pages[-2].subfigures())
+        charts.confusion(record["confusion"], names, pages[-1].subfigures())
     pages += [_pictures_page(shown, pictures[i : i + 2]) for i in range(0, len(pictures), 2)]
-    pages.append(_origins_page(configs, record["command"], record["versions"]))
     for number, page in enumerate(pages, start=1):
         words = f"{short(record['run'], 90)} · page {number} of {len(pages)}"
         page.supxlabel(words, x=0.98, ha="right", fontsize=8, color=GREY, parse_math=False)
@@ -76,29 +70,31 @@ def save_pages(file: BinaryIO, pages: Sequence[Figure]) -> None:
             document.savefig(page)
 
 
-def choose(mious: Mapping[str, float | None]) -> dict[str, list[str]]:
-    """The pictures worth showing, by kind: "best", "typical" (around the median) and "worst".
+def choose(mious: Mapping[str, float | None]) -> list[tuple[str, str]]:
+    """The pictures worth showing: what each is an example of, and its name.
 
-    There are two of each kind from six scores on. Of no kind, "", are a picture that alone has a
-    score, and the first six where none has.
+    Two of the best, around the median and of the worst; all, the best first, where fewer than six
+    have a score; none where none has.
 
     Args:
-        mious: of each picture, by its name; None where it has no ground truth.
+        mious: of each picture, by its name; None where nothing in it is scored.
     """
     scored = [name for name, miou in mious.items() if miou is not None]
     ranked = sorted(scored, key=lambda name: -mious[name])
-    if len(ranked) < 2:
-        return {"": ranked or list(mious)[:6]}
-    each = 2 if len(ranked) >= 6 else 1
-    middle = (len(ranked) - each) // 2
-    found = {"best": ranked[:each], "typical": ranked[middle : middle + each]}
-    found |= {"worst": ranked[-each:]}
-    return found if len(ranked) > 2 else {"best": ranked[:1], "worst": ranked[1:]}
+    if len(ranked) < 6:
+        return [("by mIoU", name) for name in ranked]
+    middle = len(ranked) // 2 - 1
+    kinds = {
+        "best: the highest mIoU": ranked[:2],
+        "typical: mIoU near the median": ranked[middle : middle + 2],
+        "worst: the lowest mIoU": ranked[-2:],
+    }
+    return [(kind, name) for kind, names in kinds.items() for name in names]
 
 
 def _summary_page(record: Mapping[str, Any]) -> Figure:
-    page, configs, metrics = _page(TITLE), record["configs"], record["metrics"]
-    top, *rows = page.subplots(5, 1, height_ratios=[1.1, 1, 1, 1, 1])
+    page, metrics = _page(TITLE), record["metrics"]
+    top, *rows, last = page.subplots(6, 1, height_ratios=[1.1, 1, 1, 1, 1, 0.3])
     _text(top, short(record["run"], 90), [])
     for column, (key, label) in enumerate(SCORES.items()):
         value = f"{metrics[key]:.3f}" if metrics else "–"
@@ -108,101 +104,52 @@ def _summary_page(record: Mapping[str, Any]) -> Figure:
         warning = "These scores are of an earlier network: run evaluate.py again."
         top.set_title(warning, loc="right", fontsize=11, weight="bold", color=WARNING)
     for axes, (step, script) in zip(rows, SCRIPTS.items()):
-        config = configs[step]
+        config = record["configs"][step]
         if config is None:
-            _text(axes, f"{step}  {script}", [_not_run(step)])
+            _text(axes, f"{step}  {script}.py", ["has not been run to its end"])
             continue
         flags = "  ".join(_flag(*pair) for pair in config["changed"].items())
-        lines = [short(_fact(step, config, metrics), LINE)]
-        lines += _wrapped(flags or "(all flags have their defaults)", 4)
         took = f"{timedelta(seconds=round(config['seconds']))} (h:mm:ss)"
-        _text(axes, f"{step}  {script}", lines, took)
+        lines = [*_wrapped(_fact(step, config, metrics), 3), *_wrapped(flags)]
+        _text(axes, f"{step}  {script}.py", lines, took)
+    versions = (f"{name} {version}" for name, version in record["versions"].items())
+    _text(last, "versions", ["  ".join(versions)])
     return page
 
 
-def _fact(step: int, config: Mapping[str, Any], metrics: Config) -> str:
-    """What a step that has finished did, in a line."""
+def _fact(step: int, config: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> str:
+    """What a step that has finished did."""
     if step == 1:
-        spec, channels = config["hypercolumn"], config["channels"]
+        spec = config["hypercolumn"]
         return (
             f"{config['rows']:,} pixels of {len(config['classes'])} classes from "
             f"{config['images']:,} images of {config['split']}; "
-            f"{spec['backbone']}, {len(channels)} levels, Z = {sum(channels)}"
+            f"{spec['backbone']}, Z = {sum(config['channels'])}"
         )
     if step == 2:
-        fact = f"{_epochs(config['epochs'])} on {config['rows']:,} pixels"
+        fact = f"epochs: {config['epochs']}, pixels: {config['rows']:,}"
         accuracy = config["scores"]["val_accuracy"]
         if accuracy is not None:
             fact += f"; accuracy on {config['held_out_rows']:,} held-out pixels {accuracy:.3f}"
         return fact
     if step == 3:
-        fact = (
-            f"{_epochs(config['epochs'])} on images of {config['split']}; "
-            f"best epoch {config['best_epoch']}, validation mIoU {config['val_miou']:.3f}"
-        )
+        fact = f"epochs: {config['epochs']}, images: {config['split']}"
+        fact += f"; best epoch {config['best_epoch']}, validation mIoU {config['val_miou']:.3f}"
         if config["val_images_trained_on"]:
             fact += f"; {config['val_images_trained_on']} validation images are also trained on"
         return fact
-    return (
-        f"mIoU {metrics['miou']:.3f} over {metrics['classes_in_mean']} classes, "
-        f"{metrics['images']:,} images; {metrics['checkpoint'] or metrics['predictions']}"
-    )
+    return f"{metrics['checkpoint'] or metrics['predictions']}: {metrics['protocol']}"
 
 
-def _data_pages(config: Config, moments: tuple[np.ndarray, np.ndarray] | None) -> list[Figure]:
+def _data_pages(config: Mapping[str, Any], moments: Sequence[np.ndarray]) -> list[Figure]:
     data, features = _page("Data and sampling"), _page("Features")
-    if config is None or moments is None:
-        _text(data.subplots(), _not_run(1), [])
-        return [data]
-    counts, channels, spec = config["rows_per_class"], config["channels"], config["hypercolumn"]
-    part = charts.class_counts(config["classes"], counts, data.subfigures(1, 1))
+    counts, spec, channels = config["rows_per_class"], config["hypercolumn"], config["channels"]
+    part = charts.class_counts(config["classes"], counts, data.subfigures())
     part.suptitle(f"Sampled pixels of each class: {sum(counts):,} in all", fontsize=11)
-    levels, part = [*spec["taps"], *spec["context"]], features.subfigures(1, 1)
-    charts.moments(levels, channels, *moments, part)
+    levels = [*spec["taps"], *spec["context"]]
+    part = charts.moments(levels, channels, *moments, features.subfigures())
     part.suptitle(f"The {sum(channels):,} channels of the sampled pixels", fontsize=11)
     return [data, features]
-
-
-def _training_page(logs: Mapping[int, Sequence[Mapping[str, Any]] | None]) -> Figure:
-    page = _page("Training")
-    for part, step in zip(page.subfigures(2, 1), (2, 3)):
-        rows = logs[step]
-        if rows is None:
-            _text(part.subplots(), _not_run(step), [])
-        else:
-            epochs = _epochs(sum(row["epoch"] > 0 for row in rows))
-            charts.curve(rows, f"{SCRIPTS[step]}: {epochs}", part)
-    return page
-
-
-def _results_page(metrics: Config) -> Figure:
-    page = _page("Results")
-    if metrics is None:
-        _text(page.subplots(), _not_run(4), [])
-        return page
-    scored = metrics["checkpoint"] or metrics["predictions"]
-    upper, lower = page.subfigures(2, 1, height_ratios=[1, 7])
-    lines = _wrapped(f"{metrics['protocol']}. Scored: {scored}", 4)
-    _text(upper.subplots(), "Protocol", lines)
-    per_class = metrics["per_class"]
-    charts.iou_bars(list(per_class), list(per_class.values()), metrics["miou"], lower)
-    return page
-
-
-def _confusion_page(names: Sequence[str], confusion: np.ndarray) -> Figure:
-    page = _page("Confusion matrix")
-    left, right = page.subfigures(1, 2, width_ratios=[0.7, 0.3])
-    charts.confusion(confusion, names, left)
-    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    np.fill_diagonal(shares, 0)
-    lines = ["Share of the pixels of the first class", "that were predicted as the second.", ""]
-    for place in np.argsort(-shares, axis=None, kind="stable")[:MISTAKES]:
-        truth, guess = np.unravel_index(place, shares.shape)
-        if shares[truth, guess] > 0:
-            pair = f"{short(names[truth], 16)} → {short(names[guess], 16)}"
-            lines += [f"{shares[truth, guess]:4.0%}  {pair}"]
-    _text(right.subplots(), "Most frequent mistakes", lines)
-    return page
 
 
 def _pictures_page(shown: str, pictures: Sequence[tuple[str, Image.Image]]) -> Figure:
@@ -216,23 +163,7 @@ def _pictures_page(shown: str, pictures: Sequence[tuple[str, Image.Image]]) -> F
         pixels = picture.convert("RGB")
         pixels.thumbnail((PICTURE, PICTURE), Image.LANCZOS)
         axes.imshow(pixels, interpolation="none")
-        axes.set_title(KINDS.get(kind, kind), loc="left", fontsize=10, weight="bold")
-    return page
-
-
-def _origins_page(
-    configs: Mapping[int, Config], command: str, versions: Mapping[str, str]
-) -> Figure:
-    page = _page("Commands and versions")
-    steps = {script: configs[step] for step, script in SCRIPTS.items()}
-    steps["visualize"] = {"command": command, "versions": versions}
-    for axes, (script, config) in zip(page.subplots(5, 1), steps.items()):
-        if config is None:
-            _text(axes, script, [f"{script}.py has not been run to its end"])
-            continue
-        words = " ".join(map(shlex.quote, shlex.split(config["command"])))
-        found = "  ".join(f"{name} {version}" for name, version in config["versions"].items())
-        _text(axes, script, [*_wrapped(words, MOST, " \\"), short(found, LINE)])
+        axes.set_title(kind, loc="left", fontsize=10, weight="bold")
     return page
 
 
@@ -242,20 +173,10 @@ def _flag(name: str, value: Any) -> str:
     return name if value is True else f"{name}\xa0{','.join(map(str, values))}"
 
 
-def _wrapped(text: str, most: int, end: str = "") -> list[str]:
-    """The text on at most `most` lines across the page; `end` joins a line to the next."""
-    lines = textwrap.wrap(text, LINE - len(end), break_on_hyphens=False)
-    lines = [line.replace("\xa0", " ") for line in lines]
-    lines = [line + end for line in lines[:-1]] + lines[-1:]
-    return lines if len(lines) <= most else [*lines[: most - 1], "… and so on"]
-
-
-def _not_run(step: int) -> str:
-    return f"{SCRIPTS[step]}.py has not been run to its end, so there is nothing to show here."
-
-
-def _epochs(number: int) -> str:
-    return f"{number} epoch" + "s" * (number != 1)
+def _wrapped(text: str, most: int = MOST) -> list[str]:
+    """The text on at most `most` lines across the page."""
+    how = {"break_on_hyphens": False, "max_lines": most, "placeholder": " … and so on"}
+    return [line.replace("\xa0", " ") for line in textwrap.wrap(text, LINE, **how)]
 
 
 def _page(title: str) -> Figure:

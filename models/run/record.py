@@ -2,15 +2,12 @@
 
 import csv
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from losses.metrics import image_mious, load_image_scores
-from models.backbones import fingerprint
 from models.hypercolumn import level_names
 from models.run import folder
 from models.segmenter import Segmenter
@@ -23,16 +20,13 @@ def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
         "run": the folder; "configs": {1 to 4: config.json, None where the step has not finished};
         "logs": {2, 3: rows of log.csv, or None}; "metrics": 4_eval/metrics.json, or None;
         "confusion": (C, C) int64 pixels, rows the ground truth, or None; "moments": (mean, std) of
-        the features, (Z,) float32 each, or None; "mious": of the images that step 4 has scored with
-        this network, by id, None for all void; "scores_are_old": whether step 4 has scored another
-        network than the run has now; "network": see `network_facts`; "command" and "versions": of
-        the step 5 that runs.
+        the features, (Z,) float32 each, or None; "scores_are_old": whether step 4 has scored
+        another network than the run has now; "network": see `network_facts`; "versions": of the
+        software.
     """
     done = {step: folder.is_finished(run, step) for step in (1, 2, 3, 4)}
     configs = {step: folder.finished(run, step) if done[step] else None for step in done}
     one, four = folder.step_folder(run, 1), folder.step_folder(run, 4)
-    scored = configs[4] and configs[4]["made_from"]
-    is_ours = scored == fingerprint(segmenter)
     return {
         "run": str(run),
         "configs": configs,
@@ -40,10 +34,8 @@ def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
         "metrics": json.loads((four / "metrics.json").read_text("utf-8")) if done[4] else None,
         "confusion": read_confusion(four / "confusion.csv") if done[4] else None,
         "moments": (np.load(one / "mean.npy"), np.load(one / "std.npy")) if done[1] else None,
-        "mious": scored_mious(four / folder.PER_IMAGE) if is_ours else {},
         "scores_are_old": done[4] and folder.scored_another_network(run),
         "network": network_facts(segmenter),
-        "command": folder.command(5),
         "versions": folder.versions(),
     }
 
@@ -60,13 +52,6 @@ def read_confusion(path: Path) -> np.ndarray:
     with open(path, encoding="utf-8", newline="") as file:
         _, *rows = csv.reader(file)
     return np.array([row[1:] for row in rows]).astype(np.int64)
-
-
-def scored_mious(path: Path) -> dict[str, float | None]:
-    """The mIoU of each image in a file of scores, by id; None where all is void."""
-    _, ids, counts = load_image_scores(path)
-    mious = image_mious(counts).tolist()
-    return {name: None if math.isnan(miou) else miou for name, miou in zip(ids, mious)}
 
 
 def network_facts(segmenter: Segmenter) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The bootstrap and the tables of runs, against plain loops and cases worked by hand."""
 
-import re
 import warnings
 
 import numpy as np
@@ -61,12 +60,6 @@ def test_bootstrap_draws_of_void_images_alone_do_not_count():
         assert interval(mious[:, 0]) == (1.0, 1.0)
 
 
-def test_the_interval_holds_the_middle_of_the_values():
-    values = np.random.default_rng(0).permutation(np.arange(1001.0))
-    assert interval(values) == pytest.approx((25, 975))
-    assert interval(np.append(values, np.nan)) == pytest.approx((25, 975))
-
-
 def test_the_interval_covers_the_true_difference_about_as_often_as_it_says():
     population = np.stack([confusion(2000, seed=2), confusion(2000, seed=3, right=0.65)])
     first, second = (matrix(total).miou() for total in population.sum(1))
@@ -100,49 +93,36 @@ def test_runs_are_compared_with_the_first_on_the_same_resamples():
     assert [row["verdict"] for row in rows] == [None, "may be equal", "worse", "better"]
 
 
-def test_the_table_of_runs_has_a_line_for_each():
+def test_the_tables_have_a_line_for_each_run_and_each_class():
     first = {"miou": 0.5, "miou_low": 0.41234, "miou_high": 0.6, "pixel_accuracy": 0.9}
     gain = {"difference": 0.012, "difference_low": -0.001, "difference_high": 0.03}
     rows = [{**first, **dict.fromkeys(gain), "verdict": None}]
-    rows.append({**first, **gain, "verdict": "may be equal"})
+    rows.append({**first, **gain, "verdict": "worse"})
     assert run_table(rows, ["x", "y"]).splitlines() == [
-        "     mIoU     95 % interval  pixel acc.  minus first       95 % interval",
-        "x  0.5000  0.4123 to 0.6000      0.9000",
-        "y  0.5000  0.4123 to 0.6000      0.9000      +0.0120  -0.0010 to +0.0300  may be equal",
+        "|   |   mIoU |    95 % interval | pixel acc. | minus first |      95 % interval |       |",
+        "| - | -----: | ---------------: | ---------: | ----------: | -----------------: | ----: |",
+        "| x | 0.5000 | 0.4123 to 0.6000 |     0.9000 |             |                    |       |",
+        "| y | 0.5000 | 0.4123 to 0.6000 |     0.9000 |     +0.0120 | -0.0010 to +0.0300 | worse |",
     ]
-
-
-def test_the_table_of_classes_shows_of_two_runs_the_differences():
     first = [[3, 2, 2], [1, 2, 1], [0, 0, 0], [0, 0, 0]]
     second = [[3, 3, 3], [1, 0, 0], [0, 1, 0], [0, 0, 0]]
     counts, names = np.array([[first], [second]]), ["ground", "car", "tree", "sky"]
-    assert class_table(counts, names, ["x", "y"]).splitlines() == [
-        "              x       y  minus first",
-        "ground    0.667   1.000       +0.333",
-        "car       0.500   0.000       -0.500",
-        "tree     absent   0.000",
-        "sky      absent  absent",
-        "classes       2       3",
+    assert class_table(counts, names, ["x", "y"]).splitlines()[2:] == [
+        "| ground  |  0.667 |  1.000 |      +0.333 |",
+        "| car     |  0.500 |  0.000 |      -0.500 |",
+        "| tree    | absent |  0.000 |             |",
+        "| sky     | absent | absent |             |",
+        "| classes |      2 |      3 |             |",
     ]
-    table = class_table(counts[[0, 1, 0]], names, ["x", "y", "z"], markdown=True)
-    assert table.splitlines()[:3] == [
-        "|         |      x |      y |      z |",
-        "| ------- | -----: | -----: | -----: |",
-        "| ground  |  0.667 |  1.000 |  0.667 |",
-    ]
+    assert "minus" not in class_table(counts[[0, 1, 0]], names, ["x", "y", "z"])
 
 
-NAMES = ["ground", "car", "tree"]
-
-
-def scores(ids: str, names: list[str] = NAMES, right: int = 0):
+def scores(ids: str, names: str = "gct", right: int = 0):
     """Scores of images with one letter as id, which decides the truth."""
     counts = np.zeros((len(ids), len(names), 3), dtype=int)
-    counts[:, :, 0] = [
-        [ord(image_id) % 7 + label for label in range(len(names))] for image_id in ids
-    ]
+    counts[:, :, 0] = [[ord(letter) % 7 + label for label in range(len(names))] for letter in ids]
     counts[:, :, 2] = right * counts[:, :, 0]
-    return names, list(ids), counts
+    return [*names], list(ids), counts
 
 
 def test_scores_of_the_same_images_are_matched_whatever_their_order():
@@ -150,23 +130,17 @@ def test_scores_of_the_same_images_are_matched_whatever_their_order():
     assert np.array_equal(matched(scores("abcd"), scores("cadb", right=1)), expected)
 
 
-OTHER_TRUTH = (NAMES, ["a", "b", "c"], scores("abd")[2])
-
-
 @pytest.mark.parametrize(
-    "others, message",
+    "other, message",
     [
-        (
-            scores("abc", ["ground", "cat", "tree"]),
-            "class 1 is 'car' in one and 'cat' in the other",
-        ),
-        (scores("abc", [*NAMES, "sky"]), "class 3 is 'none' in one and 'sky' in the other"),
-        (scores("ab"), "they are of other images (3 and 2; c is in one alone)"),
-        (scores("abcd"), "they are of other images (3 and 4; d is in one alone)"),
-        (scores("abd"), "they are of other images (3 and 3; c is in one alone)"),
-        (OTHER_TRUTH, "the ground truth of c is not the same, so it is other data"),
+        (scores("abc", "gat"), "class 'a' is in one alone"),
+        (scores("abc", "gcts"), "class 's' is in one alone"),
+        (scores("abc", "gtc"), "their classes are in another order"),
+        (scores("ab"), "image c is in one alone"),
+        (scores("abcd"), "image d is in one alone"),
+        ((["g", "c", "t"], ["a", "b", "c"], scores("abd")[2]), "the ground truth of c is not the"),
     ],
 )
-def test_scores_that_do_not_belong_together_are_refused(others, message):
-    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-        matched(scores("abc"), others)
+def test_scores_that_do_not_belong_together_are_refused(other, message):
+    with pytest.raises(UserError, match=message):
+        matched(scores("abc"), other)

@@ -5,7 +5,6 @@ import re
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,10 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from data import UserError
 from data.transforms import ResizeImage, resized_shape
 from models.classifier import DenseClassifier
-from models.export import PhotoSegmenter, check_onnx, facts, save_onnx, save_program, trace
+from models.export import PhotoSegmenter, facts, save_onnx, save_program, trace
 from models.hypercolumn import Hypercolumn, resample
 from models.segmenter import Segmenter, load_segmenter, save_segmenter
 
@@ -129,22 +127,20 @@ def test_the_command_writes_both_forms_with_the_facts(small, tmp_path, succeeds)
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     files = "--onnx", tmp_path / "a.onnx", "--program", tmp_path / "a.pt2"
-    seen = tmp_path / "seen.png"
-    Image.fromarray(photo(50, 77).permute(1, 2, 0).numpy()).save(seen)
-    flags = (*files, "--probabilities", "--float", "--check", seen)
+    image, seen = photo(50, 77), tmp_path / "seen.png"
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(seen)
+    flags = (*files, "--probabilities", "--check", seen)
     said = succeeds("models/export.py", "--checkpoint", small, *flags)
     ends = (
-        "input image (1, 3, height, width) float32, "
+        "input image (1, 3, height, width) uint8, "
         "output probabilities (1, 4, height, width) float32"
     )
-    model = onnx.load(tmp_path / "a.onnx")
-    opset = model.opset_import[0].version
     first, checked, last = said.splitlines()
-    assert first == f"wrote {tmp_path / 'a.onnx'}: opset {opset}, {ends}"
+    assert first == f"wrote {tmp_path / 'a.onnx'}: {ends}"
     assert last == f"wrote {tmp_path / 'a.pt2'}: PyTorch {torch.__version__}, {ends}"
-    words = r"agrees with predict on ([\d.]+)% of the pixels and takes \d+\.\d\d of its time"
-    assert checked.startswith(f"{seen}: ")  # predict rounds the resized photo, --float does not
-    assert 99 <= float(re.search(words, checked)[1]) <= 100
+    words = rf"{seen}: onnxruntime agrees with predict on ([\d.]+)% of the pixels"
+    assert 99.9 <= float(re.fullmatch(words, checked)[1]) <= 100
+    model = onnx.load(tmp_path / "a.onnx")
     onnx.checker.check_model(model)
     expected = {"classes": NAMES, "colours": COLOURS, "size": SIZE}
     expected |= {"backbone": "squeezenet1_1", "trained_on": "9 images"}
@@ -155,28 +151,20 @@ def test_the_command_writes_both_forms_with_the_facts(small, tmp_path, succeeds)
     words |= {name: expected[name] for name in ("backbone", "trained_on")}
     assert {fact.key: fact.value for fact in model.metadata_props} == words
 
-    image, segmenter = photo(50, 77) / 255, load_segmenter(small)[0]
+    segmenter = load_segmenter(small)[0]
     expected = resample(segmenter.probabilities(resized(image))[None], (50, 77))[0]
     assert 0.2 < expected.amax(0).min() < expected.amax(0).max() <= 1
-    torch.testing.assert_close(program(image[None])[0], expected, rtol=1e-3, atol=1e-4)
     (found,) = session(tmp_path / "a.onnx").run(None, {"image": image[None].numpy()})
-    torch.testing.assert_close(torch.from_numpy(found[0]), expected, rtol=1e-3, atol=1e-4)
+    for one in (program(image[None])[0], torch.from_numpy(found[0])):
+        torch.testing.assert_close(one, expected, rtol=0.01, atol=0.01)
 
 
-@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
-def test_without_a_package_onnx_ends_in_one_line(package, small, tmp_path, fails, monkeypatch):
+@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
+def test_without_a_package_it_ends_in_one_line(package, small, tmp_path, fails, monkeypatch):
+    for other in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(other)
     monkeypatch.setitem(sys.modules, package, None)
-    line = fails("models/export.py", "--checkpoint", small, "--onnx", tmp_path / "a.onnx")
-    assert line == (
-        "export: --onnx needs the packages onnx and onnxscript: pip install onnx onnxscript"
-    )
+    files = "--onnx", tmp_path / "a.onnx", "--check", tmp_path / "a.png"
+    line = fails("models/export.py", "--checkpoint", small, *files)
+    assert line == f"export: a package is missing: pip install {package}"
     assert not (tmp_path / "a.onnx").exists()
-
-
-def test_a_check_needs_onnxruntime_and_an_onnx_file(tmp_path, monkeypatch, in_process):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    line = "--check needs the package onnxruntime: pip install onnxruntime"
-    with pytest.raises(UserError, match=line):
-        check_onnx(tmp_path / "a.onnx", np.zeros((4, 4, 3), np.uint8), np.asarray)
-    done = in_process("models/export.py", "--program", tmp_path / "a.pt2", "--check", "a.png")
-    assert done.returncode == 2 and "--check: has no effect without --onnx" in done.stderr

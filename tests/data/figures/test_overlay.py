@@ -14,14 +14,12 @@ from data.figures.overlay import (
     WRONG,
     draw_page,
     error_map,
-    font,
     heat_map,
     overlay,
     percent,
 )
-from data.images import colour_mask
 
-SIZES = [(16, 16), (64, 48), (500, 375), (4000, 3000), (2000, 100), (60, 900), (40, 1), (1, 40)]
+SIZES = [(16, 16), (500, 375), (2000, 100), (60, 900), (40, 1), (1, 40)]
 MANY = Classes(
     tuple(f"a_rather_long_class_name_{index}" for index in range(60)),
     tuple((index, 9, 99) for index in range(60)),
@@ -95,17 +93,6 @@ def contains(outer: Image.Image, box: tuple) -> bool:
     return box[0] >= 0 and box[1] >= 0 and box[2] <= outer.width and box[3] <= outer.height
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
-def test_colour_mask_keeps_the_ids_in_a_png(dtype, tmp_path):
-    mask = np.array([[0, 1, 20], [VOID, 15, 0]], dtype=dtype)
-    colour_mask(mask, VOC).save(tmp_path / "mask.png")
-    with Image.open(tmp_path / "mask.png") as picture:
-        assert picture.mode == "P"
-        assert np.array_equal(picture, mask)
-        colours = np.array(picture.convert("RGB"))
-    assert colours[1].tolist() == [[224, 224, 192], list(VOC.colours[15]), [0, 0, 0]]
-
-
 @pytest.mark.parametrize("opacity", [0.0, 0.55, 1.0])
 def test_overlay_tints_classes_whitens_void_and_leaves_the_background(opacity):
     mask = np.zeros((40, 48), np.uint8)
@@ -125,13 +112,7 @@ def test_overlay_tints_classes_whitens_void_and_leaves_the_background(opacity):
     assert np.array_equal(after[untouched], before[untouched])
 
 
-@pytest.mark.parametrize("value", [0, VOID])
-def test_overlay_of_one_value_has_neither_outline_nor_name(value, spy):
-    after = np.array(overlay(photo(), np.full((40, 48), value, np.uint8), VOC, opacity=0.0))
-    assert np.array_equal(after, photo()) and not spy.texts
-
-
-def test_names_are_written_at_the_deepest_point_of_their_class(spy):
+def test_names_are_written_in_the_middle_of_their_class(spy):
     mask = np.zeros((200, 300), np.uint8)
     mask[20:180, 20:160], mask[100:110, 200:210], mask[20:60, 180:280] = 8, 20, 4
     assert (mask == 20).mean() < NAMED_FROM
@@ -140,16 +121,6 @@ def test_names_are_written_at_the_deepest_point_of_their_class(spy):
     for (_, name, box), middle in zip(spy.texts, ((90, 100), (230, 40))):
         found = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         assert np.allclose(found, middle, atol=10), name
-
-
-def test_names_lie_inside_the_picture_and_do_not_overlap(spy):
-    mask = np.zeros((60, 200), np.uint8)
-    mask[:, :3], mask[:, -3:], mask[:50, 80:120], mask[50:52, 80:120] = 16, 20, 8, 4
-    picture = overlay(photo(200, 60), mask, VOC)
-    assert sorted(spy.words()) == ["boat", "cat", "pottedplant", "tvmonitor"]
-    boxes = [box for _, _, box in spy.texts]
-    assert all(contains(picture, box) for box in boxes)
-    assert not [pair for pair in combinations(boxes, 2) if overlaps(*pair)]
 
 
 def test_error_map_has_its_three_colours():
@@ -271,8 +242,3 @@ def test_a_title_is_on_one_line_and_a_long_one_ends_in_an_ellipsis(spy):
     draw_page(photo(), VOC, np.zeros((40, 48), np.uint8), title=title)
     (short,) = [words for words in spy.words() if words.endswith("…")]
     assert title.startswith(short[:-1]) and len(short) > 20
-
-
-@pytest.mark.parametrize("letter", "aöŁжΩ→")
-def test_letters_of_many_alphabets_are_no_boxes(letter):
-    assert bytes(font(20).getmask(letter)) != bytes(font(20).getmask("\uffff"))
