@@ -18,26 +18,18 @@ from torchvision.models import get_model, get_model_weights
 
 from data.classes import VOC
 from data.demo import commands
+from tests.conftest import HOME
 
-HOME = Path(__file__).parent.parent
-PAGES = {
-    name: (HOME / name).read_text(encoding="utf-8")
-    for name in (
-        "README.md",
-        "models/README.md",
-        "models/results.md",
-        "models/trained/voc.md",
-        "tests/README.md",
-    )
-}
+NAMES = ("README.md", "models/README.md", "models/results.md", "models/trained/voc.md")
+PAGES = {name: (HOME / name).read_text(encoding="utf-8") for name in (*NAMES, "tests/README.md")}
 ALL = "\n".join(PAGES.values())
 SOURCES = "".join(
     path.read_text(encoding="utf-8")
     for pattern in ("*.py", "data/**/*.py", "models/**/*.py", "losses/*.py", "tests/benchmark.py")
     for path in HOME.glob(pattern)
 )
-BLOCK = re.compile(r"(?ms)^```(?P<kind>sh runnable|sh|text)\n(?P<body>.*?)^```$")
-BLOCKS = [(match["kind"], match["body"]) for match in BLOCK.finditer(ALL)]
+BLOCK = re.compile(r"(?ms)^```(sh runnable|sh|text)\n(.*?)^```$")
+BLOCKS = BLOCK.findall(ALL)
 RUNNABLE = [
     line
     for kind, body in BLOCKS
@@ -45,14 +37,7 @@ RUNNABLE = [
     for line in body.replace("\\\n", " ").splitlines()
 ]
 # They install, fetch from the network, take minutes, or are this test.
-NOT_RUN = [
-    "pip install -r requirements.txt && python -m data.demo",
-    "pip install -r requirements.txt && python -m pytest",
-    "python -m data.download\npip install scipy && python -m data.download --sbd",
-    "python -m pytest",
-    "python -m tests.benchmark",
-    "python -m tests.benchmark --scale",
-]
+NOT_RUN = ("pip install ", "python -m data.download", "python -m pytest", "python -m tests.bench")
 # Added to a command, where they win: seconds instead of hours.
 SMALLER = {
     "data.shapes": "--images 8 --size 48",
@@ -70,34 +55,32 @@ FOREIGN_MESSAGES = ("out of memory", "torchrun: error")
 def place(drawn, tmp_path_factory) -> Path:
     """A folder with all that the pages take for granted: data, weights, photos, predictions."""
     home = tmp_path_factory.mktemp("readme")
-    voc = home / "data" / "VOCdevkit" / "VOC2012"
+    voc = home / "data/VOCdevkit/VOC2012"
+    photos, masks, lists = (
+        voc / name for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
+    )
     shutil.copytree(drawn, voc)
-    lists = voc / "ImageSets" / "Segmentation"
     for split, count in (("train", 4), ("val", 2)):
         ids = (lists / f"{split}.txt").read_text(encoding="utf-8").split()[:count]
         (lists / f"{split}.txt").write_text("\n".join(ids), encoding="utf-8")
     shutil.copy(lists / "train.txt", lists / "train_aug.txt")
-    shutil.copytree(voc / "SegmentationClass", voc / "SegmentationClassAug")
+    shutil.copytree(masks, voc / "SegmentationClassAug")
     (home / "DIR").symlink_to(voc)
-    photos, masks = (
-        sorted((voc / folder).iterdir())[:5] for folder in ("JPEGImages", "SegmentationClass")
-    )
-    for folder, paths in (("SOURCE/images", photos), ("SOURCE/masks", masks), ("photos", ())):
+    for folder, source in (("SOURCE/images", photos), ("SOURCE/masks", masks)):
         (home / folder).mkdir(parents=True)
-        for path in paths:
+        for path in sorted(source.iterdir())[:5]:
             shutil.copy(path, home / folder)
+    (home / "photos").mkdir()
     for name in ("holiday.jpg", "photos/sea.jpg"):
-        shutil.copy(photos[0], home / name)
+        shutil.copy(min(photos.iterdir()), home / name)
     (home / "theirs").mkdir()
-    for mask in (voc / "SegmentationClass").iterdir():
+    for mask in masks.iterdir():
         guess = np.asarray(Image.open(mask)) % 255  # void is no prediction
-        Image.fromarray(guess.astype(np.uint8)).save(home / "theirs" / mask.name)
-
-    fetched = home / "torch" / "hub" / "checkpoints"  # where torchvision keeps its downloads
+        Image.fromarray(guess).save(home / "theirs" / mask.name)
+    fetched = home / "torch/hub/checkpoints"  # where torchvision keeps its downloads
     fetched.mkdir(parents=True)
     for backbone in ("vgg11", "squeezenet1_1", "mobilenet_v2"):
-        network = get_model(backbone, weights=None).features
-        state = network.state_dict(prefix="features.")
+        state = get_model(backbone, weights=None).features.state_dict(prefix="features.")
         torch.save(state, fetched / Path(get_model_weights(backbone).DEFAULT.url).name)
         torch.save(state, home / f"{backbone}-imagenet-features.pth")
     return home
@@ -118,61 +101,54 @@ def test_a_command_runs(command, place, printed, succeeds, monkeypatch):
     program, *words = shlex.split(command)
     if program == "torchrun":  # torchrun's own parser takes its flags; the script then runs alone
         parsed = torchrun_parser().parse_args(words)
-        script, *flags = parsed.training_script, *parsed.training_script_args
-    elif words[0] == "-m":
-        script, *flags = words[1:]
-    else:
-        script, *flags = words
-    flags += SMALLER.get(script, "").split()
-    if script.startswith(("data.", "models.", "losses.")):
-        script = script.replace(".", "/") + ".py"
-    printed += succeeds(script, *flags).splitlines()
+        words = [parsed.training_script, *parsed.training_script_args]
+    script, *flags = words[1:] if words[0] == "-m" else words
+    path = script if script.endswith(".py") else script.replace(".", "/") + ".py"
+    printed += succeeds(path, *flags, *SMALLER.get(script, "").split()).splitlines()
+
+
+def kinds(lines: list[str]) -> set[str]:
+    """Lines without numbers, folders, flags, scores of classes, and which of two is better."""
+    found = set()
+    for line in lines:
+        line = re.sub(r"the first 12 of |^( *flags ).*", r"\1", line)  # `SMALLER` are flags
+        line = re.sub(r"\b(epoch|image|picture)s\b", r"\1", line)
+        line = re.sub(r"(better|worse|may be equal)( *\|)?$", "VERDICT", line)
+        line = re.sub(r"[-+]?[\d.,]+(e[-+]\d+)?", "#", re.sub(r"runs/\w+", "RUN", line))
+        if line.split(" ")[0] not in VOC.names:
+            found.add(" ".join(line.split()))
+    return found
 
 
 def test_what_is_shown_is_what_they_print(printed):
-    """Apart from numbers, folders, flags, scores of classes, and which of two runs is better."""
-
-    def kind(line: str) -> str:
-        line = line.replace("the first 12 of ", "")
-        line = re.sub(r"^( *flags ).*", r"\1", line)  # `SMALLER` are among them
-        line = re.sub(r"\b(epoch|image|picture)s\b", r"\1", line)
-        line = re.sub(r"(better|worse|may be equal)( *\|)?$", "VERDICT", line)
-        for pattern, stand_in in ((r"runs/\w+", "RUN"), (r"[-+]?[\d.,]+(e[-+]\d+)?", "#")):
-            line = re.sub(pattern, stand_in, line)
-        return " ".join(line.split())
-
-    def kinds(lines: list[str]) -> set[str]:
-        return {kind(line) for line in lines if line.split(" ")[0] not in VOC.names}
-
     if not printed:
         pytest.skip("the commands have not been run")
     shown = [line for kind, body in BLOCKS if kind == "text" for line in body.splitlines()]
     shown = [line for line in shown if line != "..."]
-    assert len(shown) > 15
-    assert kinds(shown) - kinds(printed) == set()
+    assert len(shown) > 15 and kinds(shown) - kinds(printed) == set()
 
 
 def test_every_command_is_run_but_for_a_few():
     """A new command has to be marked, or named in `NOT_RUN` with a reason."""
-    assert [body.strip() for kind, body in BLOCKS if kind == "sh"] == NOT_RUN
+    assert all(body.startswith(NOT_RUN) for kind, body in BLOCKS if kind == "sh")
     outside = BLOCK.sub("", ALL)
     assert not re.search(r"(?m)^ *(python|torchrun|pip) ", outside)
     for command in re.findall("`(python [^`]+)`", outside):
-        assert any(command in known for known in RUNNABLE + NOT_RUN), command
+        assert command.startswith(NOT_RUN) or any(command in known for known in RUNNABLE), command
 
 
 def test_the_steps_shown_are_those_of_the_demo():
-    steps = [" ".join(command) for command in commands(Path("runs") / "demo")]
+    steps = [" ".join(command) for command in commands(Path("runs/demo"))]
     assert [command for command in RUNNABLE if "runs/demo" in command] == steps
 
 
-def test_flags_and_modules_that_are_named_exist():
+def test_flags_modules_and_files_that_are_named_exist():
     flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ALL)) - FOREIGN_FLAGS - {"--help"}
     assert {flag for flag in flags if f'"{flag}"' not in SOURCES} == set()
-    for module in set(re.findall(r"`((?:data|models|losses|tests)(?:\.\w+)+)`", ALL)):
+    for module in set(re.findall(r"(?:`|-m )((?:data|models|losses|tests)(?:\.\w+)+)", ALL)):
         assert importlib.util.find_spec(module), module
-    for module in set(re.findall(r"python -m ((?:data|models|losses|tests)\.\w+)", ALL)):
-        assert importlib.util.find_spec(module), module
+    files = re.findall(r"`([\w/]+\.py)`", ALL) + re.findall(r"(?m)^ {4}(\w[\w/]*/)  ", ALL)
+    assert {name for name in files if not (HOME / name).exists()} == set()
 
 
 def test_messages_that_are_explained_exist():
@@ -188,20 +164,10 @@ def test_messages_that_are_explained_exist():
 
 @pytest.mark.parametrize("page", PAGES)
 def test_files_and_headings_that_are_linked_exist(page):
-    for link in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
-        if link.startswith("https://"):
-            continue
+    for link in re.findall(r"\]\((?!https://)([^)]+)\)", PAGES[page]):
         name, _, heading = link.partition("#")
         path = (HOME / page).parent / name if name else HOME / page
         assert path.is_file(), link
-        if heading:
-            titles = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-            found = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
-            assert heading in found, link
-
-
-def test_files_that_are_named_exist():
-    """Paths of Python files in backticks, and the folders of the layout."""
-    files = set(re.findall(r"`([\w/]+\.py)`", ALL))
-    folders = set(re.findall(r"(?m)^ {4}(\w[\w/]*/)  ", ALL))
-    assert {name for name in files | folders if not (HOME / name).exists()} == set()
+        titles = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.M) if heading else [""]
+        found = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
+        assert heading in found, link

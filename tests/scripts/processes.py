@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -35,8 +36,7 @@ class Script:
     Args:
         command: the script and its flags.
         place: the folder where it runs.
-        killed_before: (name, time): the process is killed by `kill -9` when a file has been written
-            but does not have this name yet, the first time, the second and so on.
+        killed_before: (name, time): the process is killed by `kill -9` as `stopping_before` says.
         environment: what is different there.
     """
 
@@ -63,41 +63,6 @@ class Script:
         return subprocess.CompletedProcess(self.command, self.process.exitcode, output, error)
 
 
-def run(*command, **how) -> subprocess.CompletedProcess:
-    """Runs a `Script` to its end."""
-    return Script(*command, **how).end()
-
-
-def run_pair(*command, places: tuple[Path, Path]) -> list[subprocess.CompletedProcess]:
-    """Runs a script in two processes that know of each other as if by torchrun; results by rank.
-
-    Each runs in a folder of its own, as on two machines.
-    """
-    port = str(_free_port())
-    known = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    known["TORCHELASTIC_RUN_ID"] = "pair"  # as torchrun does
-    known |= {"MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
-    scripts = [
-        Script(*command, place=place, RANK=str(rank), LOCAL_RANK=str(rank), **known)
-        for rank, place in enumerate(places)
-    ]
-    return [script.end() for script in scripts]
-
-
-def torchrun(*command, place: Path) -> subprocess.CompletedProcess:
-    """Runs a script in two processes as a user would."""
-    port = str(_free_port())
-    start = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port, "--"]
-    return subprocess.run(
-        [sys.executable, *start, HOME / command[0], *map(str, command[1:])],
-        cwd=place,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOME)},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT,
-    )
-
-
 def _run(
     command: list[str],
     place: Path,
@@ -110,7 +75,7 @@ def _run(
     os.chdir(place)
     os.environ.update(environment)
     if killed_before:
-        _kill_before(*killed_before)
+        os.replace = stopping_before(*killed_before, signal.SIGKILL)
     Figure.savefig = blank
     multiprocessing.set_start_method(None, force=True)  # the platform's, for the script's workers
     torch.set_num_threads(1)
@@ -118,16 +83,46 @@ def _run(
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 
-def _kill_before(name: str, time: int) -> None:
-    """From now on this process kills itself where a file would get this name for that time."""
+def stopping_before(name: str, time: int, number: int) -> Callable[[Any, Any], None]:
+    """For `os.replace`: sends a signal to this process and its workers in place of a renaming.
+
+    That is when a file has been written but does not have its name yet, for the first time, the
+    second and so on.
+    """
     real, times = os.replace, itertools.count(1)
 
     def replace(source, target):
         if Path(target).name == name and next(times) == time:
-            os.kill(os.getpid(), signal.SIGKILL)
+            for worker in multiprocessing.active_children():
+                subprocess.run(["kill", f"-{number}", str(worker.pid)])  # not by its parent
+                worker.join(0.2)
+            signal.raise_signal(number)
         real(source, target)
 
-    os.replace = replace
+    return replace
+
+
+def run_pair(*command, places: tuple[Path, Path]) -> list[subprocess.CompletedProcess]:
+    """Runs a script in two processes that know of each other as if by torchrun; results by rank.
+
+    Each runs in a folder of its own, as on two machines.
+    """
+    known = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"}
+    known |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    scripts = [
+        Script(*command, place=place, RANK=str(rank), LOCAL_RANK=str(rank), **known)
+        for rank, place in enumerate(places)
+    ]
+    return [script.end() for script in scripts]
+
+
+def torchrun(*command, place: Path) -> subprocess.CompletedProcess:
+    """Runs a script in two processes as a user would."""
+    flags = ("--nproc-per-node", "2", "--master-port", str(_free_port()), "--")
+    start = [sys.executable, "-m", "torch.distributed.run", *flags, HOME / command[0]]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOME)}
+    how = {"capture_output": True, "text": True, "timeout": LIMIT}
+    return subprocess.run([*start, *map(str, command[1:])], cwd=place, env=environment, **how)
 
 
 def _free_port() -> int:
@@ -145,8 +140,6 @@ def contents(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in filter(Path.is_file, folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.suffix == ".lock":
-            continue
         if path.suffix == ".pt":
             found[name] = torch.load(path, weights_only=True)
             if training := found[name].get("training"):
@@ -157,7 +150,7 @@ def contents(folder: Path) -> dict[str, Any]:
         elif path.name == "config.json":
             content = config(path.parent)
             found[name] = {key: value for key, value in content.items() if key not in FREE}
-        else:
+        elif path.suffix != ".lock":
             found[name] = path.read_bytes()
     return found
 

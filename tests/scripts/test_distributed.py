@@ -38,12 +38,13 @@ def assert_trained_alike(first: Path, second: Path, start: Path) -> None:
     begun = torch.load(start, weights_only=True)["state"]
     apart = sum((ours["state"][name] - theirs["state"][name]).norm() for name in begun)
     assert apart < 1e-2 * sum((theirs["state"][name] - begun[name]).norm() for name in begun)
-    # The moments of the gradients: AdamW divides a wrong factor out of the weights.
-    moments, other_moments = (
-        torch.cat([state["exp_avg"].flatten() for state in states.values()])
-        for states in (content["training"]["optimizer"]["state"] for content in (ours, theirs))
-    )
-    assert (moments - other_moments).norm() < 1e-2 * other_moments.norm()
+    assert (moments(ours) - moments(theirs)).norm() < 1e-2 * moments(theirs).norm()
+
+
+def moments(content: dict) -> torch.Tensor:
+    """AdamW's averages of the gradients: from the weights it divides a wrong factor out."""
+    states = content["training"]["optimizer"]["state"].values()
+    return torch.cat([state["exp_avg"].flatten() for state in states])
 
 
 def said_alike(together: str, alone: str) -> bool:
@@ -97,13 +98,6 @@ def test_a_pair_scores_every_image_once_and_predicts_the_same_bytes(street, succ
     assert said_alike(done[0].stdout, alone)
 
 
-def test_a_batch_that_cannot_be_divided_is_refused(place, other):
-    done = run_pair(*TRAIN, "--batch-size", 3, places=(place, other))
-    assert [one.returncode for one in done] == [2, 2]
-    words = "argument --batch-size: 3 does not divide into 2 processes; see --help"
-    assert done[0].stderr == f"train_seg: {words}\n"
-
-
 def test_processes_that_see_other_data_are_told(place, other):
     path = other / "shapes/ImageSets/Segmentation/val.txt"
     path.write_text("\n".join(read_ids(other / "shapes", "val")[:-1]))
@@ -125,16 +119,18 @@ def test_a_process_that_fails_says_why_and_the_other_that_it_is_alone(culprit, s
     assert not any("Traceback" in text for text in said)
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ("train_cls.py", "--run", "run"),
-        ("visualize.py", "--run", "run"),
-        ("evaluate.py", "--data", "shapes", "--predictions", "run/4_eval/predictions"),
-    ],
-    ids=["train_cls", "visualize", "predictions"],
-)
-def test_what_is_quick_wants_one_process(command, street, fails, monkeypatch):
+ONE = "runs in one process: start it with python, not with torchrun"
+DIVIDE = "argument --batch-size: 3 does not divide into 2 processes; see --help"
+ALONE = [
+    ("train_cls.py", ("--run", "run"), ONE),
+    ("visualize.py", ("--run", "run"), ONE),
+    ("evaluate.py", ("--data", "shapes", "--predictions", "run/4_eval/predictions"), ONE),
+    ("train_seg.py", ("--run", "run", *DATA, "--batch-size", 3), DIVIDE),
+]
+
+
+@pytest.mark.parametrize("script, flags, words", ALONE)
+def test_what_two_processes_cannot_do_is_refused(script, flags, words, street, fails, monkeypatch):
     for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("TORCHELASTIC_RUN_ID", "none")):
         monkeypatch.setenv(name, value)
-    assert "runs in one process: start it with python, not with torchrun" in fails(*command)
+    assert words in fails(script, *flags)

@@ -53,20 +53,24 @@ def test_area_weights_make_the_loss_that_of_all_pixels_of_the_images(street, suc
     assert log("run/2_cls")[0]["loss"] == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--momentum", 0.5], "--momentum: has no effect without --optimizer sgd"),
-        (["--nesterov"], "--nesterov: has no effect without --optimizer sgd"),
-        (["--milestones", "1,2"], "--milestones: has no effect without --decay step"),
-        (["--gamma", 0.5], "--gamma: has no effect without --decay step"),
-        (["--decay", "step", "--milestones", "3,30"], "30 is not before the last of"),
-        (["--optimizer", "sgd", "--momentum", 0, "--nesterov"], "no effect with --momentum 0"),
-    ],
-)
-@pytest.mark.parametrize("script", ["train_cls.py", "train_seg.py"])
-def test_flags_of_another_optimizer_or_decay_are_refused(script, flags, words, street, fails):
-    assert words in fails(script, "--run", "run", *flags)
+BOTH, SGD = ("train_cls.py", "train_seg.py"), ("--optimizer", "sgd")
+NEEDS = [  # scripts, flags, why they are refused together
+    (BOTH, ("--momentum", 0.5), "--momentum: has no effect without --optimizer sgd"),
+    (BOTH, ("--nesterov",), "--nesterov: has no effect without --optimizer sgd"),
+    (BOTH, ("--milestones", "1,2"), "--milestones: has no effect without --decay step"),
+    (BOTH, ("--gamma", 0.5), "--gamma: has no effect without --decay step"),
+    (BOTH, ("--decay", "step", "--milestones", "3,30"), "30 is not before the last of"),
+    (BOTH, (*SGD, "--momentum", 0, "--nesterov"), "no effect with --momentum 0"),
+    (BOTH[1:], ("--frozen-stages", 1), "has no effect without --finetune-backbone"),
+    (BOTH[1:], ("--backbone-lr", 0.1), "has no effect without --finetune-backbone"),
+    (BOTH[1:], ("--finetune-backbone", "--frozen-stages", 4), "--frozen-stages 4: of 4 stages"),
+]
+
+
+@pytest.mark.parametrize("scripts, flags, words", NEEDS)
+def test_flags_that_would_change_nothing_are_refused(scripts, flags, words, street, fails):
+    for script in scripts:
+        assert words in fails(script, "--run", "run", *(DATA if script == BOTH[1] else ()), *flags)
 
 
 def test_the_logs_tell_rates_seconds_and_both_losses(street, succeeds):

@@ -1,10 +1,7 @@
 """Step 3 stopped at any moment by kill -9, Ctrl-C, SIGTERM or data, and resumed."""
 
-import multiprocessing
-import os
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,8 +9,7 @@ import torch
 
 from data.voc import read_ids
 from tests.conftest import DATA
-from tests.scripts import processes
-from tests.scripts.processes import config, contents, differences, log
+from tests.scripts.processes import Script, config, contents, differences, log, stopping_before
 
 # All that has a state to be resumed: dropout, augmentation, drawn pixels, two optimizer groups.
 TRAIN = ("train_seg.py", "--run", "run", *DATA, "--epochs", 2, "--limit", 7, "--val-limit", 1)
@@ -40,21 +36,6 @@ def whole(walked, succeeds, tmp_path_factory) -> dict:
         return contents(SEG)
 
 
-def stop_before(name: str, time: int, number: int, monkeypatch) -> None:
-    """Sends all processes here a signal when a file is about to get its name for that time."""
-    real, times = os.replace, iter(range(1, 99))
-
-    def replace(source, target):
-        if Path(target).name == name and next(times) == time:
-            for worker in multiprocessing.active_children():
-                subprocess.run(["kill", f"-{number}", str(worker.pid)])  # not by its parent
-                worker.join(0.2)
-            signal.raise_signal(number)
-        real(source, target)
-
-    monkeypatch.setattr(os, "replace", replace)
-
-
 KILLED = {  # the moment: the files that are about to get their names, and for which time
     "before the first result": [("best.pt", 1)],
     "while the first last.pt is saved": [("last.pt", 1)],
@@ -70,14 +51,12 @@ KILLED = {  # the moment: the files that are about to get their names, and for w
 @pytest.mark.parametrize("moments", KILLED.values(), ids=KILLED)
 def test_a_killed_training_ends_as_one_that_was_not(moments, place, whole, succeeds):
     for moment in moments:
-        done = processes.run(*TRAIN, "--resume", place=place, killed_before=moment)
+        done = Script(*TRAIN, "--resume", place=place, killed_before=moment).end()
         assert done.returncode == -signal.SIGKILL, done.stderr
     steps = len(torch.load(LAST, weights_only=True)["training"]["losses"]) if LAST.exists() else 0
     begun = LAST.exists()
     said = succeeds(*TRAIN, "--resume")
-    assert (
-        f"{LAST}, after {steps} steps\n" if steps else f"{LAST}" if begun else "dense.pt"
-    ) in said
+    assert (f"{LAST}, after {steps} steps\n" if begun else "dense.pt") in said
     assert differences(contents(SEG), whole) == []
 
 
@@ -87,7 +66,7 @@ def test_a_signal_ends_with_one_line_and_the_training_goes_on(
     number, code, name, workers, place, whole, in_process, monkeypatch
 ):
     with monkeypatch.context() as patch:
-        stop_before("last.pt", 3, number, patch)
+        patch.setattr("os.replace", stopping_before("last.pt", 3, number))
         done = in_process(*TRAIN, "--workers", workers)
     how = f"go on from {LAST} with the same command and --resume"
     assert (done.returncode, done.stderr) == (code, f"train_seg: stopped by {name}; {how}\n")
@@ -100,42 +79,31 @@ def test_a_signal_ends_with_one_line_and_the_training_goes_on(
 
 
 def test_a_signal_before_there_is_a_result_says_so(place, in_process, monkeypatch):
-    stop_before("best.pt", 1, signal.SIGINT, monkeypatch)
+    monkeypatch.setattr("os.replace", stopping_before("best.pt", 1, signal.SIGINT))
     done = in_process(*TRAIN)
     assert done.returncode == 130
     assert done.stderr == "train_seg: stopped by Ctrl-C; the training had not begun\n"
 
 
 OTHERS = [("--lr", 0.5), ("--pixels", 99), ("--epochs", 1), ("--amp", "bf16"), ("--seed", 1)]
+OTHERS += [("--limit", 6), ("--stride", 4)]
 
 
-@pytest.mark.parametrize("flag, value", [*OTHERS, ("--limit", 6), ("--stride", 4)])
-def test_other_settings_are_refused(flag, value, street, fails):
+def test_other_settings_epochs_and_images_are_refused(street, fails):
     before = contents(SEG)
-    given = ("--epochs", 2, "--batch-size", 4)
-    line = fails("train_seg.py", "--run", "run", *DATA, *given, flag, value, "--resume")
-    assert f"--resume: {LAST} was made with {flag} " in line and line.endswith("; keep to that")
-    assert f", not {value};" in line and differences(contents(SEG), before) == []
-
-
-def test_more_epochs_after_the_last_one_need_a_training_of_their_own(street, fails, succeeds):
-    before = contents(SEG)
-    given = ("--epochs", 3, "--batch-size", 4)
-    line = fails("train_seg.py", "--run", "run", *DATA, *given, "--resume")
-    assert "has finished its 2 epochs" in line and differences(contents(SEG), before) == []
-    init = "--init run/3_seg/best.pt"
-    assert f"with another --run and {init}, without --resume" in line
-    few = ("--epochs", 1, "--limit", 2, "--val-limit", 1)
-    said = succeeds("train_seg.py", "--run", "more", *init.split(), *DATA, *few)
-    assert "epoch 1 " in said
-
-
-def test_other_images_under_the_same_name_are_refused(street, fails):
+    again = ("train_seg.py", "--run", "run", *DATA, "--epochs", 2, "--batch-size", 4, "--resume")
+    for flag, value in OTHERS:
+        line = fails(*again, flag, value)
+        assert f"--resume: {LAST} was made with {flag} " in line and line.endswith("; keep to that")
+        assert f", not {value};" in line
+    line = fails(*again, "--epochs", 3)
+    assert "has finished its 2 epochs" in line
+    assert "with another --run and --init run/3_seg/best.pt, without --resume" in line
     path = Path("shapes/ImageSets/Segmentation/train.txt")
     path.write_text("\n".join(reversed(read_ids(Path("shapes"), "train"))))
-    given = ("--epochs", 2, "--batch-size", 4, "--resume")
-    line = fails("train_seg.py", "--run", "run", *DATA, *given)
+    line = fails(*again)
     assert "was made with images 18 (" in line and "keep to that" in line
+    assert differences(contents(SEG), before) == []
 
 
 def test_a_fresh_start_keeps_an_earlier_training_aside(street, succeeds):
@@ -144,10 +112,8 @@ def test_a_fresh_start_keeps_an_earlier_training_aside(street, succeeds):
         said = succeeds(*TRAIN[:3], *DATA, "--epochs", 1, "--limit", 4, "--val-limit", 1)
         assert f"note: what an earlier training left is now in run/3_seg.{number}\n" in said
     assert differences(contents(Path("run/3_seg.1")), before) == []
-    second = contents(Path("run/3_seg.2"))
-    assert "config.json" in second and {"epoch_000", "epoch_001"} == {
-        name.split("/")[1] for name in second if name.startswith("previews/")
-    }
+    previews = {path.name for path in Path("run/3_seg.2/previews").iterdir()}
+    assert previews == {"epoch_000", "epoch_001"}
 
 
 def test_a_loss_that_is_not_finite_names_its_images_and_leaves_last_pt(place, fails, succeeds):
@@ -158,9 +124,9 @@ def test_a_loss_that_is_not_finite_names_its_images_and_leaves_last_pt(place, fa
     content["state"][last] *= 1e37  # finite scores, but their sum over the pixels is not
     torch.save(content, path)
     line = fails(*TRAIN)
-    order = [name for name in read_ids(Path("shapes"), "train")[:7] if name in line]
+    named = [name for name in read_ids(Path("shapes"), "train")[:7] if name in line]
     assert "train_seg: step 1: the loss or a gradient is not finite, at images shapes_" in line
-    assert len(order) == 2 and f"; {LAST} is still good: start over with a smaller --lr" in line
+    assert len(named) == 2 and f"; {LAST} is still good: start over with a smaller --lr" in line
     assert torch.load(LAST, weights_only=True)["training"]["losses"] == []
     torch.save({**content, "state": good}, path)
     succeeds(*TRAIN)

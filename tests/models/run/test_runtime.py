@@ -1,32 +1,33 @@
-"""Devices, precision, what a script prints, and how it ends."""
+"""How a script ends, and which device it takes."""
 
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch._inductor.exc import InductorError
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from data import UserError
-from models.classifier import DenseClassifier
-from models.hypercolumn import Hypercolumn
 from models.run import runtime
-from models.segmenter import Segmenter
 
 
 @pytest.fixture(autouse=True)
 def system(monkeypatch):
-    """A script's name; what a script changes about its process is put back."""
+    """A script's name."""
     monkeypatch.setattr(sys, "argv", ["/somewhere/train_cls.py", "--run", "x"])
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
-def ending(main, capsys) -> tuple[int, str]:
+def two_processes(monkeypatch) -> None:
+    """This one is the second of two."""
+    for name, value in (("TORCHELASTIC_RUN_ID", "a"), ("WORLD_SIZE", "2"), ("RANK", "1")):
+        monkeypatch.setenv(name, value)
+
+
+def ending(main: Callable[[], None], capsys) -> tuple[int, str]:
     """Exit code and what is printed on standard error."""
     with pytest.raises(SystemExit) as stop:
         runtime.run_script(main)
@@ -35,7 +36,7 @@ def ending(main, capsys) -> tuple[int, str]:
     return stop.value.code, error
 
 
-def raising(error: BaseException):
+def raising(error: BaseException) -> Callable[[], None]:
     def main():
         raise error
 
@@ -43,25 +44,32 @@ def raising(error: BaseException):
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "line"),
+    "error, code, line",
     [
         (UserError("runs/a: not a run"), 2, "runs/a: not a run"),
-        (UserError("voc: no such list"), 2, "voc: no such list"),
         (PermissionError(13, "Permission denied", "runs/a"), 2, "runs/a: Permission denied"),
         (OSError(28, "No space left on device"), 2, "No space left on device"),
         (OSError("refused"), 2, "refused"),
         (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
-        (KeyboardInterrupt("epoch 3 is kept"), 130, "stopped by Ctrl-C; epoch 3 is kept"),
-        (runtime.Terminated("epoch 3 is kept"), 143, "stopped by SIGTERM; epoch 3 is kept"),
+        (dist.DistNetworkError("gone\nmore"), 1, "lost another process of this run (gone)"),
         (
-            dist.DistNetworkError("peer is gone\nmore"),
-            1,
-            "lost another process of this run (peer is gone)",
+            InductorError(TypeError("no order\n"), None),
+            2,
+            "--compile: PyTorch cannot compile this network (TypeError: no order); leave it out",
         ),
     ],
 )
-def test_a_script_ends_with_one_line_and_an_exit_code(capsys, error, code, line):
+def test_a_script_ends_with_one_line_and_an_exit_code(error, code, line, capsys, monkeypatch):
     assert ending(raising(error), capsys) == (code, f"train_cls: {line}\n")
+    two_processes(monkeypatch)
+    assert ending(raising(error), capsys) == (code, f"train_cls: rank 1: {line}\n")
+
+
+@pytest.mark.parametrize("error", [ValueError("ours"), RuntimeError("ours"), KeyError("ours")])
+def test_our_own_mistakes_keep_their_traceback(error):
+    with pytest.raises(type(error)) as raised:
+        runtime.run_script(raising(error))
+    assert raised.value is error
 
 
 def test_sigterm_ends_a_script_with_143(capsys):
@@ -71,7 +79,7 @@ def test_sigterm_ends_a_script_with_143(capsys):
     assert ending(main, capsys) == (143, "train_cls: stopped by SIGTERM\n")
 
 
-class Bad(torch.utils.data.Dataset):
+class Bad(Dataset):
     def __len__(self):
         return 1
 
@@ -84,33 +92,19 @@ def test_a_users_mistake_in_a_worker_process_is_the_same_line(capsys):
     assert (code, error) == (2, "train_cls: a.png: cannot be read\n")
 
 
-@pytest.mark.parametrize("error", [ValueError("ours"), RuntimeError("ours"), KeyError("ours")])
-def test_our_own_mistakes_keep_their_traceback(error):
-    with pytest.raises(type(error)) as raised:
-        runtime.run_script(raising(error))
-    assert raised.value is error
-
-
-def test_a_network_that_cannot_be_compiled_is_one_line(capsys):
-    code, error = ending(raising(InductorError(TypeError("no order\n"), None)), capsys)
-    words = "PyTorch cannot compile this network (TypeError: no order); leave it out"
-    assert (code, error) == (2, f"train_cls: --compile: {words}\n")
-
-
-def test_a_line_of_one_process_of_several_names_its_rank(capsys, monkeypatch):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
-    with pytest.raises(SystemExit):
-        runtime.end("no such list", 2)
-    assert capsys.readouterr().err == "train_cls: rank 1: no such list\n"
+def test_a_notebook_goes_on_after_a_quiet_script(capsys):
+    handler = signal.getsignal(signal.SIGTERM)
+    runtime.run_script(lambda: runtime.print_header("[2/5] train_cls", True, data="voc"))
+    print("the next cell")
+    assert capsys.readouterr().out == "the next cell\n"
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 @pytest.mark.parametrize(
-    ("cuda", "mps", "expected"),
+    "cuda, mps, expected",
     [(False, False, "cpu"), (True, False, "cuda"), (False, True, "mps"), (True, True, "cuda")],
 )
-def test_device_auto_prefers_cuda_then_mps(monkeypatch, cuda, mps, expected):
+def test_device_auto_prefers_cuda_then_mps(cuda, mps, expected, monkeypatch):
     asked, empty = [], torch.empty
 
     def note(*size, device):
@@ -130,69 +124,7 @@ def test_a_device_that_is_not_here_is_refused(name):
         runtime.choose_device(name)
 
 
-def test_what_several_processes_cannot_do_is_refused(monkeypatch):
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
-    monkeypatch.setenv("WORLD_SIZE", "2")
+def test_one_gpu_for_several_processes_is_refused(monkeypatch):
+    two_processes(monkeypatch)
     with pytest.raises(UserError, match="each process takes a GPU of its own; use cuda$"):
         runtime.choose_device("cuda:0")
-    with pytest.raises(UserError, match="start it with python, not with torchrun$"):
-        runtime.choose_device("cpu", single=True)
-
-
-@pytest.fixture
-def segmenter() -> Segmenter:
-    hypercolumn = Hypercolumn("squeezenet1_1", "random", taps=[1])
-    head = DenseClassifier(hypercolumn.channels, torch.zeros(64), torch.ones(64), 2, (4, 4))
-    return Segmenter(hypercolumn, head, 32, 2, ["a", "b"], [[0, 0, 0], [255, 0, 0]])
-
-
-def test_a_segmenter_is_prepared_with_its_precision(segmenter):
-    for amp, dtype in (("off", None), ("bf16", torch.bfloat16)):
-        runtime.prepare(segmenter, torch.device("cpu"), amp, False)
-        assert segmenter.amp == dtype
-    with pytest.raises(UserError, match="^--amp bf16: not available on meta; leave --amp out$"):
-        runtime.prepare(segmenter, torch.device("meta"), "bf16", False)
-
-
-def test_compiling_is_tried_first_and_a_failure_is_one_line(segmenter, monkeypatch):
-    def broken(function, **options):
-        raise RuntimeError("no C++ compiler. Set CXX\nand more lines")
-
-    monkeypatch.setattr(torch, "compile", broken)
-    with pytest.raises(
-        UserError, match=r"^--compile: no working compiler here \(no C\+\+ .*; leave"
-    ):
-        runtime.prepare(segmenter, torch.device("cpu"), "off", True)
-
-
-def test_the_device_in_words(monkeypatch):
-    assert runtime.describe(torch.device("cpu")) == "cpu, exact float32"
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    words = "cuda, 4 processes, autocast to bf16, compiled"
-    assert runtime.describe(torch.device("cuda:1"), "bf16", True) == words
-
-
-def test_the_header_is_aligned_and_names_the_flags_that_were_changed(capsys):
-    changed = {"--hidden": [8, 8], "--flip": True, "--lr": 0.5}
-    runtime.print_header("[2/5] train_cls", False, changed, data="voc", device=None)
-    expected = "[2/5] train_cls\n  data   voc\n  flags  --hidden 8,8 --flip --lr 0.5\n"
-    assert capsys.readouterr().out == expected
-
-
-def test_a_quiet_script_prints_nothing_from_its_header_on_and_a_notebook_goes_on(capsys):
-    def main():
-        runtime.print_header("[2/5] train_cls", True, data="voc")
-        print("wrote all of it")
-
-    handler = signal.getsignal(signal.SIGTERM)
-    runtime.run_script(main)
-    assert capsys.readouterr().out == ""
-    print("the next cell")
-    assert capsys.readouterr().out == "the next cell\n"
-    assert signal.getsignal(signal.SIGTERM) is handler
-
-
-def test_a_bar_passes_the_items_on_and_shows_nothing_off_a_terminal(capsys):
-    assert list(runtime.bar(iter("abc"), total=3, unit="item")) == ["a", "b", "c"]
-    assert capsys.readouterr() == ("", "")
