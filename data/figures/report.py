@@ -158,7 +158,8 @@ def _data_pages(config: Config, moments: tuple[np.ndarray, np.ndarray] | None) -
     part = charts.class_counts(config["classes"], counts, data.subfigures(1, 1))
     part.suptitle(f"Sampled pixels of each class: {sum(counts):,} in all", fontsize=11)
     levels, part = [*spec["taps"], *spec["context"]], features.subfigures(1, 1)
-    charts.moments(levels, channels, *moments, part)
+    mean, std = moments
+    charts.moments(levels, channels, mean, std, part)
     part.suptitle(f"The {sum(channels):,} channels of the sampled pixels", fontsize=11)
     return [data, features]
 
