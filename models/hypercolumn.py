@@ -70,8 +70,8 @@ class Hypercolumn(nn.Module):
     ):
         super().__init__()
         shapes = block_shapes(backbone)
-        known = {f"b{count}": count - 1 for count in range(1, len(shapes) + 1)}
-        known |= dict(enumerate(find_taps(shapes), start=1))
+        known: dict[int | str, int] = dict(enumerate(find_taps(shapes), start=1))
+        known |= {f"b{count}": count - 1 for count in range(1, len(shapes) + 1)}
         by_rule = [tap for tap in known if isinstance(tap, int)]
         chosen = by_rule if taps is None else taps
         if not chosen or not known.keys() >= set(chosen):
