@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from models.hypercolumn import resample
 from models.run.folder import trained_segmenter
 from models.segmenter import Segmenter
 
-Photo = str | Path | Image.Image | np.ndarray | Tensor
+Photo: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 
 
 class Predictor:
