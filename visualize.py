@@ -123,9 +123,9 @@ def split_records(
     for index, sample in zip(indices, runtime.image_loader(dataset, indices, workers)):
         truth, scores = sample.mask.numpy(), ConfusionMatrix(len(dataset.classes))
         found = segmenter.predict(sample.image, truth.shape, sample.id, confidence=True)
-        found = [array.numpy() for array in found]
-        scores.update(found[0], truth)
-        yield Record(sample.id, sample.id, dataset.image(index), truth, *found, scores)
+        mask, best = (array.numpy() for array in found)
+        scores.update(mask, truth)
+        yield Record(sample.id, sample.id, dataset.image(index), truth, mask, best, scores)
 
 
 def truth_records(
