@@ -158,7 +158,7 @@ def save_scores(
     """Writes all that step 4 keeps of a score; `facts` say what was scored, for metrics.json."""
     names, ious = dataset.classes.names, matrix.iou().tolist()
     per_class = dict(zip(names, ious))
-    metrics = matrix.scores() | {"classes_in_mean": matrix.classes_in_mean()}
+    metrics: dict[str, Any] = matrix.scores() | {"classes_in_mean": matrix.classes_in_mean()}
     metrics |= {"images": len(counts), "per_class": per_class, **facts}
     folder.save_json(place / "metrics.json", metrics)
     rows = [{"class": name, "iou": iou} for name, iou in folder.without_nan(per_class).items()]

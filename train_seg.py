@@ -163,7 +163,7 @@ def train_one_epoch(
     """
     training.network.train()
     device, epoch = training.parameters[0].device, len(training.log)
-    batches = runtime.bar(loader, len(loader), "batch", f"epoch {epoch}")
+    batches: Any = runtime.bar(loader, len(loader), "batch", f"epoch {epoch}")
     step_loss, step_ids = torch.zeros((), device=device), []
     for count, (ids, images, points, labels, kept) in enumerate(batches, start=1):
         images, labels = (x.to(device, non_blocking=True) for x in (images, labels))

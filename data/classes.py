@@ -19,7 +19,7 @@ VOC_NAMES = (
 )
 # fmt: on
 
-Colour = tuple[int, int, int]
+Colour = tuple[int, ...]  # red, green, blue, 0..255
 
 
 def voc_colour(index: int) -> Colour:

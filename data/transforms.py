@@ -35,7 +35,8 @@ class ResizeImage:
 
     def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """image (3, H, W), mask (H, W), both uint8 -> image (3, h, w), mask as it came."""
-        shape = list(resized_shape(*image.shape[-2:], self.size))
+        height, width = image.shape[-2:]
+        shape = list(resized_shape(height, width, self.size))
         return F.resize_image(image, shape, antialias=True), mask
 
 

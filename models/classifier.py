@@ -112,8 +112,8 @@ class DenseClassifier(Classifier):
     @classmethod
     def from_fc(cls, fc: FCClassifier, channels: Sequence[int]) -> "DenseClassifier":
         """Turns every fully connected layer (out, in) into a 1x1 convolution (out, in, 1, 1)."""
-        moments, how = (fc.mean, fc.std), (fc.widths, fc.activation_name, fc.dropout)
-        dense = cls(channels, *moments, fc.classes, *how).to(fc.mean.device)
+        moments, widths, name = (fc.mean, fc.std), fc.widths, fc.activation_name
+        dense = cls(channels, *moments, fc.classes, widths, name, fc.dropout).to(fc.mean.device)
         with torch.no_grad():
             for convolution, layer in zip(dense.layers, fc.layers):
                 convolution.weight.copy_(layer.weight.view(*layer.weight.shape, 1, 1))

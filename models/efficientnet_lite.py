@@ -129,7 +129,7 @@ def _register(name: str, scales: tuple[float, float], digits: str) -> None:
     known = PackagedWeights(name, {"IMAGENET1K_V1": weights, "DEFAULT": weights})
 
     @register_model(name)
-    def builder(weights: known | None = None) -> nn.Sequential:
+    def builder(weights: known | None = None) -> nn.Sequential:  # type: ignore[valid-type]
         return build(*scales)
 
 

@@ -7,6 +7,7 @@ display or changes global state.
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,7 +22,6 @@ NOT_DRAWN = "epoch", "seconds", "step"
 LINES = 32  # bars below one another
 MANY = 40  # classes, from which a confusion matrix has neither numbers nor every name
 VERDICTS = {"better": COLOURS[2], "worse": COLOURS[1]}
-Value = float | str | None
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -32,7 +32,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def curve(
-    rows: Sequence[Mapping[str, Value]], title: str, figure: FigureBase | None = None
+    rows: Sequence[Mapping[str, Any]], title: str, figure: FigureBase | None = None
 ) -> FigureBase:
     """Training curves over "epoch": losses, scores and learning rates, as far as there are any.
 
@@ -162,7 +162,7 @@ def confusion(
 
 
 def comparison(
-    names: Sequence[str], rows: Sequence[Mapping[str, Value]], figure: FigureBase | None = None
+    names: Sequence[str], rows: Sequence[Mapping[str, Any]], figure: FigureBase | None = None
 ) -> FigureBase:
     """The mIoU of each run on the left, its difference to the first on the right; with intervals.
 

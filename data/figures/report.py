@@ -146,8 +146,8 @@ def _data_pages(config: Mapping[str, Any], moments: Sequence[np.ndarray]) -> lis
     counts, spec, channels = config["rows_per_class"], config["hypercolumn"], config["channels"]
     part = charts.class_counts(config["classes"], counts, data.subfigures())
     part.suptitle(f"Sampled pixels of each class: {sum(counts):,} in all", fontsize=11)
-    levels = [*spec["taps"], *spec["context"]]
-    part = charts.moments(levels, channels, *moments, features.subfigures())
+    levels, (mean, std) = [*spec["taps"], *spec["context"]], moments
+    part = charts.moments(levels, channels, mean, std, features.subfigures())
     part.suptitle(f"The {sum(channels):,} channels of the sampled pixels", fontsize=11)
     return [data, features]
 
@@ -175,8 +175,10 @@ def _flag(name: str, value: Any) -> str:
 
 def _wrapped(text: str, most: int = MOST) -> list[str]:
     """The text on at most `most` lines across the page."""
-    how = {"break_on_hyphens": False, "max_lines": most, "placeholder": " … and so on"}
-    return [line.replace("\xa0", " ") for line in textwrap.wrap(text, LINE, **how)]
+    lines = textwrap.wrap(
+        text, LINE, break_on_hyphens=False, max_lines=most, placeholder=" … and so on"
+    )
+    return [line.replace("\xa0", " ") for line in lines]
 
 
 def _page(title: str) -> Figure:

@@ -4,11 +4,14 @@ FORMS are functions `find(root, options) -> Source | None`: what they recognise 
 `source`. A new form of annotations is a module as `annotations` describes.
 """
 
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from data.formats import annotations, cityscapes, coco, cvat, folders, labelme, supervisely
+from data.formats.source import Options, Source
 
-FORMS = [  # in the order in which they are tried
+FORMS: list[Callable[[Path, Options], Source | None]] = [  # in the order in which they are tried
     cityscapes.find,
     *(partial(annotations.find, form) for form in (supervisely, cvat, coco, labelme)),
     folders.find,

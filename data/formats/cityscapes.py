@@ -6,7 +6,7 @@ from pathlib import Path
 from data import UserError
 from data.classes import VOID
 from data.formats import folders
-from data.formats.source import Options, Source, files_in
+from data.formats.source import Named, Options, Source, files_in
 
 PHOTO_END, MASK_END = "_leftImg8bit", "_gtFine_labelIds"
 CLASSES = {  # those that Cityscapes trains and scores: label id, RGB; others are void
@@ -40,7 +40,7 @@ def find(root: Path, options: Options) -> Source | None:
         return None
     if options.classes or options.values:
         raise UserError("--classes, --map: Cityscapes has its own 19 classes; leave the flags out")
-    classes = {name: colour for name, (_, colour) in CLASSES.items()}
-    ends = {"image_suffix": PHOTO_END, "mask_suffix": MASK_END}
-    source = folders.find(root, replace(options, **ends, classes=classes, values=IDS))
+    classes: Named = {name: colour for name, (_, colour) in CLASSES.items()}
+    options = replace(options, image_suffix=PHOTO_END, mask_suffix=MASK_END)
+    source = folders.find(root, replace(options, classes=classes, values=IDS))
     return source and replace(source, form="Cityscapes")

@@ -169,7 +169,7 @@ def _read(
 
 
 def _default_classes(last: int) -> Named:
-    return {"background": None} | {f"class {index}": None for index in range(1, last + 1)}
+    return dict.fromkeys(["background", *(f"class {index}" for index in range(1, last + 1))])
 
 
 def _suggestion(found: Survey) -> str:

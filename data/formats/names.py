@@ -15,7 +15,7 @@ FIXED_IDS = {"background": 0, "_background_": 0, "void": VOID, "ignore": VOID, "
 def listed_beside(root: Path) -> Named | None:
     """The classes in the list that lies in a folder; see `read_class_list`."""
     path = next(filter(Path.is_file, (root / name for name in CLASS_FILES)), None)
-    return path and read_class_list(path)
+    return read_class_list(path) if path else None
 
 
 def read_class_list(path: Path) -> Named:

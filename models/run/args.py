@@ -77,7 +77,9 @@ class Parser(argparse.ArgumentParser):
         if not free:
             self._deciding.append(action)
 
-    def parse_args(self, args: Sequence[str] | None = None) -> argparse.Namespace:
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None
+    ) -> argparse.Namespace:
         """The flags; with "started", the time, and two dicts of flags by their names.
 
         "settings" are those that decide the result, as plain values; "changed" are those of them

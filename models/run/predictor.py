@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from data.voc import photo_sample
 from models.hypercolumn import resample
 from models.segmenter import Segmenter
 
-Photo = str | Path | Image.Image | np.ndarray | Tensor
+Photo: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 
 
 class Predictor:

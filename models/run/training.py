@@ -50,7 +50,7 @@ def build_schedule(
     epochs: int,
     steps_per_epoch: int,
     warmup: float = 0.1,
-    milestones: Iterable[int] | None = None,
+    milestones: Iterable[float] | None = None,
     gamma: float | None = None,
 ) -> LambdaLR:
     """Linear warm-up to the optimizer's rates, then their decay; to be stepped every step.
