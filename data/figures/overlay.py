@@ -159,8 +159,9 @@ def draw_page(
     (width, height), count = image.size, len(tiles)
     size = int(np.clip(count * width / 95, 14, 26))
     letters, large, line = font(size), font(round(1.3 * size)), round(1.6 * size)
-    legend = _legend(rows, [*masks, *["IoU"] * (ious is not None)], letters)
     pitch = size + max(width, 14 * size)  # of the tiles, with room for what is written around them
+    headings = [*masks, "IoU"] if ious is not None else [*masks]
+    legend = _legend(rows, headings, letters, count * pitch - size)
     inner = max(count * pitch - size, legend.width)
     top = 3 * line  # of the tiles: below the title and their captions
     below = top + height + line  # where the keys of their colours end
@@ -181,20 +182,26 @@ def draw_page(
     return Page(page, boxes, rows)
 
 
-def _legend(rows: list[Row], headings: list[str], letters: ImageFont.FreeTypeFont) -> Image.Image:
-    """A line for each class that occurs, below the headings of its numbers."""
+def _legend(
+    rows: list[Row], headings: list[str], letters: ImageFont.FreeTypeFont, room: int
+) -> Image.Image:
+    """A line for each class that occurs, in as many columns as fit into `room` px, at least one."""
     size, line, number = letters.size, round(1.6 * letters.size), 8 * letters.size
     names = 3 * size + max(round(letters.getlength(row.name)) for row in rows)
-    shape = names + number * len(headings), line * (1 + len(rows))
-    legend = Image.new("RGB", shape, WHITE)
+    width = names + number * len(headings) + 2 * size
+    columns = int(np.clip((room + 2 * size) // width, 1, -(-len(rows) // 4)))
+    lines = -(-len(rows) // columns)  # below their headings
+    legend = Image.new("RGB", (columns * width - 2 * size, line * (1 + lines)), WHITE)
     draw = ImageDraw.Draw(legend)
-    draw.text((0, line // 2), "pixels in", GREY, letters, anchor="lm")
-    for index, row in enumerate(rows, start=1):
-        _entry(draw, (0, index * line + line // 2), row.name, row.colour, letters)
-    for index, cells in enumerate([headings, *(row.cells("IoU" in headings) for row in rows)]):
-        for place, cell in enumerate(cells, start=1):
-            at = names + number * place, index * line + line // 2
-            draw.text(at, cell, INK if index else GREY, letters, anchor="rm")
+    for start in range(0, len(rows), lines):
+        left, part = start // lines * width, rows[start : start + lines]
+        draw.text((left, line // 2), "pixels in", GREY, letters, anchor="lm")
+        for index, row in enumerate(part, start=1):
+            _entry(draw, (left, index * line + line // 2), row.name, row.colour, letters)
+        for index, cells in enumerate([headings, *(row.cells("IoU" in headings) for row in part)]):
+            for place, cell in enumerate(cells, start=1):
+                at = left + names + number * place, index * line + line // 2
+                draw.text(at, cell, INK if index else GREY, letters, anchor="rm")
     return legend
 
 
