@@ -34,7 +34,7 @@ def survey(paths: Sequence[Path], skip_bad: bool = False) -> Survey:
     found = Survey()
     for path in tqdm(paths, "look", unit="mask", disable=None, leave=False):
         try:
-            found += _held(path)
+            found.update(_held(path))
         except UserError:
             if not skip_bad:
                 raise
@@ -94,7 +94,11 @@ def find_legend(
     classes, ids = numbered(listed) if listed else (None, {})
     colours = {colour: ids[name] for name, colour in (listed or {}).items() if colour}
     as_ids = options.values is not None  # --map: values count, whatever their colours
-    if colours and not as_ids and (in_colour or {colour for _, colour in found} <= colours.keys()):
+    shown = {colour for _, colour in found}
+    by_colour = in_colour or shown <= colours.keys()
+    if not {*values} <= {*range(len(ids)), VOID}:  # no ids: white for one, with smoothed edges
+        by_colour |= not (shown - {(0, 0, 0)}).isdisjoint(colours)
+    if colours and by_colour and not as_ids:
         colours = {voc_colour(VOID): VOID} | colours
         hint = "list it (--list-colours shows all), or go by values with --map same,"
         codes = {int.from_bytes(bytes(rgb), "big"): index for rgb, index in colours.items()}
@@ -157,9 +161,8 @@ def _read(
     if unlisted.any() and unknown is None:
         y, x = np.argwhere(unlisted)[0].tolist()
         code = int(codes[y, x])
-        name = (
-            f"colour {code >> 16} {code >> 8 & 255} {code & 255}" if by_colour else f"value {code}"
-        )
+        rgb = f"{code >> 16} {code >> 8 & 255} {code & 255}"
+        name = f"colour {rgb}" if by_colour else f"value {code}"
         raise UserError(
             f"{path}: {name} at x={x}, y={y} is of no class; {hint} or make all such pixels void "
             "with --unknown void"

@@ -63,6 +63,8 @@ def test_values_are_class_ids_in_each_kind_of_file(suffix, mode, tmp_path):
         (INDICES, "L", LISTED, {}, INDICES),  # values that are no colours
         ([[0, 255]], "L", SNOW, {}, [[0, 2]]),  # black and white of three, not void
         ([[0, 255]], "RGB", SNOW, {}, [[0, 2]]),
+        ([[0, 9, 255]], "L", SNOW, {"unknown": VOID}, [[0, VOID, 2]]),  # with smoothed edges
+        ([[0, 1, 77]], "L", LISTED, {"unknown": VOID}, [[0, 1, VOID]]),
     ],
 )
 def test_values_and_colours_are_classes(pixels, mode, listed, options, mask, tmp_path):
