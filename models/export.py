@@ -39,6 +39,8 @@ from models.run.predictor import predict_photo
 from models.run.runtime import run_script
 from models.segmenter import Segmenter, save_segmenter
 
+LEAST_TORCH = "2.13"  # before, torch.export refused poolings that round up at any size
+
 
 class PhotoSegmenter(nn.Module):
     """What `Segmenter.predict` does with a photo in one view, resizing included, to be traced.
@@ -200,6 +202,10 @@ def main() -> None:
     needed += ["onnxruntime"] if flags.check else []
     if missing := [package for package in needed if not find_spec(package)]:
         raise UserError(f"a package is missing: pip install {' '.join(missing)}")
+    if (flags.onnx or flags.program) and torch.__version__ < LEAST_TORCH:
+        raise UserError(
+            f"--onnx and --program need torch {LEAST_TORCH}, but {torch.__version__} is installed"
+        )
 
     segmenter, _ = trained_segmenter(flags.run, flags.checkpoint)
     if flags.half:

@@ -15,9 +15,13 @@ from torch import Tensor
 
 from data.transforms import ResizeImage, resized_shape
 from models.classifier import DenseClassifier
-from models.export import PhotoSegmenter, facts, save_onnx, save_program, trace
+from models.export import LEAST_TORCH, PhotoSegmenter, facts, save_onnx, save_program, trace
 from models.hypercolumn import Hypercolumn, resample
 from models.segmenter import Segmenter, load_segmenter, save_segmenter
+
+pytestmark = pytest.mark.skipif(
+    torch.__version__ < LEAST_TORCH, reason=f"torch {LEAST_TORCH} is not installed"
+)
 
 SIZE, NAMES = 64, ["sky", "sea", "boat", "sand"]
 COLOURS = [[0, 0, 0], [0, 0, 255], [255, 0, 0], [9, 9, 9]]
