@@ -115,8 +115,9 @@ def new_folder(place: Path) -> Iterator[Path]:
         except BaseException as error:
             if distributed.world_size() == 1:  # else others may still write there
                 shutil.rmtree(new, ignore_errors=True)
-            if isinstance(error, OSError) and str(error.filename or "").startswith(str(new)):
-                error.filename = str(place) + str(error.filename)[len(str(new)) :]
+            if isinstance(error, OSError):  # without a name: while writing to an open file
+                path = str(error.filename or new)
+                error.filename = path.replace(str(new), str(place), 1)
             raise
 
 
