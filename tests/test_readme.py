@@ -38,6 +38,7 @@ RUNNABLE = [
 ]
 # They install, fetch from the network, take minutes, or are this test.
 NOT_RUN = ("pip install ", "python -m data.download", "python -m pytest", "python -m tests.bench")
+NOT_RUN += ("python -m data.demo",)
 # Added to a command, where they win: seconds instead of hours.
 SMALLER = {
     "data.shapes": "--images 8 --size 48",

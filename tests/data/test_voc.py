@@ -269,7 +269,7 @@ def test_batches_are_the_same_for_any_workers_that_live_on(drawn):
     train_set = training_set(drawn, widths=(8,), dropout=0.5)
     expected = epochs(train_set, 0)
     assert len(expected) == 2 * 6 and expected[0][2].shape == (4, 50, 2)
-    assert expected[0][4][0].shape == (4, 8)
+    assert expected[0][4][0].shape == (4, 4)
     ids = [name for batch in expected for name in batch[0]]
     assert set(ids[:24]) == set(ids[24:]) == set(train_set.ids) and ids[:24] != ids[24:]
     for workers, context in ((2, "fork"), (1, "spawn")):

@@ -63,7 +63,11 @@ NEEDS = [  # scripts, flags, why they are refused together
     (BOTH, (*SGD, "--momentum", 0, "--nesterov"), "no effect with --momentum 0"),
     (BOTH[1:], ("--frozen-stages", 1), "has no effect without --finetune-backbone"),
     (BOTH[1:], ("--backbone-lr", 0.1), "has no effect without --finetune-backbone"),
-    (BOTH[1:], ("--finetune-backbone", "--frozen-stages", 4), "--frozen-stages 4: of 4 stages"),
+    (
+        BOTH[1:],
+        ("--finetune-backbone", "--frozen-stages", 4),
+        "--frozen-stages 4: there are 4 stages",
+    ),
 ]
 
 
