@@ -66,7 +66,7 @@ NEEDS = [  # scripts, flags, why they are refused together
     (
         BOTH[1:],
         ("--finetune-backbone", "--frozen-stages", 4),
-        "--frozen-stages 4: there are 4 stages",
+        "4: there are 4 stages",
     ),
 ]
 
