@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from data.classes import VOC, VOID
 from data.features import create_rows, open_rows
-from data.sampling import draw_pixels, pixel_centres, sample_pixels
+from data.sampling import draw_kept, draw_pixels, pixel_centres, sample_pixels
 from data.shapes import make_shapes
 from data.transforms import ResizeBoth, ResizeImage
 from data.voc import Sample, VOCFolder, photo_sample
@@ -33,6 +33,7 @@ BACKBONES = ("vgg11", "resnet18", "mobilenet_v2")  # the first has all rows
 OF_ALL = ("predict", "train_step")  # the rows that the others have, too
 PER_CLASS = 3  # pixels of a class that step 1 samples
 PIXELS = 1024  # of an image that train_step_pixels draws
+BATCH = 8  # images of the rows that end in _batch
 MB = 1e6  # bytes
 RSS = 1 if sys.platform == "darwin" else 1024  # bytes in the unit of `ru_maxrss`
 
@@ -93,10 +94,13 @@ class Work:
         self.photo = self.photos[landscape]
         labelled = VOCFolder(shapes, "trainval", ResizeBoth(size))[landscape]
         self.image = labelled.image[None].to(device)  # (1, 3, H, W)
+        self.mask, self.generator = labelled.mask, torch.Generator().manual_seed(0)
         self.target = labelled.mask[None].long().to(device)  # (1, H, W)
         bare = partial(self.bare, self.textbook.normalise(self.image))
         predict = {"naive": partial(self.textbook.predict, self.photo), "bare": bare}
         train = {"naive": self.train_textbook, "bare": bare}
+        images = self.textbook.normalise(self.image).expand(BATCH, -1, -1, -1)
+        batch = {"naive": partial(self.train_textbook, BATCH), "bare": partial(self.bare, images)}
         self.calls: dict[str, dict[str, Callable[[], Any]]] = {
             "sample": {
                 "ours": partial(self.sample, self.columns),
@@ -106,6 +110,8 @@ class Work:
             "predict": {"ours": self.predict, **predict},
             "train_step": {"ours": self.train, **train},
             "train_step_pixels": {"ours": partial(self.train, PIXELS), **train},
+            "train_step_batch": {"ours": partial(self.train, None, BATCH), **batch},
+            "train_step_pixels_batch": {"ours": partial(self.train, PIXELS, BATCH), **batch},
         }
         if backbone != BACKBONES[0]:
             self.calls = {f"{row}_{backbone}": self.calls[row] for row in OF_ALL}
@@ -116,7 +122,8 @@ class Work:
         self.calls[row][side]()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        return (time.perf_counter() - start) / (self.images if row == "sample" else 1)
+        images = {"sample": self.images, "batch": BATCH}.get(row.split("_")[-1], 1)
+        return (time.perf_counter() - start) / images
 
     @torch.inference_mode()
     def bare(self, x: Tensor) -> None:
@@ -155,23 +162,30 @@ class Work:
         """The photo's class map at its original size."""
         return self.segmenter.predict(self.photo.image, self.photo.mask.shape)
 
-    def train(self, pixels: int | None = None) -> None:
-        """One step of step 3 on one image, on all of its pixels or so many."""
-        self.segmenter.train()
-        points, target = None, self.target
-        if pixels:
-            drawn, labels = draw_pixels(target[0].cpu(), pixels, torch.default_generator)
-            points = pixel_centres(drawn[None], self.image.shape[-2:]).to(self.device)
-            target = labels[None].to(self.device)
-        loss = segmentation_loss(self.segmenter(self.image, points), target)
-        loss.backward()
+    def train(self, pixels: int | None = None, images: int = 1) -> None:
+        """One step of step 3 on so many images, on all of their pixels or some of each."""
+        head = self.segmenter.train().head
+        one_by_one = self.device.type == "cpu" and not pixels  # as step 3 does it
+        parts = images if one_by_one else 1
+        photos = self.image.expand(images // parts, -1, -1, -1)
+        points, target = None, self.target.expand(len(photos), -1, -1)
+        for _ in range(parts):
+            drawn = [draw_kept(head.widths, head.dropout, self.generator) for _ in photos]
+            kept = [torch.stack(units).to(self.device) for units in zip(*drawn)]
+            if pixels:
+                pairs = [draw_pixels(self.mask, pixels, self.generator) for _ in photos]
+                places, labels = zip(*pairs)
+                points = pixel_centres(torch.stack(places), photos.shape[-2:]).to(self.device)
+                target = torch.stack(labels).to(self.device)
+            loss = segmentation_loss(self.segmenter(photos, points, kept), target) / parts
+            loss.backward()
         self.training.step(loss)
-        self.training.optimizer.zero_grad()
 
-    def train_textbook(self) -> None:
+    def train_textbook(self, images: int = 1) -> None:
         """The same step as the textbook has it."""
         self.textbook.head.train()  # not the backbone: its BatchNorm keeps its statistics
-        segmentation_loss(self.textbook(self.image), self.target).backward()
+        photos, target = (x.expand(images, *x.shape[1:]) for x in (self.image, self.target))
+        segmentation_loss(self.textbook(photos), target).backward()
         self.textbook_optimizer.step()
         self.textbook_optimizer.zero_grad()
 

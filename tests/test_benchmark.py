@@ -62,7 +62,7 @@ def test_both_sides_of_step_1_store_the_same_hypercolumns(work):
 
 @pytest.mark.parametrize(
     "work, row",
-    [("vgg11", "train_step_pixels"), ("resnet18", "train_step_resnet18")],
+    [("vgg11", "train_step_pixels_batch"), ("resnet18", "train_step_resnet18")],
     indirect=["work"],
 )
 def test_a_training_step_changes_the_head_alone(work, row):
