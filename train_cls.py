@@ -54,6 +54,8 @@ def parse() -> argparse.Namespace:
     flag("--seed", flags.natural, 0, "for the weights, the order and the hold-out")
     args = parser.parse_args()
     flags.check_optimizer_flags(parser, args)
+    if args.tensorboard:
+        runtime.check_tensorboard()
     return args
 
 
@@ -135,8 +137,6 @@ def difference(fc: FCClassifier, dense: DenseClassifier, features: Tensor) -> fl
 def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device, single=True)
-    if args.tensorboard:
-        runtime.check_tensorboard()
     source = folder.step_folder(args.features or args.run, 1)
     step_1 = folder.finished(args.features or args.run, 1)
     names, hypercolumn = step_1["classes"], load_extractor(source / "backbone.pt")

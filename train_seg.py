@@ -93,6 +93,8 @@ def parse() -> argparse.Namespace:
             f"argument --batch-size: {args.batch_size} does not divide into "
             f"{distributed.world_size()} processes"
         )
+    if args.tensorboard:
+        runtime.check_tensorboard()
     return args
 
 
@@ -372,8 +374,6 @@ def finish(
 def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device)
-    if args.tensorboard:
-        runtime.check_tensorboard()
     segmenter, start, facts, saved = load_start(args.run, args.init, args.resume)
 
     # Random squares to train on, whole images to validate on.

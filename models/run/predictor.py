@@ -13,6 +13,7 @@ from data.images import read_image
 from data.transforms import ResizeImage
 from data.voc import photo_sample
 from models.hypercolumn import resample
+from models.run.runtime import device_name
 from models.segmenter import Segmenter
 
 Photo: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
@@ -32,10 +33,7 @@ class Predictor:
     """
 
     def __init__(self, segmenter: Segmenter, device: str = "auto"):
-        if device == "auto":
-            mps = torch.backends.mps.is_available()
-            device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-        self.segmenter = segmenter.to(device)
+        self.segmenter = segmenter.to(device_name(device))
         self.names, self.colours = segmenter.names, segmenter.colours
 
     def predict(

@@ -96,8 +96,16 @@ def ignore_sigterm(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+def device_name(name: str) -> str:
+    """The name of a device; "auto" is cuda, else mps, else cpu."""
+    if name != "auto":
+        return name
+    mps = torch.backends.mps.is_available()
+    return "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+
+
 def choose_device(name: str, single: bool = False) -> torch.device:
-    """The device of a flag; "auto" is cuda, else mps, else cpu. Under `torchrun` processes meet.
+    """The device of a flag, see `device_name`. Under `torchrun` processes meet.
 
     Args:
         single: whether the step runs in one process only.
@@ -110,9 +118,7 @@ def choose_device(name: str, single: bool = False) -> torch.device:
         raise UserError(
             "this step is quick and runs in one process: start it with python, not with torchrun"
         )
-    if name == "auto":
-        mps = torch.backends.mps.is_available()
-        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    name = device_name(name)
     if name.startswith("cuda:") and several:
         raise UserError(
             f"--device {name}: under torchrun each process takes a GPU of its own; use cuda"
