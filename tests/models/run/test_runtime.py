@@ -128,3 +128,17 @@ def test_one_gpu_for_several_processes_is_refused(monkeypatch):
     two_processes(monkeypatch)
     with pytest.raises(UserError, match="each process takes a GPU of its own; use cuda$"):
         runtime.choose_device("cuda:0")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc is asked")
+def test_memory_that_was_freed_is_not_fetched_again():
+    import resource  # not on Windows
+
+    def new_pages() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(5_000_000)  # 4,883 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    runtime.choose_device("cpu")
+    new_pages()
+    assert new_pages() < 100
