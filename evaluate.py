@@ -8,18 +8,15 @@
     torchrun --nproc-per-node 4 -- evaluate.py --run runs/voc     # four GPUs: the same score
     python evaluate.py --data DIR --predictions FOLDER            # index PNGs of any program
 
-Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/4_eval/:
-metrics.json, per_class.csv, confusion.csv (pixels), per_image.npz (pixels, image by image),
-iou.png, confusion.png, with --save-predictions also predictions/ID.png (8-bit palette indices at
-the original size, as the VOC server takes them), config.json. With --out all of it goes to that
-folder, which must be new, empty, or hold an earlier scoring; step 5 goes on reading 4_eval. A bad
+Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/4_eval/, or the
+folder of --out: metrics.json, per_class.csv, confusion.csv (pixels), per_image.npz (pixels, image
+by image), iou.png, confusion.png, with --save-predictions also predictions/ID.png (8-bit palette
+indices at the original size, as the VOC server takes them), config.json. Step 5 reads 4_eval. A bad
 image ends the scoring: left out, it would change the score.
 
-With --checkpoint and neither --run nor --out it prints the table and writes nothing.
-
 --predictions scores FOLDER/ID.png (palette or grey, at the original size) for each image of the
-split by the same protocol and prints the table; with --out, or a --run of its own, it also writes
-all of the above. `python -m losses.compare` sets such scores side by side.
+split by the same protocol. It, and --checkpoint without --run, write only where --out says.
+`python -m losses.compare` sets such scores side by side.
 """
 
 import argparse
@@ -31,8 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from data import UserError
-from data.classes import VOID, Classes
+from data.classes import VOID
 from data.files import atomic_file
 from data.images import colour_mask, first_of, read_prediction
 from data.transforms import ResizeImage
@@ -40,12 +36,10 @@ from data.voc import VOCFolder
 from losses.metrics import ConfusionMatrix, save_image_scores
 from models.backbones import fingerprint
 from models.run import args as flags
-from models.run import distributed, folder, runtime
+from models.run import chain, distributed, folder, runtime
 from models.segmenter import Segmenter
 
 PROTOCOL = "original size, void ignored, one confusion matrix over all images"
-WRITTEN = {"metrics.json", "per_class.csv", "confusion.csv", folder.PER_IMAGE, folder.CONFIG}
-WRITTEN |= {"iou.png", "confusion.png", "predictions"}
 Prediction = tuple[str, np.ndarray, np.ndarray]  # id, prediction (H, W) and target (H, W) uint8
 
 
@@ -57,48 +51,21 @@ def parse() -> argparse.Namespace:
     flags.add_view_flags(parser)
     flags.add_speed_flags(parser)
     flag("--save-predictions", bool, False, "save predictions/ID.png for the VOC server")
-    flag(
-        "--out", Path, None, "where to write; default: 4_eval of the run", free=True, metavar="DIR"
-    )
+    out = "where to write; default: 4_eval of the run"
+    flag("--out", Path, None, out, free=True, metavar="DIR")
     predictions = "score these index PNGs, ID.png, instead of a network"
     flag("--predictions", Path, None, predictions, free=True, metavar="FOLDER")
     args = parser.parse_args()
     if args.predictions:
-        for name in ("checkpoint", "tta", "dilate", "refine", "save_predictions"):
+        for name in ("run", "checkpoint", "tta", "dilate", "refine", "save_predictions"):
             if getattr(args, name):
                 flag = name.replace("_", "-")
                 parser.error(f"argument --{flag}: not allowed with argument --predictions")
-        if args.run and args.out:
-            parser.error("argument --run: not allowed with arguments --predictions and --out")
     elif not (args.run or args.checkpoint):
         parser.error("the following arguments are required: --run")
     elif args.save_predictions and not (args.run or args.out):
         parser.error("argument --save-predictions: has no effect without --run or --out")
     return args
-
-
-def place_to_write(run: Path | None, out: Path | None, are_predictions: bool) -> Path | None:
-    """The folder that the scores go to; None without a run or `out`.
-
-    Raises:
-        UserError: files of something else are there.
-    """
-    if out:
-        inside = out.iterdir() if out.is_dir() else ()
-        found = {path.name for path in inside if not path.name.startswith(".")}
-        others = found - WRITTEN if folder.PER_IMAGE in found else found
-        if others:
-            raise UserError(f"--out {out}: holds other files ({min(others)}); name a new folder")
-        return out
-    if not run:
-        return None
-    for step in (1, 2, 3) if are_predictions else ():
-        if folder.step_folder(run, step).exists():
-            raise UserError(
-                f"--run {run}: holds step {step} of a network, so its 4_eval is for that; "
-                "name another folder"
-            )
-    return folder.step_folder(run, 4)
 
 
 def predict_split(segmenter: Segmenter, dataset: VOCFolder, workers: int) -> Iterator[Prediction]:
@@ -137,7 +104,8 @@ def score(
         counts[image_id] = of_image.class_counts()
         has_void |= bool((target == VOID).any())
         if save_to:
-            save_prediction(save_to / f"{image_id}.png", prediction, dataset.classes)
+            with atomic_file(save_to / f"{image_id}.png") as file:
+                colour_mask(prediction, dataset.classes).save(file, "PNG")
     parts, of_images, voids = zip(*distributed.gather((matrix.counts, counts, has_void)))
     matrix.counts, has_void = sum(parts), any(voids)
     counts = {image_id: pixels for part in of_images for image_id, pixels in part.items()}
@@ -146,22 +114,15 @@ def score(
     return matrix, np.stack([counts[image_id] for image_id in dataset.ids])
 
 
-def save_prediction(path: Path, prediction: np.ndarray, classes: Classes) -> None:
-    """Saves class ids (H, W) as a PNG of 8-bit palette indices."""
-    with atomic_file(path) as file:
-        colour_mask(prediction, classes).save(file, "PNG")
-
-
 def save_scores(
     place: Path, matrix: ConfusionMatrix, counts: np.ndarray, dataset: VOCFolder, facts: Any
 ) -> None:
     """Writes all that step 4 keeps of a score; `facts` say what was scored, for metrics.json."""
     names, ious = dataset.classes.names, matrix.iou().tolist()
-    per_class = dict(zip(names, ious))
     metrics: dict[str, Any] = matrix.scores() | {"classes_in_mean": matrix.classes_in_mean()}
-    metrics |= {"images": len(counts), "per_class": per_class, **facts}
+    metrics |= {"images": len(counts), "per_class": dict(zip(names, ious)), **facts}
     folder.save_json(place / "metrics.json", metrics)
-    rows = [{"class": name, "iou": iou} for name, iou in folder.without_nan(per_class).items()]
+    rows = [{"class": name, "iou": iou} for name, iou in zip(names, folder.plain(ious))]
     folder.save_csv(place / "per_class.csv", rows)
     pixels = [{"ground truth": n, **dict(zip(names, row))} for n, row in zip(names, matrix.counts)]
     folder.save_csv(place / "confusion.csv", pixels)
@@ -174,69 +135,59 @@ def save_scores(
 def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device, single=bool(args.predictions))
-    place = place_to_write(args.run, args.out, bool(args.predictions))
+    place = args.out or (args.run and folder.step_folder(args.run, 4))
+    if place:
+        folder.check_free(place, 4)
     facts: dict[str, Any] = {"checkpoint": None, "made_from": None, "views": None}
-    notes = []
     if args.predictions:
         dataset = VOCFolder(args.data, args.split, None, args.limit)
         predictions = read_predictions(args.predictions, dataset)
-        network, made = None, f"predictions in {args.predictions}"
+        made = network = f"predictions in {args.predictions}"
     else:
-        segmenter, source = folder.trained_segmenter(args.run, args.checkpoint)
-        segmenter.views = flags.views_of(args.tta, args.refine)
-        if args.dilate is not None:
-            segmenter.hypercolumn.dilate(args.dilate)
+        segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
+        flags.set_views(segmenter, args.tta, args.refine, args.dilate)
         dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size), args.limit)
-        folder.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
+        chain.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
         facts |= {"checkpoint": str(source), "made_from": fingerprint(segmenter)}
         facts["views"] = f"{segmenter.views}{segmenter.hypercolumn.dilation_in_words}"
+        network = f"{source} ({segmenter.hypercolumn.backbone}, shorter side {segmenter.size})"
         made = f"trained on {segmenter.trained_on}, input shorter side {segmenter.size}"
         made += f"; scored with {facts['views']}"
-        network = f"{source} ({segmenter.hypercolumn.backbone}, shorter side {segmenter.size})"
         runtime.prepare(segmenter, device, args.amp, args.compile)
         predictions = predict_split(segmenter, dataset, args.workers)
-        if not args.checkpoint and source == folder.step_folder(args.run, 2) / "dense.pt":
-            notes.append("no 3_seg/best.pt in this run; scoring the head of step 2")
-        elif not args.checkpoint and not folder.is_finished(args.run, 3):
-            notes.append(f"{source.parent} has not finished; scoring its best epoch so far")
     runtime.print_header(
         folder.step_title(4),
-        args.quiet and bool(place or network),
+        args.quiet,
         args.changed,
         data=f"{dataset.root}, split {args.split}: {len(dataset)} images",
         network=network,
-        predictions=args.predictions,
         protocol=PROTOCOL,
         views=facts["views"],
-        device=network and runtime.describe(device, args.amp, args.compile),
+        device=runtime.describe(device, args.amp, args.compile),
     )
-    for note in notes:
-        print(f"  note: {note}")
+    if args.run and not args.checkpoint and not chain.is_finished(args.run, 3):
+        print(f"  note: step 3 has not finished in this run; {source} is scored")
 
     with folder.new_folder(place) if place else nullcontext() as new:
         save_to = new / "predictions" if args.save_predictions else None
         matrix, counts = score(predictions, dataset, save_to)
         print(matrix.table(dataset.classes.names))
-        scored = f"mIoU {matrix.miou():.4f} over {matrix.classes_in_mean()} of "
-        scored += f"{len(dataset.classes)} classes, {len(dataset)} images"
+        over = f"over {matrix.classes_in_mean()} of {len(dataset.classes)} classes"
         if place and distributed.is_main():
-            over = f"{len(dataset)} images of {args.split} at {PROTOCOL}, mean over"
-            over += f" {matrix.classes_in_mean()} of {len(dataset.classes)} classes"
-            how = {"protocol": f"{made}; {over}", "checkpoint": facts["checkpoint"]}
+            what = f"{made}; {len(dataset)} images of {args.split} at {PROTOCOL}, mean {over}"
+            how = {"protocol": what, "checkpoint": facts["checkpoint"]}
             how["predictions"] = args.predictions and str(args.predictions)
             save_scores(new, matrix, counts, dataset, how)
             facts |= {"scored_best": not args.checkpoint, "scores": matrix.scores()}
             config = folder.save_config(new, 4, vars(args) | {"data": dataset.root}, **facts)
-    if not distributed.is_main():
-        return
-    if place:
+    if place and distributed.is_main():
         split = ("--split", args.split) if args.split != "val" else ()
         then = ("visualize.py", "--data", dataset.root, *split, "--run", args.run)
-        done = args.out or args.predictions
-        folder.finish(args.run, 4, config, scored, () if done else then, place)
-    elif args.json:
-        seconds = time.time() - args.started
-        folder.print_json(4, None, matrix.scores(), seconds)
+        scored = f"mIoU {matrix.miou():.4f} {over}, {len(dataset)} images"
+        folder.finish(place, config, scored, () if args.out else then)
+    elif args.json and distributed.is_main():
+        result = {"step": "evaluate", "scores": matrix.scores()}
+        folder.print_json({**result, "seconds": round(time.time() - args.started, 1)}, None)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from data.voc import VOCFolder
 from models.backbones import find_weights
 from models.hypercolumn import Hypercolumn
 from models.run import args as flags
-from models.run import distributed, folder, runtime
+from models.run import chain, distributed, folder, runtime
 from models.segmenter import save_extractor
 
 
@@ -103,6 +103,8 @@ def main() -> None:
     device = runtime.choose_device(args.device)
     if not distributed.is_one_machine():
         raise UserError("step 1 runs on one machine, as its processes write into one mapped file")
+    place = folder.step_folder(args.run, 1)
+    folder.check_free(place, 1)
     dataset = VOCFolder(args.data, args.split, ResizeImage(args.size), args.limit, args.skip_bad)
     hypercolumn = Hypercolumn(
         args.backbone, args.weights, args.taps, args.seed, args.context, args.dilate
@@ -122,7 +124,6 @@ def main() -> None:
     )
     distributed.check_same([args.settings, dataset.fingerprint()])
 
-    place = folder.step_folder(args.run, 1)
     with folder.new_folder(place) as new:
         pixels, labels, areas = choose_pixels(dataset, args.per_class, args.seed)
         if distributed.is_main():
@@ -138,7 +139,7 @@ def main() -> None:
                 new,
                 1,
                 vars(args) | {"weights": weights, "data": dataset.root},
-                id=folder.extractor_id(hypercolumn.spec(), args.size),
+                id=chain.extractor_id(hypercolumn.spec(), args.size),
                 images=len(dataset),
                 rows=len(labels),
                 hypercolumn=hypercolumn.spec(),
@@ -150,7 +151,7 @@ def main() -> None:
             )
     if distributed.is_main():
         wrote = f"{len(labels)} hypercolumns of {hypercolumn.Z} channels from {len(dataset)} images"
-        folder.finish(args.run, 1, config, wrote + skipped, ("train_cls.py", "--run", args.run))
+        folder.finish(place, config, wrote + skipped, ("train_cls.py", "--run", args.run))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from losses.loss import inverse_frequency
 from models.backbones import fingerprint
 from models.classifier import ACTIVATIONS, DenseClassifier, FCClassifier
 from models.run import args as flags
-from models.run import folder, runtime
+from models.run import chain, folder, runtime
 from models.run.training import build_optimizer, build_schedule, save_log
 from models.segmenter import Segmenter, load_extractor, save_segmenter
 
@@ -138,7 +138,9 @@ def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device, single=True)
     source = folder.step_folder(args.features or args.run, 1)
-    step_1 = folder.finished(args.features or args.run, 1)
+    place = folder.step_folder(args.run, 2)
+    folder.check_free(place, 2)
+    step_1 = chain.finished(args.features or args.run, 1)
     names, hypercolumn = step_1["classes"], load_extractor(source / "backbone.pt")
     store = read_features(source, len(names))
     rows, held_out = split_rows(store, args.area_weight, args.held_out, args.seed)
@@ -164,7 +166,7 @@ def main() -> None:
     )
     steps, decay = math.ceil(len(rows[1]) / args.batch_size), (args.milestones, args.gamma)
     schedule = build_schedule(optimizer, args.decay, args.epochs, steps, args.warmup, *decay)
-    with folder.new_folder(folder.step_folder(args.run, 2)) as new:
+    with folder.new_folder(place) as new:
         log = []
         for epoch in runtime.bar(range(1, args.epochs + 1), args.epochs, "epoch"):
             began, how = time.perf_counter(), args.label_smoothing
@@ -195,8 +197,10 @@ def main() -> None:
         facts["scores"] = {name: log[-1][name] for name in log[-1] if name.endswith("accuracy")}
         config = folder.save_config(new, 2, vars(args), **facts, dense_minus_fc=error)
     wrote = f"{which} pixel accuracy {accuracy:.3f} after {folder.count(args.epochs, 'epoch')}"
-    then = ("train_seg.py", "--data", Path(step_1["data"]), *folder.images_of(step_1))
-    folder.finish(args.run, 2, config, wrote, (*then, "--run", args.run))
+    same = {name: step_1["changed"].get(name) for name in ("--split", "--limit", "--skip-bad")}
+    images = [word for flag in same.items() if flag[1] for word in flag if word is not True]
+    then = ("train_seg.py", "--data", Path(step_1["data"]), *images, "--run", args.run)
+    folder.finish(place, config, wrote, then)
 
 
 if __name__ == "__main__":

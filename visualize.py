@@ -36,7 +36,7 @@ from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from losses.metrics import ConfusionMatrix
 from models.run import args as flags
-from models.run import folder, runtime
+from models.run import chain, folder, runtime
 from models.run.predictor import predict_photo
 from models.run.record import read_run
 from models.segmenter import Segmenter
@@ -201,10 +201,8 @@ def main() -> None:
     device = runtime.choose_device("cpu" if args.truth else args.device, single=True)
     segmenter, facts = None, {}
     if not args.truth:
-        segmenter, source = folder.trained_segmenter(args.run, args.checkpoint)
-        segmenter.views = flags.views_of(args.tta, args.refine)
-        if args.dilate is not None:
-            segmenter.hypercolumn.dilate(args.dilate)
+        segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
+        flags.set_views(segmenter, args.tta, args.refine, args.dilate)
         runtime.prepare(segmenter, device, args.amp, args.compile)
         facts["network"] = f"{source} ({segmenter.hypercolumn.backbone})"
         facts["views"] = f"{segmenter.views}{segmenter.hypercolumn.dilation_in_words}"
@@ -216,7 +214,7 @@ def main() -> None:
         names, classes = dataset.ids, dataset.classes
         what = f"images of {dataset.root}, split {args.split}"
         if segmenter:
-            folder.check_classes(segmenter.names, classes.names, source, dataset.root)
+            chain.check_classes(segmenter.names, classes.names, source, dataset.root)
     wanted = classes.labels(args.classes or ())
     limit = min(args.limit or (len(names) if photos else IMAGES), len(names))
     some = f"{SORTS[args.sort]} {limit} of " if limit < len(names) else ""
@@ -261,19 +259,17 @@ def main() -> None:
         if args.report:
             mious = {picture.name: picture.miou for picture in pictures}
             save_report(new, args.run, segmenter, mious, facts["images"])
-        files = [path.relative_to(new).as_posix() for path in new.rglob("*") if path.is_file()]
         config = folder.save_config(
             new,
             5,
             vars(args),
             checkpoint=str(source) if segmenter else None,
-            files=sorted([*files, "config.json"]),
             scores={"pictures": len(pictures)},
         )
     wrote = f"{folder.count(len(pictures), 'picture')}{' and report.pdf' * args.report}"
     wrote += f"; open {place / gallery.INDEX} in a browser"
     then = ("sample_features.py", "--data", args.data, "--run", "runs/own") if args.truth else ()
-    folder.finish(args.run, 5, config, wrote, then, place)
+    folder.finish(place, config, wrote, then)
     if left_out:
         raise UserError(f"left out {first_of(left_out)}; the others are done")
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from data import UserError
 from losses.metrics import class_ious, iou_cell, load_image_scores, mean, ratio
-from models.run import folder, runtime
+from models.run import chain, folder, runtime
 
 RESAMPLES = 10_000
 BLOCK = 100  # resamples that are in memory together
@@ -150,8 +150,8 @@ def read_scores(places: Sequence[Path]) -> tuple[list[str], np.ndarray]:
     """
     scores, counts = [], []
     for place in places:
-        path = folder.scores_folder(place) / folder.PER_IMAGE
-        if folder.scored_another_network(place):
+        path = chain.scores_folder(place) / folder.PER_IMAGE
+        if chain.scored_another_network(place):
             raise UserError(
                 f"{path.parent}: scores of an earlier network; run step 4 again, for {place}"
             )
@@ -189,7 +189,7 @@ def main() -> None:
     args = parser.parse_args()
 
     places = [args.first, *args.others]
-    configs = [folder.finished(place, 4) for place in places]
+    configs = [chain.finished(place, 4) for place in places]
     names, counts = read_scores(places)
     runs, rows, images = short_names(places), compared(counts), counts.shape[1]
     for place, config in zip(places, configs):

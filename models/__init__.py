@@ -19,6 +19,6 @@ def load(source: str | Path = "voc", device: str = "auto") -> Predictor:
     Raises:
         UserError: no such network, or a file that cannot be used.
     """
-    from models.run import folder, predictor  # which themselves need this package
+    from models.run import chain, predictor  # which themselves need this package
 
-    return predictor.Predictor(folder.trained_segmenter(None, Path(source))[0], device)
+    return predictor.Predictor(chain.trained_segmenter(None, Path(source))[0], device)

@@ -34,7 +34,7 @@ from data.files import atomic_file
 from data.images import read_image
 from data.transforms import LEAST_SIDE, MAX_ASPECT
 from models.hypercolumn import resample
-from models.run.folder import trained_segmenter
+from models.run.chain import trained_segmenter
 from models.run.predictor import predict_photo
 from models.run.runtime import run_script
 from models.segmenter import Segmenter, save_segmenter

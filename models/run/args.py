@@ -1,7 +1,6 @@
 """The flags of the scripts: the parser, groups that several steps share, and types."""
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -11,9 +10,11 @@ from typing import Any, NoReturn
 
 import torch
 
+from models.run.folder import plain
 from models.run.recipes import RECIPES
 from models.run.runtime import PRECISIONS, end
 from models.run.training import DECAYS, OPTIMIZERS
+from models.segmenter import Segmenter
 from models.views import Views
 
 VOC_FOLDER = Path("data/VOCdevkit/VOC2012")
@@ -108,11 +109,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         end(f"{message}; see --help", 2)
-
-
-def plain(value: Any) -> Any:
-    """A flag's value as it is after JSON: lists for tuples, text for paths."""
-    return json.loads(json.dumps(value, default=str))
 
 
 def add_data_flags(parser: Parser, split: str, limit: str = "only the first N images") -> None:
@@ -214,6 +210,13 @@ def views_of(tta: str | None, refine: bool) -> Views:
             f"{tta!r} is not some of flip and scales from 0.25 to 4, with commas between"
         )
     return Views(tuple(sorted(scales)), "flip" in parts, refine)
+
+
+def set_views(segmenter: Segmenter, tta: str | None, refine: bool, dilate: int | None) -> None:
+    """Lets the network look at photos as the flags of `add_view_flags` say."""
+    segmenter.views = views_of(tta, refine)
+    if dilate is not None:
+        segmenter.hypercolumn.dilate(dilate)
 
 
 def bounds(text: str) -> tuple[float, float]:

@@ -1,10 +1,8 @@
-"""The run folder: what each step leaves where, when it has finished, and what it was made from."""
+"""The run folder: what each step leaves where, whole or not at all, and what it says at its end."""
 
 import csv
-import hashlib
 import io
 import json
-import math
 import os
 import platform
 import shlex
@@ -14,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import zip_longest
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -24,9 +21,7 @@ import torchvision
 
 from data import UserError
 from data.files import atomic_file
-from models.backbones import fingerprint
 from models.run import distributed
-from models.segmenter import Segmenter, load_segmenter
 
 # number: (script, folder in the run)
 STEPS = {
@@ -38,7 +33,7 @@ STEPS = {
 }
 PER_IMAGE = "per_image.npz"  # the scores of step 4, image by image
 CONFIG = "config.json"  # without it, a step has not finished
-FORMAT = 3  # of config.json: raised when it says something that later steps need
+FORMAT = 4  # of config.json: raised when it says something that later steps need
 
 
 def step_folder(run: Path, step: int) -> Path:
@@ -46,17 +41,9 @@ def step_folder(run: Path, step: int) -> Path:
     return run / STEPS[step][1]
 
 
-def scores_folder(place: Path) -> Path:
-    """Where scores are: `place` itself if `evaluate.py --out` has filled it, else that of a run."""
-    return place if (place / PER_IMAGE).is_file() else step_folder(place, 4)
-
-
 def step_title(step: int) -> str:
     """What a step calls itself, like "[1/5] sample_features"."""
     return f"[{step}/{len(STEPS)}] {STEPS[step][0]}"
-
-
-# Writing: whole or not at all.
 
 
 @contextmanager
@@ -87,6 +74,22 @@ def claim(place: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def check_free(place: Path, step: int) -> None:
+    """Refuses a folder with files that no earlier run of the step wrote: a new folder replaces all.
+
+    Raises:
+        UserError: names one that no config.json of the step lists.
+    """
+    try:
+        config = json.loads((place / CONFIG).read_text(encoding="utf-8"))
+        own = config["files"] if config["step"] == STEPS[step][0] else []
+    except (OSError, ValueError, KeyError, TypeError):
+        own = []
+    for path in sorted(place.rglob("[!.]*")):
+        if path.is_file() and path.relative_to(place).as_posix() not in own:
+            raise UserError(f"{path}: would be replaced; move it away, or name another folder")
 
 
 @contextmanager
@@ -132,54 +135,46 @@ def keep_aside(place: Path) -> Path | None:
 
 
 def save_config(place: Path, step: int, flags: Mapping[str, Any], **results: Any) -> dict[str, Any]:
-    """Writes config.json, which marks a step as finished: flags, results, and where from.
+    """Writes config.json, which marks a step as finished: flags, results, where from, all "files".
 
     Args:
         flags: of the step, plain values; from "started", a time, come "seconds".
         results: "id" stands for the result, "made_from" for that of the step before which it was
-            made from, see `check_chain`; "scores" are for --json.
+            made from, see `models.run.chain.check_chain`; "scores" are for --json.
 
     Returns:
         What was written.
     """
     config = {"format": FORMAT, "step": STEPS[step][0], **flags, **results}
     config.pop("settings", None)  # which are the flags once more
+    files = [p.relative_to(place).as_posix() for p in place.rglob("[!.]*") if p.is_file()]
+    config["files"] = sorted([*files, CONFIG])
     config["seconds"] = round(time.time() - config.pop("started"), 1)
     config |= {"command": command(step), "versions": versions()}
     save_json(place / CONFIG, config)
     return config
 
 
-def finish(
-    run: Path | None,
-    step: int,
-    config: Mapping[str, Any],
-    wrote: str,
-    then: Sequence[Any] = (),
-    place: Path | None = None,
-) -> None:
+def finish(place: Path, config: Mapping[str, Any], wrote: str, then: Sequence[Any] = ()) -> None:
     """Says what is in a step's folder now, and which command comes next.
 
     Args:
-        config: as saved; of it "recipe" goes on to the next command, and "json", "scores" and
-            "seconds" make the line for programs.
+        config: as saved; its recipe goes on to the next command.
         then: script and flags of the next command.
-        place: another folder than the step's own.
     """
-    place = place or step_folder(run, step)
     print(f"wrote {place}: {wrote}")
     if then:
         recipe = (config.get("recipe") or "").partition(":")[0]
         print(f"next: python {shell_line([*then, '--recipe', recipe] if recipe else then)}")
     if config.get("json"):
-        print_json(step, place, config["scores"], config["seconds"])
+        print_json(config, place)
 
 
-def print_json(step: int, wrote: Path | None, scores: Mapping[str, float], seconds: float) -> None:
+def print_json(config: Mapping[str, Any], wrote: Path | None) -> None:
     """Prints a step's result for programs, in a line; a score that is not defined is null."""
-    place = wrote and str(wrote)
-    line = {"step": STEPS[step][0], "wrote": place, "scores": scores, "seconds": round(seconds, 1)}
-    print(json.dumps(without_nan(line), default=_plain), file=sys.__stdout__, flush=True)
+    names = ("step", "wrote", "scores", "seconds")
+    line = plain(dict(config) | {"wrote": wrote})
+    print(json.dumps({name: line[name] for name in names}), file=sys.__stdout__, flush=True)
 
 
 def shell_line(words: Sequence[Any]) -> str:
@@ -204,13 +199,9 @@ def versions() -> dict[str, str | None]:
         commit = found.stdout.strip() or None
     except OSError:  # no git here
         commit = None
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "numpy": np.__version__,
-        "commit": commit,
-    }
+    software = {"torch": torch, "torchvision": torchvision, "numpy": np}
+    numbers = {name: module.__version__ for name, module in software.items()}
+    return {"python": platform.python_version(), **numbers, "commit": commit}
 
 
 def save_skipped(place: Path, skipped: Mapping[str, str]) -> str:
@@ -223,22 +214,22 @@ def save_skipped(place: Path, skipped: Mapping[str, str]) -> str:
 
 
 def save_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Saves plain values as indented JSON; paths become strings, nan becomes null."""
+    """Saves plain values as indented JSON, see `plain`."""
     with atomic_file(path) as file:
-        text = json.dumps(without_nan(content), indent=2, default=_plain, allow_nan=False)
-        file.write((text + "\n").encode())
+        file.write((json.dumps(plain(content), indent=2) + "\n").encode())
 
 
-def without_nan(value: Any) -> Any:
-    """The value, in it None for each nan, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {key: without_nan(one) for key, one in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
+def plain(value: Any) -> Any:
+    """A value as it is after JSON: numpy's numbers are numbers, paths text, tuples lists, nan None.
 
+    Raises:
+        TypeError: a key is no text.
+    """
 
-def _plain(value: Any) -> Any:
-    """What JSON does not know: numpy's numbers, and anything else by its name."""
-    return value.item() if isinstance(value, np.generic) else str(value)
+    def known(odd: Any) -> Any:
+        return odd.item() if isinstance(odd, np.generic) else str(odd)
+
+    return json.loads(json.dumps(value, default=known), parse_constant=lambda name: None)
 
 
 def save_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -262,127 +253,6 @@ def save_chart(path: Path, kind: str, *facts: Any) -> None:
         return
     with atomic_file(path) as file:
         getattr(charts, kind)(*facts).savefig(file, format="png")
-
-
-# Reading: has it finished, and does this fit that?
-
-
-def finished(run: Path, step: int) -> dict[str, Any]:
-    """The config.json of a step that has finished; of step 4 `run` may be any `scores_folder`.
-
-    Raises:
-        UserError: it has not, or the file cannot be read or is from another version.
-    """
-    place = scores_folder(run) if step == 4 else step_folder(run, step)
-    where = ["--run", "RUN", "--out", run] if place == run else ["--run", run]
-    path, again = place / CONFIG, shell_line(["python", f"{STEPS[step][0]}.py", *where])
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        age = "a newer" if config["format"] > FORMAT else "an earlier"
-        if not isinstance(config.get("classes", []), list):
-            raise ValueError("classes")
-    except FileNotFoundError:
-        raise UserError(
-            f"{path.parent}: step {step} has not finished there; run it first: {again}"
-        ) from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: cannot be read; run step {step} again: {again}") from None
-    if config["format"] != FORMAT:
-        raise UserError(
-            f"{path}: written by {age} version (format {config['format']}, this one reads "
-            f"{FORMAT}); run step {step} again: {again}"
-        )
-    return config
-
-
-def is_finished(run: Path, step: int) -> bool:
-    """Whether a step has left a config.json."""
-    return (step_folder(run, step) / CONFIG).is_file()
-
-
-def extractor_id(spec: Mapping[str, Any], size: int) -> str:
-    """What stands for the result of step 1: the extractor and the size of what it sees."""
-    return hashlib.sha256(json.dumps([spec, size], sort_keys=True).encode()).hexdigest()[:16]
-
-
-def check_chain(run: Path, step: int, made_from: str | None, source: Path) -> None:
-    """Refuses what was made from something else than the steps before it hold now.
-
-    Args:
-        step: that has made `source`.
-        made_from: "id" of the step before, see `save_config`; None: of no step of this run.
-
-    Raises:
-        UserError: names the first link that does not hold, and which step to run again.
-    """
-    while step > 1 and made_from and is_finished(run, step - 1):
-        before = finished(run, step - 1)
-        if before["id"] != made_from:
-            raise UserError(
-                f"{source}: made from something else than {step_folder(run, step - 1)} holds now; "
-                f"run {STEPS[step][0]}.py again, or use another --run"
-            )
-        step, made_from = step - 1, before.get("made_from")
-        source = step_folder(run, step)
-
-
-def trained_segmenter(run: Path | None, checkpoint: Path | None) -> tuple[Segmenter, Path]:
-    """The network to use, on the CPU, and its file: `checkpoint`, else step 3's or 2's of a run.
-
-    A checkpoint may be a run's folder, too. Without either it is the network in the box.
-
-    Raises:
-        UserError: none of them is there or can be read, or an earlier step was run again since.
-    """
-    checkpoint = checkpoint or (None if run else Path("voc"))
-    if checkpoint and any(step_folder(checkpoint, step).is_dir() for step in (2, 3)):
-        run, checkpoint = checkpoint, None
-    if checkpoint:
-        return load_segmenter(checkpoint)[0], checkpoint
-    step, source = 3, step_folder(run, 3) / "best.pt"
-    if not source.is_file():
-        finished(run, 2)
-        step, source = 2, step_folder(run, 2) / "dense.pt"
-    segmenter, content = load_segmenter(source)
-    check_chain(run, step, content["made_from"], source)
-    return segmenter, source
-
-
-def scored_another_network(run: Path) -> bool:
-    """Whether the network that step 4 has scored is not the run's any more.
-
-    Args:
-        run: or a folder of `evaluate.py --out`; whether its checkpoint has changed since.
-    """
-    config = finished(run, 4)
-    if not config["checkpoint"]:  # predictions that any program made
-        return False
-    is_best = config["scored_best"] and scores_folder(run) != run
-    chosen = None if is_best else Path(config["checkpoint"])
-    if chosen and not chosen.is_file():
-        return False  # nothing is there to compare with
-    return fingerprint(trained_segmenter(run, chosen)[0]) != config["made_from"]
-
-
-def check_classes(trained: Sequence[str], given: Sequence[str], source: Path, data: Path) -> None:
-    """Refuses a data set with other classes than the network was trained on.
-
-    Raises:
-        UserError: names the first difference.
-    """
-    for index, (ours, theirs) in enumerate(zip_longest(trained, given, fillvalue="none")):
-        if ours != theirs:
-            raise UserError(
-                f"{data}: class {index} is {theirs!r} there but {ours!r} in {source}; "
-                "use the data it was trained on"
-            )
-
-
-def images_of(step_1: Mapping[str, Any]) -> list[str]:
-    """The flags of step 1 that step 3 should be given, too: which images."""
-    changed, flags = step_1["changed"], ("--split", "--limit", "--skip-bad")
-    pairs = [(name, changed[name]) for name in flags if name in changed]
-    return [str(word) for pair in pairs for word in pair if word is not True]
 
 
 def count(number: int, noun: str) -> str:

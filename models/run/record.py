@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from models.hypercolumn import level_names
-from models.run import folder
+from models.run import chain, folder
 from models.segmenter import Segmenter
 
 
@@ -24,8 +24,8 @@ def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
         another network than the run has now; "network": see `network_facts`; "versions": of the
         software.
     """
-    done = {step: folder.is_finished(run, step) for step in (1, 2, 3, 4)}
-    configs = {step: folder.finished(run, step) if done[step] else None for step in done}
+    done = {step: chain.is_finished(run, step) for step in (1, 2, 3, 4)}
+    configs = {step: chain.finished(run, step) if done[step] else None for step in done}
     one, four = folder.step_folder(run, 1), folder.step_folder(run, 4)
     return {
         "run": str(run),
@@ -34,7 +34,7 @@ def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
         "metrics": json.loads((four / "metrics.json").read_text("utf-8")) if done[4] else None,
         "confusion": read_confusion(four / "confusion.csv") if done[4] else None,
         "moments": (np.load(one / "mean.npy"), np.load(one / "std.npy")) if done[1] else None,
-        "scores_are_old": done[4] and folder.scored_another_network(run),
+        "scores_are_old": done[4] and chain.scored_another_network(run),
         "network": network_facts(segmenter),
         "versions": folder.versions(),
     }

@@ -1,4 +1,4 @@
-"""Device, precision, loaders of whole images, what a script prints, and how it ends."""
+"""Device, precision, loaders, what a script prints, and how it ends."""
 
 import ctypes
 import os
@@ -16,6 +16,8 @@ from torch.backends import cpu
 from torch.utils.data import DataLoader, Dataset
 
 from data import UserError
+from data.sampling import EpochSampler
+from data.voc import TrainingSet
 from models.run import distributed
 from models.segmenter import Segmenter
 
@@ -77,6 +79,15 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 def image_loader(dataset: Dataset, indices: Sequence[int], workers: int) -> DataLoader:
     """Items of a data set one by one, for whole images, which differ in size."""
     return DataLoader(dataset, None, sampler=indices, **worker_options(workers, len(indices)))
+
+
+def training_loader(
+    dataset: TrainingSet, step_size: int, micro_batches: int, seed: int, workers: int
+) -> DataLoader:
+    """The micro-batches of this process, see `EpochSampler`, so many of which are a step."""
+    part = (distributed.rank(), distributed.world_size(), micro_batches)
+    sampler = EpochSampler(len(dataset), step_size, seed, *part)
+    return DataLoader(dataset, batch_sampler=sampler, **worker_options(workers, len(dataset)))
 
 
 def worker_options(workers: int, items: int) -> dict[str, Any]:

@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import SGD, Adagrad, Adam, AdamW, NAdam, Optimizer, RAdam, RMSprop
 from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from data.files import atomic_file
 from models.run import distributed
 from models.run.folder import save_chart, save_csv
 from models.run.runtime import add_scalars
+from models.segmenter import Segmenter, save_segmenter
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adamw": AdamW,
@@ -29,6 +32,19 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 DECAYS = ("cosine", "poly", "step", "exponential", "constant")
 MILESTONES = 0.6, 0.8  # of the epochs
 GAMMAS = {"step": 0.1, "exponential": 0.9}
+
+
+def parameter_groups(
+    segmenter: Segmenter, lr: float, backbone_lr: float, frozen_stages: int | None
+) -> list[dict[str, Any]]:
+    """The optimizer's groups: the head, then the backbone behind its frozen stages, unless None."""
+    groups = [{"params": list(segmenter.head.parameters()), "lr": lr}]
+    if frozen_stages is not None:
+        segmenter.origin = segmenter.origin or segmenter.hypercolumn.spec()["fingerprint"]
+        segmenter.hypercolumn.unfreeze(frozen_stages)
+        backbone = [p for p in segmenter.hypercolumn.parameters() if p.requires_grad]
+        groups.append({"params": backbone, "lr": backbone_lr})
+    return groups
 
 
 def build_optimizer(
@@ -83,16 +99,6 @@ def build_schedule(
     return LambdaLR(optimizer, scale)
 
 
-def save_log(
-    place: Path, log: Sequence[Mapping[str, Any]], title: str, new: Sequence[Mapping[str, Any]] = ()
-) -> None:
-    """Saves a log, a row per epoch, as log.csv and curve.png; its `new` rows for TensorBoard."""
-    save_csv(place / "log.csv", log)
-    save_chart(place / "curve.png", "curve", log, title)
-    for row in new:
-        add_scalars(place / "tensorboard", row)
-
-
 class Training:
     """The state of step 3's training, kept in last.pt and taken up again by a resumed run.
 
@@ -132,6 +138,11 @@ class Training:
     def scored(self) -> nn.Module:
         """The network to score and keep: the moving average, if there is one."""
         return self.average.module if self.average else self.network
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The row of the log with the best mIoU."""
+        return max(self.log, key=lambda row: row["miou"])
 
     @property
     def parameter_count(self) -> int:
@@ -208,3 +219,40 @@ class Training:
             self.average.load_state_dict(state["average"])
         self.losses, self.rates, self.log = state["losses"], state["rates"], state["log"]
         self.began = time.perf_counter() - state["seconds"]
+
+
+def save_last(place: Path, training: Training, facts: Mapping[str, Any]) -> None:
+    """Saves last.pt, to go on from; `facts` are what every checkpoint of the training holds."""
+    state = training.state_dict()
+    save_segmenter(place / "last.pt", training.network, **facts, training=state)
+
+
+def save_epoch(
+    place: Path,
+    training: Training,
+    facts: Mapping[str, Any],
+    is_best: bool,
+    previews: Mapping[str, Image],
+) -> None:
+    """Saves what there is after an epoch: best.pt, previews, steps.csv, the log; last.pt last."""
+    if is_best:
+        save_segmenter(place / "best.pt", training.scored, **facts)
+    for name, picture in previews.items():
+        folder = place / "previews" / f"epoch_{training.log[-1]['epoch']:03d}"
+        with atomic_file(folder / f"{name}.png") as file:
+            picture.save(file, "PNG")
+    losses = enumerate([None, *training.losses])  # step 0 is before the training
+    save_csv(place / "steps.csv", [{"step": step, "loss": loss} for step, loss in losses])
+    new = training.log[-1:] if facts["tensorboard"] else ()
+    save_log(place, training.log, "Step 3: fine-tuning on whole images", new)
+    save_last(place, training, facts)
+
+
+def save_log(
+    place: Path, log: Sequence[Mapping[str, Any]], title: str, new: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Saves a log, a row per epoch, as log.csv and curve.png; its `new` rows for TensorBoard."""
+    save_csv(place / "log.csv", log)
+    save_chart(place / "curve.png", "curve", log, title)
+    for row in new:
+        add_scalars(place / "tensorboard", row)

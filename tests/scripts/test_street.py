@@ -147,11 +147,11 @@ def test_epoch_0_of_step_3_and_its_best_score_as_step_4_scores_them(street, succ
 def test_without_step_3_the_head_of_step_2_is_scored_and_drawn(street, succeeds):
     (street / "run" / "3_seg" / "config.json").unlink()
     said = succeeds("evaluate.py", "--run", "run", *DATA)
-    assert "note: run/3_seg has not finished; scoring its best epoch so far" in said
+    assert "note: step 3 has not finished in this run; run/3_seg/best.pt is scored" in said
     assert not (street / "run" / "4_eval" / "predictions").exists(), "those of an earlier scoring"
     shutil.rmtree("run/3_seg")
     said = succeeds("evaluate.py", "--run", "run", *DATA)
-    assert "note: no 3_seg/best.pt in this run; scoring the head of step 2" in said
+    assert "note: step 3 has not finished in this run; run/2_cls/dense.pt is scored" in said
     assert metrics("run")["checkpoint"] == "run/2_cls/dense.pt"
     assert "run/2_cls/dense.pt" in facts(succeeds("visualize.py", "--run", "run", *DATA))["network"]
 

@@ -11,7 +11,7 @@ import torch
 from data import UserError
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn
-from models.run import folder
+from models.run import chain, folder
 from models.segmenter import Segmenter, save_segmenter
 
 
@@ -49,7 +49,7 @@ def test_a_damaged_config_is_refused_with_what_to_do(text, run):
     (run / "1_features" / "config.json").write_bytes(text)
     message = "config.json: cannot be read; run step 1 again: python sample_features.py"
     with pytest.raises(UserError, match=message):
-        folder.finished(run, 1)
+        chain.finished(run, 1)
 
 
 def test_the_network_is_the_one_named_else_the_best_of_step_3_else_that_of_step_2(run):
@@ -62,16 +62,16 @@ def test_the_network_is_the_one_named_else_the_best_of_step_3_else_that_of_step_
     for stride, (checkpoint, path) in enumerate(places, start=2):
         segmenter.stride = stride
         save_segmenter(path, segmenter, made_from=None)
-        found, source = folder.trained_segmenter(run, checkpoint)
+        found, source = chain.trained_segmenter(run, checkpoint)
         assert (found.stride, source) == (stride, path)
-    assert folder.trained_segmenter(None, run)[1] == run / "3_seg" / "best.pt", "a run's folder"
+    assert chain.trained_segmenter(None, run)[1] == run / "3_seg" / "best.pt", "a run's folder"
 
 
 def test_another_extractor_or_size_is_another_step_1():
     spec = Hypercolumn("squeezenet1_1", "random", taps=[1]).spec()
-    found = {folder.extractor_id({**spec, name: "other"}, 32) for name in spec}
-    found |= {folder.extractor_id(spec, size) for size in (32, 48)}
-    assert len(found) == len(spec) + 2 and folder.extractor_id(dict(spec), 32) in found
+    found = {chain.extractor_id({**spec, name: "other"}, 32) for name in spec}
+    found |= {chain.extractor_id(spec, size) for size in (32, 48)}
+    assert len(found) == len(spec) + 2 and chain.extractor_id(dict(spec), 32) in found
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def test_another_extractor_or_size_is_another_step_1():
     ],
 )
 def test_other_classes_are_refused_naming_the_first_difference(given, words):
-    folder.check_classes(["a", "b"], ("a", "b"), Path("dense.pt"), Path("voc"))
+    chain.check_classes(["a", "b"], ("a", "b"), Path("dense.pt"), Path("voc"))
     with pytest.raises(UserError) as refusal:
-        folder.check_classes(["a", "b"], given, Path("dense.pt"), Path("voc"))
+        chain.check_classes(["a", "b"], given, Path("dense.pt"), Path("voc"))
     assert str(refusal.value).startswith(words)
 
 
@@ -100,3 +100,18 @@ def test_json_keeps_plain_values_and_a_failure_keeps_the_old_file(run):
     with pytest.raises(TypeError):
         folder.save_json(path, {("a", "tuple"): 1})
     assert path.read_bytes() == before and list(run.iterdir()) == [path]
+
+
+def test_a_folder_is_free_where_all_in_it_is_of_an_earlier_run_of_the_step(run):
+    place = run / "2_cls"
+    folder.check_free(place, 2)
+    (place / "previews").mkdir(parents=True)
+    (place / "previews" / "dense.pt").touch()
+    folder.save_config(place, 2, {"started": 0.0})
+    (place / ".DS_Store").touch()
+    folder.check_free(place, 2)
+    with pytest.raises(UserError, match="config.json: would be replaced; move it away, or name"):
+        folder.check_free(place, 4)
+    (place / "previews" / "notes.txt").touch()
+    with pytest.raises(UserError, match="notes.txt: would be replaced"):
+        folder.check_free(place, 2)

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from losses.metrics import ConfusionMatrix
-from models.run import folder
+from models.run import chain
 from models.run.record import network_facts, read_run
 from models.segmenter import load_segmenter, save_segmenter
 
 
 def test_the_record_of_a_run_is_what_its_steps_have_left(street):
     run = Path("run")
-    segmenter, _ = folder.trained_segmenter(run, None)
+    segmenter, _ = chain.trained_segmenter(run, None)
     record = read_run(run, segmenter)
-    assert record["configs"][3] == folder.finished(run, 3) and not record["scores_are_old"]
+    assert record["configs"][3] == chain.finished(run, 3) and not record["scores_are_old"]
     assert [row["epoch"] for row in record["logs"][2]] == list(range(1, 21))
     matrix = ConfusionMatrix(21)
     matrix.counts = record["confusion"]
@@ -34,7 +34,7 @@ def test_the_record_of_a_run_is_what_its_steps_have_left(street):
 
 
 def test_the_network_is_told_by_its_modules(street):
-    segmenter, _ = folder.trained_segmenter(Path("run"), None)
+    segmenter, _ = chain.trained_segmenter(Path("run"), None)
     facts, hypercolumn = network_facts(segmenter), segmenter.hypercolumn
     count = sum(value.numel() for value in hypercolumn.parameters())
     assert facts["backbone"].startswith(f"squeezenet1_1, frozen, {count:,} parameters")

@@ -1,0 +1,176 @@
+"""What earlier steps have left: whether one has finished, what fits what, which network it is."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from data import UserError
+from models.backbones import fingerprint
+from models.run.folder import CONFIG, FORMAT, PER_IMAGE, STEPS, count, shell_line, step_folder
+from models.segmenter import Segmenter, load_segmenter
+
+
+def scores_folder(place: Path) -> Path:
+    """Where scores are: `place` itself if `evaluate.py --out` has filled it, else that of a run."""
+    return place if (place / PER_IMAGE).is_file() else step_folder(place, 4)
+
+
+def is_finished(run: Path, step: int) -> bool:
+    """Whether a step has left a config.json."""
+    return (step_folder(run, step) / CONFIG).is_file()
+
+
+def finished(run: Path, step: int) -> dict[str, Any]:
+    """The config.json of a step that has finished; of step 4 `run` may be any `scores_folder`.
+
+    Raises:
+        UserError: it has not, or the file cannot be read or is from another version.
+    """
+    place = scores_folder(run) if step == 4 else step_folder(run, step)
+    where = ["--run", "RUN", "--out", run] if place == run else ["--run", run]
+    path, again = place / CONFIG, shell_line(["python", f"{STEPS[step][0]}.py", *where])
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        age = "a newer" if config["format"] > FORMAT else "an earlier"
+    except FileNotFoundError:
+        raise UserError(
+            f"{path.parent}: step {step} has not finished there; run it first: {again}"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: cannot be read; run step {step} again: {again}") from None
+    if config["format"] != FORMAT:
+        raise UserError(
+            f"{path}: written by {age} version (format {config['format']}, this one reads "
+            f"{FORMAT}); run step {step} again: {again}"
+        )
+    return config
+
+
+def extractor_id(spec: Mapping[str, Any], size: int) -> str:
+    """What stands for the result of step 1: the extractor and the size of what it sees."""
+    return hashlib.sha256(json.dumps([spec, size], sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_chain(run: Path, step: int, made_from: str | None, source: Path) -> None:
+    """Refuses what was made from something else than the steps before it hold now.
+
+    Args:
+        step: that has made `source`.
+        made_from: "id" of the step before, see `models.run.folder.save_config`; None: of no step
+            of this run.
+
+    Raises:
+        UserError: names the first link that does not hold, and which step to run again.
+    """
+    while step > 1 and made_from and is_finished(run, step - 1):
+        before = finished(run, step - 1)
+        if before["id"] != made_from:
+            raise UserError(
+                f"{source}: made from something else than {step_folder(run, step - 1)} holds now; "
+                f"run {STEPS[step][0]}.py again, or use another --run"
+            )
+        step, made_from = step - 1, before.get("made_from")
+        source = step_folder(run, step)
+
+
+def trained_segmenter(run: Path | None, checkpoint: Path | None) -> tuple[Segmenter, Path]:
+    """The network to use, on the CPU, and its file: `checkpoint`, else step 3's or 2's of a run.
+
+    A checkpoint may be a run's folder, too. Without either it is the network in the box.
+
+    Raises:
+        UserError: none of them is there or can be read, or an earlier step was run again since.
+    """
+    checkpoint = checkpoint or (None if run else Path("voc"))
+    if checkpoint and any(step_folder(checkpoint, step).is_dir() for step in (2, 3)):
+        run, checkpoint = checkpoint, None
+    if checkpoint:
+        return load_segmenter(checkpoint)[0], checkpoint
+    step, source = 3, step_folder(run, 3) / "best.pt"
+    if not source.is_file():
+        finished(run, 2)
+        step, source = 2, step_folder(run, 2) / "dense.pt"
+    segmenter, content = load_segmenter(source)
+    check_chain(run, step, content["made_from"], source)
+    return segmenter, source
+
+
+def training_start(
+    run: Path, init: Path | None, resume: bool
+) -> tuple[Segmenter, Path, dict[str, Any], dict[str, Any] | None]:
+    """What the training starts from: last.pt of an interrupted one, --init, or step 2's head.
+
+    Returns:
+        The network; its file; what every checkpoint of this training says of where it began:
+        "made_from", the id of step 2, and "before", what --init was trained on, in words; and all
+        that last.pt holds.
+    """
+    last = step_folder(run, 3) / "last.pt"
+    if resume and last.is_file():
+        segmenter, content = load_segmenter(last)
+        check_chain(run, 3, content["made_from"], last)
+        return segmenter, last, {name: content[name] for name in ("made_from", "before")}, content
+    if init:
+        segmenter, file = trained_segmenter(None, init)
+        before = f"; before that {segmenter.trained_on}"
+        return segmenter, file, {"made_from": None, "before": before}, None
+    step_2, file = finished(run, 2), step_folder(run, 2) / "dense.pt"
+    check_chain(run, 3, step_2["id"], file)
+    return load_segmenter(file)[0], file, {"made_from": step_2["id"], "before": ""}, None
+
+
+def scored_another_network(run: Path) -> bool:
+    """Whether the network that step 4 has scored is not the run's any more.
+
+    Args:
+        run: or a folder of `evaluate.py --out`; whether its checkpoint has changed since.
+    """
+    config = finished(run, 4)
+    if not config["checkpoint"]:  # predictions that any program made
+        return False
+    is_best = config["scored_best"] and scores_folder(run) != run
+    chosen = None if is_best else Path(config["checkpoint"])
+    if chosen and not chosen.is_file():
+        return False  # nothing is there to compare with
+    return fingerprint(trained_segmenter(run, chosen)[0]) != config["made_from"]
+
+
+def check_classes(trained: Sequence[str], given: Sequence[str], source: Path, data: Path) -> None:
+    """Refuses a data set with other classes than the network was trained on.
+
+    Raises:
+        UserError: names the first difference.
+    """
+    for index, (ours, theirs) in enumerate(zip_longest(trained, given, fillvalue="none")):
+        if ours != theirs:
+            raise UserError(
+                f"{data}: class {index} is {theirs!r} there but {ours!r} in {source}; "
+                "use the data it was trained on"
+            )
+
+
+def check_resumed(saved: Mapping[str, Any], settings: Mapping[str, Any], last: Path) -> None:
+    """Refuses to resume with other settings, and a training that has come to its end.
+
+    Args:
+        saved: what `last`, the last.pt, holds.
+
+    Raises:
+        UserError: names the first setting that differs, or says how to train on.
+    """
+    planned = saved["settings"]["--epochs"]
+    if settings["--epochs"] > planned and len(saved["training"]["log"]) > planned:
+        raise UserError(
+            f"--resume: {last.parent} has finished its {count(planned, 'epoch')}, and its rate "
+            "has decayed; to train on, start from its network: the same command with another "
+            f"--run and --init {last.with_name('best.pt')}, without --resume"
+        )
+    for name, value in settings.items():
+        if saved["settings"].get(name) != value:
+            raise UserError(
+                f"--resume: {last} was made with {name} {saved['settings'].get(name)}, "
+                f"not {value}; keep to that"
+            )
