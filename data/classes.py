@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data import UserError
+from data.files import read_lines
 
 VOID = 255  # mask value of pixels of no class: never sampled, trained on or scored
 # fmt: off
@@ -55,17 +56,13 @@ class Classes:
         Raises:
             UserError: an unknown name; it lists the known ones.
         """
-        for name in names:
-            if name not in self.names:
-                known = ", ".join(self.names)
-                raise UserError(f"--classes: {name!r} is no class here; there are: {known}")
+        if unknown := [name for name in names if name not in self.names]:
+            known = ", ".join(self.names)
+            raise UserError(f"--classes: {unknown[0]!r} is no class here; there are: {known}")
         return {self.names.index(name) for name in names}
 
     def palette(self) -> list[int]:
-        """256 colours as the 768 numbers that `PIL.Image.putpalette` takes.
-
-        Values that are no class have VOC's.
-        """
+        """256 colours as 768 numbers, for `PIL.Image.putpalette`; VOC's after the classes."""
         colours = [*self.colours, *map(voc_colour, range(len(self), 256))]
         return [value for colour in colours for value in colour]
 
@@ -76,21 +73,16 @@ VOC = Classes(VOC_NAMES, tuple(map(voc_colour, range(len(VOC_NAMES)))))
 def read_classes(folder: Path) -> Classes:
     """The classes of a data folder: those of its `classes.txt`, else VOC's.
 
-    The file has a class a line, the background first: `name` or `name r g b`, with 0..255. A name
-    may hold blanks. A class without a colour gets VOC's of its place, or if another class was given
-    that, the first of VOC's that is free.
+    The background comes first. A class without a colour gets VOC's of its place, or if another
+    class was given that, the first of VOC's that is free.
 
     Raises:
-        UserError: a line that cannot be read, a name given twice, or fewer than 2 or more than 255
-            classes.
+        UserError: see `parse_classes`; or fewer than 2 or more than 255 classes.
     """
-    path = Path(folder) / "classes.txt"
+    path = folder / "classes.txt"
     if not path.is_file():
         return VOC
-    try:
-        given = parse_classes(path.read_text(encoding="utf-8-sig").splitlines(), path)
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a UTF-8 text file") from None
+    given = parse_classes(read_lines(path), path)
     if not 2 <= len(given) <= VOID:
         raise UserError(
             f"{path}: {len(given)} classes; a data set needs 2 to {VOID}, the background first"
@@ -104,7 +96,7 @@ def read_classes(folder: Path) -> Classes:
 
 
 def parse_classes(lines: Iterable[str], path: Path) -> dict[str, Colour | None]:
-    """The classes in lines of a file, each `name` or `name r g b`; None without a colour.
+    """The classes in lines of a file, each `name` or `name r g b`, with 0..255; None: no colour.
 
     Raises:
         UserError: a line that cannot be read, or a name given twice.

@@ -31,9 +31,8 @@ def create_rows(folder: Path, rows: int, channels: int) -> None:
         OSError: the disk is too small.
     """
     path = folder / "features.npy"
-    folder.mkdir(parents=True, exist_ok=True)
     try:
-        np.lib.format.open_memmap(path, "w+", np.float32, (int(rows), channels))
+        np.lib.format.open_memmap(path, "w+", np.float32, (rows, channels))
         if hasattr(os, "posix_fallocate"):  # else a full disk ends the process later, by a signal
             with open(path, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
@@ -63,15 +62,10 @@ def moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def save_rows(
-    folder: Path,
-    labels: np.ndarray,
-    pixels: np.ndarray,
-    areas: np.ndarray,
-    mean: np.ndarray,
-    std: np.ndarray,
-    ids: Sequence[str],
+    folder: Path, labels: np.ndarray, pixels: np.ndarray, areas: np.ndarray, ids: Sequence[str]
 ) -> None:
-    """Saves what goes with the rows: see `Features`; images.txt holds the ids of the images."""
+    """Saves what goes with the rows, see `Features`; images.txt holds the ids of the images."""
+    mean, std = moments(open_rows(folder))
     arrays = {"labels": labels, "pixels": pixels, "areas": areas, "mean": mean, "std": std}
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
@@ -79,31 +73,20 @@ def save_rows(
     (folder / "images.txt").write_text(lines, encoding="utf-8", newline="\n")
 
 
-def read_features(folder: Path, classes: int) -> Features:
+def read_features(folder: Path) -> Features:
     """What step 1 wrote, in memory: nothing stays open.
 
     Raises:
-        UserError: a file is missing or damaged, the files do not belong together, or a label is
-            outside the classes.
+        UserError: a file is missing or damaged, or the files do not belong together.
     """
     again = "run step 1 again: python sample_features.py"
-    arrays = {}
-    for name in Features._fields:
-        path = Path(folder) / f"{name}.npy"
-        try:
-            arrays[name] = np.load(path)
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file; {again}") from None
-        except (ValueError, EOFError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); {again}") from None
-    store = Features(**arrays)
+    try:
+        store = Features(*(np.load(folder / f"{name}.npy") for name in Features._fields))
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{folder}: cannot be read ({error}); {again}") from None
     rows, channels = len(store.features), store.features.shape[-1]
     shapes = (rows, channels), (rows,), (rows, 3), (rows,), (channels,), (channels,)
     for name, array, shape in zip(Features._fields, store, shapes):
         if array.shape != shape:
             raise UserError(f"{folder}: {name}.npy has shape {array.shape}, not {shape}; {again}")
-    if (largest := store.labels.max()) >= classes:
-        raise UserError(
-            f"{folder}/labels.npy: label {largest} is outside the classes 0..{classes - 1}"
-        )
     return store

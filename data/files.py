@@ -1,10 +1,20 @@
-"""Files are written whole or not at all."""
+"""Text is UTF-8; files are written whole or not at all."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from data import UserError
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file in UTF-8, with a byte order mark or without."""
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a UTF-8 text file") from None
 
 
 @contextmanager

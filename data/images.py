@@ -40,7 +40,7 @@ def read_image(path: Path) -> np.ndarray:
         image = image.transpose(Image.Transpose[turn])
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip to white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return np.asarray(image.convert("RGB"))
+    return np.array(image.convert("RGB"))
 
 
 def image_size(path: Path, upright: bool) -> tuple[int, int]:
@@ -55,44 +55,48 @@ def image_size(path: Path, upright: bool) -> tuple[int, int]:
     return (width, height) if sideways else (height, width)
 
 
-def read_mask(path: Path, classes: int) -> np.ndarray:
-    """The mask in an index PNG as (H, W) uint8: class ids 0..classes-1 and VOID.
+def check_sizes(photo: Path, mask: Path) -> None:
+    """Compares the sizes in the headers of an upright photo and its mask or prediction.
+
+    Raises:
+        UserError: they differ, or a file is missing, damaged or not an image.
+    """
+    (height, width), mask_size = image_size(photo, upright=True), image_size(mask, upright=False)
+    if mask_size != (height, width):
+        remedy = "; turn it as EXIF turns the photo" if mask_size == (width, height) else ""
+        raise UserError(
+            f"{mask}: the mask is {mask_size[1]}x{mask_size[0]} but its image {photo.name} is "
+            f"{width}x{height}{remedy}"
+        )
+
+
+def read_mask(path: Path, classes: int, may_be_void: bool = True) -> np.ndarray:
+    """The class ids in an index PNG, (H, W) uint8: 0..classes-1 and, if it may be, VOID.
 
     Raises:
         UserError: the file is missing, damaged, in colour, or holds a value that is no class.
     """
-    mask = _read_indices(path, "mask")
-    wrong = mask[(mask >= classes) & (mask != VOID)]
-    if wrong.size:
+    image = open_image(path, ("PNG",))
+    if image.mode not in INDEX_MODES:
         raise UserError(
-            f"{path}: label {wrong[0]} is outside the classes 0..{classes - 1} (void is {VOID})"
+            f"{path}: a mask must be a PNG of palette indices (mode P or L), "
+            f"this one is {image.mode}"
+        )
+    mask = index_values(image, path)
+    wrong = mask[(mask >= classes) & ~(may_be_void & (mask == VOID))]
+    if wrong.size:
+        rest = f"void is {VOID}" if may_be_void else "each pixel of a prediction needs one"
+        raise UserError(
+            f"{path}: label {wrong[0]} is outside the classes 0..{classes - 1} ({rest})"
         )
     return mask.astype(np.uint8, copy=False)
 
 
-def read_prediction(path: Path, classes: int, size: tuple[int, int]) -> np.ndarray:
-    """The prediction in an index PNG as (H, W) uint8: class ids 0..classes-1.
-
-    Args:
-        size: (height, width) of its image, in pixels.
-
-    Raises:
-        UserError: the file is missing, damaged, in colour, of another size, or holds a value that
-            is no class. Void is none: a prediction gives every pixel a class.
-    """
-    prediction = _read_indices(path, "prediction")
-    if prediction.shape != size:
-        (height, width), (rows, columns) = size, prediction.shape
-        raise UserError(
-            f"{path}: the prediction is {columns}x{rows} but its image is {width}x{height}; "
-            "bring it to that size, by nearest neighbour"
-        )
-    if prediction.max() >= classes:
-        raise UserError(
-            f"{path}: value {prediction[prediction >= classes][0]} is outside the classes "
-            f"0..{classes - 1}; each pixel needs a class"
-        )
-    return prediction.astype(np.uint8, copy=False)
+def colour_mask(mask: np.ndarray, classes: Classes) -> Image.Image:
+    """The mask (H, W) as a palette image (mode "P", 8 bits), whose pixel values are class ids."""
+    picture = Image.fromarray(mask.astype(np.uint8))
+    picture.putpalette(classes.palette())
+    return picture
 
 
 def find_photos(places: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
@@ -118,10 +122,10 @@ def find_photos(places: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
         if not photos:
             raise UserError(f"{place}: no photo in this folder, called {' '.join(PHOTO_SUFFIXES)}")
         paths += photos
-        others += [path.name for path in files if path.suffix.lower() not in PHOTO_SUFFIXES]
+        others += [path.name for path in files if path not in photos]
     stems = Counter(path.stem.casefold() for path in paths)  # some disks do not tell A from a
     names = [path.stem if stems[path.stem.casefold()] == 1 else path.name for path in paths]
-    for name, count in Counter(name.casefold() for name in names).items():
+    for name, count in Counter(map(str.casefold, names)).items():
         if count > 1 or not name.isprintable():
             raise UserError(
                 f"--image: {count} files are called {name!r}; each needs a name of its own, of "
@@ -150,15 +154,11 @@ def open_image(path: Path, formats: Sequence[str]) -> Image.Image:
 
 
 def index_values(image: Image.Image, path: Path) -> np.ndarray:
-    """The values of an index image, (H, W), of an unsigned type that holds them all.
-
-    Args:
-        image: of one of the `INDEX_MODES`.
-        path: its file.
+    """The values of an image of the `INDEX_MODES`, (H, W), of an unsigned type that holds them.
 
     Raises:
-        UserError: it has grey of 2 or 4 bits: some programs take its values as they are, others,
-            like Pillow, stretch them to 0..255.
+        UserError: its file has grey of 2 or 4 bits, which some programs take as it is, while
+            others, like Pillow, stretch it to 0..255.
     """
     if image.mode == "L":
         with open(path, "rb") as file:
@@ -169,16 +169,6 @@ def index_values(image: Image.Image, path: Path) -> np.ndarray:
                 "save it with 8 bits"
             )
     return np.array(image, dtype=INDEX_MODES[image.mode])
-
-
-def _read_indices(path: Path, what: str) -> np.ndarray:
-    image = open_image(path, ("PNG",))
-    if image.mode not in INDEX_MODES:
-        raise UserError(
-            f"{path}: a {what} must be a PNG of palette indices (mode P or L), "
-            f"this one is {image.mode}"
-        )
-    return index_values(image, path)
 
 
 def _orientation(image: Image.Image) -> int | None:
@@ -209,10 +199,3 @@ def _opened(path: Path, formats: Sequence[str]) -> Iterator[Image.Image]:
         raise UserError(
             f"{path}: cannot be read as an image ({error}); is the file damaged?"
         ) from None
-
-
-def colour_mask(mask: np.ndarray, classes: Classes) -> Image.Image:
-    """The mask (H, W) as a palette image (mode "P", 8 bits), whose pixel values are class ids."""
-    picture = Image.fromarray(mask.astype(np.uint8))
-    picture.putpalette(classes.palette())
-    return picture

@@ -15,16 +15,14 @@ def sample_pixels(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Step 1: `per_class` distinct pixels of every class in `mask`, uniformly, or all if fewer.
 
-    Void is never drawn. The draw depends on the seed, the image's id and its mask alone.
-
     Args:
-        mask: (H, W) uint8, class ids and VOID.
+        mask: (H, W) uint8, class ids and VOID, which is never drawn.
 
     Returns:
-        pixels (n, 2) int64, (y, x) in the mask, labels (n,) uint8, classes ascending, and areas
+        pixels (n, 2) int64, (y, x) in the mask; labels (n,) uint8, classes ascending; and areas
         (n,) float32: the share of the image's labelled pixels that each stands for, which is that
-        of its class over the pixels drawn of it. They sum to 1 (Horvitz & Thompson, 1952: a sum
-        weighted so estimates that over all labelled pixels without bias).
+        of its class over the pixels drawn of it (Horvitz & Thompson, 1952: a sum weighted so
+        estimates that over all labelled pixels without bias).
     """
     generator = np.random.default_rng([seed, *image_id.encode()])
     flat = mask.ravel()
@@ -41,20 +39,15 @@ def sample_pixels(
 
 
 def draw_pixels(mask: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Step 3: labelled pixels of a mask, without replacement, each as likely as any other.
+    """Step 3: labelled pixels of a mask (H, W), without replacement, each as likely as any other.
 
-    The mean cross entropy (without class weights) over the drawn pixels of an image is an unbiased
-    estimate of that over all its labelled pixels, and so is the gradient (Bansal et al.,
-    "PixelNet", 2017). This does not hold for the Lovasz-softmax, which is no mean over pixels, nor
-    quite for a weighted mean, whose divisor depends on the draw.
-
-    Args:
-        mask: (H, W) of an integer type.
-        count: pixels to draw, at most all H W of them.
+    Their mean cross entropy (without class weights) and its gradient are unbiased estimates of
+    those over all labelled pixels (Bansal et al., "PixelNet", 2017). Not so the Lovasz-softmax,
+    which is no mean over pixels, nor quite a weighted mean, whose divisor depends on the draw.
 
     Returns:
-        Pixels (n, 2) int64 as (y, x) and their labels (n,) int64. A mask with fewer than n labelled
-        pixels gives them all, then pixels of label VOID.
+        Pixels (n, 2) int64 as (y, x) and their labels (n,) int64; n is `count` or at most H W. A
+        mask with fewer than n labelled pixels gives them all, then pixels of label VOID.
     """
     labels = mask.flatten().long()
     order = torch.randperm(len(labels), generator=generator)
@@ -74,9 +67,11 @@ def draw_kept(widths: Sequence[int], dropout: float, generator: torch.Generator)
     Always so many, the share 1 - `dropout` but at least one: images of a batch are computed
     together. Without dropout none is drawn, and the list is empty.
     """
-    counts = [max(1, round(width * (1 - dropout))) for width in widths if dropout]
-    draws = [torch.randperm(width, generator=generator) for width in widths if dropout]
-    return [draw[:count].sort().values for draw, count in zip(draws, counts)]
+    kept = []
+    for width in widths if dropout else ():
+        count = max(1, round(width * (1 - dropout)))
+        kept.append(torch.randperm(width, generator=generator)[:count].sort().values)
+    return kept
 
 
 class EpochSampler(Sampler[list[tuple[int, int]]]):
@@ -122,10 +117,6 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
 
 
 def image_seed(seed: int, epoch: int, image_id: str) -> int:
-    """A seed below 2**63 for what is random about one image in one epoch.
-
-    Neither the other images of a batch, nor the process that reads it, nor an interruption changes
-    it.
-    """
+    """A seed below 2**63 for what is random about one image in one epoch."""
     sequence = np.random.SeedSequence([seed, epoch, *image_id.encode()])
     return int(sequence.generate_state(1, np.uint64)[0]) >> 1

@@ -1,6 +1,6 @@
 """How an image and its mask become the network's input: sizes, and augmentation in training."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -12,8 +12,6 @@ from data.classes import VOID
 MAX_ASPECT = 4  # longer side over `size`; a longer image shrinks further, so memory stays bounded,
 LEAST_SIDE = 32  # but no side below this, which the backbones need: only then an image is squashed
 GREY = (124, 116, 104)  # ImageNet's mean, which fills up crops
-
-Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
@@ -27,28 +25,16 @@ def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
     return max(least, round(height * scale)), max(least, round(width * scale))
 
 
-class ResizeImage:
-    """Resizes the image so that its shorter side is `size`; the mask keeps its original size."""
-
-    def __init__(self, size: int):
-        self.size = size
-
-    def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """image (3, H, W), mask (H, W), both uint8 -> image (3, h, w), mask as it came."""
-        height, width = image.shape[-2:]
-        shape = list(resized_shape(height, width, self.size))
-        return F.resize_image(image, shape, antialias=True), mask
+def resize_image(image: Tensor, size: int) -> Tensor:
+    """An image (3, H, W) uint8 with its shorter side at `size`: see `resized_shape`."""
+    height, width = image.shape[-2:]
+    return F.resize_image(image, list(resized_shape(height, width, size)), antialias=True)
 
 
-class ResizeBoth(ResizeImage):
-    """Resizes image and mask alike; the mask by exact nearest neighbour at pixel centres."""
-
-    def __call__(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """image (3, H, W), mask (H, W), both uint8 -> image (3, h, w), mask (h, w)."""
-        image, _ = super().__call__(image, mask)
-        # v2.Resize takes the legacy nearest neighbour for masks, off by up to half a pixel.
-        exact = InterpolationMode.NEAREST_EXACT
-        return image, F.resize_image(mask[None], list(image.shape[-2:]), interpolation=exact)[0]
+def resize_mask(mask: Tensor, shape: Sequence[int]) -> Tensor:
+    """A mask (H, W) uint8 at (height, width): the nearest pixel by pixel centres."""
+    # v2.Resize takes the legacy nearest neighbour for masks, off by up to half a pixel.
+    return F.resize_image(mask[None], list(shape), interpolation=InterpolationMode.NEAREST_EXACT)[0]
 
 
 class Augment:
@@ -81,7 +67,8 @@ class Augment:
         """
         low, high = self.scale
         scale = low * (high / low) ** torch.rand((), generator=generator).item()
-        image, mask = ResizeBoth(max(1, round(self.size * scale)))(image, mask)
+        image = resize_image(image, max(1, round(self.size * scale)))
+        mask = resize_mask(mask, image.shape[-2:])
         if self.flip and torch.rand((), generator=generator) < 0.5:
             image, mask = image.flip(-1), mask.flip(-1)
         image, mask = self._cut(image, mask, generator)
@@ -94,14 +81,14 @@ class Augment:
 
     def _cut(self, image: Tensor, mask: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """A square anywhere in image and mask, or where they are smaller, around them."""
-        squares = torch.tensor(GREY, dtype=torch.uint8)[:, None, None].repeat(1, *[self.crop] * 2)
-        labels = torch.full([self.crop] * 2, VOID, dtype=torch.uint8)
-        sources, targets = [], []
-        for side in mask.shape:
-            spare = side - self.crop
-            start = torch.randint(min(0, spare), max(0, spare) + 1, (), generator=generator).item()
-            sources.append(slice(max(0, start), min(side, start + self.crop)))
-            targets.append(slice(max(0, -start), min(self.crop, side - start)))
-        squares[:, targets[0], targets[1]] = image[:, sources[0], sources[1]]
-        labels[targets[0], targets[1]] = mask[sources[0], sources[1]]
-        return squares, labels
+        spares = [side - self.crop for side in mask.shape]
+        top, left = (
+            torch.randint(min(0, spare), max(0, spare) + 1, (), generator=generator).item()
+            for spare in spares
+        )
+        rows, columns = (slice(max(0, start), start + self.crop) for start in (top, left))
+        image, mask = image[:, rows, columns], mask[None, rows, columns]
+        above, before = max(0, -top), max(0, -left)
+        height, width = mask.shape[1:]
+        around = [before, above, self.crop - before - width, self.crop - above - height]
+        return F.pad(image, around, fill=list(GREY)), F.pad(mask, around, fill=[VOID])[0]

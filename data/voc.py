@@ -8,11 +8,10 @@ DIR/classes.txt                     a class a line, if the classes are not VOC's
 
 import copy
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from subprocess import list2cmdline
 from typing import NamedTuple
 
 import numpy as np
@@ -22,9 +21,10 @@ from torch.utils.data import Dataset
 
 from data import UserError
 from data.classes import VOID, read_classes
-from data.images import SUFFIXES, image_size, read_image, read_mask
+from data.files import read_lines
+from data.images import SUFFIXES, check_sizes, read_image, read_mask
 from data.sampling import draw_kept, draw_pixels, image_seed, pixel_centres
-from data.transforms import Augment, Transform
+from data.transforms import Augment, resize_image
 
 MASK_FOLDERS = {"train_aug": "SegmentationClassAug"}  # the SBD-augmented list has its own masks
 MAX_SKIPPED = 5  # per cent of a list that `skip_bad` may leave out; beyond, the data is in doubt
@@ -32,11 +32,11 @@ READERS = 4  # threads of `skip_bad`; each holds one decoded image at a time
 
 
 class Sample(NamedTuple):
-    """One image with its mask, as the transform made them."""
+    """One image with its mask."""
 
     id: str
-    image: Tensor  # (3, h, w) uint8 RGB
-    mask: Tensor  # (H, W) uint8 class ids and VOID
+    image: Tensor  # (3, h, w) uint8 RGB, as the network takes it
+    mask: Tensor  # (H, W) uint8 class ids and VOID, as it is on disk
 
 
 def find_root(data: Path) -> Path:
@@ -48,15 +48,10 @@ def find_root(data: Path) -> Path:
     for root in (data, data / "VOC2012", data / "VOCdevkit" / "VOC2012"):
         if (root / "JPEGImages").is_dir() and (root / "ImageSets" / "Segmentation").is_dir():
             return root
-    if (data / "JPEGImages").is_dir() and (data / "SegmentationClass").is_dir():
-        command = list2cmdline(["python", "-m", "data.lists", data.as_posix()])  # for any shell
-        raise UserError(
-            f"{data}: no lists in ImageSets/Segmentation yet; make them with: {command}"
-        )
     raise UserError(
         f"{data}: no data set in VOC layout there (JPEGImages, SegmentationClass, "
-        "ImageSets/Segmentation); name its folder with --data, or fetch VOC 2012 with: "
-        "python -m data.download"
+        "ImageSets/Segmentation); name its folder with --data, make the lists of your own with: "
+        "python -m data.lists DIR, or fetch VOC 2012 with: python -m data.download"
     )
 
 
@@ -67,26 +62,20 @@ def read_ids(root: Path, split: str) -> list[str]:
         UserError: no such list, an empty one, an id that is not a plain name, or one listed twice.
     """
     folder = root / "ImageSets" / "Segmentation"
-    path = folder / f"{split}.txt"
-    if Path(split).name != split or not path.is_file():
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.txt"))) or "none"
-        raise UserError(f"{path}: no such list for split {split!r}; lists there: {known}")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not a UTF-8 text file") from None
-    ids = [line.strip() for line in lines if line.strip()]
+    path, known = folder / f"{split}.txt", sorted(file.stem for file in folder.glob("*.txt"))
+    if split not in known:
+        lists = ", ".join(known) or "none"
+        raise UserError(f"{path}: no such list for split {split!r}; lists there: {lists}")
+    ids = [line.strip() for line in read_lines(path) if line.strip()]
     if not ids:
         raise UserError(f"{path}: the list is empty; it needs one image id a line")
-    for image_id in ids:
-        is_name = image_id not in (".", "..") and set("/\\").isdisjoint(image_id)
-        if not (is_name and image_id.isprintable()):
+    for image_id, count in Counter(ids).items():
+        if "/" in image_id or "\\" in image_id or not image_id.isprintable():
             raise UserError(
                 f"{path}: {image_id!r} is not an image id (a file name without folder and suffix)"
             )
-    if len(set(ids)) < len(ids):
-        twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
-        raise UserError(f"{path}: id {twice!r} is listed twice")
+        if count > 1:
+            raise UserError(f"{path}: id {image_id!r} is listed twice")
     return ids
 
 
@@ -96,37 +85,13 @@ def find_pair(root: Path, image_id: str, masks: str = "SegmentationClass") -> tu
     return next(filter(Path.is_file, photos), photos[0]), root / masks / f"{image_id}.png"
 
 
-def check_sizes(photo: Path, mask: Path) -> None:
-    """Compares the sizes in the headers of an upright photo and its mask.
-
-    Raises:
-        UserError: they differ, or a file is missing, damaged or not an image.
-    """
-    size, mask_size = image_size(photo, upright=True), image_size(mask, upright=False)
-    if size == mask_size:
-        return
-    (height, width), (rows, columns) = size, mask_size
-    if mask_size == image_size(photo, upright=False):
-        raise UserError(
-            f"{mask}: the mask is {columns}x{rows}, as its image {photo.name} is stored, but the "
-            f"EXIF orientation turns that to {width}x{height}; turn the mask too, or remove the "
-            "orientation from the photo"
-        )
-    raise UserError(
-        f"{mask}: the mask is {columns}x{rows} but its image {photo.name} is {width}x{height}"
-    )
-
-
 class VOCFolder(Dataset):
     """One split of a data set in VOC layout; item i is a `Sample`.
-
-    Every image and mask is looked up at construction and their headers compared, so that a hole in
-    the data stops a run in its first second.
 
     Args:
         data: see `find_root`.
         split: name of the list.
-        transform: makes an item's image and mask.
+        size: shorter side of an item's image, in pixels; None leaves it as it is.
         limit: only the first ids of the list.
         skip_bad: read every image and mask at construction; leave out those that cannot be used.
 
@@ -137,42 +102,50 @@ class VOCFolder(Dataset):
         skipped: id -> reason, in a line, of each image that `skip_bad` left out.
 
     Raises:
-        UserError: on construction, see `find_root`, `read_ids`, `read_classes`; an image or mask is
-            missing; an image and its mask differ in size; with `skip_bad`, too many are bad. On
-            access, see `read_image` and `read_mask`.
+        UserError: on construction, see `find_root`, `read_ids`, `read_classes`; too many images are
+            bad; or without `skip_bad`, see `check_sizes`, for each of them, so that a hole in the
+            data stops a run in its first second. On access, see `read_image` and `read_mask`.
     """
 
     def __init__(
         self,
         data: Path,
         split: str,
-        transform: Transform | None = None,
+        size: int | None = None,
         limit: int | None = None,
         skip_bad: bool = False,
     ):
-        self.root, self.split, self.transform = find_root(data), split, transform
+        self.root, self.split, self.size = find_root(data), split, size
         self.classes = read_classes(self.root)
         self.ids = read_ids(self.root, split)[:limit]
         self.skipped: dict[str, str] = {}
         if skip_bad:
-            self._leave_out_bad()  # which looks at all of that, too
+            self._leave_out_bad()
         else:
-            for image_id in self.ids:
-                self._check(image_id)
+            for index in range(len(self)):
+                check_sizes(*self.files(index))
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> Sample:
-        return to_sample(self.ids[index], self.image(index), self.mask(index), self.transform)
+        image = torch.from_numpy(self.image(index)).permute(2, 0, 1)
+        if self.size:
+            image = resize_image(image, self.size)
+        return Sample(self.ids[index], image, torch.from_numpy(self.mask(index)))
+
+    def files(self, index: int) -> tuple[Path, Path]:
+        """Of an image and its mask."""
+        masks = MASK_FOLDERS.get(self.split, "SegmentationClass")
+        return find_pair(self.root, self.ids[index], masks)
 
     def image(self, index: int) -> np.ndarray:
         """The image as it is on disk, upright: (H, W, 3) uint8 RGB."""
-        return read_image(self._paths(self.ids[index])[0])
+        return read_image(self.files(index)[0])
 
     def mask(self, index: int) -> np.ndarray:
         """The mask as it is on disk: (H, W) uint8 class ids and VOID."""
-        return read_mask(self._paths(self.ids[index])[1], len(self.classes))
+        return read_mask(self.files(index)[1], len(self.classes))
 
     def spread(self, count: int) -> "VOCFolder":
         """The data set cut to `count` of its images, evenly spread over the list, or to all."""
@@ -200,33 +173,20 @@ class VOCFolder(Dataset):
         """Number and checksum of the ids, for a resumed run to compare."""
         return f"{len(self)} ({zlib.crc32(chr(10).join(self.ids).encode()):08x})"
 
-    def _paths(self, image_id: str) -> tuple[Path, Path]:
-        return find_pair(self.root, image_id, MASK_FOLDERS.get(self.split, "SegmentationClass"))
-
-    def _check(self, image_id: str) -> None:
-        """Raises a UserError if an image or mask is missing, or if their sizes differ."""
-        image, mask = self._paths(image_id)
-        for kind, path in (("image", image), ("mask", mask)):
-            if not path.is_file():
-                raise UserError(f"{path}: no {kind} for id {image_id!r} of split {self.split!r}")
-        check_sizes(image, mask)
-
-    def _reason(self, image_id: str) -> str | None:
-        """Why an image cannot be used; None if it can."""
-        try:
-            self._check(image_id)
-            image, mask = self._paths(image_id)
-            read_image(image)
-            read_mask(mask, len(self.classes))
-        except UserError as error:
-            return str(error)
-        return None
-
     def _leave_out_bad(self) -> None:
         """Reads everything up front, so that all processes and epochs use the same images."""
+
+        def reason(index: int) -> str:
+            try:
+                check_sizes(*self.files(index))
+                self.image(index), self.mask(index)
+            except UserError as error:
+                return str(error)
+            return ""
+
         with ThreadPoolExecutor(READERS) as pool:
-            reasons = dict(zip(self.ids, pool.map(self._reason, self.ids)))
-        self.skipped = {image_id: reason for image_id, reason in reasons.items() if reason}
+            reasons = zip(self.ids, pool.map(reason, range(len(self))))
+            self.skipped = {image_id: why for image_id, why in reasons if why}
         if 100 * len(self.skipped) > MAX_SKIPPED * len(self.ids):
             raise UserError(
                 f"{self.root}: {len(self.skipped)} of {len(self.ids)} images of {self.split} "
@@ -243,13 +203,13 @@ class TrainingSet(Dataset):
 
         id, image (3, S, S) uint8, points (n, 2) float32, labels (n,) int64, kept
 
-    The points are the centres of pixels drawn by `data.sampling.draw_pixels`, (y, x) as shares of
-    the square. Where all pixels train, points are () and labels (S, S). `kept` are the hidden units
-    that dropout keeps in this image, see `data.sampling.draw_kept`. All that is random follows from
-    the seed, the epoch and the image's id: neither other images nor the process that reads matter.
+    The points are the centres of pixels drawn by `draw_pixels`, (y, x) as shares of the square.
+    Where all pixels train, points are () and labels (S, S). `kept` are the hidden units that
+    dropout keeps in this image, see `draw_kept`. All that is random follows from the seed, the
+    epoch and the image's id: neither other images nor the process that reads matter.
 
     Args:
-        folder: the images.
+        folder: the images, at their own size.
         augment: makes the square.
         pixels: n, or None for all.
         widths, dropout: of the classifier's hidden layers.
@@ -266,19 +226,17 @@ class TrainingSet(Dataset):
     ):
         self.folder, self.augment, self.seed, self.pixels = folder, augment, seed, pixels
         self.widths, self.dropout = widths, dropout
-        self.ids, self.classes = folder.ids, folder.classes
 
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self.folder)
 
     def __getitem__(
         self, item: tuple[int, int]
     ) -> tuple[str, Tensor, Tensor | tuple[()], Tensor, list[Tensor]]:
         epoch, index = item
-        name = self.ids[index]
+        name, image, mask = self.folder[index]
         generator = torch.Generator().manual_seed(image_seed(self.seed, epoch, name))
-        augment = partial(self.augment, generator=generator)
-        _, image, mask = to_sample(name, self.folder.image(index), self.folder.mask(index), augment)
+        image, mask = self.augment(image, mask, generator)
         points, labels = (), mask.long()
         if self.pixels:
             drawn, labels = draw_pixels(mask, self.pixels, generator)
@@ -300,14 +258,3 @@ def check_labels(counts: np.ndarray, has_void: bool, where: str) -> None:
             f"{where}: the masks hold only 0 and {VOID}, and {VOID} is void here: "
             "save the object as 1 (python -m data.convert does, with --map 0=0,255=1)"
         )
-
-
-def to_sample(name: str, image: np.ndarray, mask: np.ndarray, transform: Transform) -> Sample:
-    """A `Sample` of an image (H, W, 3) uint8 and its mask (H, W) uint8."""
-    pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)
-    return Sample(name, *transform(pixels, torch.from_numpy(mask)))
-
-
-def photo_sample(name: str, image: np.ndarray, transform: Transform) -> Sample:
-    """A `Sample` of a photo (H, W, 3) uint8 without a mask: all void."""
-    return to_sample(name, image, np.full(image.shape[:2], VOID, dtype=np.uint8), transform)

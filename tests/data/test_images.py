@@ -15,11 +15,9 @@ from data.classes import VOC, VOID
 from data.images import (
     EXIF_ORIENTATION,
     find_photos,
-    first_of,
     image_size,
     read_image,
     read_mask,
-    read_prediction,
 )
 
 INDICES = np.array([[0, 1, 12], [3, 15, 0]], dtype=np.uint8)
@@ -62,17 +60,16 @@ def index_png(path: Path, kind: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize("may_be_void", [True, False])
 @pytest.mark.parametrize("kind", ["P", "L", "16 bits", "palette of 4 bits"])
-def test_masks_and_predictions_are_read_as_indices_not_colours(kind, tmp_path):
-    path = index_png(tmp_path / "a.png", kind)
-    for read in (read_mask(path, CLASSES), read_prediction(path, CLASSES, (2, 3))):
-        assert read.dtype == np.uint8 and np.array_equal(read, INDICES)
+def test_masks_and_predictions_are_read_as_indices_not_colours(kind, may_be_void, tmp_path):
+    found = read_mask(index_png(tmp_path / "a.png", kind), CLASSES, may_be_void)
+    assert found.dtype == np.uint8 and np.array_equal(found, INDICES)
 
 
 def test_two_classes_may_have_one_bit(tmp_path):
     path = grey_png(tmp_path / "a.png", INDICES % 2, 1)
     assert np.array_equal(read_mask(path, 2), INDICES % 2)
-    assert np.array_equal(read_prediction(path, 2, (2, 3)), INDICES % 2)
 
 
 def test_a_mask_may_hold_void(tmp_path):
@@ -105,20 +102,12 @@ def test_grey_that_programs_read_in_two_ways_is_refused(depth, tmp_path):
         read_mask(path, CLASSES)
 
 
-@pytest.mark.parametrize(
-    "pixels, message",
-    [
-        (np.zeros((2, 4)), "the prediction is 4x2 but its image is 3x2; bring it to that size"),
-        (np.full((2, 3), 21), "value 21 is outside the classes 0..20"),
-        (np.full((2, 3), VOID), "value 255 is outside the classes 0..20; each pixel needs a class"),
-        (np.zeros((2, 3, 3)), "a prediction must be a PNG of palette indices .* this one is RGB"),
-    ],
-    ids=["size", "class", "void", "colour"],
-)
-def test_a_prediction_that_cannot_be_scored_is_refused(pixels, message, tmp_path):
-    path = saved(tmp_path / "a.png", pixels.astype(np.uint8))
-    with pytest.raises(UserError, match=re.escape(f"{path}: ") + message):
-        read_prediction(path, CLASSES, (2, 3))
+@pytest.mark.parametrize("value", [21, VOID])
+def test_a_prediction_gives_every_pixel_a_class(value, tmp_path):
+    path = saved(tmp_path / "a.png", np.array([[0, value]], dtype=np.uint8))
+    message = f"{path}: label {value} is outside the classes 0..20 (each pixel of a prediction"
+    with pytest.raises(UserError, match=re.escape(message)):
+        read_mask(path, CLASSES, may_be_void=False)
 
 
 @pytest.mark.parametrize(
@@ -140,11 +129,6 @@ def test_missing_and_damaged_files_are_named(content, message, tmp_path):
     for read in (read_image, lambda path: read_mask(path, CLASSES)):
         with pytest.raises(UserError, match=re.escape(f"{path}: {message}")):
             read(path)
-
-
-@pytest.mark.parametrize("count, end", [(1, "9"), (10, "9"), (11, "9 and 1 more")])
-def test_ten_names_are_listed(count, end):
-    assert first_of(["9"] * count) == "9, " * (min(count, 10) - 1) + end
 
 
 UPRIGHT = {  # of the stored pixels, by EXIF orientation

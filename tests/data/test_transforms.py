@@ -9,18 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.classes import VOID
-from data.transforms import MAX_ASPECT, Augment, ResizeBoth, ResizeImage, resized_shape
+from data.transforms import MAX_ASPECT, Augment, resize_image, resize_mask, resized_shape
 
 sides = st.integers(1, 3000)
 GREY = torch.tensor([124, 116, 104]).view(3, 1)  # the mean of ImageNet
-pairs = pytest.mark.parametrize(
-    ("height", "width", "size"),
-    [(16, 24, 32), (33, 47, 16), (50, 30, 17), (20, 20, 20), (7, 5, 40), (1, 9, 8)],
-)
 
 
 def as_pair(image: np.ndarray, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(image), torch.from_numpy(mask)
+
+
+def resized(image: torch.Tensor, mask: torch.Tensor, size: int) -> list[torch.Tensor]:
+    image = resize_image(image, size)
+    return [image, resize_mask(mask, image.shape[-2:])]
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -70,28 +71,29 @@ def test_shapes_keep_the_aspect_within_rounding_and_are_bounded(height, width, s
         assert abs(min(new) - exact) <= 0.51
 
 
-@pairs
-def test_the_mask_keeps_its_size_or_takes_the_nearest_pixel_by_pixel_centres(height, width, size):
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [(16, 24, 32), (33, 47, 16), (50, 30, 17), (20, 20, 20), (7, 5, 40), (1, 9, 8)],
+)
+def test_the_mask_takes_the_nearest_pixel_by_pixel_centres(height, width, size):
     image, mask = noise(height, width)
     shape = resized_shape(height, width, size)
-    new, same = ResizeImage(size)(image, mask)
-    assert new.shape == (3, *shape) and new.dtype == torch.uint8 and torch.equal(same, mask)
-    both = ResizeBoth(size)(image, mask)
-    assert torch.equal(both[0], new) and both[1].dtype == torch.uint8
+    new, labels = resized(image, mask, size)
+    assert new.shape == (3, *shape) and new.dtype == labels.dtype == torch.uint8
     old_sides = zip(shape, (height, width))
     rows, columns = ((2 * np.arange(n) + 1) * old // (2 * n) for n, old in old_sides)
-    assert np.array_equal(both[1], mask.numpy()[np.ix_(rows, columns)])
+    assert np.array_equal(labels, mask.numpy()[np.ix_(rows, columns)])
 
 
 def test_image_and_mask_stay_aligned():
     for size in (16, 96, 144):  # where no pixel centre is a tie between two pixels
-        image, mask = ResizeBoth(size)(*disc(48, 64))
+        image, mask = resized(*disc(48, 64), size)
         assert ((image[0] > 127) != (mask == 7)).float().mean() < 0.02
 
 
 def test_a_reduced_image_is_smoothed_not_picked():
     board = np.indices((63, 63)).sum(0).astype(np.uint8) % 2 * 255
-    reduced = ResizeImage(21)(*as_pair(np.stack(3 * [board]), board))[0]
+    reduced = resize_image(torch.from_numpy(np.stack(3 * [board])), 21)
     assert ((reduced > 100) & (reduced < 155)).all()
 
 
@@ -108,7 +110,7 @@ def test_augmentation_treats_image_and_mask_alike(seed, scale):
 
 
 def test_without_randomness_a_square_is_cut_out_of_the_resized_image():
-    expected, found = ResizeBoth(48)(*disc(60, 90)), Augment(48, 72)(*disc(60, 90), seeded())
+    expected, found = resized(*disc(60, 90), 48), Augment(48, 72)(*disc(60, 90), seeded())
     rows = (found[1] != VOID).any(1)
     assert rows.sum() == 48 and found[1].shape == (72, 72)
     assert torch.equal(found[1][rows], expected[1]) and torch.equal(found[0][:, rows], expected[0])
