@@ -30,8 +30,7 @@ import numpy as np
 
 from data.classes import VOID
 from data.files import atomic_file
-from data.images import colour_mask, first_of, read_prediction
-from data.transforms import ResizeImage
+from data.images import check_sizes, colour_mask, first_of, read_mask
 from data.voc import VOCFolder
 from losses.metrics import ConfusionMatrix, save_image_scores
 from models.backbones import fingerprint
@@ -80,8 +79,10 @@ def predict_split(segmenter: Segmenter, dataset: VOCFolder, workers: int) -> Ite
 def read_predictions(place: Path, dataset: VOCFolder) -> Iterator[Prediction]:
     """What another program saw in the images: FOLDER/ID.png."""
     for index, image_id in enumerate(runtime.bar(dataset.ids, len(dataset), "image")):
-        target, path = dataset.mask(index), place / f"{image_id}.png"
-        yield image_id, read_prediction(path, len(dataset.classes), target.shape), target
+        path = place / f"{image_id}.png"
+        check_sizes(dataset.files(index)[0], path)
+        prediction = read_mask(path, len(dataset.classes), may_be_void=False)
+        yield image_id, prediction, dataset.mask(index)
 
 
 def score(
@@ -146,7 +147,7 @@ def main() -> None:
     else:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
         flags.set_views(segmenter, args.tta, args.refine, args.dilate)
-        dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size), args.limit)
+        dataset = VOCFolder(args.data, args.split, segmenter.input_size, args.limit)
         chain.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
         facts |= {"checkpoint": str(source), "made_from": fingerprint(segmenter)}
         facts["views"] = f"{segmenter.views}{segmenter.hypercolumn.dilation_in_words}"

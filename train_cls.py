@@ -142,7 +142,7 @@ def main() -> None:
     folder.check_free(place, 2)
     step_1 = chain.finished(args.features or args.run, 1)
     names, hypercolumn = step_1["classes"], load_extractor(source / "backbone.pt")
-    store = read_features(source, len(names))
+    store = read_features(source)
     rows, held_out = split_rows(store, args.area_weight, args.held_out, args.seed)
     runtime.print_header(
         folder.step_title(2),

@@ -23,8 +23,8 @@ from tqdm import tqdm
 from data import UserError
 from data.classes import VOID, Classes, read_classes
 from data.files import atomic_file
-from data.images import SUFFIXES, first_of, read_image, read_mask
-from data.voc import READERS, check_labels, check_sizes, find_pair, read_ids
+from data.images import SUFFIXES, check_sizes, first_of, read_image, read_mask
+from data.voc import READERS, check_labels, find_pair, read_ids
 
 FEW = 5  # images; where fewer hold a class, chance decides its score
 

@@ -8,7 +8,7 @@
 
 Everything is inside: `image` (1, 3, H, W) uint8, RGB of any height and width, becomes `classes`
 (1, H, W) uint8 or, with --probabilities, `probabilities` (1, C, H, W) float32. The photo is resized
-as `data.transforms.ResizeImage` does it, and seen in one view. Class names, their colours and what
+as `data.transforms.resize_image` does it, and seen in one view. Class names, their colours and what
 made the network go with the file.
 
 The logits of all classes are held at the photo's size: 1 GB for 12 megapixels and 21 classes.

@@ -18,8 +18,8 @@ from data.classes import VOC, VOID
 from data.features import create_rows, open_rows
 from data.sampling import draw_kept, draw_pixels, pixel_centres, sample_pixels
 from data.shapes import make_shapes
-from data.transforms import ResizeBoth, ResizeImage
-from data.voc import Sample, VOCFolder, photo_sample
+from data.transforms import resize_image, resize_mask
+from data.voc import Sample, VOCFolder
 from losses.loss import segmentation_loss
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn
@@ -45,7 +45,7 @@ def prepare(folder: Path, images: int, size: int, drawn: int) -> None:
         size, drawn: shorter side of the network's input and of the pictures.
     """
     make_shapes(folder / "shapes", -(-max(images, 7) * 8 // 7), drawn)  # trainval is 7 of 8
-    dataset = VOCFolder(folder / "shapes", "trainval", ResizeImage(size), limit=4)
+    dataset = VOCFolder(folder / "shapes", "trainval", size, limit=4)
     for backbone in BACKBONES:
         hypercolumn = Hypercolumn(backbone, "random").eval()
         torch.manual_seed(0)
@@ -81,7 +81,7 @@ class Work:
         self.training = Training(segmenter, optimizer, schedule)
         self.textbook_optimizer = AdamW(self.textbook.head.parameters())
         shapes, size = folder / "shapes", segmenter.size
-        self.photos = VOCFolder(shapes, "trainval", ResizeImage(size))
+        self.photos = VOCFolder(shapes, "trainval", size)
         workers = flags.default_workers()
         self.loader = DataLoader(
             self.photos,
@@ -92,10 +92,10 @@ class Work:
         )
         landscape = next(i for i, s in enumerate(self.photos) if s.mask.shape[1] > s.mask.shape[0])
         self.photo = self.photos[landscape]
-        labelled = VOCFolder(shapes, "trainval", ResizeBoth(size))[landscape]
-        self.image = labelled.image[None].to(device)  # (1, 3, H, W)
-        self.mask, self.generator = labelled.mask, torch.Generator().manual_seed(0)
-        self.target = labelled.mask[None].long().to(device)  # (1, H, W)
+        self.image = self.photo.image[None].to(device)  # (1, 3, H, W)
+        self.mask = resize_mask(self.photo.mask, self.image.shape[-2:])
+        self.generator = torch.Generator().manual_seed(0)
+        self.target = self.mask[None].long().to(device)  # (1, H, W)
         bare = partial(self.bare, self.textbook.normalise(self.image))
         predict = {"naive": partial(self.textbook.predict, self.photo), "bare": bare}
         train = {"naive": self.train_textbook, "bare": bare}
@@ -137,6 +137,7 @@ class Work:
             for index in range(self.images)
         ]
         starts = np.cumsum([0] + [len(labels) for _, labels, _ in chosen])
+        self.place.mkdir(exist_ok=True)
         create_rows(self.place, int(starts[-1]), self.segmenter.hypercolumn.Z)
         rows = open_rows(self.place)
         for index, sample in enumerate(self.loader):
@@ -155,8 +156,9 @@ class Work:
     def sample_bare(self) -> None:
         """The same images, read and put through the bare backbone."""
         for index in range(self.images):
-            photo = photo_sample("", self.photos.image(index), self.photos.transform)
-            self.bare(self.textbook.normalise(photo.image[None].to(self.device)))
+            photo = torch.from_numpy(self.photos.image(index)).permute(2, 0, 1)
+            photo = resize_image(photo, self.segmenter.size)[None].to(self.device)
+            self.bare(self.textbook.normalise(photo))
 
     def predict(self) -> Tensor:
         """The photo's class map at its original size."""

@@ -16,7 +16,7 @@ from PIL import Image
 from data import UserError
 from data.classes import VOC
 from data.download import Archive, main
-from data.images import image_size
+from data.images import read_image
 from data.voc import VOCFolder, read_ids
 
 NAME = "benchmark.tgz"
@@ -76,7 +76,7 @@ def place(drawn, tmp_path) -> Place:
     rng = np.random.default_rng(0)
     masks = {
         image_id: rng.integers(
-            0, 21, image_size(root / "JPEGImages" / f"{image_id}.jpg", upright=True), np.uint8
+            0, 21, read_image(root / "JPEGImages" / f"{image_id}.jpg").shape[:2], np.uint8
         )
         for image_id in train[:2] + val[:1] + test
     }

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from data.transforms import ResizeImage, resized_shape
+from data.transforms import resize_image, resized_shape
 from models.classifier import DenseClassifier
 from models.export import LEAST_TORCH, PhotoSegmenter, facts, save_onnx, save_program, trace
 from models.hypercolumn import Hypercolumn, resample
@@ -40,7 +40,7 @@ def photo(height: int, width: int) -> Tensor:
 
 
 def resized(image: Tensor) -> Tensor:
-    return ResizeImage(SIZE)(image, torch.empty(0))[0]
+    return resize_image(image, SIZE)
 
 
 def random_segmenter(backbone: str, stride: int, extractor: dict) -> Segmenter:

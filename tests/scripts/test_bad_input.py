@@ -196,8 +196,8 @@ NOT_PLAIN = "not a checkpoint file of plain tensors and values, so it was not lo
 REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of their line)
     "no data": (no_data, LISTED, "empty: no data set in VOC layout there (JPEGImages"),
     "unknown split": (given("--split", "holiday"), LISTED, f"'holiday'; lists there: {LISTS}"),
-    "no image": (IMAGE.unlink, LISTED, f"{IMAGE}: no image for id"),
-    "no mask": (MASK.unlink, LISTED, f"{MASK}: no mask for id"),
+    "no image": (IMAGE.unlink, LISTED, f"{IMAGE}: no such file"),
+    "no mask": (MASK.unlink, LISTED, f"{MASK}: no such file"),
     "image is text": (written(IMAGE, "no picture"), LISTED, UNREADABLE),
     "truncated image": (partial(cut, IMAGE), READ, UNREADABLE),
     "truncated mask": (partial(cut, MASK), READ, f"{MASK}: cannot be read as an image"),
@@ -246,7 +246,7 @@ def test_refused(make, steps, words, street, fails):
 
 def used() -> bool:
     """Every image has its features, and the first its prediction."""
-    store = read_features(FEATURES.parent, 21)
+    store = read_features(FEATURES.parent)
     ids = FEATURES.with_name("images.txt").read_text(encoding="utf-8").split("\n")[:-1]
     images = read_ids(Path("shapes"), "train")
     return ids == images and set(store.pixels[:, 0]) == set(range(len(ids))) and scored()

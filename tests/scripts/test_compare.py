@@ -77,14 +77,14 @@ def of_another_size(path: Path) -> str:
     picture = Image.open(path)
     width, height = picture.size
     picture.crop((0, 0, width - 1, height)).save(path)
-    return f"{path}: the prediction is {width - 1}x{height} but its image is {width}x"
+    return f"{path}: the mask is {width - 1}x{height} but its image is {width}x"
 
 
 def of_no_class(path: Path) -> str:
     values = np.array(Image.open(path))
     values[3, 4] = 21
     Image.fromarray(values).save(path)
-    return f"{path}: value 21 is outside the classes 0..20"
+    return f"{path}: label 21 is outside the classes 0..20"
 
 
 def absent(path: Path) -> str:
