@@ -288,7 +288,7 @@ def main() -> None:
     training = Training(segmenter, optimizer, schedule, args.ema, args.amp == "fp16")
     weight = None
     if args.class_weights == "inverse":
-        weight = inverse_frequency(torch.from_numpy(images.count_pixels()[0])).to(device)
+        weight = inverse_frequency(torch.from_numpy(images.count_pixels())).to(device)
     how = {"label_smoothing": args.label_smoothing, "lovasz": args.lovasz}
     loss_of = partial(segmentation_loss, weight=weight, **how)
     if saved:

@@ -43,31 +43,21 @@ def read_image(path: Path) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def image_size(path: Path, upright: bool) -> tuple[int, int]:
-    """(height, width) of an image file from its header; `upright` applies the EXIF orientation.
-
-    Raises:
-        UserError: the file is missing, too large or not an image.
-    """
-    with _opened(path, PHOTO_FORMATS) as image:
-        width, height = image.size
-        sideways = upright and _orientation(image) in (5, 6, 7, 8)
-    return (width, height) if sideways else (height, width)
-
-
 def check_sizes(photo: Path, mask: Path) -> None:
     """Compares the sizes in the headers of an upright photo and its mask or prediction.
 
     Raises:
         UserError: they differ, or a file is missing, damaged or not an image.
     """
-    (height, width), mask_size = image_size(photo, upright=True), image_size(mask, upright=False)
-    if mask_size != (height, width):
-        remedy = "; turn it as EXIF turns the photo" if mask_size == (width, height) else ""
-        raise UserError(
-            f"{mask}: the mask is {mask_size[1]}x{mask_size[0]} but its image {photo.name} is "
-            f"{width}x{height}{remedy}"
-        )
+    with _opened(photo, PHOTO_FORMATS) as image:
+        sideways = _orientation(image) in (5, 6, 7, 8)
+        width, height = image.size[::-1] if sideways else image.size
+    with _opened(mask, ("PNG",)) as image:
+        columns, rows = image.size
+    if (columns, rows) != (width, height):
+        remedy = "; EXIF turns the photo, so turn it, too" if sideways else ""
+        sizes = f"the mask is {columns}x{rows} but its image {photo.name} is {width}x{height}"
+        raise UserError(f"{mask}: {sizes}{remedy}")
 
 
 def read_mask(path: Path, classes: int, may_be_void: bool = True) -> np.ndarray:
@@ -78,17 +68,14 @@ def read_mask(path: Path, classes: int, may_be_void: bool = True) -> np.ndarray:
     """
     image = open_image(path, ("PNG",))
     if image.mode not in INDEX_MODES:
-        raise UserError(
-            f"{path}: a mask must be a PNG of palette indices (mode P or L), "
-            f"this one is {image.mode}"
-        )
+        needed = "a mask must be a PNG of palette indices (mode P or L)"
+        raise UserError(f"{path}: {needed}, this one is {image.mode}")
     mask = index_values(image, path)
     wrong = mask[(mask >= classes) & ~(may_be_void & (mask == VOID))]
     if wrong.size:
         rest = f"void is {VOID}" if may_be_void else "each pixel of a prediction needs one"
-        raise UserError(
-            f"{path}: label {wrong[0]} is outside the classes 0..{classes - 1} ({rest})"
-        )
+        known = f"the classes 0..{classes - 1} ({rest})"
+        raise UserError(f"{path}: label {wrong[0]} is outside {known}")
     return mask.astype(np.uint8, copy=False)
 
 
@@ -100,13 +87,11 @@ def colour_mask(mask: np.ndarray, classes: Classes) -> Image.Image:
 
 
 def find_photos(places: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
-    """The photos in files and folders (not in folders of those), by the names of their pictures.
-
-    A name is the file's name without its suffix, or with it where `a.jpg` and `a.png` would get
-    the same name.
+    """The photos in files and folders (not in folders of those).
 
     Returns:
-        name -> file; and the names of the files in folders that are no photos.
+        Name -> file, the name without suffix where that is one file's alone; and the names of the
+        files in folders that are no photos.
 
     Raises:
         UserError: a folder has no photos, or two have the same name, or one cannot be printed.
@@ -122,7 +107,7 @@ def find_photos(places: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
         if not photos:
             raise UserError(f"{place}: no photo in this folder, called {' '.join(PHOTO_SUFFIXES)}")
         paths += photos
-        others += [path.name for path in files if path not in photos]
+        others += [path.name for path in files if path.suffix.lower() not in PHOTO_SUFFIXES]
     stems = Counter(path.stem.casefold() for path in paths)  # some disks do not tell A from a
     names = [path.stem if stems[path.stem.casefold()] == 1 else path.name for path in paths]
     for name, count in Counter(map(str.casefold, names)).items():
@@ -191,11 +176,7 @@ def _opened(path: Path, formats: Sequence[str]) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
+        reason = f"cannot be read as an image ({error}); is the file damaged?"
         if path.suffix.lower() in (".heic", ".heif"):
-            raise UserError(
-                f"{path}: HEIC photos are not read; save it as JPEG "
-                "(or convert it with the package pillow-heif)"
-            ) from None
-        raise UserError(
-            f"{path}: cannot be read as an image ({error}); is the file damaged?"
-        ) from None
+            reason = "HEIC photos are not read; save it as JPEG"
+        raise UserError(f"{path}: {reason}") from None

@@ -81,9 +81,8 @@ class EpochSampler(Sampler[list[tuple[int, int]]]):
 
     Args:
         images: how many there are.
-        batch_size: images of a whole step, of all processes together; a multiple of the next two.
-        processes: which share a micro-batch; `rank` is this one.
-        micro_batches: of a step.
+        batch_size: images of a whole step, shared by `micro_batches` and in those by `processes`,
+            of which `rank` is this one.
 
     Attributes:
         steps: of an epoch.

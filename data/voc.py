@@ -153,19 +153,15 @@ class VOCFolder(Dataset):
         part.ids = [self.ids[index * len(self) // count] for index in range(count)]
         return part
 
-    def count_pixels(self) -> tuple[np.ndarray, int]:
-        """Pixels of each class over all masks at original size, (C,) int64, and void pixels."""
+    def count_pixels(self) -> np.ndarray:
+        """Pixels of each class over all masks at original size, (C,) int64."""
         counts = np.zeros(VOID + 1, dtype=np.int64)
         for index in range(len(self)):
             counts += np.bincount(self.mask(index).ravel(), minlength=len(counts))
-        return counts[: len(self.classes)], int(counts[VOID])
+        return counts[: len(self.classes)]
 
     def absent_classes(self, counts: np.ndarray, has_void: bool) -> list[str]:
-        """The names of the classes that the split does not have, by their pixels (C,).
-
-        Raises:
-            UserError: see `check_labels`.
-        """
+        """The names of the classes without a pixel, by their pixels (C,); see `check_labels`."""
         check_labels(counts, has_void, f"{self.root}: the {len(self)} images of {self.split}")
         return [name for name, count in zip(self.classes.names, counts) if not count]
 
@@ -203,15 +199,15 @@ class TrainingSet(Dataset):
 
         id, image (3, S, S) uint8, points (n, 2) float32, labels (n,) int64, kept
 
-    The points are the centres of pixels drawn by `draw_pixels`, (y, x) as shares of the square.
-    Where all pixels train, points are () and labels (S, S). `kept` are the hidden units that
+    The points are the centres of pixels drawn by `draw_pixels`, (y, x) as shares of the square; if
+    `pixels` is None, all train: points are () and labels (S, S). `kept` are the hidden units that
     dropout keeps in this image, see `draw_kept`. All that is random follows from the seed, the
     epoch and the image's id: neither other images nor the process that reads matter.
 
     Args:
         folder: the images, at their own size.
         augment: makes the square.
-        pixels: n, or None for all.
+        pixels: n, or None.
         widths, dropout: of the classifier's hidden layers.
     """
 

@@ -240,7 +240,7 @@ def damaged(tmp_path) -> tuple[Path, dict[str, str]]:
         "mask": "mask.png: cannot be read as an image",
         "photo": "photo.jpg: cannot be read as an image",
         "size": "the mask is 3x1 but its image size.jpg is 2x1",
-        "turned": "the mask is 2x1 but its image turned.jpg is 1x2; turn it as EXIF turns",
+        "turned": "the mask is 2x1 but its image turned.jpg is 1x2; EXIF turns the photo",
     }
     root = labelled(tmp_path, dict.fromkeys(["fine", "good", *reasons], [0, 1]))
     masks, exif = root / "SegmentationClass", Image.Exif()

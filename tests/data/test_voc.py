@@ -157,12 +157,11 @@ def test_a_data_set_may_have_its_own_classes(shapes):
         dataset[1]
 
 
-def test_pixels_are_counted_at_the_original_size_and_void_apart(drawn):
+def test_pixels_are_counted_at_the_original_size_without_void(drawn):
     dataset = VOCFolder(drawn, "train", 32)
     values = np.concatenate([dataset.mask(index).ravel() for index in range(len(dataset))])
     expected = [(values == label).sum() for label in range(len(VOC))]
-    counts, void = dataset.count_pixels()
-    assert counts.tolist() == expected and void == (values == VOID).sum() > 0
+    assert dataset.count_pixels().tolist() == expected and (values == VOID).any()
 
 
 def test_absent_classes_are_named_and_binary_masks_of_0_and_255_are_refused(shapes):
@@ -261,27 +260,13 @@ def test_batches_are_the_same_for_any_workers_that_live_on(drawn):
 # Bad data
 
 
-def test_a_mask_drawn_on_a_photo_before_exif_turned_it_is_said_to_be_that(shapes):
-    image_id, exif = read_ids(shapes, "train")[0], Image.Exif()
-    exif[EXIF_ORIENTATION] = 8
-    save(photo_of(shapes, image_id), 64, 90, 3, exif=exif)
-    save(mask_of(shapes, image_id), 64, 90)
-    message = f"the mask is 90x64 but its image {image_id}.jpg is 64x90; turn it as EXIF turns the"
-    with pytest.raises(UserError, match=message):
-        VOCFolder(shapes, "train")
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-20])
-
-
 def test_bad_images_can_be_left_out_up_to_5_in_100(shapes):
     list_of(shapes, "own").write_text("\n".join(f"{number:02}" for number in range(40)))
     ids = read_ids(shapes, "own")
     for image_id in ids:
         shutil.copy(photo_of(shapes, read_ids(shapes, "val")[0]), photo_of(shapes, image_id))
         shutil.copy(mask_of(shapes, read_ids(shapes, "val")[0]), mask_of(shapes, image_id))
-    truncate(photo_of(shapes, "03"))
+    photo_of(shapes, "03").write_bytes(photo_of(shapes, "03").read_bytes()[:-20])
     mask_of(shapes, "20").unlink()
     dataset = VOCFolder(shapes, "own", skip_bad=True)
     assert dataset.ids == [image_id for image_id in ids if image_id not in ("03", "20")]
