@@ -23,29 +23,25 @@ NAMES = {*(f"{name}.npy" for name in Features._fields), "images.txt"}
 IMAGES = ["2007_000032", "fåtölj"]
 
 
-def rows(count: int = ROWS, seed: int = 0) -> tuple[np.ndarray, ...]:
-    rng = np.random.default_rng(seed)
-    features = rng.normal(1000, [0, 1e-3, 1, 10, 100], (count, CHANNELS)).astype(np.float32)
-    labels, pixels = rng.integers(0, CLASSES, count, np.uint8), rng.integers(0, 9999, (count, 3))
-    return features, labels, pixels, rng.random(count, np.float32)
+def rows() -> tuple[np.ndarray, ...]:
+    rng = np.random.default_rng(0)
+    features = rng.normal(1000, [0, 1e-3, 1, 10, 100], (ROWS, CHANNELS)).astype(np.float32)
+    labels, pixels = rng.integers(0, CLASSES, ROWS, np.uint8), rng.integers(0, 9999, (ROWS, 3))
+    return features, labels, pixels, rng.random(ROWS, np.float32)
 
 
-def write(folder, features, labels, pixels, areas) -> None:
-    """As two processes would, each with every other row."""
+@pytest.fixture
+def store(tmp_path):
+    """A finished store, written as two processes would, each with every other row."""
+    folder, (features, *others) = tmp_path / "store", rows()
     folder.mkdir()
     create_rows(folder, *features.shape)
     for start in (1, 0):
         opened = open_rows(folder)
         opened[start::2] = features[start::2]
         opened.flush()
-    save_rows(folder, labels, pixels, areas, IMAGES)
-
-
-@pytest.fixture
-def store(tmp_path):
-    """A finished store."""
-    write(tmp_path / "store", *rows())
-    return tmp_path / "store"
+    save_rows(folder, *others, IMAGES)
+    return folder
 
 
 def test_what_is_written_is_read_back_with_its_moments(store):
