@@ -180,7 +180,9 @@ def test_a_training_item_is_a_square_its_pixels_and_the_units_that_dropout_keeps
     _, square, nowhere, mask, all_kept = training_set(drawn, pixels=None)[1, 3]
     assert torch.equal(square, image) and (mask.shape, mask.dtype) == ((48, 48), torch.int64)
     assert nowhere == () and all_kept == []
-    y, x = (points * 48 - 0.5).round().long().T
+    places = points * 48 - 0.5
+    assert (places - places.round()).abs().max() < 1e-4, "centres of pixels"
+    y, x = places.round().long().T
     assert torch.equal(mask[y, x], labels)
 
 
