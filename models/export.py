@@ -127,8 +127,8 @@ def trace(segmenter: Segmenter, probabilities: bool = False) -> ExportedProgram:
 def facts(segmenter: Segmenter) -> dict[str, Any]:
     """What goes with the file: plain values."""
     return {
-        "classes": segmenter.names,
-        "colours": segmenter.colours,
+        "classes": segmenter.classes.names,
+        "colours": segmenter.classes.colours,
         "size": segmenter.size,
         "backbone": segmenter.hypercolumn.backbone,
         "trained_on": segmenter.trained_on,
@@ -216,14 +216,14 @@ def main() -> None:
     program = trace(segmenter, flags.probabilities)
     output, shape = "classes", "(1, height, width) uint8"
     if flags.probabilities:
-        output, shape = "probabilities", f"(1, {len(segmenter.names)}, height, width) float32"
+        output, shape = "probabilities", f"(1, {len(segmenter.classes)}, height, width) float32"
     ends = f"input image (1, 3, height, width) uint8, output {output} {shape}"
     if flags.onnx:
         save_onnx(flags.onnx, program, output, facts(segmenter))
         print(f"wrote {flags.onnx}: {ends}")
     if flags.check:
         pixels = read_image(flags.check)
-        same = run_onnx(flags.onnx, pixels) == predict_photo(segmenter, pixels).numpy()
+        same = run_onnx(flags.onnx, pixels) == predict_photo(segmenter, pixels)[0].numpy()
         print(f"{flags.check}: onnxruntime agrees with predict on {same.mean():.2%} of the pixels")
     if flags.program:
         save_program(flags.program, program, facts(segmenter))

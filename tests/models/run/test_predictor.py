@@ -54,7 +54,7 @@ def test_a_portrait_of_a_person_is_seen_as_one(network, mask):
     assert 0.3 < shares[15] < 0.8 and shares[0] + shares[15] > 0.95
     # What the scripts see, too.
     sample = photo_sample("", read_image(PORTRAIT), ResizeImage(network.segmenter.input_size))
-    assert np.array_equal(network.segmenter.predict(sample.image, mask.shape).numpy(), mask)
+    assert np.array_equal(network.segmenter.predict(sample.image, mask.shape)[0].numpy(), mask)
 
 
 def test_a_photo_may_come_in_any_form(network, mask):
