@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from data import UserError
+from data.classes import Classes
 from data.features import Features, read_features
 from losses.loss import inverse_frequency
 from models.backbones import fingerprint
@@ -184,9 +185,8 @@ def main() -> None:
         if not accuracy > majority:
             print(f"  note: no better than always naming the most frequent class ({majority:.3f})")
 
-        segmenter = Segmenter(
-            hypercolumn, dense.cpu(), step_1["size"], STRIDE, names, step_1["colours"]
-        )
+        classes = Classes.from_lists(names, step_1["colours"])
+        segmenter = Segmenter(hypercolumn, dense.cpu(), step_1["size"], STRIDE, classes)
         images = f"{step_1['images']} images of {step_1['split']}"
         segmenter.trained_on = f"{len(rows[1])} pixels of {images}"
         save_segmenter(new / "dense.pt", segmenter, made_from=step_1["id"])
