@@ -111,12 +111,6 @@ class DenseClassifier(Classifier):
                 convolution.bias.copy_(layer.bias)
         return dense.to(fc.mean.device)
 
-    def renew_last_layer(self, classes: int, seed: int) -> None:
-        """Gives the head another number of classes; its last layer starts at random."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.layers[-1] = self.layer(self.layers[-1].in_channels, classes)
-
     def forward(
         self, levels: Sequence[Tensor], where: Tensor | tuple[int, int], kept: Sequence[Tensor] = ()
     ) -> Tensor:

@@ -54,7 +54,10 @@ class Segmenter(nn.Module):
 
     def replace_classes(self, classes: Classes, seed: int) -> None:
         """Takes over other classes; the last layer of the head starts at random."""
-        self.head.renew_last_layer(len(classes), seed)
+        layers = self.head.layers
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            layers[-1] = self.head.layer(layers[-1].in_channels, len(classes))
         self.classes = classes
 
     def forward(
