@@ -8,6 +8,7 @@ import copy
 import hashlib
 import re
 import warnings
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
@@ -30,8 +31,8 @@ HEADS = ("avgpool", "classifier", "fc", "dropout", "aux1", "aux2", "AuxLogits") 
 WRAPPERS = ("state_dict", "model", "model_state", "params")  # keys of training checkpoints
 SIDE = 512  # pixels of the input on which drops of resolution are looked for
 
-# Where networks come from: torchvision, with which `efficientnet_lite` registers. What follows asks
-# for a network, its weights and their mean and std by these five functions.
+# The source of networks: torchvision, with which `efficientnet_lite` registers. Another one would
+# answer here, too: names, a network on the meta device, its weights, their mean and std.
 
 
 def backbones() -> list[str]:
@@ -41,10 +42,8 @@ def backbones() -> list[str]:
 
 
 @cache
-def _network(name: str) -> nn.ModuleDict:
+def _network(name: str) -> nn.Sequential:
     """The children of a network but for its `HEADS`, on the meta device; not to be changed.
-
-    Called one after the other they make the last feature map.
 
     Raises:
         UserError: the name is not in `backbones`.
@@ -61,7 +60,8 @@ def _network(name: str) -> nn.ModuleDict:
                 network = get_model(name, weights=None)
         except NotImplementedError:  # RegNet computes its widths with tensors
             network = get_model(name, weights=None).to("meta")
-    return nn.ModuleDict({k: v for k, v in network.named_children() if k not in HEADS})
+    children = ((name, child) for name, child in network.named_children() if name not in HEADS)
+    return nn.Sequential(OrderedDict(children))
 
 
 def find_weights(backbone: str, weights: str) -> WeightsEnum | None:
@@ -161,13 +161,13 @@ def _initialise(blocks: nn.Sequential, seed: int) -> nn.Sequential:
     return blocks
 
 
-def _blocks(network: nn.ModuleDict) -> nn.Sequential:
+def _blocks(network: nn.Sequential) -> nn.Sequential:
     """The layers of a network in their order; sequences within it are flattened.
 
     So a block is a layer or, for example, a residual block. A pooling at the end is left out: it
     adds nothing to the map before it.
     """
-    blocks = [block for child in network.values() for block in _flattened(child)]
+    blocks = _flattened(network)
     while isinstance(blocks[-1], nn.MaxPool2d):
         blocks.pop()
     return nn.Sequential(*blocks).eval()
