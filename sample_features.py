@@ -14,6 +14,7 @@ skipped.txt, config.json.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ def parse() -> argparse.Namespace:
     flag("--backbone", str, "vgg11", backbone, metavar="NAME")
     weights = "imagenet (downloaded), another of torchvision's names, random, or a state-dict file"
     flag("--weights", str, "imagenet", weights, metavar="NAME")
-    taps = "levels to use, 1 = finest, or bN, the map after the network's N-th block; default: all"
+    taps = "levels to use, 1 = finest, or bN, the map after the N-th block; default: all levels"
     flag("--taps", flags.taps, None, taps, metavar="1,2,..")
     context = "further levels from the last: its mean over the image, its quadrants, or odd windows"
     flag("--context", flags.contexts, [], context, metavar="image,5,..")
@@ -135,23 +136,16 @@ def main() -> None:
             save_rows(new, labels, pixels, areas, *moments(open_rows(new)), dataset.ids)
             save_extractor(new / "backbone.pt", hypercolumn)
             skipped = folder.save_skipped(new, dataset.skipped)
-            config = folder.save_config(
-                new,
-                1,
-                vars(args) | {"weights": weights, "data": dataset.root},
-                id=chain.extractor_id(hypercolumn.spec(), args.size),
-                images=len(dataset),
-                rows=len(labels),
-                hypercolumn=hypercolumn.spec(),
-                channels=hypercolumn.channels,
-                classes=names,
-                colours=dataset.classes.colours,
-                rows_per_class=np.bincount(labels, minlength=len(names)).tolist(),
-                scores={"rows": len(labels), "images": len(dataset)},
-            )
+            spec, counts = hypercolumn.spec(), np.bincount(labels, minlength=len(names))
+            scores = {"images": len(dataset), "rows": len(labels)}
+            facts: dict[str, Any] = {"hypercolumn": spec, "channels": hypercolumn.channels}
+            facts |= {"classes": names, "colours": dataset.classes.colours, "scores": scores}
+            facts |= {"id": chain.extractor_id(spec, args.size), **scores}
+            given = vars(args) | {"weights": weights, "data": dataset.root}
+            config = folder.save_config(new, 1, given, rows_per_class=counts.tolist(), **facts)
     if distributed.is_main():
         wrote = f"{len(labels)} hypercolumns of {hypercolumn.Z} channels from {len(dataset)} images"
-        folder.finish(place, config, wrote + skipped, ("train_cls.py", "--run", args.run))
+        folder.finish(args.run, 1, config, wrote + skipped, ("train_cls.py", "--run", args.run))
 
 
 if __name__ == "__main__":

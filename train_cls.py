@@ -15,17 +15,15 @@ import math
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from data import UserError
 from data.classes import Classes
-from data.features import Features, read_features
-from losses.loss import inverse_frequency
+from data.features import read_features, split_rows
+from losses.loss import inverse_frequency, weighted_cross_entropy
 from models.backbones import fingerprint
 from models.classifier import ACTIVATIONS, DenseClassifier, FCClassifier
 from models.run import args as flags
@@ -34,7 +32,7 @@ from models.run.training import build_optimizer, build_schedule, save_log
 from models.segmenter import Segmenter, load_extractor, save_segmenter
 
 STRIDE = 2  # the course's advice, 112x112 features for a 224x224 input; step 3 may choose another
-Rows = tuple[Tensor, Tensor, Tensor]  # features (n, Z), labels (n,) int64, weights in the loss (n,)
+Rows = tuple[Tensor, ...]  # features (n, Z), labels (n,) int64, weights in the loss (n,)
 
 
 def parse() -> argparse.Namespace:
@@ -43,40 +41,20 @@ def parse() -> argparse.Namespace:
     flag("--features", Path, None, "use step 1 of this run", free=True, metavar="RUN")
     flag("--epochs", flags.positive, 30, "passes over the sampled pixels")
     flag("--batch-size", flags.positive, 256, "pixels per step")
-    hidden = "widths of up to 9 hidden layers; N: 2 of that width; N, (with a comma): one; or none"
+    hidden = "widths of the hidden layers; N: two of that width; N, (with a comma): one; or none"
     flag("--hidden", flags.widths, (256, 256), hidden, metavar="N,N,..")
     flag("--activation", ACTIVATIONS, "relu", "of the hidden layers")
     flag("--dropout", flags.fraction, 0.5, "share of hidden units dropped", metavar="SHARE")
     flags.add_optimizer_flags(parser)
     area = "a pixel counts by the share of its image that it stands for, to this power"
     flag("--area-weight", flags.factor, 0.0, area, metavar="POWER")
-    share = "of the images, whose pixels do not train but show how it goes; 0 trains on all"
-    flag("--held-out", flags.fraction, 0.1, share, metavar="SHARE")
+    flag("--held-out", flags.fraction, 0.1, "of the images, which do not train", metavar="SHARE")
     flag("--seed", flags.natural, 0, "for the weights, the order and the hold-out")
     args = parser.parse_args()
     flags.check_optimizer_flags(parser, args)
     if args.tensorboard:
         runtime.check_tensorboard()
     return args
-
-
-def split_rows(store: Features, area_weight: float, share: float, seed: int) -> tuple[Rows, Rows]:
-    """Training rows, and the held-out rows: those of a random share of the images, never of all."""
-    images = np.random.default_rng(seed).permutation(np.unique(store.pixels[:, 0]))
-    count = min(math.ceil(len(images) * share), len(images) - 1)
-    held_out = np.isin(store.pixels[:, 0], images[:count])
-    labels, weights = store.labels.astype(np.int64), store.areas**area_weight
-    train, held = (
-        tuple(torch.from_numpy(array[chosen]) for array in (store.features, labels, weights))
-        for chosen in (~held_out, held_out)
-    )
-    return train, held
-
-
-def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor, smoothing: float) -> Tensor:
-    """The weighted mean of the cross entropies of rows (n, C), a scalar."""
-    losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)
-    return (losses * weights).sum() / weights.sum()
 
 
 def train_one_epoch(
@@ -97,7 +75,7 @@ def train_one_epoch(
     for batch in torch.randperm(total).to(rows[1].device).split(batch_size):
         features, labels, weights = (part[batch] for part in rows)
         logits = fc(features)
-        loss = weighted_loss(logits, labels, weights, label_smoothing)
+        loss = weighted_cross_entropy(logits, labels, weights, label_smoothing)
         if not math.isfinite(loss.item()):
             raise UserError(f"the loss is {loss.item()}; try a smaller --lr")
         optimizer.zero_grad()
@@ -120,7 +98,7 @@ def evaluate(fc: FCClassifier, rows: Rows, label_smoothing: float) -> dict[str, 
     hits = (logits.argmax(1) == labels).float()
     of_classes = [hits[labels == label].mean().item() for label in labels.unique()]
     return {
-        "val_loss": weighted_loss(logits, labels, weights, label_smoothing).item(),
+        "val_loss": weighted_cross_entropy(logits, labels, weights, label_smoothing).item(),
         "val_accuracy": hits.mean().item(),
         "val_mean_accuracy": sum(of_classes) / len(of_classes),
     }
@@ -162,11 +140,10 @@ def main() -> None:
         weight = inverse_frequency(torch.bincount(rows[1], minlength=len(names)))
         rows, held_out = ((x, y, w * weight[y]) for x, y, w in (rows, held_out))
     rows, held_out = (tuple(part.to(device) for part in some) for some in (rows, held_out))
-    optimizer = build_optimizer(
-        args.optimizer, fc.parameters(), args.lr, args.weight_decay, args.momentum, args.nesterov
-    )
-    steps, decay = math.ceil(len(rows[1]) / args.batch_size), (args.milestones, args.gamma)
-    schedule = build_schedule(optimizer, args.decay, args.epochs, steps, args.warmup, *decay)
+    sgd, decay = (args.momentum, args.nesterov), (args.warmup, args.milestones, args.gamma)
+    optimizer = build_optimizer(args.optimizer, fc.parameters(), args.lr, args.weight_decay, *sgd)
+    steps = math.ceil(len(rows[1]) / args.batch_size)
+    schedule = build_schedule(optimizer, args.decay, args.epochs, steps, *decay)
     with folder.new_folder(place) as new:
         log = []
         for epoch in runtime.bar(range(1, args.epochs + 1), args.epochs, "epoch"):
@@ -190,17 +167,17 @@ def main() -> None:
         images = f"{step_1['images']} images of {step_1['split']}"
         segmenter.trained_on = f"{len(rows[1])} pixels of {images}"
         save_segmenter(new / "dense.pt", segmenter, made_from=step_1["id"])
-        title = "Step 2: classifier on sparse hypercolumns"
-        save_log(new, log, title, log if args.tensorboard else ())
+        board = log if args.tensorboard else ()
+        save_log(new, log, "Step 2: classifier on sparse hypercolumns", board)
         facts = {"id": fingerprint(dense), "made_from": step_1["id"], "rows": len(rows[1])}
-        facts |= {"held_out_rows": len(held_out[1]), "beats_majority": accuracy > majority}
+        facts["held_out_rows"] = len(held_out[1])
         facts["scores"] = {name: log[-1][name] for name in log[-1] if name.endswith("accuracy")}
         config = folder.save_config(new, 2, vars(args), **facts, dense_minus_fc=error)
     wrote = f"{which} pixel accuracy {accuracy:.3f} after {folder.count(args.epochs, 'epoch')}"
     same = {name: step_1["changed"].get(name) for name in ("--split", "--limit", "--skip-bad")}
     images = [word for flag in same.items() if flag[1] for word in flag if word is not True]
     then = ("train_seg.py", "--data", Path(step_1["data"]), *images, "--run", args.run)
-    folder.finish(place, config, wrote, then)
+    folder.finish(args.run, 2, config, wrote, then)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """The sampled hypercolumns on disk: plain .npy files, in a folder that step 1 makes anew."""
 
 import errno
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from data import UserError
 
@@ -107,3 +110,23 @@ def read_features(folder: Path, classes: int) -> Features:
             f"{folder}/labels.npy: label {largest} is outside the classes 0..{classes - 1}"
         )
     return store
+
+
+def split_rows(
+    store: Features, area_weight: float, share: float, seed: int
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Training rows, and the held-out rows: those of a random share of the images, never of all.
+
+    Returns:
+        Twice features (n, Z) float32, labels (n,) int64 and weights in the loss (n,) float32: the
+        areas to the power `area_weight`.
+    """
+    images = np.random.default_rng(seed).permutation(np.unique(store.pixels[:, 0]))
+    count = min(math.ceil(len(images) * share), len(images) - 1)
+    held_out = np.isin(store.pixels[:, 0], images[:count])
+    labels, weights = store.labels.astype(np.int64), store.areas**area_weight
+    train, held = (
+        tuple(torch.from_numpy(array[chosen]) for array in (store.features, labels, weights))
+        for chosen in (~held_out, held_out)
+    )
+    return train, held

@@ -85,3 +85,11 @@ def inverse_frequency(counts: Tensor) -> Tensor:
     weights = torch.where(counts > 0, 1 / counts.clamp(min=1).float(), 0)
     present = int((counts > 0).sum())
     return weights * (present / weights.sum()) if present else weights
+
+
+def weighted_cross_entropy(
+    logits: Tensor, labels: Tensor, weights: Tensor, label_smoothing: float
+) -> Tensor:
+    """The weighted mean of the cross entropies of rows (n, C), a scalar; for `train_cls.py`."""
+    losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+    return (losses * weights).sum() / weights.sum()
