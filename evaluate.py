@@ -72,7 +72,7 @@ def predict_split(segmenter: Segmenter, dataset: VOCFolder, workers: int) -> Ite
     mine = distributed.share(len(dataset))
     loader = runtime.image_loader(dataset, mine, workers)
     for sample in runtime.bar(loader, len(mine), "image"):
-        prediction = segmenter.predict(sample.image, sample.mask.shape, sample.id).numpy()
+        prediction = segmenter.predict(sample.image, sample.mask.shape, sample.id)[0].numpy()
         yield sample.id, prediction, sample.mask.numpy()
 
 
@@ -148,7 +148,7 @@ def main() -> None:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
         flags.set_views(segmenter, args.tta, args.refine, args.dilate)
         dataset = VOCFolder(args.data, args.split, segmenter.input_size, args.limit)
-        chain.check_classes(segmenter.names, dataset.classes.names, source, dataset.root)
+        chain.check_classes(segmenter.classes.names, dataset.classes.names, source, dataset.root)
         facts |= {"checkpoint": str(source), "made_from": fingerprint(segmenter)}
         facts["views"] = f"{segmenter.views}{segmenter.hypercolumn.dilation_in_words}"
         network = f"{source} ({segmenter.hypercolumn.backbone}, shorter side {segmenter.size})"

@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from data import UserError
+from data.classes import Classes
 from data.features import read_features, split_rows
 from losses.loss import inverse_frequency, weighted_cross_entropy
 from models.backbones import fingerprint
@@ -161,8 +162,8 @@ def main() -> None:
         if not accuracy > majority:
             print(f"  note: no better than always naming the most frequent class ({majority:.3f})")
 
-        colours = step_1["colours"]
-        segmenter = Segmenter(hypercolumn, dense.cpu(), step_1["size"], STRIDE, names, colours)
+        classes = Classes.from_lists(names, step_1["colours"])
+        segmenter = Segmenter(hypercolumn, dense.cpu(), step_1["size"], STRIDE, classes)
         images = f"{step_1['images']} images of {step_1['split']}"
         segmenter.trained_on = f"{len(rows[1])} pixels of {images}"
         save_segmenter(new / "dense.pt", segmenter, made_from=step_1["id"])

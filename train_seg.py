@@ -144,7 +144,7 @@ def validate(
     Args:
         loader: of this process's share of the data set.
     """
-    matrix, previews, loss_sum = ConfusionMatrix(len(segmenter.names)), {}, torch.zeros(1)
+    matrix, previews, loss_sum = ConfusionMatrix(len(segmenter.classes)), {}, torch.zeros(1)
     dataset: VOCFolder = loader.dataset
     for sample in runtime.bar(loader, len(loader), "image", "validate"):
         scores = segmenter.probabilities(sample.image, sample.id)  # (C, h, w)
@@ -258,10 +258,10 @@ def main() -> None:
     images = VOCFolder(args.data, args.split, None, args.limit, args.skip_bad)
     val_set = VOCFolder(args.data, args.val_split, segmenter.size)
     val_part = val_set.spread(args.val_limit)
-    new_classes = not saved and args.init and segmenter.names != list(images.classes.names)
+    new_classes = not saved and args.init and segmenter.classes.names != images.classes.names
     if new_classes:
         segmenter.replace_classes(images.classes, args.seed)
-    chain.check_classes(segmenter.names, images.classes.names, start, images.root)
+    chain.check_classes(segmenter.classes.names, images.classes.names, start, images.root)
     settings = args.settings | {"images": images.fingerprint()}
     settings["validation images"] = val_part.fingerprint()
     if saved:

@@ -98,7 +98,7 @@ def split_records(
     """Images of a split with ground truth, prediction and scores."""
     for index, sample in zip(indices, runtime.image_loader(dataset, indices, workers)):
         truth, scores = sample.mask.numpy(), ConfusionMatrix(len(dataset.classes))
-        found = segmenter.predict(sample.image, truth.shape, sample.id, confidence=True)
+        found = segmenter.predict(sample.image, truth.shape, sample.id)
         prediction, confidence = (array.numpy() for array in found)
         scores.update(prediction, truth)
         miou = None if math.isnan(scores.image_miou()) else scores.image_miou()
@@ -123,7 +123,7 @@ def photo_records(
         except UserError as error:
             left_out.append(str(error))
             continue
-        found = predict_photo(segmenter, photo, name, confidence=True)
+        found = predict_photo(segmenter, photo, name)
         yield Record(name, path.name, photo, None, *(array.numpy() for array in found))
 
 
@@ -213,7 +213,7 @@ def main() -> None:
         names, classes = dataset.ids, dataset.classes
         what = f"images of {dataset.root}, split {args.split}"
         if segmenter:
-            chain.check_classes(segmenter.names, classes.names, source, dataset.root)
+            chain.check_classes(segmenter.classes.names, classes.names, source, dataset.root)
     wanted = classes.labels(args.classes or ())
     limit = min(args.limit or (len(names) if photos else IMAGES), len(names))
     some = f"{SORTS[args.sort]} {limit} of " if limit < len(names) else ""

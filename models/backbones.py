@@ -1,6 +1,4 @@
-"""The backbones: torchvision's classification networks as sequences of blocks, and their weights.
-
-`models.efficientnet_lite` adds its networks to torchvision's.
+"""The backbones: classification networks as sequences of blocks, and their weights.
 
 One rule finds the levels of all of them: a level is the last feature map before each drop of
 resolution, and the last one.
@@ -10,6 +8,7 @@ import copy
 import hashlib
 import re
 import warnings
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
@@ -32,6 +31,9 @@ HEADS = ("avgpool", "classifier", "fc", "dropout", "aux1", "aux2", "AuxLogits") 
 WRAPPERS = ("state_dict", "model", "model_state", "params")  # keys of training checkpoints
 SIDE = 512  # pixels of the input on which drops of resolution are looked for
 
+# The source of networks: torchvision, with which `efficientnet_lite` registers. Another one would
+# answer here, too: names, a network on the meta device, its weights, their mean and std.
+
 
 def backbones() -> list[str]:
     """The names of the networks that have levels, as this torchvision knows them."""
@@ -40,10 +42,8 @@ def backbones() -> list[str]:
 
 
 @cache
-def _network(name: str) -> nn.ModuleDict:
+def _network(name: str) -> nn.Sequential:
     """The children of a network but for its `HEADS`, on the meta device; not to be changed.
-
-    The one place where a name becomes a network. Its children are called one after the other.
 
     Raises:
         UserError: the name is not in `backbones`.
@@ -60,14 +60,44 @@ def _network(name: str) -> nn.ModuleDict:
                 network = get_model(name, weights=None)
         except NotImplementedError:  # RegNet computes its widths with tensors
             network = get_model(name, weights=None).to("meta")
-    return nn.ModuleDict({k: v for k, v in network.named_children() if k not in HEADS})
+    children = ((name, child) for name, child in network.named_children() if name not in HEADS)
+    return nn.Sequential(OrderedDict(children))
+
+
+def find_weights(backbone: str, weights: str) -> WeightsEnum | None:
+    """The published weights that are meant by "imagenet" (the DEFAULT) or by their own name.
+
+    None if it is neither: "random", or a file.
+    """
+    known = get_model_weights(backbone).__members__
+    return known.get("DEFAULT" if weights == "imagenet" else weights)
+
+
+def input_moments(backbone: str, weights: str) -> tuple[list[float], list[float]]:
+    """Mean and std, RGB in 0..1, that weights expect of their input; of a file: as "imagenet"."""
+    if backbone in ("googlenet", "inception_v3"):  # trained elsewhere, on -1..1
+        return [0.5] * 3, [0.5] * 3
+    moments = (find_weights(backbone, weights) or find_weights(backbone, "imagenet")).transforms()
+    return list(moments.mean), list(moments.std)
+
+
+def _fetch(backbone: str, preset: WeightsEnum) -> dict[str, Tensor]:
+    """The state dict of published weights, downloaded once."""
+    try:
+        return preset.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:  # no network; a damaged file in the download cache
+        raise UserError(
+            f"the weights {preset.name} of {backbone} could not be fetched ({error}); get "
+            f"{preset.url} on another machine and put it into {torch.hub.get_dir()}/checkpoints"
+            ", or use --weights FILE or --weights random"
+        ) from None
+
+
+# From here on all networks are alike.
 
 
 def empty_blocks(backbone: str) -> nn.Sequential:
     """The network up to its last feature map, block after block, on the meta device.
-
-    Sequences within the network are flattened, so that a block is a layer or, for example, a
-    residual block. A pooling at the end is left out: it adds nothing to the map before it.
 
     Raises:
         UserError: the backbone is not in `backbones`.
@@ -75,9 +105,69 @@ def empty_blocks(backbone: str) -> nn.Sequential:
     return _blocks(copy.deepcopy(_network(backbone)))
 
 
-def _blocks(network: nn.ModuleDict) -> nn.Sequential:
-    """`empty_blocks` from the network's own layers."""
-    blocks = [block for child in network.values() for block in _flattened(child)]
+def load_blocks(backbone: str, weights: str, seed: int) -> nn.Sequential:
+    """`empty_blocks` with their weights, float32 on the CPU.
+
+    Args:
+        weights: "imagenet" or another name of torchvision's weights (downloaded once), "random"
+            (He initialisation from `seed`), or a state-dict file with torchvision's names: of the
+            full model, or of its `features`, bare or in a training checkpoint (`WRAPPERS`).
+
+    Raises:
+        UserError: an unknown backbone, no network for the download, or a file that is missing,
+            damaged, not a state dict, or of another architecture.
+    """
+    network = copy.deepcopy(_network(backbone))
+    if weights == "random":
+        return _initialise(_blocks(network), seed)
+    preset = find_weights(backbone, weights)
+    state = _fetch(backbone, preset) if preset else _read_state(weights)
+    # Wrappers of networks prefix names; torchvision's files of DenseNet have older ones.
+    state = {re.sub(r"^((module|model|backbone)\.)+", "", k): v for k, v in state.items()}
+    state = {re.sub(r"(denselayer\d+\.\w+)\.(\d\.)", r"\1\2", k): v for k, v in state.items()}
+    if not state.keys() & network.state_dict().keys():  # of `features` alone, perhaps
+        state = {f"features.{name}": value for name, value in state.items()}
+    state = {name: value for name, value in state.items() if not name.startswith(HEADS)}
+    try:
+        network.load_state_dict(state, assign=True)
+    except RuntimeError as error:  # torch's second line names the first missing or odd tensor
+        reason = str(error).splitlines()[1].strip()[:100]
+        raise UserError(
+            f"{weights}: do not fit {backbone} ({reason}); are these weights of another backbone?"
+        ) from None
+    return _blocks(network).float()
+
+
+def _read_state(path: str) -> dict[str, Tensor]:
+    """The state dict in a file."""
+    state = load_tensors(Path(path), "weights")
+    if isinstance(state, dict):
+        state = next((state[name] for name in WRAPPERS if name in state), state)
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise UserError(f"{path}: not a state dict (names to tensors)")
+    return state
+
+
+def _initialise(blocks: nn.Sequential, seed: int) -> nn.Sequential:
+    """The blocks with He's random weights from a seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name, value in blocks.to_empty(device="cpu").state_dict().items():
+            if value.ndim in (2, 4):
+                mode = "fan_in" if value.shape[1] == 1 else "fan_out"
+                nn.init.kaiming_normal_(value, mode=mode, nonlinearity="relu")
+            else:  # factors and variances are 1; offsets, means and counters are 0
+                value.fill_(not name.endswith(("bias", "running_mean", "num_batches_tracked")))
+    return blocks
+
+
+def _blocks(network: nn.Sequential) -> nn.Sequential:
+    """The layers of a network in their order; sequences within it are flattened.
+
+    So a block is a layer or, for example, a residual block. A pooling at the end is left out: it
+    adds nothing to the map before it.
+    """
+    blocks = _flattened(network)
     while isinstance(blocks[-1], nn.MaxPool2d):
         blocks.pop()
     return nn.Sequential(*blocks).eval()
@@ -118,7 +208,7 @@ class DilatedMaxPool(nn.MaxPool2d):
         return super().forward(F.pad(x, [self.dilation] * 4, value=-torch.inf))
 
 
-def dilate(blocks: nn.Sequential, drops: int) -> nn.Sequential:
+def dilate(blocks: nn.Sequential, drops: int) -> None:
     """Sets the strides of the last `drops` drops of resolution to 1, and dilates what follows.
 
     The blocks behind then see what they were trained on, on a grid that is 2, 4, .. times as fine
@@ -132,13 +222,8 @@ def dilate(blocks: nn.Sequential, drops: int) -> nn.Sequential:
     Raises:
         UserError: there are fewer drops, or one is neither a strided convolution nor a max pooling.
     """
-    if not drops:
-        return blocks
-    taps = find_taps(block_shapes(blocks))
-    if drops >= len(taps):
-        raise UserError(f"--dilate {drops}: there are {len(taps) - 1} drops of resolution to undo")
-    rate = 1
-    for index in range(taps[-1 - drops] + 1, len(blocks)):
+    taps, rate = find_taps(block_shapes(blocks)), 1
+    for index in range(taps[-1 - drops] + 1 if drops < len(taps) else 0, len(blocks)):
         behind = rate  # a strided layer itself keeps its rate; those behind it are dilated
         for name, layer in list(blocks[index].named_modules(prefix=str(index))):
             if not isinstance(layer, nn.Conv2d | nn.MaxPool2d):
@@ -153,14 +238,15 @@ def dilate(blocks: nn.Sequential, drops: int) -> nn.Sequential:
                 layer.stride, layer.dilation = (1, 1), (own, own)
         rate = behind
     try:
-        if find_taps(block_shapes(blocks)) == [*taps[: -1 - drops], taps[-1]]:
-            return blocks
+        found = find_taps(block_shapes(blocks))
     except RuntimeError:  # maps that no longer fit together
-        pass
-    raise UserError(
-        f"--dilate {drops}: this backbone drops its resolution by something else than strided "
-        "convolutions and max poolings, which cannot be dilated; take a smaller N"
-    )
+        found = []
+    if found != [*taps[: -1 - drops], taps[-1]] or drops >= len(taps):
+        raise UserError(
+            f"--dilate {drops}: {len(taps) - 1} drops of resolution are there to undo, and those "
+            "by something else than strided convolutions and max poolings cannot be; take a "
+            "smaller N"
+        )
 
 
 def fold_batch_norm(blocks: nn.Sequential, ends: Sequence[int]) -> None:
@@ -177,100 +263,6 @@ def fold_batch_norm(blocks: nn.Sequential, ends: Sequence[int]) -> None:
             if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and not is_level:
                 setattr(parent, name, fuse_conv_bn_eval(layer.eval(), norm.eval()))
                 setattr(parent, after, nn.Identity())
-
-
-def find_weights(backbone: str, weights: str) -> WeightsEnum | None:
-    """The torchvision weights that are meant by "imagenet" (its DEFAULT) or by their own name.
-
-    None if it is neither: "random", or a file.
-    """
-    known = get_model_weights(backbone).__members__
-    return known.get("DEFAULT" if weights == "imagenet" else weights)
-
-
-def input_moments(backbone: str, weights: str) -> tuple[list[float], list[float]]:
-    """Mean and std, RGB in 0..1, that weights expect of their input; of a file: as "imagenet"."""
-    if backbone in ("googlenet", "inception_v3"):  # trained elsewhere, on -1..1
-        return [0.5] * 3, [0.5] * 3
-    moments = (find_weights(backbone, weights) or find_weights(backbone, "imagenet")).transforms()
-    return list(moments.mean), list(moments.std)
-
-
-def load_weights(backbone: str, blocks: nn.Sequential, weights: str, seed: int) -> None:
-    """Allocates (the first of) `empty_blocks` on the CPU and fills them, in place.
-
-    Args:
-        weights: "imagenet" or another name of torchvision's weights (downloaded once), "random"
-            (He initialisation from `seed`), or a state-dict file with torchvision's names: of the
-            full model, or of its `features`, bare or in a training checkpoint (`WRAPPERS`).
-
-    Raises:
-        UserError: no network for the download, or a file that is missing, damaged, not a state
-            dict, or of another architecture.
-    """
-    blocks.to_empty(device="cpu")
-    if weights == "random":
-        _initialise(blocks, seed)
-        return
-    # On the meta device, where the tensors of the file take the place of parameters.
-    network, state = copy.deepcopy(_network(backbone)), _read_state(backbone, weights)
-    names = {_own_name(name): name for name in state}
-    if not names.keys() & network.state_dict().keys():  # of `features` alone, perhaps
-        names = {f"features.{name}": theirs for name, theirs in names.items()}
-    state = {name: state[n] for name, n in names.items() if not name.startswith(HEADS)}
-    try:
-        network.load_state_dict(state, assign=True)
-    except RuntimeError as error:  # torch's second line names the first missing or odd tensor
-        reason = str(error).splitlines()[1].strip()
-        reason = re.sub(r"[\w.]+", lambda name: names.get(name[0], name[0]), reason)
-        raise UserError(
-            f"{weights}: do not fit {backbone} ({reason[:100]}); are these weights of another "
-            "backbone?"
-        ) from None
-    blocks.load_state_dict(_blocks(network)[: len(blocks)].state_dict())
-
-
-def _own_name(name: str) -> str:
-    """What torchvision calls a tensor of a file: without what wrappers of networks prefix."""
-    name = re.sub(r"^((module|model|backbone)\.)+", "", name)
-    # torchvision's files of DenseNet are older than the names of its layers.
-    return re.sub(r"(denselayer\d+\.\w+)\.(\d\.)", r"\1\2", name)
-
-
-def _read_state(backbone: str, weights: str) -> dict[str, Tensor]:
-    """The state dict of a file, or of weights that torchvision fetches."""
-    if preset := find_weights(backbone, weights):
-        try:
-            return preset.get_state_dict(progress=True, check_hash=True)
-        except (OSError, RuntimeError) as error:  # no network; a damaged file in the download cache
-            raise UserError(
-                f"the weights {preset.name} of {backbone} could not be fetched ({error}); get "
-                f"{preset.url} on another machine and put it into {torch.hub.get_dir()}/checkpoints"
-                ", or use --weights FILE or --weights random"
-            ) from None
-    if weights.isidentifier() and not Path(weights).exists():
-        raise UserError(
-            f"--weights {weights}: neither a file nor the name of weights of {backbone}; choose "
-            f"imagenet, random, {', '.join(get_model_weights(backbone).__members__)}, or a "
-            "state-dict file"
-        )
-    state = load_tensors(Path(weights), "weights")
-    if isinstance(state, dict):
-        state = next((state[name] for name in WRAPPERS if name in state), state)
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"{weights}: not a state dict (names to tensors)")
-    return state
-
-
-def _initialise(blocks: nn.Sequential, seed: int) -> None:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for name, value in blocks.state_dict().items():
-            if value.ndim in (2, 4):
-                mode = "fan_in" if value.shape[1] == 1 else "fan_out"
-                nn.init.kaiming_normal_(value, mode=mode, nonlinearity="relu")
-            else:  # factors and variances are 1; offsets, means and counters are 0
-                value.fill_(not name.endswith(("bias", "running_mean", "num_batches_tracked")))
 
 
 def fingerprint(network: nn.Module) -> str:

@@ -17,12 +17,6 @@ TRAINED = Path(__file__).parent / "trained"  # the networks that come with the p
 FORMAT = 3  # raised when what is in the files changes
 
 
-def find_checkpoint(name: Path) -> Path:
-    """A file by its path, or one of `TRAINED` by its name alone, like "voc"."""
-    trained = TRAINED / f"{name}.pt"
-    return trained if len(name.parts) == 1 and not name.is_file() and trained.exists() else name
-
-
 def save_checkpoint(path: Path, kind: str, **content: Any) -> None:
     """Saves `content` (tensors, numbers, strings, lists, dicts) with its kind and format."""
     whole = io.BytesIO()  # writing to a full disk, torch.save would not name the disk as the reason
@@ -32,12 +26,14 @@ def save_checkpoint(path: Path, kind: str, **content: Any) -> None:
 
 
 def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
-    """Reads what `save_checkpoint` wrote, onto the CPU; see `find_checkpoint` for the path.
+    """What `save_checkpoint` wrote, onto the CPU; a name alone, like "voc", may be of `TRAINED`.
 
     Raises:
         UserError: see `load_tensors`; or it is of another kind or from another version.
     """
-    path = find_checkpoint(path)
+    trained = TRAINED / f"{path}.pt"
+    if len(path.parts) == 1 and not path.is_file() and trained.exists():
+        path = trained
     content = load_tensors(path, "checkpoint")
     found = content.get("kind") if isinstance(content, dict) else type(content).__name__
     if found != kind:

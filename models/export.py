@@ -2,14 +2,12 @@
 
     python -m models.export --onnx voc.onnx
     python -m models.export --onnx voc.onnx --check holiday.jpg    # runs it, beside the network
-    python -m models.export --run RUN --onnx FILE --probabilities
     python -m models.export --checkpoint FILE --program FILE
     python -m models.export --run RUN --half FILE          # a small checkpoint
 
 Everything is inside: `image` (1, 3, H, W) uint8, RGB of any height and width, becomes `classes`
-(1, H, W) uint8 or, with --probabilities, `probabilities` (1, C, H, W) float32. The photo is resized
-as `data.transforms.resize_image` does it, and seen in one view. Class names, their colours and what
-made the network go with the file.
+(1, H, W) uint8. The photo is resized as by `data.transforms.resize_image`, and seen in one view.
+Class names, their colours and what made the network go with the file.
 
 The logits of all classes are held at the photo's size: 1 GB for 12 megapixels and 21 classes.
 ONNX needs the packages onnx and onnxscript, to run it onnxruntime. Tried with PyTorch 2.14.
@@ -17,11 +15,9 @@ ONNX needs the packages onnx and onnxscript, to run it onnxruntime. Tried with P
 
 import argparse
 import copy
-import io
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -50,12 +46,10 @@ class PhotoSegmenter(nn.Module):
 
     Args:
         segmenter: on the CPU; it is not changed.
-        probabilities: of all classes, not the most likely class.
     """
 
-    def __init__(self, segmenter: Segmenter, probabilities: bool = False):
+    def __init__(self, segmenter: Segmenter):
         super().__init__()
-        self.probabilities = probabilities
         self.network = copy.deepcopy(segmenter).eval()
         self.network.amp = None
         features, size = self.network.hypercolumn.features, segmenter.size
@@ -69,18 +63,11 @@ class PhotoSegmenter(nn.Module):
         self.network.head.read_first = [height * width >= places for _, height, width in shapes]
 
     def forward(self, image: Tensor) -> Tensor:
-        """The classes of a photo.
-
-        Args:
-            image: (1, 3, H, W) uint8 RGB.
-
-        Returns:
-            (1, H, W) uint8, or (1, C, H, W) float32 probabilities.
-        """
+        """A photo (1, 3, H, W) uint8 RGB -> its classes (1, H, W) uint8."""
         shape = self.input_shape(self.network.size, *image.shape[-2:])
         small = F.interpolate(image, shape, mode="bilinear", antialias=True)
         found = resample(self.network(small).softmax(1), image.shape[-2:])
-        return found if self.probabilities else found.argmax(1).to(torch.uint8)
+        return found.argmax(1).to(torch.uint8)
 
     @staticmethod
     def input_shape(size: int, height: int, width: int) -> list[int]:
@@ -114,53 +101,45 @@ def round_down(features: nn.Sequential) -> None:
             features.set_submodule(name, nn.Sequential(padding, pool))
 
 
-def trace(segmenter: Segmenter, probabilities: bool = False) -> ExportedProgram:
+def trace(segmenter: Segmenter) -> ExportedProgram:
     """The `PhotoSegmenter` as a graph for photos of any size."""
     image = torch.zeros(1, 3, 48, 64, dtype=torch.uint8)
     sides = {2: Dim("height", min=1), 3: Dim("width", min=1)}
     with torch.no_grad():
         return torch.export.export(
-            PhotoSegmenter(segmenter, probabilities), (image,), dynamic_shapes={"image": sides}
+            PhotoSegmenter(segmenter), (image,), dynamic_shapes={"image": sides}
         )
 
 
-def facts(segmenter: Segmenter) -> dict[str, Any]:
-    """What goes with the file: plain values."""
+def facts(segmenter: Segmenter) -> dict[str, str]:
+    """What goes with the file, as text: class names, colours and size as JSON."""
     return {
-        "classes": segmenter.names,
-        "colours": segmenter.colours,
-        "size": segmenter.size,
+        "classes": json.dumps(segmenter.classes.names),
+        "colours": json.dumps(segmenter.classes.colours),
+        "size": json.dumps(segmenter.size),
         "backbone": segmenter.hypercolumn.backbone,
         "trained_on": segmenter.trained_on,
     }
 
 
-def save_program(path: Path, program: ExportedProgram, facts: dict[str, Any]) -> None:
-    """Saves what `torch.export.load` reads; the facts are JSON in the extra file "facts.json"."""
-    whole = io.BytesIO()
-    torch.export.save(program, whole, extra_files={"facts.json": json.dumps(facts)})
+def save_program(path: Path, program: ExportedProgram, facts: dict[str, str]) -> None:
+    """Saves what `torch.export.load` reads; each fact is an extra file."""
     with atomic_file(path) as file:
-        file.write(whole.getbuffer())
+        torch.export.save(program, file, extra_files=facts)
 
 
-def save_onnx(path: Path, program: ExportedProgram, output: str, facts: dict[str, Any]) -> None:
-    """Saves the program as ONNX, with the facts as metadata (lists as JSON).
-
-    Args:
-        output: what the result is called.
-    """
+def save_onnx(path: Path, program: ExportedProgram, facts: dict[str, str]) -> None:
+    """Saves the program as ONNX, with the facts as metadata."""
     with torch.no_grad():
         exported = torch.onnx.export(
             program,
             input_names=["image"],
-            output_names=[output],
+            output_names=["classes"],
             dynamic_shapes={"image": {2: "height", 3: "width"}},
             dynamo=True,
             verbose=False,
         )
-    for name, fact in facts.items():
-        text = fact if isinstance(fact, str) else json.dumps(fact)
-        exported.model.metadata_props[name] = text
+    exported.model.metadata_props.update(facts)
     with atomic_file(path) as file:
         file.write(exported.model_proto.SerializeToString())
 
@@ -170,8 +149,7 @@ def run_onnx(path: Path, pixels: np.ndarray) -> np.ndarray:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"image": pixels.transpose(2, 0, 1)[None]})[0]
-    return found.argmax(0) if found.ndim == 3 else found
+    return session.run(None, {"image": pixels.transpose(2, 0, 1)[None]})[0][0]
 
 
 def main() -> None:
@@ -190,7 +168,6 @@ def main() -> None:
     add("--program", type=Path, metavar="FILE", help="file to write for torch.export.load (.pt2)")
     half = "checkpoint of this project in float16 to write"
     add("--half", type=Path, metavar="FILE", help=half)
-    add("--probabilities", action="store_true", help="of all classes, not the most likely class")
     check = "run the ONNX file on this photo in onnxruntime, and compare its classes with ours"
     add("--check", type=Path, metavar="PHOTO", help=check)
     flags = parser.parse_args()
@@ -202,10 +179,6 @@ def main() -> None:
     needed += ["onnxruntime"] if flags.check else []
     if missing := [package for package in needed if not find_spec(package)]:
         raise UserError(f"a package is missing: pip install {' '.join(missing)}")
-    if (flags.onnx or flags.program) and torch.__version__ < LEAST_TORCH:
-        raise UserError(
-            f"--onnx and --program need torch {LEAST_TORCH}, but {torch.__version__} is installed"
-        )
 
     segmenter, _ = trained_segmenter(flags.run, flags.checkpoint)
     if flags.half:
@@ -213,21 +186,19 @@ def main() -> None:
         print(f"wrote {flags.half}: a checkpoint in float16, {flags.half.stat().st_size:,} bytes")
     if not (flags.onnx or flags.program):
         return
-    program = trace(segmenter, flags.probabilities)
-    output, shape = "classes", "(1, height, width) uint8"
-    if flags.probabilities:
-        output, shape = "probabilities", f"(1, {len(segmenter.names)}, height, width) float32"
-    ends = f"input image (1, 3, height, width) uint8, output {output} {shape}"
-    if flags.onnx:
-        save_onnx(flags.onnx, program, output, facts(segmenter))
-        print(f"wrote {flags.onnx}: {ends}")
+    if torch.__version__ < LEAST_TORCH:
+        raise UserError(
+            f"--onnx and --program need torch {LEAST_TORCH}, but {torch.__version__} is installed"
+        )
+    program = trace(segmenter)
+    for path, save in ((flags.onnx, save_onnx), (flags.program, save_program)):
+        if path:
+            save(path, program, facts(segmenter))
+            print(f"wrote {path}: image (1, 3, height, width) uint8 to classes (1, height, width)")
     if flags.check:
         pixels = read_image(flags.check)
-        same = run_onnx(flags.onnx, pixels) == predict_photo(segmenter, pixels).numpy()
+        same = run_onnx(flags.onnx, pixels) == predict_photo(segmenter, pixels)[0].numpy()
         print(f"{flags.check}: onnxruntime agrees with predict on {same.mean():.2%} of the pixels")
-    if flags.program:
-        save_program(flags.program, program, facts(segmenter))
-        print(f"wrote {flags.program}: PyTorch {torch.__version__}, {ends}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Hariharan et al., "Hypercolumns for Object Segmentation and Fine-grained Localiz
 Mostajabi et al., "Feedforward Semantic Segmentation with Zoom-out Features", CVPR 2015.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,31 +21,26 @@ from models.backbones import (
     fingerprint,
     fold_batch_norm,
     input_moments,
-    load_weights,
+    load_blocks,
 )
 
 
 class Hypercolumn(nn.Module):
     """Image -> levels (the tapped feature maps, fine to coarse) -> hypercolumns of Z channels.
 
-    The hypercolumn at a place is every level, sampled bilinearly there and concatenated; see
-    `read`. `at_points` and `as_map` agree to rounding.
-
-    Context adds further levels: means of the last tap over the whole image, its quadrants, or a
-    window around each place (Mostajabi et al. 2015, section 3, for the image as the last level).
-
-    The ImageNet normalisation of the input belongs to the weights, so it is done here.
+    The hypercolumn at a place is every level, sampled bilinearly there and concatenated.
+    `at_points` and `as_map` agree to rounding. The normalisation of the input, which belongs to
+    the weights, is done here.
 
     Args:
         backbone: one of `models.backbones.backbones()`.
-        weights: see `models.backbones.load_weights`, or None to leave it to `load_state_dict`.
+        weights, seed: see `models.backbones.load_blocks`; None leaves it to `load_state_dict`.
         taps: which levels, 1 = finest, or "b19", the map after the 19th block; None means all
             levels. The backbone ends after the last of them.
-        seed: for "random" weights.
-        context: further levels, each "image", "quadrants", or the odd side of a window in pixels of
-            the undilated last tap.
-        dilated: number of the last drops of resolution that are undone, see
-            `models.backbones.dilate`.
+        context: further levels, means of the last tap over the whole "image", its "quadrants", or
+            a window around each place, of an odd side in pixels of the undilated tap (Mostajabi et
+            al. 2015, section 3, for the image as the last level).
+        dilated: number of the last drops of resolution that are undone, see `dilate`.
 
     Attributes:
         ends: index of the last block of each tap.
@@ -78,21 +74,20 @@ class Hypercolumn(nn.Module):
         by_end = {known[tap]: tap for tap in chosen}
         self.ends = sorted(by_end)
         self.taps = [by_end[end] for end in self.ends]
-        self.backbone, self.context, self.dilated = backbone, list(context), dilated
+        self.backbone, self.context = backbone, list(context)
         tapped = [shapes[end][0] for end in self.ends]
         self.channels = tapped + tapped[-1:] * len(context)
-        self.features = self._empty()
         mean, std = input_moments(backbone, weights or "imagenet")
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
-        if weights is None:
-            self.features.to_empty(device="cpu")
-        else:
-            load_weights(backbone, self.features, weights, seed)
+        blocks = load_blocks(backbone, weights, seed) if weights else empty_blocks(backbone)
+        self.features = blocks[: self.ends[-1] + 1]
         fold_batch_norm(self.features, self.ends)
+        self.dilate(dilated)
+        if not weights:
+            self.features.to_empty(device="cpu")
         # The layout in which convolutions are fastest on CPU and GPU; the values are the same.
         self.features.to(memory_format=torch.channels_last)
-        self.frozen = True
 
     @property
     def Z(self) -> int:
@@ -111,15 +106,12 @@ class Hypercolumn(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             x = images / 255 if images.dtype == torch.uint8 else images
             x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-            return self._levels(self.features, x)
-
-    def _levels(self, features: nn.Sequential, x: Tensor) -> list[Tensor]:
-        levels = []
-        for index, layer in enumerate(features):
-            x = layer(x)
-            if index in self.ends:
-                levels.append(x)
-        return levels + [surroundings(levels[-1], c, 2**self.dilated) for c in self.context]
+            levels = []
+            for index, layer in enumerate(self.features):
+                x = layer(x)
+                if index in self.ends:
+                    levels.append(x)
+            return levels + [surroundings(levels[-1], c, 2**self.dilated) for c in self.context]
 
     @property
     def dilation_in_words(self) -> str:
@@ -127,27 +119,16 @@ class Hypercolumn(nn.Module):
         return f", last {self.dilated} strides dilated" if self.dilated else ""
 
     def dilate(self, drops: int) -> None:
-        """Changes `dilated`; the weights stay, and the backbone is frozen.
-
-        Raises:
-            UserError: see `models.backbones.dilate`.
-        """
-        self.dilated, self.frozen, weights = drops, True, self.features.state_dict()
-        self.features = self._empty()
-        fold_batch_norm(self.features, self.ends)
-        self.features.load_state_dict(weights, assign=True)
-
-    def _empty(self) -> nn.Sequential:
-        """The blocks of the backbone up to the last tap, frozen, on the meta device."""
+        """Sets `dilated`, see `models.backbones.dilate`; weights stay, the backbone is frozen."""
         blocks = empty_blocks(self.backbone)[: self.ends[-1] + 1]
-        return dilate(blocks, self.dilated).requires_grad_(False)
+        dilate(blocks, drops)
+        fold_batch_norm(blocks, self.ends)
+        blocks.load_state_dict(self.features.state_dict(), assign=True)
+        self.features = blocks.requires_grad_(False)
+        self.dilated, self.frozen = drops, True
 
     def check_size(self, size: int, flag: str = "--size") -> None:
-        """Tries the shapes of a square input of `size` pixels, without computing anything.
-
-        Raises:
-            UserError: the input is too small to reach the last tap; names the `flag`.
-        """
+        """Raises a UserError that names the `flag` if `size` pixels do not reach the last tap."""
         try:
             self.level_shapes(size, size)
         except RuntimeError:
@@ -156,7 +137,7 @@ class Hypercolumn(nn.Module):
     def level_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
         """(C_l, h_l, w_l) of the levels of one image, from a pass on the meta device."""
         image = torch.empty(1, 3, height, width, device="meta")
-        return [tuple(level.shape[1:]) for level in self._levels(self._empty(), image)]
+        return [tuple(level.shape[1:]) for level in copy.deepcopy(self).to("meta")(image)]
 
     def unfreeze(self, frozen_stages: int = 0) -> None:
         """Lets the backbone learn, but for its first stages; a stage ends with a tap.

@@ -7,13 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import resize
 
 from data import UserError
 from data.classes import Classes
+from data.transforms import LEAST_SIDE
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn, resample
-from models.views import Views, guided_filter, mean_probabilities
+from models.views import Views, guided_filter
 
 REACH = 32  # pixels of the input to each side, over which refined edges look at the photo
 
@@ -25,7 +27,7 @@ class Segmenter(nn.Module):
         hypercolumn, head: the two parts; the head's channels are the hypercolumn's.
         size: shorter side of the input images, in pixels.
         stride: the logits' grid is the input size over this, rounded up, in each direction.
-        names: class names, C of them; colours: their RGB colours, 0..255.
+        classes: names and colours, C of them.
 
     Attributes:
         origin: `fingerprint` of the backbone before it was fine-tuned; None where it is as it was.
@@ -40,27 +42,23 @@ class Segmenter(nn.Module):
         head: DenseClassifier,
         size: int,
         stride: int,
-        names: Sequence[str],
-        colours: Sequence[Sequence[int]],
+        classes: Classes,
     ):
         super().__init__()
         self.hypercolumn, self.head = hypercolumn, head
-        self.size, self.stride = size, stride
-        self.names, self.colours = list(names), [list(colour) for colour in colours]
+        self.size, self.stride, self.classes = size, stride, classes
         self.origin: str | None = None
         self.trained_on = "nothing"
         self.views = Views()
         self.amp: torch.dtype | None = None
 
-    @property
-    def classes(self) -> Classes:
-        """Names and colours."""
-        return Classes.from_lists(self.names, self.colours)
-
     def replace_classes(self, classes: Classes, seed: int) -> None:
         """Takes over other classes; the last layer of the head starts at random."""
-        self.head.renew_last_layer(len(classes), seed)
-        self.names, self.colours = list(classes.names), [list(c) for c in classes.colours]
+        layers = self.head.layers
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            layers[-1] = self.head.layer(layers[-1].in_channels, len(classes))
+        self.classes = classes
 
     def forward(
         self, images: Tensor, points: Tensor | None = None, kept: Sequence[Tensor] = ()
@@ -92,31 +90,25 @@ class Segmenter(nn.Module):
         return round(self.size * self.views.scales[-1])
 
     def predict(
-        self,
-        image: Tensor,
-        size: tuple[int, int],
-        name: str = "an image",
-        confidence: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """The class map of a photo.
+        self, image: Tensor, size: tuple[int, int], name: str = "the photo"
+    ) -> tuple[Tensor, Tensor]:
+        """The class map of a photo, and how sure it is.
 
         Args:
             image, name: as for `probabilities`.
             size: (height, width) of the photo.
-            confidence: gives the probability of each pixel's class, too.
 
         Returns:
-            (height, width) uint8 class ids; with `confidence` also (height, width) float32, 0..1.
-            On the CPU.
+            (height, width) uint8 class ids and float32 probabilities of these classes, on the CPU.
 
         Raises:
             UserError: see `probabilities`.
         """
         classes, best = top_class(self.probabilities(image, name), size)
-        return (classes.cpu(), best.cpu()) if confidence else classes.cpu()
+        return classes.cpu(), best.cpu()
 
     @torch.inference_mode()
-    def probabilities(self, image: Tensor, name: str = "an image") -> Tensor:
+    def probabilities(self, image: Tensor, name: str = "the photo") -> Tensor:
         """The probabilities of the classes: the mean over the views.
 
         Args:
@@ -130,9 +122,17 @@ class Segmenter(nn.Module):
         Raises:
             UserError: what the network computes is not finite.
         """
-        image = image[None].to(self.hypercolumn.mean.device)
-        found = mean_probabilities(self, image, self.views, self.grid(image))
-        if self.views.refine:
+        image, views = image[None].to(self.hypercolumn.mean.device), self.views
+        grid, seen = self.grid(image), []
+        for scale in views.scales:
+            share = scale / views.scales[-1]
+            shape = [max(min(side, LEAST_SIDE), round(side * share)) for side in image.shape[-2:]]
+            view = resize(image, shape, antialias=True) if share < 1 else image
+            seen.append(resample(self(view).softmax(1), grid))
+            if views.flip:
+                seen.append(resample(self(view.flip(-1)).softmax(1).flip(-1), grid))
+        found = sum(seen) / len(seen)
+        if views.refine:
             found = guided_filter(found, image, max(1, round(REACH / self.stride))).clamp_(0, 1)
         if not found.isfinite().all():
             raise UserError(
@@ -192,13 +192,13 @@ def save_segmenter(path: Path, segmenter: Segmenter, **training: Any) -> None:
         head={
             "channels": head.channels,
             "widths": list(head.widths),
-            "activation": head.activation_name,
+            "activation": head.activation,
             "dropout": head.dropout,
         },
         size=segmenter.size,
         stride=segmenter.stride,
-        classes=segmenter.names,
-        colours=segmenter.colours,
+        classes=list(segmenter.classes.names),
+        colours=[list(colour) for colour in segmenter.classes.colours],
         trained_on=segmenter.trained_on,
         origin=segmenter.origin,
         state=segmenter.state_dict(),
@@ -213,18 +213,11 @@ def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
         UserError: see `models.checkpoint.load_checkpoint`.
     """
     content = load_checkpoint(path, "segmenter")
-    for name in ("size", "stride"):
-        if type(content[name]) is not int or content[name] < 1:
-            raise UserError(f"{path}: its {name} is {content[name]!r}; is the file damaged?")
-    names, ones = content["classes"], torch.ones(sum(content["head"]["channels"]))
-    segmenter = Segmenter(
-        rebuilt_extractor(content["hypercolumn"]),
-        DenseClassifier(mean=ones, std=ones, classes=len(names), **content["head"]),
-        content["size"],
-        content["stride"],
-        names,
-        content["colours"],
-    )
+    classes = Classes.from_lists(content["classes"], content["colours"])
+    ones = torch.ones(sum(content["head"]["channels"]))
+    head = DenseClassifier(mean=ones, std=ones, classes=len(classes), **content["head"])
+    hypercolumn = rebuilt_extractor(content["hypercolumn"])
+    segmenter = Segmenter(hypercolumn, head, content["size"], content["stride"], classes)
     segmenter.load_state_dict(content["state"])
     segmenter.trained_on, segmenter.origin = content["trained_on"], content["origin"]
     return segmenter, content

@@ -4,15 +4,12 @@ He, Sun & Tang, "Guided Image Filtering", ECCV 2010; He & Sun, "Fast Guided Filt
 arXiv 1505.00996, 2015.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, einsum
 from torch.nn.functional import interpolate
-from torchvision.transforms.v2.functional import resize
 
-from data.transforms import LEAST_SIDE
 from models.hypercolumn import box_mean, resample
 
 EPSILON = 1e-4  # variance, of colours in 0..1, below which a window counts as flat
@@ -20,7 +17,7 @@ EPSILON = 1e-4  # variance, of colours in 0..1, below which a window counts as f
 
 @dataclass(frozen=True)
 class Views:
-    """How a prediction looks at a photo; the probabilities of several views are averaged.
+    """At which sizes a photo is seen; the probabilities of several views are averaged.
 
     Attributes:
         scales: of the input, 1 among them, ascending.
@@ -38,30 +35,6 @@ class Views:
             scales = ", ".join(f"{scale:g}" for scale in self.scales)
             words = f"mean probabilities at scales {scales}" + ", flipped too" * self.flip
         return words + ", edges refined" * self.refine
-
-
-def mean_probabilities(
-    network: Callable[[Tensor], Tensor], image: Tensor, views: Views, grid: tuple[int, int]
-) -> Tensor:
-    """The mean of the probabilities that the network gives over the views of an image.
-
-    Args:
-        network: gives the logits (1, C, .., ..) of an image of any size.
-        image: (1, 3, H, W), at the largest of the scales.
-        grid: (h, w) of the result.
-
-    Returns:
-        (1, C, h, w)
-    """
-    total = 0
-    for scale in views.scales:
-        share = scale / views.scales[-1]
-        shape = [max(min(side, LEAST_SIDE), round(side * share)) for side in image.shape[-2:]]
-        view = resize(image, shape, antialias=True) if share < 1 else image
-        total = total + resample(network(view).softmax(1), grid)
-        if views.flip:
-            total = total + resample(network(view.flip(-1)).softmax(1).flip(-1), grid)
-    return total / (len(views.scales) * (1 + views.flip))
 
 
 def guided_filter(values: Tensor, guide: Tensor, radius: int, epsilon: float = EPSILON) -> Tensor:

@@ -54,7 +54,7 @@ def prepare(folder: Path, images: int, size: int, drawn: int) -> None:
             columns = [hypercolumn.at_points(level, torch.rand(1, 500, 2))[0] for level in levels]
         std, mean = torch.std_mean(torch.cat(columns), dim=0)
         head = DenseClassifier(hypercolumn.channels, mean, std, len(VOC))
-        segmenter = Segmenter(hypercolumn, head, size, 2, VOC.names, VOC.colours)
+        segmenter = Segmenter(hypercolumn, head, size, 2, VOC)
         save_segmenter(folder / f"{backbone}.pt", segmenter)
 
 
@@ -162,7 +162,7 @@ class Work:
 
     def predict(self) -> Tensor:
         """The photo's class map at its original size."""
-        return self.segmenter.predict(self.photo.image, self.photo.mask.shape)
+        return self.segmenter.predict(self.photo.image, self.photo.mask.shape)[0]
 
     def train(self, pixels: int | None = None, images: int = 1) -> None:
         """One step of step 3 on so many images, on all of their pixels or some of each."""

@@ -33,7 +33,7 @@ class Predictor:
 
     def __init__(self, segmenter: Segmenter, device: str = "auto"):
         self.segmenter = segmenter.to(device_name(device))
-        self.names, self.colours = segmenter.names, segmenter.colours
+        self.names, self.colours = segmenter.classes.names, segmenter.classes.colours
 
     def predict(
         self, photos: Photo | Sequence[Photo], probabilities: bool = False
@@ -57,8 +57,8 @@ class Predictor:
             return [self.predict(photo, probabilities) for photo in photos]
         pixels, segmenter = to_array(photos), self.segmenter
         if not probabilities:
-            return predict_photo(segmenter, pixels).numpy()
-        found = segmenter.probabilities(network_input(segmenter, pixels), "the photo")
+            return predict_photo(segmenter, pixels)[0].numpy()
+        found = segmenter.probabilities(network_input(segmenter, pixels))
         return resample(found[None], pixels.shape[:2])[0].cpu().numpy()
 
     def overlay(self, photo: Photo, mask: np.ndarray | None = None) -> Image.Image:
@@ -80,11 +80,10 @@ def network_input(segmenter: Segmenter, pixels: np.ndarray) -> Tensor:
 
 
 def predict_photo(
-    segmenter: Segmenter, pixels: np.ndarray, name: str = "the photo", confidence: bool = False
-) -> Tensor | tuple[Tensor, Tensor]:
+    segmenter: Segmenter, pixels: np.ndarray, name: str = "the photo"
+) -> tuple[Tensor, Tensor]:
     """What `Segmenter.predict` gives for a photo (H, W, 3) uint8 of any size, at that size."""
-    image = network_input(segmenter, pixels)
-    return segmenter.predict(image, pixels.shape[:2], name, confidence)
+    return segmenter.predict(network_input(segmenter, pixels), pixels.shape[:2], name)
 
 
 def to_array(photo: Photo) -> np.ndarray:

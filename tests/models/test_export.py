@@ -13,18 +13,19 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from data.classes import Classes
 from data.transforms import resize_image, resized_shape
 from models.classifier import DenseClassifier
 from models.export import LEAST_TORCH, PhotoSegmenter, facts, save_onnx, save_program, trace
-from models.hypercolumn import Hypercolumn, resample
-from models.segmenter import Segmenter, load_segmenter, save_segmenter
+from models.hypercolumn import Hypercolumn
+from models.segmenter import Segmenter, save_segmenter
 
 pytestmark = pytest.mark.skipif(
     torch.__version__ < LEAST_TORCH, reason=f"torch {LEAST_TORCH} is not installed"
 )
 
-SIZE, NAMES = 64, ["sky", "sea", "boat", "sand"]
-COLOURS = [[0, 0, 0], [0, 0, 255], [255, 0, 0], [9, 9, 9]]
+SIZE = 64
+CLASSES = Classes(("sky", "sea", "boat", "sand"), ((0, 0, 0), (0, 0, 255), (255, 0, 0), (9, 9, 9)))
 PHOTOS = [(75, 100), (64, 64), (41, 33), (301, 202), (20, 390)]  # the last is beyond MAX_ASPECT
 NETWORKS = {  # backbone, stride, further arguments
     "poolings that round up": ("squeezenet1_1", 2, {"taps": [1, 2], "context": ["image"]}),
@@ -50,11 +51,11 @@ def random_segmenter(backbone: str, stride: int, extractor: dict) -> Segmenter:
     mean = torch.cat([level.mean((0, 2, 3)) for level in levels])
     std = torch.cat([level.std((0, 2, 3), correction=0) for level in levels])
     torch.manual_seed(0)
-    head = DenseClassifier(hypercolumn.channels, mean, std, len(NAMES), (16, 16))
+    head = DenseClassifier(hypercolumn.channels, mean, std, len(CLASSES), (16, 16))
     with torch.no_grad():
         head.layers[-1].weight *= 10  # sure of some pixels
         head.layers[-1].bias -= head(levels, (16, 16)).mean((0, 2, 3))
-    return Segmenter(hypercolumn, head, SIZE, stride, NAMES, COLOURS).eval()
+    return Segmenter(hypercolumn, head, SIZE, stride, CLASSES).eval()
 
 
 def session(path: Path):
@@ -80,7 +81,7 @@ def onnx_file(traced, tmp_path_factory) -> Path:
     for package in ("onnx", "onnxscript"):
         pytest.importorskip(package)
     path = tmp_path_factory.mktemp("onnx") / "network.onnx"
-    save_onnx(path, traced, "classes", {})
+    save_onnx(path, traced, {})
     return path
 
 
@@ -115,7 +116,7 @@ def test_a_program_from_its_file_gives_the_classes_of_predict(segmenter, traced,
 
 def assert_classes(found: Tensor, segmenter: Segmenter, image: Tensor) -> None:
     """Nearly all, since resizing may round a value of the image otherwise."""
-    expected = segmenter.predict(resized(image), image.shape[1:])
+    expected, _ = segmenter.predict(resized(image), image.shape[1:])
     assert len(expected.unique()) > 1, "a constant map would prove nothing"
     assert (found == expected).float().mean() >= 0.999
 
@@ -130,37 +131,22 @@ def test_the_command_writes_both_forms_with_the_facts(small, tmp_path, succeeds)
     onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    files = "--onnx", tmp_path / "a.onnx", "--program", tmp_path / "a.pt2"
-    image, seen = photo(50, 77), tmp_path / "seen.png"
-    Image.fromarray(image.permute(1, 2, 0).numpy()).save(seen)
-    flags = (*files, "--probabilities", "--check", seen)
-    said = succeeds("models/export.py", "--checkpoint", small, *flags)
-    ends = (
-        "input image (1, 3, height, width) uint8, "
-        "output probabilities (1, 4, height, width) float32"
-    )
-    first, checked, last = said.splitlines()
-    assert first == f"wrote {tmp_path / 'a.onnx'}: {ends}"
-    assert last == f"wrote {tmp_path / 'a.pt2'}: PyTorch {torch.__version__}, {ends}"
+    files, seen = [tmp_path / "a.onnx", tmp_path / "a.pt2"], tmp_path / "seen.png"
+    Image.fromarray(photo(50, 77).permute(1, 2, 0).numpy()).save(seen)
+    flags = "--onnx", files[0], "--program", files[1], "--check", seen
+    *wrote, checked = succeeds("models/export.py", "--checkpoint", small, *flags).splitlines()
+    assert [line.split(":")[0] for line in wrote] == [f"wrote {file}" for file in files]
     words = rf"{seen}: onnxruntime agrees with predict on ([\d.]+)% of the pixels"
     assert 99.9 <= float(re.fullmatch(words, checked)[1]) <= 100
-    model = onnx.load(tmp_path / "a.onnx")
+    model = onnx.load(files[0])
     onnx.checker.check_model(model)
-    expected = {"classes": NAMES, "colours": COLOURS, "size": SIZE}
-    expected |= {"backbone": "squeezenet1_1", "trained_on": "9 images"}
-    extra = {"facts.json": ""}
-    program = torch.export.load(tmp_path / "a.pt2", extra_files=extra).module()
-    assert json.loads(extra["facts.json"]) == expected
-    words = {name: json.dumps(fact) for name, fact in expected.items()}
-    words |= {name: expected[name] for name in ("backbone", "trained_on")}
-    assert {fact.key: fact.value for fact in model.metadata_props} == words
-
-    segmenter = load_segmenter(small)[0]
-    expected = resample(segmenter.probabilities(resized(image))[None], (50, 77))[0]
-    assert 0.2 < expected.amax(0).min() < expected.amax(0).max() <= 1
-    (found,) = session(tmp_path / "a.onnx").run(None, {"image": image[None].numpy()})
-    for one in (program(image[None])[0], torch.from_numpy(found[0])):
-        torch.testing.assert_close(one, expected, rtol=0.01, atol=0.01)
+    kept = {fact.key: fact.value for fact in model.metadata_props}
+    assert json.loads(kept["classes"]) == list(CLASSES.names)
+    assert json.loads(kept["colours"]) == [list(colour) for colour in CLASSES.colours]
+    assert (kept["size"], kept["backbone"]) == (str(SIZE), "squeezenet1_1")
+    extra = dict.fromkeys(kept, "")
+    torch.export.load(files[1], extra_files=extra)
+    assert extra == kept and kept["trained_on"] == "9 images"
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])

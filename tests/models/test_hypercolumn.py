@@ -197,22 +197,14 @@ def test_dilation_can_be_changed_and_undone():
 # Training
 
 
-def test_a_frozen_backbone_has_no_graph_and_batch_norm_stays_as_it_is():
+def test_a_frozen_backbone_has_no_graph_and_is_the_same_in_training():
     # A level is taken between the first convolution and its batch norm, which so is not folded.
     hypercolumn = Hypercolumn("vgg11_bn", "random", ["b1", 2])
-    statistics = {k: v.clone() for k, v in hypercolumn.state_dict().items() if "running" in k}
-    assert len(statistics) == 2
+    assert sum("running" in name for name in hypercolumn.state_dict()) == 2
     expected = hypercolumn.eval()(photos(32, 32))
     levels = hypercolumn.train()(photos(32, 32))
     assert not any(value.requires_grad for value in [*levels, *hypercolumn.parameters()])
     assert all(map(torch.equal, levels, expected))
-
-    hypercolumn.unfreeze()
-    sum(level.sum() for level in hypercolumn(photos(32, 32))).backward()
-    assert all(parameter.grad.isfinite().all() for parameter in hypercolumn.parameters())
-    assert hypercolumn.features[0].weight.grad.any()
-    after = hypercolumn.state_dict()
-    assert all(torch.equal(after[name], value) for name, value in statistics.items())
 
 
 def test_batch_norm_is_folded_into_the_convolution_before_it_but_not_across_a_level():

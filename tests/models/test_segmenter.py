@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from data import UserError
+from data.classes import Classes
 from data.sampling import pixel_centres
 from data.voc import Sample
 from models.classifier import DenseClassifier
@@ -25,8 +26,8 @@ from models.segmenter import (
 from models.views import Views, guided_filter
 from tests.textbook import Textbook, upsample
 
-CLASSES = 4
-NAMES, COLOURS = ["sky", "sea", "boat", "sand"], [[0, 0, 0], [0, 0, 255], [255, 0, 0], [9, 9, 9]]
+COLOURS = ((0, 0, 0), (0, 0, 255), (255, 0, 0), (9, 9, 9))
+CLASSES = Classes(("sky", "sea", "boat", "sand"), COLOURS)
 
 
 def photo(height: int, width: int) -> Tensor:
@@ -41,11 +42,11 @@ def trained() -> Segmenter:
     levels = hypercolumn(photo(96, 90)[None])
     mean, std = (torch.cat([getattr(x, of)((0, 2, 3)) for x in levels]) for of in ("mean", "std"))
     torch.manual_seed(0)
-    head = DenseClassifier(hypercolumn.channels, mean, std, CLASSES, (16, 16), dropout=0.25)
+    head = DenseClassifier(hypercolumn.channels, mean, std, 4, (16, 16), dropout=0.25)
     with torch.no_grad():
         head.layers[-1].weight *= 10  # sure of some pixels
         head.layers[-1].bias -= head(levels, (16, 16)).mean((0, 2, 3))
-    return Segmenter(hypercolumn, head, size=40, stride=2, names=NAMES, colours=COLOURS)
+    return Segmenter(hypercolumn, head, 40, 2, CLASSES)
 
 
 @pytest.fixture
@@ -85,12 +86,12 @@ def test_training_reaches_the_head_alone_and_follows_the_kept_units(segmenter):
 @pytest.mark.parametrize(("amp", "least"), [(torch.bfloat16, 0.9), (torch.float16, 0.98)])
 def test_low_precision_predicts_nearly_the_same_in_float32(segmenter, amp, least):
     image, size = photo(40, 57), (80, 111)
-    exact = segmenter.predict(image, size)
+    exact, _ = segmenter.predict(image, size)
     segmenter.amp = amp
     with torch.no_grad():
         logits = segmenter(image[None])
     assert logits.dtype == torch.float32 and torch.equal(logits, logits.to(amp).float())
-    assert least <= (segmenter.predict(image, size) == exact).float().mean()
+    assert least <= (segmenter.predict(image, size)[0] == exact).float().mean()
 
 
 # Predictions
@@ -99,7 +100,7 @@ def test_low_precision_predicts_nearly_the_same_in_float32(segmenter, amp, least
 @pytest.mark.parametrize("size", [(40, 57), (20, 31), (131, 187)])
 def test_a_prediction_is_the_textbooks_at_the_original_size(segmenter, size):
     image, mask = photo(40, 57), torch.zeros(size, dtype=torch.uint8)
-    found = segmenter.train().predict(image, size)
+    found, _ = segmenter.train().predict(image, size)
     assert found.dtype == torch.uint8 and found.shape == size
     textbook = Textbook(segmenter)
     assert (found == textbook.predict(Sample("id", image, mask))).float().mean() > 0.999
@@ -124,8 +125,7 @@ def test_class_by_class_equals_all_classes_at_once(source, target, classes):
 def test_confidence_is_the_probability_of_the_predicted_class(segmenter, views):
     segmenter.views, size = views, (60, 81)
     image = photo(40, 54)
-    classes, confidence = segmenter.predict(image, size, confidence=True)
-    assert torch.equal(classes, segmenter.predict(image, size))
+    classes, confidence = segmenter.predict(image, size)
     assert confidence.shape == size and confidence.dtype == torch.float32
     dense = upsample(segmenter.probabilities(image)[None], size)[0]
     torch.testing.assert_close(confidence, dense.amax(0), rtol=1e-4, atol=1e-5)
@@ -151,20 +151,20 @@ def test_probabilities_of_the_views_are_averaged_on_the_grid_of_the_largest(segm
             total = total + upsample(turn(segmenter(turn(view)).softmax(1)), (50, 63)) / 6
     scores = segmenter.probabilities(image[0])
     torch.testing.assert_close(scores, total[0], rtol=1e-4, atol=1e-5)
-    assert_most_likely(segmenter.predict(image[0], (80, 100)), upsample(total, (80, 100))[0])
+    assert_most_likely(segmenter.predict(image[0], (80, 100))[0], upsample(total, (80, 100))[0])
 
 
 def test_refined_scores_have_the_photos_size_and_follow_its_edges(segmenter):
     image, segmenter.views = photo(40, 52), Views(refine=True)
     scores, probabilities = segmenter.probabilities(image), segmenter(image[None]).softmax(1)
     torch.testing.assert_close(scores, guided_filter(probabilities, image[None], 16)[0].clamp(0, 1))
-    assert scores.shape == (CLASSES, 40, 52)
+    assert scores.shape == (4, 40, 52)
 
 
 def test_views_of_the_smallest_and_longest_photos_are_large_enough_for_the_backbone(segmenter):
     segmenter.views = Views((0.25, 1.0, 4.0), flip=True)
     for size in ((32, 32), (32, 400)):
-        assert segmenter.predict(photo(*size), (3, 70)).shape == (3, 70)
+        assert segmenter.predict(photo(*size), (3, 70))[0].shape == (3, 70)
 
 
 # Files
@@ -185,10 +185,9 @@ def test_a_segmenter_comes_back_with_the_same_predictions_and_facts(tmp_path, se
     save_segmenter(tmp_path / "best.pt", segmenter, start="abcd", training={"losses": [1.5]})
     loaded, content = load_segmenter(tmp_path / "best.pt")
     assert loaded.hypercolumn.spec() == segmenter.hypercolumn.spec()
-    for name in ("size", "stride", "names", "colours", "trained_on", "origin"):
+    for name in ("size", "stride", "classes", "trained_on", "origin"):
         assert getattr(loaded, name) == getattr(segmenter, name)
-    assert torch.equal(
-        loaded.predict(photo(40, 50), (8, 9)), segmenter.predict(photo(40, 50), (8, 9))
-    )
+    image = photo(40, 50)[None]
+    assert torch.equal(loaded(image), segmenter(image))
     assert content["start"] == "abcd" and content["training"] == {"losses": [1.5]}
     assert (loaded.head.widths, loaded.head.dropout) == ((16, 16), 0.25)

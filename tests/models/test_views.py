@@ -74,7 +74,6 @@ def test_a_blurred_edge_becomes_that_of_the_photo():
     ("views", "words"),
     [
         (Views(), "one view of each image"),
-        (Views(refine=True), "one view of each image, edges refined"),
         (Views((0.75, 1.0), True), "mean probabilities at scales 0.75, 1, flipped too"),
         (
             Views(flip=True, refine=True),

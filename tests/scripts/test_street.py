@@ -77,7 +77,7 @@ def test_step_1_leaves_features_of_distinct_labelled_pixels(walked):
 def test_step_2_leaves_a_classifier_of_1x1_convolutions_equal_to_the_trained_one(walked):
     folder = walked.place / "run" / "2_cls"
     segmenter, _ = load_segmenter(folder / "dense.pt")
-    assert list(segmenter.names) == list(VOC.names) and segmenter.size == 48
+    assert list(segmenter.classes.names) == list(VOC.names) and segmenter.size == 48
     weights = [p for name, p in segmenter.head.named_parameters() if name.endswith("weight")]
     assert [tuple(p.shape) for p in weights] == [(16, 960, 1, 1), (16, 16, 1, 1), (21, 16, 1, 1)]
     assert config(folder)["dense_minus_fc"] <= 1e-5

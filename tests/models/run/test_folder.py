@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from data import UserError
+from data.classes import Classes
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn
 from models.run import chain, folder
@@ -55,7 +56,7 @@ def test_a_damaged_config_is_refused_with_what_to_do(text, run):
 def test_the_network_is_the_one_named_else_the_best_of_step_3_else_that_of_step_2(run):
     hypercolumn = Hypercolumn("squeezenet1_1", "random", taps=[1])
     head = DenseClassifier(hypercolumn.channels, torch.zeros(64), torch.ones(64), 2, (4, 4))
-    segmenter = Segmenter(hypercolumn, head, 32, 2, ["a", "b"], [[0, 0, 0], [255, 0, 0]])
+    segmenter = Segmenter(hypercolumn, head, 32, 2, Classes(("a", "b"), ((0, 0, 0), (255, 0, 0))))
     place, named = folder.step_folder(run, 2), run / "named.pt"
     folder.save_config(place, 2, {"started": 0.0}, id="two", made_from=None)
     places = (None, place / "dense.pt"), (None, run / "3_seg" / "best.pt"), (named, named)

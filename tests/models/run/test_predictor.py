@@ -54,7 +54,7 @@ def test_a_portrait_of_a_person_is_seen_as_one(network, mask):
     # What the scripts see, too.
     photo = torch.from_numpy(read_image(PORTRAIT)).permute(2, 0, 1)
     photo = resize_image(photo, network.segmenter.input_size)
-    assert np.array_equal(network.segmenter.predict(photo, mask.shape).numpy(), mask)
+    assert np.array_equal(network.segmenter.predict(photo, mask.shape)[0].numpy(), mask)
 
 
 def test_a_photo_may_come_in_any_form(network, mask):
@@ -63,7 +63,7 @@ def test_a_photo_may_come_in_any_form(network, mask):
     forms = [str(PORTRAIT), Image.open(PORTRAIT), pixels, tensor, tensor / 255]
     for found in network.predict(forms):
         assert np.array_equal(found, mask)
-    grey = pixels[..., 0]
+    grey = pixels[:40, :50, 0]
     in_colour = network.predict(np.stack([grey] * 3, axis=-1))
     assert np.array_equal(network.predict(grey), in_colour)
 
