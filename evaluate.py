@@ -31,6 +31,7 @@ import numpy as np
 from data.classes import VOID
 from data.files import atomic_file
 from data.images import check_sizes, colour_mask, first_of, read_mask
+from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from losses.metrics import ConfusionMatrix, save_image_scores
 from models.backbones import fingerprint
@@ -147,7 +148,7 @@ def main() -> None:
     else:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
         flags.set_views(segmenter, args.tta, args.refine, args.dilate)
-        dataset = VOCFolder(args.data, args.split, segmenter.input_size, args.limit)
+        dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size), args.limit)
         chain.check_classes(segmenter.classes.names, dataset.classes.names, source, dataset.root)
         facts |= {"checkpoint": str(source), "made_from": fingerprint(segmenter)}
         facts["views"] = f"{segmenter.views}{segmenter.hypercolumn.dilation_in_words}"

@@ -24,6 +24,7 @@ from data.classes import VOID
 from data.features import create_rows, open_rows, save_rows
 from data.images import first_of
 from data.sampling import pixel_centres, sample_pixels
+from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from models.backbones import find_weights
 from models.hypercolumn import Hypercolumn
@@ -105,7 +106,7 @@ def main() -> None:
         raise UserError("step 1 runs on one machine, as its processes write into one mapped file")
     place = folder.step_folder(args.run, 1)
     folder.check_free(place, 1)
-    dataset = VOCFolder(args.data, args.split, args.size, args.limit, args.skip_bad)
+    dataset = VOCFolder(args.data, args.split, ResizeImage(args.size), args.limit, args.skip_bad)
     hypercolumn = Hypercolumn(
         args.backbone, args.weights, args.taps, args.seed, args.context, args.dilate
     )

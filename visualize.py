@@ -32,6 +32,7 @@ from data import UserError
 from data.classes import Classes
 from data.figures import gallery, overlay, report
 from data.images import colour_mask, find_photos, first_of, read_image
+from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from losses.metrics import ConfusionMatrix
 from models.run import args as flags
@@ -209,7 +210,7 @@ def main() -> None:
     if photos:
         names, classes, what = list(photos), segmenter.classes, "photos"
     else:
-        dataset = VOCFolder(args.data, args.split, segmenter and segmenter.input_size)
+        dataset = VOCFolder(args.data, args.split, segmenter and ResizeImage(segmenter.input_size))
         names, classes = dataset.ids, dataset.classes
         what = f"images of {dataset.root}, split {args.split}"
         if segmenter:

@@ -24,7 +24,7 @@ from data.classes import VOID, read_classes
 from data.files import read_lines
 from data.images import SUFFIXES, check_sizes, read_image, read_mask
 from data.sampling import draw_kept, draw_pixels, image_seed, pixel_centres
-from data.transforms import Augment, resize_image
+from data.transforms import Augment, ResizeImage
 
 MASK_FOLDERS = {"train_aug": "SegmentationClassAug"}  # the SBD-augmented list has its own masks
 MAX_SKIPPED = 5  # per cent of a list that `skip_bad` may leave out; beyond, the data is in doubt
@@ -91,7 +91,7 @@ class VOCFolder(Dataset):
     Args:
         data: see `find_root`.
         split: name of the list.
-        size: shorter side of an item's image, in pixels; None leaves it as it is.
+        transform: of an item's image, not of its mask; None leaves it as it is.
         limit: only the first ids of the list.
         skip_bad: read every image and mask at construction; leave out those that cannot be used.
 
@@ -111,11 +111,11 @@ class VOCFolder(Dataset):
         self,
         data: Path,
         split: str,
-        size: int | None = None,
+        transform: ResizeImage | None = None,
         limit: int | None = None,
         skip_bad: bool = False,
     ):
-        self.root, self.split, self.size = find_root(data), split, size
+        self.root, self.split, self.transform = find_root(data), split, transform
         self.classes = read_classes(self.root)
         self.ids = read_ids(self.root, split)[:limit]
         self.skipped: dict[str, str] = {}
@@ -130,8 +130,8 @@ class VOCFolder(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         image = torch.from_numpy(self.image(index)).permute(2, 0, 1)
-        if self.size:
-            image = resize_image(image, self.size)
+        if self.transform:
+            image = self.transform(image)
         return Sample(self.ids[index], image, torch.from_numpy(self.mask(index)))
 
     def files(self, index: int) -> tuple[Path, Path]:

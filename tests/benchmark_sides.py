@@ -18,7 +18,7 @@ from data.classes import VOC, VOID
 from data.features import create_rows, open_rows
 from data.sampling import draw_kept, draw_pixels, pixel_centres, sample_pixels
 from data.shapes import make_shapes
-from data.transforms import resize_image, resize_mask
+from data.transforms import ResizeImage, resize_mask
 from data.voc import Sample, VOCFolder
 from losses.loss import segmentation_loss
 from models.classifier import DenseClassifier
@@ -45,7 +45,7 @@ def prepare(folder: Path, images: int, size: int, drawn: int) -> None:
         size, drawn: shorter side of the network's input and of the pictures.
     """
     make_shapes(folder / "shapes", -(-max(images, 7) * 8 // 7), drawn)  # trainval is 7 of 8
-    dataset = VOCFolder(folder / "shapes", "trainval", size, limit=4)
+    dataset = VOCFolder(folder / "shapes", "trainval", ResizeImage(size), limit=4)
     for backbone in BACKBONES:
         hypercolumn = Hypercolumn(backbone, "random").eval()
         torch.manual_seed(0)
@@ -81,7 +81,7 @@ class Work:
         self.training = Training(segmenter, optimizer, schedule)
         self.textbook_optimizer = AdamW(self.textbook.head.parameters())
         shapes, size = folder / "shapes", segmenter.size
-        self.photos = VOCFolder(shapes, "trainval", size)
+        self.photos = VOCFolder(shapes, "trainval", ResizeImage(size))
         workers = flags.default_workers()
         self.loader = DataLoader(
             self.photos,
@@ -157,7 +157,7 @@ class Work:
         """The same images, read and put through the bare backbone."""
         for index in range(self.images):
             photo = torch.from_numpy(self.photos.image(index)).permute(2, 0, 1)
-            photo = resize_image(photo, self.segmenter.size)[None].to(self.device)
+            photo = ResizeImage(self.segmenter.size)(photo)[None].to(self.device)
             self.bare(self.textbook.normalise(photo))
 
     def predict(self) -> Tensor:

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from data.images import read_image
-from data.transforms import resize_image
+from data.transforms import ResizeImage
 from models.hypercolumn import resample
 from models.run.runtime import device_name
 from models.segmenter import Segmenter
@@ -76,7 +76,7 @@ class Predictor:
 
 def network_input(segmenter: Segmenter, pixels: np.ndarray) -> Tensor:
     """A photo (H, W, 3) uint8 as `Segmenter.predict` takes it: (3, h, w)."""
-    return resize_image(torch.from_numpy(pixels.copy()).permute(2, 0, 1), segmenter.input_size)
+    return ResizeImage(segmenter.input_size)(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
 
 
 def predict_photo(

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from data import UserError
 from data.classes import VOC, VOID
 from data.sampling import EpochSampler
-from data.transforms import Augment, resized_shape
+from data.transforms import Augment, ResizeImage, resized_shape
 from data.voc import TrainingSet, VOCFolder, find_root, read_ids
 
 
@@ -100,7 +100,7 @@ def test_items_are_the_first_images_of_the_list_with_their_masks(limit, expected
 
 
 def test_the_image_gets_the_size_and_the_mask_keeps_its_own(drawn):
-    dataset = VOCFolder(drawn, "train", 32)
+    dataset = VOCFolder(drawn, "train", ResizeImage(32))
     shape = dataset.mask(0).shape
     assert dataset[0].image.shape == (3, *resized_shape(*shape, 32))
     assert dataset[0].mask.shape == shape
@@ -123,7 +123,7 @@ def test_a_data_set_may_have_its_own_classes(shapes):
 
 
 def test_pixels_are_counted_at_the_original_size_without_void(drawn):
-    dataset = VOCFolder(drawn, "train", 32)
+    dataset = VOCFolder(drawn, "train", ResizeImage(32))
     values = np.concatenate([dataset.mask(index).ravel() for index in range(len(dataset))])
     expected = [(values == label).sum() for label in range(len(VOC))]
     assert dataset.count_pixels().tolist() == expected and (values == VOID).any()
@@ -143,7 +143,7 @@ def test_absent_classes_are_named_and_binary_masks_of_0_and_255_are_refused(shap
 
 def test_the_fingerprint_is_of_the_ids_in_their_order(shapes):
     first = VOCFolder(shapes, "train")
-    assert first.fingerprint() == VOCFolder(shapes, "train", 32).fingerprint()
+    assert first.fingerprint() == VOCFolder(shapes, "train", ResizeImage(32)).fingerprint()
     list_of(shapes, "own").write_text("\n".join(first.ids[::-1]))
     other = VOCFolder(shapes, "own").fingerprint()
     assert other != first.fingerprint() and other.startswith("18 (")

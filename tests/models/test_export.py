@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from data.classes import Classes
-from data.transforms import resize_image, resized_shape
+from data.transforms import ResizeImage, resized_shape
 from models.classifier import DenseClassifier
 from models.export import LEAST_TORCH, PhotoSegmenter, facts, save_onnx, save_program, trace
 from models.hypercolumn import Hypercolumn
@@ -41,7 +41,7 @@ def photo(height: int, width: int) -> Tensor:
 
 
 def resized(image: Tensor) -> Tensor:
-    return resize_image(image, SIZE)
+    return ResizeImage(SIZE)(image)
 
 
 def random_segmenter(backbone: str, stride: int, extractor: dict) -> Segmenter:

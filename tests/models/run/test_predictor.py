@@ -15,7 +15,7 @@ from PIL import Image
 
 from data import UserError
 from data.images import read_image
-from data.transforms import resize_image
+from data.transforms import ResizeImage
 from models import load
 from models.checkpoint import TRAINED
 from models.segmenter import load_segmenter
@@ -53,7 +53,7 @@ def test_a_portrait_of_a_person_is_seen_as_one(network, mask):
     assert 0.3 < shares[15] < 0.8 and shares[0] + shares[15] > 0.95
     # What the scripts see, too.
     photo = torch.from_numpy(read_image(PORTRAIT)).permute(2, 0, 1)
-    photo = resize_image(photo, network.segmenter.input_size)
+    photo = ResizeImage(network.segmenter.input_size)(photo)
     assert np.array_equal(network.segmenter.predict(photo, mask.shape)[0].numpy(), mask)
 
 
