@@ -3,7 +3,8 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -63,9 +64,9 @@ def report_pages(
     return pages
 
 
-def save_pages(file: BinaryIO, pages: Sequence[Figure]) -> None:
+def save_pages(path: Path, pages: Sequence[Figure]) -> None:
     """Writes the pages as PDF."""
-    with PdfPages(file, metadata={"Title": TITLE, "CreationDate": None}) as document:
+    with PdfPages(path, metadata={"Title": TITLE, "CreationDate": None}) as document:
         for page in pages:
             document.savefig(page)
 
