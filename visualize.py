@@ -34,7 +34,7 @@ from data.figures import gallery, overlay, report
 from data.images import colour_mask, find_photos, first_of, read_image
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
-from losses.metrics import ConfusionMatrix
+from losses.metrics import ConfusionMatrix, image_mious
 from models.run import args as flags
 from models.run import chain, folder, runtime
 from models.run.predictor import predict_photo
@@ -102,9 +102,16 @@ def split_records(
         found = segmenter.predict(sample.image, truth.shape, sample.id, confidence=True)
         prediction, confidence = (array.numpy() for array in found)
         scores.update(prediction, truth)
-        miou = None if math.isnan(scores.image_miou()) else scores.image_miou()
+        miou = float(image_mious(scores.class_counts()))
         masks = truth, prediction, confidence
-        yield Record(sample.id, sample.id, dataset.image(index), *masks, scores.iou(), miou)
+        yield Record(
+            sample.id,
+            sample.id,
+            dataset.image(index),
+            *masks,
+            scores.iou(),
+            None if math.isnan(miou) else miou,
+        )
 
 
 def truth_records(dataset: VOCFolder, indices: Iterable[int]) -> Iterator[Record]:

@@ -54,8 +54,8 @@ def report_pages(
         counts, spec = config["rows_per_class"], config["hypercolumn"]
         pages += [_page(f"Sampled pixels: {sum(counts):,} in all"), _page("Features")]
         charts.class_counts(config["classes"], counts, pages[-2].subfigures())
-        levels = [*spec["taps"], *spec["context"]]
-        charts.moments(levels, config["channels"], *record["moments"], pages[-1].subfigures())
+        (mean, std), levels = record["moments"], [*spec["taps"], *spec["context"]]
+        charts.moments(levels, config["channels"], mean, std, pages[-1].subfigures())
     if logs := {step: rows for step, rows in record["logs"].items() if rows}:
         pages.append(_page("Training"))
         parts = pages[-1].subfigures(len(logs), 1, squeeze=False)[:, 0]
