@@ -184,7 +184,7 @@ def main() -> None:
         split = ("--split", args.split) if args.split != "val" else ()
         then = ("visualize.py", "--data", dataset.root, *split, "--run", args.run)
         scored = f"mIoU {matrix.miou():.4f} {over}, {len(dataset)} images"
-        folder.finish(place, config, scored, () if args.out else then)
+        folder.finish(args.run, 4, config, scored, () if args.out else then, place)
     elif args.json and distributed.is_main():
         result = {"step": "evaluate", "scores": matrix.scores()}
         folder.print_json({**result, "seconds": round(time.time() - args.started, 1)}, None)

@@ -145,7 +145,7 @@ def main() -> None:
             config = folder.save_config(new, 1, given, rows_per_class=counts.tolist(), **facts)
     if distributed.is_main():
         wrote = f"{len(labels)} hypercolumns of {hypercolumn.Z} channels from {len(dataset)} images"
-        folder.finish(place, config, wrote + skipped, ("train_cls.py", "--run", args.run))
+        folder.finish(args.run, 1, config, wrote + skipped, ("train_cls.py", "--run", args.run))
 
 
 if __name__ == "__main__":

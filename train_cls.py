@@ -176,7 +176,7 @@ def main() -> None:
     same = {name: step_1["changed"].get(name) for name in ("--split", "--limit", "--skip-bad")}
     images = [word for flag in same.items() if flag[1] for word in flag if word is not True]
     then = ("train_seg.py", "--data", Path(step_1["data"]), *images, "--run", args.run)
-    folder.finish(place, config, wrote, then)
+    folder.finish(args.run, 2, config, wrote, then)
 
 
 if __name__ == "__main__":

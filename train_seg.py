@@ -243,7 +243,7 @@ def finish(
     wrote = f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}"
     wrote += f", on all of {flags['val_split']} {scores['miou']:.4f}" * (scores != best)
     then = ("evaluate.py", "--data", images.root, "--run", flags["run"])
-    folder.finish(place, config, wrote + skipped, then)
+    folder.finish(flags["run"], 3, config, wrote + skipped, then)
 
 
 def main() -> None:

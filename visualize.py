@@ -256,7 +256,7 @@ def main() -> None:
     wrote = f"{folder.count(len(pictures), 'picture')}{' and report.pdf' * args.report}"
     wrote += f"; open {place / gallery.INDEX} in a browser"
     then = ("sample_features.py", "--data", args.data, "--run", "runs/own") if args.truth else ()
-    folder.finish(place, config, wrote, then)
+    folder.finish(args.run, 5, config, wrote, then, place)
     if left_out:
         raise UserError(f"left out {first_of(left_out)}; the others are done")
 

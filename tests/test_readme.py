@@ -46,6 +46,7 @@ SMALLER = {
     "train_cls.py": "--epochs 10",
     # bf16 is slow without AVX-512.
     "train_seg.py": "--epochs 1 --crop 48 --batch-size 4 --amp off --workers 0",
+    "evaluate.py": "--workers 0",
     "visualize.py": "--workers 0",
 }
 FOREIGN_FLAGS = {"--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--dist"}

@@ -155,13 +155,22 @@ def save_config(place: Path, step: int, flags: Mapping[str, Any], **results: Any
     return config
 
 
-def finish(place: Path, config: Mapping[str, Any], wrote: str, then: Sequence[Any] = ()) -> None:
+def finish(
+    run: Path | None,
+    step: int,
+    config: Mapping[str, Any],
+    wrote: str,
+    then: Sequence[Any] = (),
+    place: Path | None = None,
+) -> None:
     """Says what is in a step's folder now, and which command comes next.
 
     Args:
         config: as saved; its recipe goes on to the next command.
         then: script and flags of the next command.
+        place: another folder than the step's own.
     """
+    place = place or step_folder(run, step)
     print(f"wrote {place}: {wrote}")
     if then:
         recipe = (config.get("recipe") or "").partition(":")[0]
