@@ -34,7 +34,7 @@ from data.figures import gallery, overlay, report
 from data.images import colour_mask, find_photos, first_of, read_image
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
-from losses.metrics import ConfusionMatrix
+from losses.metrics import ConfusionMatrix, image_mious
 from models.run import args as flags
 from models.run import chain, folder, runtime
 from models.run.predictor import predict_photo
@@ -102,9 +102,16 @@ def split_records(
         found = segmenter.predict(sample.image, truth.shape, sample.id)
         prediction, confidence = (array.numpy() for array in found)
         scores.update(prediction, truth)
-        miou = None if math.isnan(scores.image_miou()) else scores.image_miou()
+        miou = float(image_mious(scores.class_counts()))
         masks = truth, prediction, confidence
-        yield Record(sample.id, sample.id, dataset.image(index), *masks, scores.iou(), miou)
+        yield Record(
+            sample.id,
+            sample.id,
+            dataset.image(index),
+            *masks,
+            scores.iou(),
+            None if math.isnan(miou) else miou,
+        )
 
 
 def truth_records(dataset: VOCFolder, indices: Iterable[int]) -> Iterator[Record]:
@@ -128,19 +135,16 @@ def photo_records(
         yield Record(name, path.name, photo, None, *(array.numpy() for array in found))
 
 
-def has_one(mask: np.ndarray, wanted: set[int]) -> bool:
-    """Whether a mask (H, W) has one of these classes."""
-    return not wanted.isdisjoint(np.unique(mask).tolist())
-
-
 def by_miou(
     segmenter: Segmenter, dataset: VOCFolder, indices: Sequence[int], best: bool, workers: int
 ) -> list[int]:
     """Images of a split, all predicted: the worst or the best first, without a label last."""
     records = split_records(segmenter, dataset, indices, workers)
-    records = runtime.bar(records, len(indices), "image", "score")
     sign = -1 if best else 1
-    keys = [math.inf if record.miou is None else sign * record.miou for record in records]
+    keys = [
+        math.inf if record.miou is None else sign * record.miou
+        for record in runtime.bar(records, len(indices), "image", "score")
+    ]
     return [indices[place] for place in np.argsort(keys, kind="stable")]
 
 
@@ -181,25 +185,10 @@ def photo_rows(record: Record, classes: Classes) -> list[dict[str, Any]]:
     return rows
 
 
-def save_report(
-    new: Path, run: Path, segmenter: Segmenter, mious: Mapping[str, float | None], shown: str
-) -> None:
-    """Writes the run up, with the best, typical and worst of the pictures that are in `new`.
-
-    Args:
-        mious: of the pictures, by id.
-        shown: which pictures those are, in words.
-    """
-    chosen = report.choose(mious)
-    pictures = [(kind, Image.open(new / f"{name}.png").convert("RGB")) for kind, name in chosen]
-    with open(new / "report.pdf", "wb") as file:
-        report.save_pages(file, report.report_pages(read_run(run, segmenter), shown, pictures))
-
-
 def main() -> None:
     args = parse()
     device = runtime.choose_device("cpu" if args.truth else args.device, single=True)
-    segmenter, facts = None, {}
+    segmenter, source, facts = None, None, {}
     if not args.truth:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
         flags.set_views(segmenter, args.tta, args.refine, args.dilate)
@@ -220,10 +209,10 @@ def main() -> None:
     some = f"{SORTS[args.sort]} {limit} of " if limit < len(names) else ""
     having = f", with {' or '.join(args.classes)}" if wanted else ""
     facts = {"images": f"{some}{len(names)} {what}{having}", **facts}
-    in_run = bool(args.run and not args.out)
-    elsewhere = args.out or Path("runs/photos" if photos else "runs/truth")
-    place = folder.step_folder(args.run, 5) if in_run else elsewhere
-    gallery.check_place(place, in_run, names, photos.values())
+    place = args.out or Path("runs/photos" if photos else "runs/truth")
+    if args.run and not args.out:
+        place = folder.step_folder(args.run, 5)
+    folder.check_free(place, 5)
     where = segmenter and runtime.describe(device, args.amp, args.compile)
     runtime.print_header(folder.step_title(5), args.quiet, args.changed, **facts, device=where)
     if others:
@@ -234,9 +223,9 @@ def main() -> None:
         random.Random(args.seed).shuffle(order)
     if photos:
         records = photo_records(segmenter, {names[i]: photos[names[i]] for i in order}, left_out)
-        records = (one for one in records if not wanted or has_one(one.prediction, wanted))
+        records = (one for one in records if not wanted or wanted & {*np.unique(one.prediction)})
     else:
-        chosen = (i for i in order if not wanted or has_one(dataset.mask(i), wanted))
+        chosen = (i for i in order if not wanted or wanted & {*np.unique(dataset.mask(i))})
         if args.sort in ("worst", "best"):
             chosen = by_miou(segmenter, dataset, [*chosen], args.sort == "best", args.workers)
         chosen = list(islice(chosen, limit))
@@ -257,15 +246,13 @@ def main() -> None:
         if photos:
             folder.save_csv(new / "photos.csv", table)
         if args.report:
-            mious = {picture.name: picture.miou for picture in pictures}
-            save_report(new, args.run, segmenter, mious, facts["images"])
-        config = folder.save_config(
-            new,
-            5,
-            vars(args),
-            checkpoint=str(source) if segmenter else None,
-            scores={"pictures": len(pictures)},
-        )
+            chosen = report.choose({picture.name: picture.miou for picture in pictures})
+            shown = [(kind, Image.open(new / f"{name}.png")) for kind, name in chosen]
+            pages = report.report_pages(read_run(args.run, segmenter), facts["images"], shown)
+            report.save_pages(new / "report.pdf", pages)
+        scores = {"pictures": len(pictures)}
+        checkpoint = str(source) if source else None
+        config = folder.save_config(new, 5, vars(args), checkpoint=checkpoint, scores=scores)
     wrote = f"{folder.count(len(pictures), 'picture')}{' and report.pdf' * args.report}"
     wrote += f"; open {place / gallery.INDEX} in a browser"
     then = ("sample_features.py", "--data", args.data, "--run", "runs/own") if args.truth else ()

@@ -10,22 +10,20 @@ archives are not needed any more.
 """
 
 import argparse
-import io
-import os
 import shlex
 import shutil
-import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Sequence
 from http.client import HTTPException
+from importlib.util import find_spec
 from pathlib import Path
 from ssl import SSLError
 from typing import NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from torchvision.datasets.utils import check_integrity
+from torchvision.datasets.utils import check_integrity, extract_archive
 from tqdm import tqdm
 
 from data import UserError
@@ -62,7 +60,6 @@ SBD = Archive(
     images=10_582,
 )
 TRIES = 8  # of an address
-BLOCK = 2**16  # bytes read at a time
 NETWORK = (URLError, HTTPException, ConnectionError, TimeoutError, SSLError)  # not a full disk
 
 
@@ -70,7 +67,7 @@ def download_voc(out: Path, archive: Archive) -> Path:
     """The folder of VOC 2012 in `out`; fetched and unpacked unless it is there.
 
     Raises:
-        UserError: see `fetch` and `unpack`; or a folder is there, but not the data set.
+        UserError: see `fetch`; or a folder is there, but not the data set.
     """
     root = out / "VOCdevkit" / "VOC2012"
     try:
@@ -80,7 +77,12 @@ def download_voc(out: Path, archive: Archive) -> Path:
             raise UserError(
                 f"{root}: is there, but without the folders of VOC 2012; move it away"
             ) from None
-    unpack(fetch(archive, out), root)
+    path = fetch(archive, out)
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".VOC2012.", dir=root.parent) as temporary:
+        print(f"unpacking {path}", flush=True)
+        extract_archive(str(path), temporary)  # it is the one of the MD5, and can be trusted
+        Path(temporary, "VOCdevkit", "VOC2012").rename(root)
     return root
 
 
@@ -102,21 +104,19 @@ def fetch(archive: Archive, folder: Path, timeout: float = 30, pause: float = 2)
         print(f"checking the MD5 of {path}", flush=True)
         if check_integrity(path, archive.md5):
             return path
-        os.replace(path, part)  # the start of it may be right
+        path.replace(part)  # the start of it may be right
     for url in archive.urls:
         for _ in range(TRIES):
-            start = _size(part)
+            start = part.stat().st_size if part.exists() else 0
             print(f"{'going on' if start else 'fetching'} from {url}", flush=True)
             try:
                 _receive(url, part, timeout)
             except NETWORK as error:
-                problem, again = str(error) or type(error).__name__, True
-                if isinstance(error, HTTPError):
-                    again = error.code >= 500
+                problem = str(error) or type(error).__name__
+                again = not isinstance(error, HTTPError) or error.code >= 500
             else:
                 if check_integrity(part, archive.md5):
-                    os.replace(part, path)
-                    return path
+                    return part.replace(path)
                 part.unlink()
                 problem, again = "a file with another MD5, removed", start > 0
             print(f"  {problem}", flush=True)
@@ -132,50 +132,25 @@ def fetch(archive: Archive, folder: Path, timeout: float = 30, pause: float = 2)
 
 def _receive(url: str, part: Path, timeout: float) -> None:
     """One request for what the file `part` lacks; all of it, if the server cannot give parts."""
-    start = _size(part)
-    request = Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-    try:
-        response = urlopen(request, timeout=timeout)
-    except HTTPError as error:
-        if start and error.code == 416:
-            return  # nothing follows; the MD5 tells whether that is right
-        raise
-    with response:
-        start = start if response.status == 206 else 0
-        total = start + int(response.headers.get("Content-Length", 0))
-        how = {"unit": "B", "unit_scale": True, "disable": None, "leave": False}
-        bar = tqdm(desc=part.stem, total=total or None, initial=start, **how)
-        with bar, open(part, "ab" if start else "wb") as file:
-            while block := response.read(BLOCK):
-                file.write(block)
-                bar.update(len(block))
-    if _size(part) < total:
-        raise ConnectionError(f"the connection broke off at {_size(part):,} of {total:,} bytes")
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def unpack(archive: Path, root: Path) -> None:
-    """Unpacks VOCdevkit/VOC2012 of an archive to become the folder `root`, whole or not at all.
-
-    Raises:
-        UserError: a member or a link leads out of the folder, or the archive is damaged.
-    """
-    root.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with (
-            tempfile.TemporaryDirectory(prefix=".VOC2012.", dir=root.parent) as temporary,
-            tarfile.open(archive) as tar,
-        ):
-            # Pythons before 3.10.12 and 3.11.4 have no filter; there the MD5 alone is trusted.
-            tar.extraction_filter = getattr(tarfile, "data_filter", None)
-            bar = tqdm(tar, "unpacking", unit=" files", disable=None, leave=False)
-            tar.extractall(temporary, members=bar)
-            os.rename(Path(temporary) / "VOCdevkit" / "VOC2012", root)
-    except tarfile.TarError as error:
-        raise UserError(f"{archive}: cannot be unpacked ({error})") from None
+    with open(part, "ab") as file:
+        start = file.tell()
+        request = Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+        try:
+            response = urlopen(request, timeout=timeout)
+        except HTTPError as error:
+            if start and error.code == 416:
+                return  # nothing follows; the MD5 tells whether that is right
+            raise
+        with response:
+            if response.status != 206:
+                start = file.truncate(0)
+            total = start + int(response.headers.get("Content-Length", 0))
+            how = {"initial": start, "desc": part.stem, "disable": None, "leave": False}
+            with tqdm.wrapattr(response, "read", total=total or None, **how) as answer:
+                shutil.copyfileobj(answer, file)
+    received = part.stat().st_size
+    if received < total:
+        raise ConnectionError(f"the connection broke off at {received:,} of {total:,} bytes")
 
 
 def add_train_aug(out: Path, root: Path, archive: Archive) -> None:
@@ -189,6 +164,8 @@ def add_train_aug(out: Path, root: Path, archive: Archive) -> None:
         UserError: see `fetch`; the list would not have as many images as the archive says; masks
             without a list are there.
     """
+    from scipy.io import loadmat
+
     path = root / "ImageSets" / "Segmentation" / "train_aug.txt"
     masks = root / MASK_FOLDERS["train_aug"]
     if path.exists():
@@ -196,46 +173,27 @@ def add_train_aug(out: Path, root: Path, archive: Archive) -> None:
     if masks.exists():
         raise UserError(f"{masks}: is there without {path}; move it away, and run this again")
     source, own = fetch(archive, out), set(read_ids(root, "train"))
-    lists = dict(_members(source, ["dataset/train.txt", "dataset/val.txt"]))
-    ids = own.union(*(text.decode().split() for text in lists.values()))
-    ids -= set(read_ids(root, "val"))
-    if len(ids) != archive.images:
-        raise UserError(
-            f"{root}: train_aug would have {len(ids)} images instead of {archive.images}; "
-            "are train.txt and val.txt in ImageSets/Segmentation those of VOC 2012?"
-        )
     with tempfile.TemporaryDirectory(prefix=".masks.", dir=root) as temporary:
-        new = Path(temporary) / "masks"
+        print(f"unpacking {source}", flush=True)
+        extract_archive(str(source), temporary)
+        sbd, new = Path(temporary, "benchmark_RELEASE", "dataset"), Path(temporary, "masks")
+        lists = [(sbd / name).read_text().split() for name in ("train.txt", "val.txt")]
+        ids = own.union(*lists).difference(read_ids(root, "val"))
+        if len(ids) != archive.images:
+            raise UserError(
+                f"{root}: train_aug would have {len(ids)} images instead of {archive.images}; "
+                "are train.txt and val.txt in ImageSets/Segmentation those of VOC 2012?"
+            )
         new.mkdir()
         for image_id in own:
             shutil.copy(root / "SegmentationClass" / f"{image_id}.png", new)
-        others = {f"cls/{image_id}.mat" for image_id in ids - own}
-        bar = tqdm(_members(source, others), "masks", len(others), disable=None, leave=False)
-        for name, content in bar:
-            mask = _loadmat()(io.BytesIO(content), variable_names="GTcls")["GTcls"][0, 0]
-            picture = colour_mask(mask["Segmentation"], VOC)  # (H, W) uint8 class ids
-            picture.save(new / f"{Path(name).stem}.png")
+        for image_id in tqdm(sorted(ids - own), "masks", disable=None, leave=False):
+            content = loadmat(sbd / "cls" / f"{image_id}.mat", variable_names="GTcls")
+            mask = content["GTcls"][0, 0]["Segmentation"]  # (H, W) uint8 class ids
+            colour_mask(mask, VOC).save(new / f"{image_id}.png")
         new.rename(masks)
     with atomic_file(path) as file:
         file.write("".join(f"{image_id}\n" for image_id in sorted(ids)).encode())
-
-
-def _loadmat() -> Callable:
-    """SciPy's reader of Matlab files; a UserError where SciPy is missing."""
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise UserError("--sbd reads Matlab files with SciPy: pip install scipy") from None
-    return loadmat
-
-
-def _members(archive: Path, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """Name (its last two parts) and content of these members, in their order there."""
-    with tarfile.open(archive, "r|gz") as tar:  # a stream: going back would unpack it again
-        for member in tar:
-            name = "/".join(member.name.split("/")[-2:])
-            if name in wanted:
-                yield name, tar.extractfile(member).read()
 
 
 def main(
@@ -250,8 +208,8 @@ def main(
     add("--out", type=Path, default=Path("data"), help="where VOCdevkit/ will be (default: data)")
     add("--sbd", action="store_true", help="add the split train_aug: more masks, without void")
     options = parser.parse_args(arguments)
-    if options.sbd:
-        _loadmat()  # before gigabytes are fetched for nothing
+    if options.sbd and not find_spec("scipy"):
+        raise UserError("--sbd reads Matlab files with SciPy: pip install scipy")
     root, split = download_voc(options.out, voc), []
     print(f"PASCAL VOC 2012 is in {root}", flush=True)
     if options.sbd:

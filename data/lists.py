@@ -12,10 +12,9 @@ possible. Equal files and an equal seed give equal lists.
 
 import argparse
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -29,15 +28,6 @@ from data.voc import READERS, check_labels, find_pair, read_ids
 FEW = 5  # images; where fewer hold a class, chance decides its score
 
 
-class Lists(NamedTuple):
-    """What `make_lists` wrote."""
-
-    ids: dict[str, list[str]]  # list (train, val, perhaps test) -> its ids, sorted
-    pixels: dict[str, np.ndarray]  # list -> pixels of its images as in `read_pairs`
-    classes: Classes
-    unused: list[str]  # what was left out, a line each
-
-
 def make_lists(
     root: Path,
     val: float,
@@ -46,12 +36,18 @@ def make_lists(
     group_by: str | None = None,
     skip_bad: bool = False,
     force: bool = False,
-) -> Lists:
-    """Read all photos and masks, divide the ids that have both, and write the lists.
+) -> dict[str, list[str]]:
+    """Read all photos and masks, divide the ids that have both, write the lists and report.
 
-    `val` and `test` are shares of the images, between 0 and 1 (`test` 0: no such list); each list
-    gets at least one. Images whose ids are equal up to the last `group_by` stay together.
-    `skip_bad` leaves out images that cannot be used, `force` replaces existing lists.
+    Args:
+        val, test: shares of the images, between 0 and 1 (`test` 0: no such list); each list gets
+            at least one image.
+        group_by: images whose ids are equal up to the last such text stay together.
+        skip_bad: leaves out images that cannot be used.
+        force: replaces existing lists.
+
+    Returns:
+        The sorted ids of each list, by its name.
 
     Raises:
         UserError: there are too few files, bad ones (each is printed), or lists already; or the
@@ -61,90 +57,86 @@ def make_lists(
         raise UserError(
             f"--val {val} and --test {test} leave nothing to train on, or are no shares"
         )
-    if seed < 0:
-        raise UserError(f"--seed {seed}: must be at least 0")
+    ids, classes = find_ids(root), read_classes(root)
     shares = {"val": val, "test": test} if test else {"val": val}
-    ids, unused = find_files(root)
     folder = root / "ImageSets" / "Segmentation"
-    _check_free(folder, ["train", *shares], ids, force)  # before minutes of reading
-    classes = read_classes(root)
-    pixels, bad = read_pairs(root, ids, len(classes))
-    if bad and not skip_bad:
-        print("\n".join(f"  cannot be used: {reason}" for reason in bad.values()), flush=True)
+    for path in (folder / f"{name}.txt" for name in ("train", *shares)):
+        if path.exists() and not force:  # said before minutes of reading
+            raise UserError(
+                f"{path}: is there already; "
+                "--force replaces it, and with it what trains and what validates"
+            )
+    if not test and (folder / "test.txt").exists() and {*ids} & {*read_ids(root, "test")}:
         raise UserError(
-            f"{root}: {len(bad)} of {len(ids)} images cannot be used, and no list is written; "
-            "mend them (python -m data.convert turns colours and other values into class "
-            "numbers), or leave them out with --skip-bad"
+            f"{folder / 'test.txt'}: lists images that would now train or validate; "
+            "remove it, or make it anew with --test"
         )
-    unused += [f"left out: {reason}" for reason in bad.values()]
-    ids = [image_id for image_id in ids if image_id not in bad]
+    pixels = read_pairs(root, ids, len(classes), skip_bad)
+    ids, counts = list(pixels), np.stack([*pixels.values()])
+    check_labels(counts[:, :-1].sum(0), counts[:, -1].any(), f"{root}: the {len(ids)} images")
     groups = ids if group_by is None else _groups(ids, group_by)
     if len(set(groups)) <= len(shares):
         raise UserError(
             f"{root}: {len(set(groups))} images or groups can be used, and {1 + len(shares)} are "
-            f"the least, one for each list: {first_of(sorted(set(groups))) or 'none'}"
+            f"the least, one for each list: {first_of(sorted(set(groups)))}"
         )
-    check_labels(pixels[:, :-1].sum(0), pixels[:, -1].any(), f"{root}: the {len(ids)} images")
     sizes = _sizes(len(ids), shares)
-    places = divide(pixels[:, :-1] > 0, groups, list(sizes.values()), seed)
-    members = {name: np.flatnonzero(places == place) for place, name in enumerate(sizes)}
-    lists = {name: [ids[index] for index in indices] for name, indices in members.items()}
+    places = divide(counts[:, :-1] > 0, groups, list(sizes.values()), seed)
+    lists = {name: np.array(ids)[places == place].tolist() for place, name in enumerate(sizes)}
     for name in lists:  # first, so that a crash never leaves a new list beside an old one
         (folder / f"{name}.txt").unlink(missing_ok=True)
-    for name in lists:
+    for name, members in lists.items():
         with atomic_file(folder / f"{name}.txt") as file:
-            file.write("".join(f"{image_id}\n" for image_id in lists[name]).encode())
-    counts = {name: pixels[indices] for name, indices in members.items()}
-    return Lists(lists, counts, classes, unused)
+            file.write("".join(f"{image_id}\n" for image_id in members).encode())
+    report({name: counts[places == place] for place, name in enumerate(sizes)}, classes)
+    return lists
 
 
-def find_files(root: Path) -> tuple[list[str], list[str]]:
-    """The sorted ids that have a photo and a mask; and, in words, what else lies there.
+def find_ids(root: Path) -> list[str]:
+    """The sorted ids that have a photo and a mask; what else lies there is printed.
 
     Raises:
         UserError: a folder is missing, no id has both, or the name of one cannot stand in a list.
     """
-    names, others = [], []
+    stems, files = [], []
     for folder, suffixes in (("JPEGImages", SUFFIXES), ("SegmentationClass", (".png",))):
         if not (root / folder).is_dir():
             raise UserError(
                 f"{root / folder}: no such folder; photos must be in JPEGImages and masks in "
                 "SegmentationClass (python -m data.convert brings other layouts into this one)"
             )
-        paths = [path for path in sorted((root / folder).iterdir()) if path.name[0] != "."]
-        names.append({path.stem: path.name for path in paths if path.suffix in suffixes})
-        others += [path.name for path in paths if path.suffix not in suffixes]
-    photos, masks = names
-    alone = {
-        "photos without a mask": [photos[stem] for stem in photos if stem not in masks],
-        "masks without a photo": [masks[stem] for stem in masks if stem not in photos],
-        "files that are neither photo nor mask": others,
-    }
-    unused = [
-        f"left out {len(some)} {what}: {first_of(some)}" for what, some in alone.items() if some
-    ]
-    ids = sorted(photos.keys() & masks.keys())
-    if not ids:
+        here = sorted((root / folder).glob("[!.]*"))
+        stems.append({path.stem for path in here if path.suffix in suffixes})
+        files += [(path, path.suffix in suffixes) for path in here]
+    both = stems[0] & stems[1]
+    alone = [path.name for path, fits in files if not fits or path.stem not in both]
+    if alone:
+        print(f"  note: left out {len(alone)} files without a partner: {first_of(alone)}")
+    if not both:
         raise UserError(
             f"{root}: no photo in JPEGImages has a mask of its name in SegmentationClass (ID.jpg "
-            f"and ID.png); {'; '.join(unused) or 'there are none'}; python -m data.convert joins "
-            "names with other endings (--image-suffix, --mask-suffix)"
+            "and ID.png); python -m data.convert joins names with other endings (--image-suffix, "
+            "--mask-suffix)"
         )
-    for image_id in ids:
+    for image_id in both:
         if image_id != image_id.strip() or "\\" in image_id or not image_id.isprintable():
             raise UserError(
                 f"{root}: the name {image_id!r} cannot stand in a list; "
                 "no blanks at its ends, backslash or line end"
             )
-    return ids, unused
+    return sorted(both)
 
 
-def read_pairs(root: Path, ids: Sequence[str], classes: int) -> tuple[np.ndarray, dict[str, str]]:
-    """Reads photos and masks, and counts the pixels of the masks at their original size.
+def read_pairs(
+    root: Path, ids: Sequence[str], classes: int, skip_bad: bool
+) -> dict[str, np.ndarray]:
+    """Reads photos and masks; those that cannot be used are printed and, if asked for, left out.
 
     Returns:
-        (n, classes + 1) int64, the pixels of each class and, last, of void in each of the n images
-        that can be used; and id -> reason of the others.
+        id -> (classes + 1,) int64, the pixels of each class and, last, of void in the mask.
+
+    Raises:
+        UserError: some cannot be used and are not to be left out, or none can.
     """
 
     def counts_or_reason(image_id: str) -> np.ndarray | str:
@@ -161,9 +153,17 @@ def read_pairs(root: Path, ids: Sequence[str], classes: int) -> tuple[np.ndarray
         results = pool.map(counts_or_reason, ids)
         bar = tqdm(results, "read", len(ids), unit="image", disable=None, leave=False)
         found = dict(zip(ids, bar))
-    bad = {image_id: result for image_id, result in found.items() if isinstance(result, str)}
-    counts = [result for image_id, result in found.items() if image_id not in bad]
-    return np.array(counts, dtype=np.int64).reshape(-1, classes + 1), bad
+    good = {image_id: found[image_id] for image_id in ids if not isinstance(found[image_id], str)}
+    bad = [reason for reason in found.values() if isinstance(reason, str)]
+    for reason in bad:
+        print(f"  cannot be used: {reason}", flush=True)
+    if bad and not (skip_bad and good):
+        raise UserError(
+            f"{root}: {len(bad)} of {len(ids)} images cannot be used, and no list is written; "
+            "mend them (python -m data.convert turns colours and other values into class "
+            "numbers), or leave them out with --skip-bad"
+        )
+    return good
 
 
 def _groups(ids: Sequence[str], separator: str) -> list[str]:
@@ -222,45 +222,30 @@ def divide(holds: np.ndarray, groups: Sequence[str], sizes: Sequence[int], seed:
     return place[group_of]
 
 
-def _check_free(folder: Path, names: Sequence[str], ids: Sequence[str], force: bool) -> None:
-    """Raises a UserError if writing these lists would replace one, or contradict test.txt."""
-    for path in (folder / f"{name}.txt" for name in names):
-        if path.exists() and not force:
-            raise UserError(
-                f"{path}: is there already; "
-                "--force replaces it, and with it what trains and what validates"
-            )
-    test = folder / "test.txt"
-    kept = read_ids(folder.parent.parent, "test") if test.exists() and "test" not in names else ()
-    if set(ids).intersection(kept):
-        raise UserError(
-            f"{test}: lists images that would now train or validate; "
-            "remove it, or make it anew with --test"
-        )
+def report(pixels: dict[str, np.ndarray], classes: Classes) -> None:
+    """Prints which share of the pixels of each list a class has, and how many images hold it.
 
+    Notes what would make a score mean something else than the user thinks.
 
-def hints(lists: Lists) -> Iterator[str]:
-    """What would make a score mean something else than the user thinks."""
-    images = {name: (pixels[:, :-1] > 0).sum(0) for name, pixels in lists.pixels.items()}
-    for name, counts in images.items():
-        if absent := [lists.classes.names[label] for label in np.flatnonzero(counts == 0)]:
-            yield f"no pixel of {first_of(absent)} in {name}"
-    totals = zip(lists.classes.names, sum(images.values()))
+    Args:
+        pixels: list -> (n, C + 1), the pixels of each class and, last, of void in its images.
+    """
+    images = {name: (counts[:, :-1] > 0).sum(0) for name, counts in pixels.items()}
+    for name, holding in images.items():
+        if absent := [classes.names[label] for label in np.flatnonzero(holding == 0)]:
+            print(f"  note: no pixel of {first_of(absent)} in {name}")
+    totals = zip(classes.names, sum(images.values()))
     if few := [f"{name} ({total})" for name, total in totals if 0 < total < FEW]:
-        yield f"classes in fewer than {FEW} images, too few to score: {first_of(few)}"
-
-
-def table(lists: Lists) -> str:
-    """For each class and void its share of the pixels of each list, and the images that hold it."""
-    names = [*lists.classes.names, "void"]
+        print(f"  note: classes in fewer than {FEW} images, too few to score: {first_of(few)}")
+    names = [*classes.names, "void"]
     width = max(map(len, names))
     lines = [" " * width, *(f"{name:{width}}" for name in names)]
-    for split, pixels in lists.pixels.items():
+    for split, counts in pixels.items():
         lines[0] += f"{split:>9} pixels  images"
-        shares, images = pixels.sum(0) / pixels.sum(), (pixels > 0).sum(0)
-        for row, (share, count) in enumerate(zip(shares, images), start=1):
-            lines[row] += f"{100 * share:14.2f} %{count:8}"
-    return "\n".join(lines)
+        shares, holding = counts.sum(0) / counts.sum(), (counts > 0).sum(0)
+        for row, (share, number) in enumerate(zip(shares, holding), start=1):
+            lines[row] += f"{share:16.2%}{number:8}"
+    print("\n".join(lines))
 
 
 def main() -> None:
@@ -280,15 +265,12 @@ def main() -> None:
     add("--force", action="store_true", help="replace existing lists")
     options = parser.parse_args()
     root, lists = options.root, make_lists(**vars(options))
-    for note in (*lists.unused, *hints(lists)):
-        print(f"  note: {note}")
     if not (root / "classes.txt").is_file():
         print(
             f"  note: no {root / 'classes.txt'} (a class name a line, background first): "
             "masks hold VOC's 21 classes"
         )
-    print(table(lists))
-    sizes = ", ".join(f"{name}.txt {len(ids)}" for name, ids in lists.ids.items())
+    sizes = ", ".join(f"{name}.txt {len(ids)}" for name, ids in lists.items())
     print(f"wrote {root / 'ImageSets' / 'Segmentation'}: {sizes} images")
     look = ["python", "visualize.py", "--data", str(root), "--truth"]
     print(f"look at the masks: {shlex.join(look)}")

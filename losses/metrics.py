@@ -57,10 +57,6 @@ class ConfusionMatrix:
         """Mean IoU over the classes that are not absent; nan when nothing was counted."""
         return float(mean(self.iou()))
 
-    def image_miou(self) -> float:
-        """Mean IoU over the classes of the ground truth alone; see `image_mious`."""
-        return float(image_mious(self.class_counts()))
-
     def classes_in_mean(self) -> int:
         """How many classes the mean IoU is taken over."""
         return int(np.isfinite(self.iou()).sum())
@@ -69,29 +65,29 @@ class ConfusionMatrix:
         """Share of the labelled pixels that are right; nan when nothing was counted."""
         return float(ratio(np.trace(self.counts), self.counts.sum()))
 
-    def mean_accuracy(self) -> float:
-        """Mean over the classes of the ground truth of the share of their pixels that is right."""
-        return float(mean(ratio(np.diag(self.counts), self.counts.sum(1))))
-
-    def fw_iou(self) -> float:
-        """IoU, each class weighted by its pixels in the ground truth (frequency-weighted IoU)."""
-        return float(ratio(np.nansum(self.counts.sum(1) * self.iou()), self.counts.sum()))
-
     def scores(self) -> dict[str, float]:
-        """The four scores by their names."""
-        names = ("miou", "pixel_accuracy", "mean_accuracy", "fw_iou")
-        return {name: getattr(self, name)() for name in names}
+        """The four scores by their names.
+
+        "mean_accuracy" is the mean over the classes of the ground truth of the share of their
+        pixels that is right, "fw_iou" the IoU, each class weighted by its pixels there.
+        """
+        truth, right, total = self.counts.sum(1), np.diag(self.counts), self.counts.sum()
+        return {
+            "miou": self.miou(),
+            "pixel_accuracy": self.pixel_accuracy(),
+            "mean_accuracy": float(mean(ratio(right, truth))),
+            "fw_iou": float(ratio(np.nansum(truth * self.iou()), total)),
+        }
 
     def table(self, names: Sequence[str]) -> str:
         """The score as text: a line per class, then the means."""
         width = max(map(len, names))
         lines = [f"{name:{width}}  {iou_cell(iou)}" for name, iou in zip(names, self.iou())]
-        means = (
-            f"mIoU {self.miou():.4f} over {self.classes_in_mean()} of {len(names)} classes   "
-            f"pixel accuracy {self.pixel_accuracy():.4f}   "
-            f"mean accuracy {self.mean_accuracy():.4f}   fw-IoU {self.fw_iou():.4f}"
+        miou, pixels, classes, weighted = self.scores().values()
+        return "\n".join(lines) + (
+            f"\nmIoU {miou:.4f} over {self.classes_in_mean()} of {len(names)} classes   "
+            f"pixel accuracy {pixels:.4f}   mean accuracy {classes:.4f}   fw-IoU {weighted:.4f}"
         )
-        return "\n".join([*lines, means])
 
 
 def class_ious(counts: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ INK, GREY, BAND = "#202124", "#6e7278", "#f1f3f5"
 STYLES = "-", "--", ":", "-."
 GRID = {"color": "#e3e5e8", "linewidth": 0.8}
 NOT_DRAWN = "epoch", "seconds", "step"
-LINES = 32  # bars below one another
+LINES = 60  # bars, from which a chart does not grow any more
 MANY = 40  # classes, from which a confusion matrix has neither numbers nor every name
 VERDICTS = {"better": COLOURS[2], "worse": COLOURS[1]}
 
@@ -79,16 +79,12 @@ def iou_bars(
     pairs = sorted(zip(ious, names), key=lambda pair: (math.isnan(pair[0]), -pair[0]))
     names, ious = [name for _, name in pairs], [iou for iou, _ in pairs]
     labels = ["absent" if math.isnan(iou) else f"{iou:.3f}" for iou in ious]
-    figure, parts = _bars(names, np.nan_to_num(ious), labels, figure)
+    figure, axes = _bars(names, np.nan_to_num(ious), labels, figure)
     figure.suptitle(f"mIoU {miou:.3f}", color=COLOURS[1], fontsize=11)
-    for axes in parts:
-        few = len(parts) < 3
-        axes.set(
-            xlabel="IoU", xlim=(0, 1.2 if few else 1.8), xticks=np.linspace(0, 1, 6 if few else 2)
-        )
-        axes.spines["bottom"].set_bounds(0, 1)
-        axes.axvline(miou, color=COLOURS[1], linestyle="--", linewidth=1.3)
-        _bare(axes, "x")
+    axes.set(xlabel="IoU", xlim=(0, 1.2), xticks=np.linspace(0, 1, 6))
+    axes.spines["bottom"].set_bounds(0, 1)
+    axes.axvline(miou, color=COLOURS[1], linestyle="--", linewidth=1.3)
+    _bare(axes, "x")
     return figure
 
 
@@ -96,33 +92,27 @@ def class_counts(
     names: Sequence[str], counts: Sequence[int], figure: FigureBase | None = None
 ) -> FigureBase:
     """The count of each class as bars, in the order of the names."""
-    figure, parts = _bars(names, counts, [f"{count:,}" for count in counts], figure)
-    for axes in parts:
-        axes.set(xticks=[], xlim=(0, (1.1 + 0.15 * len(parts)) * max(1, *counts)))
-        _bare(axes)
-        axes.spines["bottom"].set_visible(False)
+    figure, axes = _bars(names, counts, [f"{count:,}" for count in counts], figure)
+    axes.set(xticks=[], xlim=(0, 1.25 * max(1, *counts)))
+    _bare(axes)
+    axes.spines["bottom"].set_visible(False)
     return figure
 
 
 def _bars(
     names: Sequence[str], values: Sequence[float], labels: Sequence[str], figure: FigureBase | None
-) -> tuple[FigureBase, list[Axes]]:
-    """Bars with their labels behind them, in columns of at most `LINES`, side by side."""
-    columns = math.ceil(len(names) / LINES)
-    lines = math.ceil(len(names) / columns)
-    figure = figure or new_figure(6.4 * math.sqrt(columns), 1.3 + 0.27 * lines)
-    parts = list(figure.subplots(1, columns, squeeze=False)[0])
-    size = 9 if columns < 3 else 6
-    for start, axes in zip(range(0, len(names), lines), parts):
-        shown = [short(name) for name in names[start : start + lines]]
-        bars = axes.barh(range(len(shown)), values[start : start + lines], 0.72, color=COLOURS[4])
-        ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # on the line of a mean
-        axes.bar_label(bars, labels[start : start + lines], padding=3, fontsize=size, bbox=ground)
-        axes.set_yticks(range(len(shown)), shown, parse_math=False)
-        axes.set_ylim(lines - 0.4, -0.6)
-        axes.tick_params(labelsize=size)
-        axes.tick_params(axis="y", length=0)
-    return figure, parts
+) -> tuple[FigureBase, Axes]:
+    """Bars below one another with their labels behind them; the more, the smaller the letters."""
+    figure = figure or new_figure(6.4, 1.3 + 0.27 * min(len(names), LINES))
+    axes, size = figure.subplots(), min(9, 360 / len(names))
+    bars = axes.barh(range(len(names)), values, 0.72, color=COLOURS[4])
+    ground = {"facecolor": "white", "edgecolor": "none", "pad": 0}  # on the line of a mean
+    axes.bar_label(bars, labels, padding=3, fontsize=size, bbox=ground)
+    shown = [short(name) for name in names]
+    axes.set_yticks(range(len(names)), shown, fontsize=size, parse_math=False)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    return figure, axes
 
 
 def confusion(
@@ -136,28 +126,25 @@ def confusion(
     """
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
-    few = len(names) <= MANY
     side = 2.2 + 0.36 * min(max(4, len(names)), 22)
     figure = figure or new_figure(side + 0.8, side)
     axes = figure.subplots()
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_facecolor("#d8dbdf")
-    for (row, column), share in np.ndenumerate(shares) if few else ():
+    for (row, column), share in np.ndenumerate(shares) if len(names) <= MANY else ():
         if share >= 0.005:  # an empty cell reads better than a zero
-            look = {"color": "white" if share > 0.55 else INK, "ha": "center", "va": "center"}
-            size = min(8, 160 / len(names))
-            axes.text(column, row, f"{100 * share:.0f}", fontsize=size, **look)
+            look = {"color": "white" if share > 0.55 else INK, "fontsize": min(8, 160 / len(names))}
+            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", **look)
     places = range(0, len(names), math.ceil(len(names) / MANY))
+    labels = [short(names[place]) for place in places]
     look = {"fontsize": 8 if len(names) < 30 else 6, "parse_math": False}
-    axes.set_xticks(places, [short(names[place]) for place in places], rotation=90, **look)
-    axes.set_yticks(places, [short(names[place]) for place in places], **look)
+    axes.set_xticks(places, labels, rotation=90, **look)
+    axes.set_yticks(places, labels, **look)
     axes.set(xlabel="prediction", ylabel="ground truth")
     axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
     bar = figure.colorbar(picture, ax=axes, shrink=0.6, aspect=25, format="{x:.0%}")
     bar.set_label("share of the ground truth", fontsize=9)
     bar.ax.tick_params(labelsize=8)
-    bar.outline.set_visible(False)
     return figure
 
 

@@ -5,14 +5,13 @@ import html
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
 from PIL import Image, ImageDraw
 
-from data import UserError
 from data.classes import VOID
 from data.figures.overlay import GREY, INK, WHITE, Page, font, shorten
 
@@ -55,46 +54,6 @@ def picture(name: str, title: str, page: Page, miou: float | None) -> Picture:
         "rows": rows,
     }
     return Picture(name, title, miou, file.getvalue(), facts)
-
-
-def check_place(
-    folder: Path, in_run: bool, names: Iterable[str], photos: Iterable[Path] = ()
-) -> None:
-    """Checks that a gallery that replaces a folder will replace no file of the user's own.
-
-    Args:
-        folder: where it will be.
-        in_run: the folder is one of a run; else it must be new, empty, or hold earlier pictures
-            alone, as its config.json lists them ("files").
-        names: of the pictures that will be written there.
-        photos: files that are read.
-
-    Raises:
-        UserError: it holds something else; one of the photos lies there; or a picture would have
-            the contact sheet's name.
-    """
-    if folder.is_dir() and not in_run:
-        found = [*folder.iterdir(), *(folder / PREDICTIONS).glob("*")]
-        visible = {path.relative_to(folder).as_posix() for path in found if path.name[0] != "."}
-        if others := visible - _earlier_files(folder):
-            raise UserError(
-                f"{folder}: holds other files ({min(others)}) that pictures could replace; "
-                "name a new folder with --out"
-            )
-    for photo in photos:
-        if folder.resolve() in photo.resolve().parents:
-            raise UserError(f"{photo}: lies where the pictures go; name another folder with --out")
-    if Path(SHEET).stem in names:
-        raise UserError(f"an image is called {Path(SHEET).stem!r}, as the contact sheet is")
-
-
-def _earlier_files(folder: Path) -> set[str]:
-    """What a step 5 has written there, by its config.json."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return {PREDICTIONS, *config["files"]}
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
 
 
 def gallery(pictures: Sequence[Picture], heading: str, facts: Mapping[str, str]) -> str:

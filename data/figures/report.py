@@ -3,9 +3,9 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
@@ -18,6 +18,12 @@ from data.figures.charts import GREY, INK, short
 TITLE = "Semantic segmentation with hypercolumns"
 A4 = 11.69, 8.27  # inches, landscape
 SCRIPTS = {1: "sample_features", 2: "train_cls", 3: "train_seg", 4: "evaluate"}
+FACTS = {  # of config.json and metrics.json, as far as they are there
+    1: ("split", "images", "rows"),
+    2: ("epochs", "rows", "held_out_rows", "val_accuracy"),
+    3: ("split", "epochs", "best_epoch", "val_miou", "val_images_trained_on"),
+    4: ("checkpoint", "predictions", "protocol"),
+}
 SCORES = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy"}
 SCORES |= {"mean_accuracy": "mean accuracy", "fw_iou": "fw-IoU"}
 LINE, MOST = 150, 5  # letters of a line of small print across the page; lines of a text
@@ -44,8 +50,12 @@ def report_pages(
     configs, metrics = record["configs"], record["metrics"]
     pages = [_summary_page(record), _page("Architecture")]
     draw_architecture(pages[-1].subplots(), record["network"])
-    if configs[1]:
-        pages += _data_pages(configs[1], record["moments"])
+    if config := configs[1]:
+        counts, spec = config["rows_per_class"], config["hypercolumn"]
+        pages += [_page(f"Sampled pixels: {sum(counts):,} in all"), _page("Features")]
+        charts.class_counts(config["classes"], counts, pages[-2].subfigures())
+        (mean, std), levels = record["moments"], [*spec["taps"], *spec["context"]]
+        charts.moments(levels, config["channels"], mean, std, pages[-1].subfigures())
     if logs := {step: rows for step, rows in record["logs"].items() if rows}:
         pages.append(_page("Training"))
         parts = pages[-1].subfigures(len(logs), 1, squeeze=False)[:, 0]
@@ -63,9 +73,9 @@ def report_pages(
     return pages
 
 
-def save_pages(file: BinaryIO, pages: Sequence[Figure]) -> None:
+def save_pages(path: Path, pages: Sequence[Figure]) -> None:
     """Writes the pages as PDF."""
-    with PdfPages(file, metadata={"Title": TITLE, "CreationDate": None}) as document:
+    with PdfPages(path, metadata={"Title": TITLE, "CreationDate": None}) as document:
         for page in pages:
             document.savefig(page)
 
@@ -110,46 +120,18 @@ def _summary_page(record: Mapping[str, Any]) -> Figure:
             continue
         flags = "  ".join(_flag(*pair) for pair in config["changed"].items())
         took = f"{timedelta(seconds=round(config['seconds']))} (h:mm:ss)"
-        lines = [*_wrapped(_fact(step, config, metrics), 3), *_wrapped(flags)]
+        known = {**config, **config["scores"], **((metrics or {}) if step == 4 else {})}
+        facts = ", ".join(_fact(name, known[name]) for name in FACTS[step] if known.get(name))
+        lines = [*_wrapped(facts, 3), *_wrapped(flags)]
         _text(axes, f"{step}  {script}.py", lines, took)
     versions = (f"{name} {version}" for name, version in record["versions"].items())
     _text(last, "versions", ["  ".join(versions)])
     return page
 
 
-def _fact(step: int, config: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> str:
-    """What a step that has finished did."""
-    if step == 1:
-        spec = config["hypercolumn"]
-        return (
-            f"{config['rows']:,} pixels of {len(config['classes'])} classes from "
-            f"{config['images']:,} images of {config['split']}; "
-            f"{spec['backbone']}, Z = {sum(config['channels'])}"
-        )
-    if step == 2:
-        fact = f"epochs: {config['epochs']}, pixels: {config['rows']:,}"
-        accuracy = config["scores"]["val_accuracy"]
-        if accuracy is not None:
-            fact += f"; accuracy on {config['held_out_rows']:,} held-out pixels {accuracy:.3f}"
-        return fact
-    if step == 3:
-        fact = f"epochs: {config['epochs']}, images: {config['split']}"
-        fact += f"; best epoch {config['best_epoch']}, validation mIoU {config['val_miou']:.3f}"
-        if config["val_images_trained_on"]:
-            fact += f"; {config['val_images_trained_on']} validation images are also trained on"
-        return fact
-    return f"{metrics['checkpoint'] or metrics['predictions']}: {metrics['protocol']}"
-
-
-def _data_pages(config: Mapping[str, Any], moments: Sequence[np.ndarray]) -> list[Figure]:
-    data, features = _page("Data and sampling"), _page("Features")
-    counts, spec, channels = config["rows_per_class"], config["hypercolumn"], config["channels"]
-    part = charts.class_counts(config["classes"], counts, data.subfigures())
-    part.suptitle(f"Sampled pixels of each class: {sum(counts):,} in all", fontsize=11)
-    levels, (mean, std) = [*spec["taps"], *spec["context"]], moments
-    part = charts.moments(levels, channels, mean, std, features.subfigures())
-    part.suptitle(f"The {sum(channels):,} channels of the sampled pixels", fontsize=11)
-    return [data, features]
+def _fact(name: str, value: Any) -> str:
+    form = ".3f" if isinstance(value, float) else "," if isinstance(value, int) else ""
+    return f"{name.replace('_', ' ')}: {value:{form}}"
 
 
 def _pictures_page(shown: str, pictures: Sequence[tuple[str, Image.Image]]) -> Figure:

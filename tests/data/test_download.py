@@ -134,25 +134,16 @@ def test_the_data_set_is_fetched_and_unpacked_where_the_steps_look(
     root = Path("data/VOCdevkit/VOC2012")
     assert files_in(root) == files_in(drawn)
     assert {path.name for path in Path("data").iterdir()} == {"VOCdevkit", NAME}
-    assert capsys.readouterr().out.splitlines() == [
+    assert (said := capsys.readouterr().out.splitlines()) == [
         f"fetching from {url}",
+        f"unpacking data/{NAME}",
         f"PASCAL VOC 2012 is in {root}",
         f"next: python sample_features.py --data {root} --run runs/voc",
     ]
-
-
-def test_a_second_call_fetches_and_writes_nothing(host, packed, tmp_path, capsys):
-    command = ["--out", str(tmp_path)]
-    archive = archive_at(packed, host.serves(packed))
-    main(command, voc=archive)
-    said = capsys.readouterr().out.splitlines()
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    main(command, voc=archive)
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
-    assert capsys.readouterr().out.splitlines() == said[1:]
-    (tmp_path / NAME).unlink()
-    main(command, voc=archive)
-    assert len(host.asked) == 1
+    before = {path: path.stat().st_mtime_ns for path in Path().rglob("*")}
+    main([], voc=archive_at(packed, url))
+    assert {path: path.stat().st_mtime_ns for path in Path().rglob("*")} == before
+    assert capsys.readouterr().out.splitlines() == said[2:] and len(host.asked) == 1
 
 
 def test_a_broken_connection_goes_on_where_it_broke(host, packed, tmp_path):
@@ -251,20 +242,6 @@ def test_a_full_disk_while_unpacking_leaves_no_half_data_set(packed, drawn, tmp_
         download_voc(tmp_path, archive_at(packed))
     assert files_in(tmp_path) == {NAME: packed}
     assert files_in(download_voc(tmp_path, archive_at(packed))) == files_in(drawn)
-
-
-@pytest.mark.parametrize(
-    "name, link",
-    [("../x", ""), ("VOCdevkit/../../../x", ""), ("VOCdevkit/x", "../../../x")],
-)
-def test_no_member_gets_out_of_the_folder(name, link, tmp_path):
-    member = tarfile.TarInfo(name)
-    member.type, member.linkname = (tarfile.SYMTYPE, link) if link else (tarfile.REGTYPE, "")
-    with tarfile.open(tmp_path / NAME, "w") as tar:
-        tar.addfile(member)
-    with pytest.raises(UserError, match=f"{NAME}: cannot be unpacked .*outside the destination"):
-        download_voc(tmp_path, archive_at((tmp_path / NAME).read_bytes()))
-    assert files_in(tmp_path).keys() == {NAME}
 
 
 @pytest.mark.parametrize("inside", [".", "VOC2012", "VOCdevkit/VOC2012"])

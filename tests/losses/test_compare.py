@@ -6,16 +6,9 @@ import numpy as np
 import pytest
 
 from data import UserError
-from losses.compare import (
-    BLOCK,
-    bootstrap_mious,
-    class_table,
-    compared,
-    interval,
-    matched,
-    run_table,
-)
-from losses.metrics import ConfusionMatrix
+from losses.compare import BLOCK, bootstrap_mious, compared, read_scores, tables
+from losses.metrics import ConfusionMatrix, save_image_scores
+from models.run import chain
 
 CLASSES = 5
 
@@ -55,9 +48,14 @@ def test_bootstrap_draws_of_void_images_alone_do_not_count():
     confusions = np.stack([np.eye(CLASSES, dtype=int), np.zeros((CLASSES, CLASSES), dtype=int)])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        mious = bootstrap_mious(class_counts(confusions)[None], resamples=100)
-        assert 0.1 < np.isnan(mious).mean() < 0.4  # (1/2)^2
-        assert interval(mious[:, 0]) == (1.0, 1.0)
+        counts = class_counts(confusions)[None]
+        assert 0.1 < np.isnan(bootstrap_mious(counts, resamples=100)).mean() < 0.4  # (1/2)^2
+        (row,) = compared(counts)
+    assert (row["miou_low"], row["miou_high"]) == (1, 1)
+
+
+def interval(values: np.ndarray) -> tuple:
+    return tuple(np.nanquantile(values, [0.025, 0.975]))
 
 
 def test_the_interval_covers_the_true_difference_about_as_often_as_it_says():
@@ -93,28 +91,31 @@ def test_runs_are_compared_with_the_first_on_the_same_resamples():
     assert [row["verdict"] for row in rows] == [None, "may be equal", "worse", "better"]
 
 
-def test_the_tables_have_a_line_for_each_run_and_each_class():
-    first = {"miou": 0.5, "miou_low": 0.41234, "miou_high": 0.6, "pixel_accuracy": 0.9}
-    gain = {"difference": 0.012, "difference_low": -0.001, "difference_high": 0.03}
-    rows = [{**first, **dict.fromkeys(gain), "verdict": None}]
-    rows.append({**first, **gain, "verdict": "worse"})
-    assert run_table(rows, ["x", "y"]).splitlines() == [
-        "|   |   mIoU |    95 % interval | pixel acc. | minus first |      95 % interval |       |",
-        "| - | -----: | ---------------: | ---------: | ----------: | -----------------: | ----: |",
-        "| x | 0.5000 | 0.4123 to 0.6000 |     0.9000 |             |                    |       |",
-        "| y | 0.5000 | 0.4123 to 0.6000 |     0.9000 |     +0.0120 | -0.0010 to +0.0300 | worse |",
-    ]
+def cells(text: str) -> list[list[str]]:
+    """The rows of tables in markdown, without the rules below their headings."""
+    lines = [line for line in text.splitlines() if line.startswith("|") and "--" not in line]
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
+
+
+def test_the_tables_have_a_line_for_each_class_and_each_run():
     first = [[3, 2, 2], [1, 2, 1], [0, 0, 0], [0, 0, 0]]
     second = [[3, 3, 3], [1, 0, 0], [0, 1, 0], [0, 0, 0]]
     counts, names = np.array([[first], [second]]), ["ground", "car", "tree", "sky"]
-    assert class_table(counts, names, ["x", "y"]).splitlines()[2:] == [
-        "| ground  |  0.667 |  1.000 |      +0.333 |",
-        "| car     |  0.500 |  0.000 |      -0.500 |",
-        "| tree    | absent |  0.000 |             |",
-        "| sky     | absent | absent |             |",
-        "| classes |      2 |      3 |             |",
+    scores = {"miou": 0.5, "miou_low": 0.41234, "miou_high": 0.6, "pixel_accuracy": 0.9}
+    gain = {"difference": 0.012, "difference_low": -0.001, "difference_high": 0.03}
+    rows = [{**scores, **dict.fromkeys(gain), "verdict": None}]
+    rows.append({**scores, **gain, "verdict": "worse"})
+    assert cells(tables(counts, names, ["x", "y"], rows)) == [
+        ["", "x", "y", "minus first"],
+        ["ground", "0.667", "1.000", "+0.333"],
+        ["car", "0.500", "0.000", "-0.500"],
+        ["tree", "absent", "0.000", ""],
+        ["sky", "absent", "absent", ""],
+        ["classes", "2", "3", ""],
+        ["", "mIoU", "95 % interval", "pixel acc.", "minus first", "95 % interval", ""],
+        ["x", "0.5000", "0.4123 to 0.6000", "0.9000", "", "", ""],
+        ["y", "0.5000", "0.4123 to 0.6000", "0.9000", "+0.0120", "-0.0010 to +0.0300", "worse"],
     ]
-    assert "minus" not in class_table(counts[[0, 1, 0]], names, ["x", "y", "z"])
 
 
 def scores(ids: str, names: str = "gct", right: int = 0):
@@ -125,22 +126,38 @@ def scores(ids: str, names: str = "gct", right: int = 0):
     return [*names], list(ids), counts
 
 
-def test_scores_of_the_same_images_are_matched_whatever_their_order():
-    expected = scores("abcd", right=1)[2]
-    assert np.array_equal(matched(scores("abcd"), scores("cadb", right=1)), expected)
+@pytest.fixture
+def read(tmp_path, monkeypatch):
+    """Writes scores and reads them together."""
+    monkeypatch.setattr(chain, "scored_another_network", lambda place: False)
+
+    def write_and_read(*kept):
+        places = [tmp_path / str(index) for index in range(len(kept))]
+        for place, one in zip(places, kept):
+            place.mkdir()
+            with open(place / "per_image.npz", "wb") as file:
+                save_image_scores(file, *one)
+        return read_scores(places)
+
+    return write_and_read
+
+
+def test_scores_of_the_same_images_are_matched_whatever_their_order(read):
+    names, counts = read(scores("dbac"), scores("cadb", right=1))
+    assert names == ["g", "c", "t"]
+    assert np.array_equal(counts, [scores("abcd")[2], scores("abcd", right=1)[2]])
 
 
 @pytest.mark.parametrize(
-    "other, message",
+    "other, what",
     [
-        (scores("abc", "gat"), "class 'a' is in one alone"),
-        (scores("abc", "gcts"), "class 's' is in one alone"),
-        (scores("abc", "gtc"), "their classes are in another order"),
-        (scores("ab"), "image c is in one alone"),
-        (scores("abcd"), "image d is in one alone"),
-        ((["g", "c", "t"], ["a", "b", "c"], scores("abd")[2]), "the ground truth of c is not the"),
+        (scores("abc", "gcts"), "classes"),
+        (scores("abc", "gtc"), "classes"),
+        (scores("ab"), "images"),
+        (scores("abd"), "images"),
+        ((["g", "c", "t"], ["a", "b", "c"], scores("abd")[2]), "ground truth"),
     ],
 )
-def test_scores_that_do_not_belong_together_are_refused(other, message):
-    with pytest.raises(UserError, match=message):
-        matched(scores("abc"), other)
+def test_scores_that_do_not_belong_together_are_refused(other, what, read):
+    with pytest.raises(UserError, match=f"cannot be compared: .* the same {what}; score both"):
+        read(scores("abc"), scores("abc"), other)

@@ -233,20 +233,19 @@ def test_photos_are_filtered_by_what_is_seen_in_them(photos, succeeds, fails):
     assert len(names(out)) == 3
 
 
-OVER = "that pictures could replace"
+OVER = "would be replaced"
 IMAGE = (*RUN, "--image", "photos")
 REFUSED = [
     ((*RUN, *DATA, "--classes", "dog,fish"), "--classes: 'fish' is no class here; there are: back"),
     ((*RUN, *DATA, "--classes", "tvmonitor"), "--classes tvmonitor: in none of the 3 images"),
-    ((*RUN, *DATA, "--out", "run/2_cls"), f"2_cls: holds other files (config.json) {OVER}"),
-    ((*IMAGE, "--out", "photos"), f"photos: holds other files (grey.jpg) {OVER}"),
-    ((*IMAGE, "--out", "page"), f"page: holds other files (index.html) {OVER}"),
-    ((*RUN, "--image", "run/5_overlays/shapes_000003.png"), "shapes_000003.png: lies where the"),
+    ((*RUN, *DATA, "--out", "run/2_cls"), f"run/2_cls/config.json: {OVER}"),
+    ((*IMAGE, "--out", "photos"), f"photos/grey.jpg: {OVER}"),
+    ((*IMAGE, "--out", "page"), f"page/index.html: {OVER}"),
     ((*IMAGE, "--sort", "worst"), "--sort: worst needs scores, which --image does not"),
     ((*IMAGE, "--report"), "argument --report: has no effect without --run and --data"),
     ((*TRUTH, "--report"), "argument --report: has no effect without --run and --data"),
     ((*TRUTH, "--image", "photos"), "argument --image: not allowed with argument --truth"),
-    ((*TRUTH, "--out", "shapes"), f"shapes: holds other files (ImageSets) {OVER}"),
+    ((*TRUTH, "--out", "shapes"), f".txt: {OVER}"),
     (("visualize.py", *DATA), "required: --run"),
 ]
 

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import UserError
 from data.classes import VOC, VOID
-from data.figures.gallery import INDEX, Picture, check_place, contact_sheet, gallery, picture
+from data.figures.gallery import INDEX, Picture, contact_sheet, gallery, picture
 from data.figures.overlay import draw_page
 from tests.data.figures.browser import Browser, installed
 
@@ -129,30 +128,6 @@ def test_pictures_of_one_mask_are_filtered_by_it_and_have_no_score(alone):
         assert thumbnail.getpixel((160, 120)) == pytest.approx((255, 0, 0), abs=3)
         assert thumbnail.size == (320, 240) and thumbnail.format == "JPEG"
     assert len(pictures[0].thumbnail) < 30_000
-
-
-def test_a_gallery_is_replaced_but_nothing_of_the_users_own(tmp_path):
-    ours, photo = tmp_path / "ours", tmp_path / "cat.jpg"
-    (ours / "predictions").mkdir(parents=True)
-    files = [INDEX, "cat.png", "config.json", "predictions/cat.png"]
-    for name in files:
-        (ours / name).write_text("")
-    (ours / "config.json").write_text(json.dumps({"files": files}))
-    (ours / ".DS_Store").touch()
-    for place in (ours, tmp_path / "new"):
-        check_place(place, False, ["cat"], [photo])
-    for names, photos, words in (
-        (["cat"], [ours / "predictions" / "cat.png"], "cat.png: lies where the pictures go"),
-        (["contact_sheet"], [], "an image is called 'contact_sheet'"),
-    ):
-        with pytest.raises(UserError, match=words):
-            check_place(ours, False, names, photos)
-    for own in ("notes.txt", "predictions/notes.txt"):
-        (ours / own).touch()
-        with pytest.raises(UserError, match=f"holds other files .{own}."):
-            check_place(ours, False, ["cat"], [photo])
-        check_place(ours, True, ["cat"], [photo])
-        (ours / own).unlink()
 
 
 @pytest.mark.parametrize("count, size", [(1, (360, 304)), (7, (2060, 588)), (30, (2060, 1156))])

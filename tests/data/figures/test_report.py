@@ -41,7 +41,13 @@ def values():
         log = [{"epoch": epoch, "loss": 2 / (epoch + 1), "miou": 0.5} for epoch in range(6)]
         log[0]["loss"] = None
         shared = {"seconds": 83.2, "changed": {"--data": path, "--flip": True, "--scale": [0.5, 2]}}
-        shared |= {"versions": VERSIONS, "epochs": 5, "split": "train", "images": 1464}
+        shared |= {
+            "scores": {},
+            "versions": VERSIONS,
+            "epochs": 5,
+            "split": "train",
+            "images": 1464,
+        }
         configs = {step: dict(shared) for step in range(1, 5)}
         configs[1] |= {
             "rows": 123456,
@@ -101,14 +107,14 @@ def test_the_values_are_on_the_pages_in_order(values):
     pages = [words(figure) for figure in report_pages(**given)]
     expected = [
         ["Semantic segmentation", "runs/a $run^2$", "0.432", "0.876", "0.543", "0.654", "0:01:23"]
-        + ["123,456 pixels of 3 classes from 1,464 images of train; vgg11, Z = 1984"]
-        + ["epochs: 5, pixels: 111,111; accuracy on 12,345 held-out pixels 0.568"]
-        + ["best epoch 4, validation mIoU 0.346", "runs/a $run^2$/best.pt: scored somehow"]
+        + ["split: train, images: 1,464, rows: 123,456"]
+        + ["epochs: 5, rows: 111,111, held out rows: 12,345, val accuracy: 0.568"]
+        + ["best epoch: 4, val miou: 0.346", "runs/a $run^2$/best.pt, protocol: scored somehow"]
         + ["--data runs/a $run^2$ --flip --scale 0.5,2", "torch 2.9.1+cu130"],
         ["Architecture", "image 3 × 320 × 320", "tap 3", "256 × 80 × 80", "Z = 1472 channels"]
         + ["vgg19_bn, fine-tuned, 20,035,392 parameters", "29,102,080 parameters"],
-        ["Data and sampling", "1,234,575 in all", "1,234,567"],
-        ["Features", "1,984 channels", "mean", "standard deviation"],
+        ["Sampled pixels: 1,234,575 in all", "1,234,567"],
+        ["Features", "mean", "standard deviation"],
         ["Training", "train_cls", "train_seg", "miou"],
         ["Results", "absent", "mIoU 0.432"],
         ["Confusion matrix", "75", "25", "100"],
@@ -122,12 +128,12 @@ def test_the_values_are_on_the_pages_in_order(values):
 def test_what_makes_a_score_doubtful_is_said(values):
     given = values(pictures=0)
     summary = words(report_pages(**given)[0])
-    assert "earlier network" not in summary and "also trained on" not in summary
+    assert "earlier network" not in summary and "trained on" not in summary
     given["record"]["scores_are_old"] = True
     given["record"]["configs"][3]["val_images_trained_on"] = 17
     summary = words(report_pages(**given)[0])
     assert "These scores are of an earlier network" in summary
-    assert "17 validation images are also trained on" in summary
+    assert "val images trained on: 17" in summary
 
 
 @pytest.mark.parametrize("last", [0, 2])
@@ -140,8 +146,8 @@ def test_what_was_not_run_is_said_to_be_not_run(last, values):
     record |= {"metrics": None, "confusion": None}
     figures = report_pages(**given)
     assert words(figures[0]).count("has not been run to its end") == 4 - last
-    titles = [figure.get_suptitle() for figure in figures[1:]]
-    assert titles == ["Architecture", "Data and sampling", "Features", "Training"][: 2 * last or 1]
+    titles = [figure.get_suptitle().partition(":")[0] for figure in figures[1:]]
+    assert titles == ["Architecture", "Sampled pixels", "Features", "Training"][: 2 * last or 1]
     assert not any(faults(figure) for figure in figures)
 
 
