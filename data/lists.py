@@ -54,9 +54,7 @@ def make_lists(
             flags do not fit the files. The lists are then those of before.
     """
     if not (val > 0 and test >= 0 and val + test < 1):
-        raise UserError(
-            f"--val {val} and --test {test} leave nothing to train on, or are no shares"
-        )
+        raise UserError(f"--val {val}, --test {test}: no shares, or nothing is left to train on")
     ids, classes = find_ids(root), read_classes(root)
     shares = {"val": val, "test": test} if test else {"val": val}
     folder = root / "ImageSets" / "Segmentation"

@@ -170,7 +170,7 @@ def test_the_next_call_and_the_next_address_go_on_as_well(host, packed, tmp_path
 def test_a_server_that_cannot_give_the_rest_gives_all(manner, host, packed, tmp_path):
     archive = archive_at(packed, host.serves(packed, breaks=[1000], **manner))
     assert get(archive, tmp_path) == packed
-    assert host.ranges()[:2] == [None, "bytes=1000-"]
+    assert host.ranges() == [None, "bytes=1000-"] + [None] * ("shift" in manner)
 
 
 @pytest.mark.parametrize("status, requests", [(404, 1), (403, 1), (500, TRIES), (None, 0)])
