@@ -41,9 +41,9 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
         shapes[str(annotation["image_id"])].append(Shape(kind, name, partial(_draw, outline)))
     for image_id, image in images.items():
         size, name = (image["height"], image["width"]), str(image["file_name"])
-        yield Record(name, name, path.parent, size, shapes.pop(image_id, []))
+        yield Record(path, name, path.parent, name, size, shapes.pop(image_id, []))
     for image_id in shapes:  # it has no photo, so it is counted among these
-        yield Record(image_id, f"image_id {image_id}, not listed", path.parent, (0, 0), [])
+        yield Record(path, image_id, path.parent, f"image_id {image_id}, not listed", (0, 0), [])
 
 
 def _by_id(things: list[dict], path: Path, what: str) -> dict[str, dict]:

@@ -34,7 +34,7 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
         areas.sort(key=lambda area: int(area.get("z_order", 0)))
         shapes = [Shape(area.tag, area.attrib["label"], partial(_draw, area)) for area in areas]
         name, size = image.attrib["name"], (image.attrib["height"], image.attrib["width"])
-        yield Record(name, name, path.parent / "images", size, shapes)
+        yield Record(path, name, path.parent / "images", name, size, shapes)
 
 
 def _draw(area: Element, size: Size) -> Drawn:

@@ -1,4 +1,4 @@
-"""LabelMe: a JSON file for each photo, with its shapes and perhaps the photo itself."""
+"""LabelMe: a JSON file for each photo, with its shapes."""
 
 import base64
 import math
@@ -21,19 +21,14 @@ def find(root: Path, options: Options) -> list[Path]:
 
 
 def read(path: Path, labels: Named) -> Iterator[Record]:
-    """The photo of a file, which lies where `imagePath` says, or anywhere, or in the file."""
+    """The photo of a file, which lies where `imagePath` says, or anywhere."""
     data = read_json(path)
     shapes = [
         Shape(shape.get("shape_type") or "polygon", shape["label"], partial(_draw, shape))
         for shape in data["shapes"]
     ]
-    inside = partial(_photo, path) if data.get("imageData") else None
     size = data["imageHeight"], data["imageWidth"]
-    yield Record(path.as_posix(), str(data["imagePath"]), path.parent, size, shapes, inside)
-
-
-def _photo(path: Path) -> bytes:
-    return base64.b64decode(read_json(path)["imageData"])
+    yield Record(path, path.as_posix(), path.parent, str(data["imagePath"]), size, shapes)
 
 
 def _draw(shape: dict, size: Size) -> Drawn:

@@ -68,7 +68,7 @@ def test_the_command_writes_the_layout_and_says_what_it_holds(root, tmp_path, ru
             "  0 background             6   50.00 %       2",
             "  1 cat                    5   41.67 %       2",
             "255 void                   1    8.33 %       1",
-            f"wrote {out}: photos (2 links), masks, classes.txt",
+            f"wrote {out}: photos, masks, classes.txt",
             f"next: python -m data.lists {out}",
         ],
     )
@@ -156,7 +156,7 @@ def test_a_bad_image_stops_it_or_is_left_out(spoil, root, tmp_path, run):
     reason, out = spoil(root), tmp_path / "out"
     code, lines = run(root, out)
     assert code == 2 and len(lines) == 1 and lines[0].startswith(f"convert: {reason}")
-    assert lines[0].endswith("; --skip-bad leaves such images out") == (spoil != damaged_mask)
+    assert lines[0].endswith("; --skip-bad leaves such images out")
     assert not out.exists() and not (tmp_path / ".out.new").exists()
     code, lines = run(root, out, "--skip-bad")
     assert code == 0 and "1 pairs" in lines[0]
@@ -227,9 +227,9 @@ def test_annotations_are_recognised_before_folders(root, tmp_path, run):
     [
         (["--classes", "cat,,dog"], "--classes cat,,dog: neither a file nor names that differ"),
         (["--classes", "cat,cat"], "--classes cat,cat: neither a file nor names that differ"),
-        (["--map", "0=0,255"], "--map: 0=0,255: expected VALUE=CLASS"),
-        (["--map", "0=cat"], "--map: 0=cat: expected VALUE=CLASS"),
-        (["--map", "0=256"], "--map: 0=256: expected VALUE=CLASS"),
+        (["--map", "0=0,255"], "--map 0=0,255: expected VALUE=CLASS"),
+        (["--map", "0=cat"], "--map 0=cat: expected VALUE=CLASS"),
+        (["--map", "0=256"], "--map 0=256: expected VALUE=CLASS"),
         (["--annotations", "a.json"], "a.json: No such file"),
         (["--images", "there"], "there: no such folder"),
     ],

@@ -28,7 +28,7 @@ def test_classes_are_written_as_they_are_read(tmp_path):
         (["background"], r"test: 1 classes \(background\); a data set needs 2 to 255"),
         (map(str, range(256)), r"test: 256 classes .* and 246 more\); a data set needs 2 to 255"),
         (["background", "a 1 2 3"], "test: 'a 1 2 3' cannot be the name of a class; rename it"),
-        (["background", "lane 2 3"], "test, list of classes, line 2: .* found 'lane 2 3'"),
+        (["background", "lane 2 3"], "classes.txt, line 2: .* found 'lane 2 3'"),
     ],
 )
 def test_classes_that_cannot_be_written_are_refused(names, message, tmp_path):
@@ -63,18 +63,10 @@ def test_photos_are_linked_where_they_can_be_and_never_lose(
         how = how.replace("links", "copies")
     original = photo(tmp_path / name)
     before, pixels = original.read_bytes(), read_image(original)
-    file, seen, came = place_photo(original, tmp_path / "id.1")
-    assert (file, came) == (original, how) and np.array_equal(seen, pixels)
+    assert np.array_equal(place_photo(original, tmp_path / "id.1"), pixels)
     assert np.array_equal(read_image(tmp_path / placed), pixels)
     assert original.samefile(tmp_path / placed) == (how == "links")
     assert original.read_bytes() == before
-
-
-@pytest.mark.parametrize("name", ["id.jpg", "id.png"])
-def test_photos_in_annotations_are_written_as_they_are(name, tmp_path):
-    data = photo(tmp_path / f"a{Path(name).suffix}").read_bytes()
-    assert place_photo(lambda: data, tmp_path / "id")[0] == tmp_path / name
-    assert (tmp_path / name).read_bytes() == data
 
 
 def fit(path: Path, shape: tuple[int, int], turn: bool = False) -> tuple[np.ndarray, list[str]]:
