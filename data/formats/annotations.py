@@ -19,7 +19,7 @@ import numpy as np
 
 from data import UserError
 from data.classes import VOID
-from data.formats.drawing import Drawn, Size
+from data.formats.drawing import Size
 from data.formats.names import number
 from data.formats.source import Options, Pair, Source, as_written, files_in
 from data.images import PHOTO_SUFFIXES
@@ -30,7 +30,7 @@ class Shape(NamedTuple):
 
     kind: str
     label: Any  # name of its class, which may be a number; `void` is no class
-    draw: Callable[[Size], Drawn]
+    draw: Callable[[Size], np.ndarray]  # (H, W) bool, as `drawing` gives it
 
 
 class Record(NamedTuple):
@@ -109,20 +109,23 @@ def _find_photos(records: list[Record], folder: Path) -> Iterator[Path | None]:
 
 def _draw(form: ModuleType, record: Record, ids: dict[str, int], source: Source) -> np.ndarray:
     """The shapes of a photo as class ids, (H, W) uint8; notes those that draw nothing."""
-    drawn = []
     with as_written(record.path, form.NAME):
         mask = np.zeros([int(side) for side in record.size], dtype=np.uint8)
+        beneath_all = mask.size + 1  # as an area
+        smallest = np.full(mask.shape, beneath_all, dtype=np.int32)  # area of what lies on top
         for shape in record.shapes:
-            if shape.kind in form.AREAS:
-                drawn.append((ids[text_of(shape.label)], *shape.draw(mask.shape)))
-            else:
+            if shape.kind not in form.AREAS:
                 source.note(f"left out: shape not drawn ({shape.kind})", record.photo)
-    if form.SMALL_ON_TOP:
-        drawn.sort(key=lambda shape: (shape[0] != VOID, -shape[2].sum()))
-    for value, window, inside in drawn:
-        mask[window][inside] = value
-        if not inside.any():
-            source.note("left out: shape without a pixel in its photo", record.photo)
+                continue
+            inside, value = shape.draw(mask.shape), ids[text_of(shape.label)]
+            area = inside.sum()
+            if not area:
+                source.note("left out: shape without a pixel in its photo", record.photo)
+            if form.SMALL_ON_TOP:
+                area = beneath_all if value == VOID else area
+                inside = inside & (area <= smallest)
+                smallest[inside] = area
+            mask[inside] = value
     return mask
 
 

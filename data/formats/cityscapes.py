@@ -40,7 +40,8 @@ def find(root: Path, options: Options) -> Source | None:
     if options.classes or options.values:
         raise UserError("--classes, --map: Cityscapes has its own 19 classes; leave the flags out")
     classes: Named = {name: colour for name, (_, colour) in CLASSES.items()}
-    said = {"image_suffix": PHOTO_END, "mask_suffix": MASK_END, "classes": classes, "values": IDS}
-    if source := folders.find(root, options._replace(**said)):
+    options = options._replace(image_suffix=PHOTO_END, mask_suffix=MASK_END)
+    source = folders.find(root, options._replace(classes=classes, values=IDS))
+    if source:
         source.form = "Cityscapes"
     return source

@@ -9,7 +9,7 @@ import numpy as np
 
 from data import UserError
 from data.formats.annotations import Record, Shape, files_with, read_json
-from data.formats.drawing import Drawn, Size, polygons, runs
+from data.formats.drawing import Size, polygons, runs
 from data.formats.source import Named, Options
 
 NAME, SMALL_ON_TOP, AREAS = "COCO JSON", True, ("outline",)
@@ -53,7 +53,7 @@ def _by_id(things: list[dict], path: Path, what: str) -> dict[str, dict]:
     return found
 
 
-def _draw(outline: list | dict, size: Size) -> Drawn:
+def _draw(outline: list | dict, size: Size) -> np.ndarray:
     """The pixels of one annotation: polygons, runs or compressed runs."""
     if isinstance(outline, list):
         return polygons([np.reshape(part, (-1, 2)) for part in outline], size)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data.formats.annotations import Record, Shape, files_with, read_json
-from data.formats.drawing import Drawn, Size, corners, ellipse, outlined, picture
+from data.formats.drawing import Size, corners, ellipse, outlined, picture
 from data.formats.source import Named, Options
 
 NAME, SMALL_ON_TOP = "LabelMe JSON", False
@@ -31,7 +31,7 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
     yield Record(path, path.as_posix(), path.parent, str(data["imagePath"]), size, shapes)
 
 
-def _draw(shape: dict, size: Size) -> Drawn:
+def _draw(shape: dict, size: Size) -> np.ndarray:
     """As LabelMe itself draws, outlines included."""
     kind, points = shape.get("shape_type"), shape["points"]
     if kind == "circle":  # its centre, and a point on the edge

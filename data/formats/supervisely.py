@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from PIL import ImageColor
 
 from data.formats.annotations import Record, Shape, files_with, read_json
-from data.formats.drawing import Drawn, Size, corners, outlined, picture
+from data.formats.drawing import Size, corners, outlined, picture
 from data.formats.source import Named, Options, files_in
 
 NAME, SMALL_ON_TOP = "Supervisely JSON", False
@@ -39,7 +40,7 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
     yield Record(path, name, folder / "img", path.stem, size, shapes)
 
 
-def _draw(thing: dict, size: Size) -> Drawn:
+def _draw(thing: dict, size: Size) -> np.ndarray:
     """As Supervisely draws, outlines included."""
     kind = thing["geometryType"]
     if kind == "bitmap":
