@@ -28,7 +28,7 @@ from data.formats.layout import NOTE, check_free, fit_mask, place_photo, write_c
 from data.formats.masks import listing
 from data.formats.names import read_class_list
 from data.formats.source import Named, Options, Source
-from data.images import colour_mask, first_of
+from data.images import colour_mask, first_of, read_image
 from models.run import folder, runtime
 
 UNKNOWN = {"void": VOID, "background": 0}
@@ -38,14 +38,10 @@ READERS = 4  # threads; each holds one photo at a time
 def convert(
     root: Path, out: Path, options: Options, turn_masks: bool = False, force: bool = False
 ) -> tuple[Source, Classes, np.ndarray]:
-    """Write the data set in `root`, in one of the `FORMS`, to the folder `out`, in VOC layout.
+    """Writes the data set in `root`, in one of the `FORMS`, to a new folder `out`, in VOC layout.
 
-    Args:
-        root: a folder.
-        out: folder to make, outside `root`.
-        options: what the user says about the source.
-        turn_masks: turn masks as EXIF turns their photos: they were drawn on these as stored.
-        force: replace an earlier result.
+    With `turn_masks` masks are turned as EXIF turns their photos: they were drawn on these as
+    stored. With `force` an earlier result is replaced.
 
     Returns:
         What was found, with what was left out; its classes; and (n, classes + 1) int64, the pixels
@@ -69,9 +65,6 @@ def convert(
             brought = pool.map(bring, source.pairs)
             bar = tqdm(brought, "write", len(source.pairs), disable=None, leave=False)
             kept = {image_id: counts for image_id, counts in zip(source.pairs, bar) if any(counts)}
-        for path in (part / "JPEGImages").iterdir():
-            if path.stem not in kept:
-                path.unlink()
         for names in source.notes.values():
             names.sort()  # the threads ended in any order
         pixels = np.array([*kept.values()]).reshape(-1, len(classes) + 1)
@@ -87,10 +80,11 @@ def _bring(source: Source, classes: Classes, out: Path, turn: bool, image_id: st
     """Pixels of each class and of void in an image; none where it is left out."""
     with source.leaving_out_bad():
         photo, draw = source.pairs[image_id]
-        size = place_photo(photo, out / "JPEGImages" / image_id).shape[:2]
-        mask = fit_mask(draw(), photo, size, turn, source)
+        pixels = read_image(photo)
+        mask = fit_mask(draw(), photo, pixels.shape[:2], turn, source)
         counts = np.bincount(mask.ravel(), minlength=256)[[*range(len(classes)), VOID]]
         if counts[:-1].any():
+            place_photo(photo, pixels, out / "JPEGImages" / image_id)
             colour_mask(mask, classes).save(out / "SegmentationClass" / f"{image_id}.png")
             return counts
         source.note("left out: no labelled pixel", image_id)
@@ -115,12 +109,12 @@ def _classes(text: str) -> Named:
         return dict(zip(VOC.names, VOC.colours))
     if Path(text).is_file():
         return read_class_list(Path(text))
-    names = [name.strip() for name in text.split(",")]
-    if not all(names) or len(set(names)) < len(names):
+    names = dict.fromkeys(name.strip() for name in text.split(","))
+    if "" in names or len(names) <= text.count(","):
         raise UserError(
             f"--classes {text}: neither a file nor names that differ, like background,cat"
         )
-    return dict.fromkeys(names)
+    return names
 
 
 def _values(text: str) -> dict[int, int]:
@@ -173,12 +167,10 @@ def main() -> None:
     root, out = args.source, args.out
     if not (out or args.list_colours):
         parser.error("OUT is missing")
-    said = {name: value for name, value in vars(args).items() if name in Options._fields}
-    if args.classes:
-        said["classes"] = _classes(args.classes)
-    if args.values:
-        said["values"] = _values(args.values)
-    options = Options(**said | {"unknown": UNKNOWN.get(args.unknown)})
+    args.classes = None if args.classes is None else _classes(args.classes)
+    args.values = None if args.values is None else _values(args.values)
+    args.unknown = UNKNOWN.get(args.unknown)
+    options = Options(*(getattr(args, name) for name in Options._fields))
     if args.list_colours:
         photos, masks = folders.find_files(root, options)
         found, _ = folders.survey(photos, masks, Source("", options))

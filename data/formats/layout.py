@@ -10,7 +10,7 @@ from PIL import Image
 from data import UserError
 from data.classes import VOID, Classes, read_classes
 from data.formats.source import Source
-from data.images import EXIF_ORIENTATION, TURNS, first_of, read_image
+from data.images import EXIF_ORIENTATION, TURNS, first_of
 
 NOTE = "converted.json"  # tells an earlier result from other data
 RESULT = {"JPEGImages", "SegmentationClass", "ImageSets", "classes.txt", NOTE}
@@ -51,27 +51,20 @@ def write_classes(source: Source, folder: Path) -> Classes:
     return classes
 
 
-def place_photo(photo: Path, place: Path) -> np.ndarray:
+def place_photo(photo: Path, pixels: np.ndarray, place: Path) -> None:
     """Brings a photo to `place` plus its suffix, as a link if that can be, else as a copy.
 
-    A form that the five steps do not read becomes PNG.
-
-    Returns:
-        (H, W, 3) uint8, its pixels upright.
-
-    Raises:
-        UserError: it cannot be read.
+    Of a form that the five steps do not read, the pixels (H, W, 3) uint8 are saved as PNG.
     """
-    pixels, suffix = read_image(photo), LAYOUT_SUFFIXES.get(photo.suffix.lower())
+    suffix = LAYOUT_SUFFIXES.get(photo.suffix.lower())
     place = place.with_name(f"{place.name}{suffix or '.png'}")
     if suffix is None:
         Image.fromarray(pixels).save(place)
-        return pixels
+        return
     try:
         os.link(photo.resolve(), place)
     except OSError:  # on another disk, or one without links
         shutil.copyfile(photo, place)
-    return pixels
 
 
 def fit_mask(
