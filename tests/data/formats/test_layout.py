@@ -14,14 +14,6 @@ from data.formats.source import Options, Source
 from data.images import EXIF_ORIENTATION, read_image
 
 
-def test_classes_are_written_as_they_are_read(tmp_path):
-    classes = {"background": (1, 2, 3), "traffic light": None, "route 66": None}
-    names = write_classes(Source("test", Options(), classes), tmp_path).names
-    assert names == ("background", "traffic light", "route 66")
-    text = (tmp_path / "classes.txt").read_text()
-    assert text == "background 1 2 3\ntraffic light\nroute 66\n"
-
-
 @pytest.mark.parametrize(
     "names, message",
     [

@@ -107,16 +107,7 @@ def test_colours_decide_where_palettes_differ(tmp_path):
 
 @pytest.mark.parametrize(
     "values, held, flag",
-    [
-        ([0, 255], "0, 255", "--map 0=0,255=1"),
-        ([0, 38, 75], "0, 38, 75", "--map 0=0,38=1,75=2"),
-        ([0, 0], "0", "--map 0=0"),
-        (
-            list(range(0, 120, 10)),
-            "0, 10, 20, 30, 40, 50, 60, 70, 80, 90 and 2 more",
-            "--map 0=0,10=1,20=2,30=3,40=4,50=5,60=6,70=7,80=8,90=9,..",
-        ),
-    ],
+    [([0, 255], "0, 255", "--map 0=0,255=1"), ([0, 38], "0, 38", "--map 0=0,38=1"), ([0], "0", "")],
 )
 def test_values_that_are_hardly_ids_are_not_guessed(values, held, flag, tmp_path):
     path = saved(tmp_path / "a.png", [values])
@@ -180,8 +171,3 @@ def test_files_that_are_no_masks_are_refused_whatever_they_are_called(
 def test_colours_and_values_are_listed_with_what_to_write(pixels, said, tmp_path):
     path = saved(tmp_path / "a.png", pixels, "L" if np.ndim(pixels) == 2 else "RGB")
     assert listing(held(path), Path("mine/classes.txt")) == said
-
-
-def test_smoothed_edges_are_noticed(tmp_path):
-    path = saved(tmp_path / "b.png", [[(value, 0, 0) for value in range(50)]], "RGB")
-    assert "and 10 more; --unknown void" in listing(held(path), Path("classes.txt"))
