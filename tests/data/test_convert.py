@@ -124,6 +124,9 @@ def damaged(root: Path, name: str = "images/b.jpg") -> str:
     return f"{root / name}: cannot be read as an image"
 
 
+damaged_mask = partial(damaged, name="masks/b.png")
+
+
 def too_wide(root: Path) -> str:
     add(root, "b", size=(4, 2))
     return f"{root / 'images' / 'b.jpg'}: the photo is 4x2 but its mask 3x2"
@@ -135,9 +138,7 @@ def no_class(root: Path) -> str:
     return f"{root / 'masks' / 'b.png'}: value 7 at x=1, y=1 is of no class"
 
 
-@pytest.mark.parametrize(
-    "spoil", [damaged, partial(damaged, name="masks/b.png"), too_wide, no_class]
-)
+@pytest.mark.parametrize("spoil", [damaged, damaged_mask, too_wide, no_class])
 def test_a_bad_image_stops_it_or_is_left_out(spoil, root, tmp_path, run):
     reason, out = spoil(root), tmp_path / "out"
     code, lines = run(root, out)

@@ -45,6 +45,8 @@ def test_a_centre_is_in_a_triangle_on_one_side_of_all_its_edges(corners):
 
 def test_turns_are_clockwise_where_y_points_down():
     assert np.allclose(turned([(3, 1)], (1, 1), 90), [(1, 3)])
+    inside = ellipse((4, 4), (4, 0.8), (8, 8), 45)
+    assert inside[1, 1] and inside[6, 6] and not (inside[1, 6] or inside[6, 1])
 
 
 def test_where_an_outline_goes_round_twice_is_outside():
