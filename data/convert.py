@@ -14,7 +14,6 @@ SegmentationClass and classes.txt. SOURCE stays as it is; photos in OUT are link
 
 import argparse
 import shlex
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,10 +25,10 @@ from data import UserError
 from data.classes import VOC, VOID, Classes
 from data.formats import FORMS, folders
 from data.formats.layout import NOTE, check_free, fit_mask, place_photo, write_classes
-from data.formats.masks import listing, survey
+from data.formats.masks import listing
 from data.formats.names import read_class_list
 from data.formats.source import Named, Options, Source
-from data.images import colour_mask, first_of
+from data.images import colour_mask, first_of, read_image
 from models.run import folder, runtime
 
 UNKNOWN = {"void": VOID, "background": 0}
@@ -38,19 +37,15 @@ READERS = 4  # threads; each holds one photo at a time
 
 def convert(
     root: Path, out: Path, options: Options, turn_masks: bool = False, force: bool = False
-) -> tuple[Source, Classes, np.ndarray, Counter[str]]:
-    """Write the data set in `root`, in one of the `FORMS`, to the folder `out`, in VOC layout.
+) -> tuple[Source, Classes, np.ndarray]:
+    """Writes the data set in `root`, in one of the `FORMS`, to a new folder `out`, in VOC layout.
 
-    Args:
-        root: a folder.
-        out: folder to make, outside `root`.
-        options: what the user says about the source.
-        turn_masks: turn masks as EXIF turns their photos: they were drawn on these as stored.
-        force: replace an earlier result.
+    With `turn_masks` masks are turned as EXIF turns their photos: they were drawn on these as
+    stored. With `force` an earlier result is replaced.
 
     Returns:
-        What was found, with what was left out; its classes; (n, classes + 1) int64, the pixels of
-        each class and of void in each image; and the photos by how they came to their place.
+        What was found, with what was left out; its classes; and (n, classes + 1) int64, the pixels
+        of each class and of void in each image.
 
     Raises:
         UserError: nothing is recognised, an image cannot be used, or `out` holds other data.
@@ -60,53 +55,40 @@ def convert(
     with folder.new_folder(out) as part:
         for name in ("JPEGImages", "SegmentationClass"):
             (part / name).mkdir()
-        source = recognise(root, options)
+        forms = [folders.find] if options.masks else FORMS
+        source = next(filter(None, (find(root, options) for find in forms)), None)
+        if source is None:
+            raise UserError(f"{root / options.annotations}: annotations of no form known here")
         classes = write_classes(source, part)
         bring = partial(_bring, source, classes, part, turn_masks)
         with ThreadPoolExecutor(READERS) as pool:
             brought = pool.map(bring, source.pairs)
             bar = tqdm(brought, "write", len(source.pairs), disable=None, leave=False)
-            kept = {image_id: found for image_id, found in zip(source.pairs, bar) if found}
-        for path in (part / "JPEGImages").iterdir():
-            if path.stem not in kept:
-                path.unlink()
+            kept = {image_id: counts for image_id, counts in zip(source.pairs, bar) if any(counts)}
         for names in source.notes.values():
             names.sort()  # the threads ended in any order
-        pixels = np.array([counts for counts, _ in kept.values()]).reshape(-1, len(classes) + 1)
+        pixels = np.array([*kept.values()]).reshape(-1, len(classes) + 1)
         if not pixels[:, 1:-1].any():  # background alone
             notes = "; ".join(f"{what}: {first_of(names)}" for what, names in source.notes.items())
             what = "nothing is drawn in any photo" if kept else "no image can be used"
             raise UserError(f"{root}: {what}; {notes or 'there are no shapes'}")
         folder.save_json(part / NOTE, {"source": root, "notes": source.notes})
-    return source, classes, pixels, Counter(how for _, how in kept.values())
+    return source, classes, pixels
 
 
-def recognise(root: Path, options: Options) -> Source:
-    """What the folder holds, in the first of the `FORMS` that knows it.
-
-    Raises:
-        UserError: none does, or the one that does cannot go on.
-    """
-    for find in [folders.find] if options.masks else FORMS:
-        if source := find(root, options):
-            return source
-    raise UserError(f"{root / options.annotations}: annotations of no form that is known here")
-
-
-def _bring(
-    source: Source, classes: Classes, out: Path, turn_masks: bool, image_id: str
-) -> tuple[np.ndarray, str] | None:
-    """Pixels of each class and of void, and how the photo came; None if it is left out."""
+def _bring(source: Source, classes: Classes, out: Path, turn: bool, image_id: str) -> np.ndarray:
+    """Pixels of each class and of void in an image; none where it is left out."""
     with source.leaving_out_bad():
         photo, draw = source.pairs[image_id]
-        photo, pixels, how = place_photo(photo, out / "JPEGImages" / image_id)
-        mask = fit_mask(draw(), photo, pixels.shape[:2], turn_masks, source)
+        pixels = read_image(photo)
+        mask = fit_mask(draw(), photo, pixels.shape[:2], turn, source)
         counts = np.bincount(mask.ravel(), minlength=256)[[*range(len(classes)), VOID]]
         if counts[:-1].any():
+            place_photo(photo, pixels, out / "JPEGImages" / image_id)
             colour_mask(mask, classes).save(out / "SegmentationClass" / f"{image_id}.png")
-            return counts, how
+            return counts
         source.note("left out: no labelled pixel", image_id)
-    return None
+    return np.zeros(len(classes) + 1, dtype=np.int64)
 
 
 def table(classes: Classes, pixels: np.ndarray) -> str:
@@ -127,26 +109,27 @@ def _classes(text: str) -> Named:
         return dict(zip(VOC.names, VOC.colours))
     if Path(text).is_file():
         return read_class_list(Path(text))
-    names = [name.strip() for name in text.split(",")]
-    if not all(names) or len(set(names)) < len(names):
+    names = dict.fromkeys(name.strip() for name in text.split(","))
+    if "" in names or len(names) <= text.count(","):
         raise UserError(
             f"--classes {text}: neither a file nor names that differ, like background,cat"
         )
-    return dict.fromkeys(names)
+    return names
 
 
 def _values(text: str) -> dict[int, int]:
     """The value of --map."""
     if text == "same":
         return {}
-    pairs = [pair.partition("=")[::2] for pair in text.replace("void", str(VOID)).split(",")]
     try:
+        pairs = (pair.split("=") for pair in text.replace("void", str(VOID)).split(","))
         values = {int(value): int(to) for value, to in pairs}
     except ValueError:
-        values = {}
-    if not values or not all(value >= 0 and 0 <= to <= VOID for value, to in values.items()):
-        raise argparse.ArgumentTypeError(
-            f"{text}: expected VALUE=CLASS, where CLASS is an id or void, as in 0=0,255=1,128=void"
+        values = {-1: -1}
+    if min(values) < 0 or not all(0 <= to <= VOID for to in values.values()):
+        raise UserError(
+            f"--map {text}: expected VALUE=CLASS, where CLASS is an id or void, as in "
+            "0=0,255=1,128=void"
         )
     return values
 
@@ -167,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     names += "SOURCE/classes.txt, or what annotations name)"
     add("--classes", metavar="NAMES", help=names)
     values = "class id, or void, of each value in the masks; same: values are the ids"
-    add("--map", type=_values, dest="values", metavar="VALUE=CLASS,..", help=values)
+    add("--map", dest="values", metavar="VALUE=CLASS,..", help=values)
     add("--list-colours", action="store_true", help="list what the masks hold, and write nothing")
     unknown = "what colours, values and names without a class become (default: an error)"
     add("--unknown", choices=UNKNOWN, help=unknown)
@@ -184,29 +167,21 @@ def main() -> None:
     root, out = args.source, args.out
     if not (out or args.list_colours):
         parser.error("OUT is missing")
-    options = Options(
-        images=args.images,
-        masks=args.masks,
-        annotations=args.annotations,
-        image_suffix=args.image_suffix,
-        mask_suffix=args.mask_suffix,
-        classes=_classes(args.classes) if args.classes else None,
-        values=args.values,
-        unknown=UNKNOWN.get(args.unknown),
-        skip_bad=args.skip_bad,
-    )
+    args.classes = None if args.classes is None else _classes(args.classes)
+    args.values = None if args.values is None else _values(args.values)
+    args.unknown = UNKNOWN.get(args.unknown)
+    options = Options(*(getattr(args, name) for name in Options._fields))
     if args.list_colours:
         photos, masks = folders.find_files(root, options)
-        paths = [masks[name][0] for name in sorted(photos.keys() & masks.keys())]
-        print(listing(survey(paths, options.skip_bad), root / "classes.txt"))
+        found, _ = folders.survey(photos, masks, Source("", options))
+        print(listing(found, root / "classes.txt"))
         return
-    source, classes, pixels, placed = convert(root, out, options, args.turn_masks, args.force)
+    source, classes, pixels = convert(root, out, options, args.turn_masks, args.force)
     print(f"{source.form}: {source.images} images, {len(pixels)} pairs of photo and mask")
     for what, names in source.notes.items():
         print(f"  {what}: {len(names)} ({first_of(list(dict.fromkeys(names)))})")
     print(table(classes, pixels))
-    placed = ", ".join(f"{count} {how}" for how, count in placed.items())
-    print(f"wrote {out}: photos ({placed}), masks, classes.txt")
+    print(f"wrote {out}: photos, masks, classes.txt")
     print(f"next: {shlex.join(['python', '-m', 'data.lists', str(out)])}")
 
 

@@ -9,7 +9,7 @@ adds the classes that it lists to `labels`.
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -19,12 +19,10 @@ import numpy as np
 
 from data import UserError
 from data.classes import VOID
-from data.formats.drawing import Drawn, Size
+from data.formats.drawing import Size
 from data.formats.names import number
 from data.formats.source import Options, Pair, Source, as_written, files_in
 from data.images import PHOTO_SUFFIXES
-
-MOST_PIXELS = 1 << 28  # of a photo; more is a mistake in the file
 
 
 class Shape(NamedTuple):
@@ -32,18 +30,18 @@ class Shape(NamedTuple):
 
     kind: str
     label: Any  # name of its class, which may be a number; `void` is no class
-    draw: Callable[[Size], Drawn]
+    draw: Callable[[Size], np.ndarray]  # (H, W) bool, as `drawing` gives it
 
 
 class Record(NamedTuple):
     """What a form tells of one photo."""
 
+    path: Path  # the file that tells it
     name: str  # makes the id
+    folder: Path  # of the photo, if it is where it should be
     photo: str  # its file name, perhaps with folders
-    folder: Path  # where that begins
     size: tuple[Any, Any]  # (height, width), as numbers or text
     shapes: list[Shape]
-    inside: Callable[[], bytes] | None = None  # gives the photo if it lies in the annotations
 
 
 def find(form: ModuleType, root: Path, options: Options) -> Source | None:
@@ -55,36 +53,32 @@ def find(form: ModuleType, root: Path, options: Options) -> Source | None:
     paths = form.find(root, options)
     if not paths:
         return None
-    source, named, told = Source(form.NAME, options), {}, []
+    source, labels = Source(form.NAME, options), {}
+    records: list[Record] = []
     for path in paths:
         with source.leaving_out_bad(), as_written(path, form.NAME):
-            told += [(path, record) for record in form.read(path, named)]
-    source.images = len(told)
-    shapes = [shape for _, record in told for shape in record.shapes if shape.kind in form.AREAS]
-    named = {text_of(name): colour for name, colour in named.items()}
-    source.classes, ids = number(named, {text_of(shape.label) for shape in shapes}, options)
-    files, namesakes = defaultdict(list), Counter(_photo_name(record).name for _, record in told)
-    for path in files_in(root / (options.images or "")):
-        if path.suffix.lower() in PHOTO_SUFFIXES:
-            files[path.name].append(path)
-    folder, first = os.path.commonpath([path.parent for path in paths]), {}
-    for path, record in told:
-        photo = _find_photo(record, files, namesakes) or record.inside
+            records += form.read(path, labels)
+    source.images = len(records)
+    shapes = [shape for record in records for shape in record.shapes if shape.kind in form.AREAS]
+    labels = {text_of(label): colour for label, colour in labels.items()}
+    source.classes, ids = number(labels, {text_of(shape.label) for shape in shapes}, options)
+    start = f"{Path(os.path.commonpath([path.parent for path in paths])).as_posix()}/"
+    told: dict[Path, Path] = {}  # photo -> the file about it
+    for record, photo in zip(records, _find_photos(records, root / (options.images or ""))):
         if not photo:
             source.note("left out: no photo of that name, or several", record.photo)
             continue
-        own = photo.with_name(path.stem + photo.suffix) if isinstance(photo, Path) else photo
-        if own != photo and own.is_file():  # as after photos were renumbered
-            source.note("left out: names another photo than that of its own name", path.name)
+        if photo.stem != record.path.stem and photo.with_stem(record.path.stem).is_file():
+            source.note("left out: names another photo than that of its own name", record.path.name)
             continue
         with source.leaving_out_bad():
-            if first.setdefault(photo, path) != path:
+            if told.setdefault(photo, record.path) != record.path:
                 raise UserError(
-                    f"{path}: names the photo {photo}, as {first[photo]} does; keep one"
+                    f"{record.path}: names the photo {photo}, as {told[photo]} does; keep one"
                 )
-            name = record.name.replace("\\", "/").removeprefix(f"{Path(folder).as_posix()}/")
-            mask = partial(_draw, form, path, record, ids, source)
-            source.add(str(PurePosixPath(name).with_suffix("")), Pair(photo, mask))
+            name = PurePosixPath(record.name.replace("\\", "/").removeprefix(start))
+            mask = partial(_draw, form, record, ids, source)
+            source.add(str(name.with_suffix("")), Pair(photo, mask))
     return source
 
 
@@ -93,49 +87,46 @@ def text_of(label: Any) -> str:
     return " ".join(str(label).split())
 
 
-def _draw(
-    form: ModuleType, path: Path, record: Record, ids: dict[str, int], source: Source
-) -> np.ndarray:
-    """The shapes of a photo as class ids, (H, W) uint8; notes those that draw nothing."""
-    drawn = []
-    with as_written(path, form.NAME):
-        height, width = map(int, record.size)
-        if not 0 < height * width <= MOST_PIXELS:
-            raise ValueError(f"a photo of {width}x{height} pixels")
-        mask = np.zeros((height, width), dtype=np.uint8)
-        for shape in record.shapes:
-            if shape.kind in form.AREAS:
-                drawn.append((ids[text_of(shape.label)], *shape.draw(mask.shape)))
-            else:
-                source.note(f"left out: shape not drawn ({shape.kind})", record.photo)
-    if form.SMALL_ON_TOP:
-        drawn.sort(key=lambda shape: (shape[0] != VOID, -shape[2].sum()))
-    for value, window, inside in drawn:
-        mask[window][inside] = value
-        if not inside.any():
-            source.note("left out: shape without a pixel in its photo", record.photo)
-    return mask
-
-
-def _photo_name(record: Record) -> PurePosixPath:
-    return PurePosixPath(record.photo.replace("\\", "/"))  # perhaps annotated on Windows
-
-
-def _find_photo(
-    record: Record, files: dict[str, list[Path]], namesakes: Counter[str]
-) -> Path | None:
-    """The photo where it should be, else the only one with these folders, or of that name alone.
+def _find_photos(records: list[Record], folder: Path) -> Iterator[Path | None]:
+    """Each photo where it should be, else the only one in `folder` with its folders, or its name.
 
     Only the photo of a name that no other record has may lie in another folder than it says.
     """
-    name = _photo_name(record)
-    there = Path(os.path.normpath(record.folder / name))
-    if there.is_file():
-        return there
-    found = [path for path in files[name.name] if path.as_posix().endswith(f"/{name}")]
-    if not found and namesakes[name.name] == 1:
-        found = files[name.name]
-    return found[0] if len(found) == 1 else None
+    names = [PurePosixPath(record.photo.replace("\\", "/")) for record in records]  # of Windows
+    files, namesakes = defaultdict(list), Counter(name.name for name in names)
+    for path in files_in(folder):
+        if path.suffix.lower() in PHOTO_SUFFIXES:
+            files[path.name].append(path)
+    for record, name in zip(records, names):
+        there = Path(os.path.normpath(record.folder / name))
+        found = [path for path in files[name.name] if path.as_posix().endswith(f"/{name}")]
+        if there.is_file():
+            found = [there]
+        elif not found and namesakes[name.name] == 1:
+            found = files[name.name]
+        yield found[0] if len(found) == 1 else None
+
+
+def _draw(form: ModuleType, record: Record, ids: dict[str, int], source: Source) -> np.ndarray:
+    """The shapes of a photo as class ids, (H, W) uint8; notes those that draw nothing."""
+    with as_written(record.path, form.NAME):
+        mask = np.zeros([int(side) for side in record.size], dtype=np.uint8)
+        beneath_all = mask.size + 1  # as an area
+        smallest = np.full(mask.shape, beneath_all, dtype=np.int32)  # area of what lies on top
+        for shape in record.shapes:
+            if shape.kind not in form.AREAS:
+                source.note(f"left out: shape not drawn ({shape.kind})", record.photo)
+                continue
+            inside, value = shape.draw(mask.shape), ids[text_of(shape.label)]
+            area = inside.sum()
+            if not area:
+                source.note("left out: shape without a pixel in its photo", record.photo)
+            if form.SMALL_ON_TOP:
+                area = beneath_all if value == VOID else area
+                inside = inside & (area <= smallest)
+                smallest[inside] = area
+            mask[inside] = value
+    return mask
 
 
 def files_with(root: Path, options: Options, suffix: str, *words: str) -> list[Path]:

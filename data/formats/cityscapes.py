@@ -1,6 +1,5 @@
 """Cityscapes: CITY_.._leftImg8bit.png and CITY_.._gtFine_labelIds.png, anywhere in the folder."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from data import UserError
@@ -41,6 +40,8 @@ def find(root: Path, options: Options) -> Source | None:
     if options.classes or options.values:
         raise UserError("--classes, --map: Cityscapes has its own 19 classes; leave the flags out")
     classes: Named = {name: colour for name, (_, colour) in CLASSES.items()}
-    options = replace(options, image_suffix=PHOTO_END, mask_suffix=MASK_END)
-    source = folders.find(root, replace(options, classes=classes, values=IDS))
-    return source and replace(source, form="Cityscapes")
+    options = options._replace(image_suffix=PHOTO_END, mask_suffix=MASK_END)
+    source = folders.find(root, options._replace(classes=classes, values=IDS))
+    if source:
+        source.form = "Cityscapes"
+    return source

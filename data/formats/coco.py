@@ -9,7 +9,7 @@ import numpy as np
 
 from data import UserError
 from data.formats.annotations import Record, Shape, files_with, read_json
-from data.formats.drawing import Drawn, Size, polygons, runs
+from data.formats.drawing import Size, polygons, runs
 from data.formats.source import Named, Options
 
 NAME, SMALL_ON_TOP, AREAS = "COCO JSON", True, ("outline",)
@@ -41,9 +41,9 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
         shapes[str(annotation["image_id"])].append(Shape(kind, name, partial(_draw, outline)))
     for image_id, image in images.items():
         size, name = (image["height"], image["width"]), str(image["file_name"])
-        yield Record(name, name, path.parent, size, shapes.pop(image_id, []))
+        yield Record(path, name, path.parent, name, size, shapes.pop(image_id, []))
     for image_id in shapes:  # it has no photo, so it is counted among these
-        yield Record(image_id, f"image_id {image_id}, not listed", path.parent, (0, 0), [])
+        yield Record(path, image_id, path.parent, f"image_id {image_id}, not listed", (0, 0), [])
 
 
 def _by_id(things: list[dict], path: Path, what: str) -> dict[str, dict]:
@@ -53,7 +53,7 @@ def _by_id(things: list[dict], path: Path, what: str) -> dict[str, dict]:
     return found
 
 
-def _draw(outline: list | dict, size: Size) -> Drawn:
+def _draw(outline: list | dict, size: Size) -> np.ndarray:
     """The pixels of one annotation: polygons, runs or compressed runs."""
     if isinstance(outline, list):
         return polygons([np.reshape(part, (-1, 2)) for part in outline], size)

@@ -10,7 +10,7 @@ from PIL import ImageColor
 
 from data import UserError
 from data.formats.annotations import Record, Shape, files_with
-from data.formats.drawing import Drawn, Size, corners, ellipse, polygons, runs, turned
+from data.formats.drawing import Size, corners, ellipse, polygons, runs, turned
 from data.formats.source import Named, Options
 
 NAME, SMALL_ON_TOP = "CVAT XML", False
@@ -34,10 +34,10 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
         areas.sort(key=lambda area: int(area.get("z_order", 0)))
         shapes = [Shape(area.tag, area.attrib["label"], partial(_draw, area)) for area in areas]
         name, size = image.attrib["name"], (image.attrib["height"], image.attrib["width"])
-        yield Record(name, name, path.parent / "images", size, shapes)
+        yield Record(path, name, path.parent / "images", name, size, shapes)
 
 
-def _draw(area: Element, size: Size) -> Drawn:
+def _draw(area: Element, size: Size) -> np.ndarray:
     def numbers(*names: str) -> list[float]:
         return [float(area.attrib[name]) for name in names]
 

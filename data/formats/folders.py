@@ -4,8 +4,10 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
+from tqdm import tqdm
+
 from data import UserError
-from data.formats.masks import LOSSY_SUFFIXES, MASK_SUFFIXES, find_legend, survey
+from data.formats.masks import MASK_SUFFIXES, Survey, find_legend, held
 from data.formats.names import listed_beside
 from data.formats.source import Options, Pair, Source, files_in
 from data.images import PHOTO_SUFFIXES, first_of
@@ -31,10 +33,10 @@ def find(root: Path, options: Options) -> Source | None:
     if options.annotations:
         return None
     photos, masks = find_files(root, options)
-    names, listed = sorted(photos.keys() & masks.keys()), options.classes or listed_beside(root)
-    found = survey([masks[name][0] for name in names], options.skip_bad)
-    classes, read = find_legend(found, listed, options, root)
-    source = Source("photos and masks", options, classes, images=sum(map(len, photos.values())))
+    source = Source("photos and masks", options, images=sum(map(len, photos.values())))
+    found, names = survey(photos, masks, source)
+    listed = options.classes or listed_beside(root)
+    source.classes, read = find_legend(found, listed, options, root)
     if listed is None:
         source.note("classes without names; --classes background,.. gives them some", str(root))
     for name in names:
@@ -44,6 +46,16 @@ def find(root: Path, options: Options) -> Source | None:
         for path in photos.get(name) or masks[name]:
             source.note(f"left out: {what}", path.name)
     return source
+
+
+def survey(photos: ByName, masks: ByName, source: Source) -> tuple[Survey, list[str]]:
+    """What the masks that have a photo hold, and the names of those that can be read."""
+    found, names = Survey(), []
+    for name in tqdm(sorted(photos.keys() & masks.keys()), "look", disable=None, leave=False):
+        with source.leaving_out_bad():
+            found.update(held(masks[name][0]))
+            names.append(name)
+    return found, names
 
 
 def find_files(root: Path, options: Options) -> tuple[ByName, ByName]:
@@ -56,11 +68,10 @@ def find_files(root: Path, options: Options) -> tuple[ByName, ByName]:
     photos = _files(root, options.images, IMAGE_FOLDERS)
     masks = _files(root, options.masks, MASK_FOLDERS)
     if not photos and not options.images:
-        photos = _files(root, Path(), ())
+        everything = _files(root, Path(), ())
+        photos = {path: name for path, name in everything.items() if path not in masks}
     if not masks and not options.masks:
         masks = photos
-    if masks.keys() < photos.keys():
-        photos = {path: name for path, name in photos.items() if path not in masks}
     photo_ends = IMAGE_ENDINGS if options.image_suffix is None else [options.image_suffix]
     mask_ends = MASK_ENDINGS if options.mask_suffix is None else [options.mask_suffix]
     named = (_by_names(photos, masks, *ends) for ends in product(photo_ends, mask_ends))
@@ -68,9 +79,9 @@ def find_files(root: Path, options: Options) -> tuple[ByName, ByName]:
     if photos.keys().isdisjoint(masks):
         some = [first_of([paths[0].name for paths in files.values()]) for files in (photos, masks)]
         raise UserError(
-            f"{root}: no photo has a mask with its name; photos: {some[0] or 'none'}, masks: "
-            f"{some[1] or 'none'}; name the folders with --images and --masks, and what names "
-            "end in with --image-suffix and --mask-suffix"
+            f"{root}: no photo has a mask with its name; photos: {some[0] or 'none'}, masks (PNG, "
+            f"TIFF, BMP or GIF): {some[1] or 'none'}; name the folders with --images and --masks, "
+            "and what names end in with --image-suffix and --mask-suffix"
         )
     for name in sorted(photos.keys() & masks.keys()):
         for first, *more in (photos[name], masks[name]):
@@ -94,13 +105,8 @@ def _files(root: Path, named: Path | None, usual: tuple[str, ...]) -> Files:
 
 
 def _by_names(photos: Files, masks: Files, photo_end: str, mask_end: str) -> tuple[ByName, ByName]:
-    """Photos and masks by their names without suffix and these endings; others are left away.
-
-    Where both lie in one folder, a mask is what has the ending; without one, photos are JPEGs.
-    """
-    mixed = not photos.keys().isdisjoint(masks)
-    lossy = () if mixed and not mask_end else LOSSY_SUFFIXES  # refused when it is read
-    masks_of = _by_name(masks, mask_end, MASK_SUFFIXES + lossy)
+    """Photos and masks by their names without these endings; what may be a mask is no photo."""
+    masks_of = _by_name(masks, mask_end, MASK_SUFFIXES)
     taken = {path for paths in masks_of.values() for path in paths}
     photos = {path: name for path, name in photos.items() if path not in taken}
     return _by_name(photos, photo_end, PHOTO_SUFFIXES), masks_of

@@ -1,4 +1,4 @@
-"""LabelMe: a JSON file for each photo, with its shapes and perhaps the photo itself."""
+"""LabelMe: a JSON file for each photo, with its shapes."""
 
 import base64
 import math
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data.formats.annotations import Record, Shape, files_with, read_json
-from data.formats.drawing import Drawn, Size, corners, ellipse, outlined, picture
+from data.formats.drawing import Size, corners, ellipse, outlined, picture
 from data.formats.source import Named, Options
 
 NAME, SMALL_ON_TOP = "LabelMe JSON", False
@@ -21,22 +21,17 @@ def find(root: Path, options: Options) -> list[Path]:
 
 
 def read(path: Path, labels: Named) -> Iterator[Record]:
-    """The photo of a file, which lies where `imagePath` says, or anywhere, or in the file."""
+    """The photo of a file, which lies where `imagePath` says, or anywhere."""
     data = read_json(path)
     shapes = [
         Shape(shape.get("shape_type") or "polygon", shape["label"], partial(_draw, shape))
         for shape in data["shapes"]
     ]
-    inside = partial(_photo, path) if data.get("imageData") else None
     size = data["imageHeight"], data["imageWidth"]
-    yield Record(path.as_posix(), str(data["imagePath"]), path.parent, size, shapes, inside)
+    yield Record(path, path.as_posix(), path.parent, str(data["imagePath"]), size, shapes)
 
 
-def _photo(path: Path) -> bytes:
-    return base64.b64decode(read_json(path)["imageData"])
-
-
-def _draw(shape: dict, size: Size) -> Drawn:
+def _draw(shape: dict, size: Size) -> np.ndarray:
     """As LabelMe itself draws, outlines included."""
     kind, points = shape.get("shape_type"), shape["points"]
     if kind == "circle":  # its centre, and a point on the edge

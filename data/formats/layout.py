@@ -2,16 +2,15 @@
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from data import UserError
-from data.classes import VOID, Classes, parse_classes, read_classes
+from data.classes import VOID, Classes, read_classes
 from data.formats.source import Source
-from data.images import EXIF_ORIENTATION, first_of, read_image
+from data.images import EXIF_ORIENTATION, TURNS, first_of
 
 NOTE = "converted.json"  # tells an earlier result from other data
 RESULT = {"JPEGImages", "SegmentationClass", "ImageSets", "classes.txt", NOTE}
@@ -45,38 +44,27 @@ def write_classes(source: Source, folder: Path) -> Classes:
             f"a data set needs 2 to {VOID}, with the background"
         )
     lines = [" ".join([name, *map(str, rgb or ())]) for name, rgb in source.classes.items()]
-    names = list(parse_classes(lines, Path(f"{source.form}, list of classes")))
-    if odd := [name for name in source.classes if name not in names]:
-        raise UserError(f"{source.form}: {odd[0]!r} cannot be the name of a class; rename it")
     (folder / "classes.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return read_classes(folder)
+    classes = read_classes(folder)
+    if odd := source.classes.keys() - classes.names:
+        raise UserError(f"{source.form}: {min(odd)!r} cannot be the name of a class; rename it")
+    return classes
 
 
-def place_photo(photo: Path | Callable[[], bytes], place: Path) -> tuple[Path, np.ndarray, str]:
-    """Brings a photo to `place` plus its suffix, as a link if that can be.
+def place_photo(photo: Path, pixels: np.ndarray, place: Path) -> None:
+    """Brings a photo to `place` plus its suffix, as a link if that can be, else as a copy.
 
-    Returns:
-        The file to look at; (H, W, 3) uint8, its pixels upright; how it came.
-
-    Raises:
-        UserError: it cannot be read.
+    Of a form that the five steps do not read, the pixels (H, W, 3) uint8 are saved as PNG.
     """
-    if not isinstance(photo, Path):
-        data = photo()
-        place = place.with_name(place.name + (".png" if data.startswith(b"\x89PNG") else ".jpg"))
-        place.write_bytes(data)
-        return place, read_image(place), "taken out of annotations"
-    pixels, suffix = read_image(photo), LAYOUT_SUFFIXES.get(photo.suffix.lower())
+    suffix = LAYOUT_SUFFIXES.get(photo.suffix.lower())
     place = place.with_name(f"{place.name}{suffix or '.png'}")
     if suffix is None:
         Image.fromarray(pixels).save(place)
-        return photo, pixels, "saved as PNG"
+        return
     try:
         os.link(photo.resolve(), place)
     except OSError:  # on another disk, or one without links
         shutil.copyfile(photo, place)
-        return photo, pixels, "copies"
-    return photo, pixels, "links"
 
 
 def fit_mask(
@@ -91,10 +79,9 @@ def fit_mask(
     """
     with Image.open(photo) as image:
         orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-    if turn:
-        picture = Image.fromarray(mask)
-        picture.getexif()[EXIF_ORIENTATION] = orientation
-        mask = np.asarray(ImageOps.exif_transpose(picture))
+    if turn and orientation in TURNS:
+        turned = Image.fromarray(mask).transpose(Image.Transpose[TURNS[orientation]])
+        mask = np.asarray(turned)
     if mask.shape != size:
         photo_size, mask_size = ("{1}x{0}".format(*shape) for shape in (size, mask.shape))
         remedy = "; EXIF turns the photo: see --turn-masks" * (orientation in (5, 6, 7, 8))

@@ -60,9 +60,9 @@ def number(labels: Named, used: set[str], options: Options) -> tuple[Named, dict
     Raises:
         UserError: a used label is not listed, or has the place of the background.
     """
-    labels = labels | {name: None for name in sorted(used) if name not in labels}
+    labels = labels | dict.fromkeys(sorted(used - labels.keys()))
     if not any(fixed_id(name) == 0 for name in labels):
-        labels = {"background": None, **labels}
+        labels = {"background": None} | labels
     classes, ids = numbered(options.classes or labels)
     ids |= {name: fixed_id(name) for name in used if fixed_id(name) is not None}
     unlisted = sorted(used - ids.keys())

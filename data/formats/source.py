@@ -15,8 +15,7 @@ from data.classes import Colour
 Named = dict[str, Colour | None]  # names of classes, with RGB (0..255) where known
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """What the user says about a source; None leaves it to the form."""
 
     images: Path | None = None  # folder of the photos, in the source, as all of these
@@ -31,9 +30,9 @@ class Options:
 
 
 class Pair(NamedTuple):
-    """One image: its photo, a file or what gives the bytes of one, and what makes its mask."""
+    """One image: its photo, and what makes its mask."""
 
-    photo: Path | Callable[[], bytes]
+    photo: Path
     mask: Callable[[], np.ndarray]  # (H, W) uint8 class ids and VOID
 
 

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from PIL import ImageColor
 
 from data.formats.annotations import Record, Shape, files_with, read_json
-from data.formats.drawing import Drawn, Size, corners, outlined, picture
+from data.formats.drawing import Size, corners, outlined, picture
 from data.formats.source import Named, Options, files_in
 
 NAME, SMALL_ON_TOP = "Supervisely JSON", False
 AREAS = ("bitmap", "polygon", "rectangle")
-MOST_BYTES = 1 << 26  # of a bitmap's PNG
 
 
 def find(root: Path, options: Options) -> list[Path]:
@@ -36,15 +36,15 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
         for thing in data["objects"]
     ]
     folder, size = path.parent.parent, (data["size"]["height"], data["size"]["width"])
-    yield Record((folder / path.stem).as_posix(), path.stem, folder / "img", size, shapes)
+    name = (folder / path.stem).as_posix()
+    yield Record(path, name, folder / "img", path.stem, size, shapes)
 
 
-def _draw(thing: dict, size: Size) -> Drawn:
+def _draw(thing: dict, size: Size) -> np.ndarray:
     """As Supervisely draws, outlines included."""
     kind = thing["geometryType"]
     if kind == "bitmap":
         packed = base64.b64decode(thing["bitmap"]["data"])
-        png = zlib.decompressobj().decompress(packed, MOST_BYTES)
-        return picture(png, thing["bitmap"]["origin"], size)
+        return picture(zlib.decompress(packed), thing["bitmap"]["origin"], size)
     outline, holes = thing["points"]["exterior"], thing["points"].get("interior", ())
     return outlined(corners(*outline) if kind == "rectangle" else outline, size, holes)

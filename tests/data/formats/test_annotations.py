@@ -65,27 +65,6 @@ def photo(path: Path) -> Path:
     return path
 
 
-def test_a_shape_is_drawn_in_its_class(form, tmp_path):
-    form(tmp_path, "a.jpg")
-    path = photo(tmp_path / "far" / "a.jpg")
-    source = find(form, tmp_path)
-    assert list(source.classes) == ["background", "dog"] and source.images == 1
-    ((image_id, pair),) = source.pairs.items()
-    assert image_id == ("ds_a" if form is supervisely else "a") and pair.photo == path
-    mask = pair.mask()
-    assert mask.dtype == "uint8" and mask.shape == (4, 6)
-    assert mask[1, 1] == mask[2, 3] == 1 and mask[0].max() == mask[:, 5].max() == 0
-    assert not source.notes
-
-
-def test_labels_that_differ_by_blanks_are_one(form, tmp_path):
-    form(tmp_path, "a.jpg", label=" traffic  light ")
-    photo(tmp_path / "a.jpg")
-    source = find(form, tmp_path)
-    assert list(source.classes) == ["background", "traffic light"]
-    assert source.pairs.popitem()[1].mask().max() == 1
-
-
 def test_kinds_of_shapes_without_an_area_are_counted(form, tmp_path):
     form(tmp_path, "a.jpg", kind="line")
     photo(tmp_path / "a.jpg")
@@ -192,7 +171,6 @@ def test_two_files_about_one_photo_are_refused(tmp_path):
     "name, image_id",
     [
         ("a", "a"),
-        ("train/city/a", "train_city_a"),
         ("..\\images\\a", "images_a"),
         ("/photos/me/a", "photos_me_a"),
         (" a\n.b ", "a_.b"),

@@ -76,9 +76,9 @@ def test_polygons_are_as_large_as_those_of_pycocotools(tmp_path):
 
 def test_smaller_areas_lie_on_larger_ones_and_crowds_beneath_all(tmp_path):
     small, large = [0, 0, 1, 0, 1, 4, 0, 4], [0, 0, 3, 0, 3, 4, 0, 4]
-    crowd = annotation({"size": [4, 6], "counts": [0, 24]}, crowd=1)
+    crowd = annotation({"size": [4, 6], "counts": [8, 8, 8]}, crowd=1)
     write(tmp_path / "coco.json", annotation([small], category=10), annotation([large]), crowd)
-    assert mask_of(tmp_path) == [[2, 1, 1, VOID, VOID, VOID]] * 4
+    assert mask_of(tmp_path) == [[2, 1, 1, VOID, 0, 0]] * 4
 
 
 def test_several_files_are_one_set_and_those_called_instances_come_first(tmp_path):
@@ -130,10 +130,8 @@ def test_annotations_of_no_image_are_counted(tmp_path):
     "wrong, reason",
     [
         (annotation([BOX], category=99), "no '99' in it"),
-        (annotation([[1, 2, 3]]), "cannot reshape"),
         (annotation({"size": [4, 6], "counts": [5]}), "run lengths of 5 pixels for 6x4"),
         (annotation({"size": [4, 6], "counts": [30, -6]}), "negative values"),
-        ({"segmentation": [BOX]}, "no 'category_id' in it"),
     ],
 )
 def test_a_file_that_is_not_as_coco_says_is_named(wrong, reason, tmp_path):

@@ -1,6 +1,5 @@
 """CVAT's XML "for images": polygons, boxes, ellipses, masks and their order."""
 
-import re
 from functools import partial
 from pathlib import Path
 
@@ -86,20 +85,3 @@ def test_xml_of_videos_is_refused(root):
     (root / "annotations.xml").write_text("<annotations><track id='0'></track></annotations>")
     with pytest.raises(UserError, match='about a video; export it as "CVAT for images 1.1"'):
         find(root, Options())
-
-
-@pytest.mark.parametrize(
-    "shape, reason",
-    [
-        ('<polygon label="dog"/>', "no 'points' in it"),
-        ('<polygon points="0,0;1,1"/>', "no 'label' in it"),
-        ('<box label="dog" xtl="a" ytl="0" xbr="2" ybr="2"/>', "could not convert string"),
-        ('<mask label="dog" rle="1, 2" left="0" top="0" width="9" height="9"/>', "run lengths"),
-        ("<polygon", "not well-formed"),
-    ],
-)
-def test_a_file_that_is_not_as_cvat_writes_it_is_named(shape, reason, root):
-    write(root, shape)
-    message = re.escape(f"{root / 'annotations.xml'}: not CVAT XML as it is known here")
-    with pytest.raises(UserError, match=f"{message}.*{reason}"):
-        mask_of(root)

@@ -1,9 +1,8 @@
-"""LabelMe's JSON: its shapes as LabelMe draws them, and photos that lie in the file."""
+"""LabelMe's JSON: its shapes as LabelMe draws them."""
 
 import base64
 import io
 import json
-import re
 from functools import partial
 from pathlib import Path
 
@@ -97,41 +96,6 @@ def test_later_shapes_lie_on_earlier_ones_and_names_number_themselves(root):
     assert only_mask(root) == [[2, 1, 2, 2, 2, 0], [VOID, 1, VOID, VOID, VOID, 0], last, last]
     listed = dict.fromkeys(["background", "dog"])
     assert only_mask(root, classes=listed, unknown=0)[0] == [1, 0, 1, 1, 1, 0]
-
-
-def test_labels_may_be_numbers_and_those_of_lines_do_not_count(root):
-    tail = shape("tail", [(0, 0), (5, 3)], "linestrip")
-    annotate(root / "a.json", shape("cat", SQUARE) | {"label": 7}, tail)
-    assert list(find(root, Options()).classes) == ["background", "7"]
-    assert only_mask(root) == DRAWN
-
-
-def test_photos_may_lie_in_the_file(root):
-    data = encoded(Image.new("RGB", (6, 4)), "JPEG")
-    annotate(root / "json/1.json", photo="..\\a.jpg")
-    annotate(root / "json/x/2.json", photo="gone.jpg", data=data)
-    photos = {image_id: pair.photo for image_id, pair in find(root, Options()).pairs.items()}
-    assert photos["1"] == root / "a.jpg" and photos["x_2"]() == base64.b64decode(data)
-
-
-@pytest.mark.parametrize(
-    "change, reason",
-    [
-        ({"shapes": [{"points": []}]}, "no 'label' in it"),
-        ({"shapes": 3}, "'int' object is not iterable"),
-        ({"imageWidth": None}, "NoneType"),
-        ({"imageWidth": 10**12}, "a photo of 1000000000000x4 pixels"),
-        ({"shapes": [shape("cat", [(0, 0)])]}, "coordinate list must contain"),
-        ({"shapes": [shape("cat", [(1, 1), (3, 2)], "mask", "AAAA")]}, "cannot identify"),
-    ],
-)
-def test_a_file_that_is_not_as_labelme_writes_it_is_named(change, reason, root):
-    path = root / "a.json"
-    annotate(path)
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    message = re.escape(f"{path}: not LabelMe JSON as it is known here") + f".*{reason}"
-    with pytest.raises(UserError, match=message):
-        only_mask(root)
 
 
 @pytest.mark.parametrize("text", [b"{", b"[1, 2]", b"\xff\xfe\x00", 99999 * b"["])
