@@ -140,7 +140,7 @@ def main() -> None:
     place = args.out or (args.run and folder.step_folder(args.run, 4))
     if place:
         folder.check_free(place, 4)
-    facts: dict[str, Any] = {"checkpoint": None, "made_from": None, "views": None}
+    facts: dict[str, Any] = {"checkpoint": None, "made_from": None}
     if args.predictions:
         dataset = VOCFolder(args.data, args.split, None, args.limit)
         predictions = read_predictions(args.predictions, dataset)
@@ -151,10 +151,8 @@ def main() -> None:
         dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size), args.limit)
         chain.check_classes(segmenter.classes.names, dataset.classes.names, source, dataset.root)
         facts |= {"checkpoint": str(source), "made_from": fingerprint(segmenter)}
-        facts["views"] = f"{segmenter.views}{segmenter.hypercolumn.dilation_in_words}"
         network = f"{source} ({segmenter.hypercolumn.backbone}, shorter side {segmenter.size})"
         made = f"trained on {segmenter.trained_on}, input shorter side {segmenter.size}"
-        made += f"; scored with {facts['views']}"
         runtime.prepare(segmenter, device, args.amp, args.compile)
         predictions = predict_split(segmenter, dataset, args.workers)
     runtime.print_header(
@@ -164,7 +162,6 @@ def main() -> None:
         data=f"{dataset.root}, split {args.split}: {len(dataset)} images",
         network=network,
         protocol=PROTOCOL,
-        views=facts["views"],
         device=runtime.describe(device, args.amp, args.compile),
     )
     if args.run and not args.checkpoint and not chain.is_finished(args.run, 3):
@@ -177,6 +174,7 @@ def main() -> None:
         over = f"over {matrix.classes_in_mean()} of {len(dataset.classes)} classes"
         if place and distributed.is_main():
             what = f"{made}; {len(dataset)} images of {args.split} at {PROTOCOL}, mean {over}"
+            what += f"; {runtime.as_typed(args.changed) or 'one view of each'}"
             how = {"protocol": what, "checkpoint": facts["checkpoint"]}
             how["predictions"] = args.predictions and str(args.predictions)
             save_scores(new, matrix, counts, dataset, how)

@@ -194,7 +194,6 @@ def main() -> None:
         flags.set_views(segmenter, args.tta, args.refine, args.dilate)
         runtime.prepare(segmenter, device, args.amp, args.compile)
         facts["network"] = f"{source} ({segmenter.hypercolumn.backbone})"
-        facts["views"] = f"{segmenter.views}{segmenter.hypercolumn.dilation_in_words}"
     photos, others = find_photos(args.image or ())
     if photos:
         names, classes, what = list(photos), segmenter.classes, "photos"
@@ -240,6 +239,7 @@ def main() -> None:
             none = f"--classes {','.join(args.classes or ())}: in none of the {len(names)} images"
             raise UserError(first_of(left_out) or none)
         heading = f"{'Ground truth' if args.truth else 'Predictions'} of {what}"
+        facts["flags"] = runtime.as_typed(args.changed) or "none"
         (new / gallery.INDEX).write_bytes(gallery.gallery(pictures, heading, facts).encode())
         if args.contact_sheet:
             gallery.contact_sheet(pictures).save(new / gallery.SHEET)

@@ -151,8 +151,8 @@ def main() -> None:
     names, counts = read_scores(places)
     runs, rows, images = [str(place) for place in places], compared(counts), counts.shape[1]
     for run, config in zip(runs, configs):
-        views = f", {config['views']}" if config.get("views") else ""
-        print(f"{run}: {config['checkpoint'] or config['predictions']}{views}")
+        what = config["checkpoint"] or config["predictions"]
+        print(" ".join(filter(None, [f"{run}: {what}", runtime.as_typed(config["changed"])])))
     print(f"\n{tables(counts, names, runs, rows)}\n")
     print(f"95 % intervals from {RESAMPLES:,} paired resamples of the {images} images")
     if len(runs) > 2:

@@ -113,11 +113,6 @@ class Hypercolumn(nn.Module):
                     levels.append(x)
             return levels + [surroundings(levels[-1], c, 2**self.dilated) for c in self.context]
 
-    @property
-    def dilation_in_words(self) -> str:
-        """The part of a sentence that tells of dilation; empty without it."""
-        return f", last {self.dilated} strides dilated" if self.dilated else ""
-
     def dilate(self, drops: int) -> None:
         """Sets `dilated`, see `models.backbones.dilate`; weights stay, the backbone is frozen."""
         blocks = empty_blocks(self.backbone)[: self.ends[-1] + 1]

@@ -213,6 +213,9 @@ def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
         UserError: see `models.checkpoint.load_checkpoint`.
     """
     content = load_checkpoint(path, "segmenter")
+    for name in ("size", "stride"):
+        if type(content[name]) is not int or content[name] < 1:
+            raise UserError(f"{path}: its {name} is {content[name]!r}; is the file damaged?")
     classes = Classes.from_lists(content["classes"], content["colours"])
     ones = torch.ones(sum(content["head"]["channels"]))
     head = DenseClassifier(mean=ones, std=ones, classes=len(classes), **content["head"])

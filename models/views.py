@@ -29,13 +29,6 @@ class Views:
     flip: bool = False
     refine: bool = False
 
-    def __str__(self) -> str:
-        words = "one view of each image"
-        if len(self.scales) > 1 or self.flip:
-            scales = ", ".join(f"{scale:g}" for scale in self.scales)
-            words = f"mean probabilities at scales {scales}" + ", flipped too" * self.flip
-        return words + ", edges refined" * self.refine
-
 
 def guided_filter(values: Tensor, guide: Tensor, radius: int, epsilon: float = EPSILON) -> Tensor:
     """Values on a coarse grid, enlarged to a photo's size with edges that follow its colours.

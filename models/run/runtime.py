@@ -232,9 +232,7 @@ def print_header(
     if quiet:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open until the process ends)
     print(step)
-    if changed:
-        words = (word for flag in changed.items() for word in (flag[0], in_a_word(flag[1])))
-        facts["flags"] = " ".join(filter(None, words))
+    facts["flags"] = as_typed(changed or {}) or None
     facts = {name: fact for name, fact in facts.items() if fact is not None}
     width = max(map(len, facts))
     for name, fact in facts.items():
@@ -242,11 +240,13 @@ def print_header(
     sys.stdout.flush()
 
 
-def in_a_word(value: Any) -> str:
-    """A flag's value as one would type it."""
-    if isinstance(value, list):
-        return ",".join(map(str, value)) or "none"
-    return "" if value is True else str(value)
+def as_typed(flags: Mapping[str, Any]) -> str:
+    """Flags by their names, plain values, as one would type them."""
+    words = []
+    for name, value in flags.items():
+        text = ",".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+        words += [name] if value is True else [name, text]
+    return " ".join(words)
 
 
 def bar(items: Iterable[Item], total: int, unit: str, label: str = "") -> Iterable[Item]:

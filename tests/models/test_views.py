@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from models.hypercolumn import box_mean
-from models.views import Views, guided_filter
+from models.views import guided_filter
 
 
 def window(y: int, x: int, radius: int) -> tuple[slice, slice, slice]:
@@ -68,18 +68,3 @@ def test_a_blurred_edge_becomes_that_of_the_photo():
     found = guided_filter(coarse, guide, 6)[0, 0]
     assert (blurred[:, 35] - blurred[:, 34]).max() < 0.1 < 0.5 < (found[:, 35] - found[:, 34]).min()
     assert (found - right).abs().mean() < (blurred - right).abs().mean()
-
-
-@pytest.mark.parametrize(
-    ("views", "words"),
-    [
-        (Views(), "one view of each image"),
-        (Views((0.75, 1.0), True), "mean probabilities at scales 0.75, 1, flipped too"),
-        (
-            Views(flip=True, refine=True),
-            "mean probabilities at scales 1, flipped too, edges refined",
-        ),
-    ],
-)
-def test_views_in_words(views, words):
-    assert str(views) == words

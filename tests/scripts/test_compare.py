@@ -150,7 +150,7 @@ def test_runs_are_compared_with_the_first_and_by_class(theirs, succeeds):
     found = [load_image_scores(f"{run}/per_image.npz")[2] for run in ("run/4_eval", "theirs")]
     ours, other = compared(np.stack(found))
     lines = cells(said)
-    assert "run: run/3_seg/best.pt, one view of each image\ntheirs: guesses\n" in said
+    assert "run: run/3_seg/best.pt --split train\ntheirs: guesses --split train\n" in said
     a, b = (class_ious(counts.sum(0))[0] for counts in found)
     assert ["background", f"{a:.3f}", f"{b:.3f}", f"{b - a:+.3f}"] in lines
     (_, *mine), (_, *last) = lines[-2:]
@@ -167,9 +167,8 @@ def test_any_number_of_scores_is_compared_and_saved(theirs, succeeds):
     succeeds("evaluate.py", *flags, "--out", "kept/theirs/flip")
     places = ("theirs", "run", "kept/theirs/flip", "theirs")
     said = succeeds(COMPARE, *places, "--out", "table", charts=True)
-    views = "mean probabilities at scales 1, flipped too"
     flipped = "kept/theirs/flip"
-    assert f"{flipped}: run/3_seg/best.pt, {views}\n" in said
+    assert f"{flipped}: run/3_seg/best.pt --split train --tta flip\n" in said
     assert "wrote table: compare.csv, compare.png" in said
     tables = cells(said)
     assert [len(line) for line in tables] == [5] * 23 + [7] * 5

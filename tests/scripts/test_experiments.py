@@ -139,7 +139,7 @@ def test_a_network_is_fine_tuned_for_other_classes_in_one_command(street, succee
     said = succeeds("train_seg.py", "--run", "new", "--data", "own", *init, *QUICK)
     assert "the last layer of the head starts anew" in said
     new, _ = load_segmenter(Path("new/3_seg/best.pt"))
-    assert list(new.names) == ["nothing", "thing"]
+    assert list(new.classes.names) == ["nothing", "thing"]
     *kept, weight, bias = new.parameters()
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(kept, old.parameters()))
     assert len(weight) == len(bias) == 2

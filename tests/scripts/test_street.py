@@ -204,8 +204,8 @@ def test_a_recipe_sets_flags_and_those_given_win(street, succeeds):
     said = succeeds("evaluate.py", "--run", "run", *DATA, "--recipe", "best", "--tta", "flip,0.75")
     changed = {"--tta": "flip,0.75", "--dilate": 1, "--refine": True}
     assert config("run/4_eval")["changed"] == changed
-    views = "mean probabilities at scales 0.75, 1, flipped too, edges refined"
-    assert facts(said)["views"].startswith(views) and views in metrics("run")["protocol"]
+    words = "--tta flip,0.75 --dilate 1 --refine"
+    assert facts(said)["flags"] == words and metrics("run")["protocol"].endswith(f"; {words}")
     short = ("--epochs", 1, "--crop", 48, "--limit", 4, "--val-limit", 1)
     succeeds("train_seg.py", "--run", "run", *DATA, "--recipe", "best", *short)
     changed = config("run/3_seg")["changed"]
@@ -278,7 +278,7 @@ def test_own_classes_go_through_all_steps(count, succeeds, tmp_path, monkeypatch
     said = succeeds("evaluate.py", *flags, "--save-predictions")
     succeeds("visualize.py", *flags, "--limit", 1)
     classes = read_classes(data)
-    assert list(load_segmenter(run / "3_seg" / "best.pt")[0].names) == list(classes.names)
+    assert list(load_segmenter(run / "3_seg" / "best.pt")[0].classes.names) == list(classes.names)
     assert list(metrics(run)["per_class"]) == list(classes.names)
     assert sum(line.startswith("thing_") for line in said.splitlines()) == count - 1
     assert f"of {count} classes" in metrics(run)["protocol"]
