@@ -74,8 +74,8 @@ def read_mask(path: Path, classes: int, may_be_void: bool = True) -> np.ndarray:
     wrong = mask[(mask >= classes) & ~(may_be_void & (mask == VOID))]
     if wrong.size:
         rest = f"void is {VOID}" if may_be_void else "each pixel of a prediction needs one"
-        known = f"the classes 0..{classes - 1} ({rest})"
-        raise UserError(f"{path}: label {wrong[0]} is outside {known}")
+        what = f"label {wrong[0]} is outside the classes 0..{classes - 1} ({rest})"
+        raise UserError(f"{path}: {what}")
     return mask.astype(np.uint8, copy=False)
 
 

@@ -71,7 +71,7 @@ def of_another_size(path: Path) -> str:
     picture = Image.open(path)
     width, height = picture.size
     picture.crop((0, 0, width - 1, height)).save(path)
-    return f"{path}: the mask is {width - 1}x{height} but its image is {width}x"
+    return f"{path}: the mask is {width - 1}x{height} but its image {path.stem}.jpg is {width}x"
 
 
 def of_no_class(path: Path) -> str:
