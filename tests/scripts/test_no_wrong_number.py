@@ -147,3 +147,17 @@ def test_ids_with_control_characters_do_not_reach_the_terminal(street, fails):
     Path("shapes/ImageSets/Segmentation/train.txt").write_text("a\x1b[31mb\n")
     said = fails("sample_features.py", *STEP_1)
     assert r"'a\x1b[31mb' is not an image id" in said and "\x1b" not in said
+
+
+def test_what_was_made_before_an_earlier_step_ran_again_is_refused(street, succeeds, fails):
+    again = "run train_cls.py again, or use another --run"
+    succeeds("sample_features.py", *STEP_1, "--size", 32)
+    steps = ("train_seg.py", *QUICK), ("evaluate.py", *QUICK), ("visualize.py", *QUICK)
+    for script, *flags in steps:
+        assert fails(script, *flags).endswith(again)
+    succeeds("train_cls.py", "--run", "run", "--epochs", 1)
+    for script, *flags in steps[1:]:
+        assert "3_seg/best.pt: made from something else" in fails(script, *flags)
+    assert "3_seg/last.pt: made from something else" in fails("train_seg.py", *QUICK, "--resume")
+    succeeds("train_seg.py", *QUICK, "--epochs", 1)
+    succeeds("evaluate.py", *QUICK)
