@@ -57,10 +57,11 @@ def parse() -> argparse.Namespace:
     flag("--predictions", Path, None, predictions, free=True, metavar="FOLDER")
     args = parser.parse_args()
     if args.predictions:
-        for name in ("run", "checkpoint", "tta", "dilate", "refine", "save_predictions"):
-            if getattr(args, name):
-                flag = name.replace("_", "-")
-                parser.error(f"argument --{flag}: not allowed with argument --predictions")
+        of_a_network = ("run", "checkpoint", "tta", "dilate", "refine", "amp", "compile")
+        for name in (*of_a_network, "save_predictions"):
+            if getattr(args, name) != parser.get_default(name):
+                name = name.replace("_", "-")
+                parser.error(f"argument --{name}: not allowed with argument --predictions")
     elif not (args.run or args.checkpoint):
         parser.error("the following arguments are required: --run")
     elif args.save_predictions and not (args.run or args.out):

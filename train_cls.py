@@ -28,6 +28,7 @@ from models.backbones import fingerprint
 from models.classifier import ACTIVATIONS, DenseClassifier, FCClassifier
 from models.run import args as flags
 from models.run import chain, folder, runtime
+from models.run.recipes import RECIPES
 from models.run.training import build_optimizer, build_schedule, save_log
 from models.segmenter import Segmenter, load_extractor, save_segmenter
 
@@ -176,7 +177,10 @@ def main() -> None:
     wrote = f"{which} pixel accuracy {accuracy:.3f} after {folder.count(args.epochs, 'epoch')}"
     same = {name: step_1["changed"].get(name) for name in ("--split", "--limit", "--skip-bad")}
     images = [word for flag in same.items() if flag[1] for word in flag if word is not True]
-    then = ("train_seg.py", "--data", Path(step_1["data"]), *images, "--run", args.run)
+    if args.recipe and "train_seg" not in RECIPES[args.recipe.partition(":")[0]]:
+        then = ("evaluate.py", "--data", Path(step_1["data"]), "--run", args.run)
+    else:
+        then = ("train_seg.py", "--data", Path(step_1["data"]), *images, "--run", args.run)
     folder.finish(args.run, 2, config, wrote, then)
 
 

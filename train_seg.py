@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from data import UserError
+from data.classes import VOID
 from data.transforms import Augment, ResizeImage
 from data.voc import TrainingSet, VOCFolder
 from losses.loss import inverse_frequency, segmentation_loss
@@ -143,9 +144,12 @@ def validate(
 
     Args:
         loader: of this process's share of the data set.
+
+    Raises:
+        UserError: see `VOCFolder.absent_classes`.
     """
     matrix, previews, loss_sum = ConfusionMatrix(len(segmenter.classes)), {}, torch.zeros(1)
-    dataset: VOCFolder = loader.dataset
+    dataset, void = loader.dataset, torch.zeros(1)
     for sample in runtime.bar(loader, len(loader), "image", "validate"):
         scores = segmenter.probabilities(sample.image, sample.id)  # (C, h, w)
         on_grid = sample.mask[None, None].to(scores.device)
@@ -153,6 +157,7 @@ def validate(
         loss_sum += loss_of(scores[None].clamp(min=1e-30).log(), on_grid).item()
         prediction = top_class(scores, sample.mask.shape)[0].cpu().numpy()
         matrix.update(prediction, sample.mask.numpy())
+        void += (sample.mask == VOID).sum()
         if len(previews) < drawn and distributed.is_main():
             from data.figures.overlay import draw_page  # matplotlib takes a second to import
 
@@ -160,10 +165,7 @@ def validate(
             masks = sample.mask.numpy(), prediction
             previews[title] = draw_page(photo, segmenter.classes, *masks, title=title).picture
     matrix.counts = distributed.total(torch.from_numpy(matrix.counts)).numpy()
-    if not matrix.classes_in_mean():
-        raise UserError(
-            f"split {dataset.split} has no labelled pixel, so there is nothing to choose best.pt by"
-        )
+    dataset.absent_classes(matrix.counts.sum(axis=1), bool(distributed.total(void)))
     loss = distributed.total(loss_sum).item() / len(dataset)
     scores = {"val_loss": loss, "miou": matrix.miou(), "pixel_accuracy": matrix.pixel_accuracy()}
     return scores, previews
@@ -242,7 +244,8 @@ def finish(
     config = folder.save_config(place, 3, flags, **results)
     wrote = f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}"
     wrote += f", on all of {flags['val_split']} {scores['miou']:.4f}" * (scores != best)
-    then = ("evaluate.py", "--data", images.root, "--run", flags["run"])
+    split = ("--split", flags["val_split"]) if flags["val_split"] != "val" else ()
+    then = ("evaluate.py", "--data", images.root, *split, "--run", flags["run"])
     folder.finish(flags["run"], 3, config, wrote + skipped, then)
 
 

@@ -1,7 +1,5 @@
-"""Data sets and their pixels: reading, checking, sampling. Knows no networks and no scores."""
+"""Data sets and their pixels: reading, checking, sampling. Builds no networks."""
 
 
 class UserError(ValueError):
     """What the user can mend; the message says in a line what is wrong, where, and what to do."""
-
-    exit_code = 2

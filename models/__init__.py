@@ -1,4 +1,4 @@
-"""The network and its checkpoints. Knows no data sets and no scores."""
+"""The network and its checkpoints; in `models.run` what the scripts share."""
 
 from __future__ import annotations
 

@@ -119,6 +119,10 @@ class Hypercolumn(nn.Module):
         dilate(blocks, drops)
         fold_batch_norm(blocks, self.ends)
         blocks.load_state_dict(self.features.state_dict(), assign=True)
+        for end in self.ends[:-1]:  # what follows must not write into a level
+            for layer in blocks[end + 1].modules():
+                if hasattr(layer, "inplace"):
+                    layer.inplace = False
         self.features = blocks.requires_grad_(False)
         self.dilated, self.frozen = drops, True
 

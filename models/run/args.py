@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from models.run import distributed
 from models.run.folder import plain
 from models.run.recipes import RECIPES
 from models.run.runtime import PRECISIONS, end
@@ -186,7 +187,7 @@ def default_workers() -> int:
     """Half of the cores beside a GPU, else those that torch does not compute with."""
     has_affinity = hasattr(os, "sched_getaffinity")  # a job may have some of a machine's cores
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    cores //= int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes that torchrun started here
+    cores //= distributed.local_world_size()
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         return min(8, cores // 2)
     return min(8, max(0, cores - torch.get_num_threads()))

@@ -118,7 +118,7 @@ def training_start(
         before = f"; before that {segmenter.trained_on}"
         return segmenter, file, {"made_from": None, "before": before}, None
     step_2, file = finished(run, 2), step_folder(run, 2) / "dense.pt"
-    check_chain(run, 3, step_2["id"], file)
+    check_chain(run, 2, step_2["made_from"], file)
     return load_segmenter(file)[0], file, {"made_from": step_2["id"], "before": ""}, None
 
 

@@ -31,9 +31,14 @@ def is_main() -> bool:
     return rank() == 0
 
 
+def local_world_size() -> int:
+    """How many processes run on this machine."""
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if world_size() > 1 else 1
+
+
 def is_one_machine() -> bool:
     """Whether all processes run on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size())) == world_size()
+    return local_world_size() == world_size()
 
 
 def share(count: int) -> range:

@@ -99,22 +99,22 @@ def new_folder(place: Path) -> Iterator[Path]:
     All processes get its path; rank 0 makes it, and moves it when all have left the block. Until
     then, and where the block raises, what was at `place` stays as it is. Nothing in the new folder
     may be open or mapped at the end: Windows does not move that.
+
+    Raises:
+        UserError: see `claim`; or what was at `place` cannot be moved, as where Windows has a file
+            of it open. The new folder then stays, too.
     """
     new, old = (place.with_name(f".{place.name}.{word}") for word in ("new", "old"))
     with claim(place):
         if distributed.is_main():
+            if old.exists() and not place.exists():  # killed between the two moves
+                old.rename(place)
             for left in (new, old):  # by a killed process
                 shutil.rmtree(left, ignore_errors=True)
             new.mkdir()
         distributed.barrier()
         try:
             yield new
-            distributed.barrier()
-            if distributed.is_main():
-                if place.exists():
-                    place.rename(old)
-                new.rename(place)
-                shutil.rmtree(old, ignore_errors=True)
         except BaseException as error:
             if distributed.world_size() == 1:  # else others may still write there
                 shutil.rmtree(new, ignore_errors=True)
@@ -122,6 +122,18 @@ def new_folder(place: Path) -> Iterator[Path]:
                 path = str(error.filename or new)
                 error.filename = path.replace(str(new), str(place), 1)
             raise
+        distributed.barrier()
+        if distributed.is_main():
+            try:
+                if place.exists():
+                    place.rename(old)
+                new.rename(place)
+            except OSError as error:
+                raise UserError(
+                    f"{place}: cannot be replaced ({error.strerror}); is a file of it open? The "
+                    f"new result is in {new}: move it there by hand"
+                ) from None
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def keep_aside(place: Path) -> Path | None:

@@ -59,10 +59,9 @@ def network_facts(segmenter: Segmenter) -> dict[str, Any]:
     hypercolumn, head, size = segmenter.hypercolumn, segmenter.head, segmenter.size
     boxes = [("standardise", "(x − mean) / std of the sampled features")]
     for layer in head.layers:
-        if isinstance(layer, nn.Conv2d):
-            title = f"1×1 convolution {layer.in_channels} → {layer.out_channels}"
-            boxes.append((title, f"{_parameters(layer):,} parameters"))
-    boxes.append(("class map", "the largest logit, at the size of the photo"))
+        title = f"1×1 convolution {layer.in_channels} → {layer.out_channels}"
+        boxes.append((title, f"{_parameters(layer):,} parameters"))
+    boxes.append(("class map", "the most probable class, at the size of the photo"))
     state = "fine-tuned" if segmenter.origin else "frozen"
     names = level_names(hypercolumn.taps, hypercolumn.context)
     return {

@@ -238,3 +238,11 @@ def test_the_first_stages_may_stay_frozen(stages):
 def test_at_least_one_stage_has_to_learn():
     with pytest.raises(UserError, match="^--frozen-stages 2: there are 2 stages"):
         Hypercolumn(SMALL, None, taps=[1, 2]).unfreeze(2)
+
+
+def test_a_level_is_not_overwritten_by_the_block_behind_it():
+    """VGG's activations work in place: of the convolution before, if that is a level."""
+    hypercolumn = Hypercolumn("vgg11", "random", taps=["b1", "b2", "b4"])
+    with torch.inference_mode():
+        first, second, _ = hypercolumn(torch.rand(1, 3, 40, 40))
+    assert first.min() < 0 and torch.equal(second, first.clamp(min=0))

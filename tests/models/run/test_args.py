@@ -97,7 +97,7 @@ def test_flags_beside_a_recipe_win_wherever_they_stand(parsed):
     [(2, 2, False, 1, 0), (16, 8, False, 1, 8), (64, 32, True, 1, 8), (16, 2, False, 4, 2)],
 )
 def test_images_are_decoded_by_idle_cores(cores, threads, gpu, processes, workers, monkeypatch):
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    monkeypatch.setattr("models.run.distributed.local_world_size", lambda: processes)
     monkeypatch.setattr("os.sched_getaffinity", lambda process: range(cores))
     monkeypatch.setattr("torch.get_num_threads", lambda: threads)
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)

@@ -39,6 +39,25 @@ def test_a_new_folder_takes_the_place_of_the_old_one_when_it_is_complete(run):
     assert {path.name for path in run.iterdir()} <= {"2_cls", ".2_cls.lock"}
 
 
+def test_a_folder_that_cannot_be_moved_away_stays_and_so_does_the_new_one(run, monkeypatch):
+    place = run / "2_cls"
+    place.mkdir(parents=True)
+    (place / "dense.pt").write_text("first")
+
+    def locked(path: Path, target: Path) -> None:  # as Windows says where a file is open
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="is a file of it open"):
+        patch.setattr(Path, "rename", locked)
+        with folder.new_folder(place) as new:
+            (new / "dense.pt").write_text("second")
+    assert (place / "dense.pt").read_text() == "first" and (new / "dense.pt").exists()
+    place.rename(run / ".2_cls.old")  # killed between the two moves
+    with pytest.raises(KeyError), folder.new_folder(place):
+        raise KeyError
+    assert (place / "dense.pt").read_text() == "first"
+
+
 def test_versions_are_found_without_git(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert folder.versions()["commit"] is None
