@@ -30,7 +30,7 @@ def draw_architecture(axes: Axes, network: Mapping[str, Any]) -> None:
         (HEAD, network["classifier"], "at every place"),
     ):
         _write(axes, place, 0.04, (above, below), 9)
-    image = f"image 3 × {network['size']} × {network['size']}", "normalised as for ImageNet"
+    image = f"image 3 × {network['size']} × {network['size']}", "normalised as the weights expect"
     levels = [(name, " × ".join(map(str, shape))) for name, shape in network["levels"]]
     colours = [COLOURS[index % len(COLOURS)] for index in range(len(levels))]
     middles = _boxes(axes, LEVELS, [image, *levels], [GREY, *colours])

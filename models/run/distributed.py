@@ -33,7 +33,8 @@ def is_main() -> bool:
 
 def local_world_size() -> int:
     """How many processes run on this machine."""
-    return int(os.environ["LOCAL_WORLD_SIZE"]) if world_size() > 1 else 1
+    processes = world_size()
+    return int(os.environ.get("LOCAL_WORLD_SIZE", processes)) if processes > 1 else 1
 
 
 def is_one_machine() -> bool:

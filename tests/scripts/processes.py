@@ -58,7 +58,7 @@ class Script:
         self.process.join(LIMIT)
         self.process.kill()
         self.process.join()
-        output, error = (path.read_text(encoding="utf-8") for path in self.said)
+        output, error = (without_gloo(path.read_text(encoding="utf-8")) for path in self.said)
         self.folder.cleanup()
         return subprocess.CompletedProcess(self.command, self.process.exitcode, output, error)
 
@@ -122,7 +122,14 @@ def torchrun(*command, place: Path) -> subprocess.CompletedProcess:
     start = [sys.executable, "-m", "torch.distributed.run", *flags, HOME / command[0]]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOME)}
     how = {"capture_output": True, "text": True, "timeout": LIMIT}
-    return subprocess.run([*start, *map(str, command[1:])], cwd=place, env=environment, **how)
+    done = subprocess.run([*start, *map(str, command[1:])], cwd=place, env=environment, **how)
+    done.stdout = without_gloo(done.stdout)
+    return done
+
+
+def without_gloo(said: str) -> str:
+    """What was printed, but for the lines of PyTorch 2.10's gloo."""
+    return re.sub(r"(?m)^\[Gloo\].*\n", "", said)
 
 
 def _free_port() -> int:

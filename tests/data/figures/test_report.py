@@ -183,7 +183,9 @@ def test_no_text_of_the_architecture_leaves_its_box_or_overlaps_another(size):
     draw_architecture(figure.subplots(), network(**size))
     assert faults(figure) == []
     boxes = [box for _, box in texts(figure)]
-    frames = [box.get_window_extent() for box in figure.axes[0].collections]
+    (axes,) = figure.axes
+    outlines = [box.get_paths()[0].get_extents() for box in axes.collections]
+    frames = [outline.transformed(axes.transData) for outline in outlines]
     for frame in frames:
         held = [box for box in boxes if frame.contains(*box.get_points().mean(axis=0))]
-        assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in held)
+        assert all(frame.xmin <= box.x0 and box.x1 <= frame.xmax for box in held)
