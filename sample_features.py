@@ -27,10 +27,10 @@ from data.sampling import pixel_centres, sample_pixels
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from models.backbones import find_weights
+from models.checkpoint import save_extractor
 from models.hypercolumn import Hypercolumn
 from models.run import args as flags
 from models.run import chain, distributed, folder, runtime
-from models.segmenter import save_extractor
 
 
 def parse() -> argparse.Namespace:

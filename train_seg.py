@@ -35,6 +35,7 @@ from data.transforms import Augment, ResizeImage
 from data.voc import TrainingSet, VOCFolder
 from losses.loss import inverse_frequency, segmentation_loss
 from losses.metrics import ConfusionMatrix
+from models.checkpoint import load_segmenter
 from models.run import args as flags
 from models.run import chain, distributed, folder, runtime
 from models.run.training import (
@@ -45,7 +46,7 @@ from models.run.training import (
     save_epoch,
     save_last,
 )
-from models.segmenter import Segmenter, load_segmenter, top_class
+from models.segmenter import Segmenter, top_class
 
 PREVIEWS = 3  # overlays saved after each epoch
 VALIDATED = 200  # images that each epoch is scored on: all 1,449 of VOC's would take half the time

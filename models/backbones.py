@@ -6,6 +6,7 @@ resolution, and the last one.
 
 import copy
 import hashlib
+import pickle
 import re
 import warnings
 from collections import OrderedDict
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +26,6 @@ from torchvision.models import WeightsEnum, get_model, get_model_weights, list_m
 import models
 from data import UserError
 from models import efficientnet_lite  # noqa: F401  registers its networks
-from models.checkpoint import load_tensors
 
 TRANSFORMERS = ("maxvit", "swin", "vit")  # no maps (B, C, h, w) of an input of any size
 HEADS = ("avgpool", "classifier", "fc", "dropout", "aux1", "aux2", "AuxLogits")  # are left out
@@ -263,6 +264,28 @@ def fold_batch_norm(blocks: nn.Sequential, ends: Sequence[int]) -> None:
             if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and not is_level:
                 setattr(parent, name, fuse_conv_bn_eval(layer.eval(), norm.eval()))
                 setattr(parent, after, nn.Identity())
+
+
+def load_tensors(path: Path, what: str) -> Any:
+    """What `torch.save` wrote, onto the CPU; `what` the file should be is for the messages.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds pickled code.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such {what} file") from None
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path}: not a {what} file of plain tensors and values, so it was not loaded "
+            "(it could run code)"
+        ) from None
+    except Exception as error:  # a damaged file lets torch raise nearly anything
+        reason = str(error).partition("\n")[0].partition(". ")[0]
+        raise UserError(
+            f"{path}: cannot be read as a {what} file ({reason}); is it damaged?"
+        ) from None
 
 
 def fingerprint(network: nn.Module) -> str:

@@ -1,17 +1,21 @@
 """Checkpoints: plain dicts of tensors, numbers, strings and lists, loaded without running code.
 
-What is in them: `models.segmenter`; last.pt also holds `models.run.training.Training.state_dict`.
+What is in them: `save_segmenter`; last.pt also holds `models.run.training.Training.state_dict`.
 """
 
 import io
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from data import UserError
+from data.classes import Classes
 from data.files import atomic_file
+from models.backbones import load_tensors
+from models.classifier import DenseClassifier
+from models.hypercolumn import Hypercolumn
+from models.segmenter import Segmenter
 
 TRAINED = Path(__file__).parent / "trained"  # the networks that come with the project
 FORMAT = 3  # raised when what is in the files changes
@@ -47,23 +51,69 @@ def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
     return content
 
 
-def load_tensors(path: Path, what: str) -> Any:
-    """What `torch.save` wrote, onto the CPU; `what` the file should be is for the messages.
+def save_extractor(path: Path, hypercolumn: Hypercolumn) -> None:
+    """Saves the extractor with its weights: later steps need neither weights file nor network."""
+    spec, state = hypercolumn.spec(), hypercolumn.state_dict()
+    save_checkpoint(path, "extractor", hypercolumn=spec, state=state)
+
+
+def load_extractor(path: Path) -> Hypercolumn:
+    """The extractor of `save_extractor`, on the CPU.
 
     Raises:
-        UserError: the file is missing, damaged, or holds pickled code.
+        UserError: see `models.checkpoint.load_checkpoint`.
     """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such {what} file") from None
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{path}: not a {what} file of plain tensors and values, so it was not loaded "
-            "(it could run code)"
-        ) from None
-    except Exception as error:  # a damaged file lets torch raise nearly anything
-        reason = str(error).partition("\n")[0].partition(". ")[0]
-        raise UserError(
-            f"{path}: cannot be read as a {what} file ({reason}); is it damaged?"
-        ) from None
+    content = load_checkpoint(path, "extractor")
+    hypercolumn = rebuilt_extractor(content["hypercolumn"])
+    hypercolumn.load_state_dict(content["state"])
+    return hypercolumn
+
+
+def save_segmenter(path: Path, segmenter: Segmenter, **training: Any) -> None:
+    """Saves all that is needed to rebuild the segmenter, and what a training wants to keep."""
+    head = segmenter.head
+    save_checkpoint(
+        path,
+        "segmenter",
+        hypercolumn=segmenter.hypercolumn.spec(),
+        head={
+            "channels": head.channels,
+            "widths": list(head.widths),
+            "activation": head.activation,
+            "dropout": head.dropout,
+        },
+        size=segmenter.size,
+        stride=segmenter.stride,
+        classes=list(segmenter.classes.names),
+        colours=[list(colour) for colour in segmenter.classes.colours],
+        trained_on=segmenter.trained_on,
+        origin=segmenter.origin,
+        state=segmenter.state_dict(),
+        **training,
+    )
+
+
+def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
+    """The segmenter of `save_segmenter`, on the CPU, and the whole content of the file.
+
+    Raises:
+        UserError: see `models.checkpoint.load_checkpoint`.
+    """
+    content = load_checkpoint(path, "segmenter")
+    for name in ("size", "stride"):
+        if type(content[name]) is not int or content[name] < 1:
+            raise UserError(f"{path}: its {name} is {content[name]!r}; is the file damaged?")
+    classes = Classes.from_lists(content["classes"], content["colours"])
+    ones = torch.ones(sum(content["head"]["channels"]))
+    head = DenseClassifier(mean=ones, std=ones, classes=len(classes), **content["head"])
+    hypercolumn = rebuilt_extractor(content["hypercolumn"])
+    segmenter = Segmenter(hypercolumn, head, content["size"], content["stride"], classes)
+    segmenter.load_state_dict(content["state"])
+    segmenter.trained_on, segmenter.origin = content["trained_on"], content["origin"]
+    return segmenter, content
+
+
+def rebuilt_extractor(spec: dict[str, Any]) -> Hypercolumn:
+    """The extractor that a `Hypercolumn.spec` describes, before its weights are loaded."""
+    arguments = {name: value for name, value in spec.items() if name != "fingerprint"}
+    return Hypercolumn(weights=None, **arguments)

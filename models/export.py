@@ -29,11 +29,12 @@ from data import UserError
 from data.files import atomic_file
 from data.images import read_image
 from data.transforms import LEAST_SIDE, MAX_ASPECT
+from models.checkpoint import save_segmenter
 from models.hypercolumn import resample
 from models.run.chain import trained_segmenter
 from models.run.predictor import predict_photo
 from models.run.runtime import run_script
-from models.segmenter import Segmenter, save_segmenter
+from models.segmenter import Segmenter
 
 LEAST_TORCH = "2.13"  # before, torch.export refused poolings that round up at any size
 

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +10,6 @@ from torchvision.transforms.v2.functional import resize
 from data import UserError
 from data.classes import Classes
 from data.transforms import LEAST_SIDE
-from models.checkpoint import load_checkpoint, save_checkpoint
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn, resample
 from models.views import Views, guided_filter
@@ -162,71 +159,3 @@ def top_class(scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         classes.masked_fill_(score > best, label)
         best = torch.maximum(best, score)
     return classes, best
-
-
-def save_extractor(path: Path, hypercolumn: Hypercolumn) -> None:
-    """Saves the extractor with its weights: later steps need neither weights file nor network."""
-    spec, state = hypercolumn.spec(), hypercolumn.state_dict()
-    save_checkpoint(path, "extractor", hypercolumn=spec, state=state)
-
-
-def load_extractor(path: Path) -> Hypercolumn:
-    """The extractor of `save_extractor`, on the CPU.
-
-    Raises:
-        UserError: see `models.checkpoint.load_checkpoint`.
-    """
-    content = load_checkpoint(path, "extractor")
-    hypercolumn = rebuilt_extractor(content["hypercolumn"])
-    hypercolumn.load_state_dict(content["state"])
-    return hypercolumn
-
-
-def save_segmenter(path: Path, segmenter: Segmenter, **training: Any) -> None:
-    """Saves all that is needed to rebuild the segmenter, and what a training wants to keep."""
-    head = segmenter.head
-    save_checkpoint(
-        path,
-        "segmenter",
-        hypercolumn=segmenter.hypercolumn.spec(),
-        head={
-            "channels": head.channels,
-            "widths": list(head.widths),
-            "activation": head.activation,
-            "dropout": head.dropout,
-        },
-        size=segmenter.size,
-        stride=segmenter.stride,
-        classes=list(segmenter.classes.names),
-        colours=[list(colour) for colour in segmenter.classes.colours],
-        trained_on=segmenter.trained_on,
-        origin=segmenter.origin,
-        state=segmenter.state_dict(),
-        **training,
-    )
-
-
-def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
-    """The segmenter of `save_segmenter`, on the CPU, and the whole content of the file.
-
-    Raises:
-        UserError: see `models.checkpoint.load_checkpoint`.
-    """
-    content = load_checkpoint(path, "segmenter")
-    for name in ("size", "stride"):
-        if type(content[name]) is not int or content[name] < 1:
-            raise UserError(f"{path}: its {name} is {content[name]!r}; is the file damaged?")
-    classes = Classes.from_lists(content["classes"], content["colours"])
-    ones = torch.ones(sum(content["head"]["channels"]))
-    head = DenseClassifier(mean=ones, std=ones, classes=len(classes), **content["head"])
-    hypercolumn = rebuilt_extractor(content["hypercolumn"])
-    segmenter = Segmenter(hypercolumn, head, content["size"], content["stride"], classes)
-    segmenter.load_state_dict(content["state"])
-    segmenter.trained_on, segmenter.origin = content["trained_on"], content["origin"]
-    return segmenter, content
-
-
-def rebuilt_extractor(spec: dict[str, Any]) -> Hypercolumn:
-    """The extractor that a `Hypercolumn.spec` describes, before its weights are loaded."""
-    arguments = {name: value for name, value in spec.items() if name != "fingerprint"}
-    return Hypercolumn(weights=None, **arguments)

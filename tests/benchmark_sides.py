@@ -21,12 +21,13 @@ from data.shapes import make_shapes
 from data.transforms import ResizeImage, resize_mask
 from data.voc import Sample, VOCFolder
 from losses.loss import segmentation_loss
+from models.checkpoint import load_segmenter, save_segmenter
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn
 from models.run import args as flags
 from models.run import runtime
 from models.run.training import Training, build_optimizer, build_schedule
-from models.segmenter import Segmenter, load_segmenter, save_segmenter
+from models.segmenter import Segmenter
 from tests.textbook import Textbook
 
 BACKBONES = ("vgg11", "resnet18", "mobilenet_v2")  # the first has all rows

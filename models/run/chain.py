@@ -9,8 +9,9 @@ from typing import Any
 
 from data import UserError
 from models.backbones import fingerprint
+from models.checkpoint import load_segmenter
 from models.run.folder import CONFIG, FORMAT, PER_IMAGE, STEPS, count, shell_line, step_folder
-from models.segmenter import Segmenter, load_segmenter
+from models.segmenter import Segmenter
 
 
 def scores_folder(place: Path) -> Path:

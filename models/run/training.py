@@ -15,10 +15,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from data.files import atomic_file
+from models.checkpoint import save_segmenter
 from models.run import distributed
 from models.run.folder import save_chart, save_csv
 from models.run.runtime import add_scalars
-from models.segmenter import Segmenter, save_segmenter
+from models.segmenter import Segmenter
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     "adamw": AdamW,

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from data.classes import Classes
 from data.transforms import ResizeImage, resized_shape
+from models.checkpoint import save_segmenter
 from models.classifier import DenseClassifier
 from models.export import LEAST_TORCH, PhotoSegmenter, facts, save_onnx, save_program, trace
 from models.hypercolumn import Hypercolumn
-from models.segmenter import Segmenter, save_segmenter
+from models.segmenter import Segmenter
 
 pytestmark = pytest.mark.skipif(
     torch.__version__ < LEAST_TORCH, reason=f"torch {LEAST_TORCH} is not installed"

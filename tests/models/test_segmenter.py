@@ -13,16 +13,10 @@ from data import UserError
 from data.classes import Classes
 from data.sampling import pixel_centres
 from data.voc import Sample
+from models.checkpoint import load_extractor, load_segmenter, save_extractor, save_segmenter
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn
-from models.segmenter import (
-    Segmenter,
-    load_extractor,
-    load_segmenter,
-    save_extractor,
-    save_segmenter,
-    top_class,
-)
+from models.segmenter import Segmenter, top_class
 from models.views import Views, guided_filter
 from tests.textbook import Textbook, upsample
 

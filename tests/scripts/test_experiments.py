@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.segmenter import load_segmenter
+from models.checkpoint import load_segmenter
 from tests.conftest import DATA
 from tests.scripts.processes import config, log
 

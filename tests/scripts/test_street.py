@@ -16,7 +16,7 @@ from data.images import read_mask
 from data.lists import make_lists
 from data.voc import read_ids
 from losses.metrics import ConfusionMatrix, load_image_scores
-from models.segmenter import load_segmenter
+from models.checkpoint import load_segmenter
 from tests.conftest import BACKBONE, DATA, STEPS
 from tests.scripts.processes import (
     config,

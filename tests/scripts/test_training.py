@@ -13,7 +13,7 @@ from torch._inductor import config as compiler
 from torch.nn.utils import parameters_to_vector
 
 from data.voc import read_ids
-from models.segmenter import load_segmenter
+from models.checkpoint import load_segmenter
 from tests.conftest import BACKBONE, DATA
 from tests.scripts.processes import config, contents, differences, facts, losses, metrics
 

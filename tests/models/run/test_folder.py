@@ -10,10 +10,11 @@ import torch
 
 from data import UserError
 from data.classes import Classes
+from models.checkpoint import save_segmenter
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn
 from models.run import chain, folder
-from models.segmenter import Segmenter, save_segmenter
+from models.segmenter import Segmenter
 
 
 @pytest.fixture

@@ -17,8 +17,7 @@ from data import UserError
 from data.images import read_image
 from data.transforms import ResizeImage
 from models import load
-from models.checkpoint import TRAINED
-from models.segmenter import load_segmenter
+from models.checkpoint import TRAINED, load_segmenter
 from tests.conftest import HOME
 
 PORTRAIT = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from losses.metrics import ConfusionMatrix
+from models.checkpoint import load_segmenter, save_segmenter
 from models.run import chain
 from models.run.record import network_facts, read_run
-from models.segmenter import load_segmenter, save_segmenter
 
 
 def test_the_record_of_a_run_is_what_its_steps_have_left(street):
