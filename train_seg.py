@@ -315,7 +315,6 @@ def main() -> None:
     if both := len(set(images.ids) & set(val_set.ids)):
         print(f"  note: {both} of {len(val_set)} validation images are also trained on")
     distributed.check_same([settings, len(training.losses)])
-
     facts |= {"settings": settings, "tensorboard": args.tensorboard}
     with folder.claim(place):
         try:
