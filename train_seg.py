@@ -229,7 +229,7 @@ def fit(
 
 
 def finish(
-    flags: dict[str, Any],
+    given: dict[str, Any],
     place: Path,
     training: Training,
     scores: dict[str, float],
@@ -242,12 +242,12 @@ def finish(
     results |= {"parameters": training.parameter_count, "best_epoch": best["epoch"]}
     results |= {"val_miou": best["miou"], "val_miou_on_all": scores["miou"]}
     results["scores"] = {name: scores[name] for name in ("miou", "pixel_accuracy")}
-    config = folder.save_config(place, 3, flags, **results)
+    config = folder.save_config(place, 3, given, **results)
     wrote = f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}"
-    wrote += f", on all of {flags['val_split']} {scores['miou']:.4f}" * (scores != best)
-    split = ("--split", flags["val_split"]) if flags["val_split"] != "val" else ()
-    then = ("evaluate.py", "--data", images.root, *split, "--run", flags["run"])
-    folder.finish(flags["run"], 3, config, wrote + skipped, then)
+    wrote += f", on all of {given['val_split']} {scores['miou']:.4f}" * (scores != best)
+    split = ("--split", given["val_split"]) if given["val_split"] != "val" else ()
+    then = ("evaluate.py", "--data", images.root, *split, "--run", given["run"])
+    folder.finish(given["run"], 3, config, wrote + skipped, then)
 
 
 def main() -> None:
