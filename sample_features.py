@@ -123,7 +123,7 @@ def main() -> None:
         network=f"{args.backbone}, weights {weights}, Z = {widths} = {hypercolumn.Z}",
         device=runtime.describe(device),
     )
-    distributed.check_same([args.settings, dataset.fingerprint()])
+    distributed.check_same([args.settings, dataset.ids_checksum()])
 
     with folder.new_folder(place) as new:
         pixels, labels, areas = choose_pixels(dataset, args.per_class, args.seed)

@@ -53,6 +53,8 @@ def make_lists(
         UserError: there are too few files, bad ones (each is printed), or lists already; or the
             flags do not fit the files. The lists are then those of before.
     """
+    if seed < 0:
+        raise UserError(f"--seed {seed}: must be at least 0")
     if not (val > 0 and test >= 0 and val + test < 1):
         raise UserError(f"--val {val}, --test {test}: no shares, or nothing is left to train on")
     ids, classes = find_ids(root), read_classes(root)

@@ -165,7 +165,7 @@ class VOCFolder(Dataset):
         check_labels(counts, has_void, f"{self.root}: the {len(self)} images of {self.split}")
         return [name for name, count in zip(self.classes.names, counts) if not count]
 
-    def fingerprint(self) -> str:
+    def ids_checksum(self) -> str:
         """Number and checksum of the ids, for a resumed run to compare."""
         return f"{len(self)} ({zlib.crc32(chr(10).join(self.ids).encode()):08x})"
 

@@ -168,7 +168,10 @@ class Hypercolumn(nn.Module):
 
     @staticmethod
     def as_map(levels: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-        """Hypercolumns (B, Z, h, w) on a grid of size (h, w): levels resampled, concatenated."""
+        """Hypercolumns (B, Z, h, w) on a grid of size (h, w): levels resampled, concatenated.
+
+        The papers' form, to be read and to test the others by; nothing else computes it.
+        """
         return torch.cat([resample(level, size) for level in levels], dim=1)
 
     @staticmethod

@@ -12,10 +12,18 @@ from data.formats.names import listed_beside
 from data.formats.source import Options, Pair, Source, files_in
 from data.images import PHOTO_SUFFIXES, first_of
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "jpegimages", "rgb", "inputs")
-IMAGE_FOLDERS += ("leftimg8bit",)
-MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "segmentationclass", "gtfine")
-MASK_FOLDERS += ("segmentationclasspng", "gt", "ground_truth", "groundtruth", "segmentations")
+IMAGE_NAMES = ("images", "image", "imgs", "img", "photos", "jpegimages", "rgb", "inputs")
+IMAGE_NAMES += ("leftimg8bit",)
+MASK_NAMES = (
+    "masks",
+    "mask",
+    "labels",
+    "label",
+    "annotations",
+    "segmentationclass",
+    "gtfine",
+)
+MASK_NAMES += ("segmentationclasspng", "gt", "ground_truth", "groundtruth", "segmentations")
 IMAGE_ENDINGS = ("", "_image", "_img", "_rgb", "_sat")  # of names, in any case
 MASK_ENDINGS = ("", "_mask", "_gt", "_label", "_labels", "_l", "_seg", "_segmentation", "_matte")
 MASK_ENDINGS += tuple(ending.replace("_", "-") for ending in MASK_ENDINGS[1:])
@@ -65,8 +73,8 @@ def find_files(root: Path, options: Options) -> tuple[ByName, ByName]:
         UserError: a folder that the user names is missing, no photo has a mask, or two photos or
             masks have one name.
     """
-    photos = _files(root, options.images, IMAGE_FOLDERS)
-    masks = _files(root, options.masks, MASK_FOLDERS)
+    photos = _files(root, options.images, IMAGE_NAMES)
+    masks = _files(root, options.masks, MASK_NAMES)
     if not photos and not options.images:
         everything = _files(root, Path(), ())
         photos = {path: name for path, name in everything.items() if path not in masks}

@@ -10,7 +10,15 @@ from typing import Any
 from data import UserError
 from models.backbones import fingerprint
 from models.checkpoint import load_segmenter
-from models.run.folder import CONFIG, FORMAT, PER_IMAGE, STEPS, count, shell_line, step_folder
+from models.run.folder import (
+    CONFIG,
+    CONFIG_FORMAT,
+    PER_IMAGE,
+    STEPS,
+    count,
+    shell_line,
+    step_folder,
+)
 from models.segmenter import Segmenter
 
 
@@ -35,17 +43,17 @@ def finished(run: Path, step: int) -> dict[str, Any]:
     path, again = place / CONFIG, shell_line(["python", f"{STEPS[step][0]}.py", *where])
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        age = "a newer" if config["format"] > FORMAT else "an earlier"
+        age = "a newer" if config["format"] > CONFIG_FORMAT else "an earlier"
     except FileNotFoundError:
         raise UserError(
             f"{path.parent}: step {step} has not finished there; run it first: {again}"
         ) from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: cannot be read; run step {step} again: {again}") from None
-    if config["format"] != FORMAT:
+    if config["format"] != CONFIG_FORMAT:
         raise UserError(
             f"{path}: written by {age} version (format {config['format']}, this one reads "
-            f"{FORMAT}); run step {step} again: {again}"
+            f"{CONFIG_FORMAT}); run step {step} again: {again}"
         )
     return config
 

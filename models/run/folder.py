@@ -33,7 +33,7 @@ STEPS = {
 }
 PER_IMAGE = "per_image.npz"  # the scores of step 4, image by image
 CONFIG = "config.json"  # without it, a step has not finished
-FORMAT = 4  # of config.json: raised when it says something that later steps need
+CONFIG_FORMAT = 4  # of config.json: raised when it says something that later steps need
 
 
 def step_folder(run: Path, step: int) -> Path:
@@ -157,7 +157,7 @@ def save_config(place: Path, step: int, flags: Mapping[str, Any], **results: Any
     Returns:
         What was written.
     """
-    config = {"format": FORMAT, "step": STEPS[step][0], **flags, **results}
+    config = {"format": CONFIG_FORMAT, "step": STEPS[step][0], **flags, **results}
     config.pop("settings", None)  # which are the flags once more
     files = [p.relative_to(place).as_posix() for p in place.rglob("[!.]*") if p.is_file()]
     config["files"] = sorted([*files, CONFIG])

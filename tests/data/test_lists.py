@@ -78,6 +78,11 @@ def test_every_pair_is_in_one_list(val, test, sizes, ten):
     assert list(lists) == ["train", "val", "test"][: len(sizes)]
 
 
+def test_a_seed_below_zero_is_refused_before_the_files_are_read(ten):
+    with pytest.raises(UserError, match="^--seed -1: must be at least 0$"):
+        make_lists(ten, 0.5, seed=-1)
+
+
 def test_the_seed_decides(ten):
     first = make_lists(ten, 0.5)
     assert make_lists(ten, 0.5, force=True) == first

@@ -143,10 +143,10 @@ def test_absent_classes_are_named_and_binary_masks_of_0_and_255_are_refused(shap
 
 def test_the_fingerprint_is_of_the_ids_in_their_order(shapes):
     first = VOCFolder(shapes, "train")
-    assert first.fingerprint() == VOCFolder(shapes, "train", ResizeImage(32)).fingerprint()
+    assert first.ids_checksum() == VOCFolder(shapes, "train", ResizeImage(32)).ids_checksum()
     list_of(shapes, "own").write_text("\n".join(first.ids[::-1]))
-    other = VOCFolder(shapes, "own").fingerprint()
-    assert other != first.fingerprint() and other.startswith("18 (")
+    other = VOCFolder(shapes, "own").ids_checksum()
+    assert other != first.ids_checksum() and other.startswith("18 (")
 
 
 def test_a_part_is_spread_evenly_over_the_list(drawn):
