@@ -26,7 +26,7 @@ from data.images import first_of
 from data.sampling import pixel_centres, sample_pixels
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
-from models.backbones import find_weights
+from models.backbones import weights_name
 from models.checkpoint import save_extractor
 from models.hypercolumn import Hypercolumn
 from models.run import args as flags
@@ -112,8 +112,7 @@ def main() -> None:
     )
     hypercolumn.check_size(args.size)
     hypercolumn.to(device).eval()
-    preset = find_weights(args.backbone, args.weights)
-    weights = preset.name if preset else args.weights
+    weights = weights_name(args.backbone, args.weights)
     names, widths = dataset.classes.names, "+".join(map(str, hypercolumn.channels))
     runtime.print_header(
         folder.step_title(1),

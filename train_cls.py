@@ -24,7 +24,6 @@ from data import UserError
 from data.classes import Classes
 from data.features import read_features, split_rows
 from losses.loss import inverse_frequency, weighted_cross_entropy
-from models.backbones import fingerprint
 from models.checkpoint import load_extractor, save_segmenter
 from models.classifier import ACTIVATIONS, DenseClassifier, FCClassifier
 from models.run import args as flags
@@ -32,6 +31,7 @@ from models.run import chain, folder, runtime
 from models.run.recipes import RECIPES
 from models.run.training import build_optimizer, build_schedule, save_log
 from models.segmenter import Segmenter
+from models.weights import fingerprint
 
 STRIDE = 2  # the course's advice, 112x112 features for a 224x224 input; step 3 may choose another
 Rows = tuple[Tensor, ...]  # features (n, Z), labels (n,) int64, weights in the loss (n,)

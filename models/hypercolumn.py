@@ -13,16 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data import UserError
-from models.backbones import (
-    block_shapes,
-    dilate,
-    empty_blocks,
-    find_taps,
-    fingerprint,
-    fold_batch_norm,
-    input_moments,
-    load_blocks,
-)
+from models.backbones import build, input_moments
+from models.weights import fingerprint
+
+SIDE = 256  # pixels of the input on which it is looked up what a level depends on
 
 
 class Hypercolumn(nn.Module):
@@ -33,23 +27,19 @@ class Hypercolumn(nn.Module):
     the weights, is done here.
 
     Args:
-        backbone: one of `models.backbones.backbones()`.
-        weights, seed: see `models.backbones.load_blocks`; None leaves it to `load_state_dict`.
-        taps: which levels, 1 = finest, or "b19", the map after the 19th block; None means all
-            levels. The backbone ends after the last of them.
+        backbone, weights, taps, seed: see `models.backbones.build`.
         context: further levels, means of the last tap over the whole "image", its "quadrants", or
             a window around each place, of an odd side in pixels of the undilated tap (Mostajabi et
             al. 2015, section 3, for the image as the last level).
-        dilated: number of the last drops of resolution that are undone, see `dilate`.
+        dilated: number of the last drops of resolution that are undone.
 
     Attributes:
-        ends: index of the last block of each tap.
+        features: the backbone.
         channels: channels of each level; Z is their sum (1472 for VGG11, 960 for SqueezeNet 1.1).
-        frozen: the backbone is not trained. It stays in eval mode either way: batch norm keeps the
-            statistics of ImageNet, and is folded into the convolutions before it.
+        frozen: the backbone is not trained. It stays in eval mode either way.
 
     Raises:
-        UserError: an unknown backbone, taps that it does not have, or weights that cannot be used.
+        UserError: see `models.backbones.build`.
     """
 
     def __init__(
@@ -62,30 +52,14 @@ class Hypercolumn(nn.Module):
         dilated: int = 0,
     ):
         super().__init__()
-        shapes = block_shapes(empty_blocks(backbone))
-        levels = dict(enumerate(find_taps(shapes), start=1))
-        known = levels | {f"b{index + 1}": index for index in range(len(shapes))}
-        chosen = list(levels) if taps is None else taps
-        if not chosen or not known.keys() >= set(chosen):
-            raise UserError(
-                f"--taps {','.join(map(str, chosen))}: {backbone} has taps 1 to {len(levels)} and "
-                f"blocks b1 to b{len(shapes)}"
-            )
-        by_end = {known[tap]: tap for tap in chosen}
-        self.ends = sorted(by_end)
-        self.taps = [by_end[end] for end in self.ends]
         self.backbone, self.context = backbone, list(context)
-        tapped = [shapes[end][0] for end in self.ends]
+        self.features = build(backbone, weights, seed, taps, dilated)
+        self.taps, tapped = self.features.taps, self.features.channels
         self.channels = tapped + tapped[-1:] * len(context)
+        self.dilated, self.frozen = dilated, True
         mean, std = input_moments(backbone, weights or "imagenet")
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
-        blocks = load_blocks(backbone, weights, seed) if weights else empty_blocks(backbone)
-        self.features = blocks[: self.ends[-1] + 1]
-        fold_batch_norm(self.features, self.ends)
-        self.dilate(dilated)
-        if not weights:
-            self.features.to_empty(device="cpu")
         # The layout in which convolutions are fastest on CPU and GPU; the values are the same.
         self.features.to(memory_format=torch.channels_last)
 
@@ -106,24 +80,14 @@ class Hypercolumn(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             x = images / 255 if images.dtype == torch.uint8 else images
             x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-            levels = []
-            for index, layer in enumerate(self.features):
-                x = layer(x)
-                if index in self.ends:
-                    levels.append(x)
+            levels = self.features(x)
             return levels + [surroundings(levels[-1], c, 2**self.dilated) for c in self.context]
 
     def dilate(self, drops: int) -> None:
-        """Sets `dilated`, see `models.backbones.dilate`; weights stay, the backbone is frozen."""
-        blocks = empty_blocks(self.backbone)[: self.ends[-1] + 1]
-        dilate(blocks, drops)
-        fold_batch_norm(blocks, self.ends)
-        blocks.load_state_dict(self.features.state_dict(), assign=True)
-        for end in self.ends[:-1]:  # what follows must not write into a level
-            for layer in blocks[end + 1].modules():
-                if hasattr(layer, "inplace"):
-                    layer.inplace = False
-        self.features = blocks.requires_grad_(False)
+        """Sets `dilated`; weights stay, and the backbone is frozen."""
+        features = build(self.backbone, None, taps=self.taps, drops=drops)
+        features.load_state_dict(self.features.state_dict(), assign=True)
+        self.features = features.requires_grad_(False)
         self.dilated, self.frozen = drops, True
 
     def check_size(self, size: int, flag: str = "--size") -> None:
@@ -139,17 +103,27 @@ class Hypercolumn(nn.Module):
         return [tuple(level.shape[1:]) for level in copy.deepcopy(self).to("meta")(image)]
 
     def unfreeze(self, frozen_stages: int = 0) -> None:
-        """Lets the backbone learn, but for its first stages; a stage ends with a tap.
+        """Lets the backbone learn, but for its first stages: all that so many taps depend on.
 
         Raises:
             UserError: that leaves nothing to learn.
         """
-        if frozen_stages >= len(self.ends):
-            raise UserError(f"--frozen-stages {frozen_stages}: there are {len(self.ends)} stages")
+        if frozen_stages >= len(self.taps):
+            raise UserError(f"--frozen-stages {frozen_stages}: there are {len(self.taps)} stages")
         self.frozen = False
-        first = self.ends[frozen_stages - 1] + 1 if frozen_stages else 0
-        for index, layer in enumerate(self.features):
-            layer.requires_grad_(index >= first)
+        features = copy.deepcopy(self.features).requires_grad_(True).to("meta", torch.float32)
+        levels = features(torch.empty(1, 3, SIDE, SIDE, device="meta"))
+        weights = list(features.parameters())
+
+        def behind(level: Tensor) -> list[bool]:
+            """For each of the weights whether the level depends on it."""
+            sums = torch.autograd.grad(level.sum(), weights, retain_graph=True, allow_unused=True)
+            return [gradient is not None for gradient in sums]
+
+        learns = behind(levels[-1])
+        stays = behind(levels[frozen_stages - 1]) if frozen_stages else [False] * len(weights)
+        for index, parameter in enumerate(self.features.parameters()):
+            parameter.requires_grad_(learns[index] and not stays[index])
 
     def train(self, mode: bool = True) -> "Hypercolumn":
         super().train(mode)

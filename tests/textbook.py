@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data.voc import Sample
-from models.backbones import block_shapes, empty_blocks, find_taps, fold_batch_norm
 from models.classifier import DenseClassifier
 from models.segmenter import Segmenter
+from models.torchvision_backbones import block_shapes, empty_blocks, find_taps, fold_batch_norm
 
 
 class Textbook(nn.Module):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from data import UserError
-from models.backbones import fingerprint
 from models.checkpoint import load_segmenter
 from models.run.folder import (
     CONFIG,
@@ -20,6 +19,7 @@ from models.run.folder import (
     step_folder,
 )
 from models.segmenter import Segmenter
+from models.weights import fingerprint
 
 
 def scores_folder(place: Path) -> Path:

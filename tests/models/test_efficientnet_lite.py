@@ -5,8 +5,10 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import get_model, get_model_weights
 
-from models.backbones import empty_blocks, fingerprint, input_moments, load_blocks
+from models.backbones import input_moments
 from models.efficientnet_lite import SameConv2d
+from models.torchvision_backbones import empty_blocks, load_blocks
+from models.weights import fingerprint
 
 NAME = "efficientnet_lite0"
 

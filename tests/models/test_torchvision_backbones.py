@@ -8,14 +8,9 @@ from torch import nn
 from torchvision.models import WeightsEnum, get_model
 
 from data import UserError
-from models.backbones import (
-    backbones,
-    empty_blocks,
-    find_weights,
-    fingerprint,
-    input_moments,
-    load_blocks,
-)
+from models.backbones import input_moments, weights_name
+from models.torchvision_backbones import backbones, empty_blocks, load_blocks
+from models.weights import fingerprint
 
 SMALL = "squeezenet1_1"
 
@@ -46,10 +41,11 @@ def test_torchvisions_classifiers_but_the_transformers_are_offered_and_else_refu
 
 
 def test_weights_are_named_as_torchvision_names_them():
-    assert find_weights("resnet50", "imagenet").name == "IMAGENET1K_V2"
-    assert find_weights("resnet50", "IMAGENET1K_V1").name == "IMAGENET1K_V1"
-    assert find_weights("vgg11", "imagenet").name == "IMAGENET1K_V1"
-    assert find_weights("vgg11", "random") is find_weights("vgg11", "a/file.pth") is None
+    assert weights_name("resnet50", "imagenet") == "IMAGENET1K_V2"
+    assert weights_name("resnet50", "IMAGENET1K_V1") == "IMAGENET1K_V1"
+    assert weights_name("vgg11", "imagenet") == "IMAGENET1K_V1"
+    assert weights_name("vgg11", "random") == "random"
+    assert weights_name("vgg11", "a/file.pth") == "a/file.pth"
 
 
 def test_input_moments_are_those_of_the_weights():

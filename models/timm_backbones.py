@@ -1,0 +1,113 @@
+"""Any network of timm that gives maps, as `--backbone timm/NAME`; timm is an optional package.
+
+Its levels are those of timm's `features_only`: of a pyramid (ResNet, ConvNeXt, EfficientNet, ..)
+the map before each drop of resolution and the last one; of a plain transformer (ViT, DINOv2,
+DINOv3) the map after each block, all at the stride of its patches.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import resize
+
+from data import UserError
+from models.backbones import Backbone
+from models.weights import read_state
+
+DEPTHS = 4  # evenly spaced blocks of a plain transformer that are taken without --taps
+SIDES = 112, 160  # pixels of an image on which it is tried whether a network takes any size
+
+
+class Levels(Backbone):
+    """A network of timm with `features_only`, and what its levels are called."""
+
+    def __init__(self, network: nn.Module, taps: Sequence[int | str] = ()):
+        super().__init__()
+        self.network, self.taps = network, list(taps)
+        self.channels = network.feature_info.channels()
+        self.strides = [level["reduction"] for level in network.feature_info.info]
+        self.is_plain = len(set(self.strides)) == 1
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, 3, H, W), normalised -> (B, C_l, h_l, w_l) of each level.
+
+        For a transformer images are resized to whole patches: padding would shift the levels.
+        """
+        if self.is_plain:
+            patch = self.strides[0]
+            sides = [max(1, round(side / patch)) * patch for side in x.shape[2:]]
+            x = resize(x, sides, antialias=True)
+        return self.network(x)
+
+
+def build(
+    backbone: str, weights: str | None, seed: int, taps: Sequence[int | str] | None, drops: int
+) -> Levels:
+    """See `models.backbones.build`; taps are 1, 2, .. as timm counts its levels."""
+    with torch.device("meta"):
+        whole = Levels(create(backbone))
+        try:
+            channels = [level.shape[1] for level in whole(torch.empty(1, 3, *SIDES))]
+        except (RuntimeError, AssertionError):
+            channels = []
+    if channels != whole.channels:
+        raise UserError(f"--backbone {backbone}: gives no maps of images of any size")
+    count = len(whole.strides)
+    if taps is None and whole.is_plain:
+        taps = [count * part // DEPTHS for part in range(1, DEPTHS + 1)]
+    numbers = {tap: tap - 1 for tap in range(1, count + 1) if taps is None or tap in taps}
+    if not numbers or taps and not numbers.keys() >= set(taps):
+        raise UserError(f"--taps {','.join(map(str, taps or []))}: {backbone} has 1 to {count}")
+    if drops and (whole.is_plain or whole.strides[-1] >> drops < 1):
+        raise UserError(f"--dilate {drops}: {backbone} has no such drops of resolution to undo")
+    options: dict[str, Any] = {"pretrained": True} if weights == "imagenet" else {}
+    options |= {"output_stride": whole.strides[-1] >> drops} if drops else {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = create(backbone, out_indices=list(numbers.values()), **options)
+    if weights not in (None, "random", "imagenet"):
+        load(network, backbone, weights)
+    return Levels(network, list(numbers)).eval().requires_grad_(False)
+
+
+def create(backbone: str, **options: Any) -> nn.Module:
+    """timm's network for features; with `pretrained` its weights are downloaded once."""
+    name = backbone.removeprefix("timm/")
+    try:
+        import timm
+
+        try:
+            return timm.create_model(name, features_only=True, dynamic_img_size=True, **options)
+        except TypeError:  # it has no table of positions, which that fits to the image
+            return timm.create_model(name, features_only=True, **options)
+    except ImportError:
+        raise UserError(f"--backbone {backbone}: needs a package; pip install timm") from None
+    except Exception as error:  # downloads and builders fail in many ways; all mean the same
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        what = f"timm cannot build or fetch it ({reason}); it knows those of timm.list_models()"
+        raise UserError(f"--backbone {backbone}: {what}") from None
+
+
+def load(network: nn.Module, backbone: str, path: str) -> None:
+    """Loads a file with timm's names for the whole network, all of whose tensors have to fit."""
+    # As a list of features a network says stages_0 for stages.0, or model.blocks for blocks.
+    theirs = {name.replace(".", "_"): value for name, value in read_state(path).items()}
+    names = {name: name.removeprefix("model.").replace(".", "_") for name in network.state_dict()}
+    try:
+        network.load_state_dict({name: theirs[other] for name, other in names.items()})
+    except (KeyError, RuntimeError) as error:
+        reason = f"{str(error).splitlines()[-1].strip()[:100]}; of another backbone?"
+        raise UserError(f"{path}: do not fit {backbone} ({reason})") from None
+
+
+def input_moments(backbone: str, weights: str) -> tuple[list[float], list[float]]:
+    """See `models.backbones.input_moments`."""
+    config = create(backbone).pretrained_cfg
+    return list(config["mean"]), list(config["std"])
+
+
+def weights_name(backbone: str, weights: str) -> str:
+    """See `models.backbones.weights_name`."""
+    return create(backbone).pretrained_cfg["tag"] if weights == "imagenet" else weights
