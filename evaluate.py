@@ -57,8 +57,8 @@ def parse() -> argparse.Namespace:
     flag("--predictions", Path, None, predictions, free=True, metavar="FOLDER")
     args = parser.parse_args()
     if args.predictions:
-        of_a_network = ("run", "checkpoint", "tta", "dilate", "refine", "amp", "compile")
-        for name in (*of_a_network, "save_predictions"):
+        of_a_network = ("run", "checkpoint", "tta", "dilate", "refine", "size", "tile")
+        for name in (*of_a_network, "amp", "compile", "save_predictions"):
             if getattr(args, name) != parser.get_default(name):
                 name = name.replace("_", "-")
                 parser.error(f"argument --{name}: not allowed with argument --predictions")
@@ -148,7 +148,8 @@ def main() -> None:
         made = network = f"predictions in {args.predictions}"
     else:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
-        flags.set_views(segmenter, args.tta, args.refine, args.dilate)
+        how = args.tta, args.refine, args.dilate, args.size, args.tile
+        flags.set_views(segmenter, *how)
         dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size), args.limit)
         chain.check_classes(segmenter.classes.names, dataset.classes.names, source, dataset.root)
         facts |= {"checkpoint": str(source), "made_from": fingerprint(segmenter)}

@@ -179,7 +179,7 @@ def photo_rows(record: Record, classes: Classes) -> list[dict[str, Any]]:
     labels, counts = np.unique(record.prediction, return_counts=True)
     rows = []
     for count, label in sorted(zip(counts.tolist(), labels), reverse=True):
-        sure = record.confidence[record.prediction == label].mean()
+        sure = record.confidence.mean(where=record.prediction == label)
         row = {"photo": record.title, "class": classes.names[label]}
         rows.append({**row, "share": count / record.prediction.size, "confidence": float(sure)})
     return rows
@@ -191,7 +191,8 @@ def main() -> None:
     segmenter, source, facts = None, None, {}
     if not args.truth:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
-        flags.set_views(segmenter, args.tta, args.refine, args.dilate)
+        how = args.tta, args.refine, args.dilate, args.size, args.tile
+        flags.set_views(segmenter, *how)
         runtime.prepare(segmenter, device, args.amp, args.compile)
         facts["network"] = f"{source} ({segmenter.hypercolumn.backbone})"
     photos, others = find_photos(args.image or ())
