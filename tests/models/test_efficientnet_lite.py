@@ -75,7 +75,7 @@ def test_the_padding_is_tensorflows(kernel, sides):
 )
 def test_the_sizes_are_scaled(number, channels, count):
     blocks = empty_blocks(f"efficientnet_lite{number}")
-    assert len(blocks) == count and blocks[-1].conv[-1][0].out_channels == channels
+    assert len(blocks) == count and blocks[-1].block[-1][0].out_channels == channels
     assert blocks[0].out_channels == 32
     assert input_moments(f"efficientnet_lite{number}", "imagenet") == ([0.5] * 3, [0.5] * 3)
 

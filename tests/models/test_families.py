@@ -21,7 +21,7 @@ FAMILIES = {
     "mobilenet_v2": "features.1 features.3 features.6 features.13 features.18",
     "mobilenet_v3_small": "features.0 features.1 features.3 features.8 features.12",
     "efficientnet_b0": "features.1 features.2 features.3 features.5 features.8",
-    "efficientnet_lite0": "features.1 features.3 features.5 features.11 features.16",
+    "efficientnet_lite0": "features.1 features.2 features.3 features.5 features.7",
     "convnext_tiny": "features.2.0 features.4.0 features.6.0 features.7",
     "regnet_y_400mf": "stem trunk_output.block1 trunk_output.block2 trunk_output.block3 "
     "trunk_output.block4",
