@@ -13,7 +13,6 @@ possible. Equal files and an equal seed give equal lists.
 import argparse
 import shlex
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +21,8 @@ from tqdm import tqdm
 from data import UserError
 from data.classes import VOID, Classes, read_classes
 from data.files import atomic_file
-from data.images import SUFFIXES, check_sizes, first_of, read_image, read_mask
-from data.voc import READERS, check_labels, find_pair, read_ids
+from data.images import SUFFIXES, first_of
+from data.voc import check_labels, find_pair, read_ids, read_pairs
 
 FEW = 5  # images; where fewer hold a class, chance decides its score
 
@@ -53,10 +52,11 @@ def make_lists(
         UserError: there are too few files, bad ones (each is printed), or lists already; or the
             flags do not fit the files. The lists are then those of before.
     """
-    if seed < 0:
-        raise UserError(f"--seed {seed}: must be at least 0")
-    if not (val > 0 and test >= 0 and val + test < 1):
-        raise UserError(f"--val {val}, --test {test}: no shares, or nothing is left to train on")
+    if not (val > 0 and test >= 0 and val + test < 1 and seed >= 0):
+        raise UserError(
+            f"--val {val}, --test {test}, --seed {seed}: no shares, or nothing is left to train "
+            "on, or a seed below 0"
+        )
     ids, classes = find_ids(root), read_classes(root)
     shares = {"val": val, "test": test} if test else {"val": val}
     folder = root / "ImageSets" / "Segmentation"
@@ -71,7 +71,7 @@ def make_lists(
             f"{folder / 'test.txt'}: lists images that would now train or validate; "
             "remove it, or make it anew with --test"
         )
-    pixels = read_pairs(root, ids, len(classes), skip_bad)
+    pixels = count_pixels(root, ids, len(classes), skip_bad)
     ids, counts = list(pixels), np.stack([*pixels.values()])
     check_labels(counts[:, :-1].sum(0), counts[:, -1].any(), f"{root}: the {len(ids)} images")
     groups = ids if group_by is None else _groups(ids, group_by)
@@ -96,28 +96,23 @@ def find_ids(root: Path) -> list[str]:
     """The sorted ids that have a photo and a mask; what else lies there is printed.
 
     Raises:
-        UserError: a folder is missing, no id has both, or the name of one cannot stand in a list.
+        UserError: no id has both, or the name of one cannot stand in a list.
     """
-    stems, files = [], []
-    for folder, suffixes in (("JPEGImages", SUFFIXES), ("SegmentationClass", (".png",))):
-        if not (root / folder).is_dir():
-            raise UserError(
-                f"{root / folder}: no such folder; photos must be in JPEGImages and masks in "
-                "SegmentationClass (python -m data.convert brings other layouts into this one)"
-            )
-        here = sorted((root / folder).glob("[!.]*"))
-        stems.append({path.stem for path in here if path.suffix in suffixes})
-        files += [(path, path.suffix in suffixes) for path in here]
-    both = stems[0] & stems[1]
-    alone = [path.name for path, fits in files if not fits or path.stem not in both]
-    if alone:
-        print(f"  note: left out {len(alone)} files without a partner: {first_of(alone)}")
+    suffixes = {"JPEGImages": SUFFIXES, "SegmentationClass": (".png",)}
+    files = [path for folder in suffixes for path in sorted((root / folder).glob("[!.]*"))]
+    usable = {path for path in files if path.suffix in suffixes[path.parent.name]}
+    photos, masks = (
+        {path.stem for path in usable if path.parent.name == folder} for folder in suffixes
+    )
+    both = photos & masks
     if not both:
         raise UserError(
             f"{root}: no photo in JPEGImages has a mask of its name in SegmentationClass (ID.jpg "
-            "and ID.png); python -m data.convert joins names with other endings (--image-suffix, "
-            "--mask-suffix)"
+            "and ID.png); python -m data.convert brings other folders and names into this layout"
         )
+    alone = [path.name for path in files if path not in usable or path.stem not in both]
+    if alone:
+        print(f"  note: left out {len(alone)} files without a partner: {first_of(alone)}")
     for image_id in both:
         if image_id != image_id.strip() or "\\" in image_id or not image_id.isprintable():
             raise UserError(
@@ -127,7 +122,7 @@ def find_ids(root: Path) -> list[str]:
     return sorted(both)
 
 
-def read_pairs(
+def count_pixels(
     root: Path, ids: Sequence[str], classes: int, skip_bad: bool
 ) -> dict[str, np.ndarray]:
     """Reads photos and masks; those that cannot be used are printed and, if asked for, left out.
@@ -139,22 +134,17 @@ def read_pairs(
         UserError: some cannot be used and are not to be left out, or none can.
     """
 
-    def counts_or_reason(image_id: str) -> np.ndarray | str:
-        photo, mask = find_pair(root, image_id)
-        try:
-            check_sizes(photo, mask)
-            read_image(photo)
-            counts = np.bincount(read_mask(mask, classes).ravel(), minlength=VOID + 1)
-        except UserError as error:
-            return str(error)
-        return counts[[*range(classes), VOID]]
+    def count(mask: np.ndarray) -> np.ndarray:
+        return np.bincount(mask.ravel(), minlength=VOID + 1)[[*range(classes), VOID]]
 
-    with ThreadPoolExecutor(READERS) as pool:
-        results = pool.map(counts_or_reason, ids)
-        bar = tqdm(results, "read", len(ids), unit="image", disable=None, leave=False)
-        found = dict(zip(ids, bar))
-    good = {image_id: found[image_id] for image_id in ids if not isinstance(found[image_id], str)}
-    bad = [reason for reason in found.values() if isinstance(reason, str)]
+    results = read_pairs([find_pair(root, image_id) for image_id in ids], classes, count)
+    good, bad = {}, []
+    bar = tqdm(results, "read", len(ids), unit="image", disable=None, leave=False)
+    for image_id, found in zip(ids, bar):
+        if isinstance(found, str):
+            bad.append(found)
+        else:
+            good[image_id] = found
     for reason in bad:
         print(f"  cannot be used: {reason}", flush=True)
     if bad and not (skip_bad and good):
