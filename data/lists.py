@@ -22,7 +22,9 @@ from data import UserError
 from data.classes import VOID, Classes, read_classes
 from data.files import atomic_file
 from data.images import SUFFIXES, first_of
+from data.transforms import DEFAULT_SIZE
 from data.voc import check_labels, find_pair, read_ids, read_pairs
+from data.widths import local_widths, thin_classes
 
 FEW = 5  # images; where fewer hold a class, chance decides its score
 
@@ -71,8 +73,7 @@ def make_lists(
             f"{folder / 'test.txt'}: lists images that would now train or validate; "
             "remove it, or make it anew with --test"
         )
-    pixels = count_pixels(root, ids, len(classes), skip_bad)
-    ids, counts = list(pixels), np.stack([*pixels.values()])
+    ids, counts, widths = measure_masks(root, ids, len(classes), skip_bad)
     check_labels(counts[:, :-1].sum(0), counts[:, -1].any(), f"{root}: the {len(ids)} images")
     groups = ids if group_by is None else _groups(ids, group_by)
     if len(set(groups)) <= len(shares):
@@ -88,7 +89,7 @@ def make_lists(
     for name, members in lists.items():
         with atomic_file(folder / f"{name}.txt") as file:
             file.write("".join(f"{image_id}\n" for image_id in members).encode())
-    report({name: counts[places == place] for place, name in enumerate(sizes)}, classes)
+    report({name: counts[places == place] for place, name in enumerate(sizes)}, classes, widths)
     return lists
 
 
@@ -122,22 +123,24 @@ def find_ids(root: Path) -> list[str]:
     return sorted(both)
 
 
-def count_pixels(
+def measure_masks(
     root: Path, ids: Sequence[str], classes: int, skip_bad: bool
-) -> dict[str, np.ndarray]:
+) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Reads photos and masks; those that cannot be used are printed and, if asked for, left out.
 
     Returns:
-        id -> (classes + 1,) int64, the pixels of each class and, last, of void in the mask.
+        The ids of the N images that can be used; (N, classes + 1) int64, the pixels of each class
+        and, last, of void in each mask; and what `thin_classes` takes.
 
     Raises:
         UserError: some cannot be used and are not to be left out, or none can.
     """
 
-    def count(mask: np.ndarray) -> np.ndarray:
-        return np.bincount(mask.ravel(), minlength=VOID + 1)[[*range(classes), VOID]]
+    def measure(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        counts = np.bincount(mask.ravel(), minlength=VOID + 1)[[*range(classes), VOID]]
+        return counts, local_widths(mask, DEFAULT_SIZE)
 
-    results = read_pairs([find_pair(root, image_id) for image_id in ids], classes, count)
+    results = read_pairs([find_pair(root, image_id) for image_id in ids], classes, measure)
     good, bad = {}, []
     bar = tqdm(results, "read", len(ids), unit="image", disable=None, leave=False)
     for image_id, found in zip(ids, bar):
@@ -153,7 +156,8 @@ def count_pixels(
             "mend them (python -m data.convert turns colours and other values into class "
             "numbers), or leave them out with --skip-bad"
         )
-    return good
+    counts, widths = zip(*good.values())
+    return list(good), np.stack(counts), np.concatenate(widths)
 
 
 def _groups(ids: Sequence[str], separator: str) -> list[str]:
@@ -212,13 +216,14 @@ def divide(holds: np.ndarray, groups: Sequence[str], sizes: Sequence[int], seed:
     return place[group_of]
 
 
-def report(pixels: dict[str, np.ndarray], classes: Classes) -> None:
+def report(pixels: dict[str, np.ndarray], classes: Classes, widths: np.ndarray) -> None:
     """Prints which share of the pixels of each list a class has, and how many images hold it.
 
     Notes what would make a score mean something else than the user thinks.
 
     Args:
         pixels: list -> (n, C + 1), the pixels of each class and, last, of void in its images.
+        widths: see `thin_classes`.
     """
     images = {name: (counts[:, :-1] > 0).sum(0) for name, counts in pixels.items()}
     for name, holding in images.items():
@@ -227,6 +232,8 @@ def report(pixels: dict[str, np.ndarray], classes: Classes) -> None:
     totals = zip(classes.names, sum(images.values()))
     if few := [f"{name} ({total})" for name, total in totals if 0 < total < FEW]:
         print(f"  note: classes in fewer than {FEW} images, too few to score: {first_of(few)}")
+    for thin in thin_classes(widths, classes.names, DEFAULT_SIZE):
+        print(f"  note: {thin}")
     names = [*classes.names, "void"]
     width = max(map(len, names))
     lines = [" " * width, *(f"{name:{width}}" for name in names)]
