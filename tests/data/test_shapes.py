@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from data.classes import VOC, VOID
@@ -86,20 +85,3 @@ def test_the_command_keeps_an_equal_data_set_and_refuses_other_data(shapes, succ
     for flag, value in (("--images", "0"), ("--size", "31"), ("--seed", "-1")):
         assert "at least: --images 1" in fails(*command, flag, value)
     assert times() == before
-
-
-def test_an_interrupted_data_set_is_no_data_set(drawn, tmp_path, monkeypatch):
-    out, save = tmp_path / "out", Image.Image.save
-
-    def crash(image, path, **how):
-        if "000005" in path.name:
-            raise KeyboardInterrupt
-        save(image, path, **how)
-
-    monkeypatch.setattr(Image.Image, "save", crash)
-    with pytest.raises(KeyboardInterrupt):
-        make_shapes(out, images=24, size=64, seed=0)
-    assert not any(tmp_path.iterdir())
-    monkeypatch.undo()
-    out.mkdir()  # an empty folder is no obstacle
-    assert content(make_shapes(out, images=24, size=64, seed=0)) == content(drawn)
