@@ -7,7 +7,8 @@
 DIR holds JPEGImages/ID.jpg (or .jpeg, .png) and SegmentationClass/ID.png. Those with equal names
 are read first, and if one cannot be used, nothing is written, unless --skip-bad leaves it out. Then
 DIR/ImageSets/Segmentation gets the lists of their ids; each class is in all lists as far as
-possible. Equal files and an equal seed give equal lists.
+possible. Equal files and an equal seed give equal lists. Classes that are too thin for the default
+--size of step 1 are named, with the size that they need.
 """
 
 import argparse

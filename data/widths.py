@@ -32,9 +32,9 @@ def local_widths(mask: np.ndarray, size: int) -> np.ndarray:
     row, framed = framed.shape[1], framed.ravel()
     drawn = np.random.default_rng(0).integers(len(framed), size=DRAWN)
     values = framed[drawn]
-    present = np.flatnonzero(np.bincount(values, minlength=VOID + 1)[:VOID])
-    places = [drawn[:0], *(drawn[values == label][:MEASURED] for label in present)]
-    places = np.concatenate(places)[:, None, None]
+    present = np.setdiff1d(values, VOID)
+    places = [drawn[values == label][:MEASURED] for label in present]
+    places = np.concatenate([drawn[:0], *places])[:, None, None]
     steps = np.array([[1], [row], [row + 1], [row - 1]]) * np.arange(1, longest + 1)
     lengths = np.ones((len(places), len(steps)))
     for way in (steps, -steps):

@@ -48,6 +48,7 @@ def test_12_megapixels_take_less_than_a_second():
     assert time.process_time() - start < 1
 
 
+@pytest.mark.real
 def test_objects_of_real_photos_are_not_thin(voc_root):
     dataset = VOCFolder(voc_root, "train", limit=12)
     for size in (224, 320, 500):
