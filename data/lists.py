@@ -63,17 +63,7 @@ def make_lists(
     ids, classes = find_ids(root), read_classes(root)
     shares = {"val": val, "test": test} if test else {"val": val}
     folder = root / "ImageSets" / "Segmentation"
-    for path in (folder / f"{name}.txt" for name in ("train", *shares)):
-        if path.exists() and not force:  # said before minutes of reading
-            raise UserError(
-                f"{path}: is there already; "
-                "--force replaces it, and with it what trains and what validates"
-            )
-    if not test and (folder / "test.txt").exists() and {*ids} & {*read_ids(root, "test")}:
-        raise UserError(
-            f"{folder / 'test.txt'}: lists images that would now train or validate; "
-            "remove it, or make it anew with --test"
-        )
+    check_lists(root, ids, [folder / f"{name}.txt" for name in ("train", *shares)], force)
     ids, counts, widths = measure_masks(root, ids, len(classes), skip_bad)
     check_labels(counts[:, :-1].sum(0), counts[:, -1].any(), f"{root}: the {len(ids)} images")
     groups = ids if group_by is None else _groups(ids, group_by)
@@ -92,6 +82,26 @@ def make_lists(
             file.write("".join(f"{image_id}\n" for image_id in members).encode())
     report({name: counts[places == place] for place, name in enumerate(sizes)}, classes, widths)
     return lists
+
+
+def check_lists(root: Path, ids: Sequence[str], paths: Sequence[Path], force: bool) -> None:
+    """Refuses, before minutes of reading, lists that are not to be written.
+
+    Raises:
+        UserError: one is there and not to be replaced, or a test list that stays has some ids.
+    """
+    for path in paths:
+        if path.exists() and not force:
+            raise UserError(
+                f"{path}: is there already; "
+                "--force replaces it, and with it what trains and what validates"
+            )
+    test = paths[0].with_name("test.txt")
+    if test not in paths and test.exists() and {*ids} & {*read_ids(root, "test")}:
+        raise UserError(
+            f"{test}: lists images that would now train or validate; "
+            "remove it, or make it anew with --test"
+        )
 
 
 def find_ids(root: Path) -> list[str]:

@@ -133,20 +133,6 @@ def test_frames_of_a_video_stay_in_one_list(tmp_path):
     assert [len(ids) for ids in lists.values()] == [22, 6, 3]
 
 
-@pytest.mark.parametrize(
-    ("group_by", "message"),
-    [
-        ("-", "--group-by '-': no id holds it; the first id is ['walk_1']"),
-        ("", "--group-by '': no id holds it"),
-        ("_", "1 images or groups can be used, and 2 are the least, one for each list: walk"),
-    ],
-)
-def test_groups_that_divide_nothing_are_refused(group_by, message, tmp_path):
-    root = labelled(tmp_path, {"walk_1": [0, 1], "walk_2": [0, 1]})
-    with pytest.raises(UserError, match=re.escape(message)):
-        make_lists(root, 0.5, group_by=group_by)
-
-
 # What is there already
 
 
@@ -266,23 +252,24 @@ def test_the_command_reports_what_it_left_out_found_wrote_and_what_comes_next(tm
     ]
 
 
-def test_files_that_make_no_data_set_are_refused_in_a_line(fails, tmp_path):
+def test_files_and_flags_that_make_no_lists_are_refused_in_a_line(fails, tmp_path):
     other = own(tmp_path / "other", ["a.jpg"], ["a_mask.png"])
     binary = labelled(tmp_path / "binary", dict.fromkeys("ab", [0, 255]))
-    for root, message in (
-        (tmp_path, "no photo in JPEGImages has a mask of its name in SegmentationClass"),
-        (other, "no photo in JPEGImages has a mask of its name in SegmentationClass"),
-        (binary, "save the object as 1"),
-        (labelled(tmp_path / "one", {"a": [0, 1]}), "1 images or groups can be used, and 2 are"),
+    one = labelled(tmp_path / "one", {"walk_1": [0, 1]})
+    two = labelled(tmp_path / "two", {"walk_1": [0, 1], "walk_2": [0, 1]})
+    no_pair = "no photo in JPEGImages has a mask of its name in SegmentationClass"
+    for root, flags, message in (
+        (tmp_path, "", no_pair),
+        (other, "", no_pair),
+        (binary, "", "save the object as 1"),
+        (one, "", "1 images or groups can be used, and 2 are the least"),
+        (two, "--group-by _", "1 images or groups can be used, and 2 are the least"),
+        (two, "--group-by -", "--group-by '-': no id holds it; the first id is ['walk_1']"),
+        (two, "--val 0", "no shares, or nothing is left"),
+        (two, "--val nan", "no shares, or nothing is left"),
+        (two, "--test 1", "no shares, or nothing is left"),
+        (two, "--val 0.5 --test 0.5", "no shares, or nothing is left"),
+        (two, "--seed -1", "or a seed below 0"),
     ):
-        assert message in fails("data/lists.py", root)
+        assert message in fails("data/lists.py", root, *flags.split())
         assert not (root / "ImageSets").exists()
-
-
-FLAGS = ["--val 0", "--val nan", "--test 1", "--val 0.5 --test 0.5", "--seed -1"]
-
-
-@pytest.mark.parametrize("flags", FLAGS)
-def test_flags_out_of_range_are_refused(flags, ten, fails):
-    assert "no shares, or nothing is left" in fails("data/lists.py", ten, *flags.split())
-    assert not (ten / "ImageSets").exists()
