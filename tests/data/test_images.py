@@ -3,6 +3,7 @@
 import re
 import struct
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,14 @@ def test_exif_that_is_damaged_leaves_the_pixels_as_good_as_they_are(is_readable,
     expected = np.rot90(pixels, -1) if is_readable else pixels
     assert np.abs(read_image(path).astype(int) - expected).max() < 8
     check_sizes(path, saved(tmp_path / "mask.png", noise(*expected.shape[:2])))
+
+
+def test_a_file_of_too_many_pixels_is_refused_and_by_its_header_alone(tmp_path):
+    path = tmp_path / "large.png"
+    Image.new("1", (9500, 9500)).save(path)
+    for read in (read_image, partial(read_mask, classes=2), partial(check_sizes, mask=path)):
+        with pytest.raises(UserError, match="large.png: .*9500x9500 pixels, more than 89478485"):
+            read(path)
 
 
 def test_grey_of_16_bits_keeps_its_upper_8(tmp_path):
