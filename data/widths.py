@@ -63,6 +63,6 @@ def thin_classes(measured: np.ndarray, names: Sequence[str], size: int) -> Itera
         if share * size < LEAST_WIDTH:
             side, enough = np.median(sides), 100 * math.ceil(LEAST_WIDTH / share / 100)
             yield (
-                f"{name}: {share * side:.3g} px wide in photos of {side:.0f} (shorter side), "
-                f"{share * size:.1f} at --size {size}; take --size {enough} or more"
+                f"{name}: {round(share * side, 1):g} px wide in photos of {side:.0f} "
+                f"(shorter side), {share * size:.1f} at --size {size}; take --size {enough} or more"
             )
