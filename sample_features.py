@@ -24,8 +24,9 @@ from data.classes import VOID
 from data.features import create_rows, open_rows, save_rows
 from data.images import first_of
 from data.sampling import pixel_centres, sample_pixels
-from data.transforms import ResizeImage
+from data.transforms import DEFAULT_SIZE, ResizeImage
 from data.voc import VOCFolder
+from data.widths import local_widths, thin_classes
 from models.backbones import weights_name
 from models.checkpoint import save_extractor
 from models.hypercolumn import Hypercolumn
@@ -46,7 +47,7 @@ def parse() -> argparse.Namespace:
     context = "further levels from the last: its mean over the image, its quadrants, or odd windows"
     flag("--context", flags.contexts, [], context, metavar="image,5,..")
     flag("--dilate", flags.natural, 0, flags.DILATE)
-    flag("--size", flags.positive, 224, "shorter side of the network's input, in pixels")
+    flag("--size", flags.positive, DEFAULT_SIZE, "shorter side of the network's input, in pixels")
     flag("--per-class", flags.positive, 3, "pixels of each class present in an image")
     flag("--seed", flags.natural, 0, "for the choice of pixels and for random weights")
     flags.add_skip_flag(parser)
@@ -54,9 +55,9 @@ def parse() -> argparse.Namespace:
 
 
 def choose_pixels(
-    dataset: VOCFolder, per_class: int, seed: int
+    dataset: VOCFolder, per_class: int, seed: int, size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draws pixels of every class in every mask; notes classes that no mask has.
+    """Draws pixels of every class in every mask; notes classes that are nowhere, or too thin.
 
     Returns:
         pixels (N, 3) int64: image index, y, x in the original mask; labels (N,) uint8; areas (N,)
@@ -65,18 +66,21 @@ def choose_pixels(
     Raises:
         UserError: there is no labelled pixel, or nothing but background and void.
     """
-    pixels, labels, areas, has_void = [], [], [], False
+    pixels, labels, areas, widths, has_void = [], [], [], [], False
     for index in runtime.bar(range(len(dataset)), len(dataset), "mask", "choose pixels"):
         mask = dataset.mask(index)
         found, classes, shares = sample_pixels(mask, per_class, seed, dataset.ids[index])
         pixels.append(np.insert(found, 0, index, axis=1))
         labels.append(classes)
         areas.append(shares)
+        widths.append(local_widths(mask, size))
         has_void |= bool((mask == VOID).any())
     pixels, labels, areas = map(np.concatenate, (pixels, labels, areas))
     counts = np.bincount(labels, minlength=len(dataset.classes))
     if absent := dataset.absent_classes(counts, has_void):
         print(f"  note: no pixel of {first_of(absent)} in {dataset.split}")
+    for thin in thin_classes(np.concatenate(widths), dataset.classes.names, size):
+        print(f"  note: {thin}")
     return pixels, labels, areas
 
 
@@ -125,7 +129,7 @@ def main() -> None:
     distributed.check_same([args.settings, dataset.ids_checksum()])
 
     with folder.new_folder(place) as new:
-        pixels, labels, areas = choose_pixels(dataset, args.per_class, args.seed)
+        pixels, labels, areas = choose_pixels(dataset, args.per_class, args.seed, args.size)
         if distributed.is_main():
             create_rows(new, len(labels), hypercolumn.Z)
         distributed.barrier()

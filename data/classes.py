@@ -73,8 +73,7 @@ VOC = Classes(VOC_NAMES, tuple(map(voc_colour, range(len(VOC_NAMES)))))
 def read_classes(folder: Path) -> Classes:
     """The classes of a data folder: those of its `classes.txt`, else VOC's.
 
-    The background comes first. A class without a colour gets VOC's of its place, or if another
-    class was given that, the first of VOC's that is free.
+    The background comes first. A class without a colour gets VOC's of its place.
 
     Raises:
         UserError: see `parse_classes`; or fewer than 2 or more than 255 classes.
@@ -87,11 +86,7 @@ def read_classes(folder: Path) -> Classes:
         raise UserError(
             f"{path}: {len(given)} classes; a data set needs 2 to {VOID}, the background first"
         )
-    colours, taken = [], set(given.values())
-    for place, own in enumerate(given.values()):
-        candidates = map(voc_colour, (place, *range(VOID)))
-        colours.append(own or next(colour for colour in candidates if colour not in taken))
-        taken.add(colours[-1])
+    colours = (own or voc_colour(place) for place, own in enumerate(given.values()))
     return Classes(tuple(given), tuple(colours))
 
 

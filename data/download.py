@@ -161,17 +161,14 @@ def add_train_aug(out: Path, root: Path, archive: Archive) -> None:
     of the Semantic Boundaries Dataset (Hariharan et al. 2011), without.
 
     Raises:
-        UserError: see `fetch`; the list would not have as many images as the archive says; masks
-            without a list are there.
+        UserError: see `fetch`; or the list would not have as many images as the archive says.
+        OSError: masks without a list are there.
     """
     from scipy.io import loadmat
 
     path = root / "ImageSets" / "Segmentation" / "train_aug.txt"
-    masks = root / MASK_FOLDERS["train_aug"]
     if path.exists():
         return
-    if masks.exists():
-        raise UserError(f"{masks}: is there without {path}; move it away, and run this again")
     source, own = fetch(archive, out), set(read_ids(root, "train"))
     with tempfile.TemporaryDirectory(prefix=".masks.", dir=root) as temporary:
         print(f"unpacking {source}", flush=True)
@@ -191,7 +188,7 @@ def add_train_aug(out: Path, root: Path, archive: Archive) -> None:
             content = loadmat(sbd / "cls" / f"{image_id}.mat", variable_names="GTcls")
             mask = content["GTcls"][0, 0]["Segmentation"]  # (H, W) uint8 class ids
             colour_mask(mask, VOC).save(new / f"{image_id}.png")
-        new.rename(masks)
+        new.rename(root / MASK_FOLDERS["train_aug"])
     with atomic_file(path) as file:
         file.write("".join(f"{image_id}\n" for image_id in sorted(ids)).encode())
 

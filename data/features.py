@@ -55,10 +55,10 @@ def moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         UserError: a feature is not finite.
     """
-    blocks = [slice(start, start + BLOCK) for start in range(0, len(rows), BLOCK)]
     with np.errstate(invalid="ignore"):  # of infinite values, whose difference is nan
-        mean = sum(rows[block].sum(0, dtype=np.float64) for block in blocks) / len(rows)
-        squares = sum(((rows[block] - mean) ** 2).sum(0) for block in blocks)
+        mean = rows.mean(0, dtype=np.float64)
+        starts = range(0, len(rows), BLOCK)
+        squares = sum(((rows[start : start + BLOCK] - mean) ** 2).sum(0) for start in starts)
     if not np.isfinite(squares).all():
         raise UserError("the features are not all finite; are the backbone's weights damaged?")
     return mean.astype(np.float32), np.sqrt(squares / len(rows)).astype(np.float32)

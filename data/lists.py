@@ -7,13 +7,13 @@
 DIR holds JPEGImages/ID.jpg (or .jpeg, .png) and SegmentationClass/ID.png. Those with equal names
 are read first, and if one cannot be used, nothing is written, unless --skip-bad leaves it out. Then
 DIR/ImageSets/Segmentation gets the lists of their ids; each class is in all lists as far as
-possible. Equal files and an equal seed give equal lists.
+possible. Equal files and an equal seed give equal lists. Classes that are too thin for the default
+--size of step 1 are named, with the size that they need.
 """
 
 import argparse
 import shlex
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,10 @@ from tqdm import tqdm
 from data import UserError
 from data.classes import VOID, Classes, read_classes
 from data.files import atomic_file
-from data.images import SUFFIXES, check_sizes, first_of, read_image, read_mask
-from data.voc import READERS, check_labels, find_pair, read_ids
+from data.images import SUFFIXES, first_of
+from data.transforms import DEFAULT_SIZE
+from data.voc import check_labels, find_pair, read_ids, read_pairs
+from data.widths import local_widths, thin_classes
 
 FEW = 5  # images; where fewer hold a class, chance decides its score
 
@@ -53,26 +55,16 @@ def make_lists(
         UserError: there are too few files, bad ones (each is printed), or lists already; or the
             flags do not fit the files. The lists are then those of before.
     """
-    if seed < 0:
-        raise UserError(f"--seed {seed}: must be at least 0")
-    if not (val > 0 and test >= 0 and val + test < 1):
-        raise UserError(f"--val {val}, --test {test}: no shares, or nothing is left to train on")
+    if not (val > 0 and test >= 0 and val + test < 1 and seed >= 0):
+        raise UserError(
+            f"--val {val}, --test {test}, --seed {seed}: no shares, or nothing is left to train "
+            "on, or a seed below 0"
+        )
     ids, classes = find_ids(root), read_classes(root)
     shares = {"val": val, "test": test} if test else {"val": val}
     folder = root / "ImageSets" / "Segmentation"
-    for path in (folder / f"{name}.txt" for name in ("train", *shares)):
-        if path.exists() and not force:  # said before minutes of reading
-            raise UserError(
-                f"{path}: is there already; "
-                "--force replaces it, and with it what trains and what validates"
-            )
-    if not test and (folder / "test.txt").exists() and {*ids} & {*read_ids(root, "test")}:
-        raise UserError(
-            f"{folder / 'test.txt'}: lists images that would now train or validate; "
-            "remove it, or make it anew with --test"
-        )
-    pixels = read_pairs(root, ids, len(classes), skip_bad)
-    ids, counts = list(pixels), np.stack([*pixels.values()])
+    check_lists(root, ids, [folder / f"{name}.txt" for name in ("train", *shares)], force)
+    ids, counts, widths = measure_masks(root, ids, len(classes), skip_bad)
     check_labels(counts[:, :-1].sum(0), counts[:, -1].any(), f"{root}: the {len(ids)} images")
     groups = ids if group_by is None else _groups(ids, group_by)
     if len(set(groups)) <= len(shares):
@@ -88,36 +80,51 @@ def make_lists(
     for name, members in lists.items():
         with atomic_file(folder / f"{name}.txt") as file:
             file.write("".join(f"{image_id}\n" for image_id in members).encode())
-    report({name: counts[places == place] for place, name in enumerate(sizes)}, classes)
+    report({name: counts[places == place] for place, name in enumerate(sizes)}, classes, widths)
     return lists
+
+
+def check_lists(root: Path, ids: Sequence[str], paths: Sequence[Path], force: bool) -> None:
+    """Refuses, before minutes of reading, lists that are not to be written.
+
+    Raises:
+        UserError: one is there and not to be replaced, or a test list that stays has some ids.
+    """
+    for path in paths:
+        if path.exists() and not force:
+            raise UserError(
+                f"{path}: is there already; "
+                "--force replaces it, and with it what trains and what validates"
+            )
+    test = paths[0].with_name("test.txt")
+    if test not in paths and test.exists() and {*ids} & {*read_ids(root, "test")}:
+        raise UserError(
+            f"{test}: lists images that would now train or validate; "
+            "remove it, or make it anew with --test"
+        )
 
 
 def find_ids(root: Path) -> list[str]:
     """The sorted ids that have a photo and a mask; what else lies there is printed.
 
     Raises:
-        UserError: a folder is missing, no id has both, or the name of one cannot stand in a list.
+        UserError: no id has both, or the name of one cannot stand in a list.
     """
-    stems, files = [], []
-    for folder, suffixes in (("JPEGImages", SUFFIXES), ("SegmentationClass", (".png",))):
-        if not (root / folder).is_dir():
-            raise UserError(
-                f"{root / folder}: no such folder; photos must be in JPEGImages and masks in "
-                "SegmentationClass (python -m data.convert brings other layouts into this one)"
-            )
-        here = sorted((root / folder).glob("[!.]*"))
-        stems.append({path.stem for path in here if path.suffix in suffixes})
-        files += [(path, path.suffix in suffixes) for path in here]
-    both = stems[0] & stems[1]
-    alone = [path.name for path, fits in files if not fits or path.stem not in both]
-    if alone:
-        print(f"  note: left out {len(alone)} files without a partner: {first_of(alone)}")
+    suffixes = {"JPEGImages": SUFFIXES, "SegmentationClass": (".png",)}
+    files = [path for folder in suffixes for path in sorted((root / folder).glob("[!.]*"))]
+    usable = {path for path in files if path.suffix in suffixes[path.parent.name]}
+    photos, masks = (
+        {path.stem for path in usable if path.parent.name == folder} for folder in suffixes
+    )
+    both = photos & masks
     if not both:
         raise UserError(
             f"{root}: no photo in JPEGImages has a mask of its name in SegmentationClass (ID.jpg "
-            "and ID.png); python -m data.convert joins names with other endings (--image-suffix, "
-            "--mask-suffix)"
+            "and ID.png); python -m data.convert brings other folders and names into this layout"
         )
+    alone = [path.name for path in files if path not in usable or path.stem not in both]
+    if alone:
+        print(f"  note: left out {len(alone)} files without a partner: {first_of(alone)}")
     for image_id in both:
         if image_id != image_id.strip() or "\\" in image_id or not image_id.isprintable():
             raise UserError(
@@ -127,34 +134,31 @@ def find_ids(root: Path) -> list[str]:
     return sorted(both)
 
 
-def read_pairs(
+def measure_masks(
     root: Path, ids: Sequence[str], classes: int, skip_bad: bool
-) -> dict[str, np.ndarray]:
+) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Reads photos and masks; those that cannot be used are printed and, if asked for, left out.
 
     Returns:
-        id -> (classes + 1,) int64, the pixels of each class and, last, of void in the mask.
+        The ids of the N images that can be used; (N, classes + 1) int64, the pixels of each class
+        and, last, of void in each mask; and what `thin_classes` takes.
 
     Raises:
         UserError: some cannot be used and are not to be left out, or none can.
     """
 
-    def counts_or_reason(image_id: str) -> np.ndarray | str:
-        photo, mask = find_pair(root, image_id)
-        try:
-            check_sizes(photo, mask)
-            read_image(photo)
-            counts = np.bincount(read_mask(mask, classes).ravel(), minlength=VOID + 1)
-        except UserError as error:
-            return str(error)
-        return counts[[*range(classes), VOID]]
+    def measure(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        counts = np.bincount(mask.ravel(), minlength=VOID + 1)[[*range(classes), VOID]]
+        return counts, local_widths(mask, DEFAULT_SIZE)
 
-    with ThreadPoolExecutor(READERS) as pool:
-        results = pool.map(counts_or_reason, ids)
-        bar = tqdm(results, "read", len(ids), unit="image", disable=None, leave=False)
-        found = dict(zip(ids, bar))
-    good = {image_id: found[image_id] for image_id in ids if not isinstance(found[image_id], str)}
-    bad = [reason for reason in found.values() if isinstance(reason, str)]
+    results = read_pairs([find_pair(root, image_id) for image_id in ids], classes, measure)
+    good, bad = {}, []
+    bar = tqdm(results, "read", len(ids), unit="image", disable=None, leave=False)
+    for image_id, found in zip(ids, bar):
+        if isinstance(found, str):
+            bad.append(found)
+        else:
+            good[image_id] = found
     for reason in bad:
         print(f"  cannot be used: {reason}", flush=True)
     if bad and not (skip_bad and good):
@@ -163,7 +167,8 @@ def read_pairs(
             "mend them (python -m data.convert turns colours and other values into class "
             "numbers), or leave them out with --skip-bad"
         )
-    return good
+    counts, widths = zip(*good.values())
+    return list(good), np.stack(counts), np.concatenate(widths)
 
 
 def _groups(ids: Sequence[str], separator: str) -> list[str]:
@@ -222,13 +227,14 @@ def divide(holds: np.ndarray, groups: Sequence[str], sizes: Sequence[int], seed:
     return place[group_of]
 
 
-def report(pixels: dict[str, np.ndarray], classes: Classes) -> None:
+def report(pixels: dict[str, np.ndarray], classes: Classes, widths: np.ndarray) -> None:
     """Prints which share of the pixels of each list a class has, and how many images hold it.
 
     Notes what would make a score mean something else than the user thinks.
 
     Args:
         pixels: list -> (n, C + 1), the pixels of each class and, last, of void in its images.
+        widths: see `thin_classes`.
     """
     images = {name: (counts[:, :-1] > 0).sum(0) for name, counts in pixels.items()}
     for name, holding in images.items():
@@ -237,6 +243,8 @@ def report(pixels: dict[str, np.ndarray], classes: Classes) -> None:
     totals = zip(classes.names, sum(images.values()))
     if few := [f"{name} ({total})" for name, total in totals if 0 < total < FEW]:
         print(f"  note: classes in fewer than {FEW} images, too few to score: {first_of(few)}")
+    for thin in thin_classes(widths, classes.names, DEFAULT_SIZE):
+        print(f"  note: {thin}")
     names = [*classes.names, "void"]
     width = max(map(len, names))
     lines = [" " * width, *(f"{name:{width}}" for name in names)]

@@ -9,6 +9,7 @@ from torchvision.transforms.v2 import functional as F
 
 from data.classes import VOID
 
+DEFAULT_SIZE = 224  # shorter side of the network's input
 MAX_ASPECT = 4  # longer side over `size`; a longer image shrinks further, so memory stays bounded,
 LEAST_SIDE = 32  # but no side below this, which the backbones need: only then an image is squashed
 GREY = (124, 116, 104)  # ImageNet's mean, which fills up crops

@@ -9,10 +9,10 @@ DIR/classes.txt                     a class a line, if the classes are not VOC's
 import copy
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -28,7 +28,9 @@ from data.transforms import Augment, ResizeImage
 
 MASK_FOLDERS = {"train_aug": "SegmentationClassAug"}  # the SBD-augmented list has its own masks
 MAX_SKIPPED = 5  # per cent of a list that `skip_bad` may leave out; beyond, the data is in doubt
-READERS = 4  # threads of `skip_bad`; each holds one decoded image at a time
+READERS = 4  # threads of `read_pairs`; each holds one decoded image at a time
+
+Found = TypeVar("Found")
 
 
 class Sample(NamedTuple):
@@ -83,6 +85,23 @@ def find_pair(root: Path, image_id: str, masks: str = "SegmentationClass") -> tu
     """The files of an id's photo and mask, where they are or would be."""
     photos = [root / "JPEGImages" / (image_id + suffix) for suffix in SUFFIXES]
     return next(filter(Path.is_file, photos), photos[0]), root / masks / f"{image_id}.png"
+
+
+def read_pairs(
+    pairs: Sequence[tuple[Path, Path]], classes: int, measure: Callable[[np.ndarray], Found]
+) -> Iterator[Found | str]:
+    """Reads photos and masks: of each pair what `measure` makes of the mask, or why it is bad."""
+
+    def read(pair: tuple[Path, Path]) -> Found | str:
+        try:
+            check_sizes(*pair)
+            read_image(pair[0])
+            return measure(read_mask(pair[1], classes))
+        except UserError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(READERS) as pool:
+        yield from pool.map(read, pairs)
 
 
 class VOCFolder(Dataset):
@@ -171,18 +190,9 @@ class VOCFolder(Dataset):
 
     def _leave_out_bad(self) -> None:
         """Reads everything up front, so that all processes and epochs use the same images."""
-
-        def reason(index: int) -> str:
-            try:
-                check_sizes(*self.files(index))
-                self.image(index), self.mask(index)
-            except UserError as error:
-                return str(error)
-            return ""
-
-        with ThreadPoolExecutor(READERS) as pool:
-            reasons = zip(self.ids, pool.map(reason, range(len(self))))
-            self.skipped = {image_id: why for image_id, why in reasons if why}
+        pairs = [self.files(index) for index in range(len(self))]
+        reasons = zip(self.ids, read_pairs(pairs, len(self.classes), lambda mask: ""))
+        self.skipped = {image_id: why for image_id, why in reasons if why}
         if 100 * len(self.skipped) > MAX_SKIPPED * len(self.ids):
             raise UserError(
                 f"{self.root}: {len(self.skipped)} of {len(self.ids)} images of {self.split} "

@@ -30,18 +30,13 @@ class ConfusionMatrix:
         Raises:
             ValueError: the shapes differ, or an id at a labelled pixel is outside 0..C-1.
         """
-        prediction, target = np.asarray(prediction), np.asarray(target)
         if prediction.shape != target.shape:
-            shapes = f"prediction {prediction.shape} and target {target.shape}"
-            raise ValueError(f"{shapes} differ in shape")
-        classes = len(self.counts)
-        labelled = target != VOID
+            raise ValueError(f"shapes {prediction.shape} and {target.shape} differ")
+        classes, labelled = len(self.counts), target != VOID
         truth, predicted = (ids[labelled].astype(np.int64) for ids in (target, prediction))
-        for name, ids in (("target", truth), ("prediction", predicted)):
+        for ids in (truth, predicted):
             if ids.size and not 0 <= ids.min() <= ids.max() < classes:
-                raise ValueError(
-                    f"{name} holds class ids {ids.min()}..{ids.max()}; expected 0..{classes - 1}"
-                )
+                raise ValueError(f"class ids {ids.min()}..{ids.max()}, not in 0..{classes - 1}")
         pairs = np.bincount(truth * classes + predicted, minlength=classes**2)
         self.counts += pairs.reshape(classes, classes)
 

@@ -56,45 +56,26 @@ def test_labels_are_found_by_name():
         OWN.labels(["road", "tree"])
 
 
-def test_a_folder_without_a_list_has_the_classes_of_voc(tmp_path):
-    assert read_classes(tmp_path) is VOC
+TEXT = "ground\ntraffic light 250 170 30\ntraffic  sign\nroute 66\n4 wheels\nroute 67 1 2 3\n"
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "ground 10 20 30\nroad\ncar 0 255 0\n",
-        "ground 10 20 30\r\nroad\r\ncar 0 255 0\r\n",
-        "\n  ground\t10  20 30 \n\nroad\n   \ncar 0 255 0",
-        b"\xef\xbb\xbfground 10 20 30\nroad\ncar 0 255 0\n",
+        TEXT,
+        TEXT.replace("\n", "\r\n"),
+        "\n  " + TEXT.replace("light 250 170", "light\t250   170").replace("\n", " \n\n"),
+        b"\xef\xbb\xbf" + TEXT.encode(),
     ],
     ids=["plain", "windows", "blanks", "byte_order_mark"],
 )
-def test_names_and_colours_are_read(text, tmp_path):
-    classes = from_file(tmp_path, text)
-    assert classes.names == ("ground", "road", "car")
-    assert classes.colours == ((10, 20, 30), voc_colour(1), (0, 255, 0))
-
-
-def test_names_may_hold_blanks_and_end_in_a_number(tmp_path):
-    text = "ground\ntraffic light 250 170 30\ntraffic  sign\nroute 66\n4 wheels\nroute 67 1 2 3\n"
+def test_names_may_hold_blanks_and_end_in_a_number_and_colours_are_vocs_by_default(text, tmp_path):
+    assert read_classes(tmp_path) is VOC
     classes = from_file(tmp_path, text)
     names = "ground", "traffic light", "traffic sign", "route 66", "4 wheels", "route 67"
     assert classes.names == names
     given = {1: (250, 170, 30), 5: (1, 2, 3)}
     assert classes.colours == tuple(given.get(place, VOC.colours[place]) for place in range(6))
-
-
-@pytest.mark.parametrize("count", [4, 255])
-def test_classes_without_colours_take_those_of_voc_but_not_a_given_one(count, tmp_path):
-    names = [f"thing_{index}" for index in range(count)]
-    plain = from_file(tmp_path, "\n".join(names))
-    assert plain.names == tuple(names)
-    assert plain.colours == tuple(map(voc_colour, range(count)))
-    names[2] += " 128 0 0"  # VOC's of place 1
-    colours = from_file(tmp_path, "\n".join(names)).colours
-    assert (colours[0], colours[2], colours[3]) == (VOC.colours[0], (128, 0, 0), VOC.colours[3])
-    assert len(set(colours)) == count and voc_colour(VOID) not in colours
 
 
 @pytest.mark.parametrize(

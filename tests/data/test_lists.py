@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data import UserError
-from data.images import EXIF_ORIENTATION
 from data.lists import divide, make_lists
 
 
@@ -24,20 +23,20 @@ def png(labels: list[int], mode: str = "L") -> bytes:
     return file.getvalue()
 
 
-def own(root: Path, photos: list[str], masks: list[str] | dict[str, list[int]]) -> Path:
-    """A folder with these files; those of masks by name hold these labels, all others 0 and 1."""
+def own(root: Path, photos: list[str], masks: list[str]) -> Path:
+    """A folder with these files of two pixels; masks hold classes 0 and 1."""
     for folder, names in (("JPEGImages", photos), ("SegmentationClass", masks)):
         (root / folder).mkdir(parents=True)
         for name in names:
-            labels = masks[name] if names is masks and isinstance(masks, dict) else [0, 1]
-            (root / folder / name).write_bytes(png(labels))
+            (root / folder / name).write_bytes(png([0, 1]))
     return root
 
 
 def labelled(root: Path, masks: dict[str, list[int]]) -> Path:
     """A folder with photos and masks of these ids, two pixels each, and four classes."""
-    photos = [f"{image_id}.jpg" for image_id in masks]
-    own(root, photos, {f"{image_id}.png": labels for image_id, labels in masks.items()})
+    own(root, [f"{image_id}.jpg" for image_id in masks], [])
+    for image_id, labels in masks.items():
+        (root / "SegmentationClass" / f"{image_id}.png").write_bytes(png(labels))
     (root / "classes.txt").write_text("ground\ncat\ndog\nbird\n")
     return root
 
@@ -63,7 +62,6 @@ def lists_in(root: Path) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     ("val", "test", "sizes"),
     [
-        (0.2, 0, [8, 2]),
         (0.01, 0, [9, 1]),
         (0.99, 0, [1, 9]),
         (0.2, 0.1, [7, 2, 1]),
@@ -76,11 +74,6 @@ def test_every_pair_is_in_one_list(val, test, sizes, ten):
     assert [len(ids) for ids in lists.values()] == sizes
     assert lists_in(ten) == lists == {name: sorted(ids) for name, ids in lists.items()}
     assert list(lists) == ["train", "val", "test"][: len(sizes)]
-
-
-def test_a_seed_below_zero_is_refused_before_the_files_are_read(ten):
-    with pytest.raises(UserError, match="^--seed -1: must be at least 0$"):
-        make_lists(ten, 0.5, seed=-1)
 
 
 def test_the_seed_decides(ten):
@@ -121,18 +114,13 @@ def test_each_list_has_its_share_of_each_class():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_rare_classes_are_in_all_lists_where_chance_would_lose_them(seed):
+def test_rare_classes_are_in_all_lists(seed):
     holds = np.zeros((40, 4), dtype=bool)
     holds[:, 0] = True
     for label, images in ((1, 2), (2, 3), (3, 5)):
         holds[10 * label : 10 * label + images, label] = True
-    lost = []
-    for places in (
-        divide(holds, list(map(str, range(40))), [32, 8], seed),
-        np.random.default_rng(seed).permutation(np.repeat([0, 1], [32, 8])),
-    ):
-        lost.append(sum(not holds[places == place].any(0).all() for place in range(2)))
-    assert lost == [0, 1]
+    places = divide(holds, list(map(str, range(40))), [32, 8], seed)
+    assert all(holds[places == place].any(0).all() for place in range(2))
 
 
 def test_frames_of_a_video_stay_in_one_list(tmp_path):
@@ -145,34 +133,19 @@ def test_frames_of_a_video_stay_in_one_list(tmp_path):
     assert [len(ids) for ids in lists.values()] == [22, 6, 3]
 
 
-@pytest.mark.parametrize(
-    ("group_by", "message"),
-    [
-        ("-", "--group-by '-': no id holds it; the first id is ['walk_1']"),
-        ("", "--group-by '': no id holds it"),
-        ("_", "1 images or groups can be used, and 2 are the least, one for each list: walk"),
-    ],
-)
-def test_groups_that_divide_nothing_are_refused(group_by, message, tmp_path):
-    root = labelled(tmp_path, {"walk_1": [0, 1], "walk_2": [0, 1]})
-    with pytest.raises(UserError, match=re.escape(message)):
-        make_lists(root, 0.5, group_by=group_by)
-
-
 # What is there already
 
 
-@pytest.mark.parametrize("there", [["train"], ["val"]])
+@pytest.mark.parametrize("there", ["train", "val"])
 def test_existing_lists_stay_without_force(there, ten):
-    folder = ten / "ImageSets" / "Segmentation"
-    folder.mkdir(parents=True)
-    for name in there:
-        (folder / f"{name}.txt").write_text("mine\n")
-    message = f"{folder / there[0]}.txt: is there already; --force replaces it"
+    path = ten / "ImageSets" / "Segmentation" / f"{there}.txt"
+    path.parent.mkdir(parents=True)
+    path.write_text("mine\n")
+    message = f"{path}: is there already; --force replaces it"
     with pytest.raises(UserError, match=re.escape(message)):
         make_lists(ten, 0.2)
-    assert lists_in(ten) == {name: ["mine"] for name in there}
-    assert lists_in(ten) != make_lists(ten, 0.2, force=True) == lists_in(ten)
+    assert lists_in(ten) == {there: ["mine"]}
+    assert make_lists(ten, 0.2, force=True) == lists_in(ten) != {there: ["mine"]}
 
 
 def test_a_test_list_of_before_is_not_trained_on(ten):
@@ -216,7 +189,7 @@ def test_unpaired_and_other_files_are_named_but_not_hidden_ones(tmp_path, capsys
     assert f"  note: left out 6 files without a partner: {alone}\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["b ", "b\nc", "b\x85c", "b\udcffc", "b\\c"])
+@pytest.mark.parametrize("name", ["b ", "b\nc", "b\udcffc", "b\\c"])
 def test_names_that_cannot_be_listed_are_refused(name, tmp_path):
     root = own(tmp_path, ["a.jpg", f"{name}.jpg"], ["a.png", f"{name}.png"])
     with pytest.raises(UserError, match=re.escape(f"{root}: the name {name!r} cannot stand")):
@@ -227,45 +200,22 @@ def test_names_that_cannot_be_listed_are_refused(name, tmp_path):
 # Images that cannot be used
 
 
-@pytest.fixture
-def damaged(tmp_path) -> tuple[Path, dict[str, str]]:
-    """A folder with two good images and a bad one of each kind, and what is said of those."""
-    reasons = {
-        "colour": "a mask must be a PNG of palette indices",
-        "label": "label 4 is outside the classes 0..3",
-        "mask": "mask.png: cannot be read as an image",
-        "photo": "photo.jpg: cannot be read as an image",
-        "size": "the mask is 3x1 but its image size.jpg is 2x1",
-        "turned": "the mask is 2x1 but its image turned.jpg is 1x2; EXIF turns the photo",
-    }
-    root = labelled(tmp_path, dict.fromkeys(["fine", "good", *reasons], [0, 1]))
-    masks, exif = root / "SegmentationClass", Image.Exif()
-    exif[EXIF_ORIENTATION] = 6
-    Image.new("RGB", (2, 1)).save(root / "JPEGImages" / "turned.jpg", exif=exif)
+def test_all_bad_images_are_named_at_once_and_can_be_left_out(tmp_path, capsys):
+    root = labelled(tmp_path, dict.fromkeys(["fine", "good", "label", "photo", "size"], [0, 1]))
     for name, content in (
-        ("colour", png([0, 1], "RGB")),
-        ("label", png([0, 4])),
-        ("mask", png([0, 1])[:-20]),
-        ("size", png([0, 1, 2])),
+        ("SegmentationClass/label.png", png([0, 4])),
+        ("JPEGImages/photo.jpg", png([0, 1])[:-20]),
+        ("SegmentationClass/size.png", png([0, 1, 2])),
     ):
-        (masks / f"{name}.png").write_bytes(content)
-    (root / "JPEGImages" / "photo.jpg").write_bytes(png([0, 1])[:-20])
-    return root, reasons
-
-
-def test_all_bad_images_are_named_at_once_and_nothing_is_written(damaged, capsys):
-    root, reasons = damaged
-    with pytest.raises(UserError, match="6 of 8 images cannot be used, and no list is written; me"):
+        (root / name).write_bytes(content)
+    with pytest.raises(UserError, match="3 of 5 images cannot be used, and no list is written; me"):
         make_lists(root, 0.5)
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(reasons)
-    for line, reason in zip(lines, reasons.values()):
-        assert reason in line
+    assert re.findall(r"cannot be used: .*/(\w+\.\w+): (.{15})", capsys.readouterr().out) == [
+        ("label.png", "label 4 is outs"),
+        ("photo.jpg", "cannot be read "),
+        ("size.png", "the mask is 3x1"),
+    ]
     assert not (root / "ImageSets").exists()
-
-
-def test_bad_images_can_be_left_out(damaged):
-    root, _ = damaged
     lists = make_lists(root, 0.5, skip_bad=True)
     assert sorted(sum(lists.values(), [])) == ["fine", "good"]
     with pytest.raises(UserError, match="2 images or groups can be used, and 3 are the least"):
@@ -302,20 +252,24 @@ def test_the_command_reports_what_it_left_out_found_wrote_and_what_comes_next(tm
     ]
 
 
-@pytest.mark.parametrize(
-    ("photos", "masks", "message"),
-    [
-        (["a.jpg"], ["a_mask.png"], "no photo in JPEGImages has a mask of its name in Segm"),
-        (["a.jpg", "b.jpg"], {"a.png": [0, 255], "b.png": [0, 255]}, "save the object as 1"),
-        (["a.jpg"], ["a.png"], "1 images or groups can be used, and 2 are the least"),
-    ],
-)
-def test_files_that_make_no_data_set_are_refused_in_a_line(photos, masks, message, fails, tmp_path):
-    assert message in fails("data/lists.py", own(tmp_path / "own", photos, masks))
-    assert not (tmp_path / "own" / "ImageSets").exists()
-
-
-@pytest.mark.parametrize("flags", ["--val 0", "--val nan", "--test 1", "--val 0.5 --test 0.5"])
-def test_flags_out_of_range_are_refused(flags, ten, fails):
-    assert flags.split()[0] in fails("data/lists.py", ten, *flags.split())
-    assert not (ten / "ImageSets").exists()
+def test_files_and_flags_that_make_no_lists_are_refused_in_a_line(fails, tmp_path):
+    other = own(tmp_path / "other", ["a.jpg"], ["a_mask.png"])
+    binary = labelled(tmp_path / "binary", dict.fromkeys("ab", [0, 255]))
+    one = labelled(tmp_path / "one", {"walk_1": [0, 1]})
+    two = labelled(tmp_path / "two", {"walk_1": [0, 1], "walk_2": [0, 1]})
+    no_pair = "no photo in JPEGImages has a mask of its name in SegmentationClass"
+    for root, flags, message in (
+        (tmp_path, "", no_pair),
+        (other, "", no_pair),
+        (binary, "", "save the object as 1"),
+        (one, "", "1 images or groups can be used, and 2 are the least"),
+        (two, "--group-by _", "1 images or groups can be used, and 2 are the least"),
+        (two, "--group-by -", "--group-by '-': no id holds it; the first id is ['walk_1']"),
+        (two, "--val 0", "no shares, or nothing is left"),
+        (two, "--val nan", "no shares, or nothing is left"),
+        (two, "--test 1", "no shares, or nothing is left"),
+        (two, "--val 0.5 --test 0.5", "no shares, or nothing is left"),
+        (two, "--seed -1", "or a seed below 0"),
+    ):
+        assert message in fails("data/lists.py", root, *flags.split())
+        assert not (root / "ImageSets").exists()

@@ -3,10 +3,8 @@
 from collections.abc import Iterator
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from data import UserError
 from data.classes import VOC, VOID
 from data.shapes import make_shapes
 
@@ -38,9 +36,6 @@ def test_layout_is_that_of_voc(drawn):
         *(f"SegmentationClass/{name}.png" for name in ids),
         *(f"ImageSets/Segmentation/{split}.txt" for split in (*SPLITS, "trainval")),
     }
-
-
-def test_of_eight_pictures_the_fourth_is_in_val_and_the_last_in_test(drawn):
     lists = {split: [int(name[-6:]) for name in ids_of(drawn, split)] for split in SPLITS}
     assert (lists["val"], lists["test"]) == ([3, 11, 19], [7, 15, 23])
     assert sorted(sum(lists.values(), [])) == list(range(24))
@@ -78,46 +73,15 @@ def test_every_class_is_in_every_split_of_160_pictures(tmp_path):
         assert set(range(21)) <= set(np.unique(masks)), split
 
 
-def test_a_finished_data_set_is_kept_as_it_is(shapes):
-    before = {path: path.stat().st_mtime_ns for path in shapes.rglob("*")}
-    assert make_shapes(shapes, images=24, size=64, seed=0) == shapes
-    assert {path: path.stat().st_mtime_ns for path in shapes.rglob("*")} == before
+def test_the_command_keeps_an_equal_data_set_and_refuses_other_data(shapes, succeeds, fails):
+    def times() -> dict:
+        return {path: path.stat().st_mtime_ns for path in shapes.rglob("*")}
 
-
-def test_an_interrupted_data_set_is_no_data_set(drawn, tmp_path, monkeypatch):
-    out, save = tmp_path / "out", Image.Image.save
-
-    def crash(image, path, **how):
-        if "000005" in path.name:
-            raise KeyboardInterrupt
-        save(image, path, **how)
-
-    monkeypatch.setattr(Image.Image, "save", crash)
-    with pytest.raises(KeyboardInterrupt):
-        make_shapes(out, images=24, size=64, seed=0)
-    assert not any(tmp_path.iterdir())
-    monkeypatch.undo()
-    out.mkdir()  # an empty folder is no obstacle
-    assert content(make_shapes(out, images=24, size=64, seed=0)) == content(drawn)
-
-
-@pytest.mark.parametrize("wish", [{"images": 23}, {"size": 65}, {"seed": 1}])
-def test_a_folder_with_another_data_set_is_refused(wish, drawn):
-    before = content(drawn)
-    with pytest.raises(UserError, match="already holds other data; give another folder or delete"):
-        make_shapes(drawn, **{"images": 24, "size": 64, "seed": 0} | wish)
-    assert content(drawn) == before
-
-
-def test_the_command_draws_the_data_set(tmp_path, succeeds):
-    out, flags = tmp_path / "deep" / "out", ["--images", "1", "--size", "32", "--seed", "5"]
-    said = succeeds("data/shapes.py", out, *flags)
-    assert said == f"{out}: 1 pictures of 21 classes\n"
-    assert content(out) == content(make_shapes(tmp_path / "expected", images=1, size=32, seed=5))
-
-
-def test_the_command_reports_a_mistake_on_one_line(tmp_path, fails):
-    for flag, value in (("--images", 0), ("--size", 31), ("--seed", -1)):
-        assert "at least: --images 1" in fails("data/shapes.py", tmp_path / "out", flag, value)
-    (tmp_path / "file").write_text("in the way")
-    assert str(tmp_path / "file") in fails("data/shapes.py", tmp_path / "file" / "out")
+    before, command = times(), ("data/shapes.py", shapes, "--images", "24", "--size", "64")
+    assert succeeds(*command) == f"{shapes}: 24 pictures of 21 classes\n"
+    assert times() == before
+    for flag, value in (("--images", "23"), ("--size", "65"), ("--seed", "1")):
+        assert "already holds other data; give another folder" in fails(*command, flag, value)
+    for flag, value in (("--images", "0"), ("--size", "31"), ("--seed", "-1")):
+        assert "at least: --images 1" in fails(*command, flag, value)
+    assert times() == before

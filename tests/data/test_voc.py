@@ -37,10 +37,9 @@ def test_the_root_is_found_in_its_three_places(inside, tmp_path):
     assert find_root(tmp_path) == root
 
 
-@pytest.mark.parametrize("present", [[], ["JPEGImages"], ["ImageSets/Segmentation"]])
+@pytest.mark.parametrize("present", ["JPEGImages", "ImageSets/Segmentation"])
 def test_a_folder_in_another_layout_is_refused(present, tmp_path):
-    for folder in present:
-        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / present).mkdir(parents=True)
     message = re.escape(f"{tmp_path}: no data set in VOC layout")
     with pytest.raises(UserError, match=message + ".* -m data.lists DIR, .* -m data.download$"):
         find_root(tmp_path)
@@ -48,7 +47,7 @@ def test_a_folder_in_another_layout_is_refused(present, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    [b"b_2\na.1\nc\n", b"b_2\r\na.1\r\nc\r\n", b"\n b_2 \n\na.1\nc", b"\xef\xbb\xbfb_2\na.1\nc"],
+    [b"b_2\r\na.1\r\nc\r\n", b"\xef\xbb\xbf\n b_2 \n\na.1\nc"],
 )
 def test_ids_are_read_in_the_order_of_the_list(text, shapes):
     list_of(shapes, "own").write_bytes(text)
@@ -58,13 +57,9 @@ def test_ids_are_read_in_the_order_of_the_list(text, shapes):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"\n \n", "the list is empty"),
-        (b"a\nb\na\n", "id 'a' is listed twice"),
-        (b"a\n../a\n", "'../a' is not an image id"),
         (b"/etc/passwd\n", "'/etc/passwd' is not an image id"),
         (b"a\\b\n", "is not an image id"),
         (b"a\0b\n", "'a\\x00b' is not an image id"),
-        (b"a\x1bb\n", "'a\\x1bb' is not an image id"),
         (b"\xff\xfe\n", "not a UTF-8 text file"),
     ],
 )
@@ -75,12 +70,10 @@ def test_a_list_that_cannot_be_used_is_refused(text, message, shapes):
         read_ids(shapes, "own")
 
 
-@pytest.mark.parametrize("split", ["trainn", "", "../train", "sub/train", "train.txt"])
+@pytest.mark.parametrize("split", ["", "../train", "train.txt"])
 def test_an_unknown_split_names_the_lists_there(split, shapes):
     folder = list_of(shapes, "train").parent
-    (folder / "sub").mkdir()
-    for place in (folder.parent, folder / "sub"):
-        shutil.copy(folder / "train.txt", place)
+    shutil.copy(folder / "train.txt", folder.parent)
     with pytest.raises(UserError, match=f"split {split!r}; lists there: test, train, trainval, v"):
         read_ids(shapes, split)
 
@@ -88,38 +81,18 @@ def test_an_unknown_split_names_the_lists_there(split, shapes):
 # Items
 
 
-@pytest.mark.parametrize(("limit", "expected"), [(None, 18), (1, 1), (5, 5), (99, 18)])
+@pytest.mark.parametrize(("limit", "expected"), [(None, 18), (5, 5), (99, 18)])
 def test_items_are_the_first_images_of_the_list_with_their_masks(limit, expected, drawn):
-    dataset = VOCFolder(drawn, "train", limit=limit)
+    dataset, small = (VOCFolder(drawn, "train", how, limit) for how in (None, ResizeImage(32)))
     assert dataset.ids == read_ids(drawn, "train")[:expected] and dataset.classes == VOC
-    for sample in (dataset[0], dataset[expected - 1]):
-        with Image.open(photo_of(drawn, sample.id)) as photo:
-            assert np.array_equal(sample.image.permute(1, 2, 0), photo)
-        with Image.open(mask_of(drawn, sample.id)) as mask:
-            assert np.array_equal(sample.mask, mask)
-
-
-def test_the_image_gets_the_size_and_the_mask_keeps_its_own(drawn):
-    dataset = VOCFolder(drawn, "train", ResizeImage(32))
-    shape = dataset.mask(0).shape
-    assert dataset[0].image.shape == (3, *resized_shape(*shape, 32))
-    assert dataset[0].mask.shape == shape
-
-
-@pytest.mark.parametrize("suffix", [".jpeg", ".png", ".JPG"])
-def test_photos_may_have_other_suffixes(suffix, shapes):
-    path = photo_of(shapes, read_ids(shapes, "val")[0])
-    expected = VOCFolder(shapes, "val").image(0)
-    path.rename(path.with_suffix(suffix))  # the content says what it is
-    assert np.array_equal(VOCFolder(shapes, "val").image(0), expected)
-
-
-def test_a_data_set_may_have_its_own_classes(shapes):
-    (shapes / "classes.txt").write_text("ground 1 2 3\nthing 9 9 9\n")
-    dataset = VOCFolder(shapes, "val")
-    assert dataset.classes.names == ("ground", "thing")
-    with pytest.raises(UserError, match=r"label \d+ is outside the classes 0..1"):
-        dataset[0]
+    for index in (0, expected - 1):
+        image_id, image, mask = dataset[index]
+        with Image.open(photo_of(drawn, image_id)) as photo:
+            assert np.array_equal(image.permute(1, 2, 0), photo)
+        with Image.open(mask_of(drawn, image_id)) as labels:
+            assert np.array_equal(mask, labels)
+        assert small[index].image.shape == (3, *resized_shape(*mask.shape, 32))
+        assert torch.equal(small[index].mask, mask), "the mask keeps its size"
 
 
 def test_pixels_are_counted_at_the_original_size_without_void(drawn):
@@ -129,29 +102,12 @@ def test_pixels_are_counted_at_the_original_size_without_void(drawn):
     assert dataset.count_pixels().tolist() == expected and (values == VOID).any()
 
 
-def test_absent_classes_are_named_and_binary_masks_of_0_and_255_are_refused(shapes):
-    dataset, counts = VOCFolder(shapes, "train"), np.arange(len(VOC))
-    assert dataset.absent_classes(counts, has_void=True) == ["background"]
-    counts[:] = 0
-    with pytest.raises(UserError, match="images of train have no labelled pixel$"):
-        dataset.absent_classes(counts, has_void=True)
-    counts[0] = 5
-    assert dataset.absent_classes(counts, has_void=False) == list(VOC.names[1:])
-    with pytest.raises(UserError, match=f"^{shapes}: .* of train: the masks hold only 0 and 255, "):
-        dataset.absent_classes(counts, has_void=True)
-
-
-def test_the_fingerprint_is_of_the_ids_in_their_order(shapes):
-    first = VOCFolder(shapes, "train")
-    assert first.ids_checksum() == VOCFolder(shapes, "train", ResizeImage(32)).ids_checksum()
-    list_of(shapes, "own").write_text("\n".join(first.ids[::-1]))
-    other = VOCFolder(shapes, "own").ids_checksum()
-    assert other != first.ids_checksum() and other.startswith("18 (")
-
-
-def test_a_part_is_spread_evenly_over_the_list(drawn):
-    dataset = VOCFolder(drawn, "train")
+def test_a_part_is_spread_evenly_over_the_list_and_the_checksum_tells_the_order(shapes):
+    dataset = VOCFolder(shapes, "train")
     assert dataset.spread(3).ids == dataset.ids[::6] and dataset.spread(99).ids == dataset.ids
+    list_of(shapes, "own").write_text("\n".join(dataset.ids[::-1]))
+    checksums = [VOCFolder(shapes, split).ids_checksum() for split in ("train", "train", "own")]
+    assert checksums[0] == checksums[1] != checksums[2] and checksums[2].startswith("18 (")
 
 
 # Training

