@@ -24,10 +24,10 @@ from tqdm import tqdm
 from data import UserError
 from data.classes import VOC, VOID, Classes
 from data.formats import FORMS, folders
-from data.formats.layout import NOTE, check_free, fit_mask, place_photo, write_classes
-from data.formats.masks import listing
-from data.formats.names import read_class_list
+from data.formats.class_names import read_class_list
+from data.formats.foreign_masks import listing
 from data.formats.source import Named, Options, Source
+from data.formats.voc_layout import NOTE, check_free, fit_mask, place_photo, write_classes
 from data.images import colour_mask, first_of, read_image
 from models.run import folder, runtime
 

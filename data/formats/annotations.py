@@ -19,8 +19,8 @@ import numpy as np
 
 from data import UserError
 from data.classes import VOID
+from data.formats.class_names import number
 from data.formats.drawing import Size
-from data.formats.names import number
 from data.formats.source import Options, Pair, Source, as_written, files_in
 from data.images import PHOTO_SUFFIXES
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data import UserError
-from data.formats.masks import MASK_SUFFIXES, Survey, find_legend, held
-from data.formats.names import listed_beside
+from data.formats.class_names import listed_beside
+from data.formats.foreign_masks import MASK_SUFFIXES, Survey, find_legend, held
 from data.formats.source import Options, Pair, Source, files_in
 from data.images import PHOTO_SUFFIXES, first_of
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from data import UserError
 from data.classes import VOC, VOID
-from data.formats.masks import find_legend, held, listing
+from data.formats.foreign_masks import find_legend, held, listing
 from data.formats.source import Options
 
 COLOURS = {"background": (0, 0, 0), "cat": (128, 0, 0), "dog": (0, 128, 0)}

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from data import UserError
-from data.formats.layout import fit_mask, place_photo, write_classes
 from data.formats.source import Options, Source
+from data.formats.voc_layout import fit_mask, place_photo, write_classes
 from data.images import EXIF_ORIENTATION, read_image
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from data import UserError
 from data.classes import VOID
-from data.formats.names import listed_beside, number, numbered
+from data.formats.class_names import listed_beside, number, numbered
 from data.formats.source import Options
 
 EXPECTED = {"background": (0, 0, 0), "traffic light": (250, 170, 30), "cat": (1, 2, 3)}

@@ -9,7 +9,7 @@ import numpy as np
 
 from data import UserError
 from data.classes import VOID, Colour, voc_colour
-from data.formats.names import numbered
+from data.formats.class_names import numbered
 from data.formats.source import Named, Options
 from data.images import INDEX_MODES, LISTED, first_of, index_values, open_image
 
