@@ -39,7 +39,7 @@ def fixed_id(name: str) -> int | None:
     return FIXED_IDS.get(name.casefold())
 
 
-def numbered(names: Named) -> tuple[Named, dict[str, int]]:
+def number_classes(names: Named) -> tuple[Named, dict[str, int]]:
     """The classes, a background in front wherever it stands, and none of void; and all ids."""
     order = sorted(names, key=lambda name: fixed_id(name) != 0)
     classes = {name: names[name] for name in order if fixed_id(name) != VOID}
@@ -47,7 +47,7 @@ def numbered(names: Named) -> tuple[Named, dict[str, int]]:
     return classes, ids | {name: fixed_id(name) for name in names if fixed_id(name) is not None}
 
 
-def number(labels: Named, used: set[str], options: Options) -> tuple[Named, dict[str, int]]:
+def number_labels(labels: Named, used: set[str], options: Options) -> tuple[Named, dict[str, int]]:
     """The classes of a source of annotations, and the ids of their labels.
 
     The classes are those that the user lists, or else the background and the labels.
@@ -63,7 +63,7 @@ def number(labels: Named, used: set[str], options: Options) -> tuple[Named, dict
     labels = labels | dict.fromkeys(sorted(used - labels.keys()))
     if not any(fixed_id(name) == 0 for name in labels):
         labels = {"background": None} | labels
-    classes, ids = numbered(options.classes or labels)
+    classes, ids = number_classes(options.classes or labels)
     ids |= {name: fixed_id(name) for name in used if fixed_id(name) is not None}
     unlisted = sorted(used - ids.keys())
     if unlisted and options.unknown is None:
@@ -71,10 +71,9 @@ def number(labels: Named, used: set[str], options: Options) -> tuple[Named, dict
             f"--classes has no {first_of(unlisted)}; name all, or say what becomes of the others: "
             "--unknown void or --unknown background"
         )
-    for name in used:
-        if ids.get(name) == 0 and fixed_id(name) is None:
-            raise UserError(
-                f"--classes: the first class is the background, but {name!r} is drawn; write "
-                "background before it"
-            )
+    if wrong := [name for name in used if ids.get(name) == 0 and fixed_id(name) is None]:
+        raise UserError(
+            f"--classes: the first class is the background, but {wrong[0]!r} is drawn; write "
+            "background before it"
+        )
     return classes, ids | dict.fromkeys(unlisted, options.unknown)

@@ -2,10 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from data import UserError
 from data.formats.annotations import Record, Shape, files_with, read_json
@@ -38,12 +38,12 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
         name, outline = names[str(annotation["category_id"])], annotation.get("segmentation")
         kind = "outline" if outline else "no outline"
         name = "void" if annotation.get("iscrowd") else name
-        shapes[str(annotation["image_id"])].append(Shape(kind, name, partial(_draw, outline)))
+        shapes[str(annotation["image_id"])].append(Shape(kind, name, outline))
     for image_id, image in images.items():
         size, name = (image["height"], image["width"]), str(image["file_name"])
-        yield Record(path, name, path.parent, name, size, shapes.pop(image_id, []))
+        yield Record(path, path.parent, name, size, shapes.pop(image_id, []))
     for image_id in shapes:  # it has no photo, so it is counted among these
-        yield Record(path, image_id, path.parent, f"image_id {image_id}, not listed", (0, 0), [])
+        yield Record(path, path.parent, f"image_id {image_id}, not listed", (0, 0), [])
 
 
 def _by_id(things: list[dict], path: Path, what: str) -> dict[str, dict]:
@@ -53,7 +53,7 @@ def _by_id(things: list[dict], path: Path, what: str) -> dict[str, dict]:
     return found
 
 
-def _draw(outline: list | dict, size: Size) -> np.ndarray:
+def draw(outline: list | dict, size: Size) -> Image.Image:
     """The pixels of one annotation: polygons, runs or compressed runs."""
     if isinstance(outline, list):
         return polygons([np.reshape(part, (-1, 2)) for part in outline], size)

@@ -3,10 +3,10 @@
 import base64
 import math
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from data.formats.annotations import Record, Shape, files_with, read_json
 from data.formats.drawing import Size, corners, ellipse, outlined, picture
@@ -24,14 +24,14 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
     """The photo of a file, which lies where `imagePath` says, or anywhere."""
     data = read_json(path)
     shapes = [
-        Shape(shape.get("shape_type") or "polygon", shape["label"], partial(_draw, shape))
+        Shape(shape.get("shape_type") or "polygon", shape["label"], shape)
         for shape in data["shapes"]
     ]
     size = data["imageHeight"], data["imageWidth"]
-    yield Record(path, path.as_posix(), path.parent, str(data["imagePath"]), size, shapes)
+    yield Record(path, path.parent, str(data["imagePath"]), size, shapes)
 
 
-def _draw(shape: dict, size: Size) -> np.ndarray:
+def draw(shape: dict, size: Size) -> Image.Image:
     """As LabelMe itself draws, outlines included."""
     kind, points = shape.get("shape_type"), shape["points"]
     if kind == "circle":  # its centre, and a point on the edge

@@ -3,11 +3,9 @@
 import base64
 import zlib
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-from PIL import ImageColor
+from PIL import Image, ImageColor
 
 from data.formats.annotations import Record, Shape, files_with, read_json
 from data.formats.drawing import Size, corners, outlined, picture
@@ -31,16 +29,12 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
     if path.name == "meta.json":
         labels |= {item["title"]: ImageColor.getrgb(item["color"])[:3] for item in data["classes"]}
         return
-    shapes = [
-        Shape(thing["geometryType"], thing["classTitle"], partial(_draw, thing))
-        for thing in data["objects"]
-    ]
+    shapes = [Shape(thing["geometryType"], thing["classTitle"], thing) for thing in data["objects"]]
     folder, size = path.parent.parent, (data["size"]["height"], data["size"]["width"])
-    name = (folder / path.stem).as_posix()
-    yield Record(path, name, folder / "img", path.stem, size, shapes)
+    yield Record(path, folder / "img", path.stem, size, shapes)
 
 
-def _draw(thing: dict, size: Size) -> np.ndarray:
+def draw(thing: dict, size: Size) -> Image.Image:
     """As Supervisely draws, outlines included."""
     kind = thing["geometryType"]
     if kind == "bitmap":

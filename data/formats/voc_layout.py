@@ -10,7 +10,7 @@ from PIL import Image
 from data import UserError
 from data.classes import VOID, Classes, read_classes
 from data.formats.source import Source
-from data.images import EXIF_ORIENTATION, TURNS, first_of
+from data.images import EXIF_ORIENTATION, TURNS
 
 NOTE = "converted.json"  # tells an earlier result from other data
 RESULT = {"JPEGImages", "SegmentationClass", "ImageSets", "classes.txt", NOTE}
@@ -39,10 +39,7 @@ def write_classes(source: Source, folder: Path) -> Classes:
         UserError: fewer than 2 or more than 255, or a name that cannot stand in such a file.
     """
     if not 2 <= len(source.classes) <= VOID:
-        raise UserError(
-            f"{source.form}: {len(source.classes)} classes ({first_of(list(source.classes))}); "
-            f"a data set needs 2 to {VOID}, with the background"
-        )
+        raise UserError(f"{source.form}: {len(source.classes)} classes; needed are 2 to {VOID}")
     lines = [" ".join([name, *map(str, rgb or ())]) for name, rgb in source.classes.items()]
     (folder / "classes.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     classes = read_classes(folder)
