@@ -27,7 +27,7 @@ from data.formats import FORMS, folders
 from data.formats.class_names import read_class_list
 from data.formats.foreign_masks import listing, survey
 from data.formats.source import Named, Options, Source
-from data.formats.voc_layout import NOTE, check_free, fit_mask, place_photo, write_classes
+from data.formats.voc_layout import NOTE, check_fit, check_free, place_photo, write_classes
 from data.images import colour_mask, first_of, read_image
 from models.run import folder, runtime
 
@@ -35,13 +35,10 @@ UNKNOWN = {"void": VOID, "background": 0}
 READERS = 4  # threads; each holds one photo at a time
 
 
-def convert(
-    root: Path, out: Path, options: Options, turn_masks: bool = False, force: bool = False
-) -> Source:
+def convert(root: Path, out: Path, options: Options, force: bool = False) -> Source:
     """Writes the data set in `root`, in one of the `FORMS`, to a new folder `out`, in VOC layout.
 
-    With `turn_masks` masks are turned as EXIF turns their photos: they were drawn on these as
-    stored. With `force` an earlier result is replaced.
+    With `force` an earlier result is replaced.
 
     Returns:
         What was written, with what was left out.
@@ -59,7 +56,7 @@ def convert(
         if source is None:
             raise UserError(f"{root / options.annotations}: annotations of no form known here")
         classes = write_classes(source, part)
-        bring = partial(_bring, source, classes, part, turn_masks)
+        bring = partial(_bring, source, classes, part)
         with ThreadPoolExecutor(READERS) as pool:
             brought = pool.map(bring, source.pairs)
             bar = tqdm(brought, "write", len(source.pairs), disable=None, leave=False)
@@ -75,12 +72,13 @@ def convert(
     return source
 
 
-def _bring(source: Source, classes: Classes, out: Path, turn: bool, image_id: str) -> set[int]:
+def _bring(source: Source, classes: Classes, out: Path, image_id: str) -> set[int]:
     """Writes an image; gives the ids of the classes in it, none where it is left out."""
     pair = source.pairs[image_id]
     with source.leaving_out_bad():
         pixels = read_image(pair.photo)
-        mask = fit_mask(pair.mask(), pair.photo, pixels.shape[:2], turn, source)
+        mask = pair.mask()
+        check_fit(mask, pair.photo, pixels.shape[:2], source)
         if labels := set(np.unique(mask).tolist()) - {VOID}:
             place_photo(pair.photo, pixels, out / "JPEGImages" / image_id)
             colour_mask(mask, classes).save(out / "SegmentationClass" / f"{image_id}.png")
@@ -140,7 +138,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--list-colours", action="store_true", help="list what the masks hold, and write nothing")
     unknown = "what colours, values and names without a class become (default: an error)"
     add("--unknown", choices=UNKNOWN, help=unknown)
-    add("--turn-masks", action="store_true", help="turn masks as EXIF turns their photos")
     add("--skip-bad", action="store_true", help="leave out images that cannot be used")
     add("--force", action="store_true", help="replace an earlier result in OUT")
     return parser
@@ -162,8 +159,8 @@ def main() -> None:
         found = survey(folders.find_pairs(root, source), source)
         print(listing(found, root / "classes.txt"))
         return
-    source = convert(root, out, options, args.turn_masks, args.force)
-    print(f"{source.form}: {source.images} images, {len(source.pairs)} pairs of photo and mask")
+    source = convert(root, out, options, args.force)
+    print(f"{source.form}: {len(source.pairs)} pairs of photo and mask")
     for what, names in source.notes.items():
         print(f"  {what}: {len(names)} ({first_of(list(dict.fromkeys(names)))})")
     print(f"wrote {out}: photos, masks and {len(source.classes)} classes in classes.txt")

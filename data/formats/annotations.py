@@ -3,10 +3,10 @@
 A form is a module with `NAME`; `AREAS`, the kinds of its shapes that are drawn; `SMALL_ON_TOP`,
 whether small shapes lie on large ones and void beneath, else later ones on earlier;
 `find(root, options)`, its files; `read(path, labels)`, which yields the photos of a file and adds
-the classes that it lists to `labels`; and `draw(geometry, size)`, see `drawing`.
+the classes that it lists to `labels`; and `draw(geometry, size)`, see `drawing`. Whatever the last
+two raise becomes a UserError that names the file.
 """
 
-import json
 import os
 from collections import Counter, defaultdict
 from functools import partial
@@ -57,7 +57,6 @@ def find(form: ModuleType, root: Path, options: Options) -> Source | None:
     for path in paths:
         with source.leaving_out_bad(), as_written(path, form.NAME):
             records += form.read(path, labels)
-    source.images = len(records)
     shapes = [shape for record in records for shape in record.shapes if shape.kind in form.AREAS]
     labels = {text_of(label): colour for label, colour in labels.items()}
     source.classes, ids = number_labels(labels, {text_of(shape.label) for shape in shapes}, options)
@@ -129,13 +128,3 @@ def files_with(root: Path, options: Options, suffix: str, *words: str) -> list[P
     paths = [root / options.annotations] if options.annotations else files_in(root)
     texts = ((path, path.read_bytes()) for path in paths if path.suffix.lower() == suffix)
     return [path for path, text in texts if all(word.encode() in text for word in words)]
-
-
-def read_json(path: Path) -> dict:
-    """The object in a JSON file.
-
-    Raises:
-        UserError: it is not one.
-    """
-    with as_written(path, "JSON"):
-        return dict(json.loads(path.read_bytes()))

@@ -1,6 +1,7 @@
 """Names of classes: the lists that lie beside masks, and the ids of the names in annotations."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from data import UserError
@@ -39,12 +40,16 @@ def fixed_id(name: str) -> int | None:
     return FIXED_IDS.get(name.casefold())
 
 
-def number_classes(names: Named) -> tuple[Named, dict[str, int]]:
-    """The classes, a background in front wherever it stands, and none of void; and all ids."""
+def number_classes(names: Named, used: Iterable[str] = ()) -> tuple[Named, dict[str, int]]:
+    """The classes, a background in front wherever it stands, and none of void.
+
+    Also the ids of these, and of names listed or used that say their id themselves.
+    """
     order = sorted(names, key=lambda name: fixed_id(name) != 0)
     classes = {name: names[name] for name in order if fixed_id(name) != VOID}
     ids = {name: index for index, name in enumerate(classes)}
-    return classes, ids | {name: fixed_id(name) for name in names if fixed_id(name) is not None}
+    fixed = {name: fixed_id(name) for name in (*names, *used)}
+    return classes, ids | {name: value for name, value in fixed.items() if value is not None}
 
 
 def number_labels(labels: Named, used: set[str], options: Options) -> tuple[Named, dict[str, int]]:
@@ -63,8 +68,7 @@ def number_labels(labels: Named, used: set[str], options: Options) -> tuple[Name
     labels = labels | dict.fromkeys(sorted(used - labels.keys()))
     if not any(fixed_id(name) == 0 for name in labels):
         labels = {"background": None} | labels
-    classes, ids = number_classes(options.classes or labels)
-    ids |= {name: fixed_id(name) for name in used if fixed_id(name) is not None}
+    classes, ids = number_classes(options.classes or labels, used)
     unlisted = sorted(used - ids.keys())
     if unlisted and options.unknown is None:
         raise UserError(

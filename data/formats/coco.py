@@ -1,5 +1,6 @@
 """COCO instances: one JSON file, or several with the same categories, for many photos."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from data import UserError
-from data.formats.annotations import Record, Shape, files_with, read_json
+from data.formats.annotations import Record, Shape, files_with
 from data.formats.drawing import Size, polygons, runs
 from data.formats.source import Named, Options
 
@@ -23,7 +24,7 @@ def find(root: Path, options: Options) -> list[Path]:
 
 def read(path: Path, labels: Named) -> Iterator[Record]:
     """The images of a file. Ids count as text: some programs write numbers, some text."""
-    data = read_json(path)
+    data = json.loads(path.read_bytes())
     categories, images = (_by_id(data[what], path, what) for what in ("categories", "images"))
     ids = sorted(categories, key=lambda key: (len(key), key))  # 2 before 10
     names = {category_id: categories[category_id]["name"] for category_id in ids}

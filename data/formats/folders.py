@@ -64,7 +64,6 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     for paths in (of[name] for name in names for of in (photos_of, masks_of)):
         if len(paths) > 1:
             raise UserError(f"{paths[0]}, {paths[1]}: two files of one name; keep one; {remedy}")
-    source.images = sum(map(len, photos_of.values()))
     for name in sorted(photos_of.keys() ^ masks_of.keys()):
         what = "photo without a mask" if name in photos_of else "no photo"
         for path in photos_of.get(name) or masks_of[name]:

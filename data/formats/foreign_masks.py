@@ -71,16 +71,13 @@ def listing(found: Survey, classes_file: Path) -> str:
     pixels = Counter()  # two values of a palette may look alike
     for (_, colour), count in found.items():
         pixels[colour] += count
-    names = _default_classes(min(len(pixels), ROWS) - 1)
-    lines = [f"{name} {_rgb(colour)}" for name, (colour, _) in zip(names, pixels.most_common())]
-    return "\n".join(
-        [
-            f"the {len(lines)} most frequent of {len(pixels)} colours; write them to "
-            f"{classes_file}, the background first, with names of yours, void for what is no "
-            "class; --unknown void makes smoothed edges void",
-            *lines,
-        ]
-    )
+    lines = [
+        f"the most frequent of {len(pixels)} colours; write them to {classes_file}, the background "
+        "first, with names of yours, void for what is no class; --unknown void for smoothed edges"
+    ]
+    for name, (colour, _) in zip(_default_classes(ROWS), pixels.most_common(ROWS)):
+        lines.append(f"{name} {_rgb(colour)}")
+    return "\n".join(lines)
 
 
 def find_legend(

@@ -1,6 +1,7 @@
 """LabelMe: a JSON file for each photo, with its shapes."""
 
 import base64
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data.formats.annotations import Record, Shape, files_with, read_json
+from data.formats.annotations import Record, Shape, files_with
 from data.formats.drawing import Size, corners, ellipse, outlined, picture
 from data.formats.source import Named, Options
 
@@ -22,7 +23,7 @@ def find(root: Path, options: Options) -> list[Path]:
 
 def read(path: Path, labels: Named) -> Iterator[Record]:
     """The photo of a file, which lies where `imagePath` says, or anywhere."""
-    data = read_json(path)
+    data = json.loads(path.read_bytes())
     shapes = [
         Shape(shape.get("shape_type") or "polygon", shape["label"], shape)
         for shape in data["shapes"]

@@ -45,7 +45,6 @@ class Source:
     options: Options
     classes: Named = field(default_factory=dict)  # the background first
     pairs: dict[str, Pair] = field(default_factory=dict)  # by id
-    images: int = 0  # photos found, or images that the annotations tell of
     notes: dict[str, list[str]] = field(default_factory=dict)  # what was left out or is in doubt
 
     def add(self, name: str, pair: Pair) -> None:

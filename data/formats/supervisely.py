@@ -1,13 +1,14 @@
 """Supervisely: `meta.json`, and for DATASET/img/PHOTO the shapes in DATASET/ann/PHOTO.json."""
 
 import base64
+import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image, ImageColor
 
-from data.formats.annotations import Record, Shape, files_with, read_json
+from data.formats.annotations import Record, Shape, files_with
 from data.formats.drawing import Size, corners, outlined, picture
 from data.formats.source import Named, Options, files_in
 
@@ -25,7 +26,7 @@ def find(root: Path, options: Options) -> list[Path]:
 
 def read(path: Path, labels: Named) -> Iterator[Record]:
     """The photo of a file; of a `meta.json` the classes."""
-    data = read_json(path)
+    data = json.loads(path.read_bytes())
     if path.name == "meta.json":
         labels |= {item["title"]: ImageColor.getrgb(item["color"])[:3] for item in data["classes"]}
         return

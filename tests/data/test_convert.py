@@ -63,7 +63,7 @@ def test_the_command_writes_the_layout_and_says_what_it_holds(root, tmp_path, ru
     assert run(root, out, "--classes", "background,cat") == (
         0,
         [
-            "photos and masks: 3 images, 2 pairs of photo and mask",
+            "photos and masks: 2 pairs of photo and mask",
             "  left out: photo without a mask: 1 (c.jpg)",
             f"wrote {out}: photos, masks and 2 classes in classes.txt",
             f"next: python -m data.lists {out}",
@@ -191,7 +191,7 @@ def test_annotations_are_recognised_before_folders(root, tmp_path, run):
     (root / "a.json").write_text(json.dumps(content))
     out = tmp_path / "out"
     _, lines = run(root, out)
-    assert lines[0] == "LabelMe JSON: 1 images, 1 pairs of photo and mask"
+    assert lines[0] == "LabelMe JSON: 1 pairs of photo and mask"
     assert read_mask(out / "SegmentationClass" / "a.png", 2).tolist() == [[1, 0, 0], [1, 0, 0]]
     shape["points"] = [[9, 9], [12, 12]]
     (root / "a.json").write_text(json.dumps(content))
@@ -199,7 +199,7 @@ def test_annotations_are_recognised_before_folders(root, tmp_path, run):
     reason = "left out: shape without a pixel in its photo: a.jpg"
     assert (code, lines) == (2, [f"convert: {root}: nothing is drawn in any photo; {reason}"])
     _, lines = run(root, out, "--force", "--masks", "masks")
-    assert lines[0].startswith("photos and masks: 2 images")
+    assert lines[0].startswith("photos and masks: 2 pairs")
 
 
 @pytest.mark.parametrize(

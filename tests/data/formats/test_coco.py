@@ -76,7 +76,7 @@ def test_several_files_are_one_set_and_those_called_instances_come_first(tmp_pat
     for folder, name in (("train", "x/a.jpg"), ("valid", "b.jpg")):
         write(tmp_path / folder / "_annotations.coco.json", annotation([BOX]), names=[name])
     source = find(coco, tmp_path)
-    assert list(source.pairs) == ["train_x_a", "valid_b"] and source.images == 2
+    assert list(source.pairs) == ["train_x_a", "valid_b"]
     assert source.pairs["valid_b"].mask().tolist() == DRAWN
     write(tmp_path / "instances_val.json", annotation([BOX]), names=["c.jpg"])
     assert find(coco, tmp_path).pairs["c"].photo == tmp_path / "c.jpg"

@@ -91,7 +91,7 @@ def test_the_source_has_classes_pairs_and_what_is_left_out(tmp_path):
     touch(tmp_path, "images/x/a.jpg", "images/b.jpg", "masks/c.png", "masks/x/a.png")
     Image.fromarray(np.array([[0, 1]], dtype=np.uint8)).save(tmp_path / "masks/x/a.png")
     source = find(tmp_path, Options())
-    assert list(source.classes) == ["background", "class 1"] and source.images == 2
+    assert list(source.classes) == ["background", "class 1"]
     assert source.notes == {
         "left out: photo without a mask": ["b.jpg"],
         "left out: no photo": ["c.png"],
@@ -111,10 +111,10 @@ def test_label_ids_of_cityscapes_become_those_of_its_19_classes(tmp_path):
     source = cityscapes.find(tmp_path, Options())
     names = list(source.classes)
     assert len(names) == 19 and (names[0], names[5], names[18]) == ("road", "pole", "bicycle")
-    assert source.classes["car"] == (0, 0, 142) and source.images == 2
+    assert source.classes["car"] == (0, 0, 142)
     assert source.notes == {"left out: photo without a mask": ["ulm_0_2_leftImg8bit.png"]}
     pair = source.pairs["train_ulm_ulm_0_1"]
     assert pair.photo == tmp_path / photos.format(1)
     assert pair.mask().tolist() == [[VOID, 0, 1, 5, VOID, 18, VOID]]
-    with pytest.raises(UserError, match="^--classes, --map: Cityscapes has its own 19"):
-        cityscapes.find(tmp_path, Options(classes={"road": None}))
+    own = Options(classes=dict.fromkeys(["background", "road"]), values={7: 1}, unknown=0)
+    assert cityscapes.find(tmp_path, own).pairs.popitem()[1].mask().tolist() == [[0, 1] + [0] * 5]

@@ -87,5 +87,7 @@ def test_later_shapes_lie_on_earlier_ones_and_names_number_themselves(tmp_path):
 @pytest.mark.parametrize("text", [b"{", b"[1, 2]", b"\xff\xfe\x00", 99999 * b"["])
 def test_a_file_that_is_no_json_is_named(text, tmp_path):
     (tmp_path / "a.json").write_bytes(text + b'"shapes" "imagePath"')
-    with pytest.raises(UserError, match=f"^{tmp_path / 'a.json'}: not JSON as it is known here"):
+    with pytest.raises(
+        UserError, match=f"^{tmp_path / 'a.json'}: not LabelMe JSON as it is known here"
+    ):
         find(labelme, tmp_path)
