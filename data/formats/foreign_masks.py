@@ -99,15 +99,10 @@ def find_legend(
     if colours and options.values is None and not as_values:
         colours = {_code(voc_colour(VOID)): VOID} | colours
         return classes, partial(_read, colours, True, options.unknown)
-    if -1 in values:
+    if -1 in values or options.values is None and len(found) > len(values):  # unequal palettes
         raise UserError(
             f"{masks}: masks have colours, and nothing says which classes they are (--map is about "
             "values); --list-colours shows them and what to write"
-        )
-    if options.values is None and len(found) > len(values):
-        raise UserError(
-            f"{masks}: palettes of masks give a value more than one colour, so values are no class "
-            "ids; --list-colours shows the colours and what to write"
         )
     used = {*options.values.values()} if options.values else values
     last = max(used - {VOID}, default=0)

@@ -104,7 +104,7 @@ def test_colours_decide_where_palettes_differ(tmp_path):
         saved(tmp_path / "b.png", [[0, 1]], palette=black + green),
     ]
     assert read(paths, LISTED)[1] == [[[0, 1]], [[0, 2]]]
-    with pytest.raises(UserError, match="^masks: palettes of masks give a value more than one col"):
+    with pytest.raises(UserError, match="^masks: masks have colours, and nothing says"):
         read(paths)
     assert read(paths, values={})[1] == [[[0, 1]], [[0, 1]]]
 
