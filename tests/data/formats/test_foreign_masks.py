@@ -89,20 +89,15 @@ def test_an_object_may_be_in_the_alpha_channel(colour, tmp_path):
 
 
 def test_values_of_one_palette_are_class_ids(tmp_path):
-    paths = [
-        saved(tmp_path / "a.png", [[0, 1]], palette=VOC.palette()),
-        saved(tmp_path / "b.png", [[0, 2, VOID]], palette=VOC.palette()),
-    ]
-    assert read(paths) == (DEFAULT, [[[0, 1]], [[0, 2, VOID]]])
+    masks = [[[0, 1]], [[0, 2, VOID]]]
+    paths = [saved(tmp_path / f"{len(mask[0])}.png", mask, "P", VOC.palette()) for mask in masks]
+    assert read(paths) == (DEFAULT, masks)
 
 
 def test_colours_decide_where_palettes_differ(tmp_path):
     """As those of programs that sort or shorten the palette of each file."""
-    black, red, green = ([*colour] for colour in COLOURS.values())
-    paths = [
-        saved(tmp_path / "a.png", [[0, 1]], palette=black + red),
-        saved(tmp_path / "b.png", [[0, 1]], palette=black + green),
-    ]
+    black, *others = ([*colour] for colour in COLOURS.values())
+    paths = [saved(tmp_path / f"{it}.png", [[0, 1]], "P", black + it) for it in others]
     assert read(paths, LISTED)[1] == [[[0, 1]], [[0, 2]]]
     with pytest.raises(UserError, match="^masks: masks have colours, and nothing says"):
         read(paths)
@@ -143,9 +138,7 @@ def test_what_is_not_enough_is_refused_with_what_to_add(pixels, listed, options,
         ("F", "TIFF", "Pillow calls its kind of pixels F"),
     ],
 )
-def test_files_that_are_no_masks_are_refused_whatever_they_are_called(
-    mode, kind, message, tmp_path
-):
+def test_files_that_are_no_masks_are_refused(mode, kind, message, tmp_path):
     path = tmp_path / "a.png"
     Image.new(mode, (2, 2)).save(path, kind)
     with pytest.raises(UserError, match=f"^{path}: {message}"):

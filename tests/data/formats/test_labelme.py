@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data import UserError
 from data.classes import VOID
 from data.formats import labelme
 from tests.data.formats import DRAWN, find, only_mask, photo
@@ -82,12 +81,3 @@ def test_later_shapes_lie_on_earlier_ones_and_names_number_themselves(tmp_path):
     assert only_mask(labelme, tmp_path) == mask
     listed = dict.fromkeys(["background", "dog"])
     assert only_mask(labelme, tmp_path, classes=listed, unknown=0)[0] == [1, 0, 1, 1, 1, 0]
-
-
-@pytest.mark.parametrize("text", [b"{", b"[1, 2]", b"\xff\xfe\x00", 99999 * b"["])
-def test_a_file_that_is_no_json_is_named(text, tmp_path):
-    (tmp_path / "a.json").write_bytes(text + b'"shapes" "imagePath"')
-    with pytest.raises(
-        UserError, match=f"^{tmp_path / 'a.json'}: not LabelMe JSON as it is known here"
-    ):
-        find(labelme, tmp_path)
