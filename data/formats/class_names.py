@@ -6,7 +6,8 @@ from pathlib import Path
 
 from data import UserError
 from data.classes import VOID, parse_classes
-from data.formats.source import Named, Options, as_written
+from data.files import read_lines
+from data.formats.source import Named, Options
 from data.images import first_of
 
 CLASS_FILES = ("classes.txt", "labelmap.txt", "class_dict.csv")  # ours, CVAT's, and a usual one
@@ -25,13 +26,10 @@ def read_class_list(path: Path) -> Named:
     Raises:
         UserError: the file or a line cannot be read, or a name is given twice.
     """
-    with as_written(path, "a list of classes in UTF-8"):
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    if path.suffix.lower() == ".csv":
-        lines[:1] = [""]  # the names of the columns
-    if path.suffix.lower() == ".csv" or path.name == "labelmap.txt":
-        fields = [re.split("[:,]", line)[:4] if line[:1] != "#" else [] for line in lines]
-        lines = [" ".join(row) for row in fields]
+    lines = []
+    for line in read_lines(path):
+        is_head = line.startswith("#") or line.lower().startswith("name,")  # names of columns
+        lines.append("" if is_head else " ".join(re.split("[:,]", line)[:4]))
     return parse_classes(lines, path)
 
 

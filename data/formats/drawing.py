@@ -18,6 +18,8 @@ def polygons(rings: Sequence, size: Size) -> Image.Image:
     """
     rings = [np.asarray(ring, dtype=float) for ring in rings]
     points = np.concatenate(rings)
+    if not np.isfinite(points).all():
+        raise ValueError("a coordinate that is no number")
     ends = np.floor(points.min(axis=0)), np.ceil(points.max(axis=0))
     (left, top), (right, bottom) = np.clip(ends, 0, size[::-1]).astype(int)
     inside = np.zeros((bottom - top, right - left), dtype=bool)
