@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from data import UserError, formats
-from data.formats.source import Options, Pair, Source, files_in
+from data.formats.source import files_in
 from tests.data.formats import find, only_mask, photo
 
 BOX = [[1, 1], [4, 1], [4, 3], [1, 3]]
@@ -155,14 +155,6 @@ def test_two_files_about_one_photo_are_refused(tmp_path):
     image = photo(tmp_path / "a.jpg")
     with pytest.raises(UserError, match=f"^{second}: .*{image} .* as {image} of {path} has"):
         find(formats.labelme, tmp_path)
-
-
-def test_ids_are_given_once():
-    source, pairs = Source("test", Options()), [Pair(Path(), Path(), list) for _ in "ab"]
-    source.add("x/a", pairs[0])
-    assert source.pairs == {"x_a": pairs[0]}
-    with pytest.raises(UserError, match="would get the id 'x_a'"):
-        source.add("x_a", pairs[1])
 
 
 def test_files_below_links_count_and_hidden_ones_do_not(tmp_path):

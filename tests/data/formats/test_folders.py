@@ -24,7 +24,8 @@ def pairs(root: Path, *names: str, **options) -> dict[str, tuple[str, ...]]:
     touch(root, *names)
     found = find_pairs(root, Source("test", Options(**options)))
     return {
-        name: tuple(path.relative_to(root).as_posix() for path in found[name]) for name in found
+        name: tuple(path.relative_to(root).as_posix() for path in pair)
+        for name, pair in found.items()
     }
 
 
