@@ -24,10 +24,10 @@ from tqdm import tqdm
 from data import UserError
 from data.classes import VOC, VOID, Classes
 from data.formats import FORMS, folders
-from data.formats.layout import NOTE, check_free, fit_mask, place_photo, write_classes
-from data.formats.masks import listing
-from data.formats.names import read_class_list
+from data.formats.class_names import read_class_list
+from data.formats.foreign_masks import listing, survey
 from data.formats.source import Named, Options, Source
+from data.formats.voc_layout import NOTE, check_fit, check_free, place_photo, write_classes
 from data.images import colour_mask, first_of, read_image
 from models.run import folder, runtime
 
@@ -35,17 +35,13 @@ UNKNOWN = {"void": VOID, "background": 0}
 READERS = 4  # threads; each holds one photo at a time
 
 
-def convert(
-    root: Path, out: Path, options: Options, turn_masks: bool = False, force: bool = False
-) -> tuple[Source, Classes, np.ndarray]:
+def convert(root: Path, out: Path, options: Options, force: bool = False) -> Source:
     """Writes the data set in `root`, in one of the `FORMS`, to a new folder `out`, in VOC layout.
 
-    With `turn_masks` masks are turned as EXIF turns their photos: they were drawn on these as
-    stored. With `force` an earlier result is replaced.
+    With `force` an earlier result is replaced.
 
     Returns:
-        What was found, with what was left out; its classes; and (n, classes + 1) int64, the pixels
-        of each class and of void in each image.
+        What was written, with what was left out.
 
     Raises:
         UserError: nothing is recognised, an image cannot be used, or `out` holds other data.
@@ -60,47 +56,35 @@ def convert(
         if source is None:
             raise UserError(f"{root / options.annotations}: annotations of no form known here")
         classes = write_classes(source, part)
-        bring = partial(_bring, source, classes, part, turn_masks)
+        bring = partial(_bring, source, classes, part)
         with ThreadPoolExecutor(READERS) as pool:
             brought = pool.map(bring, source.pairs)
             bar = tqdm(brought, "write", len(source.pairs), disable=None, leave=False)
-            kept = {image_id: counts for image_id, counts in zip(source.pairs, bar) if any(counts)}
+            labels = dict(zip(source.pairs, bar))
         for names in source.notes.values():
             names.sort()  # the threads ended in any order
-        pixels = np.array([*kept.values()]).reshape(-1, len(classes) + 1)
-        if not pixels[:, 1:-1].any():  # background alone
+        source.pairs = {name: pair for name, pair in source.pairs.items() if labels[name]}
+        if not set().union(*labels.values()) - {0}:
             notes = "; ".join(f"{what}: {first_of(names)}" for what, names in source.notes.items())
-            what = "nothing is drawn in any photo" if kept else "no image can be used"
+            what = "nothing is drawn in any photo" if source.pairs else "no image can be used"
             raise UserError(f"{root}: {what}; {notes or 'there are no shapes'}")
         folder.save_json(part / NOTE, {"source": root, "notes": source.notes})
-    return source, classes, pixels
+    return source
 
 
-def _bring(source: Source, classes: Classes, out: Path, turn: bool, image_id: str) -> np.ndarray:
-    """Pixels of each class and of void in an image; none where it is left out."""
+def _bring(source: Source, classes: Classes, out: Path, image_id: str) -> set[int]:
+    """Writes an image; gives the ids of the classes in it, none where it is left out."""
+    pair = source.pairs[image_id]
     with source.leaving_out_bad():
-        photo, draw = source.pairs[image_id]
-        pixels = read_image(photo)
-        mask = fit_mask(draw(), photo, pixels.shape[:2], turn, source)
-        counts = np.bincount(mask.ravel(), minlength=256)[[*range(len(classes)), VOID]]
-        if counts[:-1].any():
-            place_photo(photo, pixels, out / "JPEGImages" / image_id)
+        pixels = read_image(pair.photo)
+        mask = pair.mask()
+        check_fit(mask, pair.photo, pixels.shape[:2], source)
+        if labels := set(np.unique(mask).tolist()) - {VOID}:
+            place_photo(pair.photo, pixels, out / "JPEGImages" / image_id)
             colour_mask(mask, classes).save(out / "SegmentationClass" / f"{image_id}.png")
-            return counts
+            return labels
         source.note("left out: no labelled pixel", image_id)
-    return np.zeros(len(classes) + 1, dtype=np.int64)
-
-
-def table(classes: Classes, pixels: np.ndarray) -> str:
-    """Pixels, share and images of each class and of void, a line each."""
-    names = [*classes.names, "void"]
-    width = max(map(len, names))
-    lines = [f"{'':{width + 4}}{'pixels':>14}{'share':>10}{'images':>8}"]
-    counts, images = pixels.sum(0), (pixels > 0).sum(0)
-    for value, name, count, holding in zip([*range(len(classes)), VOID], names, counts, images):
-        share = 100 * count / counts.sum()
-        lines.append(f"{value:3} {name:{width}}{count:14}{share:8.2f} %{holding:8}")
-    return "\n".join(lines)
+    return set()
 
 
 def _classes(text: str) -> Named:
@@ -154,7 +138,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--list-colours", action="store_true", help="list what the masks hold, and write nothing")
     unknown = "what colours, values and names without a class become (default: an error)"
     add("--unknown", choices=UNKNOWN, help=unknown)
-    add("--turn-masks", action="store_true", help="turn masks as EXIF turns their photos")
     add("--skip-bad", action="store_true", help="leave out images that cannot be used")
     add("--force", action="store_true", help="replace an earlier result in OUT")
     return parser
@@ -172,16 +155,15 @@ def main() -> None:
     args.unknown = UNKNOWN.get(args.unknown)
     options = Options(*(getattr(args, name) for name in Options._fields))
     if args.list_colours:
-        photos, masks = folders.find_files(root, options)
-        found, _ = folders.survey(photos, masks, Source("", options))
+        source = Source("photos and masks", options)
+        found = survey(folders.find_pairs(root, source), source)
         print(listing(found, root / "classes.txt"))
         return
-    source, classes, pixels = convert(root, out, options, args.turn_masks, args.force)
-    print(f"{source.form}: {source.images} images, {len(pixels)} pairs of photo and mask")
+    source = convert(root, out, options, args.force)
+    print(f"{source.form}: {len(source.pairs)} pairs of photo and mask")
     for what, names in source.notes.items():
         print(f"  {what}: {len(names)} ({first_of(list(dict.fromkeys(names)))})")
-    print(table(classes, pixels))
-    print(f"wrote {out}: photos, masks, classes.txt")
+    print(f"wrote {out}: photos, masks and {len(source.classes)} classes in classes.txt")
     print(f"next: {shlex.join(['python', '-m', 'data.lists', str(out)])}")
 
 

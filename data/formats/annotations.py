@@ -2,14 +2,13 @@
 
 A form is a module with `NAME`; `AREAS`, the kinds of its shapes that are drawn; `SMALL_ON_TOP`,
 whether small shapes lie on large ones and void beneath, else later ones on earlier;
-`find(root, options)`, its files; and `read(path, labels)`, which yields the photos of a file and
-adds the classes that it lists to `labels`.
+`find(root, options)`, its files; `read(path, labels)`, which yields the photos of a file and adds
+the classes that it lists to `labels`; and `draw(geometry, size)`, see `drawing`. Whatever the last
+two raise becomes a UserError that names the file.
 """
 
-import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -17,10 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data import UserError
 from data.classes import VOID
-from data.formats.drawing import Size
-from data.formats.names import number
+from data.formats.class_names import number_labels
 from data.formats.source import Options, Pair, Source, as_written, files_in
 from data.images import PHOTO_SUFFIXES
 
@@ -30,14 +27,13 @@ class Shape(NamedTuple):
 
     kind: str
     label: Any  # name of its class, which may be a number; `void` is no class
-    draw: Callable[[Size], np.ndarray]  # (H, W) bool, as `drawing` gives it
+    geometry: Any  # what the form's `draw` takes
 
 
 class Record(NamedTuple):
     """What a form tells of one photo."""
 
     path: Path  # the file that tells it
-    name: str  # makes the id
     folder: Path  # of the photo, if it is where it should be
     photo: str  # its file name, perhaps with folders
     size: tuple[Any, Any]  # (height, width), as numbers or text
@@ -47,8 +43,11 @@ class Record(NamedTuple):
 def find(form: ModuleType, root: Path, options: Options) -> Source | None:
     """The photos in the files of a form; None if there are no such files.
 
+    The id of a photo is its path below the folder that all of them share.
+
     Raises:
-        UserError: see `number`; a file is not as the form wants it; photos cannot be told apart.
+        UserError: see `number_labels`; a file is not as the form wants it; photos cannot be told
+            apart.
     """
     paths = form.find(root, options)
     if not paths:
@@ -58,27 +57,21 @@ def find(form: ModuleType, root: Path, options: Options) -> Source | None:
     for path in paths:
         with source.leaving_out_bad(), as_written(path, form.NAME):
             records += form.read(path, labels)
-    source.images = len(records)
     shapes = [shape for record in records for shape in record.shapes if shape.kind in form.AREAS]
     labels = {text_of(label): colour for label, colour in labels.items()}
-    source.classes, ids = number(labels, {text_of(shape.label) for shape in shapes}, options)
-    start = f"{Path(os.path.commonpath([path.parent for path in paths])).as_posix()}/"
-    told: dict[Path, Path] = {}  # photo -> the file about it
-    for record, photo in zip(records, _find_photos(records, root / (options.images or ""))):
+    source.classes, ids = number_labels(labels, {text_of(shape.label) for shape in shapes}, options)
+    photos = _find_photos(records, root / (options.images or ""))
+    top = os.path.commonpath([os.path.abspath(photo.parent) for photo in photos if photo] or ["."])
+    for record, photo in zip(records, photos):
         if not photo:
             source.note("left out: no photo of that name, or several", record.photo)
-            continue
-        if photo.stem != record.path.stem and photo.with_stem(record.path.stem).is_file():
+        elif photo.stem != record.path.stem and photo.with_stem(record.path.stem).is_file():
             source.note("left out: names another photo than that of its own name", record.path.name)
-            continue
-        with source.leaving_out_bad():
-            if told.setdefault(photo, record.path) != record.path:
-                raise UserError(
-                    f"{record.path}: names the photo {photo}, as {told[photo]} does; keep one"
-                )
-            name = PurePosixPath(record.name.replace("\\", "/").removeprefix(start))
+        else:
             mask = partial(_draw, form, record, ids, source)
-            source.add(str(name.with_suffix("")), Pair(photo, mask))
+            with source.leaving_out_bad():
+                name = os.path.relpath(photo.with_suffix(""), top)
+                source.add(name, Pair(photo, record.path, mask))
     return source
 
 
@@ -87,7 +80,7 @@ def text_of(label: Any) -> str:
     return " ".join(str(label).split())
 
 
-def _find_photos(records: list[Record], folder: Path) -> Iterator[Path | None]:
+def _find_photos(records: list[Record], folder: Path) -> list[Path | None]:
     """Each photo where it should be, else the only one in `folder` with its folders, or its name.
 
     Only the photo of a name that no other record has may lie in another folder than it says.
@@ -97,6 +90,7 @@ def _find_photos(records: list[Record], folder: Path) -> Iterator[Path | None]:
     for path in files_in(folder):
         if path.suffix.lower() in PHOTO_SUFFIXES:
             files[path.name].append(path)
+    photos = []
     for record, name in zip(records, names):
         there = Path(os.path.normpath(record.folder / name))
         found = [path for path in files[name.name] if path.as_posix().endswith(f"/{name}")]
@@ -104,28 +98,28 @@ def _find_photos(records: list[Record], folder: Path) -> Iterator[Path | None]:
             found = [there]
         elif not found and namesakes[name.name] == 1:
             found = files[name.name]
-        yield found[0] if len(found) == 1 else None
+        photos.append(found[0] if len(found) == 1 else None)
+    return photos
 
 
 def _draw(form: ModuleType, record: Record, ids: dict[str, int], source: Source) -> np.ndarray:
     """The shapes of a photo as class ids, (H, W) uint8; notes those that draw nothing."""
+    drawn = []  # class id, box, the box's pixels in the shape
     with as_written(record.path, form.NAME):
         mask = np.zeros([int(side) for side in record.size], dtype=np.uint8)
-        beneath_all = mask.size + 1  # as an area
-        smallest = np.full(mask.shape, beneath_all, dtype=np.int32)  # area of what lies on top
         for shape in record.shapes:
             if shape.kind not in form.AREAS:
                 source.note(f"left out: shape not drawn ({shape.kind})", record.photo)
                 continue
-            inside, value = shape.draw(mask.shape), ids[text_of(shape.label)]
-            area = inside.sum()
-            if not area:
+            image = form.draw(shape.geometry, mask.shape)
+            if box := image.getbbox():
+                drawn.append((ids[text_of(shape.label)], box, np.asarray(image.crop(box)) > 0))
+            else:
                 source.note("left out: shape without a pixel in its photo", record.photo)
-            if form.SMALL_ON_TOP:
-                area = beneath_all if value == VOID else area
-                inside = inside & (area <= smallest)
-                smallest[inside] = area
-            mask[inside] = value
+    if form.SMALL_ON_TOP:
+        drawn.sort(key=lambda shape: (shape[0] != VOID, -shape[2].sum()))
+    for value, (left, top, right, bottom), inside in drawn:
+        mask[top:bottom, left:right][inside] = value
     return mask
 
 
@@ -134,13 +128,3 @@ def files_with(root: Path, options: Options, suffix: str, *words: str) -> list[P
     paths = [root / options.annotations] if options.annotations else files_in(root)
     texts = ((path, path.read_bytes()) for path in paths if path.suffix.lower() == suffix)
     return [path for path, text in texts if all(word.encode() in text for word in words)]
-
-
-def read_json(path: Path) -> dict:
-    """The object in a JSON file.
-
-    Raises:
-        UserError: it is not one.
-    """
-    with as_written(path, "JSON"):
-        return dict(json.loads(path.read_bytes()))

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from data import UserError
 from data.classes import VOID
 from data.formats import folders
 from data.formats.source import Named, Options, Source, files_in
@@ -37,11 +36,11 @@ def find(root: Path, options: Options) -> Source | None:
     """The photos that have a mask of label ids; None if there are no such masks."""
     if not any(path.name.endswith(f"{MASK_END}.png") for path in files_in(root)):
         return None
-    if options.classes or options.values:
-        raise UserError("--classes, --map: Cityscapes has its own 19 classes; leave the flags out")
-    classes: Named = {name: colour for name, (_, colour) in CLASSES.items()}
     options = options._replace(image_suffix=PHOTO_END, mask_suffix=MASK_END)
-    source = folders.find(root, options._replace(classes=classes, values=IDS))
+    if not (options.classes or options.values):  # a user's own stay
+        classes: Named = {name: colour for name, (_, colour) in CLASSES.items()}
+        options = options._replace(classes=classes, values=IDS)
+    source = folders.find(root, options)
     if source:
         source.form = "Cityscapes"
     return source

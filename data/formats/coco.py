@@ -1,14 +1,15 @@
 """COCO instances: one JSON file, or several with the same categories, for many photos."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from data import UserError
-from data.formats.annotations import Record, Shape, files_with, read_json
+from data.formats.annotations import Record, Shape, files_with
 from data.formats.drawing import Size, polygons, runs
 from data.formats.source import Named, Options
 
@@ -23,7 +24,7 @@ def find(root: Path, options: Options) -> list[Path]:
 
 def read(path: Path, labels: Named) -> Iterator[Record]:
     """The images of a file. Ids count as text: some programs write numbers, some text."""
-    data = read_json(path)
+    data = json.loads(path.read_bytes())
     categories, images = (_by_id(data[what], path, what) for what in ("categories", "images"))
     ids = sorted(categories, key=lambda key: (len(key), key))  # 2 before 10
     names = {category_id: categories[category_id]["name"] for category_id in ids}
@@ -38,12 +39,12 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
         name, outline = names[str(annotation["category_id"])], annotation.get("segmentation")
         kind = "outline" if outline else "no outline"
         name = "void" if annotation.get("iscrowd") else name
-        shapes[str(annotation["image_id"])].append(Shape(kind, name, partial(_draw, outline)))
+        shapes[str(annotation["image_id"])].append(Shape(kind, name, outline))
     for image_id, image in images.items():
         size, name = (image["height"], image["width"]), str(image["file_name"])
-        yield Record(path, name, path.parent, name, size, shapes.pop(image_id, []))
+        yield Record(path, path.parent, name, size, shapes.pop(image_id, []))
     for image_id in shapes:  # it has no photo, so it is counted among these
-        yield Record(path, image_id, path.parent, f"image_id {image_id}, not listed", (0, 0), [])
+        yield Record(path, path.parent, f"image_id {image_id}, not listed", (0, 0), [])
 
 
 def _by_id(things: list[dict], path: Path, what: str) -> dict[str, dict]:
@@ -53,7 +54,7 @@ def _by_id(things: list[dict], path: Path, what: str) -> dict[str, dict]:
     return found
 
 
-def _draw(outline: list | dict, size: Size) -> np.ndarray:
+def draw(outline: list | dict, size: Size) -> Image.Image:
     """The pixels of one annotation: polygons, runs or compressed runs."""
     if isinstance(outline, list):
         return polygons([np.reshape(part, (-1, 2)) for part in outline], size)

@@ -1,12 +1,11 @@
 """CVAT for images: `annotations.xml` with the shapes of many photos."""
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element, parse
 
 import numpy as np
-from PIL import ImageColor
+from PIL import Image, ImageColor
 
 from data import UserError
 from data.formats.annotations import Record, Shape, files_with
@@ -32,12 +31,14 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
     for image in tree.iter("image"):
         areas = [area for area in image if area.tag != "tag"]  # which is about the whole image
         areas.sort(key=lambda area: int(area.get("z_order", 0)))
-        shapes = [Shape(area.tag, area.attrib["label"], partial(_draw, area)) for area in areas]
+        shapes = [Shape(area.tag, area.attrib["label"], area) for area in areas]
         name, size = image.attrib["name"], (image.attrib["height"], image.attrib["width"])
-        yield Record(path, name, path.parent / "images", name, size, shapes)
+        yield Record(path, path.parent / "images", name, size, shapes)
 
 
-def _draw(area: Element, size: Size) -> np.ndarray:
+def draw(area: Element, size: Size) -> Image.Image:
+    """An `<image>` child as CVAT draws it."""
+
     def numbers(*names: str) -> list[float]:
         return [float(area.attrib[name]) for name in names]
 

@@ -1,14 +1,15 @@
 """LabelMe: a JSON file for each photo, with its shapes."""
 
 import base64
+import json
 import math
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from data.formats.annotations import Record, Shape, files_with, read_json
+from data.formats.annotations import Record, Shape, files_with
 from data.formats.drawing import Size, corners, ellipse, outlined, picture
 from data.formats.source import Named, Options
 
@@ -22,16 +23,16 @@ def find(root: Path, options: Options) -> list[Path]:
 
 def read(path: Path, labels: Named) -> Iterator[Record]:
     """The photo of a file, which lies where `imagePath` says, or anywhere."""
-    data = read_json(path)
+    data = json.loads(path.read_bytes())
     shapes = [
-        Shape(shape.get("shape_type") or "polygon", shape["label"], partial(_draw, shape))
+        Shape(shape.get("shape_type") or "polygon", shape["label"], shape)
         for shape in data["shapes"]
     ]
     size = data["imageHeight"], data["imageWidth"]
-    yield Record(path, path.as_posix(), path.parent, str(data["imagePath"]), size, shapes)
+    yield Record(path, path.parent, str(data["imagePath"]), size, shapes)
 
 
-def _draw(shape: dict, size: Size) -> np.ndarray:
+def draw(shape: dict, size: Size) -> Image.Image:
     """As LabelMe itself draws, outlines included."""
     kind, points = shape.get("shape_type"), shape["points"]
     if kind == "circle":  # its centre, and a point on the edge

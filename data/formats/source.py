@@ -1,10 +1,10 @@
 """What a form gives to `data.convert`: its classes, and its images one at a time."""
 
-import os
+import glob
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -30,9 +30,10 @@ class Options(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """One image: its photo, and what makes its mask."""
+    """One image: its photo, the file about it, and what makes its mask of that."""
 
     photo: Path
+    drawn_in: Path  # the mask, or the file of annotations
     mask: Callable[[], np.ndarray]  # (H, W) uint8 class ids and VOID
 
 
@@ -44,21 +45,20 @@ class Source:
     options: Options
     classes: Named = field(default_factory=dict)  # the background first
     pairs: dict[str, Pair] = field(default_factory=dict)  # by id
-    images: int = 0  # photos found, or images that the annotations tell of
     notes: dict[str, list[str]] = field(default_factory=dict)  # what was left out or is in doubt
 
     def add(self, name: str, pair: Pair) -> None:
         """Adds a pair under an id made of its name without suffix: `a/b` becomes `a_b`.
 
         Raises:
-            UserError: another photo has that id.
+            UserError: another pair has that id.
         """
-        parts = PurePosixPath(name.replace("\\", "/")).parts
-        kept = "_".join(part for part in parts if part not in ("..", "/"))
-        image_id = "".join(letter if letter.isprintable() else "_" for letter in kept).strip()
-        if self.pairs.setdefault(image_id, pair) is not pair:
+        image_id = "_".join(Path(name).parts)
+        other = self.pairs.setdefault(image_id, pair)
+        if other is not pair:
             raise UserError(
-                f"{name}: two photos would get the id {image_id!r}; rename or remove one"
+                f"{pair.drawn_in}: the photo {pair.photo} would get the id {image_id!r}, as "
+                f"{other.photo} of {other.drawn_in} has; rename or remove one"
             )
 
     def note(self, what: str, name: str) -> None:
@@ -84,11 +84,8 @@ def files_in(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder (an archive must be unpacked first)")
-    found = []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if name[0] != "."]
-        found += [Path(place, name) for name in names if name[0] != "."]
-    return sorted(found)
+    found = glob.glob(f"{glob.escape(str(folder))}/**/*", recursive=True)
+    return sorted(path for path in map(Path, found) if path.is_file())
 
 
 @contextmanager

@@ -1,15 +1,14 @@
 """Supervisely: `meta.json`, and for DATASET/img/PHOTO the shapes in DATASET/ann/PHOTO.json."""
 
 import base64
+import json
 import zlib
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-from PIL import ImageColor
+from PIL import Image, ImageColor
 
-from data.formats.annotations import Record, Shape, files_with, read_json
+from data.formats.annotations import Record, Shape, files_with
 from data.formats.drawing import Size, corners, outlined, picture
 from data.formats.source import Named, Options, files_in
 
@@ -27,20 +26,16 @@ def find(root: Path, options: Options) -> list[Path]:
 
 def read(path: Path, labels: Named) -> Iterator[Record]:
     """The photo of a file; of a `meta.json` the classes."""
-    data = read_json(path)
+    data = json.loads(path.read_bytes())
     if path.name == "meta.json":
         labels |= {item["title"]: ImageColor.getrgb(item["color"])[:3] for item in data["classes"]}
         return
-    shapes = [
-        Shape(thing["geometryType"], thing["classTitle"], partial(_draw, thing))
-        for thing in data["objects"]
-    ]
+    shapes = [Shape(thing["geometryType"], thing["classTitle"], thing) for thing in data["objects"]]
     folder, size = path.parent.parent, (data["size"]["height"], data["size"]["width"])
-    name = (folder / path.stem).as_posix()
-    yield Record(path, name, folder / "img", path.stem, size, shapes)
+    yield Record(path, folder / "img", path.stem, size, shapes)
 
 
-def _draw(thing: dict, size: Size) -> np.ndarray:
+def draw(thing: dict, size: Size) -> Image.Image:
     """As Supervisely draws, outlines included."""
     kind = thing["geometryType"]
     if kind == "bitmap":

@@ -50,11 +50,13 @@ def run(monkeypatch, capsys):
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def written(root: Path, classes: int = 2) -> list:
+    """The mask of the photo a in a result."""
+    return read_mask(root / "SegmentationClass" / "a.png", classes).tolist()
 
 
 def test_the_command_writes_the_layout_and_says_what_it_holds(root, tmp_path, run):
@@ -63,25 +65,15 @@ def test_the_command_writes_the_layout_and_says_what_it_holds(root, tmp_path, ru
     assert run(root, out, "--classes", "background,cat") == (
         0,
         [
-            "photos and masks: 3 images, 2 pairs of photo and mask",
+            "photos and masks: 2 pairs of photo and mask",
             "  left out: photo without a mask: 1 (c.jpg)",
-            "                      pixels     share  images",
-            "  0 background             6   50.00 %       2",
-            "  1 cat                    5   41.67 %       2",
-            "255 void                   1    8.33 %       1",
-            f"wrote {out}: photos, masks, classes.txt",
+            f"wrote {out}: photos, masks and 2 classes in classes.txt",
             f"next: python -m data.lists {out}",
         ],
     )
     assert files(root) == before
     assert (out / "classes.txt").read_text() == "background\ncat\n"
-    with Image.open(out / "SegmentationClass" / "a.png") as mask:
-        assert mask.mode == "P" and np.array(mask).tolist() == MASK
-        assert mask.getpalette()[:6] == [*VOC.colours[0], *VOC.colours[1]]
-    assert json.loads((out / "converted.json").read_text()) == {
-        "source": str(root),
-        "notes": {"left out: photo without a mask": ["c.jpg"]},
-    }
+    assert written(out) == MASK
 
 
 def test_flags_reach_the_masks(root, tmp_path, run):
@@ -90,20 +82,18 @@ def test_flags_reach_the_masks(root, tmp_path, run):
     (root / "masks").rename(root / "drawn")
     flags = ["--masks", "drawn", "--map", "0=0, 255=1, 128=void", "--unknown", "background"]
     assert run(root, tmp_path / "out", *flags)[0] == 0
-    with Image.open(tmp_path / "out" / "SegmentationClass" / "a.png") as mask:
-        assert np.array(mask).tolist() == [[0, 1, 255], [0, 0, 0]]
+    assert written(tmp_path / "out") == [[0, 1, 255], [0, 0, 0]]
 
 
 @pytest.mark.parametrize("classes", ["voc", "FILE"])
 def test_colours_have_their_classes(classes, root, tmp_path, run):
-    add(root, "a", [[(0, 0, 0), (128, 0, 0), (224, 224, 192)], [(0, 0, 0)] * 3])
-    add(root, "b", [[(0, 0, 0), (128, 0, 0), (224, 224, 192)], [(0, 0, 0)] * 3])
+    for name in "ab":
+        add(root, name, [[(0, 0, 0), (128, 0, 0), (224, 224, 192)], [(0, 0, 0)] * 3])
     if classes == "FILE":
         classes = tmp_path / "mine.txt"
         classes.write_text("background 0 0 0\naeroplane 128 0 0\nvoid 224 224 192\n")
     assert run(root, tmp_path / "out", "--classes", classes)[0] == 0
-    with Image.open(tmp_path / "out" / "SegmentationClass" / "a.png") as mask:
-        assert np.array(mask).tolist() == [[0, 1, 255], [0, 0, 0]]
+    assert written(tmp_path / "out", 21) == [[0, 1, 255], [0, 0, 0]]
 
 
 def test_masks_without_a_labelled_pixel_are_left_out(root, tmp_path, run):
@@ -111,12 +101,8 @@ def test_masks_without_a_labelled_pixel_are_left_out(root, tmp_path, run):
     _, lines = run(root, tmp_path / "out")
     assert "  left out: no labelled pixel: 1 (b)" in lines
     assert "1 pairs" in lines[0]
-    assert sorted(files(tmp_path / "out")) == [
-        "JPEGImages/a.jpg",
-        "SegmentationClass/a.png",
-        "classes.txt",
-        "converted.json",
-    ]
+    names = ["JPEGImages/a.jpg", "SegmentationClass/a.png", "classes.txt", "converted.json"]
+    assert sorted(files(tmp_path / "out")) == names
 
 
 def damaged(root: Path, name: str = "images/b.jpg") -> str:
@@ -135,7 +121,7 @@ def too_wide(root: Path) -> str:
 def no_class(root: Path) -> str:
     (root / "classes.txt").write_text("background\ncat\n")
     add(root, "b", [[0, 0, 0], [0, 7, 0]])
-    return f"{root / 'masks' / 'b.png'}: value 7 at x=1, y=1 is of no class"
+    return f"{root / 'masks' / 'b.png'}: value 7 is of no class"
 
 
 @pytest.mark.parametrize("spoil", [damaged, damaged_mask, too_wide, no_class])
@@ -147,10 +133,8 @@ def test_a_bad_image_stops_it_or_is_left_out(spoil, root, tmp_path, run):
     assert not out.exists() and not (tmp_path / ".out.new").exists()
     code, lines = run(root, out, "--skip-bad")
     assert code == 0 and "1 pairs" in lines[0]
-    note = f"  left out: cannot be used: 1 ({reason}"
-    assert any(line.startswith(note) for line in lines)
-    assert [path.name for path in (out / "JPEGImages").iterdir()] == ["a.jpg"]
-    assert [path.name for path in (out / "SegmentationClass").iterdir()] == ["a.png"]
+    assert any(line.startswith(f"  left out: cannot be used: 1 ({reason}") for line in lines)
+    assert {Path(name).stem for name in files(out)} == {"a", "classes", "converted"}
 
 
 def test_without_a_good_image_there_is_no_result(root, tmp_path, run):
@@ -175,18 +159,14 @@ def test_a_result_is_replaced_by_force_alone_and_when_the_new_one_is_whole(root,
     assert [path.name for path in (out / "JPEGImages").iterdir()] == ["a.jpg"]
 
 
-@pytest.mark.parametrize("there", ["out/thesis.txt", "out/classes.txt", "out"])
-def test_other_data_stays(there, root, tmp_path, run):
+@pytest.mark.parametrize("there", ["out/thesis.txt", "out/classes.txt", "out", "my data/out/a"])
+def test_other_data_stays_and_so_does_the_source(there, root, tmp_path, run):
     (tmp_path / there).parent.mkdir(exist_ok=True)
     (tmp_path / there).write_text("mine")
-    code, lines = run(root, tmp_path / "out", "--force")
-    assert code == 2 and "move it away" in lines[0]
+    out = root / "out" if "my data" in there else tmp_path / "out"
+    code, lines = run(root, out, "--force")
+    assert code == 2 and ("lies in SOURCE" if out.parent == root else "move it away") in lines[0]
     assert (tmp_path / there).read_text() == "mine"
-
-
-def test_the_source_is_no_place_for_the_result(root, run):
-    code, lines = run(root, root / "out", "--force")
-    assert code == 2 and "lies in SOURCE, which stays as it is" in lines[0]
 
 
 def test_annotations_are_recognised_before_folders(root, tmp_path, run):
@@ -195,15 +175,15 @@ def test_annotations_are_recognised_before_folders(root, tmp_path, run):
     (root / "a.json").write_text(json.dumps(content))
     out = tmp_path / "out"
     _, lines = run(root, out)
-    assert lines[0] == "LabelMe JSON: 1 images, 1 pairs of photo and mask"
-    assert "  1 cat                    2   33.33 %       1" in lines
+    assert lines[0] == "LabelMe JSON: 1 pairs of photo and mask"
+    assert written(out) == [[1, 0, 0], [1, 0, 0]]
     shape["points"] = [[9, 9], [12, 12]]
     (root / "a.json").write_text(json.dumps(content))
     code, lines = run(root, out, "--force")
     reason = "left out: shape without a pixel in its photo: a.jpg"
     assert (code, lines) == (2, [f"convert: {root}: nothing is drawn in any photo; {reason}"])
     _, lines = run(root, out, "--force", "--masks", "masks")
-    assert lines[0].startswith("photos and masks: 2 images")
+    assert lines[0].startswith("photos and masks: 2 pairs")
 
 
 @pytest.mark.parametrize(
@@ -223,21 +203,19 @@ def test_flags_that_do_not_fit_are_refused(flags, message, root, tmp_path, run):
 
 
 def test_a_missing_or_empty_source_is_named(tmp_path, run):
-    code, lines = run(tmp_path / "gone", tmp_path / "out")
-    assert (code, lines) == (
-        2,
-        [f"convert: {tmp_path / 'gone'}: no such folder (an archive must be unpacked first)"],
-    )
-    (tmp_path / "gone").mkdir()
-    _, lines = run(tmp_path / "gone", tmp_path / "out")
-    assert lines[0].startswith(f"convert: {tmp_path / 'gone'}: no photo has a mask with its name;")
+    gone = tmp_path / "gone"
+    code, lines = run(gone, tmp_path / "out")
+    assert code == 2 and lines[0].startswith(f"convert: {gone}: no such folder")
+    gone.mkdir()
+    _, lines = run(gone, tmp_path / "out")
+    assert lines[0].startswith(f"convert: {gone}: no photo has a mask with its name;")
 
 
 def test_without_out_colours_are_listed_alone(root, run):
     code, lines = run(root)
     assert code == 2 and "OUT is missing" in lines[-1]
     code, lines = run(root, "--list-colours")
-    assert code == 0 and lines[-1].endswith("--map 0=0,1=1,255=2")
+    assert code == 0 and lines[-1].startswith("class 2 ")
 
 
 @pytest.mark.real
@@ -251,5 +229,5 @@ def test_real_masks_in_colour_keep_every_pixel(voc_root, tmp_path, run):
             mask.convert("RGB").save(tmp_path / "data" / "masks" / path.name)
     assert run(tmp_path / "data", tmp_path / "out", "--classes", "voc")[0] == 0
     for path in paths:
-        written = read_mask(tmp_path / "out" / "SegmentationClass" / path.name, len(VOC))
-        assert np.array_equal(written, read_mask(path, len(VOC)))
+        mask = read_mask(tmp_path / "out" / "SegmentationClass" / path.name, len(VOC))
+        assert np.array_equal(mask, read_mask(path, len(VOC)))

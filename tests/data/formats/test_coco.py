@@ -2,19 +2,16 @@
 
 import json
 import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from data import UserError
 from data.classes import VOID
-from data.formats import annotations, coco
-from data.formats.source import Options
+from data.formats import coco
+from tests.data.formats import DRAWN, find, only_mask, photo
 
-find = partial(annotations.find, coco)
 CATEGORIES = [{"id": 10, "name": "dog"}, {"id": 3, "name": "cat"}]
 
 
@@ -26,69 +23,59 @@ def annotation(segmentation, category=3, crowd: int = 0, of=1) -> dict:
 
 def write(path: Path, *annotations: dict, names=("a.jpg",), ids=(1, 2), **content) -> None:
     """The file of photos of 6x4 pixels, and these."""
-    images = [
-        {"id": key, "file_name": name, "width": 6, "height": 4} for key, name in zip(ids, names)
-    ]
-    for name in names:
-        (path.parent / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (6, 4)).save(path.parent / name)
+    images = []
+    for key, name in zip(ids, names):
+        images.append({"id": key, "file_name": name, "width": 6, "height": 4})
+        photo(path.parent / name)
     usual = {"images": images, "annotations": annotations, "categories": CATEGORIES}
     path.write_text(json.dumps(usual | content))
 
 
-def mask_of(root: Path, image_id: str = "a", **options) -> list:
-    return find(root, Options(**options)).pairs[image_id].mask().tolist()
-
-
 BOX = [1, 1, 4, 1, 4, 3, 1, 3]  # x, y of the corners
-DRAWN = [[0] * 6, [0, 1, 1, 1, 0, 0], [0, 1, 1, 1, 0, 0], [0] * 6]
 RUNS = {"size": [4, 6], "counts": [5, 2, 2, 2, 2, 2, 9]}  # down the columns
 
 
 @pytest.mark.parametrize("segmentation", [[BOX], RUNS, [BOX, [1, 1, 2, 1, 2, 3, 1, 3]]])
-def test_areas_have_their_category(segmentation, tmp_path):
-    write(tmp_path / "coco.json", annotation(segmentation))
-    assert list(find(tmp_path, Options()).classes) == ["background", "cat", "dog"], "by their ids"
-    assert mask_of(tmp_path) == DRAWN
+@pytest.mark.parametrize("ids", [{}, {"of": "1", "category": "3"}], ids=["numbers", "text"])
+def test_areas_have_their_category(segmentation, ids, tmp_path):
+    write(tmp_path / "coco.json", annotation(segmentation, **ids))
+    assert list(find(coco, tmp_path).classes) == ["background", "cat", "dog"], "by their ids"
+    assert only_mask(coco, tmp_path) == DRAWN
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_compressed_runs_are_read(seed, tmp_path):
-    coco = pytest.importorskip("pycocotools.mask")
-    mask = np.repeat(np.random.default_rng(seed).integers(0, 2, (20, 3)), 20, axis=1)
-    runs = coco.encode(np.asfortranarray(mask, dtype=np.uint8))
-    size = {"height": 20, "width": 60}
-    write(
-        tmp_path / "coco.json",
-        annotation(runs | {"counts": runs["counts"].decode()}),
-        images=[{"id": 1, "file_name": "a.jpg"} | size],
-    )
-    assert mask_of(tmp_path) == mask.tolist()
+def test_compressed_runs_are_read(tmp_path):
+    theirs = pytest.importorskip("pycocotools.mask")
+    mask = np.repeat(np.random.default_rng(0).integers(0, 2, (20, 3)), 20, axis=1)
+    runs = theirs.encode(np.asfortranarray(mask, dtype=np.uint8))
+    compressed = annotation(runs | {"counts": runs["counts"].decode()})
+    image = {"id": 1, "file_name": "a.jpg", "height": 20, "width": 60}
+    write(tmp_path / "coco.json", compressed, images=[image])
+    assert only_mask(coco, tmp_path) == mask.tolist()
 
 
 def test_polygons_are_as_large_as_those_of_pycocotools(tmp_path):
-    coco = pytest.importorskip("pycocotools.mask")
+    theirs = pytest.importorskip("pycocotools.mask")
     corners = [0.4, 0.3, 5.2, 1.1, 4.9, 3.8, 2.2, 2.4]
     write(tmp_path / "coco.json", annotation([corners]))
-    theirs = coco.decode(coco.merge(coco.frPyObjects([corners], 4, 6)))
-    assert (np.array(mask_of(tmp_path)) != theirs).sum() <= 2, "pixels on the outline"
+    drawn = theirs.decode(theirs.merge(theirs.frPyObjects([corners], 4, 6)))
+    assert (np.array(only_mask(coco, tmp_path)) != drawn).sum() <= 2, "pixels on the outline"
 
 
 def test_smaller_areas_lie_on_larger_ones_and_crowds_beneath_all(tmp_path):
     small, large = [0, 0, 1, 0, 1, 4, 0, 4], [0, 0, 3, 0, 3, 4, 0, 4]
     crowd = annotation({"size": [4, 6], "counts": [8, 8, 8]}, crowd=1)
     write(tmp_path / "coco.json", annotation([small], category=10), annotation([large]), crowd)
-    assert mask_of(tmp_path) == [[2, 1, 1, VOID, 0, 0]] * 4
+    assert only_mask(coco, tmp_path) == [[2, 1, 1, VOID, 0, 0]] * 4
 
 
 def test_several_files_are_one_set_and_those_called_instances_come_first(tmp_path):
     for folder, name in (("train", "x/a.jpg"), ("valid", "b.jpg")):
         write(tmp_path / folder / "_annotations.coco.json", annotation([BOX]), names=[name])
-    source = find(tmp_path, Options())
-    assert list(source.pairs) == ["x_a", "b"] and source.images == 2
-    assert mask_of(tmp_path, "b") == DRAWN
+    source = find(coco, tmp_path)
+    assert list(source.pairs) == ["train_x_a", "valid_b"]
+    assert source.pairs["valid_b"].mask().tolist() == DRAWN
     write(tmp_path / "instances_val.json", annotation([BOX]), names=["c.jpg"])
-    assert list(find(tmp_path, Options()).pairs) == ["c"]
+    assert find(coco, tmp_path).pairs["c"].photo == tmp_path / "c.jpg"
 
 
 def test_files_with_other_categories_are_refused_or_chosen(tmp_path):
@@ -96,13 +83,8 @@ def test_files_with_other_categories_are_refused_or_chosen(tmp_path):
     write(tmp_path / "two.json", categories=CATEGORIES[:1])
     message = f"^{tmp_path / 'two.json'}: its categories are others .*--annotations FILE"
     with pytest.raises(UserError, match=message):
-        find(tmp_path, Options())
-    assert mask_of(tmp_path, annotations=Path("one.json")) == DRAWN
-
-
-def test_ids_may_be_numbers_or_text(tmp_path):
-    write(tmp_path / "coco.json", annotation([BOX], of="1", category="3"))
-    assert mask_of(tmp_path) == DRAWN
+        find(coco, tmp_path)
+    assert only_mask(coco, tmp_path, annotations=Path("one.json")) == DRAWN
 
 
 @pytest.mark.parametrize(
@@ -115,12 +97,12 @@ def test_ids_may_be_numbers_or_text(tmp_path):
 def test_ids_are_given_once(content, what, tmp_path):
     write(tmp_path / "coco.json", **content)
     with pytest.raises(UserError, match=f"coco.json: {what} have an id twice; make the ids unique"):
-        find(tmp_path, Options())
+        find(coco, tmp_path)
 
 
 def test_annotations_of_no_image_are_counted(tmp_path):
     write(tmp_path / "coco.json", annotation([BOX]), annotation([BOX], of=9))
-    source = find(tmp_path, Options())
+    source = find(coco, tmp_path)
     assert list(source.pairs) == ["a"]
     reason = "left out: no photo of that name, or several"
     assert source.notes == {reason: ["image_id 9, not listed"]}
@@ -138,4 +120,4 @@ def test_a_file_that_is_not_as_coco_says_is_named(wrong, reason, tmp_path):
     write(tmp_path / "coco.json", wrong)
     message = re.escape(f"{tmp_path / 'coco.json'}: not COCO JSON as it is known here")
     with pytest.raises(UserError, match=f"{message}.*{reason}"):
-        mask_of(tmp_path)
+        only_mask(coco, tmp_path)

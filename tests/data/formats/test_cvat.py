@@ -1,17 +1,14 @@
 """CVAT's XML "for images": polygons, boxes, ellipses, masks and their order."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from data import UserError
-from data.formats import annotations, cvat
-from data.formats.source import Options
+from data.formats import cvat
+from tests.data.formats import DRAWN, find, only_mask, photo
 
-find = partial(annotations.find, cvat)
 FILE = """<?xml version="1.0" encoding="utf-8"?>
 <annotations>
   <version>1.1</version>
@@ -33,55 +30,43 @@ POLYGON = f'<polygon label="dog" {COMMON} points="1.00,1.00;4.00,1.00;4.00,3.00;
 BOX = f'<box label="dog" {COMMON} xtl="1.00" ytl="1.00" xbr="4.00" ybr="3.00" z_order="0"></box>'
 TURNED = '<box label="dog" xtl="1.5" ytl="0.5" xbr="3.5" ybr="3.5" rotation="90.0"/>'
 MASK = f'<mask label="dog" {COMMON} rle="1, 3, 1, 3" left="0" top="1" width="4" height="2"/>'
-DRAWN = [[0] * 6, [0, 1, 1, 1, 0, 0], [0, 1, 1, 1, 0, 0], [0] * 6]
 
 
-@pytest.fixture
-def root(tmp_path) -> Path:
-    (tmp_path / "images/x").mkdir(parents=True)
-    Image.new("RGB", (6, 4)).save(tmp_path / "images/x/a.jpg")
-    return tmp_path
-
-
-def write(root: Path, *shapes: str) -> None:
+def mask_of(root: Path, *shapes: str) -> list:
+    photo(root / "images/x/a.jpg")
     (root / "annotations.xml").write_text(FILE.format(shapes="\n".join(shapes)))
-
-
-def mask_of(root: Path) -> list:
-    return find(root, Options()).pairs["x_a"].mask().tolist()
+    return only_mask(cvat, root)
 
 
 @pytest.mark.parametrize("shape", [POLYGON, BOX, TURNED, MASK])
-def test_areas_have_their_label(shape, root):
-    write(root, shape, '<tag label="sunny"/>')
-    source = find(root, Options())
+def test_areas_have_their_label(shape, tmp_path):
+    assert mask_of(tmp_path, shape, '<tag label="sunny"/>') == DRAWN
+    source = find(cvat, tmp_path)
     classes = {"background": None, "dog": (0, 255, 1), "cat": (255, 0, 0)}
     assert source.classes == classes and not source.notes
-    assert mask_of(root) == DRAWN
 
 
 @pytest.mark.parametrize("angle, tall", [(0, False), (90, True)])
-def test_ellipses_are_drawn_and_turned(angle, tall, root):
-    write(root, f'<ellipse label="dog" cx="3" cy="2" rx="2.8" ry="1" rotation="{angle}"/>')
+def test_ellipses_are_drawn_and_turned(angle, tall, tmp_path):
+    ellipse = f'<ellipse label="dog" cx="3" cy="2" rx="2.8" ry="1" rotation="{angle}"/>'
     flat = [[0] * 6, [0, 1, 1, 1, 1, 0], [0, 1, 1, 1, 1, 0], [0] * 6]
-    assert mask_of(root) == ([[0, 0, 1, 1, 0, 0]] * 4 if tall else flat)
+    assert mask_of(tmp_path, ellipse) == ([[0, 0, 1, 1, 0, 0]] * 4 if tall else flat)
 
 
-def test_a_higher_z_order_lies_on_a_lower_one_and_later_on_earlier(root):
+def test_a_higher_z_order_lies_on_a_lower_one_and_later_on_earlier(tmp_path):
     wide = '<box label="{}" xtl="0" ytl="0" xbr="{}" ybr="4" z_order="{}"/>'.format
-    write(root, wide("cat", 1, 5), wide("dog", 2, 0), wide("cat", 6, -1))
-    assert mask_of(root) == [[2, 1, 2, 2, 2, 2]] * 4
-    write(root, wide("dog", 6, 0), wide("cat", 2, 0))
-    assert mask_of(root) == [[2, 2, 1, 1, 1, 1]] * 4
+    shapes = wide("cat", 1, 5), wide("dog", 2, 0), wide("cat", 6, -1)
+    assert mask_of(tmp_path, *shapes) == [[2, 1, 2, 2, 2, 2]] * 4
+    assert mask_of(tmp_path, wide("dog", 6, 0), wide("cat", 2, 0)) == [[2, 2, 1, 1, 1, 1]] * 4
 
 
 @pytest.mark.parametrize("left, columns", [(-2, [0, 1]), (4, [4, 5]), (-4, []), (6, [])])
-def test_masks_are_cut_off_at_the_photo(left, columns, root):
-    write(root, f'<mask label="dog" rle="0, 8" left="{left}" top="3" width="4" height="2"/>')
-    assert [list(place) for place in np.argwhere(mask_of(root))] == [[3, x] for x in columns]
+def test_masks_are_cut_off_at_the_photo(left, columns, tmp_path):
+    mask = f'<mask label="dog" rle="0, 8" left="{left}" top="3" width="4" height="2"/>'
+    assert np.argwhere(mask_of(tmp_path, mask)).tolist() == [[3, x] for x in columns]
 
 
-def test_xml_of_videos_is_refused(root):
-    (root / "annotations.xml").write_text("<annotations><track id='0'></track></annotations>")
+def test_xml_of_videos_is_refused(tmp_path):
+    (tmp_path / "annotations.xml").write_text("<annotations><track id='0'></track></annotations>")
     with pytest.raises(UserError, match='about a video; export it as "CVAT for images 1.1"'):
-        find(root, Options())
+        find(cvat, tmp_path)

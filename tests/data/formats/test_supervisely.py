@@ -4,23 +4,17 @@ import base64
 import io
 import json
 import zlib
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from data.formats import annotations, supervisely
-from data.formats.source import Options
+from data.formats import supervisely
+from tests.data.formats import DRAWN, find, only_mask, photo
 
-find = partial(annotations.find, supervisely)
-META = {
-    "classes": [
-        {"title": "dog", "shape": "any", "color": "#00FF01", "geometry_config": {}, "id": 1},
-        {"title": "cat", "shape": "any", "color": "#FF0000", "geometry_config": {}, "id": 2},
-    ]
-}
+DOG = {"title": "dog", "shape": "any", "color": "#00FF01", "geometry_config": {}, "id": 1}
+META = {"classes": [DOG, DOG | {"title": "cat", "color": "#FF0000", "id": 2}]}
 
 
 def thing(kind: str, label: str = "dog", **geometry) -> dict:
@@ -28,7 +22,7 @@ def thing(kind: str, label: str = "dog", **geometry) -> dict:
     return usual | {"geometryType": kind, "classTitle": label} | geometry
 
 
-def bitmap(inside, origin: tuple[int, int], label: str = "dog", alpha: bool = True) -> dict:
+def bitmap(inside, origin: tuple[int, int], alpha: bool = True) -> dict:
     """A bitmap as a PNG whose transparent colour is outside, as Supervisely saves it, or grey."""
     image = Image.fromarray(np.array(inside, dtype=np.uint8))
     if alpha:
@@ -36,66 +30,54 @@ def bitmap(inside, origin: tuple[int, int], label: str = "dog", alpha: bool = Tr
     file = io.BytesIO()
     image.save(file, "PNG", **({"transparency": 0} if alpha else {}))
     data = base64.b64encode(zlib.compress(file.getvalue())).decode()
-    return thing("bitmap", label, bitmap={"data": data, "origin": list(origin)})
+    return thing("bitmap", bitmap={"data": data, "origin": list(origin)})
 
 
 def area(kind: str, exterior: list, interior: list = (), label: str = "dog") -> dict:
     return thing(kind, label, points={"exterior": exterior, "interior": list(interior)})
 
 
-@pytest.fixture
-def root(tmp_path) -> Path:
-    for folder in ("ds/img", "ds/ann"):
-        (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "meta.json").write_text(json.dumps(META))
-    Image.new("RGB", (6, 4)).save(tmp_path / "ds/img/a.jpg")
-    return tmp_path
-
-
-def write(root: Path, *things: dict) -> None:
+def write(root: Path, *things: dict) -> Path:
+    """The photo, and the files about it."""
+    photo(root / "ds/img/a.jpg")
+    (root / "ds/ann").mkdir()
+    (root / "meta.json").write_text(json.dumps(META))
     content = {"description": "", "tags": [], "size": {"height": 4, "width": 6}, "objects": things}
     (root / "ds/ann/a.jpg.json").write_text(json.dumps(content))
-
-
-def mask_of(root: Path) -> list:
-    return find(root, Options()).pairs["ds_a"].mask().tolist()
-
-
-DRAWN = [[0] * 6, [0, 1, 1, 1, 0, 0], [0, 1, 1, 1, 0, 0], [0] * 6]
+    return root
 
 
 @pytest.mark.parametrize(
     "drawn",
     [
         bitmap(np.ones((2, 3)), (1, 1)),
+        bitmap(np.ones((2, 3)), (1, 1), alpha=False),
         area("polygon", [[1, 1], [3, 1], [3, 2], [1, 2]]),
         area("rectangle", [[1, 1], [3, 2]]),
         area("rectangle", [[3, 2], [1, 1]]),
     ],
 )
-def test_areas_have_their_class(drawn, root):
-    write(root, drawn)
-    source = find(root, Options())
+def test_areas_have_their_class(drawn, tmp_path):
+    source = find(supervisely, write(tmp_path, drawn))
     assert source.classes == {"background": None, "dog": (0, 255, 1), "cat": (255, 0, 0)}
-    assert source.pairs["ds_a"].photo == root / "ds/img/a.jpg"
-    assert mask_of(root) == DRAWN
+    assert source.pairs["a"].photo == tmp_path / "ds/img/a.jpg"
+    assert only_mask(supervisely, tmp_path) == DRAWN
 
 
-def test_later_objects_show_through_the_holes_of_none(root):
+def test_earlier_objects_show_through_holes(tmp_path):
     ring = area("polygon", [[0, 0], [4, 0], [4, 3], [0, 3]], [[[1, 1], [3, 1], [3, 2], [1, 2]]])
-    write(root, area("rectangle", [[2, 0], [5, 3]], label="cat"), ring)
+    write(tmp_path, area("rectangle", [[2, 0], [5, 3]], label="cat"), ring)
     edge = [1, 1, 1, 1, 1, 2]
-    assert mask_of(root) == [edge, [1, 0, 2, 2, 1, 2], [1, 0, 2, 2, 1, 2], edge]
+    mask = [edge, [1, 0, 2, 2, 1, 2], [1, 0, 2, 2, 1, 2], edge]
+    assert only_mask(supervisely, tmp_path) == mask
 
 
-@pytest.mark.parametrize("alpha", [True, False])
-def test_a_bitmap_has_a_shape_within_its_box(alpha, root):
-    write(root, bitmap([[1, 0, 1], [0, 1, 0]], (2, 1), alpha=alpha))
-    assert mask_of(root) == [[0] * 6, [0, 0, 1, 0, 1, 0], [0, 0, 0, 1, 0, 0], [0] * 6]
+def test_a_bitmap_has_a_shape_within_its_box(tmp_path):
+    write(tmp_path, bitmap([[1, 0, 1], [0, 1, 0]], (2, 1)))
+    assert only_mask(supervisely, tmp_path)[1:3] == [[0, 0, 1, 0, 1, 0], [0, 0, 0, 1, 0, 0]]
 
 
 @pytest.mark.parametrize("gone", ["meta.json", "ds/ann/a.jpg.json"])
-def test_other_folders_are_of_another_form(gone, root):
-    write(root)
-    (root / gone).unlink()
-    assert find(root, Options()) is None
+def test_other_folders_are_of_another_form(gone, tmp_path):
+    (write(tmp_path) / gone).unlink()
+    assert find(supervisely, tmp_path) is None

@@ -6,7 +6,7 @@ import pytest
 
 from data import UserError
 from data.classes import VOID
-from data.formats.names import listed_beside, number, numbered
+from data.formats.class_names import listed_beside, number_classes, number_labels
 from data.formats.source import Options
 
 EXPECTED = {"background": (0, 0, 0), "traffic light": (250, 170, 30), "cat": (1, 2, 3)}
@@ -23,7 +23,7 @@ FILES = {
 def test_class_lists_are_found_and_read_with_the_background_in_front(name, tmp_path):
     (tmp_path / name).write_text(FILES[name])
     listed = listed_beside(tmp_path)
-    classes, ids = numbered(listed)
+    classes, ids = number_classes(listed)
     assert list(classes.items()) == list(EXPECTED.items())
     (void,) = listed.keys() - EXPECTED.keys()
     assert listed[void] == (9, 9, 9)
@@ -52,16 +52,16 @@ LABELS = {"cat": (1, 2, 3), "_background_": None, "dog": None, "__ignore__": Non
 def test_labels_have_the_ids_of_the_listed_classes_or_their_own(listed, classes, ids, unknown):
     listed = listed and dict.fromkeys(listed)
     options = Options(classes=listed, unknown=unknown)
-    found, by_name = number(LABELS, set(LABELS), options)
+    found, by_name = number_labels(LABELS, set(LABELS), options)
     assert list(found) == classes
     assert [by_name[name] for name in LABELS] == [unknown if it == "unknown" else it for it in ids]
 
 
 def test_a_drawn_label_that_is_not_listed_or_in_the_place_of_the_background_is_refused():
     listed = Options(classes=dict.fromkeys(["background", "dog"]))
-    number(LABELS, {"dog"}, listed)
+    number_labels(LABELS, {"dog"}, listed)
     with pytest.raises(UserError, match="^--classes has no cat; .* --unknown void or"):
-        number(LABELS, set(LABELS), listed)
+        number_labels(LABELS, set(LABELS), listed)
     listed = Options(classes=dict.fromkeys(["cat", "dog"]))
     with pytest.raises(UserError, match="first class is the background, but 'cat' is drawn"):
-        number(LABELS, set(LABELS), listed)
+        number_labels(LABELS, set(LABELS), listed)

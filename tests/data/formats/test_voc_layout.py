@@ -9,16 +9,16 @@ import pytest
 from PIL import Image
 
 from data import UserError
-from data.formats.layout import fit_mask, place_photo, write_classes
 from data.formats.source import Options, Source
+from data.formats.voc_layout import check_fit, place_photo, write_classes
 from data.images import EXIF_ORIENTATION, read_image
 
 
 @pytest.mark.parametrize(
     "names, message",
     [
-        (["background"], r"test: 1 classes \(background\); a data set needs 2 to 255"),
-        (map(str, range(256)), r"test: 256 classes .* and 246 more\); a data set needs 2 to 255"),
+        (["background"], "test: 1 classes; needed are 2 to 255"),
+        (map(str, range(256)), "test: 256 classes"),
         (["background", "a 1 2 3"], "test: 'a 1 2 3' cannot be the name of a class; rename it"),
         (["background", "lane 2 3"], "classes.txt, line 2: .* found 'lane 2 3'"),
     ],
@@ -53,42 +53,17 @@ def test_photos_are_linked_where_they_can_be_and_never_lose(
     assert original.samefile(tmp_path / placed) == (linked and links)
 
 
-def fit(path: Path, shape: tuple[int, int], turn: bool = False) -> tuple[np.ndarray, list[str]]:
-    """The mask of 0, 1, .. on its photo, and the photos where it may lie otherwise."""
-    source, mask = Source("test", Options()), np.arange(np.prod(shape), dtype=np.uint8)
-    size = read_image(path).shape[:2]
-    return fit_mask(mask.reshape(shape), path, size, turn, source), sum(source.notes.values(), [])
-
-
 @pytest.mark.parametrize(
     "orientation, size, doubts",
     [(1, (6, 4), []), (6, (6, 4), []), (3, (6, 4), ["a.jpg"]), (6, (4, 4), ["a.jpg"])],
 )
-def test_masks_lie_as_upright_photos(orientation, size, doubts, tmp_path):
-    """Turns that leave the size are told."""
-    path = photo(tmp_path / "a.jpg", orientation, size)
+def test_masks_lie_as_upright_photos_and_turns_that_leave_the_size_are_told(
+    orientation, size, doubts, tmp_path
+):
+    path, source = photo(tmp_path / "a.jpg", orientation, size), Source("test", Options())
     shape = size if orientation == 6 else size[::-1]
-    mask, told = fit(path, shape)
-    assert mask.ravel().tolist() == list(range(mask.size)) and told == doubts
-
-
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-@pytest.mark.parametrize("orientation", range(2, 9))
-def test_masks_are_turned_as_their_photos_on_request(orientation, suffix, tmp_path):
-    """A mask that is 0 where the photo as stored is blue, is 0 where it is blue upright."""
-    path = photo(tmp_path / f"a.{suffix}", orientation)
-    turned, _ = fit(path, (4, 6), turn=True)
-    assert np.array_equal(turned == 0, read_image(path)[:, :, 2] == 255)
-
-
-@pytest.mark.parametrize(
-    "shape, message",
-    [
-        ((4, 6), "the photo is 4x6 but its mask 6x4; EXIF turns the photo: see --turn-masks"),
-        ((4, 5), "the photo is 4x6 but its mask 5x4"),
-    ],
-)
-def test_other_sizes_are_refused(shape, message, tmp_path):
-    path = photo(tmp_path / "a.jpg", orientation=6)
-    with pytest.raises(UserError, match=f"^{re.escape(str(path))}: {message}"):
-        fit(path, shape)
+    check_fit(np.zeros(shape), path, read_image(path).shape[:2], source)
+    assert sum(source.notes.values(), []) == doubts
+    message = f"^{re.escape(str(path))}: the photo is .* but its mask 9x9"
+    with pytest.raises(UserError, match=message + ".*EXIF" * (orientation > 1)):
+        check_fit(np.zeros((9, 9)), path, shape, source)

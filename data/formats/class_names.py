@@ -1,11 +1,13 @@
 """Names of classes: the lists that lie beside masks, and the ids of the names in annotations."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from data import UserError
 from data.classes import VOID, parse_classes
-from data.formats.source import Named, Options, as_written
+from data.files import read_lines
+from data.formats.source import Named, Options
 from data.images import first_of
 
 CLASS_FILES = ("classes.txt", "labelmap.txt", "class_dict.csv")  # ours, CVAT's, and a usual one
@@ -24,13 +26,10 @@ def read_class_list(path: Path) -> Named:
     Raises:
         UserError: the file or a line cannot be read, or a name is given twice.
     """
-    with as_written(path, "a list of classes in UTF-8"):
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    if path.suffix.lower() == ".csv":
-        lines[:1] = [""]  # the names of the columns
-    if path.suffix.lower() == ".csv" or path.name == "labelmap.txt":
-        fields = [re.split("[:,]", line)[:4] if line[:1] != "#" else [] for line in lines]
-        lines = [" ".join(row) for row in fields]
+    lines = []
+    for line in read_lines(path):
+        is_head = line.startswith("#") or line.lower().startswith("name,")  # names of columns
+        lines.append("" if is_head else " ".join(re.split("[:,]", line)[:4]))
     return parse_classes(lines, path)
 
 
@@ -39,15 +38,19 @@ def fixed_id(name: str) -> int | None:
     return FIXED_IDS.get(name.casefold())
 
 
-def numbered(names: Named) -> tuple[Named, dict[str, int]]:
-    """The classes, a background in front wherever it stands, and none of void; and all ids."""
+def number_classes(names: Named, used: Iterable[str] = ()) -> tuple[Named, dict[str, int]]:
+    """The classes, a background in front wherever it stands, and none of void.
+
+    Also the ids of these, and of names listed or used that say their id themselves.
+    """
     order = sorted(names, key=lambda name: fixed_id(name) != 0)
     classes = {name: names[name] for name in order if fixed_id(name) != VOID}
     ids = {name: index for index, name in enumerate(classes)}
-    return classes, ids | {name: fixed_id(name) for name in names if fixed_id(name) is not None}
+    fixed = {name: fixed_id(name) for name in (*names, *used)}
+    return classes, ids | {name: value for name, value in fixed.items() if value is not None}
 
 
-def number(labels: Named, used: set[str], options: Options) -> tuple[Named, dict[str, int]]:
+def number_labels(labels: Named, used: set[str], options: Options) -> tuple[Named, dict[str, int]]:
     """The classes of a source of annotations, and the ids of their labels.
 
     The classes are those that the user lists, or else the background and the labels.
@@ -63,18 +66,16 @@ def number(labels: Named, used: set[str], options: Options) -> tuple[Named, dict
     labels = labels | dict.fromkeys(sorted(used - labels.keys()))
     if not any(fixed_id(name) == 0 for name in labels):
         labels = {"background": None} | labels
-    classes, ids = numbered(options.classes or labels)
-    ids |= {name: fixed_id(name) for name in used if fixed_id(name) is not None}
+    classes, ids = number_classes(options.classes or labels, used)
     unlisted = sorted(used - ids.keys())
     if unlisted and options.unknown is None:
         raise UserError(
             f"--classes has no {first_of(unlisted)}; name all, or say what becomes of the others: "
             "--unknown void or --unknown background"
         )
-    for name in used:
-        if ids.get(name) == 0 and fixed_id(name) is None:
-            raise UserError(
-                f"--classes: the first class is the background, but {name!r} is drawn; write "
-                "background before it"
-            )
+    if wrong := [name for name in used if ids.get(name) == 0 and fixed_id(name) is None]:
+        raise UserError(
+            f"--classes: the first class is the background, but {wrong[0]!r} is drawn; write "
+            "background before it"
+        )
     return classes, ids | dict.fromkeys(unlisted, options.unknown)

@@ -10,7 +10,7 @@ from PIL import Image
 from data import UserError
 from data.classes import VOID, Classes, read_classes
 from data.formats.source import Source
-from data.images import EXIF_ORIENTATION, TURNS, first_of
+from data.images import EXIF_ORIENTATION, TURNS
 
 NOTE = "converted.json"  # tells an earlier result from other data
 RESULT = {"JPEGImages", "SegmentationClass", "ImageSets", "classes.txt", NOTE}
@@ -39,10 +39,7 @@ def write_classes(source: Source, folder: Path) -> Classes:
         UserError: fewer than 2 or more than 255, or a name that cannot stand in such a file.
     """
     if not 2 <= len(source.classes) <= VOID:
-        raise UserError(
-            f"{source.form}: {len(source.classes)} classes ({first_of(list(source.classes))}); "
-            f"a data set needs 2 to {VOID}, with the background"
-        )
+        raise UserError(f"{source.form}: {len(source.classes)} classes; needed are 2 to {VOID}")
     lines = [" ".join([name, *map(str, rgb or ())]) for name, rgb in source.classes.items()]
     (folder / "classes.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     classes = read_classes(folder)
@@ -67,25 +64,19 @@ def place_photo(photo: Path, pixels: np.ndarray, place: Path) -> None:
         shutil.copyfile(photo, place)
 
 
-def fit_mask(
-    mask: np.ndarray, photo: Path, size: tuple[int, int], turn: bool, source: Source
-) -> np.ndarray:
-    """The mask (H, W) of a photo as it lies on the photo upright, whose (height, width) is `size`.
+def check_fit(mask: np.ndarray, photo: Path, size: tuple[int, int], source: Source) -> None:
+    """Compares a mask (H, W) with its photo upright, whose (height, width) is `size`.
 
-    With `turn` it is turned as EXIF turns the photo; without, `source` notes where it may be wrong.
+    Where EXIF turns a photo and leaves its size, `source` notes that the mask may lie otherwise.
 
     Raises:
         UserError: the sizes differ.
     """
     with Image.open(photo) as image:
         orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-    if turn and orientation in TURNS:
-        turned = Image.fromarray(mask).transpose(Image.Transpose[TURNS[orientation]])
-        mask = np.asarray(turned)
     if mask.shape != size:
         photo_size, mask_size = ("{1}x{0}".format(*shape) for shape in (size, mask.shape))
-        remedy = "; EXIF turns the photo: see --turn-masks" * (orientation in (5, 6, 7, 8))
+        remedy = "; EXIF turns the photo: turn the mask, too" * (orientation in TURNS)
         raise UserError(f"{photo}: the photo is {photo_size} but its mask {mask_size}{remedy}")
-    if not turn and (2 <= orientation <= 4 or size[0] == size[1] and 5 <= orientation <= 8):
-        source.note("EXIF turns photos, masks are taken as upright (or --turn-masks)", photo.name)
-    return mask
+    if orientation in TURNS and (orientation < 5 or size[0] == size[1]):
+        source.note("in doubt: EXIF turns the photo, its mask is taken as upright", photo.name)
