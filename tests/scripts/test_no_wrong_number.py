@@ -163,10 +163,12 @@ def test_what_was_made_before_an_earlier_step_ran_again_is_refused(street, succe
     succeeds("evaluate.py", *QUICK)
 
 
-@pytest.mark.parametrize(
-    "flags", [("--per-class", 6), ("--seed", 1), ("--split", "trainval"), ("--limit", 17)]
-)
-def test_a_head_of_other_samples_is_refused(flags, street, succeeds, fails):
+EXTRACTORS = [("--taps", "1,2"), ("--context", "image"), ("--dilate", 1), ("--size", 32)]
+SAMPLES = [("--per-class", 6), ("--seed", 1), ("--split", "trainval"), ("--limit", 17)]
+
+
+@pytest.mark.parametrize("flags", [*EXTRACTORS, *SAMPLES])
+def test_a_head_of_another_step_1_is_refused(flags, street, succeeds, fails):
     """`walked` has drawn 5 pixels of each class, with seed 0, in all of train."""
     succeeds("sample_features.py", *STEP_1, "--per-class", 5, *flags)
     assert fails("evaluate.py", *QUICK).endswith("run train_cls.py again, or use another --run")

@@ -88,14 +88,6 @@ def test_the_network_is_the_one_named_else_the_best_of_step_3_else_that_of_step_
     assert chain.trained_segmenter(None, run)[1] == run / "3_seg" / "best.pt", "a run's folder"
 
 
-def test_another_extractor_or_size_is_another_step_1():
-    spec = Hypercolumn("squeezenet1_1", "random", taps=[1]).spec()
-    samples = ["one"], np.zeros((4, 3), np.int64), np.zeros(4, np.uint8)
-    found = {chain.samples_id({**spec, name: "other"}, 32, *samples) for name in spec}
-    found |= {chain.samples_id(spec, size, *samples) for size in (32, 48)}
-    assert len(found) == len(spec) + 2 and chain.samples_id(dict(spec), 32, *samples) in found
-
-
 @pytest.mark.parametrize(
     "given, words",
     [
