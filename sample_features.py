@@ -143,7 +143,8 @@ def main() -> None:
             scores = {"images": len(dataset), "rows": len(labels)}
             facts: dict[str, Any] = {"hypercolumn": spec, "channels": hypercolumn.channels}
             facts |= {"classes": names, "colours": dataset.classes.colours, "scores": scores}
-            facts |= {"id": chain.extractor_id(spec, args.size), **scores}
+            made = chain.samples_id(spec, args.size, dataset.ids, pixels, labels)
+            facts |= {"id": made, **scores}
             given = vars(args) | {"weights": weights, "data": dataset.root}
             config = folder.save_config(new, 1, given, rows_per_class=counts.tolist(), **facts)
     if distributed.is_main():

@@ -230,7 +230,7 @@ def fit(
     distributed.barrier()  # until rank 0 has written all
 
 
-def finish(
+def save_result(
     given: dict[str, Any],
     place: Path,
     training: Training,
@@ -333,7 +333,7 @@ def main() -> None:
             raise type(stop)(kept if has_begun else "the training had not begun") from None
         if distributed.is_main():
             results = {"made_from": facts["made_from"], "val_images_trained_on": both}
-            finish(vars(args), place, training, scores, images, **results)
+            save_result(vars(args), place, training, scores, images, **results)
 
 
 if __name__ == "__main__":

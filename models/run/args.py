@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 
@@ -18,6 +18,8 @@ from models.run.runtime import PRECISIONS, end
 from models.run.training import DECAYS, OPTIMIZERS
 from models.segmenter import Segmenter
 from models.views import Views
+
+Value = TypeVar("Value")
 
 VOC_FOLDER = Path("data/VOCdevkit/VOC2012")
 
@@ -235,19 +237,6 @@ def set_views(
     segmenter.hypercolumn.check_size(tile or segmenter.size, "--tile")
 
 
-def bounds(text: str) -> tuple[float, float]:
-    """argparse type: two scales from 0.1 to 10 with a comma between, the smaller first."""
-    try:
-        low, high = map(float, text.split(","))
-    except ValueError:
-        low, high = 0.0, 0.0
-    if not 0.1 <= low <= high <= 10:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not two scales from 0.1 to 10, the smaller first, like 0.5,2"
-        )
-    return low, high
-
-
 def numbers(text: str) -> list[int]:
     """argparse type: whole numbers of at least 1, separated by commas."""
     return [positive(part) for part in text.split(",")]
@@ -269,48 +258,41 @@ def widths(text: str) -> tuple[int, ...]:
     return tuple(parts) if "," in text else (parts[0], parts[0])
 
 
-def contexts(text: str) -> list[str]:
-    """argparse type: some of image, quadrants and odd numbers, separated by commas."""
-    parts = text.split(",")
-    for part in parts:
-        is_window = part in map(str, range(1, 1000, 2))
-        if parts.count(part) > 1 or not (part in ("image", "quadrants") or is_window):
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not some of image, quadrants and odd numbers, each once"
-            )
-    return parts
+def checked(
+    read: Callable[[str], Value], fits: Callable[[Value], bool], words: str
+) -> Callable[[str], Value]:
+    """Makes an argparse type: what `read` makes of a text, if it fits, which `words` tell."""
 
-
-def positive(text: str) -> int:
-    """argparse type: a whole number of at least 1."""
-    value = natural(text)
-    if not value:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
-
-
-def natural(text: str) -> int:
-    """argparse type: a whole number from 0 to below 2**31."""
-    if not text.isdecimal() or len(text) > 10 or int(text) >= 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to below 2**31")
-    return int(text)
-
-
-def number(fits: Callable[[float], bool], words: str) -> Callable[[str], float]:
-    """Makes an argparse type: the numbers that fit, which `words` tell."""
-
-    def read(text: str) -> float:
+    def kind(text: str) -> Value:
         try:
-            value = float(text)
+            value = read(text)
+            if fits(value):
+                return value
         except ValueError:
-            value = float("nan")
-        if not fits(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number {words}")
-        return value
+            pass
+        raise argparse.ArgumentTypeError(f"{text!r} is not {words}")
 
-    return read
+    return kind
 
 
-rate = number(lambda value: 0 < value <= 1000, "above 0 and at most 1000")
-fraction = number(lambda value: 0 <= value < 1, "from 0 to below 1")
-factor = number(lambda value: 0 <= value <= 1000, "from 0 to 1000")
+def digits(text: str) -> int:
+    """A whole number without sign, space or underscore, which `int` would take."""
+    return int(text if text.isdecimal() else "")
+
+
+natural = checked(digits, lambda n: n < 2**31, "a whole number from 0 to below 2**31")
+positive = checked(digits, lambda n: 1 <= n < 2**31, "a whole number from 1 to below 2**31")
+rate = checked(float, lambda x: 0 < x <= 1000, "a number above 0 and at most 1000")
+fraction = checked(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
+factor = checked(float, lambda x: 0 <= x <= 1000, "a number from 0 to 1000")
+bounds = checked(
+    lambda text: tuple(map(float, text.split(","))),
+    lambda scales: len(scales) == 2 and 0.1 <= scales[0] <= scales[1] <= 10,
+    "two scales from 0.1 to 10, the smaller first, like 0.5,2",
+)
+CONTEXTS = {"image", "quadrants", *map(str, range(1, 1000, 2))}
+contexts = checked(
+    lambda text: text.split(","),
+    lambda parts: CONTEXTS.issuperset(parts) and len(set(parts)) == len(parts),
+    "some of image, quadrants and odd numbers, each once",
+)

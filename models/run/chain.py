@@ -7,6 +7,8 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data import UserError
 from models.checkpoint import load_segmenter
 from models.run.folder import (
@@ -58,9 +60,21 @@ def finished(run: Path, step: int) -> dict[str, Any]:
     return config
 
 
-def extractor_id(spec: Mapping[str, Any], size: int) -> str:
-    """What stands for the result of step 1: the extractor and the size of what it sees."""
-    return hashlib.sha256(json.dumps([spec, size], sort_keys=True).encode()).hexdigest()[:16]
+def samples_id(
+    spec: Mapping[str, Any], size: int, ids: Sequence[str], pixels: np.ndarray, labels: np.ndarray
+) -> str:
+    """What stands for the result of step 1: the extractor, what it saw, and the pixels drawn.
+
+    Args:
+        spec: see `Hypercolumn.spec`.
+        size: shorter side of the network's input, in pixels.
+        ids: of the images.
+        pixels, labels: (N, 3) int64 and (N,) uint8, see `data.features.Features`.
+    """
+    found = hashlib.sha256(json.dumps([spec, size, list(ids)], sort_keys=True).encode())
+    found.update(pixels.tobytes())
+    found.update(labels.tobytes())
+    return found.hexdigest()[:16]
 
 
 def check_chain(run: Path, step: int, made_from: str | None, source: Path) -> None:

@@ -161,3 +161,25 @@ def test_what_was_made_before_an_earlier_step_ran_again_is_refused(street, succe
     assert "3_seg/last.pt: made from something else" in fails("train_seg.py", *QUICK, "--resume")
     succeeds("train_seg.py", *QUICK, "--epochs", 1)
     succeeds("evaluate.py", *QUICK)
+
+
+EXTRACTORS = [("--taps", "1,2"), ("--context", "image"), ("--dilate", 1), ("--size", 32)]
+SAMPLES = [("--per-class", 6), ("--seed", 1), ("--split", "trainval"), ("--limit", 17)]
+
+
+@pytest.mark.parametrize("flags", [*EXTRACTORS, *SAMPLES])
+def test_a_head_of_another_step_1_is_refused(flags, street, succeeds, fails):
+    """`walked` has drawn 5 pixels of each class, with seed 0, in all of train."""
+    succeeds("sample_features.py", *STEP_1, "--per-class", 5, *flags)
+    assert fails("evaluate.py", *QUICK).endswith("run train_cls.py again, or use another --run")
+
+
+def test_a_head_of_other_labels_is_refused(street, succeeds, fails):
+    each_mask(street, lambda values: np.where(values == 255, 255, 20 * (values > 0)))
+    succeeds("sample_features.py", *STEP_1, "--per-class", 5)
+    assert fails("evaluate.py", *QUICK).endswith("run train_cls.py again, or use another --run")
+
+
+def test_step_1_again_as_it_was_keeps_what_was_made_from_it(street, succeeds):
+    succeeds("sample_features.py", *STEP_1, "--per-class", 5)
+    succeeds("evaluate.py", *QUICK)

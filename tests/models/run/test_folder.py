@@ -88,13 +88,6 @@ def test_the_network_is_the_one_named_else_the_best_of_step_3_else_that_of_step_
     assert chain.trained_segmenter(None, run)[1] == run / "3_seg" / "best.pt", "a run's folder"
 
 
-def test_another_extractor_or_size_is_another_step_1():
-    spec = Hypercolumn("squeezenet1_1", "random", taps=[1]).spec()
-    found = {chain.extractor_id({**spec, name: "other"}, 32) for name in spec}
-    found |= {chain.extractor_id(spec, size) for size in (32, 48)}
-    assert len(found) == len(spec) + 2 and chain.extractor_id(dict(spec), 32) in found
-
-
 @pytest.mark.parametrize(
     "given, words",
     [
