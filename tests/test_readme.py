@@ -18,6 +18,7 @@ from torchvision.models import get_model, get_model_weights
 
 from data.classes import VOC
 from data.demo import commands
+from models import efficientnet_lite  # noqa: F401  which torchvision then knows
 from tests.conftest import HOME
 
 NAMES = ("README.md", "models/README.md", "models/results.md", "models/trained/voc.md")
