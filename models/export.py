@@ -113,7 +113,7 @@ def trace(segmenter: Segmenter) -> ExportedProgram:
 
 
 def facts(segmenter: Segmenter) -> dict[str, str]:
-    """What goes with the file, as text: class names, colours and size as JSON."""
+    """What goes with the file, as text; class names, colours and size as JSON."""
     return {
         "classes": json.dumps(segmenter.classes.names),
         "colours": json.dumps(segmenter.classes.colours),
@@ -121,12 +121,6 @@ def facts(segmenter: Segmenter) -> dict[str, str]:
         "backbone": segmenter.hypercolumn.backbone,
         "trained_on": segmenter.trained_on,
     }
-
-
-def save_program(path: Path, program: ExportedProgram, facts: dict[str, str]) -> None:
-    """Saves what `torch.export.load` reads; each fact is an extra file."""
-    with atomic_file(path) as file:
-        torch.export.save(program, file, extra_files=facts)
 
 
 def save_onnx(path: Path, program: ExportedProgram, facts: dict[str, str]) -> None:
@@ -172,10 +166,8 @@ def main() -> None:
     check = "run the ONNX file on this photo in onnxruntime, and compare its classes with ours"
     add("--check", type=Path, metavar="PHOTO", help=check)
     flags = parser.parse_args()
-    if flags.check and not flags.onnx:
-        parser.error("--check: has no effect without --onnx")
-    if not (flags.onnx or flags.program or flags.half):
-        parser.error("--onnx, --program or --half is missing")
+    if not (flags.onnx or flags.program or flags.half) or flags.check and not flags.onnx:
+        parser.error("--onnx, --program or --half is missing; --check needs --onnx")
     needed = ["onnx", "onnxscript"] if flags.onnx else []
     needed += ["onnxruntime"] if flags.check else []
     if missing := [package for package in needed if not find_spec(package)]:
@@ -192,10 +184,15 @@ def main() -> None:
             f"--onnx and --program need torch {LEAST_TORCH}, but {torch.__version__} is installed"
         )
     program = trace(segmenter)
-    for path, save in ((flags.onnx, save_onnx), (flags.program, save_program)):
-        if path:
-            save(path, program, facts(segmenter))
-            print(f"wrote {path}: image (1, 3, height, width) uint8 to classes (1, height, width)")
+    if flags.program:
+        with atomic_file(flags.program) as file:
+            torch.export.save(program, file, extra_files=facts(segmenter))
+        print(f"wrote {flags.program}: for torch.export.load")
+    if flags.onnx:
+        save_onnx(flags.onnx, program, facts(segmenter))
+        print(
+            f"wrote {flags.onnx}: image (1, 3, height, width) to classes (1, height, width), uint8"
+        )
     if flags.check:
         pixels = read_image(flags.check)
         same = run_onnx(flags.onnx, pixels) == predict_photo(segmenter, pixels)[0].numpy()

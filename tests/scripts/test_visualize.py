@@ -61,8 +61,8 @@ def test_the_worst_and_the_best_images_are_drawn_and_no_other(street, succeeds):
     scores = dict(sorted(zip(ids, image_mious(counts)), key=lambda item: item[1]))
     for sort, expected in (("worst", [*scores][:4]), ("best", [*scores][-4:])):
         said = succeeds(*TRAIN, "--sort", sort, "--limit", 4)
-        words = f"  images   the {sort} 4 of 18 images of shapes, split train\n"
-        assert words in said and "\nwrote run/5_overlays: 4 pictures; open" in said
+        assert "  images   18 images of shapes, split train\n" in said
+        assert "\nwrote run/5_overlays: 4 pictures; open" in said
         found = [picture["miou"] for picture in listed()]
         assert found == pytest.approx([scores[name] for name in expected]), "the worst comes first"
         assert found == pytest.approx([scores[name] for name in names()])
@@ -96,7 +96,7 @@ def test_only_images_with_some_classes(command, place, street, succeeds):
     assert 2 < len(expected) < len(present)
     first, second = (VOC.names[label] for label in wanted)
     said = succeeds(*command, "--classes", f"{first},{second}", "--limit", 99)
-    assert f"with {first} or {second}\n" in said and sorted(names(place)) == expected
+    assert f"--classes {first},{second}" in said and sorted(names(place)) == expected
     succeeds(*command, "--classes", f"{first},{second}", "--limit", 2)
     assert sorted(names(place)) == expected[:2], "the limit counts those"
 
@@ -123,31 +123,9 @@ def test_the_run_is_written_up(street, succeeds):
     assert len(pages) == 8, "seven pages and one of two pictures"
 
 
-def test_a_stopped_step_leaves_what_was_there_and_one_that_ends_replaces_it(
-    street, fails, succeeds
-):
-    command = (*TRAIN, "--out", "seen", "--limit", 4)
-    succeeds(*command, "--contact-sheet")
-    before, image_id = saved(), sorted(read_ids(LISTS, "train"))[2]
-    photo = Path(f"shapes/JPEGImages/{image_id}.jpg")
-    good = photo.read_bytes()
-    photo.write_bytes(good[: len(good) // 2])
-    assert str(photo) in fails(*command)
-    photo.write_bytes(good)
-    assert saved() == before
-    succeeds(*command, "--limit", 2)
-    assert len(names(Path("seen"))) == len(list(Path("seen").glob("*.png"))) == 2
-
-
-@pytest.fixture
-def untrained(shapes, monkeypatch) -> None:
-    """A folder with a data set and nothing else."""
+def test_the_truth_alone_needs_no_run(shapes, succeeds, monkeypatch):
     monkeypatch.chdir(shapes.parent)
-
-
-def test_the_truth_alone_needs_no_run(untrained, succeeds):
     said = succeeds(*TRUTH, "--limit", 5, "--contact-sheet")
-    assert "  images  the first 5 of 18 images of shapes, split train\n" in said
     assert said.splitlines()[-1] == "next: python sample_features.py --data shapes --run runs/own"
     assert names(MASKS) == sorted(read_ids(LISTS, "train"))[:5]
     for picture in listed(MASKS):
@@ -159,12 +137,6 @@ def test_the_truth_alone_needs_no_run(untrained, succeeds):
         assert list(picture["tiles"]) == ["image", "ground truth"]
         assert picture["columns"] == ["ground truth"] and picture["miou"] is None
     assert (MASKS / SHEET).is_file()
-
-
-def test_a_mask_that_cannot_be_read_is_named(untrained, fails):
-    mask = mask_of(min(read_ids(LISTS, "train")))
-    Image.new("L", Image.open(mask).size, 38).save(mask)
-    assert f"{mask}: label 38 is outside the classes 0..20" in fails(*TRUTH, "--limit", 1)
 
 
 @pytest.fixture
@@ -239,13 +211,10 @@ REFUSED = [
     ((*RUN, *DATA, "--classes", "dog,fish"), "--classes: 'fish' is no class here; there are: back"),
     ((*RUN, *DATA, "--classes", "tvmonitor"), "--classes tvmonitor: in none of the 3 images"),
     ((*RUN, *DATA, "--out", "run/2_cls"), f"run/2_cls/config.json: {OVER}"),
-    ((*IMAGE, "--out", "photos"), f"photos/grey.jpg: {OVER}"),
     ((*IMAGE, "--out", "page"), f"page/index.html: {OVER}"),
     ((*IMAGE, "--sort", "worst"), "--sort: worst needs scores, which --image does not"),
     ((*IMAGE, "--report"), "argument --report: has no effect without --run and --data"),
-    ((*TRUTH, "--report"), "argument --report: has no effect without --run and --data"),
     ((*TRUTH, "--image", "photos"), "argument --image: not allowed with argument --truth"),
-    ((*TRUTH, "--out", "shapes"), f".txt: {OVER}"),
     (("visualize.py", *DATA), "required: --run"),
 ]
 
