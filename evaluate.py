@@ -56,11 +56,10 @@ def parse() -> argparse.Namespace:
     flag("--predictions", Path, None, predictions, free=True, metavar="FOLDER")
     args = parser.parse_args()
     if args.predictions:
-        of_a_network = ("run", "checkpoint", "tta", "dilate", "refine", "amp", "compile")
-        for name in (*of_a_network, "save_predictions"):
-            if getattr(args, name) != parser.get_default(name):
-                name = name.replace("_", "-")
-                parser.error(f"argument --{name}: not allowed with argument --predictions")
+        wrong = [name for name in args.changed if name not in ("--split", "--limit")]
+        wrong += [f"--{name}" for name in ("run", "checkpoint", "compile") if getattr(args, name)]
+        if wrong:
+            parser.error(f"argument {wrong[0]}: not allowed with argument --predictions")
     elif not (args.run or args.checkpoint):
         parser.error("the following arguments are required: --run")
     elif args.save_predictions and not (args.run or args.out):
@@ -149,7 +148,8 @@ def main() -> None:
     else:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
         made_from = fingerprint(segmenter)
-        flags.set_views(segmenter, args.tta, args.refine, args.dilate)
+        views = args.tta, args.refine, args.dilate, args.size, args.tile
+        flags.set_views(segmenter, *views)
         dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size), args.limit)
         chain.check_classes(segmenter.classes.names, dataset.classes.names, source, dataset.root)
         network = f"{source} ({segmenter.hypercolumn.backbone}, shorter side {segmenter.size})"

@@ -62,7 +62,9 @@ def parse() -> argparse.Namespace:
     flag("--init", Path, None, init, metavar="RUN")
     flag("--val-split", str, "val", "list to validate on, which chooses best.pt", metavar="LIST")
     flag("--val-limit", flags.positive, VALIDATED, "images of it for an epoch; at the end all")
-    flag("--crop", flags.positive, None, "side of the random squares; default: --size of step 1")
+    size = "shorter side of the network's input, in pixels; default: that of step 1 or --init"
+    flag("--size", flags.positive, None, size)
+    flag("--crop", flags.positive, None, "side of the random squares; default: --size")
     flag("--scale", flags.bounds, (1.0, 1.0), "random scale of the input", metavar="MIN,MAX")
     flag("--flip", bool, False, "mirror half of the images, at random")
     flag("--jitter", flags.fraction, 0.0, "of brightness, contrast, saturation", metavar="SHARE")
@@ -257,6 +259,8 @@ def main() -> None:
     segmenter, start, facts, saved = chain.training_start(args.run, args.init, args.resume)
 
     # Random squares to train on, whole images to validate on.
+    segmenter.size = args.size or segmenter.size
+    segmenter.hypercolumn.check_size(segmenter.size)
     crop = args.crop or segmenter.size
     segmenter.hypercolumn.check_size(crop, "--crop")
     images = VOCFolder(args.data, args.split, None, args.limit, args.skip_bad)

@@ -139,15 +139,16 @@ def by_miou(
     return [indices[place] for place in order]
 
 
-def save_page(new: Path, record: Record, classes: Classes, sure: bool) -> gallery.Picture:
-    """Saves the page of a record, `sure`: with its confidence; what the gallery keeps of it."""
-    masks = record.truth, record.prediction, record.confidence if sure else None
-    page = overlay.draw_page(record.photo, classes, *masks, record.ious, record.miou, record.title)
-    page.picture.save(new / f"{record.id}.png")
-    return gallery.picture(record.id, record.title, page, record.miou)
+def draw(record: Record, classes: Classes, with_confidence: bool) -> overlay.Page:
+    """The page of a record."""
+    masks = record.truth, record.prediction, record.confidence if with_confidence else None
+    scores = record.ious, record.miou
+    return overlay.draw_page(record.photo, classes, *masks, *scores, record.title)
 
 
-def save_photo(new: Path, record: Record, classes: Classes) -> list[dict[str, Any]]:
+def save_photo(
+    new: Path, record: Record, classes: Classes, legend: Sequence[overlay.Row]
+) -> list[dict[str, Any]]:
     """Saves the index PNG of a photo; prints and returns its rows of photos.csv.
 
     A row is a class in it, the largest first, with its share and mean confidence, 0..1.
@@ -155,14 +156,12 @@ def save_photo(new: Path, record: Record, classes: Classes) -> list[dict[str, An
     (new / gallery.PREDICTIONS).mkdir(exist_ok=True)
     file = new / gallery.PREDICTIONS / f"{record.id}.png"
     colour_mask(record.prediction, classes).save(file)
-    labels, counts = np.unique(record.prediction, return_counts=True)
-    rows = []
-    for place in np.argsort(-counts, kind="stable"):
-        row = {"photo": record.title, "class": classes.names[labels[place]]}
-        confidence = record.confidence[record.prediction == labels[place]].mean()
-        share = counts[place] / record.prediction.size
-        rows.append({**row, "share": float(share), "confidence": float(confidence)})
-    words = (f"{row['class']} {overlay.percent(row['share'])}" for row in rows)
+    rows, words = [], []
+    for line in sorted(legend, key=lambda line: -line.shares["prediction"]):
+        share = line.shares["prediction"]
+        sure = float(record.confidence.mean(where=record.prediction == line.label))
+        rows.append({"photo": record.title, "class": line.name, "share": share, "confidence": sure})
+        words.append(f"{line.name} {overlay.percent(share)}")
     print(f"  {record.title}  {'  '.join(words)}")
     return rows
 
@@ -185,7 +184,8 @@ def main() -> None:
     segmenter, source, where, facts = None, None, None, {}
     if not args.truth:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
-        flags.set_views(segmenter, args.tta, args.refine, args.dilate)
+        how = args.tta, args.refine, args.dilate, args.size, args.tile
+        flags.set_views(segmenter, *how)
         runtime.prepare(segmenter, device, args.amp, args.compile)
         facts["network"] = f"{source} ({segmenter.hypercolumn.backbone})"
         where = runtime.describe(device, args.amp, args.compile)
@@ -228,9 +228,11 @@ def main() -> None:
     with folder.new_folder(place) as new:
         pictures, table = [], []
         for record in runtime.bar(islice(records, limit), limit, "image"):
-            pictures.append(save_page(new, record, classes, args.confidence))
+            page = draw(record, classes, args.confidence)
+            page.picture.save(new / f"{record.id}.png")
+            pictures.append(gallery.picture(record.id, record.title, page, record.miou))
             if photos:
-                table += save_photo(new, record, classes)
+                table += save_photo(new, record, classes, page.rows)
         if not pictures:
             none = f"--classes {','.join(args.classes or ())}: in none of the {len(names)} images"
             raise UserError(first_of(left_out) or none)

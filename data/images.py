@@ -23,9 +23,9 @@ TURNS |= {6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}  # to turn a photo u
 # Pillow's modes of index images -> the type that holds their values. 16 bits of grey: I;16 or I.
 INDEX_MODES = {"P": np.uint8, "L": np.uint8, "1": np.uint8, "I;16": np.uint16, "I": np.uint32}
 PNG_HEAD, PNG_GREY = b"\x89PNG", 0  # first bytes of a PNG; its colour type for grey
+STRIP = 512  # rows of a photo that are converted at a time
 LISTED = 10  # names that a message lists
 
-MAX_PIXELS = 2**30 // 12  # where Pillow warns of too many; here it is an error, see `_opened`
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
@@ -40,7 +40,11 @@ def read_image(path: Path) -> np.ndarray:
         image = image.transpose(Image.Transpose[turn])
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip to white
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return np.array(image.convert("RGB"))
+    pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for top in range(0, image.height, STRIP):  # Pillow would hold what it converts three times
+        strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
+        pixels[top : top + STRIP] = strip.convert("RGB")
+    return pixels
 
 
 def check_sizes(photo: Path, mask: Path) -> None:
@@ -170,8 +174,6 @@ def _opened(path: Path, formats: Sequence[str]) -> Iterator[Image.Image]:
     Image.init()  # not every Pillow knows all formats
     try:
         with Image.open(path, formats=[name for name in formats if name in Image.OPEN]) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width}x{image.height} pixels, more than {MAX_PIXELS}")
             yield image
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None

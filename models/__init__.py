@@ -9,16 +9,26 @@ if TYPE_CHECKING:
     from models.run.predictor import Predictor
 
 
-def load(source: str | Path = "voc", device: str = "auto") -> Predictor:
+def load(
+    source: str | Path = "voc",
+    device: str = "auto",
+    size: int | None = None,
+    tile: int | None = None,
+) -> Predictor:
     """A trained network, ready to `predict` and to draw an `overlay`.
 
     Args:
         source: a run's folder, a checkpoint, or the name of a network in `models/trained/`.
         device: a torch device, or "auto": cuda, else mps, else cpu.
+        size: shorter side of what the network sees, in pixels; None: as it was trained.
+        tile: side of the windows in which larger inputs are seen, in pixels; None: in one.
 
     Raises:
         UserError: no such network, or a file that cannot be used.
     """
     from models.run import chain, predictor  # which themselves need this package
+    from models.views import Views
 
-    return predictor.Predictor(chain.trained_segmenter(None, Path(source))[0], device)
+    segmenter, _ = chain.trained_segmenter(None, Path(source))
+    segmenter.size, segmenter.views = size or segmenter.size, Views(tile=tile)
+    return predictor.Predictor(segmenter, device)

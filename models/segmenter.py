@@ -1,18 +1,17 @@
 """The whole network: image -> levels -> logits -> probabilities -> class map at original size."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import resize
 
 from data import UserError
 from data.classes import Classes
-from data.transforms import LEAST_SIDE
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn, resample
-from models.views import Views, guided_filter
+from models.views import Views, averaged, guided_filter, in_rows
 
 REACH = 32  # pixels of the input to each side, over which refined edges look at the photo
 
@@ -101,8 +100,21 @@ class Segmenter(nn.Module):
         Raises:
             UserError: see `probabilities`.
         """
-        classes, best = top_class(self.probabilities(image, name), size)
-        return classes.cpu(), best.cpu()
+        classes, best = torch.empty(size, dtype=torch.uint8), torch.empty(size)
+        done = 0
+        for part in self.rows(image, size[0], name):
+            rows = slice(done, done := done + part.shape[1])
+            classes[rows], best[rows] = top_class(part, (part.shape[1], size[1]))
+        return classes, best
+
+    def rows(self, image: Tensor, height: int, name: str = "the photo") -> Iterator[Tensor]:
+        """The probabilities (C, n, w) of n rows after the other, in columns of the grid.
+
+        So memory is bounded, by the views' tile, too. Arguments as for `predict`.
+        """
+        seen, cell = partial(self.probabilities, name=name), 1 if self.views.refine else self.stride
+        how = len(self.classes), self.views.tile, cell, self.hypercolumn.mean.device
+        return in_rows(seen, image, height, *how)
 
     @torch.inference_mode()
     def probabilities(self, image: Tensor, name: str = "the photo") -> Tensor:
@@ -120,15 +132,7 @@ class Segmenter(nn.Module):
             UserError: what the network computes is not finite.
         """
         image, views = image[None].to(self.hypercolumn.mean.device), self.views
-        grid, seen = self.grid(image), []
-        for scale in views.scales:
-            share = scale / views.scales[-1]
-            shape = [max(min(side, LEAST_SIDE), round(side * share)) for side in image.shape[-2:]]
-            view = resize(image, shape, antialias=True) if share < 1 else image
-            seen.append(resample(self(view).softmax(1), grid))
-            if views.flip:
-                seen.append(resample(self(view.flip(-1)).softmax(1).flip(-1), grid))
-        found = sum(seen) / len(seen)
+        found = averaged(self, image, self.grid(image), views)
         if views.refine:
             found = guided_filter(found, image, max(1, round(REACH / self.stride))).clamp_(0, 1)
         if not found.isfinite().all():

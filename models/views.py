@@ -1,18 +1,22 @@
-"""How a prediction looks at a photo: at several scales, mirrored too, with refined edges.
+"""How a prediction looks at a photo: at several scales, mirrored too, in tiles, with refined edges.
 
 He, Sun & Tang, "Guided Image Filtering", ECCV 2010; He & Sun, "Fast Guided Filter",
 arXiv 1505.00996, 2015.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, einsum
 from torch.nn.functional import interpolate
+from torchvision.transforms.v2.functional import resize
 
-from models.hypercolumn import box_mean, resample
+from data.transforms import LEAST_SIDE
+from models.hypercolumn import box_mean, neighbours, resample
 
 EPSILON = 1e-4  # variance, of colours in 0..1, below which a window counts as flat
+ROWS = 128  # of a photo at a time, enlarged
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,109 @@ class Views:
         scales: of the input, 1 among them, ascending.
         flip: whether each view is also seen mirrored.
         refine: whether edges follow those of the photo, see `guided_filter`.
+        tile: side, in pixels of the input, of the windows in which a larger one is seen.
     """
 
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
     refine: bool = False
+    tile: int | None = None
+
+
+def averaged(
+    logits: Callable[[Tensor], Tensor], image: Tensor, grid: tuple[int, int], views: Views
+) -> Tensor:
+    """The mean of the probabilities over the views.
+
+    Args:
+        logits: the network, images (B, 3, H, W) -> (B, C, h, w).
+        image: (1, 3, H, W) uint8 RGB, as the largest of the scales sees it.
+        grid: (h, w) on which the views meet.
+
+    Returns:
+        (1, C, h, w) float32.
+    """
+    seen = []
+    for scale in views.scales:
+        share = scale / views.scales[-1]
+        shape = [max(min(side, LEAST_SIDE), round(side * share)) for side in image.shape[-2:]]
+        view = resize(image, shape, antialias=True) if share < 1 else image
+        seen.append(resample(logits(view).softmax(1), grid))
+        if views.flip:
+            seen.append(resample(logits(view.flip(-1)).softmax(1).flip(-1), grid))
+    return sum(seen) / len(seen)
+
+
+def in_rows(
+    probabilities: Callable[[Tensor], Tensor],
+    image: Tensor,
+    height: int,
+    classes: int,
+    tile: int | None,
+    cell: int,
+    device: torch.device,
+) -> Iterator[Tensor]:
+    """The probabilities of a photo of any size, some rows after the other.
+
+    It is seen in windows, blended where they overlap. One row of windows is held at a time.
+
+    Args:
+        probabilities: of a window, (3, h, w) -> (C, ceil(h / cell), ceil(w / cell)) on the device.
+        image: (3, H, W) uint8 RGB.
+        height: of the photo.
+        classes: C.
+        tile: side of a window in pixels of the image; None: one window sees it all.
+        cell: side of a cell of the grid, in pixels of the image.
+
+    Yields:
+        (C, n, ceil(W / cell)): of the next n rows of the photo, in columns of the grid.
+    """
+    size = (tile or max(image.shape)) // cell + (tile is None)
+    (tops, y_shares), (lefts, x_shares) = (
+        windows(-(-side // cell), size, device) for side in image.shape[1:]
+    )
+    rows, width = y_shares.shape[1], x_shares.shape[1]
+    sources, weights = neighbours((torch.arange(height, device=device) + 0.5) / height, rows)
+    held, first, done = torch.zeros(classes, 0, width, device=device), 0, 0  # from row `first` on
+    for top, y_share, final in zip(tops, y_shares, [*tops[1:], rows]):
+        strip = torch.zeros(classes, min(size, rows - top), width, device=device)
+        for left, x_share in zip(lefts, x_shares):
+            y, x = (slice(start * cell, (start + size) * cell) for start in (top, left))
+            across = slice(left, left + size)
+            strip[:, :, across] += probabilities(image[:, y, x]) * x_share[across]
+        strip *= y_share[top : top + size, None]
+        strip[:, : held.shape[1] - (top - first)] += held[:, top - first :]
+        held = torch.cat([held[:, : top - first], strip], dim=1)
+        ready = int((sources[:, 1] < final).sum())
+        for part in torch.arange(done, ready, device=device).split(ROWS):
+            lines = held[:, sources[part] - first]  # (C, n, 2, w)
+            yield (lines * weights[part, :, None]).sum(2)
+        if ready == height:
+            return
+        following = min(int(sources[ready, 0]), final)
+        held, first, done = held[:, following - first :], following, ready
+
+
+def windows(side: int, size: int, device: torch.device) -> tuple[list[int], Tensor]:
+    """Where windows start along a side of the grid, and how much each counts at each of its cells.
+
+    Each overlaps the next by at least a quarter. There its weight falls linearly to its border.
+
+    Args:
+        side, size: cells of the grid, and of a window.
+
+    Returns:
+        The first cell of each window, and (windows, cells) float32, which sum to 1 at each cell.
+    """
+    more = max(0, -(-4 * (side - size) // (3 * size)))
+    starts = [0, *((side - size) * number // more for number in range(1, more + 1))]
+    ramp = torch.arange(1.0, size + 1)
+    ramp = torch.minimum(ramp, ramp.flip(0)).clamp(max=max(1, size // 4))
+    shares = torch.zeros(len(starts), max(side, size))
+    for share, start in zip(shares, starts):
+        share[start : start + size] = ramp
+    shares = shares[:, :side]
+    return starts, (shares / shares.sum(0)).to(device)
 
 
 def guided_filter(values: Tensor, guide: Tensor, radius: int, epsilon: float = EPSILON) -> Tensor:

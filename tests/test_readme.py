@@ -81,7 +81,7 @@ def place(drawn, tmp_path_factory) -> Path:
         Image.fromarray(guess).save(home / "theirs" / mask.name)
     fetched = home / "torch/hub/checkpoints"  # where torchvision keeps its downloads
     fetched.mkdir(parents=True)
-    for backbone in ("vgg11", "squeezenet1_1", "mobilenet_v2"):
+    for backbone in ("vgg11", "squeezenet1_1", "mobilenet_v2", "efficientnet_lite2"):
         state = get_model(backbone, weights=None).features.state_dict(prefix="features.")
         torch.save(state, fetched / Path(get_model_weights(backbone).DEFAULT.url).name)
         torch.save(state, home / f"{backbone}-imagenet-features.pth")

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -134,6 +135,10 @@ def add_view_flags(parser: Parser) -> None:
     parser.flag("--dilate", natural, None, DILATE + "; default: as in step 1")
     refine = "let edges follow those of the photo (guided filter)"
     parser.flag("--refine", bool, False, refine)
+    size = "shorter side of the network's input, in pixels; default: as trained"
+    parser.flag("--size", positive, None, size)
+    tile = "see larger inputs in overlapping windows of N pixels, which bounds the memory"
+    parser.flag("--tile", positive, None, tile)
 
 
 DILATE = "the last N strides become dilation: finer edges, more time"
@@ -213,11 +218,21 @@ def views_of(tta: str | None, refine: bool) -> Views:
     return Views(tuple(sorted(scales)), "flip" in parts, refine)
 
 
-def set_views(segmenter: Segmenter, tta: str | None, refine: bool, dilate: int | None) -> None:
+def set_views(
+    segmenter: Segmenter,
+    tta: str | None,
+    refine: bool,
+    dilate: int | None,
+    size: int | None,
+    tile: int | None,
+) -> None:
     """Lets the network look at photos as the flags of `add_view_flags` say."""
-    segmenter.views = views_of(tta, refine)
+    segmenter.views = replace(views_of(tta, refine), tile=tile)
+    segmenter.size = size or segmenter.size
     if dilate is not None:
         segmenter.hypercolumn.dilate(dilate)
+    segmenter.hypercolumn.check_size(segmenter.size)
+    segmenter.hypercolumn.check_size(tile or segmenter.size, "--tile")
 
 
 def bounds(text: str) -> tuple[float, float]:

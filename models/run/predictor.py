@@ -58,8 +58,10 @@ class Predictor:
         pixels, segmenter = to_array(photos), self.segmenter
         if not probabilities:
             return predict_photo(segmenter, pixels)[0].numpy()
-        found = segmenter.probabilities(network_input(segmenter, pixels))
-        return resample(found[None], pixels.shape[:2])[0].cpu().numpy()
+        height, width = pixels.shape[:2]
+        parts = segmenter.rows(network_input(segmenter, pixels), height)
+        found = [resample(part[None], (part.shape[1], width))[0].cpu() for part in parts]
+        return torch.cat(found, dim=1).numpy()
 
     def overlay(self, photo: Photo, mask: np.ndarray | None = None) -> Image.Image:
         """The photo with the classes tinted, outlined and named, at its own size.
@@ -76,7 +78,7 @@ class Predictor:
 
 def network_input(segmenter: Segmenter, pixels: np.ndarray) -> Tensor:
     """A photo (H, W, 3) uint8 as `Segmenter.predict` takes it: (3, h, w)."""
-    return ResizeImage(segmenter.input_size)(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
+    return ResizeImage(segmenter.input_size)(torch.from_numpy(pixels).permute(2, 0, 1))
 
 
 def predict_photo(
@@ -91,7 +93,7 @@ def to_array(photo: Photo) -> np.ndarray:
     if isinstance(photo, str | Path):
         return read_image(Path(photo))
     if isinstance(photo, Image.Image):
-        return np.asarray(photo.convert("RGB"))
+        return np.array(photo.convert("RGB"))
     if isinstance(photo, Tensor):
         if photo.ndim != 3 or len(photo) != 3:
             raise ValueError(f"expected a tensor (3, H, W), got {tuple(photo.shape)}")

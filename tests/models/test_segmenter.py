@@ -1,6 +1,7 @@
 """The segmenter: logits on its grid, class maps at the original size, views, and its files."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -159,6 +160,20 @@ def test_views_of_the_smallest_and_longest_photos_are_large_enough_for_the_backb
     segmenter.views = Views((0.25, 1.0, 4.0), flip=True)
     for size in ((32, 32), (32, 400)):
         assert segmenter.predict(photo(*size), (3, 70))[0].shape == (3, 70)
+
+
+@pytest.mark.parametrize("views", [Views(), Views((0.8, 1.0), flip=True), Views(refine=True)])
+def test_a_photo_in_tiles_is_nearly_the_whole_and_exactly_where_it_fits(segmenter, views):
+    image, size = resize(photo(8, 12), [160, 230]), (200, 280)  # smooth blots
+    segmenter.views = views
+    whole, sure = segmenter.predict(image, size)
+    segmenter.views = replace(views, tile=230)
+    assert all(map(torch.equal, segmenter.predict(image, size), (whole, sure)))
+    segmenter.views = replace(views, tile=128)
+    classes, found = segmenter.predict(image, size)
+    assert classes.shape == found.shape == size and len(whole.unique()) > 1
+    same, turned = ((classes == other).float().mean() for other in (whole, whole.flip(0)))
+    assert same > 0.75 and same > turned + 0.2 and (found - sure).abs().mean() < 0.1
 
 
 # Files

@@ -1,11 +1,44 @@
-"""Views: their names, and the guided filter against a plain one, window by window."""
+"""Views: tiles against the whole, and the guided filter against a plain one, window by window."""
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 
-from models.hypercolumn import box_mean
-from models.views import guided_filter
+from models.hypercolumn import box_mean, resample
+from models.views import guided_filter, in_rows, windows
+
+CPU = torch.device("cpu")
+
+
+@given(cells=st.integers(1, 300), size=st.integers(4, 150))
+def test_windows_cover_a_side_overlap_by_a_quarter_and_their_weights_sum_to_1(cells, size):
+    starts, shares = windows(cells, size, CPU)
+    assert shares.shape == (len(starts), cells) and starts[0] == 0
+    torch.testing.assert_close(shares.sum(0), torch.ones(cells))
+    assert all(b - a <= size - size // 4 for a, b in zip(starts, starts[1:]))
+    assert len(starts) == 1 or starts[-1] + size == cells
+    for start, share in zip(starts, shares):
+        assert not share[:start].any() and not share[start + size :].any() and (share >= 0).all()
+
+
+@given(
+    sides=st.tuples(st.integers(9, 150), st.integers(9, 150)),
+    height=st.integers(1, 200),
+    tile=st.none() | st.integers(32, 80),
+    cell=st.integers(1, 4),
+)
+def test_tiles_of_what_depends_on_no_surroundings_are_the_whole(sides, height, tile, cell):
+    image = torch.rand(3, *sides)
+
+    def colours(window: torch.Tensor) -> torch.Tensor:
+        return F.avg_pool2d(window[None], cell, ceil_mode=True)[0]
+
+    parts = list(in_rows(colours, image, height, 3, tile, cell, CPU))
+    whole = colours(image)
+    expected = resample(whole[None], (height, whole.shape[2]))[0]
+    torch.testing.assert_close(torch.cat(parts, dim=1), expected, rtol=1e-4, atol=1e-5)
 
 
 def window(y: int, x: int, radius: int) -> tuple[slice, slice, slice]:

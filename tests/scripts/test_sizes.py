@@ -1,0 +1,94 @@
+"""Small structures in large photos: what --size, --tile and --crop do to them, in all steps."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from models import load
+from models.checkpoint import load_segmenter
+from tests.scripts.processes import config, metrics
+
+HEIGHT, WIDTH, FIBRE = 480, 640, 5  # pixels
+STEP_1 = ("--data", "fibres", "--backbone", "squeezenet1_1", "--weights", "random")
+STEP_1 += ("--workers", 0, "--per-class", 100)
+HEAD = ("--epochs", 30, "--hidden", "32,", "--dropout", 0, "--held-out", 0)
+
+
+def draw_fibres(place, images: int) -> None:
+    """Photos of noise with dark fibres, in VOC layout; the last of them is for validation."""
+    rng = np.random.default_rng(0)
+    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (place / name).mkdir(parents=True)
+    (place / "classes.txt").write_text("background\nfibre\n")
+    for index in range(images):
+        mask = Image.new("L", (WIDTH, HEIGHT))
+        for _ in range(6):
+            (x, u), (y, v) = rng.integers(0, WIDTH, 2).tolist(), rng.integers(0, HEIGHT, 2).tolist()
+            ImageDraw.Draw(mask).line((x, y, u, v), fill=1, width=FIBRE)
+        mask.save(place / "SegmentationClass" / f"{index}.png")
+        grey = rng.normal(150, 25, (HEIGHT, WIDTH, 3)) - 70 * np.asarray(mask)[..., None]
+        photo = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+        photo.save(place / "JPEGImages" / f"{index}.png")
+    lists = place / "ImageSets" / "Segmentation"
+    (lists / "train.txt").write_text("".join(f"{index}\n" for index in range(images - 1)))
+    (lists / "val.txt").write_text(f"{images - 1}\n")
+
+
+@pytest.fixture(scope="module")
+def fibres(succeeds, tmp_path_factory):
+    """A folder with the data and two runs of steps 1 and 2: `small` and `large` inputs."""
+    place = tmp_path_factory.mktemp("fibres")
+    draw_fibres(place / "fibres", 4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        for run, size in (("small", 96), ("large", HEIGHT)):
+            succeeds("sample_features.py", *STEP_1, "--run", run, "--size", size)
+            succeeds("train_cls.py", "--run", run, *HEAD)
+    return place
+
+
+def iou(succeeds, run: str, *flags) -> float:
+    succeeds("evaluate.py", "--data", "fibres", "--workers", 0, "--run", run, *flags)
+    return metrics(run)["per_class"]["fibre"]
+
+
+def test_fibres_are_lost_in_small_inputs_and_found_at_their_own_size(fibres, monkeypatch, succeeds):
+    monkeypatch.chdir(fibres)
+    small, large = iou(succeeds, "small"), iou(succeeds, "large")
+    assert small < 0.3 and large > 0.5
+    tiles = iou(succeeds, "large", "--tile", 200)
+    assert tiles == pytest.approx(large, abs=0.1)
+    assert iou(succeeds, "large", "--size", 96) < 0.3  # fibres below a pixel
+    assert "--size 96" in metrics("large")["protocol"]
+
+
+def test_step_3_moves_a_network_to_larger_photos(fibres, monkeypatch, succeeds):
+    monkeypatch.chdir(fibres)
+    flags = ("--data", "fibres", "--workers", 0, "--run", "moved", "--epochs", 1)
+    said = succeeds("train_seg.py", *flags, "--init", "small", "--size", 256, "--pixels", 50)
+    assert "size 256, crop 256," in said
+    segmenter, _ = load_segmenter(fibres / "moved/3_seg/best.pt")
+    assert segmenter.size == 256 and config("moved/3_seg")["size"] == 256
+    monkeypatch.chdir(fibres / "moved")
+    assert load("3_seg/best.pt").segmenter.input_size == 256
+
+
+def test_python_takes_size_and_tile_as_the_commands_do(fibres, monkeypatch, succeeds):
+    monkeypatch.chdir(fibres)
+    flags = ("--size", 320, "--tile", 128)
+    succeeds("visualize.py", "--run", "large", "--image", "fibres/JPEGImages/3.png", *flags)
+    drawn = np.asarray(Image.open("large/5_overlays/predictions/3.png"))
+    network = load("large", size=320, tile=128)
+    assert np.array_equal(network.predict("fibres/JPEGImages/3.png"), drawn)
+    probabilities = network.predict("fibres/JPEGImages/3.png", probabilities=True)
+    assert probabilities.shape == (2, HEIGHT, WIDTH) and np.array_equal(
+        probabilities.argmax(0), drawn
+    )
+
+
+def test_a_window_or_size_too_small_for_the_backbone_is_refused(fibres, monkeypatch, fails):
+    monkeypatch.chdir(fibres)
+    data = ("--data", "fibres", "--run", "large")
+    assert "--tile: 9 pixels are too few" in fails("evaluate.py", *data, "--tile", 9)
+    assert "--size: 9 pixels are too few" in fails("evaluate.py", *data, "--size", 9)
+    assert "--size: 9 pixels are too few" in fails("train_seg.py", *data, "--size", 9)
