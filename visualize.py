@@ -139,13 +139,6 @@ def by_miou(
     return [indices[place] for place in order]
 
 
-def draw(record: Record, classes: Classes, with_confidence: bool) -> overlay.Page:
-    """The page of a record."""
-    masks = record.truth, record.prediction, record.confidence if with_confidence else None
-    scores = record.ious, record.miou
-    return overlay.draw_page(record.photo, classes, *masks, *scores, record.title)
-
-
 def save_photo(
     new: Path, record: Record, classes: Classes, legend: Sequence[overlay.Row]
 ) -> list[dict[str, Any]]:
@@ -172,10 +165,8 @@ def save_report(
     """Writes the run up as report.pdf, with some of the pictures, drawn of these images."""
     chosen = report.choose({picture.name: picture.miou for picture in pictures})
     shown = [(kind, Image.open(new / f"{name}.png")) for kind, name in chosen]
-    words = f"{len(pictures)} of {images}"
-    report.save_pages(
-        new / "report.pdf", report.report_pages(read_run(run, segmenter), words, shown)
-    )
+    words, record = f"{len(pictures)} of {images}", read_run(run, segmenter)
+    report.save_pages(new / "report.pdf", report.report_pages(record, words, shown))
 
 
 def main() -> None:
@@ -184,8 +175,8 @@ def main() -> None:
     segmenter, source, where, facts = None, None, None, {}
     if not args.truth:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
-        how = args.tta, args.refine, args.dilate, args.size, args.tile
-        flags.set_views(segmenter, *how)
+        views = args.tta, args.refine, args.dilate, args.size, args.tile
+        flags.set_views(segmenter, *views)
         runtime.prepare(segmenter, device, args.amp, args.compile)
         facts["network"] = f"{source} ({segmenter.hypercolumn.backbone})"
         where = runtime.describe(device, args.amp, args.compile)
@@ -228,7 +219,9 @@ def main() -> None:
     with folder.new_folder(place) as new:
         pictures, table = [], []
         for record in runtime.bar(islice(records, limit), limit, "image"):
-            page = draw(record, classes, args.confidence)
+            masks = record.truth, record.prediction, record.confidence if args.confidence else None
+            scores = record.ious, record.miou
+            page = overlay.draw_page(record.photo, classes, *masks, *scores, record.title)
             page.picture.save(new / f"{record.id}.png")
             pictures.append(gallery.picture(record.id, record.title, page, record.miou))
             if photos:
@@ -245,9 +238,8 @@ def main() -> None:
             folder.save_csv(new / "photos.csv", table)
         if args.report:
             save_report(new, args.run, segmenter, pictures, facts["images"])
-        checkpoint = str(source) if source else None
-        scores = {"pictures": len(pictures)}
-        config = folder.save_config(new, 5, vars(args), checkpoint=checkpoint, scores=scores)
+        found = {"checkpoint": source, "scores": {"pictures": len(pictures)}}
+        config = folder.save_config(new, 5, vars(args), **found)
     wrote = f"{folder.count(len(pictures), 'picture')}{' and report.pdf' * args.report}"
     wrote += f"; open {place / gallery.INDEX} in a browser"
     then = ("sample_features.py", "--data", args.data, "--run", "runs/own") if args.truth else ()
