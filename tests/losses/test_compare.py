@@ -72,10 +72,7 @@ def test_runs_are_compared_with_the_first_on_the_same_resamples():
             assert row["difference"] == row["miou"] - rows[0]["miou"]
             bounds = row["difference_low"], row["difference_high"]
             assert bounds == interval(gains[:, index])
-    nothing = {"difference": None, "difference_low": None, "difference_high": None}
-    assert (
-        rows[0].items() >= nothing.items() and rows[1].items() >= dict.fromkeys(nothing, 0).items()
-    )
+    assert [row["difference"] for row in rows[:2]] == [None, 0]
     assert [row["verdict"] for row in rows] == [None, "may be equal", "worse", "better"]
 
 
@@ -89,12 +86,12 @@ def scores(ids: str, names: str = "gct", right: int = 0):
 
 @pytest.fixture
 def read(tmp_path, monkeypatch):
-    """Writes scores and reads them together."""
+    """Writes the scores of two runs and reads them together."""
     monkeypatch.setattr(chain, "scored_another_network", lambda place: False)
 
-    def write_and_read(*kept):
-        places = [tmp_path / str(index) for index in range(len(kept))]
-        for place, one in zip(places, kept):
+    def write_and_read(*both):
+        places = tmp_path / "first", tmp_path / "second"
+        for place, one in zip(places, both):
             place.mkdir()
             with open(place / "per_image.npz", "wb") as file:
                 save_image_scores(file, *one)
@@ -104,8 +101,7 @@ def read(tmp_path, monkeypatch):
 
 
 def test_scores_of_the_same_images_are_matched_whatever_their_order(read):
-    names, counts = read(scores("dbac"), scores("cadb", right=1))
-    assert names == ["g", "c", "t"]
+    _, counts = read(scores("dbac"), scores("cadb", right=1))
     assert np.array_equal(counts, [scores("abcd")[2], scores("abcd", right=1)[2]])
 
 
@@ -121,4 +117,4 @@ def test_scores_of_the_same_images_are_matched_whatever_their_order(read):
 )
 def test_scores_that_do_not_belong_together_are_refused(other, what, read):
     with pytest.raises(UserError, match=f"cannot be compared: .* the same {what}; score both"):
-        read(scores("abc"), scores("abc"), other)
+        read(scores("abc"), other)

@@ -108,7 +108,7 @@ def test_confidence_is_one_more_tile_and_the_contact_sheet_one_more_file(street,
     assert list(after[0]["tiles"]) == [*before[0]["tiles"], "confidence"]
     with Image.open(OVERLAYS / f"{after[0]['name']}.png") as page:
         heat = np.asarray(page.crop(after[0]["tiles"]["confidence"]))
-    assert len(np.unique(heat.reshape(-1, 3), axis=0)) > 20
+    assert len(np.unique(heat.reshape(-1, 3), axis=0)) > 20, "no constant"
     with Image.open(OVERLAYS / SHEET) as sheet:
         assert sheet.width == 3 * 340 + 20
     succeeds(*RUN, *DATA)
@@ -129,14 +129,16 @@ def test_the_truth_alone_needs_no_run(shapes, succeeds, monkeypatch):
     assert said.splitlines()[-1] == "next: python sample_features.py --data shapes --run runs/own"
     assert names(MASKS) == sorted(read_ids(LISTS, "train"))[:5]
     for picture in listed(MASKS):
-        mask = read_mask(mask_of(picture["name"]), 21)
-        labels, counts = np.unique(mask, return_counts=True)
+        labels, counts = np.unique(read_mask(mask_of(picture["name"]), 21), return_counts=True)
         found = ["void" if label == 255 else VOC.names[label] for label in labels]
         rows = {name: share for name, _, share in picture["rows"]}
-        assert rows == dict(zip(found, map(percent, counts / mask.size)))
-        assert list(picture["tiles"]) == ["image", "ground truth"]
-        assert picture["columns"] == ["ground truth"] and picture["miou"] is None
+        assert rows == dict(zip(found, map(percent, counts / counts.sum())))
+        assert list(picture["tiles"]) == ["image", "ground truth"] and picture["miou"] is None
     assert (MASKS / SHEET).is_file()
+
+
+SIZES = {"grey.jpg": (90, 60), "half clear.png": (40, 70), "turned.jpeg": (60, 90)}
+SIZES["large.tif"] = (1000, 700)
 
 
 @pytest.fixture
@@ -152,10 +154,6 @@ def photos(street) -> None:
     Image.fromarray(noise).resize((1000, 700)).save(PHOTOS / "large.tif")
 
 
-SIZES = {"grey.jpg": (90, 60), "half clear.png": (40, 70), "turned.jpeg": (60, 90)}
-SIZES["large.tif"] = (1000, 700)
-
-
 def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds):
     out, before = Path("seen"), saved()
     said = succeeds(*RUN, "--image", PHOTOS, "--out", out, "--confidence")
@@ -166,16 +164,13 @@ def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds):
         with Image.open(out / "predictions" / f"{Path(title).stem}.png") as index:
             assert (index.mode, index.size) == ("P", size)
             labels, counts = np.unique(np.asarray(index), return_counts=True)
-            assert index.getpalette("RGB")[: 21 * 3] == VOC.palette()[: 21 * 3]
         shares = {VOC.names[label]: n / (size[0] * size[1]) for label, n in zip(labels, counts)}
         rows = [row for row in photo_table(out) if row["photo"] == title]
         mine = {row["class"]: float(row["share"]) for row in rows}
         assert mine == pytest.approx(shares)
         assert list(mine.values()) == sorted(mine.values(), reverse=True)
-        assert all(1 / 21 <= float(row["confidence"]) <= 1 for row in rows)
         (line,) = [line for line in said.splitlines() if line.strip().startswith(title)]
         assert all(f"{name} " in line for name in shares)
-        assert pictures[title]["miou"] is None
         assert list(pictures[title]["tiles"]) == ["image", "prediction", "confidence"]
 
 
@@ -201,8 +196,6 @@ def test_photos_are_filtered_by_what_is_seen_in_them(photos, succeeds, fails):
     succeeds(*command, "--classes", some)
     assert {picture["title"] for picture in listed(out)} == seen[some]
     assert f"--classes {none}: in none of the 4 images" in fails(*command, "--classes", none)
-    succeeds(*command, "--limit", 3, "--sort", "random")
-    assert len(names(out)) == 3
 
 
 OVER = "would be replaced"
