@@ -146,9 +146,8 @@ def save_photo(
 
     A row is a class in it, the largest first, with its share and mean confidence, 0..1.
     """
-    (new / gallery.PREDICTIONS).mkdir(exist_ok=True)
-    file = new / gallery.PREDICTIONS / f"{record.id}.png"
-    colour_mask(record.prediction, classes).save(file)
+    (new / "predictions").mkdir(exist_ok=True)
+    colour_mask(record.prediction, classes).save(new / "predictions" / f"{record.id}.png")
     rows, words = [], []
     for line in sorted(legend, key=lambda line: -line.shares["prediction"]):
         share = line.shares["prediction"]

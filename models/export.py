@@ -19,7 +19,6 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -104,12 +103,10 @@ def round_down(features: nn.Sequential) -> None:
 
 def trace(segmenter: Segmenter) -> ExportedProgram:
     """The `PhotoSegmenter` as a graph for photos of any size."""
-    image = torch.zeros(1, 3, 48, 64, dtype=torch.uint8)
-    sides = {2: Dim("height", min=1), 3: Dim("width", min=1)}
+    photo = (torch.zeros(1, 3, 48, 64, dtype=torch.uint8),)
+    shapes = {"image": {2: Dim("height", min=1), 3: Dim("width", min=1)}}
     with torch.no_grad():
-        return torch.export.export(
-            PhotoSegmenter(segmenter), (image,), dynamic_shapes={"image": sides}
-        )
+        return torch.export.export(PhotoSegmenter(segmenter), photo, dynamic_shapes=shapes)
 
 
 def facts(segmenter: Segmenter) -> dict[str, str]:
@@ -137,14 +134,6 @@ def save_onnx(path: Path, program: ExportedProgram, facts: dict[str, str]) -> No
     exported.model.metadata_props.update(facts)
     with atomic_file(path) as file:
         file.write(exported.model_proto.SerializeToString())
-
-
-def run_onnx(path: Path, pixels: np.ndarray) -> np.ndarray:
-    """The class map (H, W) that an ONNX file finds in a photo, (H, W, 3) uint8 RGB."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return session.run(None, {"image": pixels.transpose(2, 0, 1)[None]})[0][0]
 
 
 def main() -> None:
@@ -194,8 +183,12 @@ def main() -> None:
             f"wrote {flags.onnx}: image (1, 3, height, width) to classes (1, height, width), uint8"
         )
     if flags.check:
+        import onnxruntime  # not needed to write the file
+
         pixels = read_image(flags.check)
-        same = run_onnx(flags.onnx, pixels) == predict_photo(segmenter, pixels)[0].numpy()
+        session = onnxruntime.InferenceSession(flags.onnx, providers=["CPUExecutionProvider"])
+        (found,) = session.run(None, {"image": pixels.transpose(2, 0, 1)[None]})
+        same = found[0] == predict_photo(segmenter, pixels)[0].numpy()
         print(f"{flags.check}: onnxruntime agrees with predict on {same.mean():.2%} of the pixels")
 
 

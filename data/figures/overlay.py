@@ -121,7 +121,7 @@ def error_map(prediction: np.ndarray, truth: np.ndarray) -> Image.Image:
 
 def heat_map(confidence: np.ndarray) -> Image.Image:
     """Probabilities (H, W), 0..1, from dark blue (0) to yellow (1)."""
-    return Image.fromarray(np.ascontiguousarray(HEAT(confidence, bytes=True)[..., :3]))
+    return Image.fromarray(HEAT(confidence, bytes=True)[..., :3])
 
 
 def draw_page(

