@@ -29,7 +29,6 @@ from typing import Any
 import numpy as np
 
 from data.classes import VOID
-from data.files import atomic_file
 from data.images import check_sizes, colour_mask, first_of, read_mask
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
@@ -57,11 +56,10 @@ def parse() -> argparse.Namespace:
     flag("--predictions", Path, None, predictions, free=True, metavar="FOLDER")
     args = parser.parse_args()
     if args.predictions:
-        of_a_network = ("run", "checkpoint", "tta", "dilate", "refine", "size", "tile")
-        for name in (*of_a_network, "amp", "compile", "save_predictions"):
-            if getattr(args, name) != parser.get_default(name):
-                name = name.replace("_", "-")
-                parser.error(f"argument --{name}: not allowed with argument --predictions")
+        wrong = [name for name in args.changed if name not in ("--split", "--limit")]
+        wrong += [f"--{name}" for name in ("run", "checkpoint", "compile") if getattr(args, name)]
+        if wrong:
+            parser.error(f"argument {wrong[0]}: not allowed with argument --predictions")
     elif not (args.run or args.checkpoint):
         parser.error("the following arguments are required: --run")
     elif args.save_predictions and not (args.run or args.out):
@@ -90,7 +88,7 @@ def read_predictions(place: Path, dataset: VOCFolder) -> Iterator[Prediction]:
 def score(
     predictions: Iterator[Prediction], dataset: VOCFolder, save_to: Path | None
 ) -> tuple[ConfusionMatrix, np.ndarray]:
-    """The scores over all images of all processes; saves the index PNGs if there is a folder.
+    """The scores over all images of all processes; saves index PNGs where `save_to` is a folder.
 
     Returns:
         The confusion matrix, and (N, C, 3) pixels of each image, in the order of the data set: see
@@ -100,6 +98,8 @@ def score(
         UserError: see `VOCFolder.absent_classes`.
     """
     matrix, counts, has_void = ConfusionMatrix(len(dataset.classes)), {}, False
+    if save_to:
+        save_to.mkdir(exist_ok=True)
     for image_id, prediction, target in predictions:
         of_image = ConfusionMatrix(len(dataset.classes))
         of_image.update(prediction, target)
@@ -107,8 +107,7 @@ def score(
         counts[image_id] = of_image.class_counts()
         has_void |= bool((target == VOID).any())
         if save_to:
-            with atomic_file(save_to / f"{image_id}.png") as file:
-                colour_mask(prediction, dataset.classes).save(file, "PNG")
+            colour_mask(prediction, dataset.classes).save(save_to / f"{image_id}.png")
     parts, of_images, voids = zip(*distributed.gather((matrix.counts, counts, has_void)))
     matrix.counts, has_void = sum(parts), any(voids)
     counts = {image_id: pixels for part in of_images for image_id, pixels in part.items()}
@@ -118,18 +117,18 @@ def score(
 
 
 def save_scores(
-    place: Path, matrix: ConfusionMatrix, counts: np.ndarray, dataset: VOCFolder, facts: Any
+    place: Path, matrix: ConfusionMatrix, counts: np.ndarray, dataset: VOCFolder, facts: dict
 ) -> None:
     """Writes all that step 4 keeps of a score; `facts` say what was scored, for metrics.json."""
     names, ious = dataset.classes.names, matrix.iou().tolist()
-    metrics: dict[str, Any] = matrix.scores() | {"classes_in_mean": matrix.classes_in_mean()}
+    metrics: dict[str, Any] = {**matrix.scores(), "classes_in_mean": matrix.classes_in_mean()}
     metrics |= {"images": len(counts), "per_class": dict(zip(names, ious)), **facts}
     folder.save_json(place / "metrics.json", metrics)
     rows = [{"class": name, "iou": iou} for name, iou in zip(names, folder.plain(ious))]
     folder.save_csv(place / "per_class.csv", rows)
     pixels = [{"ground truth": n, **dict(zip(names, row))} for n, row in zip(names, matrix.counts)]
     folder.save_csv(place / "confusion.csv", pixels)
-    with atomic_file(place / folder.PER_IMAGE) as file:
+    with open(place / folder.PER_IMAGE, "wb") as file:
         save_image_scores(file, names, dataset.ids, counts)
     folder.save_chart(place / "iou.png", "iou_bars", names, ious, matrix.miou())
     folder.save_chart(place / "confusion.png", "confusion", matrix.counts, names)
@@ -141,18 +140,18 @@ def main() -> None:
     place = args.out or (args.run and folder.step_folder(args.run, 4))
     if place:
         folder.check_free(place, 4)
-    facts: dict[str, Any] = {"checkpoint": None, "made_from": None}
+    source = made_from = None
     if args.predictions:
         dataset = VOCFolder(args.data, args.split, None, args.limit)
         predictions = read_predictions(args.predictions, dataset)
         made = network = f"predictions in {args.predictions}"
     else:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
-        how = args.tta, args.refine, args.dilate, args.size, args.tile
-        flags.set_views(segmenter, *how)
+        made_from = fingerprint(segmenter)
+        views = args.tta, args.refine, args.dilate, args.size, args.tile
+        flags.set_views(segmenter, *views)
         dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size), args.limit)
         chain.check_classes(segmenter.classes.names, dataset.classes.names, source, dataset.root)
-        facts |= {"checkpoint": str(source), "made_from": fingerprint(segmenter)}
         network = f"{source} ({segmenter.hypercolumn.backbone}, shorter side {segmenter.size})"
         made = f"trained on {segmenter.trained_on}, input shorter side {segmenter.size}"
         runtime.prepare(segmenter, device, args.amp, args.compile)
@@ -175,13 +174,12 @@ def main() -> None:
         print(matrix.table(dataset.classes.names))
         over = f"over {matrix.classes_in_mean()} of {len(dataset.classes)} classes"
         if place and distributed.is_main():
-            what = f"{made}; {len(dataset)} images of {args.split} at {PROTOCOL}, mean {over}"
-            what += f"; {runtime.as_typed(args.changed) or 'one view of each'}"
-            how = {"protocol": what, "checkpoint": facts["checkpoint"]}
-            how["predictions"] = args.predictions and str(args.predictions)
-            save_scores(new, matrix, counts, dataset, how)
-            facts |= {"scored_best": not args.checkpoint, "scores": matrix.scores()}
-            config = folder.save_config(new, 4, vars(args) | {"data": dataset.root}, **facts)
+            how = f"{made}; {len(dataset)} images of {args.split} at {PROTOCOL}, mean {over}"
+            how += f"; {runtime.as_typed(args.changed) or 'one view of each'}"
+            save_scores(new, matrix, counts, dataset, {"protocol": how, "checkpoint": source})
+            facts = {"checkpoint": source, "made_from": made_from, "scores": matrix.scores()}
+            facts |= {"data": dataset.root, "scored_best": not args.checkpoint}
+            config = folder.save_config(new, 4, vars(args), **facts)
     if place and distributed.is_main():
         split = ("--split", args.split) if args.split != "val" else ()
         then = ("visualize.py", "--data", dataset.root, *split, "--run", args.run)

@@ -42,7 +42,6 @@ from models.run.record import read_run
 from models.segmenter import Segmenter
 
 IMAGES = 12  # of a split that are drawn unless --limit says otherwise
-SORTS = {"name": "the first", "worst": "the worst", "best": "the best", "random": "a random"}
 
 
 class Record(NamedTuple):
@@ -63,7 +62,8 @@ def parse() -> argparse.Namespace:
     flag = parser.flag
     limit = f"only N pictures, the first after sorting; default: {IMAGES}, or all of --image"
     flags.add_data_flags(parser, split="val", limit=limit)
-    flag("--sort", SORTS, "name", "worst, best: by the mIoU of each image")
+    sort = "worst, best: by the mIoU of each image"
+    flag("--sort", ("name", "worst", "best", "random"), "name", sort)
     flag("--seed", flags.natural, 0, "of --sort random")
     having = "only images with one of these in the ground truth; photos where the network sees one"
     flag("--classes", lambda text: text.split(","), None, having, metavar="dog,cat")
@@ -88,8 +88,7 @@ def parse() -> argparse.Namespace:
         parser.error("argument --report: has no effect without --run and --data")
     if alone and args.sort in ("worst", "best"):
         parser.error(f"argument --sort: {args.sort} needs scores, which --{alone} does not have")
-    if args.seed and args.sort != "random":
-        parser.error("argument --seed: has no effect without --sort random")
+    parser.needs(args, "--seed", "--sort", "random")
     return args
 
 
@@ -98,20 +97,14 @@ def split_records(
 ) -> Iterator[Record]:
     """Images of a split with ground truth, prediction and scores."""
     for index, sample in zip(indices, runtime.image_loader(dataset, indices, workers)):
-        truth, scores = sample.mask.numpy(), ConfusionMatrix(len(dataset.classes))
+        photo, truth = dataset.image(index), sample.mask.numpy()
         found = segmenter.predict(sample.image, truth.shape, sample.id)
         prediction, confidence = (array.numpy() for array in found)
+        scores = ConfusionMatrix(len(dataset.classes))
         scores.update(prediction, truth)
         miou = float(image_mious(scores.class_counts()))
-        masks = truth, prediction, confidence
-        yield Record(
-            sample.id,
-            sample.id,
-            dataset.image(index),
-            *masks,
-            scores.iou(),
-            None if math.isnan(miou) else miou,
-        )
+        shown = photo, truth, prediction, confidence, scores.iou()
+        yield Record(sample.id, sample.id, *shown, None if math.isnan(miou) else miou)
 
 
 def truth_records(dataset: VOCFolder, indices: Iterable[int]) -> Iterator[Record]:
@@ -140,92 +133,81 @@ def by_miou(
 ) -> list[int]:
     """Images of a split, all predicted: the worst or the best first, without a label last."""
     records = split_records(segmenter, dataset, indices, workers)
-    sign = -1 if best else 1
-    keys = [
-        math.inf if record.miou is None else sign * record.miou
-        for record in runtime.bar(records, len(indices), "image", "score")
-    ]
-    return [indices[place] for place in np.argsort(keys, kind="stable")]
+    records = runtime.bar(records, len(indices), "image", "score")
+    mious = np.array([record.miou for record in records], dtype=float)  # None is nan: last
+    order = np.argsort(-mious if best else mious, kind="stable")
+    return [indices[place] for place in order]
 
 
-def draw(
-    new: Path, records: Iterable[Record], classes: Classes, sure: bool
-) -> tuple[list[gallery.Picture], list[dict[str, Any]]]:
-    """Saves a page of each record; `sure`: with its confidence. Of photos the prediction, too.
+def save_photo(
+    new: Path, record: Record, classes: Classes, legend: Sequence[overlay.Row]
+) -> list[dict[str, Any]]:
+    """Saves the index PNG of a photo; prints and returns its rows of photos.csv.
 
-    Returns:
-        What the gallery keeps of them, and a row about each class in each photo.
+    A row is a class in it, the largest first, with its share and mean confidence, 0..1.
     """
-    pictures, table = [], []
-    for record in records:
-        masks = record.truth, record.prediction, record.confidence if sure else None
-        scores = record.ious, record.miou
-        page = overlay.draw_page(record.photo, classes, *masks, *scores, record.title)
-        page.picture.save(new / f"{record.id}.png")
-        pictures.append(gallery.picture(record.id, record.title, page, record.miou))
-        if record.truth is None:
-            (new / gallery.PREDICTIONS).mkdir(exist_ok=True)
-            file = new / gallery.PREDICTIONS / f"{record.id}.png"
-            colour_mask(record.prediction, classes).save(file)
-            rows = photo_rows(record, classes)
-            words = (f"{row['class']} {overlay.percent(row['share'])}" for row in rows)
-            print(f"  {record.title}  {'  '.join(words)}")
-            table += rows
-    return pictures, table
-
-
-def photo_rows(record: Record, classes: Classes) -> list[dict[str, Any]]:
-    """The classes in a photo, the largest first, with their share and mean confidence, 0..1."""
-    labels, counts = np.unique(record.prediction, return_counts=True)
-    rows = []
-    for count, label in sorted(zip(counts.tolist(), labels), reverse=True):
-        sure = record.confidence.mean(where=record.prediction == label)
-        row = {"photo": record.title, "class": classes.names[label]}
-        rows.append({**row, "share": count / record.prediction.size, "confidence": float(sure)})
+    (new / "predictions").mkdir(exist_ok=True)
+    colour_mask(record.prediction, classes).save(new / "predictions" / f"{record.id}.png")
+    rows, words = [], []
+    for line in sorted(legend, key=lambda line: -line.shares["prediction"]):
+        share = line.shares["prediction"]
+        sure = float(record.confidence.mean(where=record.prediction == line.label))
+        rows.append({"photo": record.title, "class": line.name, "share": share, "confidence": sure})
+        words.append(f"{line.name} {overlay.percent(share)}")
+    print(f"  {record.title}  {'  '.join(words)}")
     return rows
+
+
+def save_report(
+    new: Path, run: Path, segmenter: Segmenter, pictures: Sequence[gallery.Picture], images: str
+) -> None:
+    """Writes the run up as report.pdf, with some of the pictures, drawn of these images."""
+    chosen = report.choose({picture.name: picture.miou for picture in pictures})
+    shown = [(kind, Image.open(new / f"{name}.png")) for kind, name in chosen]
+    words, record = f"{len(pictures)} of {images}", read_run(run, segmenter)
+    report.save_pages(new / "report.pdf", report.report_pages(record, words, shown))
 
 
 def main() -> None:
     args = parse()
     device = runtime.choose_device("cpu" if args.truth else args.device, single=True)
-    segmenter, source, facts = None, None, {}
+    segmenter, source, where, facts = None, None, None, {}
     if not args.truth:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
-        how = args.tta, args.refine, args.dilate, args.size, args.tile
-        flags.set_views(segmenter, *how)
+        views = args.tta, args.refine, args.dilate, args.size, args.tile
+        flags.set_views(segmenter, *views)
         runtime.prepare(segmenter, device, args.amp, args.compile)
         facts["network"] = f"{source} ({segmenter.hypercolumn.backbone})"
+        where = runtime.describe(device, args.amp, args.compile)
     photos, others = find_photos(args.image or ())
     if photos:
-        names, classes, what = list(photos), segmenter.classes, "photos"
+        names, classes, what = sorted(photos), segmenter.classes, "photos"
+        own_place = Path("runs/photos")
     else:
         dataset = VOCFolder(args.data, args.split, segmenter and ResizeImage(segmenter.input_size))
-        names, classes = dataset.ids, dataset.classes
+        names, classes = sorted(dataset.ids), dataset.classes
         what = f"images of {dataset.root}, split {args.split}"
+        own_place = Path("runs/truth")
         if segmenter:
             chain.check_classes(segmenter.classes.names, classes.names, source, dataset.root)
+    if args.sort == "random":
+        random.Random(args.seed).shuffle(names)
     wanted = classes.labels(args.classes or ())
-    limit = min(args.limit or (len(names) if photos else IMAGES), len(names))
-    some = f"{SORTS[args.sort]} {limit} of " if limit < len(names) else ""
-    having = f", with {' or '.join(args.classes)}" if wanted else ""
-    facts = {"images": f"{some}{len(names)} {what}{having}", **facts}
-    place = args.out or Path("runs/photos" if photos else "runs/truth")
-    if args.run and not args.out:
-        place = folder.step_folder(args.run, 5)
+    place = args.out or (folder.step_folder(args.run, 5) if args.run else own_place)
     folder.check_free(place, 5)
-    where = segmenter and runtime.describe(device, args.amp, args.compile)
+    facts = {"images": f"{len(names)} {what}", **facts}
     runtime.print_header(folder.step_title(5), args.quiet, args.changed, **facts, device=where)
     if others:
         print(f"  note: {folder.count(len(others), 'file')} left out: {first_of(others)}")
 
-    order, left_out = sorted(range(len(names)), key=names.__getitem__), []
-    if args.sort == "random":
-        random.Random(args.seed).shuffle(order)
+    left_out: list[str] = []
+    limit = min(args.limit or (len(names) if photos else IMAGES), len(names))
     if photos:
-        records = photo_records(segmenter, {names[i]: photos[names[i]] for i in order}, left_out)
+        records = photo_records(segmenter, {name: photos[name] for name in names}, left_out)
         records = (one for one in records if not wanted or wanted & {*np.unique(one.prediction)})
     else:
-        chosen = (i for i in order if not wanted or wanted & {*np.unique(dataset.mask(i))})
+        dataset.ids, every = names, range(len(names))
+        chosen = (i for i in every if not wanted or wanted & {*np.unique(dataset.mask(i))})
         if args.sort in ("worst", "best"):
             chosen = by_miou(segmenter, dataset, [*chosen], args.sort == "best", args.workers)
         chosen = list(islice(chosen, limit))
@@ -234,26 +216,29 @@ def main() -> None:
             records = split_records(segmenter, dataset, chosen, args.workers)
 
     with folder.new_folder(place) as new:
-        records = runtime.bar(islice(records, limit), limit, "image")
-        pictures, table = draw(new, records, classes, args.confidence)
+        pictures, table = [], []
+        for record in runtime.bar(islice(records, limit), limit, "image"):
+            masks = record.truth, record.prediction, record.confidence if args.confidence else None
+            scores = record.ious, record.miou
+            page = overlay.draw_page(record.photo, classes, *masks, *scores, record.title)
+            page.picture.save(new / f"{record.id}.png")
+            pictures.append(gallery.picture(record.id, record.title, page, record.miou))
+            if photos:
+                table += save_photo(new, record, classes, page.rows)
         if not pictures:
             none = f"--classes {','.join(args.classes or ())}: in none of the {len(names)} images"
             raise UserError(first_of(left_out) or none)
-        heading = f"{'Ground truth' if args.truth else 'Predictions'} of {what}"
         facts["flags"] = runtime.as_typed(args.changed) or "none"
+        heading = f"{'Ground truth' if args.truth else 'Predictions'} of {what}"
         (new / gallery.INDEX).write_bytes(gallery.gallery(pictures, heading, facts).encode())
         if args.contact_sheet:
             gallery.contact_sheet(pictures).save(new / gallery.SHEET)
         if photos:
             folder.save_csv(new / "photos.csv", table)
         if args.report:
-            chosen = report.choose({picture.name: picture.miou for picture in pictures})
-            shown = [(kind, Image.open(new / f"{name}.png")) for kind, name in chosen]
-            pages = report.report_pages(read_run(args.run, segmenter), facts["images"], shown)
-            report.save_pages(new / "report.pdf", pages)
-        scores = {"pictures": len(pictures)}
-        checkpoint = str(source) if source else None
-        config = folder.save_config(new, 5, vars(args), checkpoint=checkpoint, scores=scores)
+            save_report(new, args.run, segmenter, pictures, facts["images"])
+        found = {"checkpoint": source, "scores": {"pictures": len(pictures)}}
+        config = folder.save_config(new, 5, vars(args), **found)
     wrote = f"{folder.count(len(pictures), 'picture')}{' and report.pdf' * args.report}"
     wrote += f"; open {place / gallery.INDEX} in a browser"
     then = ("sample_features.py", "--data", args.data, "--run", "runs/own") if args.truth else ()

@@ -87,11 +87,14 @@ def tables(counts: np.ndarray, names: Sequence[str], runs: Sequence[str], rows: 
         gains = ["" if np.isnan(gain) else f"{gain:+.3f}" for gain in ious[:, 1] - ious[:, 0]]
         classes = [[*row, gain] for row, gain in zip(classes, ["minus first", *gains, ""])]
     scores = [["", "mIoU", "95 % interval", "pixel acc.", "minus first", "95 % interval", ""]]
-    score = "{miou:.4f}|{miou_low:.4f} to {miou_high:.4f}|{pixel_accuracy:.4f}|"
-    gain = "{difference:+.4f}|{difference_low:+.4f} to {difference_high:+.4f}|{verdict}"
     for run, row in zip(runs, rows):
-        form = score + (gain if row["verdict"] else "||")
-        scores.append([run, *form.format(**row).split("|")])
+        interval = "{miou_low:.4f} to {miou_high:.4f}".format(**row)
+        scores.append([run, f"{row['miou']:.4f}", interval, f"{row['pixel_accuracy']:.4f}"])
+        if row["verdict"]:
+            interval = "{difference_low:+.4f} to {difference_high:+.4f}".format(**row)
+            scores[-1] += [f"{row['difference']:+.4f}", interval, row["verdict"]]
+        else:
+            scores[-1] += ["", "", ""]
     return f"{_markdown(classes)}\n\n{_markdown(scores)}"
 
 
@@ -112,25 +115,23 @@ def read_scores(places: Sequence[Path]) -> tuple[list[str], np.ndarray]:
     """
     found = []
     for place in places:
-        path = chain.scores_folder(place) / folder.PER_IMAGE
+        scores = chain.scores_folder(place)
         if chain.scored_another_network(place):
             raise UserError(
-                f"{path.parent}: scores of an earlier network; run step 4 again, for {place}"
+                f"{scores}: scores of an earlier network; run step 4 again, for {place}"
             )
-        names, ids, counts = load_image_scores(path)
+        names, ids, counts = load_image_scores(scores / folder.PER_IMAGE)
         order = np.argsort(ids)
-        found.append((names, np.array(ids)[order], counts[order]))
-        for what, ours, theirs in (
-            ("classes", found[0][0], names),
-            ("images", found[0][1], found[-1][1]),
-            ("ground truth", found[0][2][..., 0], found[-1][2][..., 0]),
-        ):
-            if not np.array_equal(ours, theirs):
+        counts = counts[order]
+        scored = {"classes": names, "images": np.array(ids)[order], "ground truth": counts[..., 0]}
+        found.append((scored, counts))
+        for what, first in found[0][0].items():
+            if not np.array_equal(first, scored[what]):
                 raise UserError(
                     f"{places[0]} and {place} cannot be compared: they have not scored the same "
                     f"{what}; score both on the same list of the same data"
                 )
-    return found[0][0], np.stack([counts for _, _, counts in found])
+    return names, np.stack([counts for _, counts in found])
 
 
 def main() -> None:
@@ -147,16 +148,14 @@ def main() -> None:
     args = parser.parse_args()
 
     places = [args.first, *args.others]
-    configs = [chain.finished(place, 4) for place in places]
     names, counts = read_scores(places)
     runs, rows, images = [str(place) for place in places], compared(counts), counts.shape[1]
-    for run, config in zip(runs, configs):
+    for place in places:
+        config = chain.finished(place, 4)
         what = config["checkpoint"] or config["predictions"]
-        print(" ".join(filter(None, [f"{run}: {what}", runtime.as_typed(config["changed"])])))
+        print(f"{place}: {what} {runtime.as_typed(config['changed'])}".rstrip())
     print(f"\n{tables(counts, names, runs, rows)}\n")
     print(f"95 % intervals from {RESAMPLES:,} paired resamples of the {images} images")
-    if len(runs) > 2:
-        print("note: each is judged by itself; of 20 just as good, one would seem better or worse")
     if images < FEW_IMAGES:
         print(f"note: {images} images are few, so the intervals are rather too narrow")
     if args.out:

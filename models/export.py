@@ -19,7 +19,6 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -104,16 +103,14 @@ def round_down(features: nn.Sequential) -> None:
 
 def trace(segmenter: Segmenter) -> ExportedProgram:
     """The `PhotoSegmenter` as a graph for photos of any size."""
-    image = torch.zeros(1, 3, 48, 64, dtype=torch.uint8)
-    sides = {2: Dim("height", min=1), 3: Dim("width", min=1)}
+    photo = (torch.zeros(1, 3, 48, 64, dtype=torch.uint8),)
+    shapes = {"image": {2: Dim("height", min=1), 3: Dim("width", min=1)}}
     with torch.no_grad():
-        return torch.export.export(
-            PhotoSegmenter(segmenter), (image,), dynamic_shapes={"image": sides}
-        )
+        return torch.export.export(PhotoSegmenter(segmenter), photo, dynamic_shapes=shapes)
 
 
 def facts(segmenter: Segmenter) -> dict[str, str]:
-    """What goes with the file, as text: class names, colours and size as JSON."""
+    """What goes with the file, as text; class names, colours and size as JSON."""
     return {
         "classes": json.dumps(segmenter.classes.names),
         "colours": json.dumps(segmenter.classes.colours),
@@ -121,12 +118,6 @@ def facts(segmenter: Segmenter) -> dict[str, str]:
         "backbone": segmenter.hypercolumn.backbone,
         "trained_on": segmenter.trained_on,
     }
-
-
-def save_program(path: Path, program: ExportedProgram, facts: dict[str, str]) -> None:
-    """Saves what `torch.export.load` reads; each fact is an extra file."""
-    with atomic_file(path) as file:
-        torch.export.save(program, file, extra_files=facts)
 
 
 def save_onnx(path: Path, program: ExportedProgram, facts: dict[str, str]) -> None:
@@ -143,14 +134,6 @@ def save_onnx(path: Path, program: ExportedProgram, facts: dict[str, str]) -> No
     exported.model.metadata_props.update(facts)
     with atomic_file(path) as file:
         file.write(exported.model_proto.SerializeToString())
-
-
-def run_onnx(path: Path, pixels: np.ndarray) -> np.ndarray:
-    """The class map (H, W) that an ONNX file finds in a photo, (H, W, 3) uint8 RGB."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return session.run(None, {"image": pixels.transpose(2, 0, 1)[None]})[0][0]
 
 
 def main() -> None:
@@ -172,10 +155,8 @@ def main() -> None:
     check = "run the ONNX file on this photo in onnxruntime, and compare its classes with ours"
     add("--check", type=Path, metavar="PHOTO", help=check)
     flags = parser.parse_args()
-    if flags.check and not flags.onnx:
-        parser.error("--check: has no effect without --onnx")
-    if not (flags.onnx or flags.program or flags.half):
-        parser.error("--onnx, --program or --half is missing")
+    if not (flags.onnx or flags.program or flags.half) or flags.check and not flags.onnx:
+        parser.error("--onnx, --program or --half is missing; --check needs --onnx")
     needed = ["onnx", "onnxscript"] if flags.onnx else []
     needed += ["onnxruntime"] if flags.check else []
     if missing := [package for package in needed if not find_spec(package)]:
@@ -192,13 +173,22 @@ def main() -> None:
             f"--onnx and --program need torch {LEAST_TORCH}, but {torch.__version__} is installed"
         )
     program = trace(segmenter)
-    for path, save in ((flags.onnx, save_onnx), (flags.program, save_program)):
-        if path:
-            save(path, program, facts(segmenter))
-            print(f"wrote {path}: image (1, 3, height, width) uint8 to classes (1, height, width)")
+    if flags.program:
+        with atomic_file(flags.program) as file:
+            torch.export.save(program, file, extra_files=facts(segmenter))
+        print(f"wrote {flags.program}: for torch.export.load")
+    if flags.onnx:
+        save_onnx(flags.onnx, program, facts(segmenter))
+        print(
+            f"wrote {flags.onnx}: image (1, 3, height, width) to classes (1, height, width), uint8"
+        )
     if flags.check:
+        import onnxruntime  # not needed to write the file
+
         pixels = read_image(flags.check)
-        same = run_onnx(flags.onnx, pixels) == predict_photo(segmenter, pixels)[0].numpy()
+        session = onnxruntime.InferenceSession(flags.onnx, providers=["CPUExecutionProvider"])
+        (found,) = session.run(None, {"image": pixels.transpose(2, 0, 1)[None]})
+        same = found[0] == predict_photo(segmenter, pixels)[0].numpy()
         print(f"{flags.check}: onnxruntime agrees with predict on {same.mean():.2%} of the pixels")
 
 

@@ -1,8 +1,8 @@
 """Charts of data, training and scores: drawn once, for a PNG of a step or a part of the write-up.
 
 Each function draws on the `figure` (or part of a page) that it is given, or on a new one of a size
-that fits, and gives it back. Matplotlib's constrained layout places what is on it. Nothing needs a
-display or changes global state.
+that fits, as `comparison` always does, and gives it back. Matplotlib's constrained layout places
+what is on it. Nothing needs a display or changes global state.
 """
 
 import math
@@ -148,9 +148,7 @@ def confusion(
     return figure
 
 
-def comparison(
-    names: Sequence[str], rows: Sequence[Mapping[str, Any]], figure: FigureBase | None = None
-) -> FigureBase:
+def comparison(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Figure:
     """The mIoU of each run on the left, its difference to the first on the right; with intervals.
 
     Args:
@@ -158,7 +156,7 @@ def comparison(
         rows: for each run "miou" and "difference", both also with "_low" and "_high" behind: the
             bounds of its interval; and the "verdict" on the difference. None is not drawn.
     """
-    figure = figure or new_figure(8.4, 1.1 + 0.42 * len(names))
+    figure = new_figure(8.4, 1.1 + 0.42 * len(names))
     panels = figure.subplots(1, 2, sharey=True)
     for axes, key, label in zip(panels, ("miou", "difference"), ("mIoU", "minus the first")):
         for place, row in enumerate(rows):

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from data.classes import VOID
 from data.figures.overlay import GREY, INK, WHITE, Page, font, shorten
 
-INDEX, SHEET, PREDICTIONS = "index.html", "contact_sheet.png", "predictions"
+INDEX, SHEET = "index.html", "contact_sheet.png"
 TEMPLATE = Path(__file__).with_name("gallery.html")
 COLUMNS, ROWS = 6, 4  # of a contact sheet
 THUMBNAIL = 320, 240  # px, the room of each

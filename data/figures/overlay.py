@@ -22,6 +22,7 @@ KEYS = {  # what the colours of a tile mean, written below it
     "confidence": {f"{p}%": tuple(round(255 * c) for c in HEAT(p / 100)[:3]) for p in (0, 50, 100)},
 }
 TILE_SIDES = 320, 640  # px, the longer side of a tile on a page
+OPACITY = 0.55  # of the tint of a class over the photo
 NAMED_FROM = 0.002  # share of the image that a class needs to be named in it
 Box = tuple[int, int, int, int]  # left, top, right, bottom, px
 
@@ -54,17 +55,15 @@ def font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
 
 
-def overlay(
-    photo: np.ndarray, mask: np.ndarray, classes: Classes, opacity: float = 0.55
-) -> Image.Image:
+def overlay(photo: np.ndarray, mask: np.ndarray, classes: Classes) -> Image.Image:
     """The photo (H, W, 3) with its mask (H, W): classes are tinted, outlined and named.
 
-    Void is whitened, the background stays as it is; `opacity` (0..1) is that of the tint.
+    Void is whitened, the background stays as it is.
     """
     mask = mask.astype(np.uint8)
     palette = np.float32(classes.palette()).reshape(256, 3)
     palette[VOID] = WHITE
-    tinted = (1 - opacity) * photo.astype(np.float32) + opacity * palette[mask]
+    tinted = (1 - OPACITY) * photo.astype(np.float32) + OPACITY * palette[mask]
     pixels = np.where((mask == 0)[..., None], photo, tinted).astype(np.uint8)
     pixels[_outlines(mask)] = WHITE
     picture = Image.fromarray(pixels)
@@ -122,7 +121,7 @@ def error_map(prediction: np.ndarray, truth: np.ndarray) -> Image.Image:
 
 def heat_map(confidence: np.ndarray) -> Image.Image:
     """Probabilities (H, W), 0..1, from dark blue (0) to yellow (1)."""
-    return Image.fromarray(np.ascontiguousarray(HEAT(confidence, bytes=True)[..., :3]))
+    return Image.fromarray(HEAT(confidence, bytes=True)[..., :3])
 
 
 def draw_page(

@@ -13,7 +13,8 @@ from PIL import Image
 
 from data.figures import charts
 from data.figures.architecture import draw_architecture
-from data.figures.charts import GREY, INK, short
+from data.figures.charts import COLOURS, GREY, INK, short
+from models.run.runtime import as_typed
 
 TITLE = "Semantic segmentation with hypercolumns"
 A4 = 11.69, 8.27  # inches, landscape
@@ -26,9 +27,8 @@ FACTS = {  # of config.json and metrics.json, as far as they are there
 }
 SCORES = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy"}
 SCORES |= {"mean_accuracy": "mean accuracy", "fw_iou": "fw-IoU"}
-LINE, MOST = 150, 5  # letters of a line of small print across the page; lines of a text
+LINE = 150  # letters of a line of small print across the page
 PICTURE = 2200  # pixels of the longer side of a picture, at most
-WARNING = "#d55e00"
 
 
 def report_pages(
@@ -112,17 +112,16 @@ def _summary_page(record: Mapping[str, Any]) -> Figure:
         top.text(column / 4, 0.15, label, fontsize=9, color=GREY, transform=top.transAxes)
     if record["scores_are_old"]:
         warning = "These scores are of an earlier network: run evaluate.py again."
-        top.set_title(warning, loc="right", fontsize=11, weight="bold", color=WARNING)
+        top.set_title(warning, loc="right", fontsize=11, weight="bold", color=COLOURS[1])
     for axes, (step, script) in zip(rows, SCRIPTS.items()):
         config = record["configs"][step]
         if config is None:
             _text(axes, f"{step}  {script}.py", ["has not been run to its end"])
             continue
-        flags = "  ".join(_flag(*pair) for pair in config["changed"].items())
         took = f"{timedelta(seconds=round(config['seconds']))} (h:mm:ss)"
         known = {**config, **config["scores"], **((metrics or {}) if step == 4 else {})}
         facts = ", ".join(_fact(name, known[name]) for name in FACTS[step] if known.get(name))
-        lines = [*_wrapped(facts, 3), *_wrapped(flags)]
+        lines = [*_wrapped(facts, 3), *_wrapped(as_typed(config["changed"]), 5)]
         _text(axes, f"{step}  {script}.py", lines, took)
     versions = (f"{name} {version}" for name, version in record["versions"].items())
     _text(last, "versions", ["  ".join(versions)])
@@ -149,18 +148,9 @@ def _pictures_page(shown: str, pictures: Sequence[tuple[str, Image.Image]]) -> F
     return page
 
 
-def _flag(name: str, value: Any) -> str:
-    """A flag as one would type it, on one line."""
-    values = value if isinstance(value, list) else [value]
-    return name if value is True else f"{name}\xa0{','.join(map(str, values))}"
-
-
-def _wrapped(text: str, most: int = MOST) -> list[str]:
+def _wrapped(text: str, most: int) -> list[str]:
     """The text on at most `most` lines across the page."""
-    lines = textwrap.wrap(
-        text, LINE, break_on_hyphens=False, max_lines=most, placeholder=" … and so on"
-    )
-    return [line.replace("\xa0", " ") for line in lines]
+    return textwrap.wrap(text, LINE, break_on_hyphens=False, max_lines=most, placeholder=" …")
 
 
 def _page(title: str) -> Figure:

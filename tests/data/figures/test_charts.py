@@ -53,24 +53,22 @@ def test_curves_have_the_finite_values_losses_scores_and_rates_apart(rows, expec
     assert found == expected and "a $\\run$" in words(figure)
 
 
-def compared_row(miou: float, difference: float | None, verdict: str | None) -> dict:
-    """A row about a run, with intervals of +-0.02."""
-    row = {"verdict": verdict}
-    for key, value in (("miou", miou), ("difference", difference)):
-        bounds = {"": value, "_low": value and value - 0.02, "_high": value and value + 0.02}
-        row |= {key + end: bound for end, bound in bounds.items()}
-    return row
-
-
 def test_runs_have_a_dot_in_their_interval_and_a_difference_to_the_first():
-    rows = [compared_row(0.5, None, None), compared_row(0.6, 0.1, "better")]
-    rows.append(compared_row(0.49, -0.01, "may be equal"))
+    rows = [
+        {"miou": miou, "miou_low": miou - 0.02, "miou_high": miou + 0.02, "difference": None}
+        for miou in (0.5, 0.6, 0.49)
+    ]
+    rows[1] |= {"difference": 0.1, "difference_low": 0.08, "difference_high": 0.11}
+    rows[2] |= {"difference": -0.01, "difference_low": -0.02, "difference_high": 0.01}
+    rows[1]["verdict"], rows[2]["verdict"] = "better", "may be equal"
     figure = charts.comparison(names(3), rows)
     left, right = figure.axes
     assert [float(line.get_xdata()[0]) for line in left.lines] == [0.5, 0.6, 0.49]
     assert [float(line.get_xdata()[0]) for line in right.lines[:2]] == [0.1, -0.01]
     ends = left.collections[1].get_segments()[0]
     assert ends[:, 0].tolist() == pytest.approx([0.58, 0.62]) and ends[0, 1] == 1
+    ends = right.collections[0].get_segments()[0]
+    assert ends[:, 0].tolist() == pytest.approx([0.08, 0.11])
     assert {"0.500", "+0.100 better", "-0.010 may be equal", *names(3)} <= set(words(figure))
     assert faults(figure) == []
 
