@@ -7,10 +7,8 @@ from torchvision.models import get_model, get_model_weights
 
 from models.backbones import input_moments
 from models.efficientnet_lite import SameConv2d
-from models.export import LEAST_TORCH, save_onnx, trace
 from models.torchvision_backbones import empty_blocks, load_blocks
 from models.weights import fingerprint
-from tests.models.test_export import assert_classes, photo, random_segmenter, resized, session
 
 NAME = "efficientnet_lite0"
 
@@ -78,19 +76,3 @@ def test_the_sizes_are_scaled(number, channels, count):
     assert len(blocks) == count and blocks[-1].block[-1][0].out_channels == channels
     assert blocks[0].out_channels == 32
     assert input_moments(f"efficientnet_lite{number}", "imagenet") == ([0.5] * 3, [0.5] * 3)
-
-
-@pytest.mark.skipif(torch.__version__ < LEAST_TORCH, reason=f"torch {LEAST_TORCH} is not installed")
-def test_onnx_gives_the_classes_of_predict_at_ten_sizes(tmp_path):
-    """Odd sides, too, at which the padding before a strided layer is another one."""
-    for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package)
-    segmenter = random_segmenter(NAME, 2, {"taps": [1, 2, 3]})  # strides with 3x3 and 5x5
-    save_onnx(tmp_path / "lite.onnx", trace(segmenter), {})
-    network, inputs = session(tmp_path / "lite.onnx"), set()
-    for width in range(64, 114, 5):
-        image = photo(64, width)
-        inputs.add(tuple(resized(image).shape[1:]))
-        (found,) = network.run(None, {"image": image[None].numpy()})
-        assert_classes(torch.from_numpy(found[0]), segmenter, image)
-    assert len(inputs) == 10 and any(width % 2 for _, width in inputs)

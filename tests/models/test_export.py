@@ -28,8 +28,10 @@ pytestmark = pytest.mark.skipif(
 SIZE = 64
 CLASSES = Classes(("sky", "sea", "boat", "sand"), ((0, 0, 0), (0, 0, 255), (255, 0, 0), (9, 9, 9)))
 PHOTOS = [(75, 100), (64, 64), (41, 33), (301, 202), (20, 390)]  # the last is beyond MAX_ASPECT
+PHOTOS += [(64, 65), (64, 79), (66, 90), (130, 171), (99, 64)]
 NETWORKS = {  # backbone, stride, further arguments
     "poolings that round up": ("squeezenet1_1", 2, {"taps": [1, 2], "context": ["image"]}),
+    "other padding of odd sides": ("efficientnet_lite0", 2, {"taps": [1, 2, 3]}),
     "windows": ("mobilenet_v2", 4, {"taps": [1, 2, "b5"], "context": ["3", "image", "5"]}),
     "dilation": ("resnet18", 3, {"taps": [1, 2], "context": ["quadrants", "3"], "dilated": 1}),
 }
