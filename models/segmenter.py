@@ -1,6 +1,6 @@
 """The whole network: image -> levels -> logits -> probabilities -> class map at original size."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -11,7 +11,7 @@ from data import UserError
 from data.classes import Classes
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn, resample
-from models.views import Views, averaged, guided_filter, in_rows
+from models.views import ROWS, Views, averaged, guided_filter, in_rows
 
 REACH = 32  # pixels of the input to each side, over which refined edges look at the photo
 
@@ -100,12 +100,8 @@ class Segmenter(nn.Module):
         Raises:
             UserError: see `probabilities`.
         """
-        classes, best = torch.empty(size, dtype=torch.uint8), torch.empty(size)
-        done = 0
-        for part in self.rows(image, size[0], name):
-            rows = slice(done, done := done + part.shape[1])
-            classes[rows], best[rows] = top_class(part, (part.shape[1], size[1]))
-        return classes, best
+        classes, best = decided(self.rows(image, size[0], name), size)
+        return classes.cpu(), best.cpu()
 
     def rows(self, image: Tensor, height: int, name: str = "the photo") -> Iterator[Tensor]:
         """The probabilities (C, n, w) of n rows after the other, in columns of the grid.
@@ -144,22 +140,26 @@ class Segmenter(nn.Module):
 
 
 def top_class(scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The class with the highest score at each pixel, scores resampled bilinearly, and that score.
+    """`decided` for scores (C, h, w) on a grid, resampled bilinearly."""
+    height, columns = size[0], scores.shape[2]
+    return decided(resample(scores[None], (height, columns))[0].split(ROWS, dim=1), size)
 
-    One class after the other, so that memory does not grow with their number: the scores of 12
-    megapixels and 21 classes would take 1 GB.
+
+def decided(rows: Iterable[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """The class with the highest score at each pixel, and that score.
 
     Args:
-        scores: (C, h, w) floating point.
-        size: (H, W).
+        rows: scores (C, n, w), floating point, of n rows of pixels after the other; their columns
+            are resampled bilinearly. All at once, 12 megapixels and 21 classes would take 1 GB.
+        size: (H, W) in pixels.
 
     Returns:
         (H, W) uint8 and (H, W) of the scores' dtype.
     """
-    best = resample(scores[:1, None], size)[0, 0]
-    classes = torch.zeros_like(best, dtype=torch.uint8)
-    for label in range(1, len(scores)):
-        score = resample(scores[label][None, None], size)[0, 0]
-        classes.masked_fill_(score > best, label)
-        best = torch.maximum(best, score)
+    done = 0
+    for scores in rows:
+        if not done:
+            classes, best = scores.new_empty(size, dtype=torch.uint8), scores.new_empty(size)
+        part = slice(done, done := done + scores.shape[1])
+        best[part], classes[part] = resample(scores[None], (scores.shape[1], size[1]))[0].max(0)
     return classes, best

@@ -16,7 +16,7 @@ from data.transforms import LEAST_SIDE
 from models.hypercolumn import box_mean, neighbours, resample
 
 EPSILON = 1e-4  # variance, of colours in 0..1, below which a window counts as flat
-ROWS = 128  # of a photo at a time, enlarged
+ROWS = 64  # of a photo at a time, enlarged
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def in_rows(
         held = torch.cat([held[:, : top - first], strip], dim=1)
         ready = int((sources[:, 1] < final).sum())
         for part in torch.arange(done, ready, device=device).split(ROWS):
-            lines = held[:, sources[part] - first]  # (C, n, 2, w)
-            yield (lines * weights[part, :, None]).sum(2)
+            above, below = (held[:, row - first] for row in sources[part].T)  # (C, n, w) each
+            yield torch.lerp(above, below, weights[part, 1:])
         if ready == height:
             return
         following = min(int(sources[ready, 0]), final)
