@@ -29,14 +29,14 @@ from typing import Any
 import numpy as np
 
 from data.classes import VOID
-from data.images import check_sizes, colour_mask, first_of, read_mask
+from data.image_files import check_sizes, colour_mask, first_of, read_mask
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from losses.metrics import ConfusionMatrix, save_image_scores
 from models.run import args as flags
 from models.run import chain, distributed, folder, runtime
 from models.segmenter import Segmenter
-from models.weights import fingerprint
+from models.weight_files import fingerprint
 
 PROTOCOL = "original size, void ignored, one confusion matrix over all images"
 Prediction = tuple[str, np.ndarray, np.ndarray]  # id, prediction (H, W) and target (H, W) uint8

@@ -22,7 +22,7 @@ import torch
 from data import UserError
 from data.classes import VOID
 from data.features import create_rows, open_rows, save_rows
-from data.images import first_of
+from data.image_files import first_of
 from data.sampling import pixel_centres, sample_pixels
 from data.transforms import DEFAULT_SIZE, ResizeImage
 from data.voc import VOCFolder

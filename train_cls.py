@@ -31,7 +31,7 @@ from models.run import chain, folder, runtime
 from models.run.recipes import RECIPES
 from models.run.training import build_optimizer, build_schedule, save_log
 from models.segmenter import Segmenter
-from models.weights import fingerprint
+from models.weight_files import fingerprint
 
 STRIDE = 2  # the course's advice, 112x112 features for a 224x224 input; step 3 may choose another
 Rows = tuple[Tensor, ...]  # features (n, Z), labels (n,) int64, weights in the loss (n,)

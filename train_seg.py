@@ -162,7 +162,7 @@ def validate(
         matrix.update(prediction, sample.mask.numpy())
         void += (sample.mask == VOID).sum()
         if len(previews) < drawn and distributed.is_main():
-            from data.figures.overlay import draw_page  # matplotlib takes a second to import
+            from data.figures.page import draw_page  # matplotlib takes a second to import
 
             photo, title = dataset.image(dataset.ids.index(sample.id)), sample.id
             masks = sample.mask.numpy(), prediction

@@ -30,8 +30,9 @@ from PIL import Image
 
 from data import UserError
 from data.classes import Classes
-from data.figures import gallery, overlay, report
-from data.images import colour_mask, find_photos, first_of, read_image
+from data.figures import gallery, report
+from data.figures.page import Row, draw_page, percent
+from data.image_files import colour_mask, find_photos, first_of, read_image
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from losses.metrics import ConfusionMatrix, image_mious
@@ -140,7 +141,7 @@ def by_miou(
 
 
 def save_photo(
-    new: Path, record: Record, classes: Classes, legend: Sequence[overlay.Row]
+    new: Path, record: Record, classes: Classes, legend: Sequence[Row]
 ) -> list[dict[str, Any]]:
     """Saves the index PNG of a photo; prints and returns its rows of photos.csv.
 
@@ -153,7 +154,7 @@ def save_photo(
         share = line.shares["prediction"]
         sure = float(record.confidence.mean(where=record.prediction == line.label))
         rows.append({"photo": record.title, "class": line.name, "share": share, "confidence": sure})
-        words.append(f"{line.name} {overlay.percent(share)}")
+        words.append(f"{line.name} {percent(share)}")
     print(f"  {record.title}  {'  '.join(words)}")
     return rows
 
@@ -220,7 +221,7 @@ def main() -> None:
         for record in runtime.bar(islice(records, limit), limit, "image"):
             masks = record.truth, record.prediction, record.confidence if args.confidence else None
             scores = record.ious, record.miou
-            page = overlay.draw_page(record.photo, classes, *masks, *scores, record.title)
+            page = draw_page(record.photo, classes, *masks, *scores, record.title)
             page.picture.save(new / f"{record.id}.png")
             pictures.append(gallery.picture(record.id, record.title, page, record.miou))
             if photos:

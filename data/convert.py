@@ -28,7 +28,7 @@ from data.formats.class_names import read_class_list
 from data.formats.foreign_masks import listing, survey
 from data.formats.source import Named, Options, Source
 from data.formats.voc_layout import NOTE, check_fit, check_free, place_photo, write_classes
-from data.images import colour_mask, first_of, read_image
+from data.image_files import colour_mask, first_of, read_image
 from models.run import folder, runtime
 
 UNKNOWN = {"void": VOID, "background": 0}

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from data import UserError
 from data.classes import VOC
 from data.files import atomic_file
-from data.images import colour_mask
+from data.image_files import colour_mask
 from data.voc import MASK_FOLDERS, find_root, read_ids
 
 

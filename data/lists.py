@@ -22,7 +22,7 @@ from tqdm import tqdm
 from data import UserError
 from data.classes import VOID, Classes, read_classes
 from data.files import atomic_file
-from data.images import SUFFIXES, first_of
+from data.image_files import SUFFIXES, first_of
 from data.transforms import DEFAULT_SIZE
 from data.voc import check_labels, find_pair, read_ids, read_pairs
 from data.widths import local_widths, thin_classes

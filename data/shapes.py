@@ -21,7 +21,7 @@ from PIL import Image, ImageFilter
 
 from data import UserError
 from data.classes import VOC, VOID
-from data.images import colour_mask
+from data.image_files import colour_mask
 
 # How hard the data set is. A jitter is the half-width of a uniform draw, one per object.
 HUE_JITTER, VALUE_JITTER = 12, 0.1  # degrees, of 1

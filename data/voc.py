@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from data import UserError
 from data.classes import VOID, read_classes
 from data.files import read_lines
-from data.images import SUFFIXES, check_sizes, read_image, read_mask
+from data.image_files import SUFFIXES, check_sizes, read_image, read_mask
 from data.sampling import draw_kept, draw_pixels, image_seed, pixel_centres
 from data.transforms import Augment, ResizeImage
 

@@ -15,7 +15,7 @@ from data.files import atomic_file
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn
 from models.segmenter import Segmenter
-from models.weights import load_tensors
+from models.weight_files import load_tensors
 
 TRAINED = Path(__file__).parent / "trained"  # the networks that come with the project
 FORMAT = 3  # raised when what is in the files changes

@@ -26,7 +26,7 @@ from torch.export import Dim, ExportedProgram
 
 from data import UserError
 from data.files import atomic_file
-from data.images import read_image
+from data.image_files import read_image
 from data.transforms import LEAST_SIDE, MAX_ASPECT
 from models.checkpoint import save_segmenter
 from models.hypercolumn import resample

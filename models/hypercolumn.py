@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from data import UserError
 from models.backbones import build, input_moments
-from models.weights import fingerprint
+from models.weight_files import fingerprint
 
 SIDE = 256  # pixels of the input on which it is looked up what a level depends on
 

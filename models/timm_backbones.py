@@ -14,7 +14,7 @@ from torchvision.transforms.v2.functional import resize
 
 from data import UserError
 from models.backbones import Backbone
-from models.weights import read_state
+from models.weight_files import read_state
 
 DEPTHS = 4  # evenly spaced blocks of a plain transformer that are taken without --taps
 

@@ -23,7 +23,7 @@ import models
 from data import UserError
 from models import efficientnet_lite  # noqa: F401  registers its networks
 from models.backbones import Backbone
-from models.weights import read_state
+from models.weight_files import read_state
 
 TRANSFORMERS = ("maxvit", "swin", "vit")  # no maps (B, C, h, w) of an input of any size
 HEADS = ("avgpool", "classifier", "fc", "dropout", "aux1", "aux2", "AuxLogits")  # are left out

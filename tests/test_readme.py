@@ -114,7 +114,7 @@ def kinds(lines: list[str]) -> set[str]:
     """Lines without numbers, folders, flags, scores of classes, and which of two is better."""
     found = set()
     for line in lines:
-        line = re.sub(r"the first 12 of |^( *flags ).*", r"\1", line)  # `SMALLER` are flags
+        line = re.sub(r"^( *flags ).*", r"\1", line)  # `SMALLER` are flags
         line = re.sub(r"\b(epoch|image|picture)s\b", r"\1", line)
         line = re.sub(r"(better|worse|may be equal)( *\|)?$", "VERDICT", line)
         line = re.sub(r"[-+]?[\d.,]+(e[-+]\d+)?", "#", re.sub(r"runs/\w+", "RUN", line))

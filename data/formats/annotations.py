@@ -19,7 +19,7 @@ import numpy as np
 from data.classes import VOID
 from data.formats.class_names import number_labels
 from data.formats.source import Options, Pair, Source, as_written, files_in
-from data.images import PHOTO_SUFFIXES
+from data.image_files import PHOTO_SUFFIXES
 
 
 class Shape(NamedTuple):

@@ -8,7 +8,7 @@ from data import UserError
 from data.classes import VOID, parse_classes
 from data.files import read_lines
 from data.formats.source import Named, Options
-from data.images import first_of
+from data.image_files import first_of
 
 CLASS_FILES = ("classes.txt", "labelmap.txt", "class_dict.csv")  # ours, CVAT's, and a usual one
 FIXED_IDS = {"background": 0, "_background_": 0, "void": VOID, "ignore": VOID, "__ignore__": VOID}

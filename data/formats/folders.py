@@ -8,7 +8,7 @@ from data import UserError
 from data.formats.class_names import listed_beside
 from data.formats.foreign_masks import MASK_SUFFIXES, find_legend, survey
 from data.formats.source import Options, Pair, Source, files_in
-from data.images import PHOTO_SUFFIXES, first_of
+from data.image_files import PHOTO_SUFFIXES, first_of
 
 IMAGE_FOLDERS = {"images", "image", "imgs", "img", "photos", "jpegimages", "rgb", "inputs"}
 IMAGE_FOLDERS |= {"leftimg8bit"}

@@ -12,7 +12,7 @@ from data import UserError
 from data.classes import VOID, Colour, voc_colour
 from data.formats.class_names import number_classes
 from data.formats.source import Named, Options, Source
-from data.images import INDEX_MODES, LISTED, index_values, open_image
+from data.image_files import INDEX_MODES, LISTED, index_values, open_image
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # without loss
 MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF")

@@ -10,7 +10,7 @@ from PIL import Image
 from data import UserError
 from data.classes import VOID, Classes, read_classes
 from data.formats.source import Source
-from data.images import EXIF_ORIENTATION, TURNS
+from data.image_files import EXIF_ORIENTATION, TURNS
 
 NOTE = "converted.json"  # tells an earlier result from other data
 RESULT = {"JPEGImages", "SegmentationClass", "ImageSets", "classes.txt", NOTE}

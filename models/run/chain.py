@@ -21,7 +21,7 @@ from models.run.folder import (
     step_folder,
 )
 from models.segmenter import Segmenter
-from models.weights import fingerprint
+from models.weight_files import fingerprint
 
 
 def scores_folder(place: Path) -> Path:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.images import read_image
+from data.image_files import read_image
 from data.transforms import ResizeImage
 from models.hypercolumn import resample
 from models.run.runtime import device_name
@@ -70,7 +70,7 @@ class Predictor:
             photo: as in `predict`.
             mask: (H, W) class ids, if they are known already.
         """
-        from data.figures.overlay import overlay  # not needed to predict
+        from data.figures.page import overlay  # not needed to predict
 
         mask = self.predict(photo) if mask is None else mask
         return overlay(to_array(photo), mask, self.segmenter.classes)

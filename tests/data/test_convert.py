@@ -11,7 +11,7 @@ from PIL import Image
 
 from data.classes import VOC
 from data.convert import main
-from data.images import read_mask
+from data.image_files import read_mask
 from models.run.runtime import run_script
 
 MASK = [[0, 1, 1], [0, 0, 255]]

@@ -8,7 +8,7 @@ from torchvision.models import get_model, get_model_weights
 from models.backbones import input_moments
 from models.efficientnet_lite import SameConv2d
 from models.torchvision_backbones import empty_blocks, load_blocks
-from models.weights import fingerprint
+from models.weight_files import fingerprint
 
 NAME = "efficientnet_lite0"
 

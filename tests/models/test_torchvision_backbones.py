@@ -10,7 +10,7 @@ from torchvision.models import WeightsEnum, get_model
 from data import UserError
 from models.backbones import input_moments, weights_name
 from models.torchvision_backbones import backbones, empty_blocks, load_blocks
-from models.weights import fingerprint
+from models.weight_files import fingerprint
 
 SMALL = "squeezenet1_1"
 

@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision.models import squeezenet1_0, squeezenet1_1
 
 from data.features import read_features
-from data.images import EXIF_ORIENTATION
+from data.image_files import EXIF_ORIENTATION
 from data.voc import read_ids
 from tests.conftest import BACKBONE, DATA, STEPS, Bomb
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from data.classes import VOC
-from data.images import read_mask
+from data.image_files import read_mask
 from data.voc import read_ids
 from losses.compare import compared
 from losses.metrics import ConfusionMatrix, class_ious, iou_cell, load_image_scores

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from data.classes import VOC, VOID, read_classes
-from data.images import read_mask
+from data.image_files import read_mask
 from data.lists import make_lists
 from data.voc import read_ids
 from losses.metrics import ConfusionMatrix, load_image_scores

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.images import read_mask
+from data.image_files import read_mask
 from data.voc import VOCFolder, read_ids
 from losses.metrics import ConfusionMatrix
 

@@ -11,7 +11,7 @@ from PIL import Image
 from data import UserError
 from data.formats.source import Options, Source
 from data.formats.voc_layout import check_fit, place_photo, write_classes
-from data.images import EXIF_ORIENTATION, read_image
+from data.image_files import EXIF_ORIENTATION, read_image
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from data import UserError
-from data.images import read_image
+from data.image_files import read_image
 from data.transforms import ResizeImage
 from models import load
 from models.checkpoint import TRAINED, load_segmenter

@@ -12,7 +12,7 @@ from PIL import Image
 
 from data import UserError
 from data.classes import VOC, VOID
-from data.images import (
+from data.image_files import (
     EXIF_ORIENTATION,
     check_sizes,
     find_photos,
