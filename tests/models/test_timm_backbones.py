@@ -12,8 +12,8 @@ from models.hypercolumn import Hypercolumn
 
 timm = pytest.importorskip("timm")
 
-PYRAMIDS = ["resnet10t", "convnext_atto", "tf_efficientnet_lite0", "mobilenetv4_conv_small"]
-TRANSFORMERS = ["vit_tiny_patch16_224", "vit_small_patch14_dinov2", "vit_small_patch16_dinov3"]
+PYRAMIDS = ["resnet10t", "convnext_atto", "tf_efficientnet_lite0"]
+TRANSFORMERS = ["vit_tiny_patch16_224", "vit_small_patch16_dinov3"]
 VIT = "timm/vit_tiny_patch16_224"
 
 
