@@ -24,11 +24,11 @@ def load(
         tile: side of the windows in which larger inputs are seen, in pixels; None: in one.
 
     Raises:
-        UserError: no such network, or a file that cannot be used.
+        UserError: no such network, a file that cannot be used, or a size or tile too small.
     """
     from models.run import chain, predictor  # which themselves need this package
     from models.views import Views
 
     segmenter, _ = chain.trained_segmenter(None, Path(source))
-    segmenter.size, segmenter.views = size or segmenter.size, Views(tile=tile)
+    segmenter.look(Views(tile=tile), size)
     return predictor.Predictor(segmenter, device)

@@ -16,10 +16,12 @@ class Backbone(nn.Module):
     Attributes:
         taps: of the levels, fine to coarse, as `--taps` names them.
         channels: of each level.
+        is_traceable: for images of any size, see `models.export`.
     """
 
     taps: list[int | str]
     channels: list[int]
+    is_traceable = True
 
 
 def _source(backbone: str) -> ModuleType:

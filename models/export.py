@@ -102,7 +102,13 @@ def round_down(features: nn.Sequential) -> None:
 
 
 def trace(segmenter: Segmenter) -> ExportedProgram:
-    """The `PhotoSegmenter` as a graph for photos of any size."""
+    """The `PhotoSegmenter` as a graph for photos of any size.
+
+    Raises:
+        UserError: the backbone resizes images by their own size, which is not known to a graph.
+    """
+    if not segmenter.hypercolumn.features.is_traceable:
+        raise UserError(f"{segmenter.hypercolumn.backbone}: plain transformers are not exported")
     photo = (torch.zeros(1, 3, 48, 64, dtype=torch.uint8),)
     shapes = {"image": {2: Dim("height", min=1), 3: Dim("width", min=1)}}
     with torch.no_grad():

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from data import UserError
 from data.classes import Classes
+from data.transforms import LEAST_SIDE
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn, resample
 from models.views import ROWS, Views, averaged, guided_filter, in_rows
@@ -84,6 +85,20 @@ class Segmenter(nn.Module):
     def input_size(self) -> int:
         """Shorter side of the images that `predict` takes: `size` at the largest of the scales."""
         return round(self.size * self.views.scales[-1])
+
+    def look(self, views: Views, size: int | None = None) -> None:
+        """Sets `views` and, unless it is None, `size`.
+
+        Raises:
+            UserError: size or tile are too small for the backbone, or a tile for the stride.
+        """
+        self.views, self.size = views, self.size if size is None else size
+        self.hypercolumn.check_size(self.size)
+        if views.tile is not None:
+            self.hypercolumn.check_size(views.tile, "--tile")
+            if views.tile < max(self.stride, LEAST_SIDE):
+                least = max(self.stride, LEAST_SIDE)
+                raise UserError(f"--tile {views.tile}: a window needs at least {least} pixels")
 
     def predict(
         self, image: Tensor, size: tuple[int, int], name: str = "the photo"

@@ -28,6 +28,7 @@ class Levels(Backbone):
         self.channels = network.feature_info.channels()
         self.strides = [level["reduction"] for level in network.feature_info.info]
         self.is_plain = len(set(self.strides)) == 1
+        self.is_traceable = not self.is_plain
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W), normalised -> (B, C_l, h_l, w_l) of each level.
@@ -45,12 +46,14 @@ def build(
 ) -> Levels:
     """See `models.backbones.build`; taps are 1, 2, .. as timm counts its levels."""
     with torch.device("meta"):
-        whole = Levels(create(backbone))
+        whole = Levels(create(backbone)).eval()
         try:
-            channels = [level.shape[1] for level in whole(torch.empty(1, 3, 112, 160))]
-        except (RuntimeError, AssertionError):
-            channels = []
-    if channels != whole.channels:
+            small, large = (whole(torch.empty(1, 3, *sides)) for sides in ((112, 160), (225, 301)))
+            is_map = [a.shape[2:] != b.shape[2:] for a, b in zip(small, large)]
+            fits = all(is_map) and [level.shape[1] for level in large] == whole.channels
+        except Exception:  # builders of patches and windows raise many kinds
+            fits = False
+    if not fits:
         raise UserError(f"--backbone {backbone}: gives no maps of images of any size")
     count = len(whole.strides)
     if taps is None and whole.is_plain:
@@ -58,10 +61,11 @@ def build(
     numbers = {tap: tap - 1 for tap in range(1, count + 1) if taps is None or tap in taps}
     if not numbers or taps and not numbers.keys() >= set(taps):
         raise UserError(f"--taps {','.join(map(str, taps or []))}: {backbone} has 1 to {count}")
-    if drops and (whole.is_plain or whole.strides[-1] >> drops < 1):
+    stride = whole.strides[max(numbers.values())] >> drops
+    if drops and (whole.is_plain or not stride):
         raise UserError(f"--dilate {drops}: {backbone} has no such drops of resolution to undo")
     options: dict[str, Any] = {"pretrained": True} if weights == "imagenet" else {}
-    options |= {"output_stride": whole.strides[-1] >> drops} if drops else {}
+    options |= {"output_stride": stride} if drops else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = create(backbone, out_indices=list(numbers.values()), **options)
@@ -84,7 +88,8 @@ def create(backbone: str, **options: Any) -> nn.Module:
         raise UserError(f"--backbone {backbone}: needs a package; pip install timm") from None
     except Exception as error:  # downloads and builders fail in many ways; all mean the same
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise UserError(f"--backbone {backbone}: {reason}; see timm.list_models()") from None
+        how = "with --dilate " if "output_stride" in options else ""
+        raise UserError(f"--backbone {backbone}: {how}{reason}; see timm.list_models()") from None
 
 
 def load(network: nn.Module, backbone: str, path: str) -> None:
@@ -101,10 +106,12 @@ def load(network: nn.Module, backbone: str, path: str) -> None:
 
 def input_moments(backbone: str, weights: str) -> tuple[list[float], list[float]]:
     """See `models.backbones.input_moments`."""
-    config = create(backbone).pretrained_cfg
+    with torch.device("meta"):
+        config = create(backbone).pretrained_cfg
     return list(config["mean"]), list(config["std"])
 
 
 def weights_name(backbone: str, weights: str) -> str:
     """See `models.backbones.weights_name`."""
-    return create(backbone).pretrained_cfg["tag"] if weights == "imagenet" else weights
+    with torch.device("meta"):
+        return create(backbone).pretrained_cfg["tag"] if weights == "imagenet" else weights

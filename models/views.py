@@ -101,7 +101,7 @@ def in_rows(
         strip[:, : held.shape[1] - (top - first)] += held[:, top - first :]
         held = torch.cat([held[:, : top - first], strip], dim=1)
         ready = int((sources[:, 1] < final).sum())
-        for part in torch.arange(done, ready, device=device).split(ROWS):
+        for part in torch.arange(done, ready, device=device).split(ROWS) if ready > done else ():
             above, below = (held[:, row - first] for row in sources[part].T)  # (C, n, w) each
             yield torch.lerp(above, below, weights[part, 1:])
         if ready == height:

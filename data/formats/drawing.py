@@ -16,10 +16,8 @@ def polygons(rings: Sequence, size: Size) -> Image.Image:
     A polygon has (n, 2) corners x, y; the first pixel reaches from 0 to 1. `outlined` fills the
     pixels on the outline, too: a square of 10 becomes one of 11.
     """
-    rings = [np.asarray(ring, dtype=float) for ring in rings]
+    rings = [_checked(ring) for ring in rings]
     points = np.concatenate(rings)
-    if not np.isfinite(points).all():
-        raise ValueError("a coordinate that is no number")
     ends = np.floor(points.min(axis=0)), np.ceil(points.max(axis=0))
     (left, top), (right, bottom) = np.clip(ends, 0, size[::-1]).astype(int)
     inside = np.zeros((bottom - top, right - left), dtype=bool)
@@ -41,8 +39,16 @@ def outlined(points: Sequence, size: Size, holes: Sequence = ()) -> Image.Image:
     """A polygon with its outline, as Pillow draws it; a point x, y is the pixel that it is in."""
     image = Image.new("L", size[::-1])
     for ring, fill in [(points, 1), *((hole, 0) for hole in holes)]:
-        ImageDraw.Draw(image).polygon([(int(x), int(y)) for x, y in ring], fill=fill)
+        ImageDraw.Draw(image).polygon([(int(x), int(y)) for x, y in _checked(ring)], fill=fill)
     return image
+
+
+def _checked(ring: Sequence) -> np.ndarray:
+    """Corners (n, 2) float64, which are numbers that Pillow can draw."""
+    points = np.asarray(ring, dtype=float)
+    if not (np.abs(points) < 1e7).all():
+        raise ValueError("a coordinate that is no number, or is beyond all photos")
+    return points
 
 
 def corners(first: Sequence, opposite: Sequence) -> list[tuple[float, float]]:

@@ -229,12 +229,9 @@ def set_views(
     tile: int | None,
 ) -> None:
     """Lets the network look at photos as the flags of `add_view_flags` say."""
-    segmenter.views = replace(views_of(tta, refine), tile=tile)
-    segmenter.size = size or segmenter.size
     if dilate is not None:
         segmenter.hypercolumn.dilate(dilate)
-    segmenter.hypercolumn.check_size(segmenter.size)
-    segmenter.hypercolumn.check_size(tile or segmenter.size, "--tile")
+    segmenter.look(replace(views_of(tta, refine), tile=tile), size)
 
 
 def numbers(text: str) -> list[int]:

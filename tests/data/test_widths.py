@@ -48,6 +48,19 @@ def test_12_megapixels_take_less_than_a_second():
     assert time.process_time() - start < 1
 
 
+def test_a_few_pixels_of_a_large_photo_are_measured():
+    mask = np.zeros((2000, 3000), dtype=np.uint8)
+    mask[1000:1006, 500:600] = 1
+    assert width_of(mask) == 6
+
+
+def test_a_very_long_photo_shrinks_further():
+    mask = np.zeros((200, 3000), dtype=np.uint8)
+    mask[:, ::50] = mask[:, 1::50] = mask[:, 2::50] = 1
+    (line,) = thin_classes(local_widths(mask, 224), ["ground", "thing"], 224)
+    assert line.startswith("thing: 3 px wide in photos of 750") and "0.9 at --size 224" in line
+
+
 @pytest.mark.real
 def test_objects_of_real_photos_are_not_thin(voc_root):
     dataset = VOCFolder(voc_root, "train", limit=12)

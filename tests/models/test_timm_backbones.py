@@ -84,6 +84,11 @@ def test_dilation_is_timms_output_stride(name):
         torch.testing.assert_close(level, other, rtol=1e-4, atol=1e-4)
 
 
+def test_drops_are_counted_from_the_last_level_that_is_used():
+    hypercolumn = Hypercolumn("timm/convnext_atto", "random", [1, 2, 3], dilated=1)
+    assert [level.shape[-1] for level in hypercolumn(photo(96, 96))] == [24, 12, 12]
+
+
 @pytest.mark.parametrize("name", [PYRAMIDS[0], TRANSFORMERS[0]])
 def test_all_but_the_frozen_stages_learn(name):
     hypercolumn = Hypercolumn(f"timm/{name}", "random")
@@ -104,6 +109,8 @@ def test_all_but_the_frozen_stages_learn(name):
     [
         ("nonsense", {}, r"^--backbone timm/nonsense: .*Unknown model.*timm\.list_models"),
         ("swin_tiny_patch4_window7_224", {}, "no maps of images of any size"),
+        ("crossvit_9_240", {}, "no maps of images of any size"),
+        ("resnet10t", {"taps": [1, 2, 3], "dilated": 1}, "with --dilate "),
         ("resnet10t", {"taps": [6]}, "^--taps 6: timm/resnet10t has 1 to 5$"),
         ("resnet10t", {"taps": ["b3"]}, "^--taps b3: timm/resnet10t has 1 to 5$"),
         ("densenet121", {"dilated": 1}, "output_stride"),

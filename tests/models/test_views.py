@@ -36,6 +36,7 @@ def test_tiles_of_what_depends_on_no_surroundings_are_the_whole(sides, height, t
         return F.avg_pool2d(window[None], cell, ceil_mode=True)[0]
 
     parts = list(in_rows(colours, image, height, 3, tile, cell, CPU))
+    assert all(part.shape[1] for part in parts)
     whole = colours(image)
     expected = resample(whole[None], (height, whole.shape[2]))[0]
     torch.testing.assert_close(torch.cat(parts, dim=1), expected, rtol=0, atol=1e-4)

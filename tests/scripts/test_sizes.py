@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from data import UserError
 from models import load
 from models.checkpoint import load_segmenter
 from tests.scripts.processes import config, metrics
@@ -92,3 +93,7 @@ def test_a_window_or_size_too_small_for_the_backbone_is_refused(fibres, monkeypa
     assert "--tile: 9 pixels are too few" in fails("evaluate.py", *data, "--tile", 9)
     assert "--size: 9 pixels are too few" in fails("evaluate.py", *data, "--size", 9)
     assert "--size: 9 pixels are too few" in fails("train_seg.py", *data, "--size", 9)
+    assert "--tile 31: a window needs at least 32" in fails("evaluate.py", *data, "--tile", 31)
+    for how in ({"tile": 0}, {"tile": -5}, {"size": 0}):
+        with pytest.raises(UserError):
+            load("large", **how)
