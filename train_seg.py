@@ -47,6 +47,7 @@ from models.run.training import (
     save_last,
 )
 from models.segmenter import Segmenter, top_class
+from models.views import Views
 
 PREVIEWS = 3  # overlays saved after each epoch
 VALIDATED = 200  # images that each epoch is scored on: all 1,449 of VOC's would take half the time
@@ -259,8 +260,7 @@ def main() -> None:
     segmenter, start, facts, saved = chain.training_start(args.run, args.init, args.resume)
 
     # Random squares to train on, whole images to validate on.
-    segmenter.size = args.size or segmenter.size
-    segmenter.hypercolumn.check_size(segmenter.size)
+    segmenter.look(Views(), args.size)
     crop = args.crop or segmenter.size
     segmenter.hypercolumn.check_size(crop, "--crop")
     images = VOCFolder(args.data, args.split, None, args.limit, args.skip_bad)
@@ -287,8 +287,8 @@ def main() -> None:
     # What learns, and what is minimised.
     segmenter.stride = args.stride
     runtime.prepare(segmenter, device, args.amp, args.compile, sizes_vary=False)
-    frozen_stages = args.frozen_stages if args.finetune_backbone else None
-    groups = parameter_groups(segmenter, args.lr, args.backbone_lr, frozen_stages)
+    frozen = args.frozen_stages if args.finetune_backbone else None
+    groups = parameter_groups(segmenter, args.lr, args.backbone_lr, frozen)
     sgd, decay = (args.momentum, args.nesterov), (args.warmup, args.milestones, args.gamma)
     optimizer = build_optimizer(args.optimizer, groups, args.lr, args.weight_decay, *sgd)
     steps = loader.batch_sampler.steps
@@ -323,9 +323,8 @@ def main() -> None:
     with folder.claim(place):
         try:
             fit(training, loader, val_loader, loss_of, args.epochs, args.save_every, place, facts)
-            scores = training.best
+            scores, how = training.best, (device, args.amp, args.workers)
             if len(val_part) < len(val_set):
-                how = (device, args.amp, args.workers)
                 scores = score_file(place / "best.pt", val_set, loss_of, *how)
         except KeyboardInterrupt as stop:
             has_begun = training.log and (place / "last.pt").is_file()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from data import UserError
 from data.classes import Classes
@@ -65,7 +66,7 @@ def load_extractor(path: Path) -> Hypercolumn:
     """
     content = load_checkpoint(path, "extractor")
     hypercolumn = rebuilt_extractor(content["hypercolumn"])
-    hypercolumn.load_state_dict(content["state"])
+    load_state(hypercolumn, content["state"], path)
     return hypercolumn
 
 
@@ -108,9 +109,25 @@ def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
     head = DenseClassifier(mean=ones, std=ones, classes=len(classes), **content["head"])
     hypercolumn = rebuilt_extractor(content["hypercolumn"])
     segmenter = Segmenter(hypercolumn, head, content["size"], content["stride"], classes)
-    segmenter.load_state_dict(content["state"])
+    load_state(segmenter, content["state"], path)
     segmenter.trained_on, segmenter.origin = content["trained_on"], content["origin"]
     return segmenter, content
+
+
+def load_state(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Loads the weights of a checkpoint into the network that it describes.
+
+    Raises:
+        UserError: they do not fit, as where another version named the layers otherwise.
+    """
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()[:100]
+        raise UserError(
+            f"{path}: its weights do not fit the network that it names ({reason}); was it written "
+            "by another version? Train again"
+        ) from None
 
 
 def rebuilt_extractor(spec: dict[str, Any]) -> Hypercolumn:

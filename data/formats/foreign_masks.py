@@ -93,10 +93,13 @@ def find_legend(
     """
     values, shown = {value for value, _ in found}, {colour for _, colour in found}
     classes, ids = number_classes(listed or {})
-    colours = {_code(rgb): ids[name] for name, rgb in (listed or {}).items() if rgb}
+    painted = {(_code(rgb), ids[name]) for name, rgb in (listed or {}).items() if rgb}
+    colours = dict(painted)
     all_grey = all(colour == value * GREY for value, colour in found)
     as_values = all_grey and values <= {*ids.values(), VOID} and not shown <= colours.keys()
     if colours and options.values is None and not as_values:
+        if len(colours) < len(painted):
+            raise UserError(f"{masks}: two of the listed classes have one colour")
         colours = {_code(voc_colour(VOID)): VOID} | colours
         return classes, partial(_read, colours, True, options.unknown)
     if -1 in values or options.values is None and len(found) > len(values):  # unequal palettes

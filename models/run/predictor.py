@@ -109,4 +109,4 @@ def to_array(photo: Photo) -> np.ndarray:
         photo = np.stack([photo] * 3, axis=-1)
     if photo.shape[2:] != (3,) or not photo.size:
         raise ValueError(f"expected an array (H, W, 3) or (H, W), got {photo.shape}")
-    return photo
+    return np.require(photo, requirements=["C", "W"])  # torch takes no other, as of mirrored arrays

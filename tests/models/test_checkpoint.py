@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from data import UserError
-from models.checkpoint import FORMAT, load_checkpoint, save_checkpoint
+from models.checkpoint import (
+    FORMAT,
+    load_checkpoint,
+    load_extractor,
+    save_checkpoint,
+    save_extractor,
+)
+from models.hypercolumn import Hypercolumn
 from tests.conftest import Bomb
 
 
@@ -38,6 +45,15 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(path):
     with pytest.raises(RuntimeError, match="half-way"):
         save_checkpoint(path, "head", first=torch.ones(1000), second=Unpicklable())
     assert [file.read_bytes() for file in path.parent.iterdir()] == [b"old"]
+
+
+def test_weights_that_do_not_fit_their_network_are_refused_in_a_line(path):
+    save_extractor(path, Hypercolumn("squeezenet1_1", "random", [1]))
+    content = torch.load(path, weights_only=True)
+    content["state"]["features.9.renamed"] = content["state"].pop("features.0.weight")
+    torch.save(content, path)
+    with pytest.raises(UserError, match=f"^{path}: its weights do not fit .*another version"):
+        load_extractor(path)
 
 
 @pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])

@@ -120,6 +120,7 @@ def test_values_that_are_hardly_ids_are_not_guessed(values, flag, tmp_path):
         ([[0], [7]], None, {"values": {0: 1}}, "PATH: value 7 is of no class; list it"),
         ([[0]], TWO, {"values": {0: 7}}, r"--map: class 7, but the classes are 0\.\.1$"),
         ([[(1, 2, 3)]], LISTED, {}, "PATH: colour 1 2 3 is of no class; list it"),
+        (PAINTED, {**LISTED, "cow": (0, 128, 0)}, {}, "masks: two of the listed classes have one"),
         (PAINTED, None, {}, "masks: masks have colours, and nothing says"),
         (PAINTED, NAMED, {}, "masks: masks have colours, and nothing says"),
         (PAINTED, None, {"values": {0: 0}}, "masks: masks have colours, .*--map is about values"),

@@ -67,6 +67,15 @@ def test_a_photo_may_come_in_any_form(network, mask):
     assert np.array_equal(network.predict(grey), in_colour)
 
 
+def test_arrays_that_are_views_or_read_only_are_taken_without_a_word(network, mask, recwarn):
+    pixels = read_image(PORTRAIT)
+    mirrored = np.ascontiguousarray(pixels[:, ::-1])
+    assert np.array_equal(network.predict(mirrored[:, ::-1]), mask)
+    pixels.flags.writeable = False
+    assert np.array_equal(network.predict(pixels), mask)
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize(
     ("photo", "error", "words"),
     [
