@@ -4,10 +4,12 @@
     python -m data.convert SOURCE OUT --images photos --masks labels --mask-suffix _gt
     python -m data.convert SOURCE OUT --classes background,cat --map 0=0,255=1,128=void
     python -m data.convert SOURCE --list-colours
+    python -m data.convert SOURCE OUT --unlabelled void     # strokes and clicks; of masks: 0
 
 SOURCE holds photos and masks (in folders such as images and masks, or in one folder with names like
 a.jpg and a_mask.png), or is one of these, recognised by itself: JSON of LabelMe, COCO or
-Supervisely, XML of CVAT ("for images"), Cityscapes. Where areas overlap, the later lies on top, in
+Supervisely, XML of CVAT ("for images"), Cityscapes, or a table of clicks (CSV with photo, row,
+column, label). Where areas overlap, the later lies on top, in
 CVAT that of higher z_order, in COCO the smaller one (crowds are void). OUT gets JPEGImages,
 SegmentationClass and classes.txt. SOURCE stays as it is; photos in OUT are links, or copies.
 """
@@ -30,6 +32,7 @@ from data.formats.source import Named, Options, Source
 from data.formats.voc_layout import NOTE, check_fit, check_free, place_photo, write_classes
 from data.image_files import colour_mask, first_of, read_image
 from models.run import folder, runtime
+from models.run.args import rate
 
 UNKNOWN = {"void": VOID, "background": 0}
 READERS = 4  # threads; each holds one photo at a time
@@ -64,7 +67,7 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
         for names in source.notes.values():
             names.sort()  # the threads ended in any order
         source.pairs = {name: pair for name, pair in source.pairs.items() if labels[name]}
-        if not set().union(*labels.values()) - {0}:
+        if not set().union(*labels.values()) - ({0} if options.undrawn == 0 else set()):
             notes = "; ".join(f"{what}: {first_of(names)}" for what, names in source.notes.items())
             what = "nothing is drawn in any photo" if source.pairs else "no image can be used"
             raise UserError(f"{root}: {what}; {notes or 'there are no shapes'}")
@@ -118,6 +121,15 @@ def _values(text: str) -> dict[int, int]:
     return values
 
 
+def _unlabelled(text: str) -> int | str:
+    """The value of --unlabelled."""
+    if text in UNKNOWN:
+        return text
+    if not text.isdecimal():
+        raise UserError(f"--unlabelled {text}: expected void, background, or a value of the masks")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     how = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m data.convert", None, __doc__, formatter_class=how)
@@ -138,6 +150,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--list-colours", action="store_true", help="list what the masks hold, and write nothing")
     unknown = "what colours, values and names without a class become (default: an error)"
     add("--unknown", choices=UNKNOWN, help=unknown)
+    undrawn = "what pixels are on which nothing is drawn: void (they are not known) or background, "
+    undrawn += "or the value that masks have there; with 0, value 1 is the first class"
+    add("--unlabelled", metavar="WHAT", help=undrawn)
+    width = "pixels, of points and lines (default: 5)"
+    add("--stroke-width", type=rate, default=5.0, metavar="N", help=width)
     add("--skip-bad", action="store_true", help="leave out images that cannot be used")
     add("--force", action="store_true", help="replace an earlier result in OUT")
     return parser
@@ -153,6 +170,7 @@ def main() -> None:
     args.classes = None if args.classes is None else _classes(args.classes)
     args.values = None if args.values is None else _values(args.values)
     args.unknown = UNKNOWN.get(args.unknown)
+    args.unlabelled = None if args.unlabelled is None else _unlabelled(args.unlabelled)
     options = Options(*(getattr(args, name) for name in Options._fields))
     if args.list_colours:
         source = Source("photos and masks", options)

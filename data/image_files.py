@@ -53,15 +53,25 @@ def check_sizes(photo: Path, mask: Path) -> None:
     Raises:
         UserError: they differ, or a file is missing, damaged or not an image.
     """
-    with _opened(photo, PHOTO_FORMATS) as image:
-        sideways = _orientation(image) in (5, 6, 7, 8)
-        width, height = image.size[::-1] if sideways else image.size
+    height, width = upright_size(photo)
     with _opened(mask, ("PNG",)) as image:
         columns, rows = image.size
     if (columns, rows) != (width, height):
-        remedy = "; EXIF turns the photo, so turn it, too" if sideways else ""
+        is_turned = (rows, columns) == (width, height)  # mostly since the photo is, by its EXIF
+        remedy = "; EXIF turns the photo, so turn it, too" if is_turned else ""
         sizes = f"the mask is {columns}x{rows} but its image {photo.name} is {width}x{height}"
         raise UserError(f"{mask}: {sizes}{remedy}")
+
+
+def upright_size(photo: Path) -> tuple[int, int]:
+    """(height, width) of a photo by its header, once it is turned upright.
+
+    Raises:
+        UserError: see `read_image`.
+    """
+    with _opened(photo, PHOTO_FORMATS) as image:
+        sideways = _orientation(image) in (5, 6, 7, 8)
+        return image.size if sideways else image.size[::-1]
 
 
 def read_mask(path: Path, classes: int, may_be_void: bool = True) -> np.ndarray:

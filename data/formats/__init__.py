@@ -8,11 +8,20 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from data.formats import annotations, cityscapes, coco, cvat, folders, labelme, supervisely
+from data.formats import (
+    annotations,
+    cityscapes,
+    clicks,
+    coco,
+    cvat,
+    folders,
+    labelme,
+    supervisely,
+)
 from data.formats.source import Options, Source
 
 FORMS: list[Callable[[Path, Options], Source | None]] = [  # in the order in which they are tried
     cityscapes.find,
-    *(partial(annotations.find, form) for form in (supervisely, cvat, coco, labelme)),
+    *(partial(annotations.find, form) for form in (supervisely, cvat, coco, labelme, clicks)),
     folders.find,
 ]

@@ -1,10 +1,11 @@
 """From annotations to masks, for every form: photos found, classes numbered, shapes drawn, counted.
 
-A form is a module with `NAME`; `AREAS`, the kinds of its shapes that are drawn; `SMALL_ON_TOP`,
-whether small shapes lie on large ones and void beneath, else later ones on earlier;
-`find(root, options)`, its files; `read(path, labels)`, which yields the photos of a file and adds
-the classes that it lists to `labels`; and `draw(geometry, size)`, see `drawing`. Whatever the last
-two raise becomes a UserError that names the file.
+A form is a module with `NAME`; `AREAS`, the kinds of its shapes that are drawn, and `STROKES`, its
+points and lines; `SMALL_ON_TOP`, whether small shapes lie on large ones and void beneath, else
+later ones on earlier; `find(root, options)`, its files; `read(path, labels)`, which yields the
+photos of a file and adds the classes that it lists to `labels`; `draw(geometry, size)` for areas,
+see `drawing`; and `lines(geometry)`, the lines x, y of a stroke. Whatever the last three raise
+becomes a UserError that names the file.
 """
 
 import os
@@ -16,10 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from data import UserError
 from data.classes import VOID
 from data.formats.class_names import number_labels
+from data.formats.drawing import stroke
 from data.formats.source import Options, Pair, Source, as_written, files_in
-from data.image_files import PHOTO_SUFFIXES
+from data.image_files import PHOTO_SUFFIXES, upright_size
 
 
 class Shape(NamedTuple):
@@ -27,7 +30,7 @@ class Shape(NamedTuple):
 
     kind: str
     label: Any  # name of its class, which may be a number; `void` is no class
-    geometry: Any  # what the form's `draw` takes
+    geometry: Any  # what the form's `draw` or `lines` takes
 
 
 class Record(NamedTuple):
@@ -36,7 +39,7 @@ class Record(NamedTuple):
     path: Path  # the file that tells it
     folder: Path  # of the photo, if it is where it should be
     photo: str  # its file name, perhaps with folders
-    size: tuple[Any, Any]  # (height, width), as numbers or text
+    size: tuple[Any, Any] | None  # (height, width), as numbers or text; None: the photo's
     shapes: list[Shape]
 
 
@@ -47,7 +50,7 @@ def find(form: ModuleType, root: Path, options: Options) -> Source | None:
 
     Raises:
         UserError: see `number_labels`; a file is not as the form wants it; photos cannot be told
-            apart.
+            apart; there are points or lines, and nothing says what all other pixels are.
     """
     paths = form.find(root, options)
     if not paths:
@@ -57,7 +60,14 @@ def find(form: ModuleType, root: Path, options: Options) -> Source | None:
     for path in paths:
         with source.leaving_out_bad(), as_written(path, form.NAME):
             records += form.read(path, labels)
-    shapes = [shape for record in records for shape in record.shapes if shape.kind in form.AREAS]
+    drawn = (*form.AREAS, *form.STROKES)
+    shapes = [shape for record in records for shape in record.shapes if shape.kind in drawn]
+    strokes = [shape.kind for shape in shapes if shape.kind in form.STROKES]
+    if strokes and options.unlabelled is None:
+        raise UserError(
+            f"{root}: {form.NAME} with points or lines ({strokes[0]}); say what the pixels beside "
+            "them are: --unlabelled void (nothing is known of them) or --unlabelled background"
+        )
     labels = {text_of(label): colour for label, colour in labels.items()}
     source.classes, ids = number_labels(labels, {text_of(shape.label) for shape in shapes}, options)
     photos = _find_photos(records, root / (options.images or ""))
@@ -68,7 +78,7 @@ def find(form: ModuleType, root: Path, options: Options) -> Source | None:
         elif photo.stem != record.path.stem and photo.with_stem(record.path.stem).is_file():
             source.note("left out: names another photo than that of its own name", record.path.name)
         else:
-            mask = partial(_draw, form, record, ids, source)
+            mask = partial(_draw, form, record, ids, source, photo)
             with source.leaving_out_bad():
                 name = os.path.relpath(photo.with_suffix(""), top)
                 source.add(name, Pair(photo, record.path, mask))
@@ -102,16 +112,22 @@ def _find_photos(records: list[Record], folder: Path) -> list[Path | None]:
     return photos
 
 
-def _draw(form: ModuleType, record: Record, ids: dict[str, int], source: Source) -> np.ndarray:
+def _draw(
+    form: ModuleType, record: Record, ids: dict[str, int], source: Source, photo: Path
+) -> np.ndarray:
     """The shapes of a photo as class ids, (H, W) uint8; notes those that draw nothing."""
-    drawn = []  # class id, box, the box's pixels in the shape
+    drawn, options = [], source.options  # class id, box, the box's pixels in the shape
     with as_written(record.path, form.NAME):
-        mask = np.zeros([int(side) for side in record.size], dtype=np.uint8)
+        size = record.size or upright_size(photo)
+        mask = np.full([int(side) for side in size], options.undrawn, dtype=np.uint8)
         for shape in record.shapes:
-            if shape.kind not in form.AREAS:
+            if shape.kind in form.STROKES:
+                image = stroke(form.lines(shape.geometry), options.stroke_width, mask.shape)
+            elif shape.kind in form.AREAS:
+                image = form.draw(shape.geometry, mask.shape)
+            else:
                 source.note(f"left out: shape not drawn ({shape.kind})", record.photo)
                 continue
-            image = form.draw(shape.geometry, mask.shape)
             if box := image.getbbox():
                 drawn.append((ids[text_of(shape.label)], box, np.asarray(image.crop(box)) > 0))
             else:

@@ -53,18 +53,20 @@ def number_classes(names: Named, used: Iterable[str] = ()) -> tuple[Named, dict[
 def number_labels(labels: Named, used: set[str], options: Options) -> tuple[Named, dict[str, int]]:
     """The classes of a source of annotations, and the ids of their labels.
 
-    The classes are those that the user lists, or else the background and the labels.
+    The classes are those that the user lists, or else the background and the labels; no background
+    if what is not drawn is void.
 
     Args:
         labels: names in the order of their ids, with colours where known.
         used: the names of what is drawn.
-        options: `classes` and `unknown` matter.
+        options: `classes`, `unknown` and `unlabelled` matter.
 
     Raises:
         UserError: a used label is not listed, or has the place of the background.
     """
     labels = labels | dict.fromkeys(sorted(used - labels.keys()))
-    if not any(fixed_id(name) == 0 for name in labels):
+    is_background = options.undrawn == 0
+    if is_background and not any(fixed_id(name) == 0 for name in labels):
         labels = {"background": None} | labels
     classes, ids = number_classes(options.classes or labels, used)
     unlisted = sorted(used - ids.keys())
@@ -73,7 +75,8 @@ def number_labels(labels: Named, used: set[str], options: Options) -> tuple[Name
             f"--classes has no {first_of(unlisted)}; name all, or say what becomes of the others: "
             "--unknown void or --unknown background"
         )
-    if wrong := [name for name in used if ids.get(name) == 0 and fixed_id(name) is None]:
+    wrong = [name for name in used if ids.get(name) == 0 and fixed_id(name) is None]
+    if wrong and is_background:
         raise UserError(
             f"--classes: the first class is the background, but {wrong[0]!r} is drawn; write "
             "background before it"

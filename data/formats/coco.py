@@ -13,7 +13,7 @@ from data.formats.annotations import Record, Shape, files_with
 from data.formats.drawing import Size, polygons, runs
 from data.formats.source import Named, Options
 
-NAME, SMALL_ON_TOP, AREAS = "COCO JSON", True, ("outline",)
+NAME, SMALL_ON_TOP, AREAS, STROKES = "COCO JSON", True, ("outline",), ()
 
 
 def find(root: Path, options: Options) -> list[Path]:

@@ -13,7 +13,7 @@ from data.formats.drawing import Size, corners, ellipse, polygons, runs, turned
 from data.formats.source import Named, Options
 
 NAME, SMALL_ON_TOP = "CVAT XML", False
-AREAS = ("polygon", "box", "ellipse", "mask")
+AREAS, STROKES = ("polygon", "box", "ellipse", "mask"), ("points", "polyline")
 
 
 def find(root: Path, options: Options) -> list[Path]:
@@ -44,7 +44,7 @@ def draw(area: Element, size: Size) -> Image.Image:
 
     angle = float(area.get("rotation", 0))
     if area.tag == "polygon":
-        return polygons([[point.split(",") for point in area.attrib["points"].split(";")]], size)
+        return polygons([_points(area)], size)
     if area.tag == "box":
         box = corners(numbers("xtl", "ytl"), numbers("xbr", "ybr"))
         return polygons([turned(box, np.mean(box, axis=0), angle)], size)
@@ -53,3 +53,13 @@ def draw(area: Element, size: Size) -> Image.Image:
     height, width = map(int, numbers("height", "width"))
     lengths = [int(length) for length in area.attrib["rle"].split(",")]
     return runs(lengths, (height, width), "C", numbers("left", "top"), size)
+
+
+def lines(area: Element) -> list[list]:
+    """A polyline, or points alone."""
+    points = _points(area)
+    return [points] if area.tag == "polyline" else [[point] for point in points]
+
+
+def _points(area: Element) -> list[list[str]]:
+    return [point.split(",") for point in area.attrib["points"].split(";")]

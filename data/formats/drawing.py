@@ -43,6 +43,26 @@ def outlined(points: Sequence, size: Size, holes: Sequence = ()) -> Image.Image:
     return image
 
 
+def stroke(lines: Sequence, width: float, size: Size) -> Image.Image:
+    """The pixels whose centres are at most half a width from lines; a line of one point is a disc.
+
+    A line has (n, 2) points x, y. However thin, it is drawn without gaps.
+    """
+    reach, image = max(width, 2**0.5) / 2, Image.new("L", size[::-1])
+    for points in map(_checked, lines):
+        for start, end in zip(points, points[1:] if len(points) > 1 else points):
+            ends = np.stack([start, end])
+            near = np.floor(ends.min(axis=0) - reach), np.ceil(ends.max(axis=0) + reach)
+            (left, top), (right, bottom) = np.clip(near, 0, size[::-1]).astype(int)
+            rows, columns = np.mgrid[top:bottom, left:right]
+            centres = np.stack([columns, rows], axis=-1) + 0.5 - start
+            along = end - start
+            share = (centres @ along / max(along @ along, 1e-9)).clip(0, 1)  # of the line's length
+            inside = np.hypot(*np.moveaxis(centres - share[..., None] * along, -1, 0)) <= reach
+            image.paste(255, (int(left), int(top)), Image.fromarray(inside).convert("L"))
+    return image
+
+
 def _checked(ring: Sequence) -> np.ndarray:
     """Corners (n, 2) float64, which are numbers that Pillow can draw."""
     points = np.asarray(ring, dtype=float)

@@ -15,6 +15,7 @@ from data.formats.source import Named, Options
 
 NAME, SMALL_ON_TOP = "LabelMe JSON", False
 AREAS = ("polygon", "oriented_rectangle", "rotation", "rectangle", "circle", "mask")
+STROKES = ("point", "points", "line", "linestrip")
 
 
 def find(root: Path, options: Options) -> list[Path]:
@@ -41,3 +42,9 @@ def draw(shape: dict, size: Size) -> Image.Image:
     if kind == "mask":  # a PNG of 0 and 1 whose corner lies at the first point
         return picture(base64.b64decode(shape["mask"]), points[0], size)
     return outlined(corners(*points) if kind == "rectangle" else points, size)
+
+
+def lines(shape: dict) -> list[list]:
+    """A line through its points, or as many points alone."""
+    points = shape["points"]
+    return [[point] for point in points] if shape["shape_type"].startswith("point") else [points]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data import UserError
-from data.classes import Colour
+from data.classes import VOID, Colour
 
 Named = dict[str, Colour | None]  # names of classes, with RGB (0..255) where known
 
@@ -26,7 +26,15 @@ class Options(NamedTuple):
     classes: Named | None = None  # may hold void, with the colour of pixels of no class
     values: dict[int, int] | None = None  # mask value -> class id or VOID; {}: each is its class
     unknown: int | None = None  # what colours, values and names become that no class has
+    unlabelled: int | str | None = None  # "void" or "background": what pixels are on which nothing
+    # is drawn; or the value that masks have there, which is then void
+    stroke_width: float = 5.0  # pixels, of points and lines
     skip_bad: bool = False  # leave out images that cannot be used
+
+    @property
+    def undrawn(self) -> int:
+        """The class id of pixels on which nothing is drawn."""
+        return 0 if self.unlabelled in (None, "background") else VOID
 
 
 class Pair(NamedTuple):

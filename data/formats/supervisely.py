@@ -13,7 +13,7 @@ from data.formats.drawing import Size, corners, outlined, picture
 from data.formats.source import Named, Options, files_in
 
 NAME, SMALL_ON_TOP = "Supervisely JSON", False
-AREAS = ("bitmap", "polygon", "rectangle")
+AREAS, STROKES = ("bitmap", "polygon", "rectangle"), ("point", "line")
 
 
 def find(root: Path, options: Options) -> list[Path]:
@@ -43,3 +43,8 @@ def draw(thing: dict, size: Size) -> Image.Image:
         return picture(zlib.decompress(packed), thing["bitmap"]["origin"], size)
     outline, holes = thing["points"]["exterior"], thing["points"].get("interior", ())
     return outlined(corners(*outline) if kind == "rectangle" else outline, size, holes)
+
+
+def lines(thing: dict) -> list[list]:
+    """The line, or the point."""
+    return [thing["points"]["exterior"]]

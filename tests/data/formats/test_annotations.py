@@ -63,7 +63,7 @@ def form(writes):
 @pytest.mark.parametrize(
     "shape, note",
     [
-        ({"kind": "line"}, "shape not drawn (line)"),
+        ({"kind": "cuboid"}, "shape not drawn (cuboid)"),
         ({"box": [[-9, -9], [-5, -9], [-5, -7]]}, "shape without a pixel in its photo"),
     ],
 )
@@ -72,7 +72,7 @@ def test_shapes_that_draw_nothing_are_counted(shape, note, writes, form, tmp_pat
     photo(tmp_path / "a.jpg")
     source = find(form, tmp_path)
     assert not source.pairs.popitem()[1].mask().any()
-    note = note.replace("line", "no outline") if writes is coco else note
+    note = note.replace("cuboid", "no outline") if writes is coco else note
     assert source.notes == {f"left out: {note}": ["a.jpg"]}
 
 

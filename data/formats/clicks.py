@@ -1,0 +1,39 @@
+"""A table of clicks: CSV with the columns photo, row, column (from 0, in pixels) and label."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from data.files import read_lines
+from data.formats.annotations import Record, Shape, files_with
+from data.formats.source import Named, Options
+
+NAME, SMALL_ON_TOP, AREAS, STROKES = "a table of clicks", False, (), ("click",)
+COLUMNS = ("photo", "row", "column", "label")
+
+
+def find(root: Path, options: Options) -> list[Path]:
+    paths = files_with(root, options, ".csv", *COLUMNS)
+    return [path for path in paths if {*COLUMNS} <= {*_table(path).fieldnames}]
+
+
+def read(path: Path, labels: Named) -> Iterator[Record]:
+    """The photos of a table, each with its clicks."""
+    shapes = defaultdict(list)
+    for cells in _table(path):
+        click = [float(cells["column"]) + 0.5, float(cells["row"]) + 0.5]  # a pixel's centre
+        shapes[cells["photo"]].append(Shape("click", cells["label"], click))
+    for photo, clicks in shapes.items():
+        yield Record(path, path.parent, photo, None, clicks)
+
+
+def lines(click: list[float]) -> list[list]:
+    """The place of a click."""
+    return [[click]]
+
+
+def _table(path: Path) -> csv.DictReader:
+    lines = read_lines(path)
+    separator = max(",;\t", key=lines[0].count)
+    return csv.DictReader(lines, delimiter=separator, skipinitialspace=True)
