@@ -21,9 +21,9 @@ import torch
 
 from data import UserError
 from data.classes import VOID
-from data.features import create_rows, open_rows, save_rows
+from data.features import check_several, create_rows, open_rows, save_rows
 from data.image_files import first_of
-from data.sampling import pixel_centres, sample_pixels
+from data.sampling import pixel_centres, random_places, sample_pixels
 from data.transforms import DEFAULT_SIZE, ResizeImage
 from data.voc import VOCFolder
 from data.widths import local_widths, thin_classes
@@ -32,6 +32,8 @@ from models.checkpoint import save_extractor
 from models.hypercolumn import Hypercolumn
 from models.run import args as flags
 from models.run import chain, distributed, folder, runtime
+
+PLACES = 400  # of each image, labelled or not, at which the spread of the features is measured
 
 
 def parse() -> argparse.Namespace:
@@ -77,7 +79,9 @@ def choose_pixels(
         has_void |= bool((mask == VOID).any())
     pixels, labels, areas = map(np.concatenate, (pixels, labels, areas))
     counts = np.bincount(labels, minlength=len(dataset.classes))
-    if absent := dataset.absent_classes(counts, has_void):
+    absent = dataset.absent_classes(counts, has_void)
+    check_several(labels, f"{dataset.root}, split {dataset.split}")
+    if absent:
         print(f"  note: no pixel of {first_of(absent)} in {dataset.split}")
     for thin in thin_classes(np.concatenate(widths), dataset.classes.names, size):
         print(f"  note: {thin}")
@@ -86,10 +90,20 @@ def choose_pixels(
 
 @torch.inference_mode()
 def extract(
-    hypercolumn: Hypercolumn, dataset: VOCFolder, pixels: np.ndarray, place: Path, workers: int
-) -> None:
-    """Fills the rows on disk with the hypercolumns of this process's share of the images."""
+    hypercolumn: Hypercolumn,
+    dataset: VOCFolder,
+    pixels: np.ndarray,
+    place: Path,
+    workers: int,
+    seed: int,
+) -> np.ndarray:
+    """Fills the rows on disk with the hypercolumns of this process's share of the images.
+
+    Returns:
+        (Z,) float32, their std over all images of all processes, labelled or not: at random places.
+    """
     device, rows = hypercolumn.mean.device, open_rows(place)
+    sums = torch.zeros(2, hypercolumn.Z, dtype=torch.float64)  # of features, and of their squares
     starts = np.searchsorted(pixels[:, 0], range(len(dataset) + 1))  # rows of image i: from, to
     mine = distributed.share(len(dataset))
     loader = runtime.image_loader(dataset, mine, workers)
@@ -97,10 +111,15 @@ def extract(
         levels = hypercolumn(sample.image[None].to(device))  # (1, C_l, h_l, w_l) each
         of_image = slice(starts[index], starts[index + 1])
         places = torch.from_numpy(pixels[of_image, 1:])
-        points = pixel_centres(places, sample.mask.shape)[None].to(device)  # (1, n, 2)
-        columns = hypercolumn.at_points(levels, points)  # (1, n, Z)
-        rows[of_image] = columns[0].float().cpu().numpy()
+        points = pixel_centres(places, sample.mask.shape)  # (n, 2)
+        points = torch.cat([points, random_places(PLACES, seed, sample.id)]).to(device)
+        columns = hypercolumn.at_points(levels, points[None])[0].float().cpu()  # (n + .., Z)
+        rows[of_image] = columns[: len(places)].numpy()
+        elsewhere = columns[len(places) :].double()
+        sums += torch.stack([elsewhere.sum(0), elsewhere.square().sum(0)])
     rows.flush()
+    mean, mean_square = distributed.total(sums) / (PLACES * len(dataset))
+    return (mean_square - mean**2).clamp(min=0).sqrt().float().numpy()
 
 
 def main() -> None:
@@ -133,10 +152,10 @@ def main() -> None:
         if distributed.is_main():
             create_rows(new, len(labels), hypercolumn.Z)
         distributed.barrier()
-        extract(hypercolumn, dataset, pixels, new, args.workers)
+        spread = extract(hypercolumn, dataset, pixels, new, args.workers, args.seed)
         distributed.barrier()
         if distributed.is_main():
-            save_rows(new, labels, pixels, areas, dataset.ids)
+            save_rows(new, labels, pixels, areas, dataset.ids, spread)
             save_extractor(new / "backbone.pt", hypercolumn)
             skipped = folder.save_skipped(new, dataset.skipped)
             spec, counts = hypercolumn.spec(), np.bincount(labels, minlength=len(names))

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from data import UserError
 from data.classes import Classes
-from data.features import read_features, split_rows
+from data.features import check_several, read_features, split_rows
 from losses.loss import inverse_frequency, weighted_cross_entropy
 from models.checkpoint import load_extractor, save_segmenter
 from models.classifier import ACTIVATIONS, DenseClassifier, FCClassifier
@@ -33,6 +33,7 @@ from models.run.training import build_optimizer, build_schedule, save_log
 from models.segmenter import Segmenter
 from models.weight_files import fingerprint
 
+FEW_STEPS = 200  # with fewer, nothing much is learned
 STRIDE = 2  # the course's advice, 112x112 features for a 224x224 input; step 3 may choose another
 Rows = tuple[Tensor, ...]  # features (n, Z), labels (n,) int64, weights in the loss (n,)
 
@@ -42,6 +43,8 @@ def parse() -> argparse.Namespace:
     flag = parser.flag
     flag("--features", Path, None, "use step 1 of this run", free=True, metavar="RUN")
     flag("--epochs", flags.positive, 30, "passes over the sampled pixels")
+    steps = "more epochs than --epochs, where so few pixels make fewer than N steps in them"
+    flag("--min-steps", flags.natural, 0, steps)
     flag("--batch-size", flags.positive, 256, "pixels per step")
     hidden = "widths of the hidden layers; N: two of that width; N, (with a comma): one; or none"
     flag("--hidden", flags.widths, (256, 256), hidden, metavar="N,N,..")
@@ -90,6 +93,27 @@ def train_one_epoch(
     return {"lr": rate, "loss": loss_sum / total, "accuracy": hits / total}
 
 
+def fit(
+    fc: FCClassifier,
+    rows: Rows,
+    held_out: Rows,
+    epochs: int,
+    batch_size: int,
+    optimizer: Optimizer,
+    schedule: LRScheduler,
+    label_smoothing: float = 0.0,
+) -> list[dict[str, float]]:
+    """Trains on the rows; gives the log, a row per epoch."""
+    log = []
+    for epoch in runtime.bar(range(1, epochs + 1), epochs, "epoch"):
+        began = time.perf_counter()
+        trained = train_one_epoch(fc, rows, batch_size, optimizer, schedule, label_smoothing)
+        scores = evaluate(fc, held_out, label_smoothing)
+        seconds = time.perf_counter() - began
+        log.append({"epoch": epoch, "seconds": seconds, **trained, **scores})
+    return log
+
+
 @torch.inference_mode()
 def evaluate(fc: FCClassifier, rows: Rows, label_smoothing: float) -> dict[str, float]:
     """Loss, accuracy and accuracy averaged over the classes; nan where there is no row."""
@@ -125,14 +149,21 @@ def main() -> None:
     names, hypercolumn = step_1["classes"], load_extractor(source / "backbone.pt")
     store = read_features(source)
     rows, held_out = split_rows(store, args.area_weight, args.held_out, args.seed)
+    check_several(rows[1], source)
+    steps = math.ceil(len(rows[1]) / args.batch_size)  # of an epoch
+    epochs = max(args.epochs, math.ceil(args.min_steps / steps))
     runtime.print_header(
         folder.step_title(2),
         args.quiet,
         args.changed,
         data=f"{source}: {len(rows[1])} for training, {len(held_out[1])} of held-out images",
+        training=f"{folder.count(epochs, 'epoch')} of {folder.count(steps, 'step')}",
         network=" -> ".join(map(str, [hypercolumn.Z, *(args.hidden or ["linear"]), len(names)])),
         device=runtime.describe(device),
     )
+
+    if epochs * steps < FEW_STEPS:
+        print(f"  note: {epochs * steps} steps are few to learn in; --min-steps 400 makes more")
 
     # The classifier: standardisation by the moments of the samples, then fully connected layers.
     torch.manual_seed(args.seed)
@@ -144,17 +175,10 @@ def main() -> None:
     rows, held_out = (tuple(part.to(device) for part in some) for some in (rows, held_out))
     sgd, decay = (args.momentum, args.nesterov), (args.warmup, args.milestones, args.gamma)
     optimizer = build_optimizer(args.optimizer, fc.parameters(), args.lr, args.weight_decay, *sgd)
-    steps = math.ceil(len(rows[1]) / args.batch_size)
-    schedule = build_schedule(optimizer, args.decay, args.epochs, steps, *decay)
+    schedule = build_schedule(optimizer, args.decay, epochs, steps, *decay)
     with folder.new_folder(place) as new:
-        log = []
-        for epoch in runtime.bar(range(1, args.epochs + 1), args.epochs, "epoch"):
-            began, how = time.perf_counter(), args.label_smoothing
-            trained = train_one_epoch(fc, rows, args.batch_size, optimizer, schedule, how)
-            scores = evaluate(fc, held_out, how)
-            seconds = time.perf_counter() - began
-            log.append({"epoch": epoch, "seconds": seconds, **trained, **scores})
-
+        how = args.batch_size, optimizer, schedule, args.label_smoothing
+        log = fit(fc, rows, held_out, epochs, *how)
         dense = DenseClassifier.from_fc(fc, hypercolumn.channels).to(device)
         error = difference(fc, dense, torch.cat([rows[0][:1000], held_out[0][:1000]]))
         print(f"dense equals fully connected: largest difference {error:.1e} of the largest logit")
@@ -175,7 +199,7 @@ def main() -> None:
         facts["held_out_rows"] = len(held_out[1])
         facts["scores"] = {name: log[-1][name] for name in log[-1] if name.endswith("accuracy")}
         config = folder.save_config(new, 2, vars(args), **facts, dense_minus_fc=error)
-    wrote = f"{which} pixel accuracy {accuracy:.3f} after {folder.count(args.epochs, 'epoch')}"
+    wrote = f"{which} pixel accuracy {accuracy:.3f} after {folder.count(epochs, 'epoch')}"
     same = {name: step_1["changed"].get(name) for name in ("--split", "--limit", "--skip-bad")}
     images = [word for flag in same.items() if flag[1] for word in flag if word is not True]
     if args.recipe and "train_seg" not in RECIPES[args.recipe.partition(":")[0]]:

@@ -24,7 +24,7 @@ class Features(NamedTuple):
     pixels: np.ndarray  # (N, 3) int64: image index, y, x in the original mask
     areas: np.ndarray  # (N,) float32: share of its image that a row stands for
     mean: np.ndarray  # (Z,) float32
-    std: np.ndarray  # (Z,) float32, of the population
+    std: np.ndarray  # (Z,) float32, of the population, or if larger that anywhere in the images
 
 
 def create_rows(folder: Path, rows: int, channels: int) -> None:
@@ -65,10 +65,21 @@ def moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def save_rows(
-    folder: Path, labels: np.ndarray, pixels: np.ndarray, areas: np.ndarray, ids: Sequence[str]
+    folder: Path,
+    labels: np.ndarray,
+    pixels: np.ndarray,
+    areas: np.ndarray,
+    ids: Sequence[str],
+    spread: np.ndarray,
 ) -> None:
-    """Saves what goes with the rows, see `Features`; images.txt holds the ids of the images."""
+    """Saves what goes with the rows, see `Features`; images.txt holds the ids of the images.
+
+    Args:
+        spread: (Z,) float32, std of the features anywhere in the images. A few labelled pixels may
+            hardly vary in some; divided by their own std, these would be huge elsewhere.
+    """
     mean, std = moments(open_rows(folder))
+    std = np.maximum(std, spread)
     arrays = {"labels": labels, "pixels": pixels, "areas": areas, "mean": mean, "std": std}
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
@@ -93,6 +104,19 @@ def read_features(folder: Path) -> Features:
         if array.shape != shape:
             raise UserError(f"{folder}: {name}.npy has shape {array.shape}, not {shape}; {again}")
     return store
+
+
+def check_several(labels: np.ndarray | Tensor, where: object) -> None:
+    """Refuses labels (N,) of one class alone, which every classifier gets right.
+
+    Raises:
+        UserError: says `where` they are.
+    """
+    if len(labels) and (labels == labels[0]).all():
+        raise UserError(
+            f"{where}: all pixels to train on are of one class (number {int(labels[0])}); label "
+            "another one, too, such as the background"
+        )
 
 
 def split_rows(

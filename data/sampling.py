@@ -61,6 +61,12 @@ def pixel_centres(pixels: Tensor, size: Sequence[int]) -> Tensor:
     return (pixels + 0.5) / pixels.new_tensor(size, dtype=torch.float32)
 
 
+def random_places(count: int, seed: int, image_id: str) -> Tensor:
+    """Places anywhere in an image, (count, 2) float32, (y, x) as shares of height and width."""
+    generator = torch.Generator().manual_seed(image_seed(seed, 0, image_id))
+    return torch.rand(count, 2, generator=generator)
+
+
 def draw_kept(widths: Sequence[int], dropout: float, generator: torch.Generator) -> list[Tensor]:
     """The units of each hidden layer that dropout keeps in an image: (k,) int64, ascending.
 

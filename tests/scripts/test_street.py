@@ -14,9 +14,10 @@ from PIL import Image
 from data.classes import VOC, VOID, read_classes
 from data.image_files import read_mask
 from data.lists import make_lists
-from data.voc import read_ids
+from data.transforms import ResizeImage
+from data.voc import VOCFolder, read_ids
 from losses.metrics import ConfusionMatrix, load_image_scores
-from models.checkpoint import load_segmenter
+from models.checkpoint import load_extractor, load_segmenter
 from tests.conftest import BACKBONE, DATA, STEPS
 from tests.scripts.processes import (
     config,
@@ -64,7 +65,13 @@ def test_step_1_leaves_features_of_distinct_labelled_pixels(walked):
     assert ids == read_ids(walked.place / "shapes", "train")
     assert features.dtype == np.float32 and features.shape == (len(labels), 960)
     np.testing.assert_allclose(mean, features.mean(0, dtype=np.float64), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(std, features.std(0, dtype=np.float64), rtol=1e-4, atol=1e-6)
+    hypercolumn = load_extractor(folder / "backbone.pt")
+    images = VOCFolder(walked.place / "shapes", "train", ResizeImage(48))
+    levels = [hypercolumn(sample.image[None]) for sample in images]
+    anywhere = torch.cat([hypercolumn.as_map(maps, (48, 48)).flatten(2) for maps in levels], dim=2)
+    own, anywhere = features.std(0, dtype=np.float64), anywhere.std((0, 2)).numpy()
+    assert (std >= 0.9999 * own).all() and (anywhere > 1.2 * own).sum() > 20
+    assert np.isclose(std, np.maximum(own, anywhere), rtol=0.1, atol=1e-6).mean() > 0.95
     assert len(np.unique(pixels, axis=0)) == len(pixels)
     for index, image_id in enumerate(ids):
         mask = read_mask(walked.place / "shapes" / "SegmentationClass" / f"{image_id}.png", 21)
