@@ -30,7 +30,7 @@ from PIL import Image
 
 from data import UserError
 from data.classes import Classes
-from data.figures import gallery, report
+from data.figures import gallery
 from data.figures.page import Row, draw_page, percent
 from data.image_files import colour_mask, find_photos, first_of, read_image
 from data.transforms import ResizeImage
@@ -140,6 +140,27 @@ def by_miou(
     return [indices[place] for place in order]
 
 
+def save_pages(
+    new: Path, records: Iterable[Record], classes: Classes, confidence: bool = False
+) -> list[gallery.Picture]:
+    """Draws a page of each image, ID.png, with a tile of the confidence if asked for.
+
+    Of photos without scores it also saves predictions/ID.png and photos.csv.
+    """
+    pictures, table = [], []
+    for record in records:
+        masks = record.truth, record.prediction, record.confidence if confidence else None
+        scores = record.ious, record.miou
+        page = draw_page(record.photo, classes, *masks, *scores, record.title)
+        page.picture.save(new / f"{record.id}.png")
+        pictures.append(gallery.picture(record.id, record.title, page, record.miou))
+        if record.prediction is not None and record.ious is None:
+            table += save_photo(new, record, classes, page.rows)
+    if table:
+        folder.save_csv(new / "photos.csv", table)
+    return pictures
+
+
 def save_photo(
     new: Path, record: Record, classes: Classes, legend: Sequence[Row]
 ) -> list[dict[str, Any]]:
@@ -150,7 +171,8 @@ def save_photo(
     (new / "predictions").mkdir(exist_ok=True)
     colour_mask(record.prediction, classes).save(new / "predictions" / f"{record.id}.png")
     rows, words = [], []
-    for line in sorted(legend, key=lambda line: -line.shares["prediction"]):
+    seen = [line for line in legend if line.shares["prediction"]]  # not what strokes alone hold
+    for line in sorted(seen, key=lambda line: -line.shares["prediction"]):
         share = line.shares["prediction"]
         sure = float(record.confidence.mean(where=record.prediction == line.label))
         rows.append({"photo": record.title, "class": line.name, "share": share, "confidence": sure})
@@ -163,6 +185,8 @@ def save_report(
     new: Path, run: Path, segmenter: Segmenter, pictures: Sequence[gallery.Picture], images: str
 ) -> None:
     """Writes the run up as report.pdf, with some of the pictures, drawn of these images."""
+    from data.figures import report  # matplotlib takes a second to import
+
     chosen = report.choose({picture.name: picture.miou for picture in pictures})
     shown = [(kind, Image.open(new / f"{name}.png")) for kind, name in chosen]
     words, record = f"{len(pictures)} of {images}", read_run(run, segmenter)
@@ -217,15 +241,8 @@ def main() -> None:
             records = split_records(segmenter, dataset, chosen, args.workers)
 
     with folder.new_folder(place) as new:
-        pictures, table = [], []
-        for record in runtime.bar(islice(records, limit), limit, "image"):
-            masks = record.truth, record.prediction, record.confidence if args.confidence else None
-            scores = record.ious, record.miou
-            page = draw_page(record.photo, classes, *masks, *scores, record.title)
-            page.picture.save(new / f"{record.id}.png")
-            pictures.append(gallery.picture(record.id, record.title, page, record.miou))
-            if photos:
-                table += save_photo(new, record, classes, page.rows)
+        records = runtime.bar(islice(records, limit), limit, "image")
+        pictures = save_pages(new, records, classes, args.confidence)
         if not pictures:
             none = f"--classes {','.join(args.classes or ())}: in none of the {len(names)} images"
             raise UserError(first_of(left_out) or none)
@@ -234,8 +251,6 @@ def main() -> None:
         (new / gallery.INDEX).write_bytes(gallery.gallery(pictures, heading, facts).encode())
         if args.contact_sheet:
             gallery.contact_sheet(pictures).save(new / gallery.SHEET)
-        if photos:
-            folder.save_csv(new / "photos.csv", table)
         if args.report:
             save_report(new, args.run, segmenter, pictures, facts["images"])
         found = {"checkpoint": source, "scores": {"pictures": len(pictures)}}

@@ -4,7 +4,7 @@ They are PASCAL VOC's 21 unless the data folder has a `classes.txt`.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +47,12 @@ class Classes:
         """Classes from the plain lists that checkpoints and configurations hold."""
         return cls(tuple(names), tuple(tuple(colour) for colour in colours))
 
+    @classmethod
+    def from_named(cls, named: Mapping[str, Colour | None]) -> "Classes":
+        """Classes by their names; one without a colour gets VOC's of its place."""
+        colours = (own or voc_colour(place) for place, own in enumerate(named.values()))
+        return cls(tuple(named), tuple(colours))
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -86,8 +92,7 @@ def read_classes(folder: Path) -> Classes:
         raise UserError(
             f"{path}: {len(given)} classes; a data set needs 2 to {VOID}, the background first"
         )
-    colours = (own or voc_colour(place) for place, own in enumerate(given.values()))
-    return Classes(tuple(given), tuple(colours))
+    return Classes.from_named(given)
 
 
 def parse_classes(lines: Iterable[str], path: Path) -> dict[str, Colour | None]:

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from data import UserError
 from data.classes import VOC, VOID, Classes
-from data.formats import FORMS, folders
+from data.formats import folders, recognise
 from data.formats.class_names import read_class_list
 from data.formats.foreign_masks import listing, survey
 from data.formats.source import Named, Options, Source
@@ -54,10 +54,7 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
     with folder.new_folder(out) as part:
         for name in ("JPEGImages", "SegmentationClass"):
             (part / name).mkdir()
-        forms = [folders.find] if options.masks else FORMS
-        source = next(filter(None, (find(root, options) for find in forms)), None)
-        if source is None:
-            raise UserError(f"{root / options.annotations}: annotations of no form known here")
+        source = recognise(root, options)
         classes = write_classes(source, part)
         bring = partial(_bring, source, classes, part)
         with ThreadPoolExecutor(READERS) as pool:

@@ -1,6 +1,7 @@
 """The whole project in one command: draws the `shapes` data set and runs the five steps on it.
 
-At last the network that comes with the project looks at a real photo.
+At last the network that comes with the project looks at a real photo, and learns what else is on
+it from a few clicks.
 
 python -m data.demo                  # into runs/demo; needs no network
 python -m data.demo --out DIR
@@ -9,6 +10,7 @@ python -m data.demo --out DIR
 import argparse
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +19,13 @@ from matplotlib import get_data_path
 
 HOME = Path(__file__).parent.parent
 PORTRAIT = Path(get_data_path(), "sample_data", "grace_hopper.jpg")  # public domain
+CLICKS = {  # (row, column) on the portrait
+    "background": [(60, 430), (250, 440), (20, 270), (330, 480)],
+    "flag": [(60, 60), (200, 60), (290, 90), (480, 15), (100, 160), (250, 130)],
+    "cap": [(110, 260), (70, 195), (60, 335), (140, 350)],
+    "face": [(250, 270), (230, 165), (300, 230), (160, 260)],
+    "uniform": [(450, 60), (420, 400), (560, 330), (370, 160)],
+}
 
 
 def commands(out: Path) -> list[list[str]]:
@@ -34,6 +43,16 @@ def commands(out: Path) -> list[list[str]]:
     ]
 
 
+def save_clicks(folder: Path) -> None:
+    """Puts the portrait and the table of clicks on it into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(PORTRAIT, folder / PORTRAIT.name)
+    lines = ["photo,row,column,label"]
+    for label, places in CLICKS.items():
+        lines += [f"{PORTRAIT.name},{row},{column},{label}" for row, column in places]
+    (folder / "clicks.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser("python -m data.demo", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="default: %(default)s")
@@ -44,7 +63,10 @@ def main() -> None:
         "for ImageNet's (a 507 MB download) run sample_features.py with --weights imagenet."
     )
     photo = ["python", "visualize.py", "--image", str(PORTRAIT), "--out", str(out / "photos")]
-    for command in [*commands(out), photo]:
+    portrait, table = out / "portrait", out / "portrait" / "clicks.csv"
+    save_clicks(HOME / portrait)
+    clicks = ["python", "-m", "models.strokes", str(portrait), str(table)]
+    for command in [*commands(out), photo, [*clicks, "--out", str(out / "strokes")]]:
         print(f"\n$ {shlex.join(command)}", flush=True)
         if code := subprocess.run([sys.executable, *command[1:]], cwd=HOME).returncode:
             sys.exit(code)
@@ -53,7 +75,9 @@ def main() -> None:
         f"\nmIoU {metrics['miou']:.3f} on {metrics['images']} pictures that no step has seen. "
         f"Look at them: open {out / '5_overlays' / 'index.html'} in a browser, "
         f"and {out / 'photos' / 'index.html'} for a real photo, seen by a network trained on real "
-        "ones. Your own: python visualize.py --image holiday.jpg"
+        f"ones; {out / 'strokes' / '5_overlays' / 'index.html'} is what it learned from "
+        f"{sum(map(len, CLICKS.values()))} clicks. Your own: python visualize.py --image "
+        "holiday.jpg"
     )
 
 

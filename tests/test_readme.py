@@ -17,7 +17,7 @@ from torch.distributed.run import get_args_parser as torchrun_parser
 from torchvision.models import get_model, get_model_weights
 
 from data.classes import VOC
-from data.demo import commands
+from data.demo import commands, save_clicks
 from models import efficientnet_lite  # noqa: F401  which torchvision then knows
 from tests.conftest import HOME
 
@@ -49,6 +49,7 @@ SMALLER = {
     "train_seg.py": "--epochs 1 --crop 48 --batch-size 4 --amp off --workers 0",
     "evaluate.py": "--workers 0",
     "visualize.py": "--workers 0",
+    "models.strokes": "--size 64 --steps 20",
 }
 FOREIGN_FLAGS = {"--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--dist"}
 FOREIGN_MESSAGES = ("out of memory", "torchrun: error")
@@ -76,6 +77,10 @@ def place(drawn, tmp_path_factory) -> Path:
     (home / "photos").mkdir()
     for name in ("holiday.jpg", "photos/sea.jpg"):
         shutil.copy(min(photos.iterdir()), home / name)
+    save_clicks(home / "runs/demo/portrait")
+    (home / "strokes").mkdir()
+    shutil.copy(masks / f"{min(photos.iterdir()).stem}.png", home / "strokes" / "sea.png")
+    (home / "strokes" / "classes.txt").write_text("\n".join(VOC.names[1:]))
     (home / "theirs").mkdir()
     for mask in masks.iterdir():
         guess = np.asarray(Image.open(mask)) % 255  # void is no prediction

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from data import UserError
 from data.formats import (
     annotations,
     cityscapes,
@@ -25,3 +26,16 @@ FORMS: list[Callable[[Path, Options], Source | None]] = [  # in the order in whi
     *(partial(annotations.find, form) for form in (supervisely, cvat, coco, labelme, clicks)),
     folders.find,
 ]
+
+
+def recognise(root: Path, options: Options) -> Source:
+    """The data set in a folder, by the first of the `FORMS` that it has.
+
+    Raises:
+        UserError: it is of no form, or cannot be used.
+    """
+    forms = [folders.find] if options.masks else FORMS
+    source = next(filter(None, (find(root, options) for find in forms)), None)
+    if source is None:
+        raise UserError(f"{root / options.annotations}: annotations of no form known here")
+    return source

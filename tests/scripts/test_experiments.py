@@ -39,6 +39,21 @@ def test_a_head_of_any_depth_is_trained_and_fine_tuned(hidden, widths, street, s
         assert shapes == list(zip([*widths, 21], [960, *widths]))
 
 
+def test_few_pixels_are_passed_over_until_there_are_enough_steps(street, succeeds):
+    flags = ("--run", "run", "--held-out", 0, "--batch-size", 200, "--hidden", 4)
+    rows = len(np.load("run/1_features/labels.npy"))
+    steps = -(-rows // 200)
+    assert 1 < steps < 20
+    said = succeeds("train_cls.py", *flags, "--epochs", 2, "--min-steps", 20)
+    epochs = -(-20 // steps)
+    assert f"  training  {epochs} epochs of {steps} steps\n" in said
+    assert len(log("run/2_cls")) == epochs > 2
+    assert log("run/2_cls")[-1]["lr"] < log("run/2_cls")[1]["lr"]  # it decays over all of them
+    said = succeeds("train_cls.py", *flags, "--epochs", 2, "--min-steps", steps)
+    assert len(log("run/2_cls")) == 2
+    assert f"note: {2 * steps} steps are few to learn in; --min-steps" in said
+
+
 def test_area_weights_make_the_loss_that_of_all_pixels_of_the_images(street, succeeds):
     flags = ("--held-out", 0, "--dropout", 0, "--epochs", 1, "--lr", 1e-12, "--batch-size", 10**6)
     succeeds("train_cls.py", "--run", "run", *flags, "--area-weight", 1)

@@ -39,6 +39,15 @@ def test_classes_without_a_pixel_are_named_and_counted(street, succeeds):
     assert f"mIoU {found['miou']:.4f} over {found['classes_in_mean']} of 21 classes" in said
 
 
+def test_pixels_of_one_class_alone_are_refused(street, fails):
+    labels = np.load("run/1_features/labels.npy")
+    np.save("run/1_features/labels.npy", np.full_like(labels, 3))
+    one = "all pixels to train on are of one class (number 3)"
+    assert one in fails("train_cls.py", "--run", "run")
+    each_mask(street, lambda values: np.full_like(values, 3))
+    assert one in fails("sample_features.py", *STEP_1)
+
+
 def test_scores_of_an_earlier_network_are_not_compared(street, succeeds, fails):
     succeeds("losses/compare.py", "run", "run")
     content = torch.load("run/3_seg/best.pt", weights_only=True)

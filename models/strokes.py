@@ -1,0 +1,223 @@
+"""A few strokes -> the whole photos: steps 1, 2 and 5 at once, in memory, for photos of your own.
+
+    python -m models.strokes PHOTOS STROKES
+    python -m models.strokes PHOTOS STROKES --predict MORE --out runs/roots
+    python -m models.strokes PHOTOS STROKES --watch     # again whenever you save a stroke
+
+PHOTOS is a folder. STROKES is a folder of masks, named like their photos or NAME_mask.png, in which
+0 (or transparent) is not drawn and 1, 2, .. are the classes; or of LabelMe's, CVAT's or
+Supervisely's files with points, lines and areas; or a table of clicks (CSV with photo, row, column,
+label). A classes.txt beside them names the classes. The features are by default those of the
+network in the box, which has seen PASCAL VOC. Writes OUT/2_cls/dense.pt (for models.load,
+models.export and visualize.py --run OUT) and OUT/5_overlays/: pictures, index.html, predictions/
+and photos.csv of all photos, those with strokes first.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data import UserError
+from data.classes import Classes
+from data.features import check_several
+from data.figures import gallery
+from data.formats import recognise
+from data.formats.source import Options, Source, files_in
+from data.formats.voc_layout import check_fit
+from data.image_files import find_photos, first_of, read_image
+from data.sampling import pixel_centres, random_places, sample_pixels
+from models.checkpoint import load_segmenter, save_segmenter
+from models.classifier import DenseClassifier, FCClassifier
+from models.hypercolumn import Hypercolumn
+from models.run import folder, runtime
+from models.run.args import positive, rate, taps
+from models.run.predictor import network_input
+from models.run.training import build_optimizer, build_schedule
+from models.segmenter import Segmenter
+from models.weight_files import fingerprint
+from train_cls import fit
+from visualize import photo_records, save_pages
+
+SIZE, STRIDE = 416, 4
+PER_CLASS = 200  # pixels of a class that are taken of a photo
+PLACES = 400  # of each photo, at which the spread of the features is measured
+BATCH = 512
+PAUSE = 0.3  # seconds between two looks at the strokes
+
+
+class Drawn(NamedTuple):
+    """What is known of a photo with strokes."""
+
+    mask: np.ndarray  # (H, W) uint8, class ids and VOID
+    levels: list[Tensor]  # of the photo
+    features: Tensor  # (n, Z), of pixels of the strokes
+    labels: Tensor  # (n,) int64
+    anywhere: Tensor  # (PLACES, Z): features of random places
+
+
+def read_strokes(place: Path, photos: Path, width: float) -> Source:
+    """The strokes, as `data.convert` reads them; undrawn pixels are void.
+
+    Raises:
+        UserError: they are of no form known here, or belong to no photo.
+    """
+    is_file = place.is_file()
+    root, name = (place.parent, Path(place.name)) if is_file else (place, None)
+    where = Options(images=photos.resolve(), annotations=name, unlabelled=0, stroke_width=width)
+    source = recognise(root, where)
+    if not source.pairs:
+        notes = "; ".join(f"{what}: {first_of(names)}" for what, names in source.notes.items())
+        raise UserError(f"{place}: no strokes on a photo of {photos}; {notes}")
+    return source
+
+
+@torch.inference_mode()
+def look(network: Segmenter, source: Source, known: dict[Path, Drawn]) -> dict[Path, Drawn]:
+    """The photos with strokes; of `known` ones what has not changed is not computed again."""
+    drawn = {}
+    for name, pair in source.pairs.items():
+        mask, photo = pair.mask(), pair.photo.resolve()
+        before = known.get(photo)
+        if before and np.array_equal(before.mask, mask):
+            drawn[photo] = before
+            continue
+        pixels = read_image(photo)
+        check_fit(mask, photo, pixels.shape[:2], source)
+        device = network.hypercolumn.mean.device
+        image = network_input(network, pixels)[None].to(device)
+        levels = before.levels if before else network.hypercolumn(image)
+        places, labels, _ = sample_pixels(mask, PER_CLASS, 0, name)
+        points = pixel_centres(torch.from_numpy(places), mask.shape)
+        points = torch.cat([points, random_places(PLACES, 0, name)])[None].to(device)
+        columns = network.hypercolumn.at_points(levels, points)[0].float()
+        classes = torch.from_numpy(labels.astype(np.int64)).to(device)
+        drawn[photo] = Drawn(mask, levels, columns[: len(labels)], classes, columns[len(labels) :])
+    return drawn
+
+
+def classifier(drawn: dict[Path, Drawn], classes: int, least: int, where: Path) -> FCClassifier:
+    """A shallow classifier, fitted on the pixels of the strokes as step 2 does, in `least` steps.
+
+    Raises:
+        UserError: they are of one class only.
+    """
+    features = torch.cat([one.features for one in drawn.values()])
+    labels = torch.cat([one.labels for one in drawn.values()])
+    check_several(labels, where)
+    anywhere = torch.cat([one.anywhere for one in drawn.values()])
+    std = torch.maximum(features.std(0, correction=0), anywhere.std(0, correction=0))
+    torch.manual_seed(0)
+    fc = FCClassifier(features.mean(0), std, classes, dropout=0.2).to(features.device)
+    steps = math.ceil(len(labels) / BATCH)
+    epochs = math.ceil(least / steps)
+    optimizer = build_optimizer("adamw", fc.parameters(), 5e-4, 0.05)
+    schedule = build_schedule(optimizer, "cosine", epochs, steps)
+    rows = features, labels, torch.ones_like(labels, dtype=torch.float32)
+    nothing = tuple(part[:0] for part in rows)
+    log = fit(fc, rows, nothing, epochs, BATCH, optimizer, schedule)
+    print(f"  {len(labels)} pixels of {len(drawn)} photos, {log[-1]['accuracy']:.1%} of them right")
+    return fc
+
+
+def saved_network(segmenter: Segmenter, out: Path) -> None:
+    """Saves the network as step 2 of a run."""
+    with folder.new_folder(folder.step_folder(out, 2)) as new:
+        save_segmenter(new / "dense.pt", segmenter, made_from=None)
+        flags = {"started": time.time(), "settings": {}, "changed": {}}
+        folder.save_config(new, 2, flags, id=fingerprint(segmenter.head), made_from=None)
+
+
+def show(segmenter: Segmenter, photos: dict[str, Path], drawn: dict[Path, Drawn], out: Path) -> int:
+    """Saves pictures and predictions of all photos, with the strokes on them; gives how many."""
+    left_out: list[str] = []
+    order = sorted(photos.items(), key=lambda photo: photo[1].resolve() not in drawn)
+    with folder.new_folder(folder.step_folder(out, 5)) as new:
+        records = (
+            record._replace(truth=drawn[path].mask) if path in drawn else record
+            for record in photo_records(segmenter, dict(order), left_out)
+            for path in [photos[record.id].resolve()]
+        )
+        pictures = save_pages(new, records, segmenter.classes, confidence=True)
+        facts = {"network": segmenter.trained_on, "strokes": f"{len(drawn)} photos"}
+        page = gallery.gallery(pictures, f"What a few strokes make of {len(photos)} photos", facts)
+        (new / gallery.INDEX).write_bytes(page.encode())
+        flags = {"started": time.time(), "settings": {}, "changed": {}}
+        folder.save_config(new, 5, flags)
+    if left_out:
+        print(f"  left out {first_of(left_out)}")
+    return len(pictures)
+
+
+def changes(place: Path) -> Iterator[None]:
+    """Comes back at once, and then whenever a file of the strokes has changed."""
+    before = None
+    while True:
+        files = [place] if place.is_file() else files_in(place)
+        now = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
+        if now != before:
+            before = now
+            yield
+        time.sleep(PAUSE)
+
+
+def network_of(args: argparse.Namespace) -> Segmenter:
+    """The network in the box, or its shell around another backbone; its head is to be replaced."""
+    box, _ = load_segmenter(Path("voc"))
+    if args.backbone:
+        box.hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps)
+        box.origin, box.trained_on = None, f"ImageNet ({args.weights})"
+    box.size, box.stride = args.size, STRIDE
+    return box.eval()
+
+
+def main() -> None:
+    how = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m models.strokes", None, __doc__, formatter_class=how)
+    add = parser.add_argument
+    add("photos", type=Path, metavar="PHOTOS", help="folder of photos")
+    add("strokes", type=Path, metavar="STROKES", help="folder of strokes, or a file of them")
+    add("--predict", type=Path, nargs="+", default=[], metavar="PATH", help="further photos")
+    add("--out", type=Path, default=Path("runs/strokes"), metavar="DIR", help="where to write")
+    add("--watch", action="store_true", help="go on, and fit again when a stroke changes")
+    add("--backbone", metavar="NAME", help="as in step 1 (default: that of the network in the box)")
+    add("--weights", default="imagenet", metavar="NAME", help="of --backbone, as in step 1")
+    add("--taps", type=taps, metavar="1,2,..", help="of --backbone, as in step 1")
+    add("--size", type=positive, default=SIZE, metavar="N", help="shorter side of the input, px")
+    add("--steps", type=positive, default=400, metavar="N", help="of the training (default: 400)")
+    add("--stroke-width", type=rate, default=5.0, metavar="N", help="of points and lines, px")
+    add("--device", default="auto", metavar="NAME", help="as in step 1")
+    args = parser.parse_args()
+    device = runtime.choose_device(args.device, single=True)
+    network = network_of(args).to(device)
+    photos, _ = find_photos([args.photos, *args.predict])
+    known: dict[Path, Drawn] = {}
+    for _ in changes(args.strokes):
+        began = time.perf_counter()
+        source = read_strokes(args.strokes, args.photos, args.stroke_width)
+        known = look(network, source, known)
+        fc = classifier(known, len(source.classes), args.steps, args.strokes)
+        classes = Classes.from_named(source.classes)
+        head = DenseClassifier.from_fc(fc, network.hypercolumn.channels)
+        segmenter = Segmenter(network.hypercolumn, head, network.size, STRIDE, classes).to(device)
+        segmenter.origin = network.origin
+        segmenter.trained_on = f"strokes on {len(known)} photos; backbone: {network.trained_on}"
+        saved_network(segmenter, args.out)
+        count = show(segmenter.eval(), photos, known, args.out)
+        seconds = time.perf_counter() - began
+        index = folder.step_folder(args.out, 5) / gallery.INDEX
+        print(
+            f"wrote {folder.count(count, 'picture')} in {seconds:.1f} s; open {index}", flush=True
+        )
+        if not args.watch:
+            break
+
+
+if __name__ == "__main__":
+    runtime.run_script(main)

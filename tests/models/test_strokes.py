@@ -1,0 +1,121 @@
+"""From strokes to pictures in one command."""
+
+import csv
+import json
+from unittest import mock
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.classes import VOID
+from data.image_files import read_mask
+from models import load
+from tests.drawn_strokes import draw_strokes
+
+QUICK = ("--size", 64, "--steps", 60, "--out", "out")
+
+
+@pytest.fixture
+def place(shapes, tmp_path, monkeypatch):
+    """A folder of three photos; `strokes` has a mask of strokes for the first of them."""
+    for name in ("photos", "strokes"):
+        (tmp_path / name).mkdir()
+    for photo in sorted((shapes / "JPEGImages").iterdir())[:3]:
+        photo.rename(tmp_path / "photos" / photo.name)
+    monkeypatch.chdir(tmp_path)
+    save_strokes(truth_of("shapes_000000"))
+    return tmp_path
+
+
+def truth_of(image_id: str) -> np.ndarray:
+    """The full mask of a photo, with its own classes as 1, 2, .. and void as 0."""
+    mask = read_mask(f"shapes/SegmentationClass/{image_id}.png", 21)
+    labels = np.setdiff1d(np.unique(mask), VOID)
+    return np.where(mask == VOID, 0, np.searchsorted(labels, mask) + 1).astype(np.uint8)
+
+
+def save_strokes(truth: np.ndarray, image_id: str = "shapes_000000") -> np.ndarray:
+    """A stroke in each class, as a mask in which 0 is not drawn."""
+    drawn = draw_strokes(np.where(truth == 0, VOID, truth).astype(np.uint8), 3, seed=0)
+    drawn[drawn == VOID] = 0
+    Image.fromarray(drawn).save(f"strokes/{image_id}.png")
+    return drawn
+
+
+def predicted(image_id: str) -> np.ndarray:
+    return read_mask(f"out/5_overlays/predictions/{image_id}.png", 21)
+
+
+def test_one_image_from_strokes_to_predictions(place, succeeds):
+    said = succeeds("models/strokes.py", "photos", "strokes", *QUICK)
+    assert "\nwrote 3 pictures in " in said
+    truth = truth_of("shapes_000000")
+    with Image.open("strokes/shapes_000000.png") as image:
+        drawn = np.array(image)
+    found = predicted("shapes_000000")
+    assert (found[drawn > 0] + 1 == drawn[drawn > 0]).mean() > 0.95
+    assert (found + 1 == truth)[truth > 0].mean() > 0.75  # far beyond the strokes
+    with open("out/5_overlays/photos.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["photo"] for row in rows}) == 3 and rows[0]["photo"].startswith("shapes_000000")
+    network = load("out")
+    assert np.array_equal(network.predict(next((place / "photos").glob("shapes_000001.*"))),
+                          predicted("shapes_000001"))  # fmt: skip
+    assert "strokes on 1 photos" in network.segmenter.trained_on
+    succeeds("visualize.py", "--run", "out", "--image", "photos", "--out", "seen")
+    assert np.array_equal(read_mask("seen/predictions/shapes_000002.png", 21),
+                          predicted("shapes_000002"))  # fmt: skip
+
+
+def test_lines_of_labelme_and_a_table_of_clicks(place, succeeds):
+    (place / "strokes" / "shapes_000000.png").unlink()
+    truth = truth_of("shapes_000000")
+    shapes, clicks = [], ["photo,row,column,label"]
+    for label in np.unique(truth[truth > 0]):
+        y, x = np.argwhere(truth == label)[len(np.argwhere(truth == label)) // 2].tolist()
+        points = [[x - 1, y], [x + 1, y]]
+        shapes.append({"label": f"thing {label}", "shape_type": "line", "points": points})
+        clicks.append(f"shapes_000000.jpg,{y},{x},thing {label}")
+    photo = next((place / "photos").glob("shapes_000000.*")).name
+    content = {"shapes": shapes, "imagePath": photo, "imageHeight": 64, "imageWidth": 64}
+    (place / "strokes" / "a.json").write_text(json.dumps(content))
+    (place / "clicks.csv").write_text("\n".join(clicks).replace("shapes_000000.jpg", photo))
+    for strokes in ("strokes", "clicks.csv"):
+        succeeds("models/strokes.py", "photos", strokes, *QUICK, "--stroke-width", 3)
+        names = load("out").names
+        assert names == tuple(f"thing {label}" for label in np.unique(truth[truth > 0]))
+        assert len(np.unique(predicted("shapes_000000"))) == len(names)
+
+
+def test_a_stroke_that_changes_is_noticed(place, in_process):
+    drawn, pauses = save_strokes(truth_of("shapes_000000")), []
+
+    def pause(seconds):
+        pauses.append(seconds)
+        if len(pauses) == 3:  # twice nothing had changed
+            save_strokes(truth_of("shapes_000001"), "shapes_000001")
+        if len(pauses) == 6:
+            raise KeyboardInterrupt
+
+    with mock.patch("time.sleep", pause):
+        done = in_process("models/strokes.py", "photos", "strokes", *QUICK, "--watch")
+    assert done.returncode == 130 and drawn.any()
+    assert [line.split(" of ")[1] for line in done.stdout.splitlines() if "right" in line] == [
+        "1 photos, 100.0%",
+        "2 photos, 100.0%",
+    ]
+    assert done.stdout.count("\nwrote 3 pictures") == 2
+
+
+def test_what_cannot_be_learned_from_is_refused(place, fails):
+    one = np.zeros((64, 64), dtype=np.uint8)
+    one[3:5] = 1
+    Image.fromarray(one).save("strokes/shapes_000000.png")
+    message = fails("models/strokes.py", "photos", "strokes", *QUICK)
+    assert "strokes: all pixels to train on are of one class" in message
+    (place / "strokes" / "shapes_000000.png").rename(place / "strokes" / "other.png")
+    assert "no photo has a mask with its name" in fails(
+        "models/strokes.py", "photos", "strokes", *QUICK
+    )
+    assert not (place / "out").exists()
