@@ -52,10 +52,10 @@ class Hypercolumn(nn.Module):
         dilated: int = 0,
     ):
         super().__init__()
-        self.backbone, self.context = backbone, list(context)
+        self.backbone = backbone
         self.features = build(backbone, weights, seed, taps, dilated)
-        self.taps, tapped = self.features.taps, self.features.channels
-        self.channels = tapped + tapped[-1:] * len(context)
+        self.taps = self.features.taps
+        self.surround(context)
         self.dilated, self.frozen = dilated, True
         mean, std = input_moments(backbone, weights or "imagenet")
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
@@ -82,6 +82,11 @@ class Hypercolumn(nn.Module):
             x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
             levels = self.features(x)
             return levels + [surroundings(levels[-1], c, 2**self.dilated) for c in self.context]
+
+    def surround(self, context: Sequence[str]) -> None:
+        """Sets `context`, and with it the channels."""
+        tapped = self.features.channels
+        self.context, self.channels = list(context), tapped + tapped[-1:] * len(context)
 
     def dilate(self, drops: int) -> None:
         """Sets `dilated`; weights stay, and the backbone is frozen."""

@@ -41,6 +41,7 @@ from models.run.args import positive, rate, taps
 from models.run.predictor import network_input
 from models.run.training import build_optimizer, build_schedule
 from models.segmenter import Segmenter
+from models.views import Views
 from models.weight_files import fingerprint
 from train_cls import fit
 from visualize import photo_records, save_pages
@@ -49,6 +50,8 @@ SIZE, STRIDE = 416, 4
 PER_CLASS = 200  # pixels of a class that are taken of a photo
 PLACES = 400  # of each photo, at which the spread of the features is measured
 BATCH = 512
+CONTEXT = ["image", "5", "11"]  # see `Hypercolumn`
+FEW_PHOTOS = 12  # of fewer, windows around a place teach little but where it is
 PAUSE = 0.3  # seconds between two looks at the strokes
 
 
@@ -79,9 +82,13 @@ def read_strokes(place: Path, photos: Path, width: float) -> Source:
 
 
 @torch.inference_mode()
-def look(network: Segmenter, source: Source, known: dict[Path, Drawn]) -> dict[Path, Drawn]:
-    """The photos with strokes; of `known` ones what has not changed is not computed again."""
-    drawn = {}
+def extract(network: Segmenter, source: Source, known: dict[Path, Drawn]) -> dict[Path, Drawn]:
+    """The photos with strokes; of those known already, what has not changed is kept."""
+    context = CONTEXT[:1] if len(source.pairs) < FEW_PHOTOS else CONTEXT
+    if context != network.hypercolumn.context:
+        network.hypercolumn.surround(context)
+        known = {}
+    device, drawn = network.hypercolumn.mean.device, {}
     for name, pair in source.pairs.items():
         mask, photo = pair.mask(), pair.photo.resolve()
         before = known.get(photo)
@@ -90,7 +97,6 @@ def look(network: Segmenter, source: Source, known: dict[Path, Drawn]) -> dict[P
             continue
         pixels = read_image(photo)
         check_fit(mask, photo, pixels.shape[:2], source)
-        device = network.hypercolumn.mean.device
         image = network_input(network, pixels)[None].to(device)
         levels = before.levels if before else network.hypercolumn(image)
         places, labels, _ = sample_pixels(mask, PER_CLASS, 0, name)
@@ -126,19 +132,18 @@ def classifier(drawn: dict[Path, Drawn], classes: int, least: int, where: Path) 
     return fc
 
 
-def saved_network(segmenter: Segmenter, out: Path) -> None:
-    """Saves the network as step 2 of a run."""
+def save(
+    segmenter: Segmenter, photos: dict[str, Path], drawn: dict[Path, Drawn], out: Path
+) -> None:
+    """Saves the network, then pictures and predictions of all photos, the strokes on them."""
+    left_out: list[str] = []
+    flags = {"started": time.time(), "settings": {}, "changed": {}}
     with folder.new_folder(folder.step_folder(out, 2)) as new:
         save_segmenter(new / "dense.pt", segmenter, made_from=None)
-        flags = {"started": time.time(), "settings": {}, "changed": {}}
         folder.save_config(new, 2, flags, id=fingerprint(segmenter.head), made_from=None)
-
-
-def show(segmenter: Segmenter, photos: dict[str, Path], drawn: dict[Path, Drawn], out: Path) -> int:
-    """Saves pictures and predictions of all photos, with the strokes on them; gives how many."""
-    left_out: list[str] = []
     order = sorted(photos.items(), key=lambda photo: photo[1].resolve() not in drawn)
-    with folder.new_folder(folder.step_folder(out, 5)) as new:
+    place = folder.step_folder(out, 5)
+    with folder.new_folder(place) as new:
         records = (
             record._replace(truth=drawn[path].mask) if path in drawn else record
             for record in photo_records(segmenter, dict(order), left_out)
@@ -148,11 +153,11 @@ def show(segmenter: Segmenter, photos: dict[str, Path], drawn: dict[Path, Drawn]
         facts = {"network": segmenter.trained_on, "strokes": f"{len(drawn)} photos"}
         page = gallery.gallery(pictures, f"What a few strokes make of {len(photos)} photos", facts)
         (new / gallery.INDEX).write_bytes(page.encode())
-        flags = {"started": time.time(), "settings": {}, "changed": {}}
         folder.save_config(new, 5, flags)
     if left_out:
         print(f"  left out {first_of(left_out)}")
-    return len(pictures)
+    index, count = place / gallery.INDEX, folder.count(len(pictures), "picture")
+    print(f"wrote {count}; open {index} in a browser", flush=True)
 
 
 def changes(place: Path) -> Iterator[None]:
@@ -167,13 +172,15 @@ def changes(place: Path) -> Iterator[None]:
         time.sleep(PAUSE)
 
 
-def network_of(args: argparse.Namespace) -> Segmenter:
-    """The network in the box, or its shell around another backbone; its head is to be replaced."""
+def network_of(
+    backbone: str | None, weights: str, taps: list[int | str] | None, size: int
+) -> Segmenter:
+    """The network in the box, or with another backbone in it; its head is to be replaced."""
     box, _ = load_segmenter(Path("voc"))
-    if args.backbone:
-        box.hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps)
-        box.origin, box.trained_on = None, f"ImageNet ({args.weights})"
-    box.size, box.stride = args.size, STRIDE
+    if backbone:
+        box.hypercolumn = Hypercolumn(backbone, weights, taps)
+        box.origin, box.trained_on = None, weights
+    box.look(Views(), size)
     return box.eval()
 
 
@@ -194,27 +201,28 @@ def main() -> None:
     add("--stroke-width", type=rate, default=5.0, metavar="N", help="of points and lines, px")
     add("--device", default="auto", metavar="NAME", help="as in step 1")
     args = parser.parse_args()
+    if any(folder.step_folder(args.out, step).exists() for step in (1, 3, 4)):
+        raise UserError(f"{args.out}: holds a run of the five steps; name another --out")
     device = runtime.choose_device(args.device, single=True)
-    network = network_of(args).to(device)
+    network = network_of(args.backbone, args.weights, args.taps, args.size).to(device)
     photos, _ = find_photos([args.photos, *args.predict])
-    known: dict[Path, Drawn] = {}
+    drawn: dict[Path, Drawn] = {}
     for _ in changes(args.strokes):
-        began = time.perf_counter()
-        source = read_strokes(args.strokes, args.photos, args.stroke_width)
-        known = look(network, source, known)
-        fc = classifier(known, len(source.classes), args.steps, args.strokes)
-        classes = Classes.from_named(source.classes)
+        try:
+            source = read_strokes(args.strokes, args.photos, args.stroke_width)
+            drawn = extract(network, source, drawn)
+            fc = classifier(drawn, len(source.classes), args.steps, args.strokes)
+        except UserError as error:
+            if not args.watch:
+                raise
+            print(f"  {error}", flush=True)  # perhaps a file is being written
+            continue
         head = DenseClassifier.from_fc(fc, network.hypercolumn.channels)
-        segmenter = Segmenter(network.hypercolumn, head, network.size, STRIDE, classes).to(device)
+        parts = network.hypercolumn, head, network.size, STRIDE
+        segmenter = Segmenter(*parts, Classes.from_named(source.classes)).to(device).eval()
         segmenter.origin = network.origin
-        segmenter.trained_on = f"strokes on {len(known)} photos; backbone: {network.trained_on}"
-        saved_network(segmenter, args.out)
-        count = show(segmenter.eval(), photos, known, args.out)
-        seconds = time.perf_counter() - began
-        index = folder.step_folder(args.out, 5) / gallery.INDEX
-        print(
-            f"wrote {folder.count(count, 'picture')} in {seconds:.1f} s; open {index}", flush=True
-        )
+        segmenter.trained_on = f"strokes on {len(drawn)} photos; backbone: {network.trained_on}"
+        save(segmenter, photos, drawn, args.out)
         if not args.watch:
             break
 

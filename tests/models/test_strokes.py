@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from unittest import mock
 
 import numpy as np
@@ -13,7 +14,7 @@ from data.image_files import read_mask
 from models import load
 from tests.drawn_strokes import draw_strokes
 
-QUICK = ("--size", 64, "--steps", 60, "--out", "out")
+QUICK = ("--size", 160, "--steps", 60, "--out", "out")
 
 
 @pytest.fixture
@@ -49,13 +50,15 @@ def predicted(image_id: str) -> np.ndarray:
 
 def test_one_image_from_strokes_to_predictions(place, succeeds):
     said = succeeds("models/strokes.py", "photos", "strokes", *QUICK)
-    assert "\nwrote 3 pictures in " in said
+    assert "\nwrote 3 pictures; open " in said
     truth = truth_of("shapes_000000")
     with Image.open("strokes/shapes_000000.png") as image:
         drawn = np.array(image)
     found = predicted("shapes_000000")
     assert (found[drawn > 0] + 1 == drawn[drawn > 0]).mean() > 0.95
-    assert (found + 1 == truth)[truth > 0].mean() > 0.75  # far beyond the strokes
+    known = truth[truth > 0]
+    right = (found + 1 == truth)[truth > 0].mean()
+    assert right > 1.3 * np.bincount(known).max() / len(known)  # than to name the largest class
     with open("out/5_overlays/photos.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len({row["photo"] for row in rows}) == 3 and rows[0]["photo"].startswith("shapes_000000")
@@ -101,10 +104,7 @@ def test_a_stroke_that_changes_is_noticed(place, in_process):
     with mock.patch("time.sleep", pause):
         done = in_process("models/strokes.py", "photos", "strokes", *QUICK, "--watch")
     assert done.returncode == 130 and drawn.any()
-    assert [line.split(" of ")[1] for line in done.stdout.splitlines() if "right" in line] == [
-        "1 photos, 100.0%",
-        "2 photos, 100.0%",
-    ]
+    assert re.findall(r"pixels of (\d) photos", done.stdout) == ["1", "2"]
     assert done.stdout.count("\nwrote 3 pictures") == 2
 
 

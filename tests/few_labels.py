@@ -1,0 +1,180 @@
+"""How the score grows with the number of labelled pixels: frozen features, the recipe's head.
+
+    python -m tests.few_labels --data DIR --out runs/few --backbone efficientnet_lite0 \\
+        --taps 1,2,3,4,b18,b19
+
+Draws 1, 3, 10 and 20 pixels per class and image with three seeds, of all images of --split and of
+those of them that are in `train`, fits the head of `--recipe quick` on each, and scores it on the
+whole images of `val`, at original size. The features of an image are computed once. Writes
+OUT/few_labels.csv, a row for each head, and few_labels.png, of all CSV files that --chart names.
+"""
+
+import argparse
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from data.features import create_rows, moments, open_rows
+from data.sampling import pixel_centres, random_places, sample_pixels
+from data.transforms import ResizeImage
+from data.voc import VOCFolder, read_ids
+from losses.metrics import ConfusionMatrix
+from models.classifier import DenseClassifier, FCClassifier
+from models.hypercolumn import Hypercolumn
+from models.run import runtime
+from models.run.args import taps
+from models.run.training import build_optimizer, build_schedule
+from models.segmenter import top_class
+from train_cls import fit
+
+PIXELS, SEEDS = (1, 3, 10, 20), (0, 1, 2)
+SIZE, CONTEXT, PLACES, STRIDE = 416, ["image", "5", "11"], 400, 2
+EPOCHS, MIN_STEPS, BATCH, RATE, DECAY, DROPOUT, AREA = 6, 400, 512, 5e-4, 0.05, 0.2, 0.5
+
+
+@torch.inference_mode()
+def extract(hypercolumn: Hypercolumn, dataset: VOCFolder, out: Path) -> None:
+    """Saves for each seed features.npy and drawn.npz: of each row image, label, place, area."""
+    drawn: dict[int, list[np.ndarray]] = {seed: [] for seed in SEEDS}
+    for seed in SEEDS:
+        for index, image_id in enumerate(dataset.ids):
+            pixels, labels, areas = sample_pixels(dataset.mask(index), PIXELS[-1], seed, image_id)
+            rank = np.concatenate([np.arange(n) for n in np.unique(labels, return_counts=True)[1]])
+            count = np.bincount(labels)[labels]  # of its class, in its image
+            columns = (np.full(len(labels), index), labels, *pixels.T, rank, count, areas)
+            drawn[seed].append(np.stack(columns, axis=1))
+        (out / str(seed)).mkdir(parents=True, exist_ok=True)
+        create_rows(out / str(seed), sum(map(len, drawn[seed])), hypercolumn.Z)
+    rows = {seed: open_rows(out / str(seed)) for seed in SEEDS}
+    done, sums = dict.fromkeys(SEEDS, 0), []
+    loader = runtime.image_loader(dataset, range(len(dataset)), workers=0)
+    for index, sample in enumerate(runtime.bar(loader, len(dataset), "image")):
+        levels = hypercolumn(sample.image[None])
+        places = [torch.from_numpy(drawn[seed][index][:, 2:4]) for seed in SEEDS]
+        points = [pixel_centres(pixels, sample.mask.shape).float() for pixels in places]
+        points.append(random_places(PLACES, 0, sample.id))
+        columns = hypercolumn.at_points(levels, torch.cat(points)[None])[0].float()
+        *found, anywhere = columns.split([len(part) for part in points])
+        for seed, part in zip(SEEDS, found):
+            rows[seed][done[seed] : done[seed] + len(part)] = part.numpy()
+            done[seed] += len(part)
+        sums.append(torch.stack([anywhere.double().sum(0), anywhere.double().square().sum(0)]))
+    for seed in SEEDS:
+        rows[seed].flush()
+        np.save(out / str(seed) / "drawn.npy", np.concatenate(drawn[seed]))
+    np.save(out / "sums.npy", torch.stack(sums).numpy())
+
+
+def head_of(place: Path, sums: np.ndarray, images: np.ndarray, pixels: int, channels: list[int],
+            classes: int) -> tuple[int, DenseClassifier]:  # fmt: skip
+    """The head fitted on so many pixels per class of these images, and how many they are."""
+    drawn = np.load(place / "drawn.npy")
+    chosen = np.isin(drawn[:, 0], images) & (drawn[:, 4] < pixels)
+    features = np.load(place / "features.npy", mmap_mode="r")[chosen]
+    labels = torch.from_numpy(drawn[chosen, 1].astype(np.int64))
+    count, areas = drawn[chosen, 5], drawn[chosen, 6]
+    weights = torch.from_numpy((areas * count / np.minimum(count, pixels)) ** AREA).float()
+    mean, std = moments(features)
+    of_all, squares = sums[images].sum(0) / (PLACES * len(images))
+    std = np.maximum(std, np.sqrt((squares - of_all**2).clip(0)).astype(np.float32))
+    torch.manual_seed(int(place.name))
+    fc = FCClassifier(*map(torch.from_numpy, (mean, std)), classes, dropout=DROPOUT)
+    steps = math.ceil(len(labels) / BATCH)
+    epochs = max(EPOCHS, math.ceil(MIN_STEPS / steps))
+    optimizer = build_optimizer("adamw", fc.parameters(), RATE, DECAY)
+    rows = torch.from_numpy(features), labels, weights
+    nothing = tuple(part[:0] for part in rows)
+    schedule = build_schedule(optimizer, "cosine", epochs, steps)
+    fit(fc, rows, nothing, epochs, BATCH, optimizer, schedule)
+    return len(labels), DenseClassifier.from_fc(fc, channels).eval()
+
+
+@torch.inference_mode()
+def score(
+    hypercolumn: Hypercolumn, heads: list[DenseClassifier], dataset: VOCFolder
+) -> list[float]:
+    """The mIoU of each head on whole images, by the protocol of step 4, one view."""
+    matrices = [ConfusionMatrix(len(dataset.classes)) for _ in heads]
+    for sample in runtime.bar(dataset, len(dataset), "image"):
+        levels = hypercolumn(sample.image[None])
+        grid = [-(-side // STRIDE) for side in sample.image.shape[1:]]
+        for matrix, head in zip(matrices, heads):
+            found = top_class(head(levels, tuple(grid))[0].softmax(0), sample.mask.shape)[0]
+            matrix.update(found.numpy(), sample.mask.numpy())
+    return [matrix.miou() for matrix in matrices]
+
+
+def chart(tables: list[Path], path: Path) -> None:
+    """mIoU against labelled pixels: mean of the seeds, and from the least to the greatest."""
+    figure = Figure((7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for table in tables:
+        with open(table, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        for images in sorted({int(row["images"]) for row in rows}):
+            points: dict[str, list[tuple[int, float]]] = {}
+            for row in rows:
+                if int(row["images"]) == images:
+                    points.setdefault(row["per_class"], []).append(
+                        (int(row["pixels"]), float(row["miou"]))
+                    )
+            found = np.array([points[key] for key in sorted(points, key=int)])  # (k, seeds, 2)
+            x, y = found.mean(1).T
+            label = f"{rows[0]['backbone']}, {images:,} images"
+            (line,) = axes.plot(x, y, "o-", label=label)
+            axes.fill_between(x, found[..., 1].min(1), found[..., 1].max(1), color=line.get_color(),
+                              alpha=0.2)  # fmt: skip
+    axes.set(xscale="log", xlabel="labelled pixels, in all", ylabel="mIoU")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        "python -m tests.few_labels", None, __doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add = parser.add_argument
+    add("--data", type=Path, required=True, metavar="DIR")
+    add("--split", default="train_aug", metavar="LIST")
+    add("--val-split", default="val", metavar="LIST")
+    add("--out", type=Path, required=True, metavar="DIR")
+    add("--backbone", required=True, metavar="NAME")
+    add("--weights", default="imagenet", metavar="NAME")
+    add("--taps", type=taps, metavar="1,2,..")
+    add("--chart", type=Path, nargs="*", default=[], metavar="CSV", help="of other backbones, too")
+    args = parser.parse_args()
+    hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps, context=CONTEXT).eval()
+    dataset = VOCFolder(args.data, args.split, ResizeImage(SIZE))
+    if not (args.out / "sums.npy").is_file():
+        extract(hypercolumn, dataset, args.out)
+    of_train = np.flatnonzero(np.isin(dataset.ids, read_ids(args.data, "train")))
+    rows, heads = [], []
+    sums = np.load(args.out / "sums.npy")
+    for images in (of_train, np.arange(len(dataset))):
+        for pixels in PIXELS:
+            for seed in SEEDS:
+                what = images, pixels, hypercolumn.channels, len(dataset.classes)
+                count, head = head_of(args.out / str(seed), sums, *what)
+                row = {"backbone": args.backbone, "images": len(images), "per_class": pixels}
+                rows.append({**row, "pixels": count, "seed": seed})
+                heads.append(head)
+                print(json.dumps(rows[-1]), flush=True)
+    val_set = VOCFolder(args.data, args.val_split, ResizeImage(SIZE))
+    table = args.out / "few_labels.csv"
+    with open(table, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*rows[0], "miou"], lineterminator="\n")
+        writer.writeheader()
+        for row, miou in zip(rows, score(hypercolumn, heads, val_set)):
+            writer.writerow({**row, "miou": round(miou, 4)})
+    chart([table, *args.chart], args.out / "few_labels.png")
+
+
+if __name__ == "__main__":
+    runtime.run_script(main)
