@@ -265,7 +265,7 @@ def test_files_and_flags_that_make_no_lists_are_refused_in_a_line(fails, tmp_pat
         (one, "", "1 images or groups can be used, and 2 are the least"),
         (two, "--group-by _", "1 images or groups can be used, and 2 are the least"),
         (two, "--group-by -", "--group-by '-': no id holds it; the first id is ['walk_1']"),
-        (two, "--val 0", "no shares, or nothing is left"),
+        (two, "--val -0.1", "no shares, or nothing is left"),
         (two, "--val nan", "no shares, or nothing is left"),
         (two, "--test 1", "no shares, or nothing is left"),
         (two, "--val 0.5 --test 0.5", "no shares, or nothing is left"),
