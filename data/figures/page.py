@@ -25,8 +25,6 @@ KEYS = {  # what the colours of a tile mean, written below it
 TILE_SIDES = 320, 640  # px, the longer side of a tile on a page
 # For strokes on the background, whose black is hard to see: that which is least like a class.
 BRIGHT = (0, 255, 255), (255, 240, 0), (255, 0, 255)
-# A disc around a pixel, (y, x): strokes that are 1 px wide on a tile are drawn with it.
-PEN = [(y, x) for y in range(-2, 3) for x in range(-2, 3) if y * y + x * x <= 5]
 OPACITY = 0.55  # of the tint of a class over the photo
 NAMED_FROM = 0.002  # share of the image that a class needs to be named in it
 Box = tuple[int, int, int, int]  # left, top, right, bottom, px
@@ -93,7 +91,7 @@ def with_strokes(photo: np.ndarray, mask: np.ndarray, classes: Classes) -> Image
 
 
 def _fit(mask: np.ndarray, size: tuple[int, int], sparse: bool) -> np.ndarray:
-    """A mask (H, W) on a tile of this size (w, h), (h, w) uint8; a sparse one with a `PEN`.
+    """A mask (H, W) on a tile of this size (w, h), (h, w) uint8; a sparse one drawn with a pen.
 
     Nothing vanishes: where classes meet, the smaller lies on top, and no pen covers a pixel.
     """
@@ -101,6 +99,9 @@ def _fit(mask: np.ndarray, size: tuple[int, int], sparse: bool) -> np.ndarray:
     if not sparse:
         return np.asarray(Image.fromarray(mask).resize(size, Image.NEAREST))
     (width, height), (rows, columns) = size, mask.shape
+    reach = round(max(size) / 200)  # px from the middle of the pen, which is a disc
+    y, x = np.mgrid[: 2 * reach + 1, : 2 * reach + 1]
+    pen = np.argwhere(np.hypot(y - reach, x - reach) < reach + 0.5)
     drawn, places = np.full((height, width), VOID, np.uint8), {}
     counts = np.bincount(mask.ravel(), minlength=VOID + 1)[:VOID]
     for label in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]:
@@ -108,9 +109,9 @@ def _fit(mask: np.ndarray, size: tuple[int, int], sparse: bool) -> np.ndarray:
         places[label] = np.array(Image.fromarray(own).resize(size, Image.NEAREST))
         y, x = np.nonzero(own)
         places[label][y * height // rows, x * width // columns] = True
-        framed = np.pad(places[label], 2)
-        for down, right in PEN:
-            drawn[framed[2 + down :, 2 + right :][:height, :width]] = label
+        framed = np.pad(places[label], reach)
+        for down, right in pen:
+            drawn[framed[down : down + height, right : right + width]] = label
     for label, place in places.items():
         drawn[place] = label
     return drawn
