@@ -267,7 +267,8 @@ def test_the_note_about_sparse_labels_is_given_once_for_a_data_set_and_its_parts
     assert re.fullmatch(r"  note: sparse labels, [\d.]+ % of the pixels: scores .*\n", said)
 
 
-def test_the_steps_work_on_strokes_and_say_what_they_take(street, succeeds, fails):
+def test_the_steps_work_on_strokes_and_say_what_they_take(shapes, succeeds, fails, monkeypatch):
+    monkeypatch.chdir(shapes.parent)
     shapes, flags = Path("shapes"), ("--run", "run", "--data", "shapes", "--workers", "0")
     lists = (shapes / "ImageSets").rename("lists")
     each_mask(shapes, strokes, all_pairs(shapes))
