@@ -97,7 +97,7 @@ def score(
     Raises:
         UserError: see `VOCFolder.absent_classes`.
     """
-    matrix, counts, has_void = ConfusionMatrix(len(dataset.classes)), {}, False
+    matrix, counts, void = ConfusionMatrix(len(dataset.classes)), {}, 0
     if save_to:
         save_to.mkdir(exist_ok=True)
     for image_id, prediction, target in predictions:
@@ -105,13 +105,13 @@ def score(
         of_image.update(prediction, target)
         matrix.counts += of_image.counts
         counts[image_id] = of_image.class_counts()
-        has_void |= bool((target == VOID).any())
+        void += int((target == VOID).sum())
         if save_to:
             colour_mask(prediction, dataset.classes).save(save_to / f"{image_id}.png")
-    parts, of_images, voids = zip(*distributed.gather((matrix.counts, counts, has_void)))
-    matrix.counts, has_void = sum(parts), any(voids)
+    parts, of_images, voids = zip(*distributed.gather((matrix.counts, counts, void)))
+    matrix.counts, void = sum(parts), sum(voids)
     counts = {image_id: pixels for part in of_images for image_id, pixels in part.items()}
-    if absent := dataset.absent_classes(matrix.counts.sum(axis=1), has_void):
+    if absent := dataset.absent_classes(matrix.counts.sum(axis=1), void):
         print(f"  note: no pixel of {first_of(absent)} in {dataset.split}")
     return matrix, np.stack([counts[image_id] for image_id in dataset.ids])
 

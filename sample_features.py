@@ -68,7 +68,8 @@ def choose_pixels(
     Raises:
         UserError: there is no labelled pixel, or nothing but background and void.
     """
-    pixels, labels, areas, widths, has_void = [], [], [], [], False
+    pixels, labels, areas, widths = [], [], [], []
+    counts = np.zeros(VOID + 1, dtype=np.int64)
     for index in runtime.bar(range(len(dataset)), len(dataset), "mask", "choose pixels"):
         mask = dataset.mask(index)
         found, classes, shares = sample_pixels(mask, per_class, seed, dataset.ids[index])
@@ -76,10 +77,9 @@ def choose_pixels(
         labels.append(classes)
         areas.append(shares)
         widths.append(local_widths(mask, size))
-        has_void |= bool((mask == VOID).any())
+        counts += np.bincount(mask.ravel(), minlength=len(counts))
     pixels, labels, areas = map(np.concatenate, (pixels, labels, areas))
-    counts = np.bincount(labels, minlength=len(dataset.classes))
-    absent = dataset.absent_classes(counts, has_void)
+    absent = dataset.absent_classes(counts[: len(dataset.classes)], counts[VOID])
     check_several(labels, f"{dataset.root}, split {dataset.split}")
     if absent:
         print(f"  note: no pixel of {first_of(absent)} in {dataset.split}")
@@ -129,7 +129,8 @@ def main() -> None:
         raise UserError("step 1 runs on one machine, as its processes write into one mapped file")
     place = folder.step_folder(args.run, 1)
     folder.check_free(place, 1)
-    dataset = VOCFolder(args.data, args.split, ResizeImage(args.size), args.limit, args.skip_bad)
+    how = ResizeImage(args.size), args.limit, args.skip_bad
+    dataset = VOCFolder(args.data, args.split, *how, needs_lists=False)
     hypercolumn = Hypercolumn(
         args.backbone, args.weights, args.taps, args.seed, args.context, args.dilate
     )
@@ -145,6 +146,8 @@ def main() -> None:
         network=f"{args.backbone}, weights {weights}, Z = {widths} = {hypercolumn.Z}",
         device=runtime.describe(device),
     )
+    for note in dataset.notes:
+        print(f"  note: {note}")
     distributed.check_same([args.settings, dataset.ids_checksum()])
 
     with folder.new_folder(place) as new:

@@ -169,7 +169,7 @@ def validate(
             masks = sample.mask.numpy(), prediction
             previews[title] = draw_page(photo, segmenter.classes, *masks, title=title).picture
     matrix.counts = distributed.total(torch.from_numpy(matrix.counts)).numpy()
-    dataset.absent_classes(matrix.counts.sum(axis=1), bool(distributed.total(void)))
+    dataset.absent_classes(matrix.counts.sum(axis=1), int(distributed.total(void)))
     loss = distributed.total(loss_sum).item() / len(dataset)
     scores = {"val_loss": loss, "miou": matrix.miou(), "pixel_accuracy": matrix.pixel_accuracy()}
     return scores, previews

@@ -204,12 +204,14 @@ def main() -> None:
         runtime.prepare(segmenter, device, args.amp, args.compile)
         facts["network"] = f"{source} ({segmenter.hypercolumn.backbone})"
         where = runtime.describe(device, args.amp, args.compile)
-    photos, others = find_photos(args.image or ())
+    (photos, others), notes = find_photos(args.image or ()), []
     if photos:
         names, classes, what = sorted(photos), segmenter.classes, "photos"
         own_place = Path("runs/photos")
     else:
-        dataset = VOCFolder(args.data, args.split, segmenter and ResizeImage(segmenter.input_size))
+        how = segmenter and ResizeImage(segmenter.input_size)
+        dataset = VOCFolder(args.data, args.split, how, needs_lists=not args.truth)
+        notes = dataset.notes
         names, classes = sorted(dataset.ids), dataset.classes
         what = f"images of {dataset.root}, split {args.split}"
         own_place = Path("runs/truth")
@@ -223,7 +225,9 @@ def main() -> None:
     facts = {"images": f"{len(names)} {what}", **facts}
     runtime.print_header(folder.step_title(5), args.quiet, args.changed, **facts, device=where)
     if others:
-        print(f"  note: {folder.count(len(others), 'file')} left out: {first_of(others)}")
+        notes.append(f"{folder.count(len(others), 'file')} left out: {first_of(others)}")
+    for note in notes:
+        print(f"  note: {note}")
 
     left_out: list[str] = []
     limit = min(args.limit or (len(names) if photos else IMAGES), len(names))

@@ -35,6 +35,11 @@ def voc_colour(index: int) -> Colour:
     return tuple(colour)
 
 
+def is_sparse(void: int, pixels: int) -> bool:
+    """Whether so many of the pixels are void that the labels are strokes or clicks: over half."""
+    return void > pixels / 2
+
+
 @dataclass(frozen=True)
 class Classes:
     """Names and RGB colours (0..255) of the classes, by mask value; 0 is the background."""

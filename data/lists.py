@@ -2,13 +2,14 @@
 
     python -m data.lists DIR --val 0.2
     python -m data.lists DIR --val 0.2 --test 0.1
+    python -m data.lists DIR --val 0           # all train; one image is enough
     python -m data.lists DIR --group-by _      # walk_0001, walk_0002, .. stay together, as "walk"
 
 DIR holds JPEGImages/ID.jpg (or .jpeg, .png) and SegmentationClass/ID.png. Those with equal names
 are read first, and if one cannot be used, nothing is written, unless --skip-bad leaves it out. Then
 DIR/ImageSets/Segmentation gets the lists of their ids; each class is in all lists as far as
-possible. Equal files and an equal seed give equal lists. Classes that are too thin for the default
---size of step 1 are named, with the size that they need.
+possible. Images without a labelled pixel stay out. Equal files and an equal seed give equal lists.
+Classes that are too thin for the default --size of step 1 are named, with the size that they need.
 """
 
 import argparse
@@ -20,11 +21,11 @@ import numpy as np
 from tqdm import tqdm
 
 from data import UserError
-from data.classes import VOID, Classes, read_classes
+from data.classes import VOID, Classes, is_sparse, read_classes
 from data.files import atomic_file
-from data.image_files import SUFFIXES, first_of
+from data.image_files import first_of
 from data.transforms import DEFAULT_SIZE
-from data.voc import check_labels, find_pair, read_ids, read_pairs
+from data.voc import check_labels, find_ids, find_pair, read_ids, read_pairs, sparse_note
 from data.widths import local_widths, thin_classes
 
 FEW = 5  # images; where fewer hold a class, chance decides its score
@@ -42,11 +43,11 @@ def make_lists(
     """Read all photos and masks, divide the ids that have both, write the lists and report.
 
     Args:
-        val, test: shares of the images, between 0 and 1 (`test` 0: no such list); each list gets
-            at least one image.
+        val, test: shares of the images, between 0 and 1 (0: no such list); each list gets at
+            least one image.
         group_by: images whose ids are equal up to the last such text stay together.
         skip_bad: leaves out images that cannot be used.
-        force: replaces existing lists.
+        force: replaces existing lists, and removes val.txt where none is made.
 
     Returns:
         The sorted ids of each list, by its name.
@@ -55,17 +56,26 @@ def make_lists(
         UserError: there are too few files, bad ones (each is printed), or lists already; or the
             flags do not fit the files. The lists are then those of before.
     """
-    if not (val > 0 and test >= 0 and val + test < 1 and seed >= 0):
+    if not (val >= 0 and test >= 0 and val + test < 1 and seed >= 0):
         raise UserError(
             f"--val {val}, --test {test}, --seed {seed}: no shares, or nothing is left to train "
             "on, or a seed below 0"
         )
-    ids, classes = find_ids(root), read_classes(root)
-    shares = {"val": val, "test": test} if test else {"val": val}
+    (ids, notes), classes = find_ids(root), read_classes(root)
+    for note in notes:
+        print(f"  note: {note}")
+    shares = {name: share for name, share in (("val", val), ("test", test)) if share}
     folder = root / "ImageSets" / "Segmentation"
-    check_lists(root, ids, [folder / f"{name}.txt" for name in ("train", *shares)], force)
+    # With --val 0, too, val.txt is a list to replace: its images now train.
+    old = [folder / f"{name}.txt" for name in dict.fromkeys(("train", "val", *shares))]
+    check_lists(root, ids, old, force)
     ids, counts, widths = measure_masks(root, ids, len(classes), skip_bad)
-    check_labels(counts[:, :-1].sum(0), counts[:, -1].any(), f"{root}: the {len(ids)} images")
+    check_labels(counts[:, :-1].sum(0), counts[:, -1].sum(), f"{root}: the {len(ids)} images")
+    is_labelled = counts[:, :-1].any(1)
+    if not is_labelled.all():
+        empty = np.array(ids)[~is_labelled].tolist()
+        print(f"  note: left out {len(empty)} images without a labelled pixel: {first_of(empty)}")
+        ids, counts = np.array(ids)[is_labelled].tolist(), counts[is_labelled]
     groups = ids if group_by is None else _groups(ids, group_by)
     if len(set(groups)) <= len(shares):
         raise UserError(
@@ -75,8 +85,8 @@ def make_lists(
     sizes = _sizes(len(ids), shares)
     places = divide(counts[:, :-1] > 0, groups, list(sizes.values()), seed)
     lists = {name: np.array(ids)[places == place].tolist() for place, name in enumerate(sizes)}
-    for name in lists:  # first, so that a crash never leaves a new list beside an old one
-        (folder / f"{name}.txt").unlink(missing_ok=True)
+    for path in old:  # first, so that a crash never leaves a new list beside an old one
+        path.unlink(missing_ok=True)
     for name, members in lists.items():
         with atomic_file(folder / f"{name}.txt") as file:
             file.write("".join(f"{image_id}\n" for image_id in members).encode())
@@ -102,36 +112,6 @@ def check_lists(root: Path, ids: Sequence[str], paths: Sequence[Path], force: bo
             f"{test}: lists images that would now train or validate; "
             "remove it, or make it anew with --test"
         )
-
-
-def find_ids(root: Path) -> list[str]:
-    """The sorted ids that have a photo and a mask; what else lies there is printed.
-
-    Raises:
-        UserError: no id has both, or the name of one cannot stand in a list.
-    """
-    suffixes = {"JPEGImages": SUFFIXES, "SegmentationClass": (".png",)}
-    files = [path for folder in suffixes for path in sorted((root / folder).glob("[!.]*"))]
-    usable = {path for path in files if path.suffix in suffixes[path.parent.name]}
-    photos, masks = (
-        {path.stem for path in usable if path.parent.name == folder} for folder in suffixes
-    )
-    both = photos & masks
-    if not both:
-        raise UserError(
-            f"{root}: no photo in JPEGImages has a mask of its name in SegmentationClass (ID.jpg "
-            "and ID.png); python -m data.convert brings other folders and names into this layout"
-        )
-    alone = [path.name for path in files if path not in usable or path.stem not in both]
-    if alone:
-        print(f"  note: left out {len(alone)} files without a partner: {first_of(alone)}")
-    for image_id in both:
-        if image_id != image_id.strip() or "\\" in image_id or not image_id.isprintable():
-            raise UserError(
-                f"{root}: the name {image_id!r} cannot stand in a list; "
-                "no blanks at its ends, backslash or line end"
-            )
-    return sorted(both)
 
 
 def measure_masks(
@@ -236,6 +216,9 @@ def report(pixels: dict[str, np.ndarray], classes: Classes, widths: np.ndarray) 
         pixels: list -> (n, C + 1), the pixels of each class and, last, of void in its images.
         widths: see `thin_classes`.
     """
+    every = sum(counts.sum(0) for counts in pixels.values())
+    if is_sparse(every[-1], every.sum()):
+        print(f"  note: {sparse_note(every[:-1].sum() / every.sum())}")
     images = {name: (counts[:, :-1] > 0).sum(0) for name, counts in pixels.items()}
     for name, holding in images.items():
         if absent := [classes.names[label] for label in np.flatnonzero(holding == 0)]:
@@ -264,7 +247,7 @@ def main() -> None:
     )
     add = parser.add_argument
     add("root", type=Path, metavar="DIR", help="the folder of the data")
-    add("--val", type=float, default=0.2, help="share of images that validate (default: 0.2)")
+    add("--val", type=float, default=0.2, help="share that validates, 0: no val.txt (default: 0.2)")
     add("--test", type=float, default=0.0, help="share of a test list (default: no test.txt)")
     add("--seed", type=int, default=0, help="another seed divides differently (default: 0)")
     group = "images whose ids are equal up to the last TEXT stay in one list, as frames of a video"

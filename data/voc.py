@@ -9,7 +9,7 @@ DIR/classes.txt                     a class a line, if the classes are not VOC's
 import copy
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -20,13 +20,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data import UserError
-from data.classes import VOID, read_classes
+from data.classes import VOID, is_sparse, read_classes
 from data.files import read_lines
-from data.image_files import SUFFIXES, check_sizes, read_image, read_mask
+from data.image_files import SUFFIXES, check_sizes, first_of, read_image, read_mask
 from data.sampling import draw_kept, draw_pixels, image_seed, pixel_centres
 from data.transforms import Augment, ResizeImage
 
 MASK_FOLDERS = {"train_aug": "SegmentationClassAug"}  # the SBD-augmented list has its own masks
+DIVIDED = ("train", "val")  # the lists that the steps read unless --split says otherwise
 MAX_SKIPPED = 5  # per cent of a list that `skip_bad` may leave out; beyond, the data is in doubt
 READERS = 4  # threads of `read_pairs`; each holds one decoded image at a time
 
@@ -41,15 +42,17 @@ class Sample(NamedTuple):
     mask: Tensor  # (H, W) uint8 class ids and VOID, as it is on disk
 
 
-def find_root(data: Path) -> Path:
+def find_root(data: Path, needs_lists: bool = True) -> Path:
     """The folder in VOC layout that `data` means: itself, its `VOC2012` or `VOCdevkit/VOC2012`.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none; without lists, if these are not needed, `data` itself is one.
     """
     for root in (data, data / "VOC2012", data / "VOCdevkit" / "VOC2012"):
         if (root / "JPEGImages").is_dir() and (root / "ImageSets" / "Segmentation").is_dir():
             return root
+    if not needs_lists and (data / "JPEGImages").is_dir():
+        return data
     raise UserError(
         f"{data}: no data set in VOC layout there (JPEGImages, SegmentationClass, "
         "ImageSets/Segmentation); name its folder with --data, make the lists of your own with: "
@@ -67,7 +70,8 @@ def read_ids(root: Path, split: str) -> list[str]:
     path, known = folder / f"{split}.txt", sorted(file.stem for file in folder.glob("*.txt"))
     if split not in known:
         lists = ", ".join(known) or "none"
-        raise UserError(f"{path}: no such list for split {split!r}; lists there: {lists}")
+        hint = "; python -m data.lists DIR --val 0.2 makes both" if split in DIVIDED else ""
+        raise UserError(f"{path}: no such list for split {split!r}; lists there: {lists}{hint}")
     ids = [line.strip() for line in read_lines(path) if line.strip()]
     if not ids:
         raise UserError(f"{path}: the list is empty; it needs one image id a line")
@@ -79,6 +83,35 @@ def read_ids(root: Path, split: str) -> list[str]:
         if count > 1:
             raise UserError(f"{path}: id {image_id!r} is listed twice")
     return ids
+
+
+def find_ids(root: Path) -> tuple[list[str], list[str]]:
+    """The sorted ids that have a photo and a mask, and what to say of other files there, if any.
+
+    Raises:
+        UserError: no id has both, or the name of one cannot stand in a list.
+    """
+    suffixes = {"JPEGImages": SUFFIXES, "SegmentationClass": (".png",)}
+    files = [path for folder in suffixes for path in sorted((root / folder).glob("[!.]*"))]
+    usable = {path for path in files if path.suffix in suffixes[path.parent.name]}
+    photos, masks = (
+        {path.stem for path in usable if path.parent.name == folder} for folder in suffixes
+    )
+    both = photos & masks
+    if not both:
+        raise UserError(
+            f"{root}: no photo in JPEGImages has a mask of its name in SegmentationClass (ID.jpg "
+            "and ID.png); python -m data.convert brings other folders and names into this layout"
+        )
+    for image_id in both:
+        if image_id != image_id.strip() or "\\" in image_id or not image_id.isprintable():
+            raise UserError(
+                f"{root}: the name {image_id!r} cannot stand in a list; "
+                "no blanks at its ends, backslash or line end"
+            )
+    alone = [path.name for path in files if path not in usable or path.stem not in both]
+    notes = [f"left out {len(alone)} files without a partner: {first_of(alone)}"] if alone else []
+    return sorted(both), notes
 
 
 def find_pair(root: Path, image_id: str, masks: str = "SegmentationClass") -> tuple[Path, Path]:
@@ -113,11 +146,13 @@ class VOCFolder(Dataset):
         transform: of an item's image, not of its mask; None leaves it as it is.
         limit: only the first ids of the list.
         skip_bad: read every image and mask at construction; leave out those that cannot be used.
+        needs_lists: else, in a folder without any, train and val are all pairs of photo and mask.
 
     Attributes:
         root: the folder in VOC layout.
         ids: the image ids, in the order of the list.
         classes: names and colours.
+        notes: what the user should know of the ids.
         skipped: id -> reason, in a line, of each image that `skip_bad` left out.
 
     Raises:
@@ -133,10 +168,20 @@ class VOCFolder(Dataset):
         transform: ResizeImage | None = None,
         limit: int | None = None,
         skip_bad: bool = False,
+        needs_lists: bool = True,
     ):
-        self.root, self.split, self.transform = find_root(data), split, transform
+        self.root, self.split, self.transform = find_root(data, needs_lists), split, transform
         self.classes = read_classes(self.root)
-        self.ids = read_ids(self.root, split)[:limit]
+        self.notes: list[str] = []
+        lists = self.root / "ImageSets" / "Segmentation"
+        if needs_lists or split not in DIVIDED or lists.is_dir():
+            ids = read_ids(self.root, split)
+        else:
+            ids, self.notes = find_ids(self.root)
+            taken = f"all {len(ids)} pairs of photo and mask are taken"
+            self.notes.append(f"no lists in {self.root}: {taken}")
+        self.ids = ids[:limit]
+        self._said: list[str] = []  # shared with the parts of `spread`
         self.skipped: dict[str, str] = {}
         if skip_bad:
             self._leave_out_bad()
@@ -179,9 +224,17 @@ class VOCFolder(Dataset):
             counts += np.bincount(self.mask(index).ravel(), minlength=len(counts))
         return counts[: len(self.classes)]
 
-    def absent_classes(self, counts: np.ndarray, has_void: bool) -> list[str]:
-        """The names of the classes without a pixel, by their pixels (C,); see `check_labels`."""
-        check_labels(counts, has_void, f"{self.root}: the {len(self)} images of {self.split}")
+    def absent_classes(self, counts: np.ndarray, void: int) -> list[str]:
+        """The names of the classes without a pixel, by their pixels (C,) and those of void.
+
+        The first time, notes that labels are sparse. See `check_labels` for what is raised.
+        """
+        paths = self.files(0)[1].parent.glob("[!.]*.png")
+        masks = (read_mask(path, len(self.classes)) for path in paths)
+        check_labels(counts, void, f"{self.root}: the {len(self)} images of {self.split}", masks)
+        if is_sparse(void, counts.sum() + void) and not self._said:
+            self._said.append(sparse_note(counts.sum() / (counts.sum() + void)))
+            print(f"  note: {self._said[0]}")
         return [name for name, count in zip(self.classes.names, counts) if not count]
 
     def ids_checksum(self) -> str:
@@ -250,8 +303,23 @@ class TrainingSet(Dataset):
         return name, image, points, labels, draw_kept(self.widths, self.dropout, generator)
 
 
-def check_labels(counts: np.ndarray, has_void: bool, where: str) -> None:
+def sparse_note(share: float) -> str:
+    """What to say of masks of which only this share (0..1) is labelled."""
+    return (
+        f"sparse labels, {100 * share:.2g} % of the pixels: scores on such masks do not measure "
+        "outlines; draw a few validation images fully"
+    )
+
+
+def check_labels(
+    counts: np.ndarray, void: int, where: str, masks: Iterable[np.ndarray] = ()
+) -> None:
     """Refuses masks from which nothing can be learned, by their pixels (C,) of each class.
+
+    Args:
+        void: pixels of none.
+        masks: all of the data set. An object in one of them shows that 255 is void in the others,
+            where these are sparse: strokes that are all on the background. Read only if in doubt.
 
     Raises:
         UserError: there is no labelled pixel, or only background and void, as in binary masks of
@@ -259,7 +327,10 @@ def check_labels(counts: np.ndarray, has_void: bool, where: str) -> None:
     """
     if not counts.any():
         raise UserError(f"{where} have no labelled pixel")
-    if has_void and counts[0] and not counts[1:].any():
+    if void and counts[0] and not counts[1:].any():
+        has_objects = (bool(((mask > 0) & (mask != VOID)).any()) for mask in masks)
+        if is_sparse(void, counts[0] + void) and any(has_objects):
+            return
         raise UserError(
             f"{where}: the masks hold only 0 and {VOID}, and {VOID} is void here: "
             "save the object as 1 (python -m data.convert does, with --map 0=0,255=1)"

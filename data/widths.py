@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from data.classes import VOID
+from data.classes import VOID, is_sparse
 from data.transforms import MAX_ASPECT
 
 LEAST_WIDTH = 2  # pixels of the network's input; little comes through of what is thinner
@@ -24,6 +24,7 @@ def local_widths(mask: np.ndarray, size: int) -> np.ndarray:
         mask: (H, W) uint8, class ids and VOID, of which nothing is measured.
         size: shorter side of the network's input; a line is followed to either side for as long as
             `LEAST_WIDTH` is there, so what is wider than that is measured as wider, not how much.
+            A sparse mask has no widths: a stroke's is the pen's, not that of what it marks.
 
     Returns:
         (n, 3) float64: class, width in pixels of the mask, and the pixels that become `size`: the
@@ -35,7 +36,10 @@ def local_widths(mask: np.ndarray, size: int) -> np.ndarray:
     row, framed = framed.shape[1], framed.ravel()
     drawn, places = np.random.default_rng(0).integers(len(framed), size=DRAWN), []
     values = framed[drawn]
-    for label in np.flatnonzero(Image.fromarray(mask).histogram()[:VOID]):  # faster than numpy's
+    counts = np.array(Image.fromarray(mask).histogram())  # faster than numpy's
+    if is_sparse(counts[VOID], mask.size):
+        counts[:] = 0
+    for label in np.flatnonzero(counts[:VOID]):
         own = drawn[values == label]
         if len(own) < MEASURED:  # of a small class look at every pixel
             own = np.random.default_rng(0).permutation(np.flatnonzero(framed == label))

@@ -4,6 +4,7 @@ A mask is a uint8 or int64 array (H, W) of class ids, `VOID` where there is none
 array (H, W, 3), RGB.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 from matplotlib import colormaps, get_data_path
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from data.classes import VOID, Classes
+from data.classes import VOID, Classes, Colour, is_sparse
 
 WHITE, INK, GREY = (255, 255, 255), (32, 33, 36), (110, 114, 120)
 # They differ in hue and in lightness, so also in print.
@@ -22,6 +23,8 @@ KEYS = {  # what the colours of a tile mean, written below it
     "confidence": {f"{p}%": tuple(round(255 * c) for c in HEAT(p / 100)[:3]) for p in (0, 50, 100)},
 }
 TILE_SIDES = 320, 640  # px, the longer side of a tile on a page
+# For strokes on the background, whose black is hard to see: that which is least like a class.
+BRIGHT = (0, 255, 255), (255, 240, 0), (255, 0, 255)
 OPACITY = 0.55  # of the tint of a class over the photo
 NAMED_FROM = 0.002  # share of the image that a class needs to be named in it
 Box = tuple[int, int, int, int]  # left, top, right, bottom, px
@@ -69,6 +72,49 @@ def overlay(photo: np.ndarray, mask: np.ndarray, classes: Classes) -> Image.Imag
     picture = Image.fromarray(pixels)
     _write_names(picture, mask, classes)
     return picture
+
+
+def _is_sparse(mask: np.ndarray) -> bool:
+    return is_sparse(np.count_nonzero(mask == VOID), mask.size)
+
+
+def _bright(classes: Classes) -> Colour:
+    """Of the `BRIGHT` colours the one farthest from those of all classes."""
+    others = np.array(classes.colours[1:])
+    return max(BRIGHT, key=lambda colour: np.linalg.norm(others - colour, axis=1).min())
+
+
+def with_strokes(photo: np.ndarray, mask: np.ndarray, classes: Classes) -> Image.Image:
+    """The photo (H, W, 3) with the labelled pixels of its mask (H, W), opaque."""
+    palette = np.uint8(classes.palette()).reshape(256, 3)
+    return Image.fromarray(np.where((mask == VOID)[..., None], photo, palette[mask]))
+
+
+def _fit(mask: np.ndarray, size: tuple[int, int], sparse: bool) -> np.ndarray:
+    """A mask (H, W) on a tile of this size (w, h), (h, w) uint8; a sparse one drawn with a pen.
+
+    Nothing vanishes: where classes meet, the smaller lies on top, and no pen covers a pixel.
+    """
+    mask = mask.astype(np.uint8)
+    if not sparse:
+        return np.asarray(Image.fromarray(mask).resize(size, Image.NEAREST))
+    (width, height), (rows, columns) = size, mask.shape
+    reach = round(max(size) / 200)  # px from the middle of the pen, which is a disc
+    y, x = np.mgrid[: 2 * reach + 1, : 2 * reach + 1]
+    pen = np.argwhere(np.hypot(y - reach, x - reach) < reach + 0.5)
+    drawn, places = np.full((height, width), VOID, np.uint8), {}
+    counts = np.bincount(mask.ravel(), minlength=VOID + 1)[:VOID]
+    for label in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]:
+        own = mask == label
+        places[label] = np.array(Image.fromarray(own).resize(size, Image.NEAREST))
+        y, x = np.nonzero(own)
+        places[label][y * height // rows, x * width // columns] = True
+        framed = np.pad(places[label], reach)
+        for down, right in pen:
+            drawn[framed[down : down + height, right : right + width]] = label
+    for label, place in places.items():
+        drawn[place] = label
+    return drawn
 
 
 def _outlines(mask: np.ndarray) -> np.ndarray:
@@ -151,6 +197,8 @@ def draw_page(
     image = image.resize([max(1, round(side * scale)) for side in image.size], Image.BICUBIC)
     masks = {"ground truth": truth, "prediction": prediction}
     masks = {name: mask for name, mask in masks.items() if mask is not None}
+    if any(map(_is_sparse, masks.values())) and not any(classes.colours[0]):
+        classes = replace(classes, colours=(_bright(classes), *classes.colours[1:]))
     tiles = _tiles(image, masks, classes, confidence)
     rows = legend_rows(masks, classes, ious)
 
@@ -226,15 +274,17 @@ def _tiles(
     """The tiles of a page, of the image's size, each with its caption."""
     photo, shown, tiles = np.asarray(image), {}, {"image": (image, "image")}
     for name, mask in masks.items():
-        whole = Image.fromarray(mask.astype(np.uint8))
-        shown[name] = np.asarray(whole.resize(image.size, Image.NEAREST))
-        tiles[name] = overlay(photo, shown[name], classes), name
+        shown[name] = _fit(mask, image.size, _is_sparse(mask))
+        draw = with_strokes if _is_sparse(mask) else overlay
+        tiles[name] = draw(photo, shown[name], classes), name
     if len(masks) == 2:
         truth, prediction = masks.values()
         scored, caption = truth != VOID, "error"
         if scored.any():
             caption += f" {np.mean(prediction[scored] != truth[scored]):.1%}"
-        tiles["error"] = error_map(shown["prediction"], shown["ground truth"]), caption
+        verdicts = np.where(scored, prediction != truth, np.uint8(VOID))  # 0 is right, 1 wrong
+        verdicts = _fit(verdicts, image.size, _is_sparse(truth))
+        tiles["error"] = error_map(verdicts, np.where(verdicts == VOID, VOID, 0)), caption
     if confidence is not None:
         resized = Image.fromarray(confidence).resize(image.size, Image.BILINEAR)
         tiles["confidence"] = heat_map(np.asarray(resized)), f"confidence {confidence.mean():.1%}"

@@ -41,6 +41,9 @@ def labelled(root: Path, masks: dict[str, list[int]]) -> Path:
     return root
 
 
+IDS = [f"pic {index}" for index in range(10)]
+
+
 @pytest.fixture
 def ten(tmp_path) -> Path:
     """Ten photos of several suffixes with their masks."""
@@ -70,7 +73,7 @@ def lists_in(root: Path) -> dict[str, list[str]]:
 )
 def test_every_pair_is_in_one_list(val, test, sizes, ten):
     lists = make_lists(ten, val, test)
-    assert sorted(sum(lists.values(), [])) == [f"pic {index}" for index in range(10)]
+    assert sorted(sum(lists.values(), [])) == IDS
     assert [len(ids) for ids in lists.values()] == sizes
     assert lists_in(ten) == lists == {name: sorted(ids) for name, ids in lists.items()}
     assert list(lists) == ["train", "val", "test"][: len(sizes)]
@@ -80,6 +83,12 @@ def test_the_seed_decides(ten):
     first = make_lists(ten, 0.5)
     assert make_lists(ten, 0.5, force=True) == first
     assert len({tuple(make_lists(ten, 0.5, seed=seed, force=True)["val"]) for seed in range(5)}) > 1
+
+
+@pytest.mark.parametrize("ids", ["a", "abc"])
+def test_without_validation_all_images_train_and_one_is_enough(ids, tmp_path):
+    root = labelled(tmp_path, dict.fromkeys(ids, [0, 1]))
+    assert make_lists(root, 0) == lists_in(root) == {"train": [*ids]}
 
 
 @given(
@@ -159,6 +168,16 @@ def test_a_test_list_of_before_is_not_trained_on(ten):
     assert lists_in(ten)["test"] == ["without a mask"]
 
 
+def test_a_validation_list_of_before_is_not_trained_on(ten):
+    make_lists(ten, 0.2)
+    (ten / "ImageSets" / "Segmentation" / "train.txt").unlink()
+    before = lists_in(ten)
+    with pytest.raises(UserError, match=r"val\.txt: is there already; --force replaces it"):
+        make_lists(ten, 0)
+    assert lists_in(ten) == before
+    assert make_lists(ten, 0, force=True) == lists_in(ten) == {"train": sorted(IDS)}
+
+
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_a_crash_never_leaves_a_new_list_beside_an_old_one(step, ten, monkeypatch):
     old = make_lists(ten, 0.3, 0.3)
@@ -195,6 +214,31 @@ def test_names_that_cannot_be_listed_are_refused(name, tmp_path):
     with pytest.raises(UserError, match=re.escape(f"{root}: the name {name!r} cannot stand")):
         make_lists(root, 0.2)
     assert not (root / "ImageSets").exists()
+
+
+# Sparse labels
+
+
+def strokes(root: Path, masks: dict[str, list[int]]) -> Path:
+    """As `labelled`, with photos and masks of 100 pixels; void is what is not given."""
+    labelled(root, {name: labels + [255] * (100 - len(labels)) for name, labels in masks.items()})
+    for name in masks:
+        (root / "JPEGImages" / f"{name}.jpg").write_bytes(png([0] * 100))
+    return root
+
+
+def test_sparse_labels_are_said_and_images_without_a_stroke_left_out(tmp_path, capsys):
+    root = strokes(tmp_path, {"a": [0, 1], "b": [2], "c": [], "d": [0], "e": []})
+    assert sorted(sum(make_lists(root, 0.4).values(), [])) == ["a", "b", "d"]
+    said = capsys.readouterr().out
+    assert "  note: left out 2 images without a labelled pixel: c, e\n" in said
+    assert "  note: sparse labels, 1.3 % of the pixels: scores on such masks do not meas" in said
+    assert "take --size" not in said, "a stroke is as wide as the pen"
+
+
+def test_half_of_the_pixels_are_not_sparse(tmp_path, capsys):
+    make_lists(strokes(tmp_path, {"a": [1] * 50, "b": [0] * 50}), 0.5)
+    assert "sparse" not in capsys.readouterr().out
 
 
 # Images that cannot be used
@@ -255,6 +299,7 @@ def test_the_command_reports_what_it_left_out_found_wrote_and_what_comes_next(tm
 def test_files_and_flags_that_make_no_lists_are_refused_in_a_line(fails, tmp_path):
     other = own(tmp_path / "other", ["a.jpg"], ["a_mask.png"])
     binary = labelled(tmp_path / "binary", dict.fromkeys("ab", [0, 255]))
+    large = strokes(tmp_path / "large", {"a": [0] * 20, "b": [0] * 30})
     one = labelled(tmp_path / "one", {"walk_1": [0, 1]})
     two = labelled(tmp_path / "two", {"walk_1": [0, 1], "walk_2": [0, 1]})
     no_pair = "no photo in JPEGImages has a mask of its name in SegmentationClass"
@@ -262,10 +307,11 @@ def test_files_and_flags_that_make_no_lists_are_refused_in_a_line(fails, tmp_pat
         (tmp_path, "", no_pair),
         (other, "", no_pair),
         (binary, "", "save the object as 1"),
+        (large, "", "save the object as 1"),
         (one, "", "1 images or groups can be used, and 2 are the least"),
         (two, "--group-by _", "1 images or groups can be used, and 2 are the least"),
         (two, "--group-by -", "--group-by '-': no id holds it; the first id is ['walk_1']"),
-        (two, "--val 0", "no shares, or nothing is left"),
+        (two, "--val -0.1", "no shares, or nothing is left"),
         (two, "--val nan", "no shares, or nothing is left"),
         (two, "--test 1", "no shares, or nothing is left"),
         (two, "--val 0.5 --test 0.5", "no shares, or nothing is left"),

@@ -78,6 +78,28 @@ def test_an_unknown_split_names_the_lists_there(split, shapes):
         read_ids(shapes, split)
 
 
+def all_pairs(root: Path) -> list[str]:
+    return sorted(path.stem for path in (root / "JPEGImages").iterdir())
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_without_any_list_all_pairs_are_taken_where_no_lists_are_needed(split, shapes):
+    shutil.rmtree(shapes / "ImageSets")
+    dataset = VOCFolder(shapes, split, limit=20, needs_lists=False)
+    assert dataset.ids == all_pairs(shapes)[:20]
+    assert dataset.notes == [f"no lists in {shapes}: all 24 pairs of photo and mask are taken"]
+    with pytest.raises(UserError, match="python -m data.lists DIR"):
+        VOCFolder(shapes, split)
+    with pytest.raises(UserError, match="split 'holiday'; lists there: none"):
+        VOCFolder(shapes, "holiday", needs_lists=False)
+
+
+def test_a_list_that_is_missing_beside_others_is_refused(shapes):
+    list_of(shapes, "val").unlink()
+    with pytest.raises(UserError, match="lists there: test, train, trainval; python -m data.list"):
+        VOCFolder(shapes, "val", needs_lists=False)
+
+
 # Items
 
 
@@ -198,3 +220,69 @@ def test_bad_images_can_be_left_out_up_to_5_in_100(shapes):
     with pytest.raises(UserError, match=re.escape(message)) as error:
         VOCFolder(shapes, "own", skip_bad=True)
     assert f"the first: {photo_of(shapes, '03')}: cannot be read" in str(error.value)
+
+
+# Sparse labels
+
+
+def each_mask(root: Path, change, ids: list[str]) -> None:
+    for image_id in ids:
+        mask = np.array(Image.open(mask_of(root, image_id)))
+        Image.fromarray(change(mask).astype(np.uint8)).save(mask_of(root, image_id))
+
+
+def strokes(mask: np.ndarray) -> np.ndarray:
+    """One row in ten stays labelled."""
+    return np.where(np.arange(len(mask))[:, None] % 10 == 0, mask, VOID)
+
+
+def background(mask: np.ndarray) -> np.ndarray:
+    return np.where(mask == VOID, VOID, 0)
+
+
+def absent(dataset: VOCFolder) -> list[str]:
+    masks = np.concatenate([dataset.mask(index).ravel() for index in range(len(dataset))])
+    counts = np.bincount(masks, minlength=256)
+    return dataset.absent_classes(counts[:21], counts[VOID])
+
+
+def test_strokes_on_the_background_alone_are_no_binary_masks_where_others_hold_objects(shapes):
+    dataset, mistake = VOCFolder(shapes, "train"), "the masks hold only 0 and 255"
+    each_mask(shapes, lambda mask: background(strokes(mask)), dataset.ids)
+    assert absent(dataset) == [*VOC.names[1:]]
+    each_mask(shapes, background, all_pairs(shapes))  # now no mask holds an object
+    with pytest.raises(UserError, match=mistake):
+        absent(dataset)
+
+
+def test_the_note_about_sparse_labels_is_given_once_for_a_data_set_and_its_parts(shapes, capsys):
+    dataset = VOCFolder(shapes, "train")
+    absent(dataset)
+    assert capsys.readouterr().out == ""
+    each_mask(shapes, strokes, dataset.ids)
+    for _ in range(2):
+        absent(dataset.spread(3))
+        absent(dataset)
+    said = capsys.readouterr().out
+    assert re.fullmatch(r"  note: sparse labels, [\d.]+ % of the pixels: scores .*\n", said)
+
+
+def test_the_steps_work_on_strokes_and_say_what_they_take(shapes, succeeds, fails, monkeypatch):
+    monkeypatch.chdir(shapes.parent)
+    shapes, flags = Path("shapes"), ("--run", "run", "--data", "shapes", "--workers", "0")
+    lists = (shapes / "ImageSets").rename("lists")
+    each_mask(shapes, strokes, all_pairs(shapes))
+    taken = "  note: no lists in shapes: all 24 pairs of photo and mask are taken\n"
+    small = ("--backbone", "squeezenet1_1", "--weights", "random", "--size", "48")
+    assert taken in succeeds("visualize.py", *flags[2:4], "--truth", "--limit", 1)
+    assert taken in succeeds("sample_features.py", *flags, *small)
+    assert succeeds("sample_features.py", *flags, *small, "--quiet") == ""
+    succeeds("train_cls.py", "--run", "run", "--epochs", 1, "--hidden", 8)
+    assert "python -m data.lists DIR" in fails("train_seg.py", *flags)
+    lists.rename(shapes / "ImageSets")
+    said = succeeds("train_seg.py", *flags, "--epochs", 1, "--val-limit", 1)
+    assert said.count("note: sparse labels") == 1
+    assert succeeds("evaluate.py", *flags).count("note: sparse labels") == 1
+    (shapes / "ImageSets").rename(lists)
+    for step in ("evaluate.py", "visualize.py"):
+        assert "python -m data.lists DIR" in fails(step, *flags)

@@ -61,6 +61,12 @@ def test_a_very_long_photo_shrinks_further():
     assert line.startswith("thing: 3 px wide in photos of 750") and "0.9 at --size 224" in line
 
 
+def test_strokes_have_no_width():
+    mask = np.full((400, 400), VOID, dtype=np.uint8)
+    mask[100:103] = 1
+    assert len(local_widths(mask, 224)) == 0
+
+
 @pytest.mark.real
 def test_objects_of_real_photos_are_not_thin(voc_root):
     dataset = VOCFolder(voc_root, "train", limit=12)

@@ -209,3 +209,60 @@ def test_the_legend_lists_the_classes_that_occur_with_share_and_iou(spy):
     assert "mIoU 0.500" in spy.words()
     shares = {0: "-", 1e-6: "<0.1%", 0.00049: "<0.1%", 0.0005: "0.1%", 0.123: "12.3%"}
     assert {share: percent(share) for share in shares} == shares, "few pixels are not none"
+
+
+# Sparse labels
+
+
+def drawn_strokes(width: int, height: int) -> np.ndarray:
+    """Thin strokes and a click, by shares of the sides; they do not touch."""
+    mask = Image.new("L", (width, height), VOID)
+    draw = ImageDraw.Draw(mask)
+    for label, (x, y), pen in ((0, (0.1, 0.1), 3), (15, (0.1, 0.5), 1), (8, (0.1, 0.8), 5)):
+        draw.line((x * width, y * height, (x + 0.4) * width, y * height), label, pen)
+    mask.putpixel((int(0.8 * width), int(0.3 * height)), 20)
+    return np.array(mask)
+
+
+@pytest.mark.parametrize("size", [(2000, 1500), (300, 200), (40, 30), (3000, 600)])
+def test_strokes_are_opaque_and_thick_and_the_photo_around_them_is_unveiled(size, spy):
+    mask = drawn_strokes(*size)
+    page, tiles, rows = draw_page(photo(*size), VOC, mask)
+    tile, before = (np.array(page.crop(tiles[name])) for name in ("ground truth", "image"))
+    colours = {row.label: row.colour for row in rows}
+    assert colours.keys() == {0, 8, 15, 20, VOID} and colours[0] not in VOC.colours
+    assert not {"background", "person", "cat", "tvmonitor"} & {
+        words for picture, words, _ in spy.texts if picture.size == tile.shape[1::-1]
+    }
+    is_stroke = np.zeros(tile.shape[:2], bool)
+    for label in (0, 8, 15, 20):
+        own = (tile == colours[label]).all(-1)
+        assert own.any(0).sum() >= 3 and own.any(1).sum() >= 3
+        assert own[:, own.any(0)].sum(0).min() >= 3 - 2 * (label == 20), "a disc has round ends"
+        y, x = (mask == label).nonzero()
+        assert own[y * len(own) // size[1], x * own.shape[1] // size[0]].all(), "in its place"
+        is_stroke |= own
+    click = (tile == colours[20]).all(-1)
+    assert click.sum() < click.any(0).sum() * click.any(1).sum(), "no square"
+    assert np.array_equal(tile[~is_stroke], before[~is_stroke])
+
+
+def test_errors_of_a_sparse_truth_are_shown_on_the_strokes_alone():
+    truth = drawn_strokes(2000, 1500)
+    prediction = np.where(truth == 15, 15, 0)
+    page, tiles, rows = draw_page(photo(2000, 1500), VOC, truth, prediction)
+    shown, error = (np.array(page.crop(tiles[name])) for name in ("ground truth", "error"))
+    for row in rows[:-1]:
+        own = (shown == row.colour).all(-1)
+        assert (error[own] == (RIGHT if row.label in (0, 15) else WRONG)).all()
+        shown[own] = NOT_SCORED
+        error[own] = NOT_SCORED
+    assert (error == NOT_SCORED).all()
+
+
+def test_a_click_within_another_stroke_is_seen():
+    mask = np.full((1500, 2000), VOID, np.uint8)
+    mask[700:704, 100:1900], mask[702, 1000] = 8, 0
+    page, tiles, rows = draw_page(photo(2000, 1500), VOC, mask)
+    for row in rows[:2]:
+        assert (np.array(page.crop(tiles["ground truth"])) == row.colour).all(-1).sum() > 9
