@@ -4,16 +4,16 @@ Hariharan et al., "Hypercolumns for Object Segmentation and Fine-grained Localiz
 Mostajabi et al., "Feedforward Semantic Segmentation with Zoom-out Features", CVPR 2015.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from data import UserError
-from models.backbones import build, input_moments
+from models.backbones import build
 from models.weight_files import fingerprint
 
 SIDE = 256  # pixels of the input on which it is looked up what a level depends on
@@ -57,9 +57,8 @@ class Hypercolumn(nn.Module):
         self.taps, tapped = self.features.taps, self.features.channels
         self.channels = tapped + tapped[-1:] * len(context)
         self.dilated, self.frozen = dilated, True
-        mean, std = input_moments(backbone, weights or "imagenet")
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        self.register_buffer("mean", torch.tensor(self.features.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(self.features.std).view(3, 1, 1))
         # The layout in which convolutions are fastest on CPU and GPU; the values are the same.
         self.features.to(memory_format=torch.channels_last)
 
@@ -80,8 +79,11 @@ class Hypercolumn(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             x = images / 255 if images.dtype == torch.uint8 else images
             x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-            levels = self.features(x)
-            return levels + [surroundings(levels[-1], c, 2**self.dilated) for c in self.context]
+            return self.with_context(self.features(x))
+
+    def with_context(self, levels: list[Tensor]) -> list[Tensor]:
+        """The levels of the taps, then those of the context."""
+        return levels + [surroundings(levels[-1], c, 2**self.dilated) for c in self.context]
 
     def dilate(self, drops: int) -> None:
         """Sets `dilated`; weights stay, and the backbone is frozen."""
@@ -98,9 +100,17 @@ class Hypercolumn(nn.Module):
             raise UserError(f"{flag}: {size} pixels are too few for {self.backbone}") from None
 
     def level_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
-        """(C_l, h_l, w_l) of the levels of one image, from a pass on the meta device."""
-        image = torch.empty(1, 3, height, width, device="meta")
-        return [tuple(level.shape[1:]) for level in copy.deepcopy(self).to("meta")(image)]
+        """(C_l, h_l, w_l) of the levels of one image."""
+        return [tuple(level.shape[1:]) for level in self.without_values(height, width)[0]]
+
+    def without_values(self, height: int, width: int) -> tuple[list[Tensor], list[Tensor]]:
+        """The levels of one image on the meta device, and the parameters there that gave them."""
+        network = self.features  # not this, which may be compiled
+        weights = {n: p.detach().to("meta").requires_grad_() for n, p in network.named_parameters()}
+        buffers = {name: buffer.to("meta") for name, buffer in network.named_buffers()}
+        x = torch.empty(1, 3, height, width, device="meta", dtype=self.mean.dtype)
+        levels = functional_call(network, weights | buffers, x)
+        return self.with_context(levels), list(weights.values())
 
     def unfreeze(self, frozen_stages: int = 0) -> None:
         """Lets the backbone learn, but for its first stages: all that so many taps depend on.
@@ -111,19 +121,16 @@ class Hypercolumn(nn.Module):
         if frozen_stages >= len(self.taps):
             raise UserError(f"--frozen-stages {frozen_stages}: there are {len(self.taps)} stages")
         self.frozen = False
-        features = copy.deepcopy(self.features).requires_grad_(True).to("meta", torch.float32)
-        levels = features(torch.empty(1, 3, SIDE, SIDE, device="meta"))
-        weights = list(features.parameters())
+        levels, weights = self.without_values(SIDE, SIDE)
 
-        def behind(level: Tensor) -> list[bool]:
-            """For each of the weights whether the level depends on it."""
-            sums = torch.autograd.grad(level.sum(), weights, retain_graph=True, allow_unused=True)
-            return [gradient is not None for gradient in sums]
+        def gradients(level: Tensor) -> list[Tensor | None]:
+            """Of a level by each of the weights; None where it does not depend on them."""
+            return torch.autograd.grad(level.sum(), weights, retain_graph=True, allow_unused=True)
 
-        learns = behind(levels[-1])
-        stays = behind(levels[frozen_stages - 1]) if frozen_stages else [False] * len(weights)
-        for index, parameter in enumerate(self.features.parameters()):
-            parameter.requires_grad_(learns[index] and not stays[index])
+        learning = gradients(levels[-1])
+        staying = gradients(levels[frozen_stages - 1]) if frozen_stages else [None] * len(weights)
+        for parameter, learns, stays in zip(self.features.parameters(), learning, staying):
+            parameter.requires_grad_(learns is not None and stays is None)
 
     def train(self, mode: bool = True) -> "Hypercolumn":
         super().train(mode)

@@ -6,13 +6,14 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import resize
 
 from data import UserError
 from data.classes import Classes
 from data.transforms import LEAST_SIDE
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn, resample
-from models.views import ROWS, Views, averaged, guided_filter, in_rows
+from models.views import ROWS, Views, guided_filter, in_rows
 
 REACH = 32  # pixels of the input to each side, over which refined edges look at the photo
 
@@ -96,8 +97,7 @@ class Segmenter(nn.Module):
         self.hypercolumn.check_size(self.size)
         if views.tile is not None:
             self.hypercolumn.check_size(views.tile, "--tile")
-            if views.tile < max(self.stride, LEAST_SIDE):
-                least = max(self.stride, LEAST_SIDE)
+            if views.tile < (least := max(self.stride, LEAST_SIDE)):
                 raise UserError(f"--tile {views.tile}: a window needs at least {least} pixels")
 
     def predict(
@@ -124,8 +124,8 @@ class Segmenter(nn.Module):
         So memory is bounded, by the views' tile, too. Arguments as for `predict`.
         """
         seen, cell = partial(self.probabilities, name=name), 1 if self.views.refine else self.stride
-        how = len(self.classes), self.views.tile, cell, self.hypercolumn.mean.device
-        return in_rows(seen, image, height, *how)
+        image = image.to(self.hypercolumn.mean.device)
+        return in_rows(seen, image, height, len(self.classes), self.views.tile, cell)
 
     @torch.inference_mode()
     def probabilities(self, image: Tensor, name: str = "the photo") -> Tensor:
@@ -142,9 +142,18 @@ class Segmenter(nn.Module):
         Raises:
             UserError: what the network computes is not finite.
         """
-        image, views = image[None].to(self.hypercolumn.mean.device), self.views
-        found = averaged(self, image, self.grid(image), views)
-        if views.refine:
+        image = image[None].to(self.hypercolumn.mean.device)
+        seen = []
+        for scale in self.views.scales:
+            share = scale / self.views.scales[-1]
+            shape = [max(min(side, LEAST_SIDE), round(side * share)) for side in image.shape[-2:]]
+            view = resize(image, shape, antialias=True) if share < 1 else image
+            seen.append(resample(self(view).softmax(1), self.grid(image)))
+            if self.views.flip:
+                flipped = self(view.flip(-1)).softmax(1).flip(-1)
+                seen.append(resample(flipped, self.grid(image)))
+        found = sum(seen) / len(seen)
+        if self.views.refine:
             found = guided_filter(found, image, max(1, round(REACH / self.stride))).clamp_(0, 1)
         if not found.isfinite().all():
             raise UserError(

@@ -14,6 +14,7 @@ from models.checkpoint import (
 )
 from models.hypercolumn import Hypercolumn
 from tests.conftest import Bomb
+from tests.models.conftest import SMALL
 
 
 def cut(path) -> None:
@@ -48,7 +49,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(path):
 
 
 def test_weights_that_do_not_fit_their_network_are_refused_in_a_line(path):
-    save_extractor(path, Hypercolumn("squeezenet1_1", "random", [1]))
+    save_extractor(path, Hypercolumn(SMALL, "random", [1]))
     content = torch.load(path, weights_only=True)
     content["state"]["features.9.renamed"] = content["state"].pop("features.0.weight")
     torch.save(content, path)

@@ -1,7 +1,7 @@
 """The classifier: fully connected and dense are one function, on grids and at points, and fast."""
 
 from collections import Counter
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
@@ -16,15 +16,11 @@ from losses.loss import segmentation_loss
 from models.classifier import ACTIVATIONS, DenseClassifier, FCClassifier
 from models.hypercolumn import Hypercolumn
 from models.segmenter import Segmenter
+from tests.models.conftest import assert_near, moments
 from tests.textbook import standardised
 
 CLASSES = 5
-
-
-def assert_equal(found, expected, tolerance=1e-8) -> None:
-    """Equal to a share of the largest expected value, which is not 0."""
-    assert expected.abs().max() > 0
-    assert (found - expected).abs().max() <= tolerance * expected.abs().max()
+assert_equal = partial(assert_near, tolerance=1e-8)
 
 
 def head_for(channels, mean=None, std=None, widths=(16, 16), activation="relu") -> DenseClassifier:
@@ -61,10 +57,9 @@ def with_gradients(logits: Tensor, parameters: list[Tensor]) -> list[Tensor]:
 def network(backbone: str) -> tuple[Hypercolumn, DenseClassifier]:
     """An unfrozen extractor and a head with the moments of its levels, in float64; shared."""
     hypercolumn = Hypercolumn(backbone, "random", seed=1).double()
-    levels = hypercolumn(images(64, 70))
-    mean, std = (torch.cat([getattr(x, of)((0, 2, 3)) for x in levels]) for of in ("mean", "std"))
+    scale = moments(hypercolumn(images(64, 70)))
     hypercolumn.unfreeze()
-    return hypercolumn, head_for(hypercolumn.channels, mean, std)
+    return hypercolumn, head_for(hypercolumn.channels, *scale)
 
 
 def images(height: int, width: int) -> Tensor:
@@ -157,7 +152,7 @@ def test_low_precision_is_close_also_where_means_are_large(dtype, tolerance):
         with torch.autocast("cpu", dtype):
             found = head(levels, where)
         assert not torch.equal(found.float(), expected)
-        assert_equal(found, expected, tolerance)
+        assert_near(found.float(), expected, tolerance)
 
 
 class Operations(TorchDispatchMode):

@@ -1,6 +1,7 @@
 """Each family of torchvision's networks, by one member, against torchvision's own forward pass."""
 
 import copy
+import re
 from functools import cache
 
 import pytest
@@ -11,6 +12,7 @@ from torchvision.ops import SqueezeExcitation
 
 from data import UserError
 from models.hypercolumn import Hypercolumn
+from tests.models.conftest import assert_near, noise
 
 # The modules whose outputs are the levels, found by reading torchvision's code.
 FAMILIES = {
@@ -77,15 +79,7 @@ def extractor(tmp_path_factory):
 
 
 def photo(backbone: str) -> Tensor:
-    side, generator = SIDES.get(backbone, 96), torch.Generator().manual_seed(3)
-    return torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8, generator=generator)
-
-
-def assert_near(found: Tensor, expected: Tensor) -> None:
-    """Equal to 1e-4 of the largest expected value, which is not 0."""
-    largest = expected.abs().max().item()
-    assert largest > 0
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * largest)
+    return noise(*[SIDES.get(backbone, 96)] * 2)
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)
@@ -161,11 +155,7 @@ def test_all_but_the_frozen_stages_learn_and_batch_norm_keeps_its_statistics(
 def test_densenets_own_file_has_older_names_of_its_layers(extractor, tmp_path):
     """torchvision's files say norm.1 where its layers are called norm1."""
     state = network("densenet121").state_dict()
-    for kind in ("norm", "conv"):
-        for number in "12":
-            state = {
-                k.replace(f"{kind}{number}.", f"{kind}.{number}."): v for k, v in state.items()
-            }
+    state = {re.sub(r"(norm|conv)([12])\.", r"\1.\2.", k): value for k, value in state.items()}
     assert "features.denseblock1.denselayer1.norm.1.weight" in state
     torch.save(state, tmp_path / "old.pth")
     expected = extractor("densenet121").spec()

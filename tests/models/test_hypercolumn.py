@@ -13,10 +13,9 @@ from torch import nn
 
 from data import UserError
 from data.sampling import pixel_centres
+from models.blocks import fold_batch_norm
 from models.hypercolumn import Hypercolumn, level_names, read, surroundings
-from models.torchvision_backbones import fold_batch_norm
-
-SMALL = "squeezenet1_1"
+from tests.models.conftest import SMALL, assert_near, noise
 
 
 @cache
@@ -25,22 +24,12 @@ def extractor(backbone: str) -> Hypercolumn:
     return Hypercolumn(backbone, "random", seed=1).eval()
 
 
-def photos(*size: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(3)
-    return torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8, generator=generator)
-
-
-def assert_near(found, expected) -> None:
-    """Equal to 1e-4 of the largest expected value."""
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
-
-
 @pytest.mark.parametrize(
     ("backbone", "channels"),
     [("vgg11", [64, 128, 256, 512, 512]), (SMALL, [64, 128, 256, 512])],
 )
 def test_levels_have_the_announced_shapes_whatever_the_dtype_of_the_image(backbone, channels):
-    hypercolumn, images = extractor(backbone), photos(37, 50)
+    hypercolumn, images = extractor(backbone), noise(37, 50, 2)
     levels = hypercolumn(images)
     assert [level.shape[1] for level in levels] == hypercolumn.channels == channels
     assert hypercolumn.level_shapes(37, 50) == [tuple(level.shape[1:]) for level in levels]
@@ -49,7 +38,7 @@ def test_levels_have_the_announced_shapes_whatever_the_dtype_of_the_image(backbo
 
 
 def test_the_map_and_the_points_agree_at_every_pixel():
-    levels = extractor(SMALL)(photos(35, 50))
+    levels = extractor(SMALL)(noise(35, 50, 2))
     for grid in [(1, 1), (1, 9), (5, 7), (35, 50), (61, 70)]:
         dense = Hypercolumn.as_map(levels, grid)
         assert dense.shape == (2, 960, *grid)
@@ -110,7 +99,7 @@ def test_chosen_taps_are_some_of_all_levels_and_the_backbone_ends_there(taps):
     assert len(chosen.features) == [2, 5, 8, 13][max(taps) - 1]
     first = nn.Sequential(*whole.features)[: len(chosen.features)]
     chosen.features.load_state_dict(first.state_dict())
-    images = photos(33, 40)
+    images = noise(33, 40, 2)
     expected = [whole(images)[tap - 1] for tap in chosen.taps]
     assert all(map(torch.equal, chosen(images), expected))
     assert sum(level.shape[1] for level in expected) == chosen.Z
@@ -174,7 +163,7 @@ def test_a_window_covers_the_same_part_of_a_finer_level():
 def test_context_levels_follow_the_taps_and_are_means_of_the_last():
     context = ["image", "quadrants", "3"]
     hypercolumn = Hypercolumn(SMALL, "random", [1, 3], context=context, dilated=1).eval()
-    levels = hypercolumn(photos(64, 93))
+    levels = hypercolumn(noise(64, 93, 2))
     assert [level.shape[1] for level in levels] == hypercolumn.channels == [64, 256, 256, 256, 256]
     assert hypercolumn.level_shapes(64, 93) == [tuple(level.shape[1:]) for level in levels]
     for level, what in zip(levels[2:], context):
@@ -185,7 +174,7 @@ def test_context_levels_follow_the_taps_and_are_means_of_the_last():
 
 def test_dilation_can_be_changed_and_undone():
     hypercolumn = Hypercolumn(SMALL, "random", context=["5"])
-    images, before, spec = photos(64, 64), hypercolumn(photos(64, 64)), hypercolumn.spec()
+    images, before, spec = noise(64, 64, 2), hypercolumn(noise(64, 64, 2)), hypercolumn.spec()
     hypercolumn.unfreeze()
     hypercolumn.dilate(1)
     assert hypercolumn.spec() == {**spec, "dilated": 1}
@@ -203,8 +192,8 @@ def test_a_frozen_backbone_has_no_graph_and_is_the_same_in_training():
     # A level is taken between the first convolution and its batch norm, which so is not folded.
     hypercolumn = Hypercolumn("vgg11_bn", "random", ["b1", 2])
     assert sum("running" in name for name in hypercolumn.state_dict()) == 2
-    expected = hypercolumn.eval()(photos(32, 32))
-    levels = hypercolumn.train()(photos(32, 32))
+    expected = hypercolumn.eval()(noise(32, 32, 2))
+    levels = hypercolumn.train()(noise(32, 32, 2))
     assert not any(value.requires_grad for value in [*levels, *hypercolumn.parameters()])
     assert all(map(torch.equal, levels, expected))
 
@@ -233,7 +222,7 @@ def test_the_first_stages_may_stay_frozen(stages):
     last = [-1, 1, 7][stages]  # index of the layer that ends the last frozen stage
     for name, parameter in hypercolumn.features.named_parameters():
         assert parameter.requires_grad == (int(name.split(".")[0]) > last)
-    levels = hypercolumn(photos(32, 32))
+    levels = hypercolumn(noise(32, 32, 2))
     assert [level.requires_grad for level in levels] == [place >= stages for place in range(3)]
 
 
