@@ -4,13 +4,13 @@ Hariharan et al., "Hypercolumns for Object Segmentation and Fine-grained Localiz
 Mostajabi et al., "Feedforward Semantic Segmentation with Zoom-out Features", CVPR 2015.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from data import UserError
 from models.backbones import build
@@ -79,11 +79,8 @@ class Hypercolumn(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             x = images / 255 if images.dtype == torch.uint8 else images
             x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-            return self.with_context(self.features(x))
-
-    def with_context(self, levels: list[Tensor]) -> list[Tensor]:
-        """The levels of the taps, then those of the context."""
-        return levels + [surroundings(levels[-1], c, 2**self.dilated) for c in self.context]
+            levels = self.features(x)
+            return levels + [surroundings(levels[-1], c, 2**self.dilated) for c in self.context]
 
     def dilate(self, drops: int) -> None:
         """Sets `dilated`; weights stay, and the backbone is frozen."""
@@ -101,16 +98,13 @@ class Hypercolumn(nn.Module):
 
     def level_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
         """(C_l, h_l, w_l) of the levels of one image."""
-        return [tuple(level.shape[1:]) for level in self.without_values(height, width)[0]]
+        image = torch.empty(1, 3, height, width, dtype=torch.uint8, device="meta")
+        return [tuple(level.shape[1:]) for level in self.without_values()(image)]
 
-    def without_values(self, height: int, width: int) -> tuple[list[Tensor], list[Tensor]]:
-        """The levels of one image on the meta device, and the parameters there that gave them."""
-        network = self.features  # not this, which may be compiled
-        weights = {n: p.detach().to("meta").requires_grad_() for n, p in network.named_parameters()}
-        buffers = {name: buffer.to("meta") for name, buffer in network.named_buffers()}
-        x = torch.empty(1, 3, height, width, device="meta", dtype=self.mean.dtype)
-        levels = functional_call(network, weights | buffers, x)
-        return self.with_context(levels), list(weights.values())
+    def without_values(self) -> "Hypercolumn":
+        """A copy on the meta device, which takes no memory; its parameters want gradients."""
+        tensors = {id(p): nn.Parameter(p.detach().to("meta")) for p in self.parameters()}
+        return copy.deepcopy(self, tensors | {id(b): b.to("meta") for b in self.buffers()})
 
     def unfreeze(self, frozen_stages: int = 0) -> None:
         """Lets the backbone learn, but for its first stages: all that so many taps depend on.
@@ -121,7 +115,9 @@ class Hypercolumn(nn.Module):
         if frozen_stages >= len(self.taps):
             raise UserError(f"--frozen-stages {frozen_stages}: there are {len(self.taps)} stages")
         self.frozen = False
-        levels, weights = self.without_values(SIDE, SIDE)
+        network = self.without_values()
+        levels = network(torch.empty(1, 3, SIDE, SIDE, dtype=torch.uint8, device="meta"))
+        weights = list(network.parameters())
 
         def gradients(level: Tensor) -> list[Tensor | None]:
             """Of a level by each of the weights; None where it does not depend on them."""
@@ -129,7 +125,7 @@ class Hypercolumn(nn.Module):
 
         learning = gradients(levels[-1])
         staying = gradients(levels[frozen_stages - 1]) if frozen_stages else [None] * len(weights)
-        for parameter, learns, stays in zip(self.features.parameters(), learning, staying):
+        for parameter, learns, stays in zip(self.parameters(), learning, staying):
             parameter.requires_grad_(learns is not None and stays is None)
 
     def train(self, mode: bool = True) -> "Hypercolumn":

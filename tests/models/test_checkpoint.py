@@ -80,12 +80,10 @@ def test_pickled_code_is_refused_and_does_not_run(path, tmp_path, legacy):
     ("write", "message"),
     [
         (lambda path: None, "no such checkpoint file"),
-        (lambda path: path.touch(), "cannot be read as a checkpoint file"),
         (lambda path: torch.save(nn.Linear(2, 2), path), "could run code"),
         (lambda path: torch.save([1, 2], path), "(found: list"),
         (lambda path: torch.save({"0.bias": torch.ones(1)}, path), "(found: None)"),
         (lambda path: save_checkpoint(path, "extractor"), "(found: extractor)"),
-        (lambda path: torch.save({"format": FORMAT + 1, "kind": "head"}, path), "newer version"),
     ],
 )
 def test_a_file_that_is_no_such_checkpoint_is_refused_in_a_line(path, write, message):
