@@ -1,5 +1,7 @@
 """Checkpoints give back what was saved, hold plain values, run no code and show their damage."""
 
+from unittest import mock
+
 import pytest
 import torch
 from torch import nn
@@ -48,10 +50,11 @@ def test_a_segmenter_comes_back_with_the_same_predictions_and_facts(path):
     assert (loaded.head.widths, loaded.head.dropout) == ((16, 16), 0.25)
 
 
-def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(path):
+def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(path, monkeypatch):
     path.write_bytes(b"old")
-    with pytest.raises(TypeError, match="pickle"):
-        save_checkpoint(path, "head", first=torch.ones(1000), second=(_ for _ in ()))
+    monkeypatch.setattr("os.fsync", mock.Mock(side_effect=OSError("the disk is full")))
+    with pytest.raises(OSError, match="full"):
+        save_checkpoint(path, "head", weight=torch.ones(1000))
     assert [file.read_bytes() for file in path.parent.iterdir()] == [b"old"]
 
 
