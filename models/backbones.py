@@ -16,12 +16,15 @@ class Backbone(nn.Module):
     Attributes:
         taps: of the levels, fine to coarse, as `--taps` names them.
         channels: of each level.
-        is_traceable: for images of any size, see `models.export`.
+        mean, std: RGB in 0..1, that the weights expect of their input; of a file as of "imagenet".
+        patch: to multiples of which the sides of images are resized first, in pixels; or None.
     """
 
     taps: list[int | str]
     channels: list[int]
-    is_traceable = True
+    mean: list[float]
+    std: list[float]
+    patch: int | None = None
 
 
 def _source(backbone: str) -> ModuleType:
@@ -52,11 +55,6 @@ def build(
             download, or a file that is missing, damaged, no state dict, or of another architecture.
     """
     return _source(backbone).build(backbone, weights, seed, taps, drops)
-
-
-def input_moments(backbone: str, weights: str) -> tuple[list[float], list[float]]:
-    """Mean and std, RGB in 0..1, that weights expect of their input; of a file: as "imagenet"."""
-    return _source(backbone).input_moments(backbone, weights)
 
 
 def weights_name(backbone: str, weights: str) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from data import UserError
 from data.classes import Classes
@@ -16,7 +15,7 @@ from data.files import atomic_file
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn
 from models.segmenter import Segmenter
-from models.weight_files import load_tensors
+from models.weight_files import load_state, load_tensors
 
 TRAINED = Path(__file__).parent / "trained"  # the networks that come with the project
 FORMAT = 3  # raised when what is in the files changes
@@ -66,7 +65,7 @@ def load_extractor(path: Path) -> Hypercolumn:
     """
     content = load_checkpoint(path, "extractor")
     hypercolumn = rebuilt_extractor(content["hypercolumn"])
-    load_state(hypercolumn, content["state"], path)
+    load_state(hypercolumn, content["state"], path, hypercolumn.backbone)
     return hypercolumn
 
 
@@ -109,25 +108,9 @@ def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
     head = DenseClassifier(mean=ones, std=ones, classes=len(classes), **content["head"])
     hypercolumn = rebuilt_extractor(content["hypercolumn"])
     segmenter = Segmenter(hypercolumn, head, content["size"], content["stride"], classes)
-    load_state(segmenter, content["state"], path)
+    load_state(segmenter, content["state"], path, hypercolumn.backbone)
     segmenter.trained_on, segmenter.origin = content["trained_on"], content["origin"]
     return segmenter, content
-
-
-def load_state(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
-    """Loads the weights of a checkpoint into the network that it describes.
-
-    Raises:
-        UserError: they do not fit, as where another version named the layers otherwise.
-    """
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()[:100]
-        raise UserError(
-            f"{path}: its weights do not fit the network that it names ({reason}); was it written "
-            "by another version? Train again"
-        ) from None
 
 
 def rebuilt_extractor(spec: dict[str, Any]) -> Hypercolumn:

@@ -51,21 +51,7 @@ def build(width: float, depth: float) -> EfficientNet:
         elif isinstance(layer, nn.Conv2d) and layer.stride == (2, 2):
             layer.__class__ = SameConv2d  # which differs in its forward alone
     network.avgpool = nn.Sequential(network.features.pop(-1), network.avgpool)  # to the head
-    network.features.register_load_state_dict_pre_hook(rename)
     return network
-
-
-def rename(features: nn.Module, state: dict[str, Tensor], prefix: str, *others: Any) -> None:
-    """Before loading: gives our names to what timm or the pip package has, in the same order."""
-    ours, theirs = (  # old files lack the counters of batches
-        [name for name in names if not name.endswith("num_batches_tracked")]
-        for names in (features.state_dict(prefix=prefix), state)
-    )
-    kinds = [[name.split(".")[-1] for name in names[: len(ours)]] for names in (ours, theirs)]
-    if not set(ours) & set(theirs) and kinds[0] == kinds[1]:
-        found = {name: state[other] for name, other in zip(ours, theirs)}
-        state.clear()
-        state.update(found)
 
 
 class PackagedWeights(WeightsEnum):

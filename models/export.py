@@ -105,9 +105,14 @@ def trace(segmenter: Segmenter) -> ExportedProgram:
     """The `PhotoSegmenter` as a graph for photos of any size.
 
     Raises:
-        UserError: the backbone resizes images by their own size, which is not known to a graph.
+        UserError: torch is too old, or the backbone resizes images to whole patches, by their own
+            size, which is not known to a graph.
     """
-    if not segmenter.hypercolumn.features.is_traceable:
+    if torch.__version__ < LEAST_TORCH:
+        raise UserError(
+            f"--onnx and --program need torch {LEAST_TORCH}, but {torch.__version__} is installed"
+        )
+    if segmenter.hypercolumn.features.patch:
         raise UserError(f"{segmenter.hypercolumn.backbone}: plain transformers are not exported")
     photo = (torch.zeros(1, 3, 48, 64, dtype=torch.uint8),)
     shapes = {"image": {2: Dim("height", min=1), 3: Dim("width", min=1)}}
@@ -172,22 +177,15 @@ def main() -> None:
     if flags.half:
         save_segmenter(flags.half, copy.deepcopy(segmenter).half())  # read as float32 again
         print(f"wrote {flags.half}: a checkpoint in float16, {flags.half.stat().st_size:,} bytes")
-    if not (flags.onnx or flags.program):
-        return
-    if torch.__version__ < LEAST_TORCH:
-        raise UserError(
-            f"--onnx and --program need torch {LEAST_TORCH}, but {torch.__version__} is installed"
-        )
-    program = trace(segmenter)
+    if flags.onnx or flags.program:
+        program = trace(segmenter)
     if flags.program:
         with atomic_file(flags.program) as file:
             torch.export.save(program, file, extra_files=facts(segmenter))
         print(f"wrote {flags.program}: for torch.export.load")
     if flags.onnx:
         save_onnx(flags.onnx, program, facts(segmenter))
-        print(
-            f"wrote {flags.onnx}: image (1, 3, height, width) to classes (1, height, width), uint8"
-        )
+        print(f"wrote {flags.onnx}: image (1, 3, H, W) to classes (1, H, W), both uint8")
     if flags.check:
         import onnxruntime  # not needed to write the file
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data import UserError
-from models.backbones import build, input_moments
+from models.backbones import build
 from models.weight_files import fingerprint
 
 SIDE = 256  # pixels of the input on which it is looked up what a level depends on
@@ -57,9 +57,8 @@ class Hypercolumn(nn.Module):
         self.taps = self.features.taps
         self.surround(context)
         self.dilated, self.frozen = dilated, True
-        mean, std = input_moments(backbone, weights or "imagenet")
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+        self.register_buffer("mean", torch.tensor(self.features.mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(self.features.std).view(3, 1, 1))
         # The layout in which convolutions are fastest on CPU and GPU; the values are the same.
         self.features.to(memory_format=torch.channels_last)
 
@@ -103,9 +102,14 @@ class Hypercolumn(nn.Module):
             raise UserError(f"{flag}: {size} pixels are too few for {self.backbone}") from None
 
     def level_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
-        """(C_l, h_l, w_l) of the levels of one image, from a pass on the meta device."""
-        image = torch.empty(1, 3, height, width, device="meta")
-        return [tuple(level.shape[1:]) for level in copy.deepcopy(self).to("meta")(image)]
+        """(C_l, h_l, w_l) of the levels of one image."""
+        image = torch.empty(1, 3, height, width, dtype=torch.uint8, device="meta")
+        return [tuple(level.shape[1:]) for level in self.without_values()(image)]
+
+    def without_values(self) -> "Hypercolumn":
+        """A copy on the meta device, which takes no memory; its parameters want gradients."""
+        tensors = {id(p): nn.Parameter(p.detach().to("meta")) for p in self.parameters()}
+        return copy.deepcopy(self, tensors | {id(b): b.to("meta") for b in self.buffers()})
 
     def unfreeze(self, frozen_stages: int = 0) -> None:
         """Lets the backbone learn, but for its first stages: all that so many taps depend on.
@@ -116,19 +120,18 @@ class Hypercolumn(nn.Module):
         if frozen_stages >= len(self.taps):
             raise UserError(f"--frozen-stages {frozen_stages}: there are {len(self.taps)} stages")
         self.frozen = False
-        features = copy.deepcopy(self.features).requires_grad_(True).to("meta", torch.float32)
-        levels = features(torch.empty(1, 3, SIDE, SIDE, device="meta"))
-        weights = list(features.parameters())
+        network = self.without_values()
+        levels = network(torch.empty(1, 3, SIDE, SIDE, dtype=torch.uint8, device="meta"))
+        weights = list(network.parameters())
 
-        def behind(level: Tensor) -> list[bool]:
-            """For each of the weights whether the level depends on it."""
-            sums = torch.autograd.grad(level.sum(), weights, retain_graph=True, allow_unused=True)
-            return [gradient is not None for gradient in sums]
+        def gradients(level: Tensor) -> list[Tensor | None]:
+            """Of a level by each of the weights; None where it does not depend on them."""
+            return torch.autograd.grad(level.sum(), weights, retain_graph=True, allow_unused=True)
 
-        learns = behind(levels[-1])
-        stays = behind(levels[frozen_stages - 1]) if frozen_stages else [False] * len(weights)
-        for index, parameter in enumerate(self.features.parameters()):
-            parameter.requires_grad_(learns[index] and not stays[index])
+        learning = gradients(levels[-1])
+        staying = gradients(levels[frozen_stages - 1]) if frozen_stages else [None] * len(weights)
+        for parameter, learns, stays in zip(self.parameters(), learning, staying):
+            parameter.requires_grad_(learns is not None and stays is None)
 
     def train(self, mode: bool = True) -> "Hypercolumn":
         super().train(mode)

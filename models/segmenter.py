@@ -6,13 +6,14 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import resize
 
 from data import UserError
 from data.classes import Classes
 from data.transforms import LEAST_SIDE
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn, resample
-from models.views import ROWS, Views, averaged, guided_filter, in_rows
+from models.views import ROWS, Views, guided_filter, in_rows
 
 REACH = 32  # pixels of the input to each side, over which refined edges look at the photo
 
@@ -96,8 +97,7 @@ class Segmenter(nn.Module):
         self.hypercolumn.check_size(self.size)
         if views.tile is not None:
             self.hypercolumn.check_size(views.tile, "--tile")
-            if views.tile < max(self.stride, LEAST_SIDE):
-                least = max(self.stride, LEAST_SIDE)
+            if views.tile < (least := max(self.stride, LEAST_SIDE)):
                 raise UserError(f"--tile {views.tile}: a window needs at least {least} pixels")
 
     def predict(
@@ -115,7 +115,7 @@ class Segmenter(nn.Module):
         Raises:
             UserError: see `probabilities`.
         """
-        classes, best = decided(self.rows(image, size[0], name), size)
+        classes, best = decided(self.rows(image, size[0], name), size[1])
         return classes.cpu(), best.cpu()
 
     def rows(self, image: Tensor, height: int, name: str = "the photo") -> Iterator[Tensor]:
@@ -124,8 +124,8 @@ class Segmenter(nn.Module):
         So memory is bounded, by the views' tile, too. Arguments as for `predict`.
         """
         seen, cell = partial(self.probabilities, name=name), 1 if self.views.refine else self.stride
-        how = len(self.classes), self.views.tile, cell, self.hypercolumn.mean.device
-        return in_rows(seen, image, height, *how)
+        image = image.to(self.hypercolumn.mean.device)
+        return in_rows(seen, image, height, len(self.classes), self.views.tile, cell)
 
     @torch.inference_mode()
     def probabilities(self, image: Tensor, name: str = "the photo") -> Tensor:
@@ -142,9 +142,18 @@ class Segmenter(nn.Module):
         Raises:
             UserError: what the network computes is not finite.
         """
-        image, views = image[None].to(self.hypercolumn.mean.device), self.views
-        found = averaged(self, image, self.grid(image), views)
-        if views.refine:
+        image = image[None].to(self.hypercolumn.mean.device)
+        seen = []
+        for scale in self.views.scales:
+            share = scale / self.views.scales[-1]
+            shape = [max(min(side, LEAST_SIDE), round(side * share)) for side in image.shape[-2:]]
+            view = resize(image, shape, antialias=True) if share < 1 else image
+            seen.append(resample(self(view).softmax(1), self.grid(image)))
+            if self.views.flip:
+                flipped = self(view.flip(-1)).softmax(1).flip(-1)
+                seen.append(resample(flipped, self.grid(image)))
+        found = sum(seen) / len(seen)
+        if self.views.refine:
             found = guided_filter(found, image, max(1, round(REACH / self.stride))).clamp_(0, 1)
         if not found.isfinite().all():
             raise UserError(
@@ -157,24 +166,23 @@ class Segmenter(nn.Module):
 def top_class(scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """`decided` for scores (C, h, w) on a grid, resampled bilinearly."""
     height, columns = size[0], scores.shape[2]
-    return decided(resample(scores[None], (height, columns))[0].split(ROWS, dim=1), size)
+    return decided(resample(scores[None], (height, columns))[0].split(ROWS, dim=1), size[1])
 
 
-def decided(rows: Iterable[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def decided(rows: Iterable[Tensor], width: int) -> tuple[Tensor, Tensor]:
     """The class with the highest score at each pixel, and that score.
 
     Args:
         rows: scores (C, n, w), floating point, of n rows of pixels after the other; their columns
             are resampled bilinearly. All at once, 12 megapixels and 21 classes would take 1 GB.
-        size: (H, W) in pixels.
+        width: W, in pixels.
 
     Returns:
         (H, W) uint8 and (H, W) of the scores' dtype.
     """
-    done = 0
+    parts = []
     for scores in rows:
-        if not done:
-            classes, best = scores.new_empty(size, dtype=torch.uint8), scores.new_empty(size)
-        part = slice(done, done := done + scores.shape[1])
-        best[part], classes[part] = resample(scores[None], (scores.shape[1], size[1]))[0].max(0)
+        best, classes = resample(scores[None], (scores.shape[1], width))[0].max(0)
+        parts.append((classes.to(torch.uint8), best))
+    classes, best = map(torch.cat, zip(*parts))
     return classes, best

@@ -14,29 +14,27 @@ from torchvision.transforms.v2.functional import resize
 
 from data import UserError
 from models.backbones import Backbone
-from models.weight_files import read_state
+from models.weight_files import load_state, read_state
 
 DEPTHS = 4  # evenly spaced blocks of a plain transformer that are taken without --taps
 
 
 class Levels(Backbone):
-    """A network of timm with `features_only`, and what its levels are called."""
+    """A network of timm with `features_only`; `taps` and `patch` as in `Backbone`."""
 
-    def __init__(self, network: nn.Module, taps: Sequence[int | str] = ()):
+    def __init__(self, network: nn.Module, taps: Sequence[int | str], patch: int | None):
         super().__init__()
-        self.network, self.taps = network, list(taps)
+        self.network, self.taps, self.patch = network, list(taps), patch
         self.channels = network.feature_info.channels()
-        self.strides = [level["reduction"] for level in network.feature_info.info]
-        self.is_plain = len(set(self.strides)) == 1
-        self.is_traceable = not self.is_plain
+        self.mean, self.std = (list(network.pretrained_cfg[name]) for name in ("mean", "std"))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W), normalised -> (B, C_l, h_l, w_l) of each level.
 
         For a transformer images are resized to whole patches: padding would shift the levels.
         """
-        if self.is_plain:
-            sides = [max(1, round(side / p)) * p for side, p in zip(x.shape[2:], self.strides)]
+        if self.patch:
+            sides = [max(1, round(side / self.patch)) * self.patch for side in x.shape[2:]]
             x = resize(x, sides, antialias=True)
         return self.network(x)
 
@@ -46,32 +44,37 @@ def build(
 ) -> Levels:
     """See `models.backbones.build`; taps are 1, 2, .. as timm counts its levels."""
     with torch.device("meta"):
-        whole = Levels(create(backbone)).eval()
+        whole = create(backbone).eval()
+        strides = [level["reduction"] for level in whole.feature_info.info]
+        patch = strides[0] if len(set(strides)) == 1 else None
+        probe = Levels(whole, (), patch)
         try:
-            small, large = (whole(torch.empty(1, 3, *sides)) for sides in ((112, 160), (225, 301)))
-            is_map = [a.shape[2:] != b.shape[2:] for a, b in zip(small, large)]
-            fits = all(is_map) and [level.shape[1] for level in large] == whole.channels
+            small, large = (probe(torch.empty(1, 3, *sides)) for sides in ((112, 160), (225, 301)))
+            are_maps = all(a.shape[2:] != b.shape[2:] for a, b in zip(small, large))
+            fits = are_maps and [level.shape[1] for level in large] == probe.channels
         except Exception:  # builders of patches and windows raise many kinds
             fits = False
     if not fits:
         raise UserError(f"--backbone {backbone}: gives no maps of images of any size")
-    count = len(whole.strides)
-    if taps is None and whole.is_plain:
-        taps = [count * part // DEPTHS for part in range(1, DEPTHS + 1)]
-    numbers = {tap: tap - 1 for tap in range(1, count + 1) if taps is None or tap in taps}
-    if not numbers or taps and not numbers.keys() >= set(taps):
-        raise UserError(f"--taps {','.join(map(str, taps or []))}: {backbone} has 1 to {count}")
-    stride = whole.strides[max(numbers.values())] >> drops
-    if drops and (whole.is_plain or not stride):
+    known = range(1, len(strides) + 1)
+    if taps is None:
+        depths = [len(strides) * part // DEPTHS for part in range(1, DEPTHS + 1)]
+        taps = depths if patch else known
+    chosen = [tap for tap in known if tap in taps]
+    if not chosen or not set(chosen) >= set(taps):
+        raise UserError(f"--taps {','.join(map(str, taps))}: {backbone} has 1 to {len(strides)}")
+    stride = strides[chosen[-1] - 1] >> drops
+    if drops and (patch or not stride):
         raise UserError(f"--dilate {drops}: {backbone} has no such drops of resolution to undo")
     options: dict[str, Any] = {"pretrained": True} if weights == "imagenet" else {}
     options |= {"output_stride": stride} if drops else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = create(backbone, out_indices=list(numbers.values()), **options)
+        # Drawn also where weights follow: some tensors that no file holds are computed with them.
+        network = create(backbone, out_indices=[tap - 1 for tap in chosen], **options)
     if weights not in (None, "random", "imagenet"):
         load(network, backbone, weights)
-    return Levels(network, list(numbers)).eval().requires_grad_(False)
+    return Levels(network, chosen, patch).eval().requires_grad_(False)
 
 
 def create(backbone: str, **options: Any) -> nn.Module:
@@ -97,18 +100,8 @@ def load(network: nn.Module, backbone: str, path: str) -> None:
     # As a list of features a network says stages_0 for stages.0, or model.blocks for blocks.
     theirs = {name.replace(".", "_"): value for name, value in read_state(path).items()}
     names = {name: name.removeprefix("model.").replace(".", "_") for name in network.state_dict()}
-    try:
-        network.load_state_dict({name: theirs[other] for name, other in names.items()})
-    except (KeyError, RuntimeError) as error:
-        reason = f"{str(error).splitlines()[-1].strip()[:100]}; of another backbone?"
-        raise UserError(f"{path}: do not fit {backbone} ({reason})") from None
-
-
-def input_moments(backbone: str, weights: str) -> tuple[list[float], list[float]]:
-    """See `models.backbones.input_moments`."""
-    with torch.device("meta"):
-        config = create(backbone).pretrained_cfg
-    return list(config["mean"]), list(config["std"])
+    state = {name: theirs[other] for name, other in names.items() if other in theirs}
+    load_state(network, state, path, backbone)
 
 
 def weights_name(backbone: str, weights: str) -> str:

@@ -1,62 +1,26 @@
-"""torchvision's classification networks as sequences of blocks, and their weights.
+"""torchvision's classification networks, without their heads, and their weights."""
 
-One rule finds the levels of all of them: a level is the last feature map before each drop of
-resolution, and the last one.
-"""
-
-import copy
-import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import cache
-from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
 
 import models
 from data import UserError
 from models import efficientnet_lite  # noqa: F401  registers its networks
-from models.backbones import Backbone
-from models.weight_files import read_state
+from models.blocks import Blocks, block_shapes, dilate, find_taps, fold_batch_norm, in_blocks
+from models.weight_files import load_state, read_state
 
 TRANSFORMERS = ("maxvit", "swin", "vit")  # no maps (B, C, h, w) of an input of any size
 HEADS = ("avgpool", "classifier", "fc", "dropout", "aux1", "aux2", "AuxLogits")  # are left out
-SIDE = 512  # pixels of the input on which drops of resolution are looked for
-
-
-class Blocks(nn.Sequential, Backbone):
-    """Blocks one after the other, of which some give levels.
-
-    Args:
-        ends: indices of the blocks that give the levels; the last block is one of them.
-        taps: their names, in the same order.
-        channels: of each level.
-    """
-
-    def __init__(
-        self,
-        blocks: nn.Sequential,
-        ends: Sequence[int],
-        taps: Sequence[int | str],
-        channels: Sequence[int],
-    ):
-        super().__init__(*blocks)
-        self.ends, self.taps, self.channels = list(ends), list(taps), list(channels)
-
-    def forward(self, x: Tensor) -> list[Tensor]:  # type: ignore[override]
-        """(B, 3, H, W), normalised -> (B, C_l, h_l, w_l) of each level."""
-        levels = []
-        for index, block in enumerate(self):
-            x = block(x)
-            if index in self.ends:
-                levels.append(x)
-        return levels
+NAMED_ANEW = (
+    "densenet",
+    "efficientnet_lite",
+)  # others, or older files, name their layers otherwise
 
 
 def build(
@@ -70,7 +34,8 @@ def build(
 
     Batch norm, which keeps the statistics of ImageNet, is folded into the convolutions before it.
     """
-    blocks = empty_blocks(backbone)
+    network = empty_network(backbone)
+    blocks = in_blocks(network)
     shapes = block_shapes(blocks)
     levels = dict(enumerate(find_taps(shapes), start=1))
     known = levels | {f"b{index + 1}": index for index in range(len(shapes))}
@@ -84,24 +49,16 @@ def build(
     ends = sorted(by_end)
     blocks = blocks[: ends[-1] + 1]
     dilate(blocks, drops)
-    if weights:
-        state = load_blocks(backbone, weights, seed)[: len(blocks)].state_dict()
-        blocks.load_state_dict(state, assign=True)
-    else:
-        blocks.to_empty(device="cpu")
+    fill(network, backbone, weights, seed)  # whose layers are the blocks
     fold_batch_norm(blocks, ends)
     for end in ends[:-1]:  # what follows must not write into a level
         for layer in blocks[end + 1].modules():
             if hasattr(layer, "inplace"):
                 layer.inplace = False
     channels = [shapes[end][0] for end in ends]
-    return Blocks(blocks, ends, [by_end[end] for end in ends], channels).requires_grad_(False)
-
-
-def weights_name(backbone: str, weights: str) -> str:
-    """See `models.backbones.weights_name`."""
-    preset = find_weights(backbone, weights)
-    return preset.name if preset else weights
+    built = Blocks(blocks, ends, [by_end[end] for end in ends], channels).requires_grad_(False)
+    built.mean, built.std = input_moments(backbone, weights or "imagenet")
+    return built
 
 
 def backbones() -> list[str]:
@@ -110,9 +67,8 @@ def backbones() -> list[str]:
     return [name for name in names if not name.startswith(TRANSFORMERS)]
 
 
-@cache
-def _network(name: str) -> nn.Sequential:
-    """The children of a network but for its `HEADS`, on the meta device; not to be changed.
+def empty_network(name: str) -> nn.Sequential:
+    """The children of a network but for its `HEADS`, in eval mode on the meta device.
 
     Raises:
         UserError: the name is not in `backbones`.
@@ -130,7 +86,50 @@ def _network(name: str) -> nn.Sequential:
         except NotImplementedError:  # RegNet computes its widths with tensors
             network = get_model(name, weights=None).to("meta")
     children = ((name, child) for name, child in network.named_children() if name not in HEADS)
-    return nn.Sequential(OrderedDict(children))
+    return nn.Sequential(OrderedDict(children)).eval()
+
+
+def fill(network: nn.Sequential, backbone: str, weights: str | None, seed: int) -> None:
+    """Gives an `empty_network` its weights, float32 on the CPU; see `models.backbones.build`."""
+    if weights in (None, "random"):
+        network.to_empty(device="cpu")
+        if weights:
+            initialise(network, seed)
+        return
+    preset = find_weights(backbone, weights)
+    state = fetch(backbone, preset) if preset else read_state(weights)
+    state = {name: value for name, value in state.items() if not name.startswith(HEADS)}
+    load_state(network, renamed(state, network, backbone), weights, backbone, assign=True)
+    network.float()
+
+
+def initialise(network: nn.Module, seed: int) -> None:
+    """He's random weights from a seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for name, value in network.state_dict().items():
+            if value.ndim in (2, 4):
+                mode = "fan_in" if value.shape[1] == 1 else "fan_out"
+                nn.init.kaiming_normal_(value, mode=mode, nonlinearity="relu")
+            else:  # factors and variances are 1; offsets, means and counters are 0
+                value.fill_(not name.endswith(("bias", "running_mean", "num_batches_tracked")))
+
+
+def renamed(state: dict[str, Tensor], network: nn.Module, backbone: str) -> dict[str, Tensor]:
+    """Weights under torchvision's names, of files that hold `features` alone or are `NAMED_ANEW`.
+
+    The latter have the same kinds and shapes of tensors in the same order, then perhaps a head.
+    """
+    ours = network.state_dict()
+    if not state.keys() & ours.keys():
+        state = {f"features.{name}": value for name, value in state.items()}
+    if set(ours) <= state.keys() or not backbone.startswith(NAMED_ANEW):
+        return state
+    has_counters = any(name.endswith("num_batches_tracked") for name in state)  # old files have not
+    names = [name for name in ours if has_counters or not name.endswith("num_batches_tracked")]
+    kinds = [(name.split(".")[-1], ours[name].shape) for name in names]
+    theirs = [(name.split(".")[-1], value.shape) for name, value in state.items()]
+    return dict(zip(names, state.values())) if theirs[: len(kinds)] == kinds else state
 
 
 def find_weights(backbone: str, weights: str) -> WeightsEnum | None:
@@ -142,15 +141,7 @@ def find_weights(backbone: str, weights: str) -> WeightsEnum | None:
     return known.get("DEFAULT" if weights == "imagenet" else weights)
 
 
-def input_moments(backbone: str, weights: str) -> tuple[list[float], list[float]]:
-    """See `models.backbones.input_moments`."""
-    if backbone in ("googlenet", "inception_v3"):  # trained elsewhere, on -1..1
-        return [0.5] * 3, [0.5] * 3
-    moments = (find_weights(backbone, weights) or find_weights(backbone, "imagenet")).transforms()
-    return list(moments.mean), list(moments.std)
-
-
-def _fetch(backbone: str, preset: WeightsEnum) -> dict[str, Tensor]:
+def fetch(backbone: str, preset: WeightsEnum) -> dict[str, Tensor]:
     """The state dict of published weights, downloaded once."""
     try:
         return preset.get_state_dict(progress=True, check_hash=True)
@@ -162,154 +153,15 @@ def _fetch(backbone: str, preset: WeightsEnum) -> dict[str, Tensor]:
         ) from None
 
 
-def empty_blocks(backbone: str) -> nn.Sequential:
-    """The network up to its last feature map, block after block, on the meta device.
+def input_moments(backbone: str, weights: str) -> tuple[list[float], list[float]]:
+    """Mean and std, RGB in 0..1, that weights expect of their input; of a file: as "imagenet"."""
+    if backbone in ("googlenet", "inception_v3"):  # trained elsewhere, on -1..1
+        return [0.5] * 3, [0.5] * 3
+    moments = (find_weights(backbone, weights) or find_weights(backbone, "imagenet")).transforms()
+    return list(moments.mean), list(moments.std)
 
-    Raises:
-        UserError: the backbone is not in `backbones`.
-    """
-    return _blocks(copy.deepcopy(_network(backbone)))
 
-
-def load_blocks(backbone: str, weights: str, seed: int) -> nn.Sequential:
-    """`empty_blocks` with their weights, float32 on the CPU.
-
-    Args:
-        weights: see `models.backbones.build`; "random" is He's initialisation, and a file may also
-            hold the model's `features` alone.
-    """
-    network = copy.deepcopy(_network(backbone))
-    if weights == "random":
-        return _initialise(_blocks(network), seed)
+def weights_name(backbone: str, weights: str) -> str:
+    """See `models.backbones.weights_name`."""
     preset = find_weights(backbone, weights)
-    state = _fetch(backbone, preset) if preset else read_state(weights)
-    # torchvision's files of DenseNet have older names.
-    state = {re.sub(r"(denselayer\d+\.\w+)\.(\d\.)", r"\1\2", k): v for k, v in state.items()}
-    if not state.keys() & network.state_dict().keys():  # of `features` alone, perhaps
-        state = {f"features.{name}": value for name, value in state.items()}
-    state = {name: value for name, value in state.items() if not name.startswith(HEADS)}
-    try:
-        network.load_state_dict(state, assign=True)
-    except RuntimeError as error:  # torch's second line names the first missing or odd tensor
-        reason = str(error).splitlines()[1].strip()[:100]
-        raise UserError(
-            f"{weights}: do not fit {backbone} ({reason}); are these weights of another backbone?"
-        ) from None
-    return _blocks(network).float()
-
-
-def _initialise(blocks: nn.Sequential, seed: int) -> nn.Sequential:
-    """The blocks with He's random weights from a seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for name, value in blocks.to_empty(device="cpu").state_dict().items():
-            if value.ndim in (2, 4):
-                mode = "fan_in" if value.shape[1] == 1 else "fan_out"
-                nn.init.kaiming_normal_(value, mode=mode, nonlinearity="relu")
-            else:  # factors and variances are 1; offsets, means and counters are 0
-                value.fill_(not name.endswith(("bias", "running_mean", "num_batches_tracked")))
-    return blocks
-
-
-def _blocks(network: nn.Sequential) -> nn.Sequential:
-    """The layers of a network in their order; sequences within it are flattened.
-
-    So a block is a layer or, for example, a residual block. A pooling at the end is left out: it
-    adds nothing to the map before it.
-    """
-    blocks = _flattened(network)
-    while isinstance(blocks[-1], nn.MaxPool2d):
-        blocks.pop()
-    return nn.Sequential(*blocks).eval()
-
-
-def _flattened(module: nn.Module) -> list[nn.Module]:
-    """The module, or what is in it if it does nothing but call one after the other."""
-    if type(module).forward is not nn.Sequential.forward:
-        return [module]
-    return [block for child in module for block in _flattened(child)]
-
-
-def block_shapes(blocks: nn.Sequential) -> list[tuple[int, int]]:
-    """(channels, width) of the map after each block on the meta device, for `SIDE` pixels."""
-    x, shapes = torch.empty(1, 3, SIDE, SIDE, device="meta"), []
-    for block in blocks:
-        x = block(x)
-        shapes.append((x.shape[1], x.shape[3]))
-    return shapes
-
-
-def find_taps(shapes: Sequence[tuple[int, int]]) -> list[int]:
-    """Indices of the blocks that give the levels, fine to coarse, from `block_shapes`."""
-    # A drop halves the width, or nearly; a convolution without padding loses a few pixels.
-    widths = pairwise(width for _, width in shapes)
-    drops = [index for index, (before, after) in enumerate(widths) if after < 0.75 * before]
-    return [*drops, len(shapes) - 1]
-
-
-class DilatedMaxPool(nn.MaxPool2d):
-    """The maximum of 3x3 values that are `dilation` pixels apart, at every pixel."""
-
-    def __init__(self, dilation: int):
-        super().__init__(3, stride=1, dilation=dilation)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, h, w); nothing lies outside."""
-        return super().forward(F.pad(x, [self.dilation] * 4, value=-torch.inf))
-
-
-def dilate(blocks: nn.Sequential, drops: int) -> None:
-    """Sets the strides of the last `drops` drops of resolution to 1, and dilates what follows.
-
-    The blocks behind then see what they were trained on, on a grid that is 2, 4, .. times as fine
-    (Chen et al., "Semantic Image Segmentation with Deep Convolutional Nets and Fully Connected
-    CRFs", ICLR 2015, section 3.1). A max pooling without stride takes the maximum of 3x3, which
-    has a centre: exact for poolings of 3x3, an approximation for VGG's 2x2.
-
-    Args:
-        blocks: on the meta device; changed in place.
-
-    Raises:
-        UserError: there are fewer drops, or one is neither a strided convolution nor a max pooling.
-    """
-    taps, rate = find_taps(block_shapes(blocks)), 1
-    for index in range(taps[-1 - drops] + 1 if drops < len(taps) else 0, len(blocks)):
-        behind = rate  # a strided layer itself keeps its rate; those behind it are dilated
-        for name, layer in list(blocks[index].named_modules(prefix=str(index))):
-            if not isinstance(layer, nn.Conv2d | nn.MaxPool2d):
-                continue
-            is_strided = layer.stride not in (1, (1, 1))
-            behind = 2 * rate if is_strided else behind
-            own = rate if is_strided else behind
-            if isinstance(layer, nn.MaxPool2d):
-                blocks.set_submodule(name, DilatedMaxPool(own))
-            else:
-                layer.padding = "same" if is_strided else tuple(own * p for p in layer.padding)
-                layer.stride, layer.dilation = (1, 1), (own, own)
-        rate = behind
-    try:
-        found = find_taps(block_shapes(blocks))
-    except RuntimeError:  # maps that no longer fit together
-        found = []
-    if found != [*taps[: -1 - drops], taps[-1]] or drops >= len(taps):
-        raise UserError(
-            f"--dilate {drops}: {len(taps) - 1} drops of resolution are there to undo, and those "
-            "by something else than strided convolutions and max poolings cannot be; take a "
-            "smaller N"
-        )
-
-
-def fold_batch_norm(blocks: nn.Sequential, ends: Sequence[int]) -> None:
-    """Folds each batch norm behind a convolution into it, in place: one pass over the map less.
-
-    In eval mode, where these backbones always are, it is a factor and an offset of each channel.
-
-    Args:
-        ends: indices of blocks whose results are levels; what follows them is left as it is.
-    """
-    for parent in list(blocks.modules()):
-        for (name, layer), (after, norm) in pairwise(list(parent.named_children())):
-            is_level = parent is blocks and int(name) in ends
-            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d) and not is_level:
-                setattr(parent, name, fuse_conv_bn_eval(layer.eval(), norm.eval()))
-                setattr(parent, after, nn.Identity())
+    return preset.name if preset else weights

@@ -10,9 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, einsum
 from torch.nn.functional import interpolate
-from torchvision.transforms.v2.functional import resize
 
-from data.transforms import LEAST_SIDE
 from models.hypercolumn import box_mean, neighbours, resample
 
 EPSILON = 1e-4  # variance, of colours in 0..1, below which a window counts as flat
@@ -36,30 +34,6 @@ class Views:
     tile: int | None = None
 
 
-def averaged(
-    logits: Callable[[Tensor], Tensor], image: Tensor, grid: tuple[int, int], views: Views
-) -> Tensor:
-    """The mean of the probabilities over the views.
-
-    Args:
-        logits: the network, images (B, 3, H, W) -> (B, C, h, w).
-        image: (1, 3, H, W) uint8 RGB, as the largest of the scales sees it.
-        grid: (h, w) on which the views meet.
-
-    Returns:
-        (1, C, h, w) float32.
-    """
-    seen = []
-    for scale in views.scales:
-        share = scale / views.scales[-1]
-        shape = [max(min(side, LEAST_SIDE), round(side * share)) for side in image.shape[-2:]]
-        view = resize(image, shape, antialias=True) if share < 1 else image
-        seen.append(resample(logits(view).softmax(1), grid))
-        if views.flip:
-            seen.append(resample(logits(view.flip(-1)).softmax(1).flip(-1), grid))
-    return sum(seen) / len(seen)
-
-
 def in_rows(
     probabilities: Callable[[Tensor], Tensor],
     image: Tensor,
@@ -67,15 +41,14 @@ def in_rows(
     classes: int,
     tile: int | None,
     cell: int,
-    device: torch.device,
 ) -> Iterator[Tensor]:
     """The probabilities of a photo of any size, some rows after the other.
 
     It is seen in windows, blended where they overlap. One row of windows is held at a time.
 
     Args:
-        probabilities: of a window, (3, h, w) -> (C, ceil(h / cell), ceil(w / cell)) on the device.
-        image: (3, H, W) uint8 RGB.
+        probabilities: of a window, (3, h, w) -> (C, ceil(h / cell), ceil(w / cell)).
+        image: (3, H, W) uint8 RGB, on the device of the probabilities.
         height: of the photo.
         classes: C.
         tile: side of a window in pixels of the image; None: one window sees it all.
@@ -86,13 +59,13 @@ def in_rows(
     """
     size = (tile or max(image.shape)) // cell + (tile is None)
     (tops, y_shares), (lefts, x_shares) = (
-        windows(-(-side // cell), size, device) for side in image.shape[1:]
+        windows(-(-side // cell), size, image.device) for side in image.shape[1:]
     )
     rows, width = y_shares.shape[1], x_shares.shape[1]
-    sources, weights = neighbours((torch.arange(height, device=device) + 0.5) / height, rows)
-    held, first, done = torch.zeros(classes, 0, width, device=device), 0, 0  # from row `first` on
+    sources, weights = neighbours((torch.arange(height, device=image.device) + 0.5) / height, rows)
+    held, first, done = x_shares.new_zeros(classes, 0, width), 0, 0  # from row `first` on
     for top, y_share, final in zip(tops, y_shares, [*tops[1:], rows]):
-        strip = torch.zeros(classes, min(size, rows - top), width, device=device)
+        strip = x_shares.new_zeros(classes, min(size, rows - top), width)
         for left, x_share in zip(lefts, x_shares):
             y, x = (slice(start * cell, (start + size) * cell) for start in (top, left))
             across = slice(left, left + size)
@@ -101,7 +74,7 @@ def in_rows(
         strip[:, : held.shape[1] - (top - first)] += held[:, top - first :]
         held = torch.cat([held[:, : top - first], strip], dim=1)
         ready = int((sources[:, 1] < final).sum())
-        for part in torch.arange(done, ready, device=device).split(ROWS) if ready > done else ():
+        for part in torch.arange(done, ready).split(ROWS) if ready > done else ():
             above, below = (held[:, row - first] for row in sources[part].T)  # (C, n, w) each
             yield torch.lerp(above, below, weights[part, 1:])
         if ready == height:
@@ -151,23 +124,18 @@ def guided_filter(values: Tensor, guide: Tensor, radius: int, epsilon: float = E
     """
     side = 2 * radius + 1
     colours = (guide / 255 if guide.dtype == torch.uint8 else guide).to(values.dtype)
-    size = values.shape[-2:]
-    coarse = interpolate(colours, size, mode="bilinear", align_corners=False, antialias=True)
-    mean_colour, mean_value = box_mean(coarse, side), box_mean(values, side)
-
-    def covariance_with_colours(channels: Tensor, mean: Tensor) -> Tensor:
-        """Of (B, n, h, w) in each window: (B, n, 3, h, w)."""
-        products = einsum("bnhw,bchw->bnchw", channels, coarse)
-        means = einsum("bnhw,bchw->bnchw", mean, mean_colour)
-        return box_mean(products.flatten(1, 2), side).view_as(products) - means
-
-    flat = epsilon * torch.eye(3, dtype=values.dtype, device=values.device)
-    spread = covariance_with_colours(coarse, mean_colour).permute(0, 3, 4, 1, 2) + flat
-    slopes = einsum(
-        "bnchw,bhwcd->bdnhw",
-        covariance_with_colours(values, mean_value),
-        torch.linalg.inv(spread),
+    coarse = interpolate(
+        colours, values.shape[-2:], mode="bilinear", align_corners=False, antialias=True
     )
+    both = torch.cat([coarse, values], dim=1)
+    means = box_mean(both, side)
+    mean_colour, mean_value = means[:, :3], means[:, 3:]
+    products = einsum("bnhw,bchw->bnchw", both, coarse)
+    covariances = box_mean(products.flatten(1, 2), side).view_as(products)  # with the colours
+    covariances -= einsum("bnhw,bchw->bnchw", means, mean_colour)
+    flat = epsilon * torch.eye(3, dtype=values.dtype, device=values.device)
+    spread = torch.linalg.inv(covariances[:, :3].permute(0, 3, 4, 1, 2) + flat)
+    slopes = einsum("bnchw,bhwcd->bdnhw", covariances[:, 3:], spread)
     offsets = mean_value - einsum("bdnhw,bdhw->bnhw", slopes, mean_colour)
     refined = resample(box_mean(offsets, side), guide.shape[-2:])
     for colour in range(3):  # one at a time: (B, C, H, W) is large

@@ -50,6 +50,24 @@ def read_state(path: str) -> dict[str, Tensor]:
     return {re.sub(r"^((module|model|backbone)\.)+", "", k): v for k, v in state.items()}
 
 
+def load_state(
+    network: nn.Module, state: dict[str, Tensor], source: str | Path, backbone: str, **how: bool
+) -> None:
+    """Loads all weights of a network; `how` as for `load_state_dict`.
+
+    Raises:
+        UserError: they do not fit, as where another version named the layers otherwise.
+    """
+    try:
+        network.load_state_dict(state, **how)
+    except RuntimeError as error:  # torch's second line names the first missing or odd tensor
+        reason = str(error).splitlines()[1].strip()[:100]
+        raise UserError(
+            f"{source}: its weights do not fit {backbone} ({reason}); are they of another version, "
+            "or of another backbone?"
+        ) from None
+
+
 def fingerprint(network: nn.Module) -> str:
     """First 16 hexadecimal digits of the SHA-256 of all weights: identifies a network."""
     digest = hashlib.sha256()

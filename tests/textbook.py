@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from data.voc import Sample
 from models.classifier import DenseClassifier
 from models.segmenter import Segmenter
-from models.torchvision_backbones import block_shapes, empty_blocks, find_taps, fold_batch_norm
 
 
 class Textbook(nn.Module):
@@ -19,19 +18,14 @@ class Textbook(nn.Module):
         segmenter: on the CPU, its extractor with all taps, no context and no dilation.
 
     Attributes:
-        features: torchvision's own `features`, frozen, batch norm folded; called alone they are the
-            bare backbone.
+        features: torchvision's blocks, frozen, batch norm folded; called alone they are the bare
+            backbone.
     """
 
     def __init__(self, segmenter: Segmenter):
         super().__init__()
-        hypercolumn = segmenter.hypercolumn
-        self.features = empty_blocks(hypercolumn.backbone)
-        self.taps = find_taps(block_shapes(self.features))
-        fold_batch_norm(self.features, self.taps)
-        self.features.to_empty(device="cpu")
-        self.features.load_state_dict(hypercolumn.features.state_dict())
-        self.features.requires_grad_(False)
+        blocks = deepcopy(segmenter.hypercolumn.features).to(memory_format=torch.contiguous_format)
+        self.features, self.taps = nn.Sequential(*blocks).requires_grad_(False), blocks.ends
         self.head, self.stride = deepcopy(segmenter.head), segmenter.stride
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1))

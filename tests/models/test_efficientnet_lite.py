@@ -5,9 +5,8 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import get_model, get_model_weights
 
-from models.backbones import input_moments
+from models.backbones import build
 from models.efficientnet_lite import SameConv2d
-from models.torchvision_backbones import empty_blocks, load_blocks
 from models.weight_files import fingerprint
 
 NAME = "efficientnet_lite0"
@@ -42,17 +41,13 @@ def test_logits_are_timms(packaged, size):
 
 def test_files_with_either_naming_load_as_the_package_does(packaged, tmp_path):
     timm = pytest.importorskip("timm")
-    whole = in_order(get_model(NAME), packaged)
     theirs = in_order(timm.create_model(f"tf_{NAME}"), packaged).state_dict()
-    torch.save({k: v for k, v in theirs.items() if "num_batches" not in k}, tmp_path / "timm.pth")
-    torch.save(packaged, tmp_path / "package.pth")
-    prints = set()
-    for weights in ("imagenet", tmp_path / "timm.pth", tmp_path / "package.pth"):
-        blocks = load_blocks(NAME, str(weights), 0)
-        prints.add(fingerprint(blocks))
-        x = torch.ones(1, 3, 64, 64)
-        with torch.no_grad():
-            assert blocks(x).equal(whole.features(x))
+    without = {k: v for k, v in theirs.items() if "num_batches" not in k}
+    ours = in_order(get_model(NAME), packaged).state_dict()
+    prints = {fingerprint(build(NAME, "imagenet"))}
+    for content in (ours, theirs, without, packaged):
+        torch.save(content, tmp_path / "weights.pth")
+        prints.add(fingerprint(build(NAME, str(tmp_path / "weights.pth"))))
     assert len(prints) == 1
 
 
@@ -72,7 +67,6 @@ def test_the_padding_is_tensorflows(kernel, sides):
     ("number", "channels", "count"), [(0, 320, 19), (1, 320, 24), (2, 352, 24), (4, 448, 33)]
 )
 def test_the_sizes_are_scaled(number, channels, count):
-    blocks = empty_blocks(f"efficientnet_lite{number}")
-    assert len(blocks) == count and blocks[-1].block[-1][0].out_channels == channels
-    assert blocks[0].out_channels == 32
-    assert input_moments(f"efficientnet_lite{number}", "imagenet") == ([0.5] * 3, [0.5] * 3)
+    blocks = build(f"efficientnet_lite{number}", None)
+    assert len(blocks) == count and blocks.channels[-1] == channels
+    assert blocks[0].out_channels == 32 and blocks.mean == blocks.std == [0.5] * 3

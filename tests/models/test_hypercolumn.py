@@ -1,7 +1,7 @@
 """Hypercolumns: the levels are torchvision's maps and their context; points and map agree."""
 
-import copy
 from functools import cache
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,9 +14,7 @@ from torch import nn
 from data import UserError
 from data.sampling import pixel_centres
 from models.hypercolumn import Hypercolumn, level_names, read, surroundings
-from models.torchvision_backbones import fold_batch_norm
-
-SMALL = "squeezenet1_1"
+from tests.models.conftest import SMALL, assert_near, noise
 
 
 @cache
@@ -25,22 +23,12 @@ def extractor(backbone: str) -> Hypercolumn:
     return Hypercolumn(backbone, "random", seed=1).eval()
 
 
-def photos(*size: int) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(3)
-    return torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8, generator=generator)
-
-
-def assert_near(found, expected) -> None:
-    """Equal to 1e-4 of the largest expected value."""
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * expected.abs().max().item())
-
-
 @pytest.mark.parametrize(
     ("backbone", "channels"),
     [("vgg11", [64, 128, 256, 512, 512]), (SMALL, [64, 128, 256, 512])],
 )
 def test_levels_have_the_announced_shapes_whatever_the_dtype_of_the_image(backbone, channels):
-    hypercolumn, images = extractor(backbone), photos(37, 50)
+    hypercolumn, images = extractor(backbone), noise(37, 50, 2)
     levels = hypercolumn(images)
     assert [level.shape[1] for level in levels] == hypercolumn.channels == channels
     assert hypercolumn.level_shapes(37, 50) == [tuple(level.shape[1:]) for level in levels]
@@ -49,7 +37,7 @@ def test_levels_have_the_announced_shapes_whatever_the_dtype_of_the_image(backbo
 
 
 def test_the_map_and_the_points_agree_at_every_pixel():
-    levels = extractor(SMALL)(photos(35, 50))
+    levels = extractor(SMALL)(noise(35, 50, 2))
     for grid in [(1, 1), (1, 9), (5, 7), (35, 50), (61, 70)]:
         dense = Hypercolumn.as_map(levels, grid)
         assert dense.shape == (2, 960, *grid)
@@ -90,42 +78,26 @@ def test_a_level_in_low_precision_is_read_at_the_same_places():
 
 
 def test_a_device_without_embedding_bag_reads_the_same(monkeypatch):
-    level = torch.randn(2, 5, 7, 3, requires_grad=True)
-    points, found = torch.rand(2, 9, 2), []
-
-    def missing(*args, **kwargs):
-        raise NotImplementedError
-
+    level, points = torch.randn(2, 5, 7, 3, requires_grad=True), torch.rand(2, 9, 2)
+    found = []
     for _ in range(2):
         values = read(level, points)
         found.append((values, *torch.autograd.grad(values.square().sum(), level)))
-        monkeypatch.setattr(F, "embedding_bag", missing)
+        monkeypatch.setattr(F, "embedding_bag", mock.Mock(side_effect=NotImplementedError))
     torch.testing.assert_close(*found)
 
 
-@pytest.mark.parametrize("taps", [[1], [2, 4], [3, 1, 3]])
-def test_chosen_taps_are_some_of_all_levels_and_the_backbone_ends_there(taps):
+@pytest.mark.parametrize(
+    ("taps", "ends"), [([1], [2]), ([3, 1, 3], [2, 8]), (["b12", 2, "b4"], [4, 5, 12])]
+)
+def test_chosen_taps_are_levels_or_blocks_in_their_order_and_the_backbone_ends_there(taps, ends):
     whole, chosen = extractor(SMALL), Hypercolumn(SMALL, "random", taps, seed=1).eval()
-    assert chosen.taps == sorted(set(taps))
-    assert len(chosen.features) == [2, 5, 8, 13][max(taps) - 1]
-    first = nn.Sequential(*whole.features)[: len(chosen.features)]
-    chosen.features.load_state_dict(first.state_dict())
-    images = photos(33, 40)
-    expected = [whole(images)[tap - 1] for tap in chosen.taps]
-    assert all(map(torch.equal, chosen(images), expected))
-    assert sum(level.shape[1] for level in expected) == chosen.Z
-
-
-def test_a_tap_may_be_any_block():
-    whole = Hypercolumn("mobilenet_v2", "random", seed=1).eval()
-    chosen = Hypercolumn("mobilenet_v2", "random", ["b20", 2, "b16"], seed=1).eval()
-    images = torch.rand(1, 3, 64, 64)
-    assert chosen.taps == [2, "b16", "b20"] and len(chosen.features) == 20
-    levels = whole(images)
-    first = nn.Sequential(*whole.features)[:20]
-    expected = [levels[1], levels[3], first((images - whole.mean) / whole.std)]
-    for level, other in zip(chosen(images), expected, strict=True):
-        torch.testing.assert_close(level, other)
+    assert set(chosen.taps) == set(taps) and len(chosen.features) == ends[-1]
+    images = noise(33, 40, 2)
+    for level, end in zip(chosen(images), ends, strict=True):
+        x = (images / 255 - whole.mean) / whole.std
+        assert_near(level, nn.Sequential(*whole.features)[:end](x))
+    assert [level.shape[1] for level in chosen(images)] == chosen.channels
 
 
 @pytest.mark.parametrize("taps", [[], [0], [-1, 2], [5], ["b14"], ["b0"]])
@@ -164,28 +136,21 @@ def test_image_and_quadrants_are_means(height, width):
         torch.testing.assert_close(found, F.adaptive_avg_pool2d(level, side))
 
 
-def test_a_window_covers_the_same_part_of_a_finer_level():
-    level = torch.randn(1, 2, 40, 40)
-    assert torch.equal(surroundings(level, "5", 2), surroundings(level, "11"))
-    assert torch.equal(surroundings(level, "1", 4), surroundings(level, "5"))
-    assert torch.equal(surroundings(level, "image", 2), surroundings(level, "image"))
-
-
 def test_context_levels_follow_the_taps_and_are_means_of_the_last():
     context = ["image", "quadrants", "3"]
     hypercolumn = Hypercolumn(SMALL, "random", [1, 3], context=context, dilated=1).eval()
-    levels = hypercolumn(photos(64, 93))
+    levels = hypercolumn(noise(64, 93, 2))
     assert [level.shape[1] for level in levels] == hypercolumn.channels == [64, 256, 256, 256, 256]
     assert hypercolumn.level_shapes(64, 93) == [tuple(level.shape[1:]) for level in levels]
-    for level, what in zip(levels[2:], context):
-        assert torch.equal(level, surroundings(levels[1], what, 2))
+    for level, what in zip(levels[2:], ["image", "quadrants", "7"]):  # of a level twice as fine
+        assert torch.equal(level, surroundings(levels[1], what))
     names = level_names(hypercolumn.taps, context)
     assert names == ["tap 1", "tap 3", "image", "quadrants", "3×3"]
 
 
 def test_dilation_can_be_changed_and_undone():
     hypercolumn = Hypercolumn(SMALL, "random", context=["5"])
-    images, before, spec = photos(64, 64), hypercolumn(photos(64, 64)), hypercolumn.spec()
+    images, before, spec = noise(64, 64, 2), hypercolumn(noise(64, 64, 2)), hypercolumn.spec()
     hypercolumn.unfreeze()
     hypercolumn.dilate(1)
     assert hypercolumn.spec() == {**spec, "dilated": 1}
@@ -203,27 +168,10 @@ def test_a_frozen_backbone_has_no_graph_and_is_the_same_in_training():
     # A level is taken between the first convolution and its batch norm, which so is not folded.
     hypercolumn = Hypercolumn("vgg11_bn", "random", ["b1", 2])
     assert sum("running" in name for name in hypercolumn.state_dict()) == 2
-    expected = hypercolumn.eval()(photos(32, 32))
-    levels = hypercolumn.train()(photos(32, 32))
+    expected = hypercolumn.eval()(noise(32, 32, 2))
+    levels = hypercolumn.train()(noise(32, 32, 2))
     assert not any(value.requires_grad for value in [*levels, *hypercolumn.parameters()])
     assert all(map(torch.equal, levels, expected))
-
-
-def test_batch_norm_is_folded_into_the_convolution_before_it_but_not_across_a_level():
-    torch.manual_seed(2)
-    norm = nn.BatchNorm2d(4).eval()
-    nn.init.uniform_(norm.weight, 0.5, 2)
-    norm.running_mean.normal_()
-    norm.running_var.uniform_(0.5, 2)
-    blocks = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Sequential(nn.Conv2d(4, 4, 1), norm))
-    images = torch.rand(1, 3, 9, 9)
-    first, expected = blocks[0].eval()(images), blocks.eval()(images)
-    for ends, left in ([], 0), ([0], 1):
-        folded = copy.deepcopy(blocks)
-        fold_batch_norm(folded, ends)
-        assert_near(folded(images), expected)
-        assert sum(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules()) == left
-    assert_near(folded[0](images), first)
 
 
 @pytest.mark.parametrize("stages", [0, 1, 2])
@@ -233,18 +181,7 @@ def test_the_first_stages_may_stay_frozen(stages):
     last = [-1, 1, 7][stages]  # index of the layer that ends the last frozen stage
     for name, parameter in hypercolumn.features.named_parameters():
         assert parameter.requires_grad == (int(name.split(".")[0]) > last)
-    levels = hypercolumn(photos(32, 32))
+    levels = hypercolumn(noise(32, 32, 2))
     assert [level.requires_grad for level in levels] == [place >= stages for place in range(3)]
-
-
-def test_at_least_one_stage_has_to_learn():
-    with pytest.raises(UserError, match="^--frozen-stages 2: there are 2 stages"):
-        Hypercolumn(SMALL, None, taps=[1, 2]).unfreeze(2)
-
-
-def test_a_level_is_not_overwritten_by_the_block_behind_it():
-    """VGG's activations work in place: of the convolution before, if that is a level."""
-    hypercolumn = Hypercolumn("vgg11", "random", taps=["b1", "b2", "b4"])
-    with torch.inference_mode():
-        first, second, _ = hypercolumn(torch.rand(1, 3, 40, 40))
-    assert first.min() < 0 and torch.equal(second, first.clamp(min=0))
+    with pytest.raises(UserError, match="^--frozen-stages 3: there are 3 stages"):
+        hypercolumn.unfreeze(3)

@@ -1,4 +1,4 @@
-"""The segmenter: logits on its grid, class maps at the original size, views, and its files."""
+"""The segmenter: logits on its grid, class maps at the original size, views."""
 
 import copy
 from dataclasses import replace
@@ -11,42 +11,22 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from data import UserError
-from data.classes import Classes
 from data.sampling import pixel_centres
 from data.voc import Sample
-from models.checkpoint import load_extractor, load_segmenter, save_extractor, save_segmenter
-from models.classifier import DenseClassifier
-from models.hypercolumn import Hypercolumn
 from models.segmenter import Segmenter, top_class
 from models.views import Views, guided_filter
+from tests.models.conftest import SMALL, blots, noise, random_segmenter
 from tests.textbook import Textbook, upsample
-
-COLOURS = ((0, 0, 0), (0, 0, 255), (255, 0, 0), (9, 9, 9))
-CLASSES = Classes(("sky", "sea", "boat", "sand"), COLOURS)
-
-
-def photo(height: int, width: int) -> Tensor:
-    generator = torch.Generator().manual_seed(5)
-    return torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
 
 
 @pytest.fixture(scope="module")
 def trained() -> Segmenter:
-    """With the moments of a photo, and a last bias that gives each class a share of it."""
-    hypercolumn = Hypercolumn("squeezenet1_1", "random", seed=1)
-    levels = hypercolumn(photo(96, 90)[None])
-    mean, std = (torch.cat([getattr(x, of)((0, 2, 3)) for x in levels]) for of in ("mean", "std"))
-    torch.manual_seed(0)
-    head = DenseClassifier(hypercolumn.channels, mean, std, 4, (16, 16), dropout=0.25)
-    with torch.no_grad():
-        head.layers[-1].weight *= 10  # sure of some pixels
-        head.layers[-1].bias -= head(levels, (16, 16)).mean((0, 2, 3))
-    return Segmenter(hypercolumn, head, 40, 2, CLASSES)
+    return random_segmenter(SMALL, 40, 2)
 
 
 @pytest.fixture
 def segmenter(trained) -> Segmenter:
-    return copy.deepcopy(trained).eval()
+    return copy.deepcopy(trained)
 
 
 def assert_most_likely(classes: Tensor, scores: Tensor) -> None:
@@ -58,7 +38,7 @@ def assert_most_likely(classes: Tensor, scores: Tensor) -> None:
 
 @pytest.mark.parametrize(("size", "stride"), [((40, 57), 1), ((41, 40), 2), ((43, 50), 7)])
 def test_logits_are_the_textbooks_on_the_grid_and_at_points(segmenter, size, stride):
-    segmenter.stride, images = stride, torch.stack([photo(*size), photo(*size).flip(-1)])
+    segmenter.stride, images = stride, noise(*size, 2)
     expected = Textbook(segmenter)(images)
     found = segmenter(images)
     assert segmenter.grid(images) == expected.shape[-2:] == tuple(-(-s // stride) for s in size)
@@ -71,8 +51,8 @@ def test_logits_are_the_textbooks_on_the_grid_and_at_points(segmenter, size, str
 
 def test_training_reaches_the_head_alone_and_follows_the_kept_units(segmenter):
     kept = [torch.arange(0, 16, 2)[None]] * 2
-    first = segmenter.train()(photo(40, 40)[None], kept=kept)
-    assert not torch.equal(first, segmenter(photo(40, 40)[None]))
+    first = segmenter.train()(noise(40, 40), kept=kept)
+    assert not torch.equal(first, segmenter(noise(40, 40)))
     first.square().mean().backward()
     assert all(parameter.grad.any() for parameter in segmenter.head.parameters())
     assert all(parameter.grad is None for parameter in segmenter.hypercolumn.parameters())
@@ -80,7 +60,7 @@ def test_training_reaches_the_head_alone_and_follows_the_kept_units(segmenter):
 
 @pytest.mark.parametrize(("amp", "least"), [(torch.bfloat16, 0.9), (torch.float16, 0.98)])
 def test_low_precision_predicts_nearly_the_same_in_float32(segmenter, amp, least):
-    image, size = photo(40, 57), (80, 111)
+    image, size = noise(40, 57)[0], (80, 111)
     exact, _ = segmenter.predict(image, size)
     segmenter.amp = amp
     with torch.no_grad():
@@ -94,12 +74,14 @@ def test_low_precision_predicts_nearly_the_same_in_float32(segmenter, amp, least
 
 @pytest.mark.parametrize("size", [(40, 57), (20, 31), (131, 187)])
 def test_a_prediction_is_the_textbooks_at_the_original_size(segmenter, size):
-    image, mask = photo(40, 57), torch.zeros(size, dtype=torch.uint8)
-    found, _ = segmenter.train().predict(image, size)
+    image, mask = noise(40, 57)[0], torch.zeros(size, dtype=torch.uint8)
+    found, confidence = segmenter.train().predict(image, size)
     assert found.dtype == torch.uint8 and found.shape == size
     textbook = Textbook(segmenter)
     assert (found == textbook.predict(Sample("id", image, mask))).float().mean() > 0.999
-    assert_most_likely(found, upsample(textbook(image[None]).softmax(1), size)[0])
+    probabilities = upsample(textbook(image[None]).softmax(1), size)[0]
+    assert_most_likely(found, probabilities)
+    torch.testing.assert_close(confidence, probabilities.amax(0), rtol=1e-3, atol=1e-4)
 
 
 @given(
@@ -116,21 +98,10 @@ def test_row_by_row_equals_all_rows_at_once(source, target, classes):
     torch.testing.assert_close(best, dense.amax(0))
 
 
-@pytest.mark.parametrize("views", [Views(), Views((0.8, 1.0), flip=True), Views(refine=True)])
-def test_confidence_is_the_probability_of_the_predicted_class(segmenter, views):
-    segmenter.views, size = views, (60, 81)
-    image = photo(40, 54)
-    classes, confidence = segmenter.predict(image, size)
-    assert confidence.shape == size and confidence.dtype == torch.float32
-    dense = upsample(segmenter.probabilities(image)[None], size)[0]
-    torch.testing.assert_close(confidence, dense.amax(0), rtol=1e-4, atol=1e-5)
-    assert 0.2 < confidence.min() < confidence.max() <= 1
-
-
 def test_scores_that_are_not_finite_are_refused_with_the_name(segmenter):
     segmenter.head.layers[0].weight.data[0, 0] = torch.nan
     with pytest.raises(UserError, match="^a.jpg: the network's scores are not finite"):
-        segmenter.predict(photo(40, 40), (40, 40), "a.jpg")
+        segmenter.predict(noise(40, 40)[0], (40, 40), "a.jpg")
 
 
 # Views
@@ -139,7 +110,7 @@ def test_scores_that_are_not_finite_are_refused_with_the_name(segmenter):
 def test_probabilities_of_the_views_are_averaged_on_the_grid_of_the_largest(segmenter):
     segmenter.views = Views((0.5, 1.0, 1.25), flip=True)
     assert segmenter.input_size == 50
-    image, total = photo(100, 125)[None], 0
+    image, total = noise(100, 125), 0
     for height, width in ((40, 50), (80, 100), (100, 125)):
         view = resize(image, [height, width], antialias=True)
         for turn in (lambda x: x, lambda x: x.flip(-1)):
@@ -150,7 +121,7 @@ def test_probabilities_of_the_views_are_averaged_on_the_grid_of_the_largest(segm
 
 
 def test_refined_scores_have_the_photos_size_and_follow_its_edges(segmenter):
-    image, segmenter.views = photo(40, 52), Views(refine=True)
+    image, segmenter.views = noise(40, 52)[0], Views(refine=True)
     scores, probabilities = segmenter.probabilities(image), segmenter(image[None]).softmax(1)
     torch.testing.assert_close(scores, guided_filter(probabilities, image[None], 16)[0].clamp(0, 1))
     assert scores.shape == (4, 40, 52)
@@ -159,12 +130,12 @@ def test_refined_scores_have_the_photos_size_and_follow_its_edges(segmenter):
 def test_views_of_the_smallest_and_longest_photos_are_large_enough_for_the_backbone(segmenter):
     segmenter.views = Views((0.25, 1.0, 4.0), flip=True)
     for size in ((32, 32), (32, 400)):
-        assert segmenter.predict(photo(*size), (3, 70))[0].shape == (3, 70)
+        assert segmenter.predict(noise(*size)[0], (3, 70))[0].shape == (3, 70)
 
 
 @pytest.mark.parametrize("views", [Views(), Views((0.8, 1.0), flip=True), Views(refine=True)])
 def test_a_photo_in_tiles_is_nearly_the_whole_and_exactly_where_it_fits(segmenter, views):
-    image, size = resize(photo(8, 12), [160, 230]), (200, 280)  # smooth blots
+    image, size = blots(160, 230), (200, 280)
     segmenter.views = views
     whole, sure = segmenter.predict(image, size)
     segmenter.views = replace(views, tile=230)
@@ -174,29 +145,3 @@ def test_a_photo_in_tiles_is_nearly_the_whole_and_exactly_where_it_fits(segmente
     assert classes.shape == found.shape == size and len(whole.unique()) > 1
     same, turned = ((classes == other).float().mean() for other in (whole, whole.flip(0)))
     assert same > 0.75 and same > turned + 0.2 and (found - sure).abs().mean() < 0.1
-
-
-# Files
-
-
-def test_an_extractor_comes_back_with_the_same_levels(tmp_path):
-    original = Hypercolumn("vgg11_bn", "random", ["b1", 2], context=["image", "3"], dilated=1)
-    original.features[1].running_mean.fill_(0.25)  # not folded, as a level is before it
-    save_extractor(tmp_path / "backbone.pt", original)
-    loaded = load_extractor(tmp_path / "backbone.pt")
-    assert loaded.spec() == original.spec() and loaded.frozen
-    image = photo(32, 39)[None]
-    assert all(map(torch.equal, loaded(image), original(image)))
-
-
-def test_a_segmenter_comes_back_with_the_same_predictions_and_facts(tmp_path, segmenter):
-    segmenter.trained_on, segmenter.origin = "9 images", "0123"
-    save_segmenter(tmp_path / "best.pt", segmenter, start="abcd", training={"losses": [1.5]})
-    loaded, content = load_segmenter(tmp_path / "best.pt")
-    assert loaded.hypercolumn.spec() == segmenter.hypercolumn.spec()
-    for name in ("size", "stride", "classes", "trained_on", "origin"):
-        assert getattr(loaded, name) == getattr(segmenter, name)
-    image = photo(40, 50)[None]
-    assert torch.equal(loaded(image), segmenter(image))
-    assert content["start"] == "abcd" and content["training"] == {"losses": [1.5]}
-    assert (loaded.head.widths, loaded.head.dropout) == ((16, 16), 0.25)

@@ -1,29 +1,28 @@
-"""Which names of backbones and which weights files are accepted; test_families has the levels."""
+"""Which names of backbones and which weights files are accepted; test_blocks has the levels."""
 
 import urllib.error
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor
 from torchvision.models import WeightsEnum, get_model
 
 from data import UserError
-from models.backbones import input_moments, weights_name
-from models.torchvision_backbones import backbones, empty_blocks, load_blocks
+from models.backbones import build, weights_name
+from models.torchvision_backbones import backbones, input_moments
 from models.weight_files import fingerprint
-
-SMALL = "squeezenet1_1"
-
-
-def loaded(backbone=SMALL, weights="random", seed=0) -> nn.Sequential:
-    return load_blocks(backbone, str(weights), seed)
+from tests.models.conftest import SMALL
 
 
-def message_of_refusal(weights, backbone=SMALL) -> str:
-    with pytest.raises(UserError) as error:
-        loaded(backbone, weights)
-    assert "\n" not in str(error.value)
-    return str(error.value)
+def loaded(weights, backbone=SMALL, **how) -> str:
+    """The fingerprint of a backbone with these weights."""
+    return fingerprint(build(backbone, str(weights), **how))
+
+
+def state_of(backbone=SMALL) -> dict[str, Tensor]:
+    """What torchvision's own network holds, at random."""
+    torch.manual_seed(3)
+    return get_model(backbone, weights=None).state_dict()
 
 
 @pytest.fixture
@@ -37,74 +36,62 @@ def test_torchvisions_classifiers_but_the_transformers_are_offered_and_else_refu
     for name in ("resnet19", "vit_b_16", "swin_t", "maxvit_t", "fcn_resnet50"):
         assert name not in names
         with pytest.raises(UserError, match=f"^unknown backbone '{name}'.*resnet18.*vgg11"):
-            empty_blocks(name)
+            build(name, "random")
 
 
-def test_weights_are_named_as_torchvision_names_them():
+def test_names_and_input_moments_are_those_of_the_weights():
     assert weights_name("resnet50", "imagenet") == "IMAGENET1K_V2"
-    assert weights_name("resnet50", "IMAGENET1K_V1") == "IMAGENET1K_V1"
-    assert weights_name("vgg11", "imagenet") == "IMAGENET1K_V1"
-    assert weights_name("vgg11", "random") == "random"
-    assert weights_name("vgg11", "a/file.pth") == "a/file.pth"
-
-
-def test_input_moments_are_those_of_the_weights():
     imagenet = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-    for weights in ("imagenet", "random", "IMAGENET1K_V1"):
+    for weights in ("IMAGENET1K_V1", "random", "a/file.pth"):
+        assert weights_name("vgg16", weights) == weights
         assert input_moments("vgg16", weights) == imagenet
     mean, std = input_moments("vgg16", "IMAGENET1K_FEATURES")  # Caffe's, on 0..255
     assert mean == pytest.approx([0.482, 0.459, 0.408], abs=1e-3) and std == [1 / 255] * 3
-    # torchvision's own network of these two changes its input from ImageNet's to this.
+    # torchvision's own network changes its input from ImageNet's to this.
     assert input_moments("googlenet", "imagenet") == ([0.5] * 3, [0.5] * 3)
 
 
 @pytest.mark.parametrize(
-    ("prefix", "wrapper", "legacy"),
+    ("prefix", "wrapper", "how"),
     [
-        ("features.", None, True),
-        ("", "state_dict", False),
-        ("module.", "model", False),
-        ("model.backbone.features.", "model_state", False),
-        ("backbone.", "params", False),
+        ("features.", None, {"_use_new_zipfile_serialization": False}),
+        ("", "state_dict", {}),
+        ("module.", "model", {}),
+        ("model.backbone.features.", "model_state", {}),
+        ("backbone.", "params", {}),
     ],
 )
-def test_weights_load_from_every_style_of_file(path, prefix, wrapper, legacy):
-    source = loaded("vgg11_bn", seed=3)
-    source[1].running_mean.fill_(0.25)
-    state = {prefix + key: value for key, value in source.state_dict().items()}
-    state |= {"classifier.1.weight": torch.zeros(2)} if "features" in prefix else {}
-    content = {wrapper: state, "epoch": 3} if wrapper else state
-    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
-    assert fingerprint(loaded("vgg11_bn", path)) == fingerprint(source)
+def test_weights_load_from_every_style_of_file_also_in_float16(path, prefix, wrapper, how):
+    half = {name: value.half() for name, value in state_of().items()}
+    torch.save({name: value.float() for name, value in half.items()}, path)
+    expected = loaded(path)
+    state = {name.replace("features.", prefix): value for name, value in half.items()}
+    if "features" not in prefix:
+        state = {name: value for name, value in state.items() if "classifier" not in name}
+    torch.save({wrapper: state, "epoch": 3} if wrapper else state, path, **how)
+    assert loaded(path) == expected
 
 
 def test_a_file_without_the_counter_of_batches_gives_the_same_network_each_time(path):
     """Files of an old torch lack it; memory that nobody has written would get a random value."""
-    source = loaded("vgg11_bn")
-    state = {k: v for k, v in source.state_dict().items() if not k.endswith("num_batches_tracked")}
+    state, how = state_of("mobilenet_v2"), {"backbone": "mobilenet_v2", "taps": ["b1", 1]}
     torch.save(state, path)
+    expected = loaded(path, **how)
+    torch.save({k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}, path)
     torch.use_deterministic_algorithms(True)  # fills new memory with odd values
     try:
-        assert fingerprint(loaded("vgg11_bn", path)) == fingerprint(source)
+        assert loaded(path, **how) == expected
     finally:
         torch.use_deterministic_algorithms(False)
 
 
-def test_weights_in_float16_are_loaded_as_float32(path):
-    source = loaded()
-    torch.save(source.half().state_dict(), path)
-    assert fingerprint(loaded(SMALL, path)) == fingerprint(source.float())
-
-
 def test_random_weights_follow_from_the_seed_alone_and_keep_the_scale_of_the_maps():
     state = torch.get_rng_state()
-    blocks = loaded("convnext_tiny", seed=1)
-    assert torch.get_rng_state().equal(state)
-    assert fingerprint(blocks) == fingerprint(loaded("convnext_tiny", seed=1))
-    assert fingerprint(blocks) != fingerprint(loaded("convnext_tiny", seed=2))
+    prints = [loaded("random", "resnet18", seed=seed) for seed in (1, 1, 2)]
+    assert torch.get_rng_state().equal(state) and prints[0] == prints[1] != prints[2]
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     for backbone in ("vgg11_bn", "resnet18", SMALL):
-        assert 0.05 < loaded(backbone)(x).std() < 20
+        assert 0.05 < build(backbone, "random")(x)[-1].std() < 20
 
 
 @pytest.mark.parametrize(
@@ -119,37 +106,33 @@ def test_random_weights_follow_from_the_seed_alone_and_keep_the_scale_of_the_map
 )
 def test_a_file_that_is_no_state_dict_of_the_backbone_is_refused(path, content, message):
     torch.save(content, path)
-    found = message_of_refusal(path)
-    assert found.startswith(f"{path}: ") and message in found
+    with pytest.raises(UserError, match=f"^{path}: [^\n]*{message}[^\n]*$"):
+        loaded(path)
 
 
 @pytest.mark.parametrize(
     ("theirs", "ours"),
-    [("vgg11", "vgg11_bn"), ("vgg11_bn", "vgg11"), ("resnet34", "resnet18")],
+    [(SMALL, "squeezenet1_0"), ("resnet34", "resnet18"), ("densenet169", "densenet121")],
 )
 def test_weights_of_another_backbone_are_refused(path, theirs, ours):
     """ResNet-34's first blocks have the shapes of ResNet-18's."""
-    torch.save(get_model(theirs, weights=None).state_dict(), path)
-    message = message_of_refusal(path, ours)
-    assert f"{path}: do not fit {ours} (" in message and "another backbone" in message
+    torch.save(state_of(theirs), path)
+    with pytest.raises(UserError, match=f"^{path}: its weights do not fit {ours} .* backbone"):
+        loaded(path, ours)
 
 
-def test_imagenet_weights_come_from_torchvision_with_their_hash_checked(monkeypatch):
-    asked, source = [], loaded(seed=4)
+def test_imagenet_weights_come_from_torchvision_or_a_line_says_what_to_do(monkeypatch, path):
+    asked = []
 
-    def fetch(weights, *arguments, **options):
-        asked.append((weights.url, options["check_hash"]))
-        return {f"features.{key}": value for key, value in source.state_dict().items()}
+    def fetch(weights, *arguments, check_hash, **options):
+        asked.append((weights.url, check_hash))
+        if len(asked) > 1:
+            raise urllib.error.URLError("no route to host")
+        return state_of()
 
     monkeypatch.setattr(WeightsEnum, "get_state_dict", fetch)
-    assert fingerprint(loaded(SMALL, "imagenet")) == fingerprint(source)
-    assert asked == [("https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth", True)]
-
-
-def test_without_network_the_message_says_what_to_do(monkeypatch):
-    def fail(*arguments, **options):
-        raise urllib.error.URLError("no route to host")
-
-    monkeypatch.setattr(WeightsEnum, "get_state_dict", fail)
-    message = message_of_refusal("imagenet")
-    assert "squeezenet1_1-b8a52dc0.pth" in message and "--weights FILE" in message
+    torch.save(state_of(), path)
+    assert loaded("imagenet") == loaded(path)
+    with pytest.raises(UserError, match="squeezenet1_1-b8a52dc0.pth .* --weights FILE or"):
+        loaded("imagenet")
+    assert set(asked) == {("https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth", True)}

@@ -1,6 +1,7 @@
 """Each family of torchvision's networks, by one member, against torchvision's own forward pass."""
 
 import copy
+import re
 from functools import cache
 
 import pytest
@@ -11,6 +12,7 @@ from torchvision.ops import SqueezeExcitation
 
 from data import UserError
 from models.hypercolumn import Hypercolumn
+from tests.models.conftest import assert_near, noise
 
 # The modules whose outputs are the levels, found by reading torchvision's code.
 FAMILIES = {
@@ -32,6 +34,7 @@ FAMILIES = {
     "googlenet": "conv1 conv3 inception3b inception4e inception5b",
     "inception_v3": "Conv2d_2b_3x3 Conv2d_4a_3x3 Mixed_5d Mixed_6e Mixed_7c",
 }
+MOMENTS = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
 UNDILATED = ("densenet121", "inception_v3")  # drop their resolution in another way
 NEARLY = ("vgg11_bn", "googlenet")  # dilated poolings of 2x2, which have no centre
 # Sides of images that are covered to the border by poolings without padding, and by all else.
@@ -77,15 +80,7 @@ def extractor(tmp_path_factory):
 
 
 def photo(backbone: str) -> Tensor:
-    side, generator = SIDES.get(backbone, 96), torch.Generator().manual_seed(3)
-    return torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8, generator=generator)
-
-
-def assert_near(found: Tensor, expected: Tensor) -> None:
-    """Equal to 1e-4 of the largest expected value, which is not 0."""
-    largest = expected.abs().max().item()
-    assert largest > 0
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * largest)
+    return noise(*[SIDES.get(backbone, 96)] * 2)
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)
@@ -95,15 +90,24 @@ def test_levels_are_the_maps_before_each_drop_of_resolution_and_the_last(backbon
     for name in FAMILIES[backbone].split():
         hook = lambda module, args, output: outputs.append(output.clone())  # noqa: E731
         theirs.get_submodule(name).register_forward_hook(hook)
-    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    if "lite" in backbone:
-        mean, std = torch.full((2, 3), 0.5)
+    mean, std = torch.tensor([0.5, 0.5]) if "lite" in backbone else MOMENTS
     theirs.transform_input = True  # of GoogLeNet and Inception, which have weights of that kind
-    theirs((photo(backbone) / 255 - mean.view(3, 1, 1)) / std.view(3, 1, 1))
+    theirs((photo(backbone) / 255 - mean) / std)
     levels = extractor(backbone)(photo(backbone))
     assert len(levels) == len(outputs)
     for level, output in zip(levels, outputs):
         assert_near(level, output)
+
+
+def test_a_level_may_lie_between_a_convolution_its_norm_and_its_activation(tmp_path):
+    """Of which the norm is else folded into the convolution, and the activation works in place."""
+    torch.save(network("vgg11_bn").state_dict(), tmp_path / "weights.pth")
+    ends = (1, 2, 3, 6)
+    taps = [f"b{end}" for end in ends]
+    levels = Hypercolumn("vgg11_bn", str(tmp_path / "weights.pth"), taps)(photo("vgg11_bn"))
+    for level, end in zip(levels, ends, strict=True):
+        x = (photo("vgg11_bn") / 255 - MOMENTS[0]) / MOMENTS[1]
+        assert_near(level, network("vgg11_bn").features[:end](x))
 
 
 @pytest.mark.parametrize("backbone", [name for name in FAMILIES if name not in UNDILATED])
@@ -161,11 +165,7 @@ def test_all_but_the_frozen_stages_learn_and_batch_norm_keeps_its_statistics(
 def test_densenets_own_file_has_older_names_of_its_layers(extractor, tmp_path):
     """torchvision's files say norm.1 where its layers are called norm1."""
     state = network("densenet121").state_dict()
-    for kind in ("norm", "conv"):
-        for number in "12":
-            state = {
-                k.replace(f"{kind}{number}.", f"{kind}.{number}."): v for k, v in state.items()
-            }
+    state = {re.sub(r"(norm|conv)([12])\.", r"\1.\2.", k): value for k, value in state.items()}
     assert "features.denseblock1.denselayer1.norm.1.weight" in state
     torch.save(state, tmp_path / "old.pth")
     expected = extractor("densenet121").spec()
