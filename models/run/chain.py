@@ -11,14 +11,7 @@ import numpy as np
 
 from data import UserError
 from models.checkpoint import load_segmenter
-from models.run.folder import (
-    CONFIG,
-    CONFIG_FORMAT,
-    PER_IMAGE,
-    STEPS,
-    shell_line,
-    step_folder,
-)
+from models.run.folder import CONFIG, CONFIG_FORMAT, PER_IMAGE, STEPS, shell_line, step_folder
 from models.segmenter import Segmenter
 from models.weight_files import fingerprint
 
