@@ -93,16 +93,3 @@ def test_flags_beside_a_recipe_win_wherever_they_stand(parsed):
     before, behind = ("--epochs", "2", "--recipe", "best"), ("--recipe", "best", "--epochs", "2")
     found = parsed("train_seg", *before)
     assert found == parsed("train_seg", *behind) and found["epochs"] == 2 and found["ema"] > 0
-
-
-@pytest.mark.parametrize(
-    "cores, threads, gpu, processes, workers",
-    [(2, 2, False, 1, 0), (16, 8, False, 1, 8), (64, 32, True, 1, 8), (16, 2, False, 4, 2)],
-)
-def test_images_are_decoded_by_idle_cores(cores, threads, gpu, processes, workers, monkeypatch):
-    monkeypatch.setattr("models.run.distributed.local_world_size", lambda: processes)
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: range(cores))
-    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
-    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-    assert flags.default_workers() == workers

@@ -17,7 +17,7 @@ from data import UserError
 from data.image_files import read_image
 from data.transforms import ResizeImage
 from models import load
-from models.checkpoint import TRAINED, load_segmenter
+from models.checkpoint import TRAINED
 from tests.conftest import HOME
 
 PORTRAIT = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
@@ -109,25 +109,17 @@ def test_the_overlay_is_a_picture_of_the_photos_size(network, mask):
     assert not np.array_equal(np.asarray(found), read_image(PORTRAIT))
 
 
-def test_a_run_or_a_checkpoint_is_loaded_too(walked):
-    run = walked.place / "run"
+def test_a_run_or_a_checkpoint_is_loaded_too(street):
     photo = np.zeros((50, 70, 3), np.uint8)
-    best = load(run / "3_seg" / "best.pt", device="cpu").predict(photo)
-    assert best.shape == (50, 70) and np.array_equal(load(str(run)).predict(photo), best)
+    best = load("run/3_seg/best.pt", device="cpu").predict(photo)
+    assert best.shape == (50, 70) and np.array_equal(load("run").predict(photo), best)
     with pytest.raises(UserError, match="nothing: no such checkpoint file"):
         load("nothing")
-
-
-def test_a_data_folder_called_like_the_network_is_not_taken_for_a_run(
-    walked, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    Path("voc", "JPEGImages").mkdir(parents=True)
-    bundled, _ = load_segmenter(TRAINED / "voc.pt")
-    assert load("voc").segmenter.trained_on == bundled.trained_on
-    shutil.rmtree("voc")
-    shutil.copytree(walked.place / "run", "voc")  # but a run of that name is one
-    assert load("voc").segmenter.trained_on.startswith("18 images of train")
+    shutil.copytree("shapes", "voc")
+    trained_on = load("voc").segmenter.trained_on
+    assert not trained_on.startswith("18 images"), "a data set of that name is not taken for a run"
+    shutil.copytree("run", "voc", dirs_exist_ok=True)
+    assert load("voc").segmenter.trained_on.startswith("18 images"), "but a run is"
 
 
 def test_the_lines_of_the_readme_run_as_printed_anywhere(tmp_path, monkeypatch):
