@@ -33,8 +33,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, doc: str, needs_run: bool = True):
-        layout = argparse.RawDescriptionHelpFormatter
-        super().__init__(description=doc, formatter_class=layout)
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
         self._deciding: list[argparse.Action] = []
         run = "run folder, shared by the five steps"
         self.flag("--run", Path, None, run, free=True, metavar="DIR", required=needs_run)
@@ -111,8 +110,7 @@ class Parser(argparse.ArgumentParser):
 
 def add_data_flags(parser: Parser, split: str, limit: str = "only the first N images") -> None:
     """The flags of the steps that read images; `limit` is the help of that flag."""
-    data = "data set in PASCAL VOC layout"
-    parser.flag("--data", Path, VOC_FOLDER, data, free=True, metavar="DIR")
+    parser.flag("--data", Path, VOC_FOLDER, "data set in VOC layout", free=True, metavar="DIR")
     parser.flag("--split", str, split, "list in ImageSets/Segmentation to read", metavar="LIST")
     parser.flag("--limit", positive, None, limit)
     parser.flag("--workers", natural, default_workers(), "processes that decode images", free=True)
@@ -129,10 +127,8 @@ def add_view_flags(parser: Parser) -> None:
     text = "average the probabilities over mirrored and scaled views (test-time augmentation)"
     parser.flag("--tta", tta, None, text, metavar="flip,0.75,..")
     parser.flag("--dilate", natural, None, DILATE + "; default: as in step 1")
-    refine = "let edges follow those of the photo (guided filter)"
-    parser.flag("--refine", bool, False, refine)
-    size = "shorter side of the network's input, in pixels; default: as trained"
-    parser.flag("--size", positive, None, size)
+    parser.flag("--refine", bool, False, "let edges follow those of the photo (guided filter)")
+    parser.flag("--size", positive, None, "shorter side of the input; default: as trained")
     tile = "see larger inputs in overlapping windows of N pixels, which bounds the memory"
     parser.flag("--tile", positive, None, tile)
 
@@ -143,8 +139,7 @@ DILATE = "the last N strides become dilation: finer edges, more time"
 def add_speed_flags(parser: Parser) -> None:
     """The flags of the steps that run the whole network."""
     parser.flag("--amp", PRECISIONS, "off", "autocast to lower precision; off: float32")
-    text = "compile the backbone with torch.compile first"
-    parser.flag("--compile", bool, False, text, free=True)
+    parser.flag("--compile", bool, False, "first compile the backbone (torch.compile)", free=True)
 
 
 def add_optimizer_flags(parser: Parser) -> None:
