@@ -11,11 +11,9 @@
 Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/4_eval/, or the
 folder of --out: metrics.json, per_class.csv, confusion.csv (pixels), per_image.npz (pixels, image
 by image), iou.png, confusion.png, with --save-predictions also predictions/ID.png (8-bit palette
-indices at the original size, as the VOC server takes them), config.json. Step 5 reads 4_eval. A bad
-image ends the scoring: left out, it would change the score.
-
---predictions scores FOLDER/ID.png (palette or grey, at the original size) for each image of the
-split by the same protocol. It, and --checkpoint without --run, write only where --out says.
+indices at the original size, as the VOC server takes them), config.json. A bad image ends the
+scoring: left out, it would change the score. --predictions scores FOLDER/ID.png (palette or grey)
+by the same protocol; it, and --checkpoint without --run, write only where --out says.
 `python -m losses.compare` sets such scores side by side.
 """
 
@@ -50,10 +48,8 @@ def parse() -> argparse.Namespace:
     flags.add_view_flags(parser)
     flags.add_speed_flags(parser)
     flag("--save-predictions", bool, False, "save predictions/ID.png for the VOC server")
-    out = "where to write; default: 4_eval of the run"
-    flag("--out", Path, None, out, free=True, metavar="DIR")
-    predictions = "score these index PNGs, ID.png, instead of a network"
-    flag("--predictions", Path, None, predictions, free=True, metavar="FOLDER")
+    flag("--out", Path, None, "where to write; default: RUN/4_eval", free=True, metavar="DIR")
+    flag("--predictions", Path, None, "score index PNGs, ID.png", free=True, metavar="FOLDER")
     args = parser.parse_args()
     if args.predictions:
         wrong = [name for name in args.changed if name not in ("--split", "--limit")]
@@ -148,8 +144,7 @@ def main() -> None:
     else:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
         made_from = fingerprint(segmenter)
-        views = args.tta, args.refine, args.dilate, args.size, args.tile
-        flags.set_views(segmenter, *views)
+        flags.set_views(segmenter, args.tta, args.refine, args.dilate, args.size, args.tile)
         dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size), args.limit)
         chain.check_classes(segmenter.classes.names, dataset.classes.names, source, dataset.root)
         network = f"{source} ({segmenter.hypercolumn.backbone}, shorter side {segmenter.size})"
@@ -177,17 +172,16 @@ def main() -> None:
             how = f"{made}; {len(dataset)} images of {args.split} at {PROTOCOL}, mean {over}"
             how += f"; {runtime.as_typed(args.changed) or 'one view of each'}"
             save_scores(new, matrix, counts, dataset, {"protocol": how, "checkpoint": source})
-            facts = {"checkpoint": source, "made_from": made_from, "scores": matrix.scores()}
-            facts |= {"data": dataset.root, "scored_best": not args.checkpoint}
-            config = folder.save_config(new, 4, vars(args), **facts)
+            given = vars(args) | {"checkpoint": source, "data": dataset.root}
+            facts = {"made_from": made_from, "scores": matrix.scores()}
+            config = folder.save_config(new, 4, given, scored_best=not args.checkpoint, **facts)
     if place and distributed.is_main():
         split = ("--split", args.split) if args.split != "val" else ()
         then = ("visualize.py", "--data", dataset.root, *split, "--run", args.run)
         scored = f"mIoU {matrix.miou():.4f} {over}, {len(dataset)} images"
         folder.finish(args.run, 4, config, scored, () if args.out else then, place)
     elif args.json and distributed.is_main():
-        result = {"step": "evaluate", "scores": matrix.scores()}
-        folder.print_json({**result, "seconds": round(time.time() - args.started, 1)}, None)
+        folder.print_json("evaluate", matrix.scores(), time.time() - args.started)
 
 
 if __name__ == "__main__":

@@ -57,8 +57,6 @@ def parse() -> argparse.Namespace:
     flag("--seed", flags.natural, 0, "for the weights, the order and the hold-out")
     args = parser.parse_args()
     flags.check_optimizer_flags(parser, args)
-    if args.tensorboard:
-        runtime.check_tensorboard()
     return args
 
 

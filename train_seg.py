@@ -13,8 +13,7 @@ anew). Training sees random square crops, validation whole images: --val-limit o
 epoch, all of them at the end. Writes RUN/3_seg/: last.pt (every --save-every steps and after every
 epoch), best.pt (by validation mIoU), log.csv (a line per epoch), steps.csv (a line per step),
 curve.png, previews/ (overlays of each epoch), with --skip-bad skipped.txt, config.json (last).
-Epoch 0 is the network as it came. What an earlier training left there is kept aside, in
-RUN/3_seg.1 and so on.
+Epoch 0 is the network as it came. What an earlier training left is kept, in RUN/3_seg.1 and so on.
 """
 
 import argparse
@@ -59,12 +58,10 @@ def parse() -> argparse.Namespace:
     parser = flags.Parser(__doc__)
     flag = parser.flag
     flags.add_data_flags(parser, split="train")
-    init = "network to start from, a run or a file, also for other classes; default: step 2's"
-    flag("--init", Path, None, init, metavar="RUN")
+    flag("--init", Path, None, "run or file to start from, not step 2's head", metavar="RUN")
     flag("--val-split", str, "val", "list to validate on, which chooses best.pt", metavar="LIST")
     flag("--val-limit", flags.positive, VALIDATED, "images of it for an epoch; at the end all")
-    size = "shorter side of the network's input, in pixels; default: that of step 1 or --init"
-    flag("--size", flags.positive, None, size)
+    flag("--size", flags.positive, None, "shorter side of the input, in pixels; default: as it was")
     flag("--crop", flags.positive, None, "side of the random squares; default: --size")
     flag("--scale", flags.bounds, (1.0, 1.0), "random scale of the input", metavar="MIN,MAX")
     flag("--flip", bool, False, "mirror half of the images, at random")
@@ -74,14 +71,12 @@ def parse() -> argparse.Namespace:
     flag("--accumulate", flags.positive, 1, "batches per step: as one N times as large")
     flags.add_optimizer_flags(parser)
     flag("--lovasz", flags.factor, 0.0, "of the Lovasz-softmax in the loss", metavar="FACTOR")
-    ema = "decay of a moving average of the weights, which is then scored and kept"
-    flag("--ema", flags.fraction, 0.0, ema, metavar="SHARE")
+    flag("--ema", flags.fraction, 0.0, "of a moving average, scored and kept", metavar="SHARE")
     flag("--finetune-backbone", bool, False, "train the backbone, too")
     flag("--backbone-lr", flags.rate, 1e-4, "its peak rate", metavar="RATE")
     flag("--frozen-stages", flags.natural, 0, "its first N stages, up to tap N, stay as they are")
     flag("--stride", flags.positive, 2, "input size over size of the logits' grid")
-    pixels = "train on N random labelled pixels of each image, not on all of the grid"
-    flag("--pixels", flags.positive, None, pixels)
+    flag("--pixels", flags.positive, None, "train on N random labelled pixels of each image alone")
     flags.add_speed_flags(parser)
     flag("--seed", flags.natural, 0, "for all that is random")
     flag("--save-every", flags.positive, 100, "save last.pt every N steps, too", free=True)
@@ -94,8 +89,6 @@ def parse() -> argparse.Namespace:
     if args.batch_size % (processes := distributed.world_size()):
         what = f"{args.batch_size} does not divide into {processes} processes"
         parser.error(f"argument --batch-size: {what}")
-    if args.tensorboard:
-        runtime.check_tensorboard()
     return args
 
 
@@ -165,9 +158,9 @@ def validate(
         if len(previews) < drawn and distributed.is_main():
             from data.figures.page import draw_page  # matplotlib takes a second to import
 
-            photo, title = dataset.image(dataset.ids.index(sample.id)), sample.id
-            masks = sample.mask.numpy(), prediction
-            previews[title] = draw_page(photo, segmenter.classes, *masks, title=title).picture
+            shown = dataset.image(dataset.ids.index(sample.id)), segmenter.classes
+            page = draw_page(*shown, sample.mask.numpy(), prediction, title=sample.id)
+            previews[sample.id] = page.picture
     matrix.counts = distributed.total(torch.from_numpy(matrix.counts)).numpy()
     dataset.absent_classes(matrix.counts.sum(axis=1), int(distributed.total(void)))
     loss = distributed.total(loss_sum).item() / len(dataset)
@@ -214,10 +207,9 @@ def fit(
             done = len(training.losses) - (epoch - 1) * sampler.steps
             sampler.epoch, sampler.done = epoch, done * sampler.micro_batches
             train_one_epoch(network, training, loader, loss_of, after_step)
-            learned = "" if segmenter.hypercolumn.frozen else ", backbone too"
             seen = f"{len(images)} images of {images.split}, {folder.count(epoch, 'epoch')}"
-            segmenter.trained_on = f"{seen}{learned}{facts['before']}"
-            training.scored.trained_on = segmenter.trained_on
+            seen += "" if segmenter.hypercolumn.frozen else ", backbone too"
+            segmenter.trained_on = training.scored.trained_on = seen + facts["before"]
         scores, previews = validate(training.scored, val_loader, loss_of, PREVIEWS)
         is_best = training.end_epoch(scores, sampler.steps)
         if distributed.is_main():
@@ -294,11 +286,10 @@ def main() -> None:
     steps = loader.batch_sampler.steps
     schedule = build_schedule(optimizer, args.decay, args.epochs, steps, *decay)
     training = Training(segmenter, optimizer, schedule, args.ema, args.amp == "fp16")
-    weight = None
+    loss_of = partial(segmentation_loss, label_smoothing=args.label_smoothing, lovasz=args.lovasz)
     if args.class_weights == "inverse":
         weight = inverse_frequency(torch.from_numpy(images.count_pixels())).to(device)
-    how = {"label_smoothing": args.label_smoothing, "lovasz": args.lovasz}
-    loss_of = partial(segmentation_loss, weight=weight, **how)
+        loss_of = partial(loss_of, weight=weight)
     if saved:
         training.load_state_dict(saved["training"])
         args.started -= training.seconds  # those of the runs before

@@ -123,7 +123,9 @@ def report(rows: Sequence[Mapping[str, Any]], exact: Mapping[str, float]) -> int
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        "python -m tests.benchmark", description=__doc__, formatter_class=flags.Help
+        "python -m tests.benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     flag = parser.add_argument
     flag("--quick", action="store_true", help="fewer rounds and images, no memory")

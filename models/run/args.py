@@ -4,13 +4,13 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import torch
 
+from data import UserError
 from models.run import distributed
 from models.run.folder import plain
 from models.run.recipes import RECIPES
@@ -24,14 +24,6 @@ Value = TypeVar("Value")
 VOC_FOLDER = Path("data/VOCdevkit/VOC2012")
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the docstring's lines, and states every default that says something."""
-
-    def _get_help_string(self, action: argparse.Action) -> str:
-        says_nothing = action.default is None or action.default is False or action.default == []
-        return action.help if says_nothing else super()._get_help_string(action)
-
-
 class Parser(argparse.ArgumentParser):
     """Knows for each flag whether it decides the result; says what is wrong in one line.
 
@@ -41,7 +33,7 @@ class Parser(argparse.ArgumentParser):
     """
 
     def __init__(self, doc: str, needs_run: bool = True):
-        super().__init__(description=doc, formatter_class=Help)
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
         self._deciding: list[argparse.Action] = []
         run = "run folder, shared by the five steps"
         self.flag("--run", Path, None, run, free=True, metavar="DIR", required=needs_run)
@@ -67,41 +59,42 @@ class Parser(argparse.ArgumentParser):
 
         Args:
             kind: an argparse type; `bool` for a switch; or the choices.
-            text: its help.
+            text: its help; a default that says something is added.
             free: the flag says where or how fast, and decides nothing about the result: a resumed
                 run may change it, and the header and the write-up leave it out.
             metavar, options: see `argparse.ArgumentParser.add_argument`.
         """
+        if not (default is None or default is False or default == []):
+            text += " (default: %(default)s)"
         options |= {"default": default, "help": text}
         if kind is bool:
-            action = self.add_argument(name, action="store_true", **options)
+            options["action"] = "store_true"
         elif isinstance(kind, Collection):
-            action = self.add_argument(name, choices=kind, **options)
+            options["choices"] = kind
         else:
-            action = self.add_argument(name, type=kind, metavar=metavar, **options)
+            options |= {"type": kind, "metavar": metavar}
+        action = self.add_argument(name, **options)
         if not free:
             self._deciding.append(action)
 
-    def parse_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None
-    ) -> argparse.Namespace:
+    def parse_args(self) -> argparse.Namespace:  # type: ignore[override]
         """The flags; with "started", the time, and two dicts of flags by their names.
 
         "settings" are those that decide the result, as plain values; "changed" are those of them
         that are not at their defaults.
         """
-        given = list(sys.argv[1:] if args is None else args)
+        given, settings, changed = sys.argv[1:], {}, {}
         values = super().parse_args(given)
         if values.recipe:
             recipe = RECIPES[values.recipe].get(Path(self.prog).stem, "")
             values = super().parse_args([*recipe.split(), *given])  # the later of two wins
             values.recipe = f"{values.recipe}: {recipe or 'nothing but the defaults'}"
-        names = {action.option_strings[0]: action for action in self._deciding}
-        found = {name: plain(getattr(values, action.dest)) for name, action in names.items()}
-        usual = {name: plain(action.default) for name, action in names.items()}
-        values.settings = found
-        values.changed = {name: value for name, value in found.items() if value != usual[name]}
-        values.started = time.time()
+        for action in self._deciding:
+            name, value = action.option_strings[0], plain(getattr(values, action.dest))
+            settings[name] = value
+            if value != plain(action.default):
+                changed[name] = value
+        values.settings, values.changed, values.started = settings, changed, time.time()
         return values
 
     def needs(self, values: argparse.Namespace, flag: str, other: str, *choices: str) -> None:
@@ -117,8 +110,7 @@ class Parser(argparse.ArgumentParser):
 
 def add_data_flags(parser: Parser, split: str, limit: str = "only the first N images") -> None:
     """The flags of the steps that read images; `limit` is the help of that flag."""
-    data = "data set in PASCAL VOC layout"
-    parser.flag("--data", Path, VOC_FOLDER, data, free=True, metavar="DIR")
+    parser.flag("--data", Path, VOC_FOLDER, "data set in VOC layout", free=True, metavar="DIR")
     parser.flag("--split", str, split, "list in ImageSets/Segmentation to read", metavar="LIST")
     parser.flag("--limit", positive, None, limit)
     parser.flag("--workers", natural, default_workers(), "processes that decode images", free=True)
@@ -135,10 +127,8 @@ def add_view_flags(parser: Parser) -> None:
     text = "average the probabilities over mirrored and scaled views (test-time augmentation)"
     parser.flag("--tta", tta, None, text, metavar="flip,0.75,..")
     parser.flag("--dilate", natural, None, DILATE + "; default: as in step 1")
-    refine = "let edges follow those of the photo (guided filter)"
-    parser.flag("--refine", bool, False, refine)
-    size = "shorter side of the network's input, in pixels; default: as trained"
-    parser.flag("--size", positive, None, size)
+    parser.flag("--refine", bool, False, "let edges follow those of the photo (guided filter)")
+    parser.flag("--size", positive, None, "shorter side of the input; default: as trained")
     tile = "see larger inputs in overlapping windows of N pixels, which bounds the memory"
     parser.flag("--tile", positive, None, tile)
 
@@ -149,8 +139,7 @@ DILATE = "the last N strides become dilation: finer edges, more time"
 def add_speed_flags(parser: Parser) -> None:
     """The flags of the steps that run the whole network."""
     parser.flag("--amp", PRECISIONS, "off", "autocast to lower precision; off: float32")
-    text = "compile the backbone with torch.compile first"
-    parser.flag("--compile", bool, False, text, free=True)
+    parser.flag("--compile", bool, False, "first compile the backbone (torch.compile)", free=True)
 
 
 def add_optimizer_flags(parser: Parser) -> None:
@@ -178,7 +167,11 @@ def add_optimizer_flags(parser: Parser) -> None:
 
 
 def check_optimizer_flags(parser: Parser, args: argparse.Namespace) -> None:
-    """Refuses flags of another optimizer or decay, and milestones behind the end."""
+    """Refuses flags of another optimizer or decay, and milestones behind the end.
+
+    Raises:
+        UserError: TensorBoard is asked for and not installed.
+    """
     parser.needs(args, "--momentum", "--optimizer", "sgd")
     parser.needs(args, "--nesterov", "--optimizer", "sgd")
     parser.needs(args, "--milestones", "--decay", "step")
@@ -188,6 +181,11 @@ def check_optimizer_flags(parser: Parser, args: argparse.Namespace) -> None:
         parser.error(f"argument --milestones: {last}")
     if args.nesterov and not args.momentum:
         parser.error("argument --nesterov: has no effect with --momentum 0")
+    if args.tensorboard:
+        try:
+            import torch.utils.tensorboard  # noqa: F401
+        except ImportError:
+            raise UserError("--tensorboard: needs a package; pip install tensorboard") from None
 
 
 def default_workers() -> int:
@@ -195,34 +193,13 @@ def default_workers() -> int:
     has_affinity = hasattr(os, "sched_getaffinity")  # a job may have some of a machine's cores
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     cores //= distributed.local_world_size()
-    if torch.cuda.is_available() or torch.backends.mps.is_available():
-        return min(8, cores // 2)
-    return min(8, max(0, cores - torch.get_num_threads()))
-
-
-def tta(text: str) -> str:
-    """argparse type: the text, if `views_of` can read it."""
-    views_of(text, refine=False)
-    return text
-
-
-def views_of(tta: str | None, refine: bool) -> Views:
-    """The views of the flags --tta and --refine: scales from 0.25 to 4 and "flip", with commas."""
-    parts = [] if tta is None else tta.split(",")
-    try:
-        scales = {1.0, *(float(part) for part in parts if part != "flip")}
-    except ValueError:
-        scales = {0.0}
-    if not all(0.25 <= scale <= 4 for scale in scales):
-        raise argparse.ArgumentTypeError(
-            f"{tta!r} is not some of flip and scales from 0.25 to 4, with commas between"
-        )
-    return Views(tuple(sorted(scales)), "flip" in parts, refine)
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return min(8, cores // 2 if has_gpu else max(0, cores - torch.get_num_threads()))
 
 
 def set_views(
     segmenter: Segmenter,
-    tta: str | None,
+    tta: list[str | float] | None,
     refine: bool,
     dilate: int | None,
     size: int | None,
@@ -231,7 +208,8 @@ def set_views(
     """Lets the network look at photos as the flags of `add_view_flags` say."""
     if dilate is not None:
         segmenter.hypercolumn.dilate(dilate)
-    segmenter.look(replace(views_of(tta, refine), tile=tile), size)
+    scales = {1.0} | {part for part in tta or () if isinstance(part, float)}
+    segmenter.look(Views(tuple(sorted(scales)), "flip" in (tta or ()), refine, tile), size)
 
 
 def numbers(text: str) -> list[int]:
@@ -272,13 +250,8 @@ def checked(
     return kind
 
 
-def digits(text: str) -> int:
-    """A whole number without sign, space or underscore, which `int` would take."""
-    return int(text if text.isdecimal() else "")
-
-
-natural = checked(digits, lambda n: n < 2**31, "a whole number from 0 to below 2**31")
-positive = checked(digits, lambda n: 1 <= n < 2**31, "a whole number from 1 to below 2**31")
+natural = checked(int, lambda n: 0 <= n < 2**31, "a whole number from 0 to below 2**31")
+positive = checked(int, lambda n: 1 <= n < 2**31, "a whole number from 1 to below 2**31")
 rate = checked(float, lambda x: 0 < x <= 1000, "a number above 0 and at most 1000")
 fraction = checked(float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
 factor = checked(float, lambda x: 0 <= x <= 1000, "a number from 0 to 1000")
@@ -286,6 +259,11 @@ bounds = checked(
     lambda text: tuple(map(float, text.split(","))),
     lambda scales: len(scales) == 2 and 0.1 <= scales[0] <= scales[1] <= 10,
     "two scales from 0.1 to 10, the smaller first, like 0.5,2",
+)
+tta = checked(
+    lambda text: [part if part == "flip" else float(part) for part in text.split(",")],
+    lambda parts: all(0.25 <= part <= 4 for part in parts if isinstance(part, float)),
+    "some of flip and scales from 0.25 to 4, with commas between",
 )
 CONTEXTS = {"image", "quadrants", *map(str, range(1, 1000, 2))}
 contexts = checked(

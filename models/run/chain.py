@@ -11,15 +11,7 @@ import numpy as np
 
 from data import UserError
 from models.checkpoint import load_segmenter
-from models.run.folder import (
-    CONFIG,
-    CONFIG_FORMAT,
-    PER_IMAGE,
-    STEPS,
-    count,
-    shell_line,
-    step_folder,
-)
+from models.run.folder import CONFIG, CONFIG_FORMAT, PER_IMAGE, STEPS, shell_line, step_folder
 from models.segmenter import Segmenter
 from models.weight_files import fingerprint
 
@@ -99,6 +91,18 @@ def check_chain(run: Path, step: int, made_from: str | None, source: Path) -> No
         source = step_folder(run, step)
 
 
+def step_network(run: Path, step: int, name: str) -> tuple[Segmenter, Path, dict[str, Any]]:
+    """The network in a file of step 2 or 3, on the CPU; the file, and all that it holds.
+
+    Raises:
+        UserError: it is not there or cannot be read, or an earlier step was run again since.
+    """
+    file = step_folder(run, step) / name
+    segmenter, content = load_segmenter(file)
+    check_chain(run, step, content["made_from"], file)
+    return segmenter, file, content
+
+
 def trained_segmenter(run: Path | None, checkpoint: Path | None) -> tuple[Segmenter, Path]:
     """The network to use, on the CPU, and its file: `checkpoint`, else step 3's or 2's of a run.
 
@@ -107,18 +111,14 @@ def trained_segmenter(run: Path | None, checkpoint: Path | None) -> tuple[Segmen
     Raises:
         UserError: none of them is there or can be read, or an earlier step was run again since.
     """
-    checkpoint = checkpoint or (None if run else Path("voc"))
-    if checkpoint and any(step_folder(checkpoint, step).is_dir() for step in (2, 3)):
-        run, checkpoint = checkpoint, None
-    if checkpoint:
-        return load_segmenter(checkpoint)[0], checkpoint
-    step, source = 3, step_folder(run, 3) / "best.pt"
-    if not source.is_file():
-        finished(run, 2)
-        step, source = 2, step_folder(run, 2) / "dense.pt"
-    segmenter, content = load_segmenter(source)
-    check_chain(run, step, content["made_from"], source)
-    return segmenter, source
+    place = checkpoint or run or Path("voc")
+    is_run = place == run or any(step_folder(place, step).is_dir() for step in (2, 3))
+    if not is_run:
+        return load_segmenter(place)[0], place
+    if (step_folder(place, 3) / "best.pt").is_file():
+        return step_network(place, 3, "best.pt")[:2]
+    finished(place, 2)
+    return step_network(place, 2, "dense.pt")[:2]
 
 
 def training_start(
@@ -131,18 +131,16 @@ def training_start(
         "made_from", the id of step 2, and "before", what --init was trained on, in words; and all
         that last.pt holds.
     """
-    last = step_folder(run, 3) / "last.pt"
-    if resume and last.is_file():
-        segmenter, content = load_segmenter(last)
-        check_chain(run, 3, content["made_from"], last)
-        return segmenter, last, {name: content[name] for name in ("made_from", "before")}, content
+    if resume and (step_folder(run, 3) / "last.pt").is_file():
+        segmenter, file, saved = step_network(run, 3, "last.pt")
+        return segmenter, file, {name: saved[name] for name in ("made_from", "before")}, saved
     if init:
         segmenter, file = trained_segmenter(None, init)
         before = f"; before that {segmenter.trained_on}"
         return segmenter, file, {"made_from": None, "before": before}, None
-    step_2, file = finished(run, 2), step_folder(run, 2) / "dense.pt"
-    check_chain(run, 2, step_2["made_from"], file)
-    return load_segmenter(file)[0], file, {"made_from": step_2["id"], "before": ""}, None
+    made_from = finished(run, 2)["id"]
+    segmenter, file, _ = step_network(run, 2, "dense.pt")
+    return segmenter, file, {"made_from": made_from, "before": ""}, None
 
 
 def scored_another_network(run: Path) -> bool:
@@ -176,24 +174,18 @@ def check_classes(trained: Sequence[str], given: Sequence[str], source: Path, da
 
 
 def check_resumed(saved: Mapping[str, Any], settings: Mapping[str, Any], last: Path) -> None:
-    """Refuses to resume with other settings, and a training that has come to its end.
+    """Refuses to resume with other settings; more epochs, too, as the rate has decayed by then.
 
     Args:
         saved: what `last`, the last.pt, holds.
 
     Raises:
-        UserError: names the first setting that differs, or says how to train on.
+        UserError: names the first setting that differs, and says how to train on.
     """
-    planned = saved["settings"]["--epochs"]
-    if settings["--epochs"] > planned and len(saved["training"]["log"]) > planned:
-        raise UserError(
-            f"--resume: {last.parent} has finished its {count(planned, 'epoch')}, and its rate "
-            "has decayed; to train on, start from its network: the same command with another "
-            f"--run and --init {last.with_name('best.pt')}, without --resume"
-        )
     for name, value in settings.items():
         if saved["settings"].get(name) != value:
             raise UserError(
-                f"--resume: {last} was made with {name} {saved['settings'].get(name)}, "
-                f"not {value}; keep to that"
+                f"--resume: {last} was made with {name} {saved['settings'].get(name)}, not "
+                f"{value}; keep to that, or train on from its network: the same command with "
+                f"another --run and --init {last.with_name('best.pt')}, without --resume"
             )

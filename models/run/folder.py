@@ -65,15 +65,13 @@ def claim(place: Path) -> Iterator[None]:
     place.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(place.with_name(f".{place.name}.lock"), blocking=False)
     try:
-        lock.acquire()
+        claimed = lock.acquire()
     except Timeout:
         raise UserError(
             f"{place}: another process is writing there; wait, or use another --run"
         ) from None
-    try:
+    with claimed:
         yield
-    finally:
-        lock.release()
 
 
 def check_free(place: Path, step: int) -> None:
@@ -162,7 +160,10 @@ def save_config(place: Path, step: int, flags: Mapping[str, Any], **results: Any
     files = [p.relative_to(place).as_posix() for p in place.rglob("[!.]*") if p.is_file()]
     config["files"] = sorted([*files, CONFIG])
     config["seconds"] = round(time.time() - config.pop("started"), 1)
-    config |= {"command": command(step), "versions": versions()}
+    processes = distributed.world_size()
+    start = ["torchrun", "--nproc-per-node", processes, "--"] if processes > 1 else ["python"]
+    config["command"] = shell_line([*start, f"{STEPS[step][0]}.py", *sys.argv[1:]])
+    config["versions"] = versions()
     save_json(place / CONFIG, config)
     return config
 
@@ -188,28 +189,21 @@ def finish(
         recipe = (config.get("recipe") or "").partition(":")[0]
         print(f"next: python {shell_line([*then, '--recipe', recipe] if recipe else then)}")
     if config.get("json"):
-        print_json(config, place)
+        print_json(STEPS[step][0], config["scores"], config["seconds"], place)
 
 
-def print_json(config: Mapping[str, Any], wrote: Path | None) -> None:
+def print_json(
+    step: str, scores: Mapping[str, float], seconds: float, wrote: Path | None = None
+) -> None:
     """Prints a step's result for programs, in a line; a score that is not defined is null."""
-    names = ("step", "wrote", "scores", "seconds")
-    line = plain(dict(config) | {"wrote": wrote})
-    print(json.dumps({name: line[name] for name in names}), file=sys.__stdout__, flush=True)
+    line = {"step": step, "wrote": wrote, "scores": scores, "seconds": round(seconds, 1)}
+    print(json.dumps(plain(line)), file=sys.__stdout__, flush=True)
 
 
 def shell_line(words: Sequence[Any]) -> str:
     """Words as a line for the user's shell; paths with slashes, which Windows understands, too."""
     texts = [word.as_posix() if isinstance(word, PurePath) else str(word) for word in words]
     return subprocess.list2cmdline(texts) if os.name == "nt" else shlex.join(texts)
-
-
-def command(step: int) -> str:
-    """The command that runs now, as it was typed, but for other flags of torchrun."""
-    processes = distributed.world_size()
-    several = ["torchrun", "--nproc-per-node", processes, "--"]
-    start = several if processes > 1 else ["python"]
-    return shell_line([*start, f"{STEPS[step][0]}.py", *sys.argv[1:]])
 
 
 def versions() -> dict[str, str | None]:
@@ -220,9 +214,8 @@ def versions() -> dict[str, str | None]:
         commit = found.stdout.strip() or None
     except OSError:  # no git here
         commit = None
-    software = {"torch": torch, "torchvision": torchvision, "numpy": np}
-    numbers = {name: module.__version__ for name, module in software.items()}
-    return {"python": platform.python_version(), **numbers, "commit": commit}
+    software = {module.__name__: module.__version__ for module in (torch, torchvision, np)}
+    return {"python": platform.python_version(), **software, "commit": commit}
 
 
 def save_skipped(place: Path, skipped: Mapping[str, str]) -> str:
@@ -246,11 +239,8 @@ def plain(value: Any) -> Any:
     Raises:
         TypeError: a key is no text.
     """
-
-    def known(odd: Any) -> Any:
-        return odd.item() if isinstance(odd, np.generic) else str(odd)
-
-    return json.loads(json.dumps(value, default=known), parse_constant=lambda name: None)
+    text = json.dumps(value, default=lambda odd: odd.item() if hasattr(odd, "item") else str(odd))
+    return json.loads(text, parse_constant=lambda name: None)
 
 
 def save_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

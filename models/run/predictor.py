@@ -12,7 +12,7 @@ from torch import Tensor
 from data.image_files import read_image
 from data.transforms import ResizeImage
 from models.hypercolumn import resample
-from models.run.runtime import device_name
+from models.run.runtime import find_device
 from models.segmenter import Segmenter
 
 Photo: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
@@ -20,6 +20,8 @@ Photo: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
 
 class Predictor:
     """A trained network; several threads may predict with it.
+
+    On a GPU it computes in exact float32, as the scripts do: cuDNN's TensorFloat-32 is turned off.
 
     Args:
         segmenter: the network.
@@ -32,7 +34,7 @@ class Predictor:
     """
 
     def __init__(self, segmenter: Segmenter, device: str = "auto"):
-        self.segmenter = segmenter.to(device_name(device))
+        self.segmenter = segmenter.to(find_device(device))
         self.names, self.colours = segmenter.classes.names, segmenter.classes.colours
 
     def predict(

@@ -25,11 +25,10 @@ def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
         software.
     """
     done = {step: chain.is_finished(run, step) for step in (1, 2, 3, 4)}
-    configs = {step: chain.finished(run, step) if done[step] else None for step in done}
     one, four = folder.step_folder(run, 1), folder.step_folder(run, 4)
     return {
         "run": str(run),
-        "configs": configs,
+        "configs": {step: chain.finished(run, step) if done[step] else None for step in done},
         "logs": {step: read_log(run, step) if done[step] else None for step in (2, 3)},
         "metrics": json.loads((four / "metrics.json").read_text("utf-8")) if done[4] else None,
         "confusion": read_confusion(four / "confusion.csv") if done[4] else None,

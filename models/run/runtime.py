@@ -4,7 +4,6 @@ import ctypes
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -109,16 +108,25 @@ def ignore_sigterm(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def device_name(name: str) -> str:
-    """The name of a device; "auto" is cuda, else mps, else cpu."""
-    if name != "auto":
-        return name
-    mps = torch.backends.mps.is_available()
-    return "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+def find_device(name: str) -> torch.device:
+    """The device of that name, computing in exact float32; "auto" is cuda, else mps, else cpu.
+
+    Raises:
+        UserError: no such device here.
+    """
+    if name == "auto":
+        mps = torch.backends.mps.is_available()
+        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
+    # Else convolutions would be in TensorFloat-32 and matrix products, equal to them, would not.
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
+        raise UserError(f"--device {name}: not available here; use auto or cpu") from None
 
 
 def choose_device(name: str, single: bool = False) -> torch.device:
-    """The device of a flag, see `device_name`. Under `torchrun` processes meet.
+    """The device of a script's flag, see `find_device`. Under `torchrun` processes meet.
 
     Args:
         single: whether the step runs in one process only.
@@ -127,25 +135,17 @@ def choose_device(name: str, single: bool = False) -> torch.device:
         UserError: no such device here, or several processes where one is wanted.
     """
     several = distributed.world_size() > 1
-    if single and several:
+    if several and single:
         raise UserError(
             "this step is quick and runs in one process: start it with python, not with torchrun"
         )
-    name = device_name(name)
-    if name.startswith("cuda:") and several:
+    if several and name.startswith("cuda:"):
         raise UserError(
             f"--device {name}: under torchrun each process takes a GPU of its own; use cuda"
         )
-    if name == "cuda" and several:
-        name = f"cuda:{os.environ['LOCAL_RANK']}"
-    # Else convolutions would be in TensorFloat-32 and matrix products, equal to them, would not.
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        device = torch.empty(0, device=name).device
-        if device.type not in ("cpu", "cuda", "mps", "xpu"):
-            raise RuntimeError("nothing can be computed there, or nobody has tried")
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
-        raise UserError(f"--device {name}: not available here; use auto or cpu") from None
+    device = find_device(name)
+    if several and device.type == "cuda":
+        device = find_device(f"cuda:{os.environ['LOCAL_RANK']}")
     if device.type == "cpu":
         keep_freed_memory()
     distributed.init(device)
@@ -179,10 +179,12 @@ def prepare(
     Raises:
         UserError: the device does not have that autocast, or there is no working compiler.
     """
-    dtype = PRECISIONS[amp]
-    if dtype and not _has_autocast(device.type, dtype):
-        raise UserError(f"--amp {amp}: not available on {device.type}; leave --amp out")
-    segmenter.amp = dtype
+    segmenter.amp = PRECISIONS[amp]
+    if segmenter.amp:
+        try:
+            torch.autocast(device.type, segmenter.amp)
+        except RuntimeError:
+            raise UserError(f"--amp {amp}: not available on {device.type}; leave it out") from None
     if compiled:
         try:
             torch.compile(torch.relu)(torch.zeros(2, device=device))
@@ -193,19 +195,6 @@ def prepare(
             ) from None
         segmenter.hypercolumn.compile(dynamic=sizes_vary)
     segmenter.to(device)
-
-
-def _has_autocast(device: str, dtype: torch.dtype) -> bool:
-    """Whether autocast to the dtype works there; where not, torch warns or fails."""
-    if not torch.amp.is_autocast_available(device):
-        return False
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with torch.autocast(device, dtype):
-                return torch.is_autocast_enabled(device)
-        except RuntimeError:
-            return False
 
 
 def describe(device: torch.device, amp: str = "off", compiled: bool = False) -> str:
@@ -256,25 +245,3 @@ def bar(items: Iterable[Item], total: int, unit: str, label: str = "") -> Iterab
     silent = getattr(sys.stdout, "name", None) == os.devnull
     disable = True if silent else None
     return tqdm(items, label, total, unit=unit, disable=disable, leave=False, dynamic_ncols=True)
-
-
-def check_tensorboard() -> None:
-    """Tries to import what `add_scalars` needs.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        import torch.utils.tensorboard  # noqa: F401
-    except ImportError:
-        raise UserError("--tensorboard: needs a package; pip install tensorboard") from None
-
-
-def add_scalars(folder: Path, row: Mapping[str, float | None]) -> None:
-    """Adds a row of a log, with its "epoch", to an event file for TensorBoard in `folder`."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(folder) as writer:
-        for name, value in row.items():
-            if name != "epoch" and value is not None:
-                writer.add_scalar(name, value, row["epoch"])

@@ -18,7 +18,6 @@ from data.files import atomic_file
 from models.checkpoint import save_segmenter
 from models.run import distributed
 from models.run.folder import save_chart, save_csv
-from models.run.runtime import add_scalars
 from models.segmenter import Segmenter
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
@@ -255,5 +254,11 @@ def save_log(
     """Saves a log, a row per epoch, as log.csv and curve.png; its `new` rows for TensorBoard."""
     save_csv(place / "log.csv", log)
     save_chart(place / "curve.png", "curve", log, title)
-    for row in new:
-        add_scalars(place / "tensorboard", row)
+    if new:
+        from torch.utils.tensorboard import SummaryWriter  # a package that need not be there
+
+        with SummaryWriter(place / "tensorboard") as writer:
+            for row in new:
+                for name in row.keys() - {"epoch"}:
+                    if row[name] is not None:
+                        writer.add_scalar(name, row[name], row["epoch"])

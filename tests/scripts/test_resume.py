@@ -1,5 +1,6 @@
 """Step 3 stopped at any moment by kill -9, Ctrl-C, SIGTERM or data, and resumed."""
 
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -86,8 +87,8 @@ def test_a_signal_before_there_is_a_result_says_so(place, in_process, monkeypatc
     assert done.stderr == "train_seg: stopped by Ctrl-C; the training had not begun\n"
 
 
-OTHERS = [("--lr", 0.5), ("--pixels", 99), ("--epochs", 1), ("--amp", "bf16"), ("--seed", 1)]
-OTHERS += [("--limit", 6), ("--stride", 4)]
+OTHERS = [("--lr", 0.5), ("--pixels", 99), ("--epochs", 1), ("--epochs", 3), ("--amp", "bf16")]
+OTHERS += [("--seed", 1), ("--limit", 6), ("--stride", 4)]
 
 
 def test_other_settings_epochs_and_images_are_refused(street, fails):
@@ -95,15 +96,11 @@ def test_other_settings_epochs_and_images_are_refused(street, fails):
     again = ("train_seg.py", "--run", "run", *DATA, "--epochs", 2, "--batch-size", 4, "--resume")
     for flag, value in OTHERS:
         line = fails(*again, flag, value)
-        assert f"--resume: {LAST} was made with {flag} " in line and line.endswith("; keep to that")
-        assert f", not {value};" in line
-    line = fails(*again, "--epochs", 3)
-    assert "has finished its 2 epochs" in line
-    assert "with another --run and --init run/3_seg/best.pt, without --resume" in line
+        assert re.search(rf"--resume: {LAST} was made with {flag} .+, not {value}; keep to", line)
+        assert "with another --run and --init run/3_seg/best.pt, without --resume" in line
     path = Path("shapes/ImageSets/Segmentation/train.txt")
     path.write_text("\n".join(reversed(read_ids(Path("shapes"), "train"))))
-    line = fails(*again)
-    assert "was made with images 18 (" in line and "keep to that" in line
+    assert f"--resume: {LAST} was made with images 18 (" in fails(*again)
     assert differences(contents(SEG), before) == []
 
 

@@ -209,7 +209,7 @@ def test_limits_take_the_first_images_of_a_list(street, succeeds):
 
 def test_a_recipe_sets_flags_and_those_given_win(street, succeeds):
     said = succeeds("evaluate.py", "--run", "run", *DATA, "--recipe", "best", "--tta", "flip,0.75")
-    changed = {"--tta": "flip,0.75", "--dilate": 1, "--refine": True}
+    changed = {"--tta": ["flip", 0.75], "--dilate": 1, "--refine": True}
     assert config("run/4_eval")["changed"] == changed
     words = "--tta flip,0.75 --dilate 1 --refine"
     assert facts(said)["flags"] == words and metrics("run")["protocol"].endswith(f"; {words}")

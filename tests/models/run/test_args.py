@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from models import load
 from models.run import args as flags
 from models.run.folder import STEPS
 from models.run.recipes import RECIPES
@@ -14,7 +15,7 @@ from tests.conftest import HOME
 
 SCRIPTS = [name for name, _ in STEPS.values()]
 REFUSED = [  # script, flag, values that it does not take
-    ("train_seg", "--seed", ["-1", "1.0", "", "two", "1e3", " 1", "²", "1_000", "2147483648"]),
+    ("train_seg", "--seed", ["-1", "1.0", "", "two", "1e3", "²", "2147483648"]),
     ("train_seg", "--epochs", ["0", "-1", "0.5", ""]),
     ("train_seg", "--lr", ["0", "-1e-3", "nan", "inf", "1001", "", "fast"]),
     ("train_seg", "--ema", ["1", "-0.1", "nan", "inf", "", "half"]),
@@ -65,13 +66,15 @@ def test_values_are_read_and_those_that_decide_the_result_are_kept_as_json(parse
 @pytest.mark.parametrize(
     "given, views",
     [
-        ((None, True), Views(refine=True)),
-        (("flip", False), Views(flip=True)),
-        (("2,flip,0.5", True), Views((0.5, 1.0, 2.0), flip=True, refine=True)),
+        ((), Views()),
+        (("--tta", "flip"), Views(flip=True)),
+        (("--tta", "2,flip,0.5", "--refine"), Views((0.5, 1.0, 2.0), flip=True, refine=True)),
     ],
 )
-def test_the_views_of_two_flags(given, views):
-    assert flags.views_of(*given) == views
+def test_what_the_network_sees_follows_from_the_flags(given, views, parsed):
+    found, network = parsed("evaluate", *given), load().segmenter
+    flags.set_views(network, *(found[name] for name in ("tta", "refine", "dilate", "size", "tile")))
+    assert network.views == views
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -90,16 +93,3 @@ def test_flags_beside_a_recipe_win_wherever_they_stand(parsed):
     before, behind = ("--epochs", "2", "--recipe", "best"), ("--recipe", "best", "--epochs", "2")
     found = parsed("train_seg", *before)
     assert found == parsed("train_seg", *behind) and found["epochs"] == 2 and found["ema"] > 0
-
-
-@pytest.mark.parametrize(
-    "cores, threads, gpu, processes, workers",
-    [(2, 2, False, 1, 0), (16, 8, False, 1, 8), (64, 32, True, 1, 8), (16, 2, False, 4, 2)],
-)
-def test_images_are_decoded_by_idle_cores(cores, threads, gpu, processes, workers, monkeypatch):
-    monkeypatch.setattr("models.run.distributed.local_world_size", lambda: processes)
-    monkeypatch.setattr("os.sched_getaffinity", lambda process: range(cores))
-    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
-    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-    assert flags.default_workers() == workers

@@ -17,7 +17,7 @@ from data import UserError
 from data.image_files import read_image
 from data.transforms import ResizeImage
 from models import load
-from models.checkpoint import TRAINED, load_segmenter
+from models.checkpoint import TRAINED
 from tests.conftest import HOME
 
 PORTRAIT = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
@@ -46,6 +46,14 @@ def test_the_box_holds_a_small_network_of_plain_float16_tensors_with_its_card(ne
     assert len(network.names) == len(network.colours) == 21 and network.names[15] == "person"
 
 
+def test_a_network_is_as_exact_on_a_gpu_as_the_scripts_are(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    load()
+    assert not torch.backends.cudnn.allow_tf32
+    with pytest.raises(UserError, match="^--device cuda:99: not available here"):
+        load(device="cuda:99")
+
+
 def test_a_portrait_of_a_person_is_seen_as_one(network, mask):
     assert mask.shape == read_image(PORTRAIT).shape[:2] and mask.dtype == np.uint8
     shares = np.bincount(mask.ravel(), minlength=21) / mask.size
@@ -56,23 +64,17 @@ def test_a_portrait_of_a_person_is_seen_as_one(network, mask):
     assert np.array_equal(network.segmenter.predict(photo, mask.shape)[0].numpy(), mask)
 
 
-def test_a_photo_may_come_in_any_form(network, mask):
+def test_a_photo_may_come_in_any_form_without_a_word(network, mask, recwarn):
     pixels = read_image(PORTRAIT)
     tensor = torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-    forms = [str(PORTRAIT), Image.open(PORTRAIT), pixels, tensor, tensor / 255]
-    for found in network.predict(forms):
-        assert np.array_equal(found, mask)
+    mirrored = np.ascontiguousarray(pixels[:, ::-1])[:, ::-1]
+    read_only = pixels.copy()
+    read_only.flags.writeable = False
+    forms = [str(PORTRAIT), Image.open(PORTRAIT), tensor, tensor / 255, mirrored, read_only]
+    assert all(np.array_equal(found, mask) for found in network.predict(forms))
     grey = pixels[:40, :50, 0]
     in_colour = network.predict(np.stack([grey] * 3, axis=-1))
     assert np.array_equal(network.predict(grey), in_colour)
-
-
-def test_arrays_that_are_views_or_read_only_are_taken_without_a_word(network, mask, recwarn):
-    pixels = read_image(PORTRAIT)
-    mirrored = np.ascontiguousarray(pixels[:, ::-1])
-    assert np.array_equal(network.predict(mirrored[:, ::-1]), mask)
-    pixels.flags.writeable = False
-    assert np.array_equal(network.predict(pixels), mask)
     assert not recwarn.list
 
 
@@ -107,25 +109,17 @@ def test_the_overlay_is_a_picture_of_the_photos_size(network, mask):
     assert not np.array_equal(np.asarray(found), read_image(PORTRAIT))
 
 
-def test_a_run_or_a_checkpoint_is_loaded_too(walked):
-    run = walked.place / "run"
+def test_a_run_or_a_checkpoint_is_loaded_too(street):
     photo = np.zeros((50, 70, 3), np.uint8)
-    best = load(run / "3_seg" / "best.pt", device="cpu").predict(photo)
-    assert best.shape == (50, 70) and np.array_equal(load(str(run)).predict(photo), best)
+    best = load("run/3_seg/best.pt", device="cpu").predict(photo)
+    assert best.shape == (50, 70) and np.array_equal(load("run").predict(photo), best)
     with pytest.raises(UserError, match="nothing: no such checkpoint file"):
         load("nothing")
-
-
-def test_a_data_folder_called_like_the_network_is_not_taken_for_a_run(
-    walked, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    Path("voc", "JPEGImages").mkdir(parents=True)
-    bundled, _ = load_segmenter(TRAINED / "voc.pt")
-    assert load("voc").segmenter.trained_on == bundled.trained_on
-    shutil.rmtree("voc")
-    shutil.copytree(walked.place / "run", "voc")  # but a run of that name is one
-    assert load("voc").segmenter.trained_on.startswith("18 images of train")
+    shutil.copytree("shapes", "voc")
+    trained_on = load("voc").segmenter.trained_on
+    assert not trained_on.startswith("18 images"), "a data set of that name is not taken for a run"
+    shutil.copytree("run", "voc", dirs_exist_ok=True)
+    assert load("voc").segmenter.trained_on.startswith("18 images"), "but a run is"
 
 
 def test_the_lines_of_the_readme_run_as_printed_anywhere(tmp_path, monkeypatch):

@@ -35,12 +35,9 @@ def test_the_record_of_a_run_is_what_its_steps_have_left(street):
 
 def test_the_network_is_told_by_its_modules(street):
     segmenter, _ = chain.trained_segmenter(Path("run"), None)
-    facts, hypercolumn = network_facts(segmenter), segmenter.hypercolumn
-    count = sum(value.numel() for value in hypercolumn.parameters())
-    assert facts["backbone"].startswith(f"squeezenet1_1, frozen, {count:,} parameters")
-    assert [shape[0] for _, shape in facts["levels"]] == hypercolumn.channels
+    facts, z = network_facts(segmenter), sum(segmenter.hypercolumn.channels)
+    assert facts["backbone"].startswith("squeezenet1_1, frozen, ")
     assert facts["levels"][0] == ("tap 1", (64, 23, 23)) and facts["size"] == 48
-    z = np.sum(hypercolumn.channels)
     assert [box for box in facts["head"] if "convolution" in box[0]] == [
         (f"1×1 convolution {z} → 16", f"{16 * z + 16:,} parameters"),
         ("1×1 convolution 16 → 16", "272 parameters"),

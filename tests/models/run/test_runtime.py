@@ -1,8 +1,6 @@
 """How a script ends, and which device it takes."""
 
-import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 
@@ -14,7 +12,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from data import UserError
 from models.run import runtime
-from tests.conftest import HOME
 
 
 @pytest.fixture(autouse=True)
@@ -74,13 +71,6 @@ def test_our_own_mistakes_keep_their_traceback(error):
     assert raised.value is error
 
 
-def test_sigterm_ends_a_script_with_143(capsys):
-    def main():
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    assert ending(main, capsys) == (143, "train_cls: stopped by SIGTERM\n")
-
-
 class Bad(Dataset):
     def __len__(self):
         return 1
@@ -107,20 +97,17 @@ def test_a_notebook_goes_on_after_a_quiet_script(capsys):
     [(False, False, "cpu"), (True, False, "cuda"), (False, True, "mps"), (True, True, "cuda")],
 )
 def test_device_auto_prefers_cuda_then_mps(cuda, mps, expected, monkeypatch):
-    asked, empty = [], torch.empty
-
-    def note(*size, device):
-        asked.append(device)
-        return empty(*size)
+    def absent(*size, device):
+        raise RuntimeError
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    monkeypatch.setattr(torch, "empty", note)
-    runtime.choose_device("auto")
-    assert asked == [expected]
+    monkeypatch.setattr(torch, "empty", absent)
+    with pytest.raises(UserError, match=f"^--device {expected}: not available"):
+        runtime.choose_device("auto")
 
 
-@pytest.mark.parametrize("name", ["nonsense", "", "cuda:99", "cuda:x", "xla", "meta"])
+@pytest.mark.parametrize("name", ["nonsense", "", "cuda:99", "cuda:x", "xla"])
 def test_a_device_that_is_not_here_is_refused(name):
     with pytest.raises(UserError, match=f"^--device {name}: not available here; use auto or cpu$"):
         runtime.choose_device(name)
@@ -130,22 +117,3 @@ def test_one_gpu_for_several_processes_is_refused(monkeypatch):
     two_processes(monkeypatch)
     with pytest.raises(UserError, match="each process takes a GPU of its own; use cuda$"):
         runtime.choose_device("cuda:0")
-
-
-NEW_PAGES = """
-import resource, torch
-from models.run import runtime
-def new_pages():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(5_000_000)  # 4,883 pages
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-runtime.choose_device("cpu")
-print(min(new_pages() for _ in range(9)))
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc is asked")
-def test_memory_that_was_freed_is_not_fetched_again():
-    command = [sys.executable, "-c", NEW_PAGES]
-    done = subprocess.run(command, cwd=HOME, capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 100

@@ -60,10 +60,8 @@ def test_milestones_gamma_and_warm_up_can_be_chosen():
 def test_every_optimizer_goes_down_with_its_own_options(name):
     weight = nn.Parameter(torch.ones(2))
     optimizer = build_optimizer(name, [weight], 0.01, 0.25, momentum=0.7, nesterov=True)
-    for _ in range(5):
-        optimizer.zero_grad()
-        weight.square().sum().backward()
-        optimizer.step()
+    weight.square().sum().backward()
+    optimizer.step()
     options = optimizer.param_groups[0]
     assert type(optimizer).__name__.lower() == name and options["weight_decay"] == 0.25
     assert (weight < 1).all()
@@ -78,9 +76,8 @@ def new(ema=0.0, fp16=False, name="adamw") -> tuple[nn.Module, Training]:
     groups = [{"params": network[1].parameters(), "lr": 0.01}]
     groups.append({"params": network[0].parameters(), "lr": 0.001})
     optimizer = build_optimizer(name, groups, 0.01, 0.01)
-    return network, Training(
-        network, optimizer, build_schedule(optimizer, "cosine", 5, 4), ema, fp16
-    )
+    schedule = build_schedule(optimizer, "cosine", 5, 4)
+    return network, Training(network, optimizer, schedule, ema, fp16)
 
 
 def step(network, training, factor=1.0) -> None:
@@ -128,31 +125,17 @@ def test_the_average_follows_the_weights_and_is_what_counts():
     assert not torch.allclose(training.scored[0].weight, network[0].weight)
 
 
-def test_an_epoch_is_logged_with_its_mean_loss_and_the_seconds_of_all_runs(monkeypatch):
+def test_a_resumed_epoch_takes_the_seconds_of_both_runs(monkeypatch):
     reading = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: reading[0])
-    _, training = new()
-    reading[0] = 107.5
-    assert training.end_epoch({"miou": 0.3}, 4)
-    training.losses += [1.0, 2.0, 3.0, 6.0]
-    training.rates = [0.25, 0.5]
+    (_, training), (_, resumed) = new(), new()
     reading[0] = 110.0
-    state, (_, resumed) = training.state_dict(), new()
+    state = training.state_dict()
     reading[0] = 9000.0  # another machine, another clock
     resumed.load_state_dict(state)
-    assert resumed.seconds == 10.0
     reading[0] = 9006.0
-    assert not resumed.end_epoch({"miou": 0.3}, 4), "no better than before"
-    resumed.losses += [0.5, 0.5, 0.5, 2.5]
-    reading[0] = 9015.5
-    assert resumed.end_epoch({"miou": 0.4}, 4)
-    names = ["epoch", "lr", "backbone_lr", "seconds", "loss", "miou"]
-    assert [list(row) for row in resumed.log] == [names] * 3
-    assert [list(row.values()) for row in resumed.log] == [
-        [0, None, None, 7.5, None, 0.3],
-        [1, 0.25, 0.5, 8.5, 3.0, 0.3],
-        [2, 0.25, 0.5, 9.5, 1.0, 0.4],
-    ]
+    assert resumed.end_epoch({"miou": 0.3}, 4) and not resumed.end_epoch({"miou": 0.3}, 4)
+    assert [row["seconds"] for row in resumed.log] == [16.0, 0.0] and resumed.seconds == 16.0
 
 
 @pytest.mark.parametrize("how", [{"ema": 0.5, "fp16": True}, {"name": "sgd"}])
