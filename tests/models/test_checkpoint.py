@@ -1,5 +1,6 @@
 """Checkpoints give back what was saved, hold plain values, run no code and show their damage."""
 
+import errno
 from unittest import mock
 
 import pytest
@@ -52,7 +53,7 @@ def test_a_segmenter_comes_back_with_the_same_predictions_and_facts(path):
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_old_one(path, monkeypatch):
     path.write_bytes(b"old")
-    monkeypatch.setattr("os.fsync", mock.Mock(side_effect=OSError("the disk is full")))
+    monkeypatch.setattr("os.fsync", mock.Mock(side_effect=OSError(errno.ENOSPC, "disk full")))
     with pytest.raises(OSError, match="full"):
         save_checkpoint(path, "head", weight=torch.ones(1000))
     assert [file.read_bytes() for file in path.parent.iterdir()] == [b"old"]
