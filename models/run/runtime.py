@@ -99,13 +99,20 @@ def worker_options(workers: int, items: int) -> dict[str, Any]:
         "num_workers": workers,
         "persistent_workers": workers > 0,
         "pin_memory": torch.cuda.is_available(),
-        "worker_init_fn": ignore_sigterm,
+        "worker_init_fn": ignore_first_sigterm,
     }
 
 
-def ignore_sigterm(worker: int) -> None:
-    """For a loader's worker processes: where all get SIGTERM, the main process ends them."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def ignore_first_sigterm(worker: int) -> None:
+    """For a loader's worker processes: where all get SIGTERM, the main process ends them.
+
+    It does so by SIGTERM, too, at the latest when it exits: a second one therefore ends them.
+    """
+
+    def ignore_once(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, ignore_once)
 
 
 def find_device(name: str) -> torch.device:

@@ -1,6 +1,7 @@
 """How a script ends, and which device it takes."""
 
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from data import UserError
 from models.run import runtime
+from tests.conftest import HOME
 
 
 @pytest.fixture(autouse=True)
@@ -117,3 +119,14 @@ def test_one_gpu_for_several_processes_is_refused(monkeypatch):
     two_processes(monkeypatch)
     with pytest.raises(UserError, match="each process takes a GPU of its own; use cuda$"):
         runtime.choose_device("cuda:0")
+
+
+def test_a_worker_outlives_the_first_sigterm_and_not_the_second():
+    """A second one comes from its main process, which would else wait for it for ever."""
+    code = (
+        "import os, signal; from models.run.runtime import ignore_first_sigterm as ignore; "
+        "ignore(0); os.kill(os.getpid(), signal.SIGTERM); print('alive', flush=True); "
+        "os.kill(os.getpid(), signal.SIGTERM); print('still alive')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=HOME, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == ("alive\n", -signal.SIGTERM)
