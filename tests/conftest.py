@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
+import hypothesis
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -21,6 +22,9 @@ from data.shapes import make_shapes
 
 # On the CPU, where results are equal bit for bit, also where there is a GPU.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+
+hypothesis.settings.register_profile("any speed", deadline=None)  # machines are shared
+hypothesis.settings.load_profile("any speed")
 
 HOME = Path(__file__).parent.parent
 DATA = ("--data", "shapes", "--workers", "0")

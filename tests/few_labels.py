@@ -157,7 +157,8 @@ def main() -> None:
     of_train = np.flatnonzero(np.isin(dataset.ids, read_ids(args.data, "train")))
     rows, heads = [], []
     sums = np.load(args.out / "sums.npy")
-    for images in (of_train, np.arange(len(dataset))):
+    everything = np.arange(len(dataset))
+    for images in [of_train, everything] if len(of_train) < len(dataset) else [everything]:
         for pixels in PIXELS:
             for seed in SEEDS:
                 what = images, pixels, hypercolumn.channels, len(dataset.classes)

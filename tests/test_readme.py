@@ -44,7 +44,7 @@ NOT_RUN += ("python -m data.demo",)
 SMALLER = {
     "data.shapes": "--images 8 --size 48",
     "sample_features.py": "--size 48 --workers 0",
-    "train_cls.py": "--epochs 10",
+    "train_cls.py": "--epochs 10 --min-steps 0",
     # bf16 is slow without AVX-512.
     "train_seg.py": "--epochs 1 --crop 48 --batch-size 4 --amp off --workers 0",
     "evaluate.py": "--workers 0",
@@ -147,7 +147,8 @@ def test_every_command_is_run_but_for_a_few():
 
 def test_the_steps_shown_are_those_of_the_demo():
     steps = [" ".join(command) for command in commands(Path("runs/demo"))]
-    assert [command for command in RUNNABLE if "runs/demo" in command] == steps
+    shown = [line for line in RUNNABLE if "runs/demo" in line and "models.strokes" not in line]
+    assert shown == steps
 
 
 def test_flags_modules_and_files_that_are_named_exist():

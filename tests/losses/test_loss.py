@@ -12,7 +12,7 @@ from data.classes import VOID
 from losses.loss import inverse_frequency, lovasz_softmax, segmentation_loss
 
 WEIGHT = torch.tensor([0.5, 2.0, 1.25])
-few = settings(max_examples=25, deadline=None)
+few = settings(max_examples=25)
 weights = pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])
 smoothings = pytest.mark.parametrize("smoothing", [0.0, 0.1])
 

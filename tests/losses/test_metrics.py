@@ -57,7 +57,7 @@ def by_hand(prediction, target) -> tuple[list[float], dict[str, float]]:
     }
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(prediction=predictions, target=targets)
 def test_scores_equal_those_of_pixel_sets(prediction, target):
     matrix = scored(prediction, target)

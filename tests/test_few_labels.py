@@ -1,0 +1,32 @@
+"""The measurement of few labels is the pipeline, many heads at a time."""
+
+import csv
+import sys
+
+import pytest
+
+from tests import few_labels
+from tests.conftest import DATA
+from tests.scripts.processes import metrics
+
+NETWORK = ("--backbone", "squeezenet1_1", "--weights", "random")
+
+
+def test_its_heads_score_as_those_of_the_five_steps(street, succeeds, monkeypatch, capsys):
+    small = {"SIZE": 48, "EPOCHS": 1, "MIN_STEPS": 8, "PIXELS": (2, 20), "SEEDS": (0,)}
+    for name, value in small.items():
+        monkeypatch.setattr(few_labels, name, value)
+    flags = ("--split", "train", "--data", "shapes", *NETWORK, "--out", "few")
+    monkeypatch.setattr(sys, "argv", ["few_labels", *flags])
+    few_labels.main()
+    with open("few/few_labels.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["images"], row["per_class"]) for row in rows] == [("18", "2"), ("18", "20")]
+    assert int(rows[0]["pixels"]) < int(rows[1]["pixels"]) / 5
+
+    recipe = ("--run", "r", "--recipe", "quick")
+    succeeds("sample_features.py", *recipe, *DATA, *NETWORK, "--size", 48)
+    succeeds("train_cls.py", *recipe, "--epochs", 1, "--min-steps", 8)
+    succeeds("evaluate.py", *recipe, *DATA)
+    assert float(rows[1]["miou"]) == pytest.approx(metrics("r")["miou"], abs=1e-3)
+    assert metrics("r")["miou"] > 0.01
