@@ -31,7 +31,7 @@ from PIL import Image
 from data import UserError
 from data.classes import Classes
 from data.figures import gallery
-from data.figures.page import Row, draw_page, percent
+from data.figures.picture import Row, draw_page, percent
 from data.image_files import colour_mask, find_photos, first_of, read_image
 from data.transforms import ResizeImage
 from data.voc import VOCFolder

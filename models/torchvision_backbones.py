@@ -12,7 +12,14 @@ from torchvision.models import WeightsEnum, get_model, get_model_weights, list_m
 import models
 from data import UserError
 from models import efficientnet_lite  # noqa: F401  registers its networks
-from models.blocks import Blocks, block_shapes, dilate, find_taps, fold_batch_norm, in_blocks
+from models.levels_and_dilation import (
+    Blocks,
+    block_shapes,
+    dilate,
+    find_taps,
+    fold_batch_norm,
+    in_blocks,
+)
 from models.weight_files import load_state, read_state
 
 TRANSFORMERS = ("maxvit", "swin", "vit")  # no maps (B, C, h, w) of an input of any size

@@ -3,7 +3,7 @@
 import numpy as np
 
 from data.classes import VOID
-from data.formats.drawing import stroke
+from data.formats.rasterize import stroke
 
 
 def draw_strokes(mask: np.ndarray, width: float, seed: int) -> np.ndarray:

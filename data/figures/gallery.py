@@ -13,7 +13,7 @@ from urllib.parse import quote
 from PIL import Image, ImageDraw
 
 from data.classes import VOID
-from data.figures.page import GREY, INK, WHITE, Page, font, shorten
+from data.figures.picture import GREY, INK, WHITE, Page, font, shorten
 
 INDEX, SHEET = "index.html", "contact_sheet.png"
 TEMPLATE = Path(__file__).with_name("gallery.html")

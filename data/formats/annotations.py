@@ -4,7 +4,7 @@ A form is a module with `NAME`; `AREAS`, the kinds of its shapes that are drawn,
 points and lines; `SMALL_ON_TOP`, whether small shapes lie on large ones and void beneath, else
 later ones on earlier; `find(root, options)`, its files; `read(path, labels)`, which yields the
 photos of a file and adds the classes that it lists to `labels`; `draw(geometry, size)` for areas,
-see `drawing`; and `lines(geometry)`, the lines x, y of a stroke. Whatever the last three raise
+see `rasterize`; and `lines(geometry)`, the lines x, y of a stroke. Whatever the last three raise
 becomes a UserError that names the file.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 from data import UserError
 from data.classes import VOID
 from data.formats.class_names import number_labels
-from data.formats.drawing import stroke
+from data.formats.rasterize import stroke
 from data.formats.source import Options, Pair, Source, as_written, files_in
 from data.image_files import PHOTO_SUFFIXES, upright_size
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from data import UserError
 from data.formats.annotations import Record, Shape, files_with
-from data.formats.drawing import Size, polygons, runs
+from data.formats.rasterize import Size, polygons, runs
 from data.formats.source import Named, Options
 
 NAME, SMALL_ON_TOP, AREAS, STROKES = "COCO JSON", True, ("outline",), ()

@@ -9,7 +9,7 @@ from PIL import Image, ImageColor
 
 from data import UserError
 from data.formats.annotations import Record, Shape, files_with
-from data.formats.drawing import Size, corners, ellipse, polygons, runs, turned
+from data.formats.rasterize import Size, corners, ellipse, polygons, runs, turned
 from data.formats.source import Named, Options
 
 NAME, SMALL_ON_TOP = "CVAT XML", False

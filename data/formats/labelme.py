@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from data.formats.annotations import Record, Shape, files_with
-from data.formats.drawing import Size, corners, ellipse, outlined, picture
+from data.formats.rasterize import Size, corners, ellipse, outlined, picture
 from data.formats.source import Named, Options
 
 NAME, SMALL_ON_TOP = "LabelMe JSON", False

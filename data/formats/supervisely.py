@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageColor
 
 from data.formats.annotations import Record, Shape, files_with
-from data.formats.drawing import Size, corners, outlined, picture
+from data.formats.rasterize import Size, corners, outlined, picture
 from data.formats.source import Named, Options, files_in
 
 NAME, SMALL_ON_TOP = "Supervisely JSON", False

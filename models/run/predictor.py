@@ -72,7 +72,7 @@ class Predictor:
             photo: as in `predict`.
             mask: (H, W) class ids, if they are known already.
         """
-        from data.figures.page import overlay  # not needed to predict
+        from data.figures.picture import overlay  # not needed to predict
 
         mask = self.predict(photo) if mask is None else mask
         return overlay(to_array(photo), mask, self.segmenter.classes)

@@ -1,4 +1,4 @@
-"""Which names of backbones and which weights files are accepted; test_blocks has the levels."""
+"""Which names of backbones and which weights files are accepted."""
 
 import urllib.error
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from data.classes import VOC, VOID
 from data.figures.gallery import INDEX, Picture, contact_sheet, gallery, picture
-from data.figures.page import draw_page
+from data.figures.picture import draw_page
 from tests.data.figures.browser import installed, look
 
 NASTY = "a\"b'c<i>&amp; {{pictures}} </script> #1?%20.x".replace("/", "")

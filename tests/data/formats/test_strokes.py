@@ -9,8 +9,8 @@ from PIL import Image
 from data import UserError, formats
 from data.classes import VOID
 from data.formats import clicks
-from data.formats.drawing import stroke
 from data.formats.folders import find as find_folders
+from data.formats.rasterize import stroke
 from data.formats.source import Options
 from tests.data.formats import find, photo
 from tests.data.formats.test_annotations import cvat, labelme, supervisely, write

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from data.classes import VOC, VOID, Classes
-from data.figures.page import (
+from data.figures.picture import (
     NAMED_FROM,
     NOT_SCORED,
     OPACITY,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.formats.drawing import ellipse, outlined, polygons
+from data.formats.rasterize import ellipse, outlined, polygons
 
 SIZE = 6, 8
 
