@@ -71,11 +71,6 @@ def make_lists(
     check_lists(root, ids, old, force)
     ids, counts, widths = measure_masks(root, ids, len(classes), skip_bad)
     check_labels(counts[:, :-1].sum(0), counts[:, -1].sum(), f"{root}: the {len(ids)} images")
-    is_labelled = counts[:, :-1].any(1)
-    if not is_labelled.all():
-        empty = np.array(ids)[~is_labelled].tolist()
-        print(f"  note: left out {len(empty)} images without a labelled pixel: {first_of(empty)}")
-        ids, counts = np.array(ids)[is_labelled].tolist(), counts[is_labelled]
     groups = ids if group_by is None else _groups(ids, group_by)
     if len(set(groups)) <= len(shares):
         raise UserError(
@@ -120,8 +115,8 @@ def measure_masks(
     """Reads photos and masks; those that cannot be used are printed and, if asked for, left out.
 
     Returns:
-        The ids of the N images that can be used; (N, classes + 1) int64, the pixels of each class
-        and, last, of void in each mask; and what `thin_classes` takes.
+        The ids of the N images that can be used and have a label; (N, classes + 1) int64, the
+        pixels of each class and, last, of void in each mask; and what `thin_classes` takes.
 
     Raises:
         UserError: some cannot be used and are not to be left out, or none can.
@@ -148,7 +143,11 @@ def measure_masks(
             "numbers), or leave them out with --skip-bad"
         )
     counts, widths = zip(*good.values())
-    return list(good), np.stack(counts), np.concatenate(widths)
+    names, counts = np.array([*good]), np.stack(counts)
+    is_labelled = counts[:, :-1].any(1)
+    if empty := names[~is_labelled].tolist():
+        print(f"  note: left out {len(empty)} images without a labelled pixel: {first_of(empty)}")
+    return names[is_labelled].tolist(), counts[is_labelled], np.concatenate(widths)
 
 
 def _groups(ids: Sequence[str], separator: str) -> list[str]:
