@@ -115,7 +115,7 @@ class Segmenter(nn.Module):
         Raises:
             UserError: see `probabilities`.
         """
-        classes, best = decided(self.rows(image, size[0], name), size[1])
+        classes, best = decided(self.rows(image, size[0], name), size)
         return classes.cpu(), best.cpu()
 
     def rows(self, image: Tensor, height: int, name: str = "the photo") -> Iterator[Tensor]:
@@ -166,23 +166,24 @@ class Segmenter(nn.Module):
 def top_class(scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """`decided` for scores (C, h, w) on a grid, resampled bilinearly."""
     height, columns = size[0], scores.shape[2]
-    return decided(resample(scores[None], (height, columns))[0].split(ROWS, dim=1), size[1])
+    return decided(resample(scores[None], (height, columns))[0].split(ROWS, dim=1), size)
 
 
-def decided(rows: Iterable[Tensor], width: int) -> tuple[Tensor, Tensor]:
+def decided(rows: Iterable[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """The class with the highest score at each pixel, and that score.
 
     Args:
         rows: scores (C, n, w), floating point, of n rows of pixels after the other; their columns
             are resampled bilinearly. All at once, 12 megapixels and 21 classes would take 1 GB.
-        width: W, in pixels.
+        size: (H, W) in pixels; the results are made once, as those of a large photo are large.
 
     Returns:
         (H, W) uint8 and (H, W) of the scores' dtype.
     """
-    parts = []
+    done = 0
     for scores in rows:
-        best, classes = resample(scores[None], (scores.shape[1], width))[0].max(0)
-        parts.append((classes.to(torch.uint8), best))
-    classes, best = map(torch.cat, zip(*parts))
+        if not done:
+            classes, best = scores.new_empty(size, dtype=torch.uint8), scores.new_empty(size)
+        part = slice(done, done := done + scores.shape[1])
+        best[part], classes[part] = resample(scores[None], (scores.shape[1], size[1]))[0].max(0)
     return classes, best

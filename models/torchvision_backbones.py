@@ -24,10 +24,7 @@ from models.weight_files import load_state, read_state
 
 TRANSFORMERS = ("maxvit", "swin", "vit")  # no maps (B, C, h, w) of an input of any size
 HEADS = ("avgpool", "classifier", "fc", "dropout", "aux1", "aux2", "AuxLogits")  # are left out
-NAMED_ANEW = (
-    "densenet",
-    "efficientnet_lite",
-)  # others, or older files, name their layers otherwise
+NAMED_ANEW = ("densenet", "efficientnet_lite")  # others, or older files, name layers otherwise
 
 
 def build(

@@ -189,9 +189,12 @@ def prepare(
     segmenter.amp = PRECISIONS[amp]
     if segmenter.amp:
         try:
-            torch.autocast(device.type, segmenter.amp)
+            with torch.autocast(device.type, segmenter.amp):
+                is_on = torch.is_autocast_enabled(device.type)  # some devices warn and leave it off
         except RuntimeError:
-            raise UserError(f"--amp {amp}: not available on {device.type}; leave it out") from None
+            is_on = False
+        if not is_on:
+            raise UserError(f"--amp {amp}: not available on {device.type}; leave it out")
     if compiled:
         try:
             torch.compile(torch.relu)(torch.zeros(2, device=device))
