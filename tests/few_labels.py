@@ -33,7 +33,7 @@ from models.segmenter import top_class
 from train_cls import fit
 
 PIXELS, SEEDS = (1, 3, 10, 20), (0, 1, 2)
-SIZE, CONTEXT, PLACES, STRIDE = 416, ["image", "5", "11"], 400, 2
+SIZE, CONTEXT, PLACES, STRIDE = 416, ["image", "5", "11"], 400, 4
 EPOCHS, MIN_STEPS, BATCH, RATE, DECAY, DROPOUT, AREA = 6, 400, 512, 5e-4, 0.05, 0.2, 0.5
 
 
