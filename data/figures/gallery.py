@@ -33,7 +33,8 @@ class Picture(NamedTuple):
 
 def picture(name: str, title: str, page: Page, miou: float | None) -> Picture:
     """What the gallery keeps of a page, whose mIoU (0..1) is None where nothing is scored."""
-    masks = [tile for tile in ("ground truth", "prediction") if tile in page.tiles]
+    masks = [tile for tile in ("labels", "ground truth", "prediction") if tile in page.tiles]
+    judged = masks[0] if masks[0] == "ground truth" else masks[-1]  # strokes name only a part
     small, file = page.picture.crop(page.tiles[masks[-1]]), io.BytesIO()
     small.thumbnail(THUMBNAIL, Image.LANCZOS)
     small.save(file, "JPEG", quality=88, subsampling=0)
@@ -42,7 +43,7 @@ def picture(name: str, title: str, page: Page, miou: float | None) -> Picture:
         [row.name, "#{:02x}{:02x}{:02x}".format(*row.colour), *row.cells(scored)]
         for row in page.rows
     ]
-    things = [row for row in page.rows if row.label not in (0, VOID) and row.shares[masks[0]]]
+    things = [row for row in page.rows if row.label not in (0, VOID) and row.shares[judged]]
     facts = {
         "href": f"{quote(name)}.png",
         "title": title,

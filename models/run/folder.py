@@ -148,7 +148,8 @@ def save_config(place: Path, step: int, flags: Mapping[str, Any], **results: Any
     """Writes config.json, which marks a step as finished: flags, results, where from, all "files".
 
     Args:
-        flags: of the step, plain values; from "started", a time, come "seconds".
+        flags: of the step, plain values; from "started", a time, come "seconds"; "command", where
+            it is not that of the step.
         results: "id" stands for the result, "made_from" for that of the step before which it was
             made from, see `models.run.chain.check_chain`; "scores" are for --json.
 
@@ -162,7 +163,7 @@ def save_config(place: Path, step: int, flags: Mapping[str, Any], **results: Any
     config["seconds"] = round(time.time() - config.pop("started"), 1)
     processes = distributed.world_size()
     start = ["torchrun", "--nproc-per-node", processes, "--"] if processes > 1 else ["python"]
-    config["command"] = shell_line([*start, f"{STEPS[step][0]}.py", *sys.argv[1:]])
+    config.setdefault("command", shell_line([*start, f"{STEPS[step][0]}.py", *sys.argv[1:]]))
     config["versions"] = versions()
     save_json(place / CONFIG, config)
     return config

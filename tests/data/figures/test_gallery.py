@@ -130,7 +130,7 @@ def test_the_gallery_is_sorted_and_filtered_in_the_browser(folder):
     assert found[0] == WORST_FIRST
     assert found[1:-1:2] == [best, names, [NASTY, "dog"], names]
     assert found[2:-1:2] == ["5 pictures", "5 pictures", "2 pictures", "5 pictures"]
-    assert found[-1] == ["all", "cat (1)", "dog (2)"]
+    assert found[-1] == ["all", "cat (1)", "dog (2)", "horse (1)"]
 
 
 @needs_chromium
