@@ -181,7 +181,7 @@ def main() -> None:
         scored = f"mIoU {matrix.miou():.4f} {over}, {len(dataset)} images"
         folder.finish(args.run, 4, config, scored, () if args.out else then, place)
     elif args.json and distributed.is_main():
-        folder.print_json("evaluate", matrix.scores(), time.time() - args.started)
+        folder.print_json("evaluate", matrix.scores(), time.perf_counter() - args.started)
 
 
 if __name__ == "__main__":

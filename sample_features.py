@@ -150,7 +150,8 @@ def main() -> None:
         dataset.notes.append(f"windows (--context) may do harm with fewer than {FEW_IMAGES} images")
     for note in dataset.notes:
         print(f"  note: {note}")
-    distributed.check_same([args.settings, dataset.ids_checksum()])
+    images = dataset.checksum()
+    distributed.check_same([args.settings, images])
 
     with folder.new_folder(place) as new:
         pixels, labels, areas = choose_pixels(dataset, args.per_class, args.seed, args.size)
@@ -167,7 +168,7 @@ def main() -> None:
             scores = {"images": len(dataset), "rows": len(labels)}
             facts: dict[str, Any] = {"hypercolumn": spec, "channels": hypercolumn.channels}
             facts |= {"classes": names, "colours": dataset.classes.colours, "scores": scores}
-            made = chain.samples_id(spec, args.size, dataset.ids, pixels, labels)
+            made = chain.samples_id(spec, args.size, images, pixels, labels)
             facts |= {"id": made, **scores}
             given = vars(args) | {"weights": weights, "data": dataset.root}
             config = folder.save_config(new, 1, given, rows_per_class=counts.tolist(), **facts)

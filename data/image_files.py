@@ -1,5 +1,6 @@
 """Single files: photos as upright RGB, masks and predictions as the class ids of their pixels."""
 
+import errno
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ TURNS |= {6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}  # to turn a photo u
 # Pillow's modes of index images -> the type that holds their values. 16 bits of grey: I;16 or I.
 INDEX_MODES = {"P": np.uint8, "L": np.uint8, "1": np.uint8, "I;16": np.uint16, "I": np.uint32}
 PNG_HEAD, PNG_GREY = b"\x89PNG", 0  # first bytes of a PNG; its colour type for grey
+NOT_ITS_FAULT = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM)  # but the system's
 STRIP = 512  # rows of a photo that are converted at a time
 LISTED = 10  # names that a message lists
 
@@ -188,6 +190,8 @@ def _opened(path: Path, formats: Sequence[str]) -> Iterator[Image.Image]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in NOT_ITS_FAULT:
+            raise
         reason = f"cannot be read as an image ({error}); is the file damaged?"
         if path.suffix.lower() in (".heic", ".heif"):
             reason = "HEIC photos are not read; save it as JPEG"

@@ -137,7 +137,7 @@ def save(
     """Saves the network, then pictures and predictions of all photos, the strokes on them."""
     left_out: list[str] = []
     command = folder.shell_line(["python", "-m", "models.strokes", *sys.argv[1:]])
-    flags = {"started": time.time(), "changed": {}, "command": command}
+    flags = {"started": time.perf_counter(), "changed": {}, "command": command}
     with folder.new_folder(folder.step_folder(out, 2)) as new:
         save_segmenter(new / "dense.pt", segmenter, made_from=None)
         folder.save_config(new, 2, flags, id=fingerprint(segmenter.head), made_from=None)
@@ -151,8 +151,8 @@ def save(
         )
         pictures = save_pages(new, records, segmenter.classes, confidence=True)
         facts = {"network": segmenter.trained_on, "strokes": f"{len(drawn)} photos"}
-        page = gallery.gallery(pictures, f"What a few strokes make of {len(photos)} photos", facts)
-        (new / gallery.INDEX).write_bytes(page.encode())
+        heading = f"What a few strokes make of {len(photos)} photos"
+        gallery.save_gallery(new, pictures, heading, facts)
         folder.save_config(new, 5, flags)
     if left_out:
         print(f"  left out {first_of(left_out)}")

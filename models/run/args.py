@@ -14,7 +14,7 @@ from data import UserError
 from models.run import distributed
 from models.run.folder import plain
 from models.run.recipes import RECIPES
-from models.run.runtime import PRECISIONS, end
+from models.run.runtime import PRECISIONS, end, most_workers
 from models.run.training import DECAYS, OPTIMIZERS
 from models.segmenter import Segmenter
 from models.views import Views
@@ -94,7 +94,7 @@ class Parser(argparse.ArgumentParser):
             settings[name] = value
             if value != plain(action.default):
                 changed[name] = value
-        values.settings, values.changed, values.started = settings, changed, time.time()
+        values.settings, values.changed, values.started = settings, changed, time.perf_counter()
         return values
 
     def needs(self, values: argparse.Namespace, flag: str, other: str, *choices: str) -> None:
@@ -194,7 +194,8 @@ def default_workers() -> int:
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     cores //= distributed.local_world_size()
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    return min(8, cores // 2 if has_gpu else max(0, cores - torch.get_num_threads()))
+    free = cores // 2 if has_gpu else max(0, cores - torch.get_num_threads())
+    return min(8, free, most_workers())
 
 
 def set_views(
