@@ -1,9 +1,13 @@
 """The five steps as a user runs them: what each prints and leaves, opened and checked."""
 
+import glob
 import io
 import json
+import multiprocessing
+import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -163,11 +167,29 @@ def test_without_step_3_the_head_of_step_2_is_scored_and_drawn(street, succeeds)
     assert "run/2_cls/dense.pt" in facts(succeeds("visualize.py", "--run", "run", *DATA))["network"]
 
 
-def test_a_quiet_street_with_workers_prints_nothing_and_leaves_the_same(walked, street, succeeds):
+def as_on_windows(rename: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+    """Moves no folder of which this process has a file open or mapped."""
+
+    def move(folder: Path, target: Path) -> Path:
+        used = [os.path.realpath(link) for link in glob.glob("/proc/self/fd/*")]
+        used += Path("/proc/self/maps").read_text().splitlines()
+        if any(f"{folder.resolve()}/" in line for line in used):
+            raise PermissionError(13, "is being used by another process", str(folder))
+        return rename(folder, target)
+
+    return move
+
+
+def test_a_quiet_street_with_workers_prints_nothing_and_leaves_the_same(
+    walked, street, succeeds, monkeypatch
+):
+    """Also with workers that are spawned, and where open files cannot be moved."""
     shutil.rmtree("run")
+    monkeypatch.setattr(Path, "rename", as_on_windows(Path.rename))
     for name, flags in STEPS.items():
         workers = ("--workers", 2) if "--workers" in flags else ()
         flags = ("--run", "run", *flags, *workers, "--quiet")
+        multiprocessing.set_start_method("spawn" if name == "sample_features" else None, True)
         assert succeeds(f"{name}.py", *flags, charts=True) == ""
     ours, theirs = contents(street / "run"), contents(walked.place / "run")
     assert len(theirs) > 40 and differences(ours, theirs) == []
