@@ -161,9 +161,6 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         mps = torch.backends.mps.is_available()
         name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
-    # oneDNN keeps what it has compiled for each size of image, by default for 1,024 convolutions:
-    # in a server that sees photos of all sizes that grows for long.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     # Else convolutions would be in TensorFloat-32 and matrix products, equal to them, would not.
     torch.backends.cudnn.allow_tf32 = False
     try:
