@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 import torch
 
 from data import UserError
-from models.run import distributed
+from models.run import chain, distributed
 from models.run.folder import plain
 from models.run.recipes import RECIPES
 from models.run.runtime import PRECISIONS, end, most_workers
@@ -20,8 +20,6 @@ from models.segmenter import Segmenter
 from models.views import Views
 
 Value = TypeVar("Value")
-
-VOC_FOLDER = Path("data/VOCdevkit/VOC2012")
 
 
 class Parser(argparse.ArgumentParser):
@@ -89,6 +87,8 @@ class Parser(argparse.ArgumentParser):
             recipe = RECIPES[values.recipe].get(Path(self.prog).stem, "")
             values = super().parse_args([*recipe.split(), *given])  # the later of two wins
             values.recipe = f"{values.recipe}: {recipe or 'nothing but the defaults'}"
+        if getattr(values, "data", "none is read") is None:
+            values.data = chain.data_of(values.run)
         for action in self._deciding:
             name, value = action.option_strings[0], plain(getattr(values, action.dest))
             settings[name] = value
@@ -110,7 +110,8 @@ class Parser(argparse.ArgumentParser):
 
 def add_data_flags(parser: Parser, split: str, limit: str = "only the first N images") -> None:
     """The flags of the steps that read images; `limit` is the help of that flag."""
-    parser.flag("--data", Path, VOC_FOLDER, "data set in VOC layout", free=True, metavar="DIR")
+    data = f"data set in VOC layout; default: that of the run's step 2, else {chain.VOC_FOLDER}"
+    parser.flag("--data", Path, None, data, free=True, metavar="DIR")
     parser.flag("--split", str, split, "list in ImageSets/Segmentation to read", metavar="LIST")
     parser.flag("--limit", positive, None, limit)
     parser.flag("--workers", natural, default_workers(), "processes that decode images", free=True)

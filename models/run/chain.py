@@ -15,6 +15,8 @@ from models.run.folder import CONFIG, CONFIG_FORMAT, PER_IMAGE, STEPS, shell_lin
 from models.segmenter import Segmenter
 from models.weight_files import fingerprint
 
+VOC_FOLDER = Path("data/VOCdevkit/VOC2012")
+
 
 def scores_folder(place: Path) -> Path:
     """Where scores are: `place` itself if `evaluate.py --out` has filled it, else that of a run."""
@@ -50,6 +52,16 @@ def finished(run: Path, step: int) -> dict[str, Any]:
             f"{CONFIG_FORMAT}); run step {step} again: {again}"
         )
     return config
+
+
+def data_of(run: Path | None) -> Path:
+    """The data set that the run's classifier was fitted on, else VOC where `data.download` puts it.
+
+    Raises:
+        UserError: see `finished`.
+    """
+    config = finished(run, 2) if run and is_finished(run, 2) else {}
+    return Path(config.get("data", VOC_FOLDER))
 
 
 def samples_id(
