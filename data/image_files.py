@@ -188,9 +188,10 @@ def _orientation(image: Image.Image) -> int | None:
 def _opened(file: Path | BinaryIO, formats: Sequence[str]) -> Iterator[Image.Image]:
     """An image file while it is open; turns all that goes wrong with it into a UserError."""
     Image.init()  # not every Pillow knows all formats
-    name = file if isinstance(file, Path) else "the photo"
+    is_open = hasattr(file, "seek")
+    name = "the photo" if is_open else file
     try:
-        if not isinstance(file, Path):
+        if is_open:
             file.seek(0)
         with Image.open(file, formats=[name for name in formats if name in Image.OPEN]) as image:
             yield image

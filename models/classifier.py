@@ -48,6 +48,7 @@ class Classifier(nn.Module):
     ):
         super().__init__()
         self.widths, self.activation, self.dropout = tuple(widths), activation, dropout
+        self.activate = ACTIVATIONS[activation]
         mean, std = mean.float(), std.float()
         is_constant = std <= 1e-6 * mean.abs().clamp(min=1e-6)
         self.register_buffer("mean", mean.clone())
@@ -58,10 +59,6 @@ class Classifier(nn.Module):
     def layer(self, inputs: int, outputs: int) -> nn.Module:
         """A new layer, with random weights."""
         return nn.Linear(inputs, outputs)
-
-    def activate(self, x: Tensor) -> Tensor:
-        """What stands between layers."""
-        return ACTIVATIONS[self.activation](x)
 
 
 class FCClassifier(Classifier):
