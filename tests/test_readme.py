@@ -1,4 +1,4 @@
-"""The README files: their commands run, their printouts and links are right.
+"""The README files: their commands run, what they name and link to is there.
 
 Blocks marked `sh runnable` are run in their order, on tiny data, in this process.
 """
@@ -91,14 +91,8 @@ def place(tmp_path_factory) -> Path:
     return home
 
 
-@pytest.fixture(scope="module")
-def printed() -> list[str]:
-    """What the commands have printed so far, line by line."""
-    return []
-
-
 @pytest.mark.parametrize("command", dict.fromkeys(RUNNABLE))
-def test_a_command_runs(command, place, printed, succeeds, monkeypatch):
+def test_a_command_runs(command, place, succeeds, monkeypatch):
     for package in ("onnx", "onnxscript", "onnxruntime") if "--onnx" in command else ():
         pytest.importorskip(package)
     monkeypatch.chdir(place)
@@ -110,28 +104,7 @@ def test_a_command_runs(command, place, printed, succeeds, monkeypatch):
     script, *flags = words[1:] if words[0] == "-m" else words
     path = script if script.endswith(".py") else script.replace(".", "/") + ".py"
     smaller = next((more for words, more in SMALLER.items() if words in command), "")
-    printed += succeeds(path, *flags, *smaller.split()).splitlines()
-
-
-def kinds(lines: list[str]) -> set[str]:
-    """Lines without numbers, folders, flags, scores of classes, and which of two is better."""
-    found = set()
-    for line in lines:
-        line = re.sub(r"^( *flags ).*", r"\1", line)  # `SMALLER` are flags
-        line = re.sub(r"\b(epoch|image|picture)s\b", r"\1", line)
-        line = re.sub(r"(better|worse|may be equal)( *\|)?$", "VERDICT", line)
-        line = re.sub(r"[-+]?[\d.,]+(e[-+]\d+)?", "#", re.sub(r"runs/\w+", "RUN", line))
-        if line.split(" ")[0] not in VOC.names:
-            found.add(" ".join(line.split()))
-    return found
-
-
-def test_what_is_shown_is_what_they_print(printed):
-    if not printed:
-        pytest.skip("the commands have not been run")
-    shown = [line for kind, body in BLOCKS if kind == "text" for line in body.splitlines()]
-    shown = [line for line in shown if line != "..."]
-    assert len(shown) > 10 and kinds(shown) - kinds(printed) == set()
+    succeeds(path, *flags, *smaller.split())
 
 
 def test_every_command_is_run_but_for_a_few():

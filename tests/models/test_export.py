@@ -109,12 +109,10 @@ def test_the_command_writes_both_forms_with_the_facts(small, tmp_path, succeeds)
     assert_classes(program(blots(50, 77)[None]), load_segmenter(small)[0], blots(50, 77))
 
 
-@pytest.mark.parametrize("package", ["onnx", "onnxscript", "onnxruntime"])
-def test_without_a_package_it_ends_in_one_line(package, small, tmp_path, fails, monkeypatch):
-    for other in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(other)
-    monkeypatch.setitem(sys.modules, package, None)
+def test_without_a_package_it_ends_in_one_line(small, tmp_path, fails, monkeypatch):
+    needed = ("onnx", "onnxscript", "onnxruntime")
+    for package in needed:
+        monkeypatch.setitem(sys.modules, package, None)
     files = "--onnx", tmp_path / "a.onnx", "--check", tmp_path / "a.png"
     line = fails("models/export.py", "--checkpoint", small, *files)
-    assert line == f"export: a package is missing: pip install {package}"
-    assert not (tmp_path / "a.onnx").exists()
+    assert line == f"export: a package is missing: pip install {' '.join(needed)}"

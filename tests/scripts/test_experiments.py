@@ -22,17 +22,10 @@ def layers(checkpoint: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
 
 
 @pytest.mark.parametrize(
-    ("hidden", "widths"),
-    [
-        ("none", []),
-        ("8,", [8]),
-        ("8", [8, 8]),
-        (",".join("987654321"), [9, 8, 7, 6, 5, 4, 3, 2, 1]),
-    ],
+    "hidden, widths", [("none", []), (",".join("987654321"), [9, 8, 7, 6, 5, 4, 3, 2, 1])]
 )
 def test_a_head_of_any_depth_is_trained_and_fine_tuned(hidden, widths, street, succeeds):
-    said = succeeds("train_cls.py", "--run", "run", "--hidden", hidden, "--epochs", 1)
-    assert f"{' -> '.join(map(str, widths)) or 'linear'}" in said
+    succeeds("train_cls.py", "--run", "run", "--hidden", hidden, "--epochs", 1)
     succeeds("train_seg.py", "--run", "run", *DATA, *QUICK)
     for checkpoint in ("run/2_cls/dense.pt", "run/3_seg/best.pt"):
         shapes = [tuple(weight.shape) for weight, _ in layers(checkpoint)]
@@ -78,11 +71,7 @@ NEEDS = [  # scripts, flags, why they are refused together
     (BOTH, (*SGD, "--momentum", 0, "--nesterov"), "no effect with --momentum 0"),
     (BOTH[1:], ("--frozen-stages", 1), "has no effect without --finetune-backbone"),
     (BOTH[1:], ("--backbone-lr", 0.1), "has no effect without --finetune-backbone"),
-    (
-        BOTH[1:],
-        ("--finetune-backbone", "--frozen-stages", 4),
-        "4: there are 4 stages",
-    ),
+    (BOTH[1:], ("--finetune-backbone", "--frozen-stages", 4), "4: there are 4 stages"),
 ]
 
 
@@ -129,8 +118,10 @@ def test_ten_heads_cost_one_sampling(street, succeeds, fails):
     succeeds("train_cls.py", "--run", "linear", "--features", "run", *head)
     assert config("linear/2_cls")["features"] == "run"
     assert not Path("linear/1_features").exists(), "nothing is copied or linked"
-    init = ("--init", "linear/2_cls/dense.pt")
-    succeeds("train_seg.py", "--run", "longer", *init, *DATA, *QUICK)
+    init = ("--init", "linear/2_cls/dense.pt", "--lr", 1e-12)
+    said = succeeds("train_seg.py", "--run", "longer", *init, *DATA, *QUICK)
+    begun, ended = log("longer/3_seg")
+    assert "starts anew" not in said and ended["miou"] == pytest.approx(begun["miou"], abs=1e-3)
     # Step 1 of the first run again, with other settings: the networks hold what they need of it.
     backbone = ("--backbone", "squeezenet1_1", "--weights", "random", "--size", 72)
     succeeds("sample_features.py", "--run", "run", *DATA, *backbone, "--limit", 2)
@@ -160,22 +151,11 @@ def test_a_network_is_fine_tuned_for_other_classes_in_one_command(street, succee
     assert len(weight) == len(bias) == 2
     trained_on = load_segmenter(Path("new/3_seg/last.pt"))[0].trained_on
     assert trained_on == f"2 images of train, 1 epoch; before that {old.trained_on}"
-    succeeds("train_seg.py", "--run", "new", "--data", "own", *init, *QUICK, "--resume")
+    said = succeeds("evaluate.py", "--run", "new", "--data", "own", "--limit", 2)
+    assert "of 2 classes" in said
     (own / "classes.txt").write_text("nothing\nrenamed\n")
     line = fails("train_seg.py", "--run", "new", "--data", "own", *init, *QUICK, "--resume")
     assert "class 1 is 'renamed' there but 'thing'" in line
-    (own / "classes.txt").write_text("nothing\nthing\n")
-    said = succeeds("evaluate.py", "--run", "new", "--data", "own", "--limit", 2)
-    assert "of 2 classes" in said
-    succeeds("visualize.py", "--run", "new", "--data", "own", "--limit", 1, "--report")
-
-
-def test_a_network_of_the_same_classes_goes_on_as_it_is(street, succeeds):
-    flags = ("--init", "run/3_seg/best.pt", "--lr", 1e-12, *QUICK)
-    said = succeeds("train_seg.py", "--run", "new", *DATA, *flags)
-    assert "starts anew" not in said
-    miou = max(row["miou"] for row in log("new/3_seg"))
-    assert miou == pytest.approx(log("new/3_seg")[0]["miou"], abs=1e-3)
 
 
 def test_tensorboard_gets_the_log(street, succeeds):

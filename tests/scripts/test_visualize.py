@@ -206,6 +206,7 @@ REFUSED = [
     ((*RUN, *DATA, "--out", "run/2_cls"), f"run/2_cls/config.json: {OVER}"),
     ((*IMAGE, "--out", "page"), f"page/index.html: {OVER}"),
     ((*IMAGE, "--sort", "worst"), "--sort: worst needs scores, which --image does not"),
+    ((*RUN, *DATA, "--seed", 1), "argument --seed: has no effect without --sort random"),
     ((*IMAGE, "--report"), "argument --report: has no effect without --run and --data"),
     ((*TRUTH, "--image", "photos"), "argument --image: not allowed with argument --truth"),
     (("visualize.py", *DATA), "required: --run"),
