@@ -1,6 +1,7 @@
 """Experiments: other backbones, heads and schedules, and runs that build on other runs."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -88,10 +89,9 @@ def test_the_logs_tell_rates_seconds_and_both_losses(street, succeeds):
     rows = log("run/2_cls")
     assert [row["lr"] for row in rows] == [0.25, 0.25, 0.125]
     assert all(row["seconds"] > 0 and row["val_loss"] > 0 for row in rows)
-    both = ("--finetune-backbone", "--backbone-lr", 2e-6)
-    flags = ("--batch-size", 2, "--limit", 2, "--val-limit", 1, "--epochs", 3)
-    schedule += ("--lr", 1e-4)
-    succeeds("train_seg.py", "--run", "run", *DATA, *schedule, *both, *flags)
+    flags = ("--limit", 2, "--val-limit", 1, "--epochs", 3, "--lr", 1e-4)
+    flags += ("--finetune-backbone", "--backbone-lr", 2e-6)
+    succeeds("train_seg.py", "--run", "run", *DATA, *schedule, *flags)
     rows = log("run/3_seg")
     assert [row["backbone_lr"] for row in rows] == [None, 2e-6, 2e-6, 1e-6]
     assert [row["loss"] is None for row in rows] == [True, False, False, False]
@@ -162,9 +162,9 @@ def test_tensorboard_gets_the_log(street, succeeds):
     pytest.importorskip("tensorboard", reason="pip install tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    for step, flags in (("train_cls.py", ()), ("train_seg.py", (*DATA, "--limit", 2))):
+    steps = {"train_cls.py": ("run/2_cls", ()), "train_seg.py": ("run/3_seg", (*DATA, *QUICK))}
+    for step, (folder, flags) in steps.items():
         succeeds(step, "--run", "run", *flags, "--epochs", 2, "--tensorboard")
-        folder = "run/2_cls" if step == "train_cls.py" else "run/3_seg"
         board = EventAccumulator(f"{folder}/tensorboard").Reload()
         rows = log(folder)
         assert {*board.Tags()["scalars"]} == {*rows[-1]} - {"epoch"}
@@ -175,7 +175,7 @@ def test_tensorboard_gets_the_log(street, succeeds):
 
 
 def test_without_tensorboard_one_line_says_so(street, fails, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "tensorboard", None)
-    monkeypatch.delitem(__import__("sys").modules, "torch.utils.tensorboard", raising=False)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     line = fails("train_cls.py", "--run", "run", "--tensorboard")
     assert line == "train_cls: --tensorboard: needs a package; pip install tensorboard"
