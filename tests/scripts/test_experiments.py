@@ -22,17 +22,6 @@ def layers(checkpoint: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [(weight.flatten(1), bias) for weight, bias in zip(found[::2], found[1::2])]
 
 
-@pytest.mark.parametrize(
-    "hidden, widths", [("none", []), (",".join("987654321"), [9, 8, 7, 6, 5, 4, 3, 2, 1])]
-)
-def test_a_head_of_any_depth_is_trained_and_fine_tuned(hidden, widths, street, succeeds):
-    succeeds("train_cls.py", "--run", "run", "--hidden", hidden, "--epochs", 1)
-    succeeds("train_seg.py", "--run", "run", *DATA, *QUICK)
-    for checkpoint in ("run/2_cls/dense.pt", "run/3_seg/best.pt"):
-        shapes = [tuple(weight.shape) for weight, _ in layers(checkpoint)]
-        assert shapes == list(zip([*widths, 21], [960, *widths]))
-
-
 def test_few_pixels_are_passed_over_until_there_are_enough_steps(street, succeeds):
     flags = ("--run", "run", "--held-out", 0, "--batch-size", 200, "--hidden", 4)
     rows = len(np.load("run/1_features/labels.npy"))

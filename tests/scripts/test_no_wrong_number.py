@@ -1,9 +1,8 @@
 """What would make a number wrong stops, or is said."""
 
-import os
+import multiprocessing
 import shutil
-import subprocess
-import sys
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import HOME
+from models.run import folder
 from tests.scripts.processes import config, metrics
 
 QUICK = ("--workers", "0", "--data", "shapes", "--run", "run")
@@ -55,23 +54,27 @@ def test_scores_of_an_earlier_network_are_not_compared(street, succeeds, fails):
         assert f"{scores}: scores of an earlier network; run step 4 again, for {place}" in said
 
 
+def hold(place: Path, claimed) -> None:
+    """Writes into a step's folder for ever."""
+    with folder.claim(place):
+        claimed.set()
+        signal.pause()
+
+
 def test_the_lock_of_a_killed_run_is_forgotten(street, fails, succeeds):
-    holds = (
-        "import sys, time; from pathlib import Path; from models.run import folder\n"
-        "with folder.claim(Path(sys.argv[1])): print('claimed', flush=True); time.sleep(60)"
-    )
-    command = [sys.executable, "-c", holds, str(street / "run" / "2_cls")]
-    environment = {**os.environ, "PYTHONPATH": str(HOME)}
-    train = ("train_cls.py", "--run", "run", "--epochs", 1)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as holder:
-        assert holder.stdout.readline() == b"claimed\n"
-        assert "is writing there" in fails(*train)
-        holder.kill()
+    context = multiprocessing.get_context("fork")
+    claimed, train = context.Event(), ("train_cls.py", "--run", "run", "--epochs", 1)
+    holder = context.Process(target=hold, args=(Path("run/2_cls"), claimed))
+    holder.start()
+    assert claimed.wait(60)
+    assert "is writing there" in fails(*train)
+    holder.kill()
+    holder.join()
     succeeds(*train)
 
 
-def test_training_on_validation_images_is_noted(street, succeeds):
-    assert "validation images are also" not in succeeds("train_seg.py", *QUICK, "--epochs", "1")
+def test_training_on_validation_images_is_noted(walked, street, succeeds):
+    assert "validation images are also" not in walked.said["train_seg"]
     said = succeeds("train_seg.py", *QUICK, "--epochs", "1", "--split", "trainval")
     assert "  note: 3 of 3 validation images are also trained on" in said
     assert config("run/3_seg")["val_images_trained_on"] == 3
