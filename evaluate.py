@@ -9,11 +9,11 @@
     python evaluate.py --data DIR --predictions FOLDER            # index PNGs of any program
 
 Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/4_eval/, or the
-folder of --out: metrics.json, per_class.csv, confusion.csv (pixels), per_image.npz (pixels, image
-by image), iou.png, confusion.png, with --save-predictions also predictions/ID.png (8-bit palette
-indices at the original size, as the VOC server takes them), config.json. A bad image ends the
-scoring: left out, it would change the score. --predictions scores FOLDER/ID.png (palette or grey)
-by the same protocol; it, and --checkpoint without --run, write only where --out says.
+folder of --out: metrics.json, per_class.csv, per_image.csv, confusion.csv (pixels), per_image.npz
+(pixels, image by image), iou.png, confusion.png, with --save-predictions also predictions/ID.png
+(8-bit palette indices at the original size, as the VOC server takes them), config.json. A bad image
+ends the scoring: left out, it would change the score. --predictions scores FOLDER/ID.png (palette
+or grey) by the same protocol; it, and --checkpoint without --run, write only where --out says.
 `python -m losses.compare` sets such scores side by side.
 """
 
@@ -30,7 +30,7 @@ from data.classes import VOID
 from data.image_files import check_sizes, colour_mask, first_of, read_mask
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
-from losses.metrics import ConfusionMatrix, save_image_scores
+from losses.metrics import ConfusionMatrix, class_rows, image_rows, save_image_scores
 from models.run import args as flags
 from models.run import chain, distributed, folder, runtime
 from models.segmenter import Segmenter
@@ -120,8 +120,10 @@ def save_scores(
     metrics: dict[str, Any] = {**matrix.scores(), "classes_in_mean": matrix.classes_in_mean()}
     metrics |= {"images": len(counts), "per_class": dict(zip(names, ious)), **facts}
     folder.save_json(place / "metrics.json", metrics)
-    rows = [{"class": name, "iou": iou} for name, iou in zip(names, folder.plain(ious))]
-    folder.save_csv(place / "per_class.csv", rows)
+    of_classes = class_rows(names, matrix.class_counts())
+    folder.save_csv(place / "per_class.csv", folder.plain(of_classes))
+    of_images = image_rows(names, dataset.ids, counts)
+    folder.save_csv(place / "per_image.csv", folder.plain(of_images))
     pixels = [{"ground truth": n, **dict(zip(names, row))} for n, row in zip(names, matrix.counts)]
     folder.save_csv(place / "confusion.csv", pixels)
     with open(place / folder.PER_IMAGE, "wb") as file:
@@ -181,7 +183,7 @@ def main() -> None:
         scored = f"mIoU {matrix.miou():.4f} {over}, {len(dataset)} images"
         folder.finish(args.run, 4, config, scored, () if args.out else then, place)
     elif args.json and distributed.is_main():
-        folder.print_json("evaluate", matrix.scores(), time.time() - args.started)
+        folder.print_json("evaluate", matrix.scores(), time.perf_counter() - args.started)
 
 
 if __name__ == "__main__":

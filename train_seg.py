@@ -262,8 +262,8 @@ def main() -> None:
     if new_classes:
         segmenter.replace_classes(images.classes, args.seed)
     chain.check_classes(segmenter.classes.names, images.classes.names, start, images.root)
-    settings = args.settings | {"images": images.ids_checksum()}
-    settings["validation images"] = val_part.ids_checksum()
+    settings = args.settings | {"images": images.checksum()}
+    settings["validation images"] = val_part.checksum()
     if saved:
         chain.check_resumed(saved, settings, start)
     augment = Augment(segmenter.size, crop, args.scale, args.flip, args.jitter)

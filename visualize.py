@@ -252,7 +252,7 @@ def main() -> None:
             raise UserError(first_of(left_out) or none)
         facts["flags"] = runtime.as_typed(args.changed) or "none"
         heading = f"{'Ground truth' if args.truth else 'Predictions'} of {what}"
-        (new / gallery.INDEX).write_bytes(gallery.gallery(pictures, heading, facts).encode())
+        gallery.save_gallery(new, pictures, heading, facts)
         if args.contact_sheet:
             gallery.contact_sheet(pictures).save(new / gallery.SHEET)
         if args.report:

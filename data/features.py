@@ -32,6 +32,7 @@ def create_rows(folder: Path, rows: int, channels: int) -> None:
 
     Raises:
         OSError: the disk is too small.
+        UserError: its files cannot be mapped into memory, as those of some network drives.
     """
     path = folder / "features.npy"
     try:
@@ -40,6 +41,10 @@ def create_rows(folder: Path, rows: int, channels: int) -> None:
             with open(path, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
     except OSError as error:
+        if error.errno == errno.ENODEV:
+            raise UserError(
+                f"{path}: cannot be mapped on this disk; use a --run elsewhere"
+            ) from None
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a disk that cannot reserve room
             raise OSError(error.errno, error.strerror, str(path)) from None
 

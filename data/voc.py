@@ -237,9 +237,13 @@ class VOCFolder(Dataset):
             print(f"  note: {self._said[0]}")
         return [name for name, count in zip(self.classes.names, counts) if not count]
 
-    def ids_checksum(self) -> str:
-        """Number and checksum of the ids, for a resumed run to compare."""
-        return f"{len(self)} ({zlib.crc32(chr(10).join(self.ids).encode()):08x})"
+    def checksum(self) -> str:
+        """Number and checksum of the images, for a resumed run to compare: ids, masks, sizes."""
+        digest = zlib.crc32(repr(self.ids).encode())
+        for index in range(len(self)):
+            photo, mask = self.files(index)
+            digest = zlib.crc32(mask.read_bytes(), zlib.crc32(b"%d" % photo.stat().st_size, digest))
+        return f"{len(self)} ({digest:08x})"
 
     def _leave_out_bad(self) -> None:
         """Reads everything up front, so that all processes and epochs use the same images."""
