@@ -104,13 +104,6 @@ def test_taps_that_do_not_exist_are_refused(taps):
         Hypercolumn(SMALL, None, taps)
 
 
-def test_an_input_that_leaves_nothing_at_the_last_tap_is_refused():
-    vgg = Hypercolumn("vgg11", None)
-    vgg.check_size(16)
-    with pytest.raises(UserError, match="^--crop: 15 pixels are too few for vgg11"):
-        vgg.check_size(15, "--crop")
-
-
 # Context and dilation
 
 

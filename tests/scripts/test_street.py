@@ -235,13 +235,6 @@ def test_the_network_in_the_box_is_scored_and_trained_on(street, succeeds, capfd
     assert facts(said)["start"] == "voc" and "mobilenet_v2" in facts(said)["network"]
 
 
-def test_help_opens_with_commands_and_states_defaults_that_say_something(in_process):
-    for name in STEPS:
-        said = in_process(f"{name}.py", "--help").stdout
-        assert f"    python {name}.py --" in said and "(default: " in said
-        assert "(default: False)" not in said and "(default: None)" not in said
-
-
 def test_own_classes_go_through_all_steps(street, succeeds):
     names = ["ground", *(f"thing_{number}" for number in range(1, 40))]
     Path("shapes/classes.txt").write_text("\n".join(names))
