@@ -138,7 +138,7 @@ def main() -> None:
     place = args.out or (args.run and folder.step_folder(args.run, 4))
     if place:
         folder.check_free(place, 4)
-    source = made_from = None
+    source, made_from, seen = None, None, 0
     if args.predictions:
         dataset = VOCFolder(args.data, args.split, None, args.limit)
         predictions = read_predictions(args.predictions, dataset)
@@ -149,6 +149,7 @@ def main() -> None:
         flags.set_views(segmenter, args.tta, args.refine, args.dilate, args.size, args.tile)
         dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size), args.limit)
         chain.check_classes(segmenter.classes.names, dataset.classes.names, source, dataset.root)
+        seen = segmenter.has_seen(dataset.photo_hashes())
         network = f"{source} ({segmenter.hypercolumn.backbone}, shorter side {segmenter.size})"
         made = f"trained on {segmenter.trained_on}, input shorter side {segmenter.size}"
         runtime.prepare(segmenter, device, args.amp, args.compile)
@@ -164,6 +165,8 @@ def main() -> None:
     )
     if args.run and not args.checkpoint and not chain.is_finished(args.run, 3):
         print(f"  note: step 3 has not finished in this run; {source} is scored")
+    if seen:
+        print(f"  note: {seen} of the images have trained this network: the score flatters it")
 
     with folder.new_folder(place) if place else nullcontext() as new:
         save_to = new / "predictions" if args.save_predictions else None
@@ -173,7 +176,9 @@ def main() -> None:
         if place and distributed.is_main():
             how = f"{made}; {len(dataset)} images of {args.split} at {PROTOCOL}, mean {over}"
             how += f"; {runtime.as_typed(args.changed) or 'one view of each'}"
-            save_scores(new, matrix, counts, dataset, {"protocol": how, "checkpoint": source})
+            how += f"; {seen} of the images have trained the network" * bool(seen)
+            facts = {"protocol": how, "checkpoint": source, "images_trained_on": seen}
+            save_scores(new, matrix, counts, dataset, facts)
             given = vars(args) | {"checkpoint": source, "data": dataset.root}
             facts = {"made_from": made_from, "scores": matrix.scores()}
             config = folder.save_config(new, 4, given, scored_best=not args.checkpoint, **facts)

@@ -8,8 +8,8 @@
 
 Writes RUN/1_features/: features.npy (N, Z) float32, labels.npy (N,), pixels.npy (N, 3: image index,
 y, x in the original mask), areas.npy (N,: the share of its image that a pixel stands for),
-images.txt, mean.npy, std.npy (Z,), backbone.pt (the extractor for the next steps), with --skip-bad
-skipped.txt, config.json.
+images.txt, photos.npy (of each a hash), mean.npy, std.npy (Z,), backbone.pt (the extractor for the
+next steps), with --skip-bad skipped.txt, config.json.
 """
 
 import argparse
@@ -161,7 +161,7 @@ def main() -> None:
         spread = extract(hypercolumn, dataset, pixels, new, args.workers, args.seed)
         distributed.barrier()
         if distributed.is_main():
-            save_rows(new, labels, pixels, areas, dataset.ids, spread)
+            save_rows(new, labels, pixels, areas, dataset.ids, dataset.photo_hashes(), spread)
             save_extractor(new / "backbone.pt", hypercolumn)
             skipped = folder.save_skipped(new, dataset.skipped)
             spec, counts = hypercolumn.spec(), np.bincount(labels, minlength=len(names))

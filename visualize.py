@@ -225,7 +225,7 @@ def main() -> None:
     facts = {"images": f"{len(names)} {what}", **facts}
     runtime.print_header(folder.step_title(5), args.quiet, args.changed, **facts, device=where)
     if others:
-        notes.append(f"{folder.count(len(others), 'file')} left out: {first_of(others)}")
+        notes.append(f"left out, as no photos: {first_of(others)}")
     for note in notes:
         print(f"  note: {note}")
 

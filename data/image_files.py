@@ -111,8 +111,8 @@ def find_photos(places: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
     """The photos in files and folders (not in folders of those).
 
     Returns:
-        Name -> file, the name without suffix where that is one file's alone; and the names of the
-        files in folders that are no photos.
+        Name -> file, the name without suffix where that is one file's alone; and the names of what
+        else is in the folders, files that are no photos and folders/.
 
     Raises:
         UserError: a folder has no photos, or two have the same name, or one cannot be printed.
@@ -122,13 +122,12 @@ def find_photos(places: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
         if not place.is_dir():  # one that is missing is named when it is read
             paths.append(place)
             continue
-        # Systems such as macOS leave hidden files beside photos.
-        files = sorted(path for path in place.glob("[!.]*") if path.is_file())
-        photos = [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES]
+        found = sorted(place.glob("[!.]*"))  # systems such as macOS leave hidden files there
+        photos = [p for p in found if p.is_file() and p.suffix.lower() in PHOTO_SUFFIXES]
         if not photos:
             raise UserError(f"{place}: no photo in this folder, called {' '.join(PHOTO_SUFFIXES)}")
         paths += photos
-        others += [path.name for path in files if path.suffix.lower() not in PHOTO_SUFFIXES]
+        others += [f"{p.name}{'/' * p.is_dir()}" for p in found if p not in photos]
     stems = Counter(path.stem.casefold() for path in paths)  # some disks do not tell A from a
     names = [path.stem if stems[path.stem.casefold()] == 1 else path.name for path in paths]
     for name, count in Counter(map(str.casefold, names)).items():

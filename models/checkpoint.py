@@ -4,6 +4,7 @@ What is in them: `save_segmenter`; last.pt also holds `models.run.training.Train
 """
 
 import io
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,7 @@ def save_segmenter(path: Path, segmenter: Segmenter, **training: Any) -> None:
         classes=list(segmenter.classes.names),
         colours=[list(colour) for colour in segmenter.classes.colours],
         trained_on=segmenter.trained_on,
+        seen=segmenter.seen,
         origin=segmenter.origin,
         state=segmenter.state_dict(),
         **training,
@@ -104,11 +106,12 @@ def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
         ones = torch.ones(sum(content["head"]["channels"]))
         head = DenseClassifier(mean=ones, std=ones, classes=len(classes), **content["head"])
         hypercolumn = rebuilt_extractor(content["hypercolumn"])
-        size, stride = int(content["size"]), int(content["stride"])
+        size, stride = operator.index(content["size"]), operator.index(content["stride"])
         if hypercolumn.channels != head.channels or not 1 <= stride <= size:
             raise ValueError(f"levels of {hypercolumn.channels}, size {size}, stride {stride}")
         segmenter = Segmenter(hypercolumn, head, size, stride, classes)
         segmenter.trained_on, segmenter.origin = content["trained_on"], content["origin"]
+        segmenter.seen = content.get("seen", segmenter.seen)
         state = content["state"]
     except UserError:  # as where a package is missing
         raise
