@@ -114,7 +114,7 @@ def test_photos_left_out_are_listed_and_a_damaged_one_does_not_end_the_others(st
     (photos / "broken.jpg").write_bytes(source.read_bytes()[:100])
     flags = ("--workers", "0", "--run", "run", "--image", "photos", "--out", "seen")
     done = in_process("visualize.py", *flags)
-    assert "  note: 2 files left out: c.heic, notes.txt" in done.stdout
+    assert "  note: left out, as no photos: c.heic, notes.txt" in done.stdout
     assert done.returncode == 2
     assert "left out photos/broken.jpg: cannot be read as an image" in done.stderr
     assert "the others are done" in done.stderr and len(done.stderr.splitlines()) == 1
