@@ -52,7 +52,8 @@ def build(
     by_end = {known[tap]: tap for tap in chosen}
     ends = sorted(by_end)
     blocks = blocks[: ends[-1] + 1]
-    dilate(blocks, drops)
+    if drops:
+        dilate(blocks, drops)
     fill(network, backbone, weights, seed)  # whose layers are the blocks
     fold_batch_norm(blocks, ends)
     for end in ends[:-1]:  # what follows must not write into a level

@@ -2,151 +2,302 @@
 
     python -m tests.benchmark                        # some minutes on 2 cores
     python -m tests.benchmark --quick                # fewer rounds, no memory
-    python -m tests.benchmark --json FILE            # writes the figures as JSON, too
+    python -m tests.benchmark --backbone resnet18    # another than VGG11
 
-On pictures that it draws, with backbones of random weights and untrained heads; the backbone is
-VGG11 where a row does not name another. Exit code 1: the two sides differ, with VGG11.
+On pictures that it draws, with a backbone of random weights and an untrained head. Exit code 1: the
+two sides differ.
 """
 
 import argparse
-import json
+import multiprocessing
 import platform
+import resource
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from multiprocessing import get_context
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.optim import AdamW
 
+from data.classes import VOC
+from data.features import create_rows, open_rows
+from data.sampling import draw_kept, draw_pixels, pixel_centres, sample_pixels
+from data.shapes import make_shapes
+from data.transforms import ResizeImage, resize_mask
+from data.voc import Sample, VOCFolder
+from losses.loss import segmentation_loss
+from models.checkpoint import load_segmenter, save_segmenter
 from models.run import args as flags
 from models.run import folder as run_folder
 from models.run import runtime
-from tests.benchmark_sides import BACKBONES, Work, exactness, growth, prepare
+from models.run.training import Training, build_optimizer, build_schedule
+from tests.models.conftest import random_segmenter
+from tests.textbook import Textbook
 
-SIDES = ("ours", "naive", "bare")
-SECONDS = ("ours_s", "naive_s", "bare_s", "ours_over_bare", "naive_over_ours")
-PEAKS = ("peak_mb", "naive_peak_mb")
 WARM_UP = 2  # rounds that do not count
 TOLERANCE = 1e-4  # largest difference, relative to the largest value
+PER_CLASS = 3  # pixels of a class that step 1 samples
+PIXELS = 1024  # of an image that train_step_pixels draws
+BATCH = 8  # images of the rows that end in _batch
+MB = 1e6  # bytes
+RSS = 1 if sys.platform == "darwin" else 1024  # bytes in the unit of `ru_maxrss`
 CAPTION = """\
 seconds: per image, medians of interleaved rounds, as are the ratios
-bare: torchvision's features of the row's backbone alone in float32 (sample: and reading the JPEG)
-naive: the textbook network
+bare: torchvision's features of the backbone alone in float32 (sample: and reading the JPEG)
+textbook: every level upsampled, stacked, standardised, put through the 1x1 convolutions
 peak: growth of a fresh process's peak resident memory (CUDA: of what is allocated there) after the
 models are built and the bare one has run once; in 10^6 bytes"""
 
 
-def seconds(work: Work, row: str, rounds: int) -> dict[str, float]:
-    """The `SECONDS` of a row."""
-    # All sides in each round, so that a moment in which the machine is slow slows all of them.
-    taken = [[work.seconds(row, side) for side in SIDES] for _ in range(WARM_UP + rounds)]
-    ours, naive, bare = np.array(taken[WARM_UP:]).T
-    found = map(np.median, (ours, naive, bare, ours / bare, naive / ours))
-    return dict(zip(SECONDS, map(float, found)))
+def prepare(folder: Path, backbone: str, images: int, size: int, drawn: int) -> None:
+    """Makes `folder/shapes`, `images` of them in trainval, and a segmenter, `folder/network.pt`.
+
+    Args:
+        size, drawn: shorter side of the network's input and of the pictures, in pixels.
+    """
+    make_shapes(folder / "shapes", -(-max(images, 7) * 8 // 7), drawn)  # trainval is 7 of 8
+    segmenter = random_segmenter(backbone, size, 2, (256, 256), VOC)
+    save_segmenter(folder / "network.pt", segmenter)
 
 
-def peaks(row: str, folder: Path, images: int, device: torch.device) -> dict[str, float]:
-    """The `PEAKS` of a row: each side in a process that has done nothing before but imports."""
-    context, how = get_context("forkserver"), (folder, images, device, torch.get_num_threads())
-    context.set_forkserver_preload(["tests.benchmark_sides"])
-    with context.Pool(1, maxtasksperchild=1) as pool:
-        found = [pool.apply(growth, (row, side, *how)) for side in ("ours", "naive")]
-    return dict(zip(PEAKS, found))
+class Work:
+    """What is timed: ours, the textbook's and the bare backbone's way, from `prepare`'s folder.
+
+    Args:
+        images: of the row `sample`; the others work on one, or on `BATCH`.
+
+    Attributes:
+        calls: by row and side, what does the work once.
+    """
+
+    def __init__(self, folder: Path, images: int, device: torch.device):
+        self.place, self.count, self.device = folder / "features", images, device
+        segmenter = load_segmenter(folder / "network.pt")[0]
+        self.textbook, self.segmenter = Textbook(segmenter).to(device), segmenter.to(device)
+        optimizer = build_optimizer("adamw", segmenter.head.parameters(), 1e-3, 0.01)
+        schedule = build_schedule(optimizer, "cosine", 1, 1000)
+        self.training = Training(segmenter, optimizer, schedule)
+        self.textbook_optimizer = AdamW(self.textbook.head.parameters())
+        self.photos = VOCFolder(folder / "shapes", "trainval", ResizeImage(segmenter.size))
+        landscape = (s for s in self.photos if s.mask.shape[1] > s.mask.shape[0])
+        self.photo = next(landscape)
+        self.image = self.photo.image[None].to(device)  # (1, 3, H, W)
+        self.mask = resize_mask(self.photo.mask, self.image.shape[-2:])
+        self.target = self.mask[None].long().to(device)  # (1, H, W)
+        self.generator = torch.Generator().manual_seed(0)
+        one, batch = (
+            {"textbook": partial(self.train_textbook, count), "bare": partial(self.bare, count)}
+            for count in (1, BATCH)
+        )
+        predict = {"textbook": partial(self.textbook.predict, self.photo), "bare": one["bare"]}
+        self.calls: dict[str, dict[str, Callable[[], Any]]] = {
+            "sample": {
+                "ours": partial(self.sample, self.columns),
+                "textbook": partial(self.sample, self.textbook.columns),
+                "bare": self.sample_bare,
+            },
+            "predict": {"ours": self.predict, **predict},
+            "train_step": {"ours": partial(self.train, 1, None), **one},
+            "train_step_pixels": {"ours": partial(self.train, 1, PIXELS), **one},
+            "train_step_batch": {"ours": partial(self.train, BATCH, None), **batch},
+            "train_step_pixels_batch": {"ours": partial(self.train, BATCH, PIXELS), **batch},
+        }
+
+    def seconds(self, row: str, side: str) -> float:
+        """How long the row's work takes per image."""
+        start = time.perf_counter()
+        self.calls[row][side]()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        images = {"sample": self.count, "batch": BATCH}.get(row.split("_")[-1], 1)
+        return (time.perf_counter() - start) / images
+
+    @torch.inference_mode()
+    def bare(self, images: int) -> None:
+        """The backbone alone."""
+        self.textbook.features(self.textbook.normalise(self.image).expand(images, -1, -1, -1))
+
+    def sample(self, columns: Callable[[Sample, Tensor], Tensor]) -> None:
+        """Step 1 on the first images; `columns` gives hypercolumns (n, Z) of an image's pixels."""
+        chosen = [
+            sample_pixels(self.photos.mask(index), PER_CLASS, 0, self.photos.ids[index])[0]
+            for index in range(self.count)
+        ]
+        starts = np.cumsum([0] + [len(pixels) for pixels in chosen])
+        self.place.mkdir(exist_ok=True)
+        create_rows(self.place, int(starts[-1]), self.segmenter.hypercolumn.Z)
+        rows = open_rows(self.place)
+        for index, pixels in enumerate(chosen):
+            found = columns(self.photos[index], torch.from_numpy(pixels))
+            rows[starts[index] : starts[index + 1]] = found.numpy()
+        rows.flush()
+
+    @torch.inference_mode()
+    def columns(self, sample: Sample, pixels: Tensor) -> Tensor:
+        """Hypercolumns (n, Z) as step 1 takes them, at pixels (n, 2) of the mask."""
+        hypercolumn = self.segmenter.hypercolumn
+        levels = hypercolumn(sample.image[None].to(self.device))
+        points = pixel_centres(pixels, sample.mask.shape)
+        return hypercolumn.at_points(levels, points[None].to(self.device))[0].cpu()
+
+    @torch.inference_mode()
+    def sample_bare(self) -> None:
+        """The same images, read and put through the bare backbone."""
+        for index in range(self.count):
+            photo = torch.from_numpy(self.photos.image(index)).permute(2, 0, 1)
+            photo = ResizeImage(self.segmenter.size)(photo)[None].to(self.device)
+            self.textbook.features(self.textbook.normalise(photo))
+
+    def predict(self) -> Tensor:
+        """The photo's class map at its original size."""
+        return self.segmenter.predict(self.photo.image, self.photo.mask.shape)[0]
+
+    def train(self, images: int, pixels: int | None) -> None:
+        """One step of step 3 on so many images, on all of their pixels or some of each."""
+        head = self.segmenter.train().head
+        one_by_one = self.device.type == "cpu" and not pixels  # as step 3 does it
+        parts = images if one_by_one else 1
+        photos = self.image.expand(images // parts, -1, -1, -1)
+        points, target = None, self.target.expand(len(photos), -1, -1)
+        for _ in range(parts):
+            drawn = [draw_kept(head.widths, head.dropout, self.generator) for _ in photos]
+            kept = [torch.stack(units).to(self.device) for units in zip(*drawn)]
+            if pixels:
+                pairs = [draw_pixels(self.mask, pixels, self.generator) for _ in photos]
+                places, labels = zip(*pairs)
+                points = pixel_centres(torch.stack(places), photos.shape[-2:]).to(self.device)
+                target = torch.stack(labels).to(self.device)
+            loss = segmentation_loss(self.segmenter(photos, points, kept), target) / parts
+            loss.backward()
+        self.training.step(loss)
+
+    def train_textbook(self, images: int) -> None:
+        """The same step as the textbook has it."""
+        self.textbook.head.train()  # not the backbone: its BatchNorm keeps its statistics
+        photos, target = (x.expand(images, *x.shape[1:]) for x in (self.image, self.target))
+        segmentation_loss(self.textbook(photos), target).backward()
+        self.textbook_optimizer.step()
+        self.textbook_optimizer.zero_grad()
+
+
+def exactness(work: Work) -> dict[str, float]:
+    """Largest differences of ours and the textbook's, each relative to the largest value.
+
+    On the CPU in float64, since the gradient of a hidden unit near 0 hangs on rounding.
+    """
+    segmenter, textbook = work.segmenter.eval().double(), work.textbook.eval().double()
+    image, target = work.image, work.target
+    gradients = [
+        torch.autograd.grad(
+            segmentation_loss(network(image), target), list(network.head.parameters())
+        )
+        for network in (segmenter, textbook)
+    ]
+    grid = segmenter.grid(image)
+    cells = torch.cartesian_prod(*map(torch.arange, grid))[::17]
+    with torch.inference_mode():
+        levels = segmenter.hypercolumn(image)
+        points = segmenter.hypercolumn.at_points(levels, pixel_centres(cells[None], grid))
+        dense = textbook.dense_map(image)[0, :, cells[:, 0], cells[:, 1]].T
+        logits = segmenter(image), textbook(image)
+    return {
+        "logits": relative(*logits),
+        "gradients": max(map(relative, *gradients)),
+        "features": relative(points[0], dense),
+    }
+
+
+def relative(found: Tensor, expected: Tensor) -> float:
+    """Largest difference, relative to the largest expected value."""
+    return ((found - expected).abs().max() / expected.abs().max()).item()
+
+
+def growth(
+    row: str, side: str, folder: Path, images: int, device: torch.device, threads: int
+) -> float:
+    """MB by which the peak of this (fresh) process grows, over that of a bare forward."""
+    torch.set_num_threads(threads)
+    runtime.choose_device(str(device))  # sets the precision of convolutions, too
+    work = Work(folder, images, device)
+    work.calls["predict"]["bare"]()
+    level = peak_bytes(device)
+    for _ in range(2):  # a second training step has the optimizer's state, too
+        work.calls[row][side]()
+    return (peak_bytes(device) - level) / MB
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Peak memory so far: allocated on a CUDA device, else resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS
 
 
 def measure(
-    folder: Path,
-    device: torch.device,
-    rounds: int,
-    images: int,
-    size: int = 224,
-    drawn: int = 375,
-    with_peaks: bool = True,
-) -> tuple[list[dict[str, Any]], dict[str, float]]:
-    """The rows of the table, and `exactness`.
-
-    Args:
-        folder: where the pictures are drawn and the networks saved.
-        images: of a round of `sample`.
-        size, drawn: shorter side of the network's input and of the pictures.
-        with_peaks: whether memory is measured, too; VGG11's alone.
-    """
-    prepare(folder, images, size, drawn)
-    rows: list[dict[str, Any]] = []
-    for backbone in BACKBONES:
-        work = Work(folder, images, device, backbone)
-        if backbone == BACKBONES[0]:
-            exact = exactness(work)
-        for name in work.calls:
-            row = {"name": name, **seconds(work, name, rounds), **dict.fromkeys(PEAKS)}
-            if with_peaks and backbone == BACKBONES[0]:
-                row |= peaks(name, folder, images, device)
-            rows.append(row)
-    return rows, exact
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """Where and when the figures are measured."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    cpus = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        **run_folder.versions(),
-        "platform": platform.platform(),
-        "cpu": cpus[0] if cpus else platform.processor() or None,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
+    folder: Path, images: int, device: torch.device, rounds: int, with_peaks: bool
+) -> list[dict[str, Any]]:
+    """The rows of the table; `folder`, `images` and `device` are those of `Work`."""
+    work, rows = Work(folder, images, device), []
+    processes = multiprocessing.get_context("forkserver")
+    for name, sides in work.calls.items():
+        # All sides in each round, so that a moment in which the machine is slow slows all of them.
+        taken = [[work.seconds(name, side) for side in sides] for _ in range(WARM_UP + rounds)]
+        ours, textbook, bare = np.array(taken[WARM_UP:]).T
+        row: dict[str, Any] = {"name": name}
+        found = {"ours s": ours, "textbook s": textbook, "bare s": bare}
+        found |= {"ours/bare": ours / bare, "textbook/ours": textbook / ours}
+        row |= {title: float(np.median(values)) for title, values in found.items()}
+        for side in ("ours", "textbook") if with_peaks else ():
+            how = row["name"], side, folder, images, device, torch.get_num_threads()
+            with processes.Pool(1) as pool:
+                row[f"{side} peak MB"] = pool.apply(growth, how)
+        rows.append(row)
+    return rows
 
 
 def report(rows: Sequence[Mapping[str, Any]], exact: Mapping[str, float]) -> int:
     """Prints the figures to 4 digits; 1 if the two sides differ, else 0."""
     cells = [list(rows[0])]
-    for row in rows:
-        cells.append([f"{x:.4g}" if isinstance(x, float) else x or "-" for x in row.values()])
+    cells += [[f"{x:.4g}" if isinstance(x, float) else x for x in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells)]
     for line in cells:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
     print(CAPTION)
     differences = ", ".join(f"{name} {value:.4g}" for name, value in exact.items())
-    print("ours from naive, largest difference over largest value:", differences)
+    print("ours from the textbook's, largest difference over largest value:", differences)
     wrong = [name for name, value in exact.items() if not value <= TOLERANCE]  # nan is wrong, too
     if wrong:
         print(f"benchmark: more than {TOLERANCE:g} apart: {', '.join(wrong)}", file=sys.stderr)
     return int(bool(wrong))
 
 
-def parse() -> argparse.Namespace:
+def main() -> None:
     parser = argparse.ArgumentParser(
         "python -m tests.benchmark",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     flag = parser.add_argument
+    flag("--backbone", default="vgg11", help="one of torchvision's")
     flag("--quick", action="store_true", help="fewer rounds and images, no memory")
-    flag("--json", type=Path, metavar="FILE", help="where to write the figures, too")
     flag("--threads", type=flags.positive, default=2, help="of torch on the CPU")
     flag("--device", default="cpu", help="a torch device")
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse()
+    args = parser.parse_args()
     torch.set_num_threads(args.threads)
     device = runtime.choose_device(args.device)
-    env = environment(device)
-    print(", ".join(f"{key} {value}" for key, value in env.items()), flush=True)
+    print(args.backbone, device, platform.platform(), f"{args.threads} threads", end=", ")
+    print(", ".join(f"{key} {value}" for key, value in run_folder.versions().items()), flush=True)
     rounds, images = (4, 2) if args.quick else (9, 10)
-    with TemporaryDirectory() as folder:
-        rows, exact = measure(Path(folder), device, rounds, images, with_peaks=not args.quick)
-    if args.json:
-        content = {"env": env, "rows": rows, "exactness": exact}
-        args.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with TemporaryDirectory() as place:
+        prepare(Path(place), args.backbone, images, size=224, drawn=375)
+        rows = measure(Path(place), images, device, rounds, with_peaks=not args.quick)
+        exact = exactness(Work(Path(place), images, torch.device("cpu")))
     sys.exit(report(rows, exact))
 
 

@@ -82,20 +82,17 @@ def shapes(drawn, tmp_path) -> Path:
 def in_process() -> Callable[..., subprocess.CompletedProcess]:
     """Runs a script in this process: seconds faster than in one of its own.
 
-    On one thread, because the last bits of a result depend on the number of threads. `error` stands
-    for standard error, where it should be something special. Unless `charts`, the charts are empty
-    pictures: on tiny data to draw them takes longer than all else.
+    On one thread, because the last bits of a result depend on the number of threads. Charts are
+    empty pictures: on tiny data to draw them takes longer than all else.
     """
     torch.set_num_threads(1)
 
-    def run(
-        name, *arguments, error: io.StringIO | None = None, charts: bool = False
-    ) -> subprocess.CompletedProcess:
-        output, error, code = io.StringIO(), error or io.StringIO(), 0
+    def run(name, *arguments) -> subprocess.CompletedProcess:
+        output, error, code = io.StringIO(), io.StringIO(), 0
         command = [str(HOME / name), *map(str, arguments)]
         with (
             mock.patch.object(sys, "argv", command),
-            contextlib.nullcontext() if charts else mock.patch.object(Figure, "savefig", blank),
+            mock.patch.object(Figure, "savefig", blank),
             contextlib.redirect_stdout(output),
             contextlib.redirect_stderr(error),
         ):
@@ -112,8 +109,8 @@ def in_process() -> Callable[..., subprocess.CompletedProcess]:
 def succeeds(in_process) -> Callable[..., str]:
     """Runs a script, which must end well and without a word on standard error; what it printed."""
 
-    def run(name, *arguments, **how) -> str:
-        done = in_process(name, *arguments, **how)
+    def run(name, *arguments) -> str:
+        done = in_process(name, *arguments)
         assert (done.returncode, done.stderr) == (0, ""), done.stderr
         return done.stdout
 
@@ -142,8 +139,7 @@ def walked(drawn, succeeds, tmp_path_factory) -> Walked:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         said = {
-            name: succeeds(f"{name}.py", "--run", "run", *flags, charts=True)
-            for name, flags in STEPS.items()
+            name: succeeds(f"{name}.py", "--run", "run", *flags) for name, flags in STEPS.items()
         }
     return Walked(place, said)
 

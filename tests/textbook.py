@@ -70,20 +70,6 @@ class Textbook(nn.Module):
         y, x = (pixels * grid // size).T
         return dense[:, y, x].T.cpu()
 
-    @torch.no_grad()
-    def near_kinks(self, images: Tensor, size: tuple[int, int]) -> Tensor:
-        """Whether each pixel (B, *size) draws on a hidden unit so near 0 that rounding decides.
-
-        There the gradients of two ways to compute the same function may differ.
-        """
-        x = standardised(self.head, self.dense_map(images))
-        near = torch.zeros_like(x[:, :1], dtype=torch.bool)
-        for layer in self.head.layers[:-1]:
-            x = layer(x)
-            near |= (x.abs() < 1e-5 * x.abs().max()).any(dim=1, keepdim=True)
-            x = x.relu()
-        return upsample(near.float(), size)[:, 0] > 0
-
 
 def standardised(head: DenseClassifier, columns: Tensor) -> Tensor:
     """(B, Z, h, w) -> the same shape, (x - mean) / std of each channel."""

@@ -64,15 +64,13 @@ def test_parts_of_a_batch_add_up_by_their_number_of_images(weight, smoothing):
     torch.testing.assert_close(gradient(sum(parts), logits), gradient(whole, logits))
 
 
-@weights
-@smoothings
-def test_an_image_without_labels_counts_as_an_image_of_loss_0(weight, smoothing):
+def test_an_image_without_labels_counts_as_an_image_of_loss_0():
     logits, target = batch(images=2)
     target[1] = VOID
-    loss = segmentation_loss(logits, target, weight, smoothing, lovasz=0.5)
-    alone = segmentation_loss(logits[:1], target[:1], weight, smoothing, lovasz=0.5)
+    loss = segmentation_loss(logits, target, WEIGHT, 0.1, lovasz=0.5)
+    alone = segmentation_loss(logits[:1], target[:1], WEIGHT, 0.1, lovasz=0.5)
     torch.testing.assert_close(loss, alone / 2)
-    assert torch.equal(gradient(loss, logits)[1], torch.zeros(3, 4, 5, dtype=torch.float64))
+    assert not gradient(loss, logits)[1].any()
 
 
 @pytest.mark.parametrize("lovasz", [0.0, 0.7])

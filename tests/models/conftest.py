@@ -31,19 +31,19 @@ def moments(levels: list[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.cat(means), torch.cat(stds)
 
 
-def random_segmenter(backbone: str, size: int, stride: int, **extractor) -> Segmenter:
+def random_segmenter(
+    backbone: str, size: int, stride: int, widths=(16, 16), classes=CLASSES, **extractor
+) -> Segmenter:
     """With the moments of a photo, and a last bias that gives each class a share of it."""
     hypercolumn = Hypercolumn(backbone, "random", seed=1, **extractor)
     levels = hypercolumn(blots(96, 90)[None])
     torch.manual_seed(0)
-    widths, dropout = (16, 16), 0.25
-    head = DenseClassifier(
-        hypercolumn.channels, *moments(levels), len(CLASSES), widths, dropout=dropout
-    )
+    shape = hypercolumn.channels, *moments(levels), len(classes), widths
+    head = DenseClassifier(*shape, dropout=0.25)
     with torch.no_grad():
         head.layers[-1].weight *= 10  # sure of some pixels
         head.layers[-1].bias -= head(levels, (16, 16)).mean((0, 2, 3))
-    return Segmenter(hypercolumn, head, size, stride, CLASSES).eval()
+    return Segmenter(hypercolumn, head, size, stride, classes).eval()
 
 
 def assert_near(found: Tensor, expected: Tensor, tolerance: float = 1e-4) -> None:

@@ -95,7 +95,7 @@ def test_dropout_of_the_fully_connected_form_is_in_training_alone():
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(
     grid=st.tuples(st.integers(1, 12), st.integers(1, 12)),
     shapes=st.lists(shapes, min_size=1, max_size=4),

@@ -23,14 +23,10 @@ def extractor(backbone: str) -> Hypercolumn:
     return Hypercolumn(backbone, "random", seed=1).eval()
 
 
-@pytest.mark.parametrize(
-    ("backbone", "channels"),
-    [("vgg11", [64, 128, 256, 512, 512]), (SMALL, [64, 128, 256, 512])],
-)
-def test_levels_have_the_announced_shapes_whatever_the_dtype_of_the_image(backbone, channels):
-    hypercolumn, images = extractor(backbone), noise(37, 50, 2)
+def test_levels_have_the_announced_shapes_whatever_the_dtype_of_the_image():
+    hypercolumn, images = extractor("vgg11"), noise(37, 50, 2)
     levels = hypercolumn(images)
-    assert [level.shape[1] for level in levels] == hypercolumn.channels == channels
+    assert hypercolumn.channels == [64, 128, 256, 512, 512] and hypercolumn.Z == 1472
     assert hypercolumn.level_shapes(37, 50) == [tuple(level.shape[1:]) for level in levels]
     for found, expected in zip(hypercolumn(images.float() / 255), levels):
         assert_near(found, expected)
@@ -108,13 +104,6 @@ def test_taps_that_do_not_exist_are_refused(taps):
         Hypercolumn(SMALL, None, taps)
 
 
-def test_an_input_that_leaves_nothing_at_the_last_tap_is_refused():
-    vgg = Hypercolumn("vgg11", None)
-    vgg.check_size(16)
-    with pytest.raises(UserError, match="^--crop: 15 pixels are too few for vgg11"):
-        vgg.check_size(15, "--crop")
-
-
 # Context and dilation
 
 
@@ -151,12 +140,9 @@ def test_context_levels_follow_the_taps_and_are_means_of_the_last():
 def test_dilation_can_be_changed_and_undone():
     hypercolumn = Hypercolumn(SMALL, "random", context=["5"])
     images, before, spec = noise(64, 64, 2), hypercolumn(noise(64, 64, 2)), hypercolumn.spec()
-    hypercolumn.unfreeze()
     hypercolumn.dilate(1)
     assert hypercolumn.spec() == {**spec, "dilated": 1}
-    levels = hypercolumn(images)
-    assert [level.shape[-1] for level in levels] == [31, 15, 7, 7, 7]
-    assert not levels[-1].requires_grad
+    assert [level.shape[-1] for level in hypercolumn(images)] == [31, 15, 7, 7, 7]
     hypercolumn.dilate(0)
     assert all(map(torch.equal, hypercolumn(images), before))
 

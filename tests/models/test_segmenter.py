@@ -49,15 +49,6 @@ def test_logits_are_the_textbooks_on_the_grid_and_at_points(segmenter, size, str
     torch.testing.assert_close(found, expected.flatten(2), rtol=1e-3, atol=1e-3)
 
 
-def test_training_reaches_the_head_alone_and_follows_the_kept_units(segmenter):
-    kept = [torch.arange(0, 16, 2)[None]] * 2
-    first = segmenter.train()(noise(40, 40), kept=kept)
-    assert not torch.equal(first, segmenter(noise(40, 40)))
-    first.square().mean().backward()
-    assert all(parameter.grad.any() for parameter in segmenter.head.parameters())
-    assert all(parameter.grad is None for parameter in segmenter.hypercolumn.parameters())
-
-
 @pytest.mark.parametrize(("amp", "least"), [(torch.bfloat16, 0.9), (torch.float16, 0.98)])
 def test_low_precision_predicts_nearly_the_same_in_float32(segmenter, amp, least):
     image, size = noise(40, 57)[0], (80, 111)

@@ -1,6 +1,6 @@
 """timm's networks as backbones, with random weights: their levels are timm's own maps."""
 
-import copy
+import sys
 
 import pytest
 import torch
@@ -69,10 +69,10 @@ def test_a_transformer_sees_the_photo_resized_to_whole_patches():
 @pytest.mark.parametrize("name", PYRAMIDS)
 def test_dilation_is_timms_output_stride(name):
     hypercolumn = Hypercolumn(f"timm/{name}", "random", seed=1)
-    weights = copy.deepcopy(hypercolumn.features.state_dict())
-    hypercolumn.dilate(1)
     network = timm.create_model(name, features_only=True, output_stride=16).eval()
+    weights = hypercolumn.features.state_dict()
     network.load_state_dict({key.removeprefix("network."): v for key, v in weights.items()})
+    hypercolumn.dilate(1)
     images = noise(96, 96)
     x = (images / 255 - hypercolumn.mean) / hypercolumn.std
     assert [level.shape[-1] for level in hypercolumn(images)][-2:] == [6, 6]
@@ -89,15 +89,10 @@ def test_drops_are_counted_from_the_last_level_that_is_used():
 def test_all_but_the_frozen_stages_learn(name):
     hypercolumn = Hypercolumn(f"timm/{name}", "random")
     hypercolumn.unfreeze(2)
-    hypercolumn.train()
-    levels = hypercolumn(noise(64, 64))
-    count = len(levels)
-    assert [level.requires_grad for level in levels] == [False] * 2 + [True] * (count - 2)
+    levels = hypercolumn.train()(noise(64, 64))
+    assert [level.requires_grad for level in levels] == [False] * 2 + [True] * (len(levels) - 2)
     levels[-1].square().mean().backward()
-    learning = [p for p in hypercolumn.parameters() if p.requires_grad]
-    assert learning and all(p.grad is not None for p in learning)
-    hypercolumn.unfreeze()
-    assert all(level.requires_grad for level in hypercolumn(noise(64, 64)))
+    assert all(p.grad is not None for p in hypercolumn.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +122,6 @@ def test_weights_that_do_not_fit_are_refused(change, tmp_path):
 
 
 def test_without_timm_one_line_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match="^--backbone timm/resnet10t: .*pip install timm$"):
         Hypercolumn("timm/resnet10t", "random")

@@ -72,19 +72,6 @@ def test_weights_load_from_every_style_of_file_also_in_float16(path, prefix, wra
     assert loaded(path) == expected
 
 
-def test_a_file_without_the_counter_of_batches_gives_the_same_network_each_time(path):
-    """Files of an old torch lack it; memory that nobody has written would get a random value."""
-    state, how = state_of("mobilenet_v2"), {"backbone": "mobilenet_v2", "taps": ["b1", 1]}
-    torch.save(state, path)
-    expected = loaded(path, **how)
-    torch.save({k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}, path)
-    torch.use_deterministic_algorithms(True)  # fills new memory with odd values
-    try:
-        assert loaded(path, **how) == expected
-    finally:
-        torch.use_deterministic_algorithms(False)
-
-
 def test_random_weights_follow_from_the_seed_alone_and_keep_the_scale_of_the_maps():
     state = torch.get_rng_state()
     prints = [loaded("random", "resnet18", seed=seed) for seed in (1, 1, 2)]
@@ -112,7 +99,7 @@ def test_a_file_that_is_no_state_dict_of_the_backbone_is_refused(path, content, 
 
 @pytest.mark.parametrize(
     ("theirs", "ours"),
-    [(SMALL, "squeezenet1_0"), ("resnet34", "resnet18"), ("densenet169", "densenet121")],
+    [(SMALL, "squeezenet1_0"), ("resnet34", "resnet18")],
 )
 def test_weights_of_another_backbone_are_refused(path, theirs, ours):
     """ResNet-34's first blocks have the shapes of ResNet-18's."""

@@ -23,7 +23,7 @@ from tests.conftest import HOME, blank
 
 LIMIT = 400  # seconds after which a process hangs
 # What config.json says that decides nothing about the result.
-FREE = ("resume", "workers", "save_every", "quiet", "command", "seconds", "versions")
+FREE = ("resume", "workers", "save_every", "quiet", "json", "command", "seconds", "versions")
 QUICK = multiprocessing.get_context("forkserver")  # a new process does not import torch again
 QUICK.set_forkserver_preload(
     ["torch", "torchvision", "torch.distributed.optim", "matplotlib.figure", "tqdm"]

@@ -83,16 +83,8 @@ def cut(path: Path, tenths: int = 5) -> None:
     path.write_bytes(content[: len(content) * tenths // 10])
 
 
-def converted(mode: str, suffix: str) -> None:
-    picture = Image.open(IMAGE).convert(mode)
-    IMAGE.unlink()
-    picture.save(IMAGE.with_suffix(suffix))
-
-
-def sixteen_bits() -> None:
-    grey = np.asarray(Image.open(IMAGE).convert("L")).astype(np.uint16)
-    IMAGE.unlink()
-    Image.fromarray(grey << 8).save(IMAGE.with_suffix(".png"))
+def in_cmyk() -> None:
+    Image.open(IMAGE).convert("CMYK").save(IMAGE)
 
 
 def turned() -> None:
@@ -149,6 +141,16 @@ def weights(make: Callable, is_damaged: bool = False) -> tuple:
     return "--weights", "weights.pth"
 
 
+def huge_photo() -> tuple:
+    Image.new("1", (20_000, 9_000)).save("large.png")
+    return "--image", "large.png"
+
+
+def heic_photo() -> tuple:
+    Path("c.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    return "--image", "c.heic"
+
+
 def photos_of_one_name() -> tuple:
     for folder in ("one", "other"):
         Path(folder).mkdir()
@@ -161,6 +163,10 @@ def network_of_nan() -> None:
     first = next(name for name in content["state"] if name.startswith("head.") and "weight" in name)
     content["state"][first][0] = float("nan")
     torch.save(content, BEST)
+
+
+def old_bomb() -> None:
+    torch.save(BOMB, BEST, _use_new_zipfile_serialization=False)
 
 
 def newer_config() -> None:
@@ -183,9 +189,8 @@ def mask_in_rgb() -> None:
     Image.open(MASK).convert("RGB").save(MASK)
 
 
-def no_data() -> tuple:
-    Path("empty").mkdir()
-    return "--data", "empty"
+def mask_as_jpeg() -> None:
+    Image.open(MASK).convert("L").save(MASK, "JPEG")
 
 
 UNREADABLE, DAMAGED = f"{IMAGE}: cannot be read as an image", "cannot be read as a checkpoint"
@@ -193,15 +198,18 @@ NEWER, FEW = "written by another version (format 99", "8 pixels are too few for"
 OTHER = "background\n" + "\n".join(f"thing{index}" for index in range(20))
 NEW = {"format": 99, "kind": "segmenter"}
 BOMB = {"format": 1, "kind": "segmenter", "state": Bomb(LAST)}
+PROGRAM, NINES = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n", "9" * 5000
 NOT_PLAIN = "not a checkpoint file of plain tensors and values, so it was not loaded"
 REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of their line)
-    "no data": (no_data, LISTED, "empty: no data set in VOC layout there (JPEGImages"),
+    "no data": (given("--data", "run"), LISTED, "run: no data set in VOC layout there (JPEGImages"),
     "unknown split": (given("--split", "holiday"), LISTED, f"'holiday'; lists there: {LISTS}"),
     "no image": (IMAGE.unlink, LISTED, f"{IMAGE}: no such file"),
     "no mask": (MASK.unlink, LISTED, f"{MASK}: no such file"),
     "image is text": (written(IMAGE, "no picture"), LISTED, UNREADABLE),
+    "image is a program": (written(IMAGE, PROGRAM), READ, UNREADABLE),
     "truncated image": (partial(cut, IMAGE), READ, UNREADABLE),
     "truncated mask": (partial(cut, MASK), READ, f"{MASK}: cannot be read as an image"),
+    "mask is a JPEG": (mask_as_jpeg, READ, f"{MASK}: cannot be read as an image"),
     "mask of another size": (mask_of_another_size, LISTED, f"{MASK}: the mask is 30x20 but its"),
     "mask in RGB": (mask_in_rgb, READ, f"{MASK}: a mask must be a PNG of palette indices"),
     "label 21": (partial(label, 21), READ, f"{MASK}: label 21 is outside the cl"),
@@ -211,6 +219,9 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
     "empty list": (written(LIST, "\n\n"), LISTED, f"{LIST}: the list is empty"),
     "id with ../": (written(LIST, "../x\n"), LISTED, f"{LIST}: '../x' is not an image id"),
     "id twice": (written(LIST, "a\nb\na\n"), LISTED, f"{LIST}: id 'a' is listed twice"),
+    "id that colours": (written(LIST, "a\x1b[31mb\n"), ONE, r"'a\x1b[31mb' is not an image id"),
+    "class that colours": (written(CLASSES, "a\nb\x1b[31m\n"), ONE, f"{CLASSES}, line 2"),
+    "endless colour": (written(CLASSES, f"a\nb {NINES} 1 2\n"), ONE, f"{CLASSES}, line 2"),
     "other classes": (written(CLASSES, OTHER), LATER, "1 is 'thing0' there but 'aeroplane' in"),
     "best.pt empty": (partial(cut, BEST, 0), FOUR, f"{BEST}: {DAMAGED}"),
     "best.pt cut in half": (partial(cut, BEST), FOUR, f"{BEST}: {DAMAGED}"),
@@ -218,6 +229,7 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
     "dense.pt cut": (partial(cut, DENSE), THREE, f"{DENSE}: {DAMAGED}"),
     "last.pt cut": (lambda: cut(LAST) or ("--resume",), THREE, f"{LAST}: {DAMAGED}"),
     "best.pt is a bomb": (partial(torch.save, BOMB, BEST), LATER[1:], f"{BEST}: {NOT_PLAIN}"),
+    "best.pt is an older bomb": (old_bomb, FOUR, f"{BEST}: {NOT_PLAIN}"),
     "best.pt of tomorrow": (partial(torch.save, NEW, BEST), LATER[1:], f"{BEST}: {NEWER}"),
     "network of nan": (network_of_nan, LATER[1:], "the network's scores are not finite; are its"),
     "no weights": (given("--weights", "no.pth"), ONE, "no.pth: no such weights"),
@@ -231,10 +243,13 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
     "rate far too high": (given("--lr", 1000, "--epochs", 60), TWO, "try a smaller --lr"),
     "no config.json": (CONFIG.unlink, TWO, "run/1_features: step 1 has not finished"),
     "config.json of tomorrow": (newer_config, ALL[1:], f"{CONFIG}: {NEWER}"),
+    "config.json of something else": (written(CONFIG, "[1]"), TWO, f"{CONFIG}: cannot be read"),
     "config.json cut": (partial(cut, CONFIG), ALL[1:], f"{CONFIG}: cannot be read; run step 1"),
     "absent device": (given("--device", "cuda:77"), ALL, "cuda:77: not available here; use auto"),
     "absent photo": (given("--image", "a.jpg"), ALL[4:], "a.jpg: no such file"),
     "photos of one name": (photos_of_one_name, ALL[4:], "2 files are called 'a.png'"),
+    "HEIC photo": (heic_photo, ALL[4:], "HEIC photos are not read; save it as JPEG"),
+    "photo that fills the memory": (huge_photo, ALL[4:], "(Image size (180000000 pixels) exceeds"),
 }
 
 
@@ -280,11 +295,7 @@ def upright_page() -> bool:
 
 
 WORKS = {  # what is odd: (how it is made, steps, what holds after them)
-    "JPEG that is a PNG": (lambda: Image.open(IMAGE).save(IMAGE, "PNG"), READ, used),
-    "grey JPEG": (partial(converted, "L", ".jpg"), READ, used),
-    "CMYK JPEG": (partial(converted, "CMYK", ".jpg"), READ, used),
-    "RGBA image": (partial(converted, "RGBA", ".png"), READ, used),
-    "16-bit image": (sixteen_bits, READ, used),
+    "CMYK JPEG": (in_cmyk, READ, used),
     "EXIF-rotated image": (turned, READ, used),
     "EXIF-rotated photo": (partial(photo, turned), ALL[4:], upright_page),
     "1x1 image": (partial(of_size, 1, 1), ALL, lambda: used() and drawn_page()),
@@ -317,12 +328,6 @@ def test_names_with_spaces_and_unicode(street, succeeds):
     assert (run / "4_eval" / "predictions" / f"{UNICODE}.png").is_file()
 
 
-def test_training_names_a_damaged_image(street, fails):
-    cut(IMAGE)
-    LIST.write_text(FIRST)
-    assert UNREADABLE in fails(*command("train_seg"))
-
-
 @pytest.mark.parametrize("step, needs", list(zip(ALL[1:], (1, 2, 2, 2))))
 def test_a_step_out_of_order_is_refused_and_makes_no_folder(step, needs, street, fails):
     line = fails(*command(step), "--run", "new")
@@ -330,17 +335,10 @@ def test_a_step_out_of_order_is_refused_and_makes_no_folder(step, needs, street,
     assert not Path("new").exists()
 
 
-def test_a_head_that_was_trained_again_after_step_3_is_noticed(street, succeeds, fails):
-    succeeds(*command("train_cls"))
-    for step, *flags in (("evaluate",), ("visualize",), ("train_seg", "--resume")):
-        line = refused(fails, step, *flags)
-        assert "than run/2_cls holds now; run train_seg.py again" in line
-
-
 PLACES = [(step, Path("run", place)) for step, place in zip(ALL, FOLDERS)]
 
 
-@pytest.mark.parametrize("step, place", PLACES)
+@pytest.mark.parametrize("step, place", PLACES[1:3])
 def test_a_folder_that_is_a_file_is_named(step, place, street, fails):
     shutil.rmtree(place)
     place.write_text("mine")
@@ -354,11 +352,10 @@ def test_a_folder_where_another_run_writes_is_left_to_it(step, place, street, fa
     assert f"{place}: another process is writing there; wait, or use another --run" in line
 
 
-ROOMS = [("sample_features", 16), ("train_cls", 16), ("train_cls", 1024), ("train_seg", 16)]
-ROOMS += [("train_seg", 1024), ("evaluate", 0.1), ("visualize", 0.1)]
+ROOMS = [("sample_features", 1024), ("train_cls", 16), ("train_seg", 16), ("train_seg", 1024)]
 
 
-@pytest.mark.parametrize("step, kib", [*ROOMS, ("sample_features", 1024)])
+@pytest.mark.parametrize("step, kib", [*ROOMS, ("evaluate", 0.1), ("visualize", 0.1)])
 def test_a_full_disk_leaves_what_is_finished(step, kib, street, fails):
     before = saved()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

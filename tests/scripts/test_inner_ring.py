@@ -8,7 +8,7 @@ import sys
 from tests.conftest import HOME, STEPS
 
 TOOLS = ("data/formats", "data/figures", "data/convert.py", "data/lists.py", "models/export.py")
-PREDICTS_WITHOUT_PACKAGES = """
+PROGRAM = """
 import runpy, sys
 sys.modules |= dict.fromkeys(("matplotlib", "filelock"))
 import data.voc, losses.loss, losses.metrics, models.segmenter
@@ -17,10 +17,8 @@ import numpy as np
 mask = load("voc").predict(np.zeros((40, 50, 3), dtype=np.uint8))
 assert mask.shape == (40, 50)
 del sys.modules["filelock"]  # steps need it
-"""
-RUNS_STEP = """
-sys.argv = {words}
-runpy.run_path({words}[0], run_name="__main__")
+for sys.argv in {steps}:
+    runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
@@ -34,11 +32,12 @@ def test_steps_1_2_and_4_run_without_the_tools_and_a_network_without_their_packa
         place = home / name
         shutil.rmtree(place) if place.is_dir() else place.unlink()
     shutil.copytree(drawn, tmp_path / "shapes")
-    program = PREDICTS_WITHOUT_PACKAGES
-    for step in ("sample_features", "train_cls", "evaluate"):
-        program += RUNS_STEP.format(words=[str(home / f"{step}.py"), "--run", "run", *STEPS[step]])
+    steps = [
+        [str(home / f"{step}.py"), "--run", "run", *STEPS[step]]
+        for step in ("sample_features", "train_cls", "evaluate")
+    ]
     environment = {**os.environ, "PYTHONPATH": str(home), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-c", program]
+    words = [sys.executable, "-c", PROGRAM.format(steps=steps)]
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/4_eval/metrics.json").is_file()

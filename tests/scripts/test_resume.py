@@ -40,9 +40,6 @@ def whole(walked, succeeds, tmp_path_factory) -> dict:
 KILLED = {  # the moment: the files that are about to get their names, and for which time
     "before the first result": [("best.pt", 1)],
     "while the first last.pt is saved": [("last.pt", 1)],
-    "at a step": [("last.pt", 3)],
-    "at the last step of an epoch": [("last.pt", 5)],
-    "between epochs": [("log.csv", 2)],
     "after an epoch, before it is in last.pt": [("last.pt", 6)],
     "at the end": [("config.json", 1)],
     "again and again": [("last.pt", 3), ("last.pt", 2), ("steps.csv", 1), ("last.pt", 4)],

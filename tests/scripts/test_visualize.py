@@ -154,9 +154,9 @@ def photos(street) -> None:
     Image.fromarray(noise).resize((1000, 700)).save(PHOTOS / "large.tif")
 
 
-def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds):
-    out, before = Path("seen"), saved()
-    said = succeeds(*RUN, "--image", PHOTOS, "--out", out, "--confidence")
+def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds, fails):
+    out, before, command = Path("seen"), saved(), (*RUN, "--image", PHOTOS, "--out", "seen")
+    said = succeeds(*command, "--confidence")
     assert f"wrote {out}: 4 pictures" in said and before.items() <= saved().items()
     pictures = {picture["title"]: picture for picture in listed(out)}
     assert set(pictures) == set(SIZES)
@@ -172,6 +172,12 @@ def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds):
         (line,) = [line for line in said.splitlines() if line.strip().startswith(title)]
         assert all(f"{name} " in line for name in shares)
         assert list(pictures[title]["tiles"]) == ["image", "prediction", "confidence"]
+    rows = photo_table(out)
+    seen = {name: {row["photo"] for row in rows if row["class"] == name} for name in VOC.names}
+    some, none = (next(n for n in seen if bool(seen[n]) is there) for there in (True, False))
+    succeeds(*command, "--classes", some)
+    assert {picture["title"] for picture in listed(out)} == seen[some]
+    assert f"--classes {none}: in none of the 4 images" in fails(*command, "--classes", none)
 
 
 def test_without_a_run_photos_are_seen_by_the_network_in_the_box(photos, succeeds):
@@ -181,21 +187,10 @@ def test_without_a_run_photos_are_seen_by_the_network_in_the_box(photos, succeed
     (person, *_) = [row for row in photo_table(Path("runs/photos")) if row["class"] == "person"]
     index = np.asarray(Image.open("runs/photos/predictions/grace_hopper.png")) == 15
     assert float(person["share"]) == pytest.approx(index.mean())
-    assert np.array_equal(load().predict(portrait) == 15, index), "by the same path"
-    expected = load().predict(portrait, probabilities=True)[15][index].mean()
+    network = load()
+    assert np.array_equal(network.predict(portrait) == 15, index), "by the same path"
+    expected = network.predict(portrait, probabilities=True)[15][index].mean()
     assert float(person["confidence"]) == pytest.approx(expected, rel=1e-4)
-
-
-def test_photos_are_filtered_by_what_is_seen_in_them(photos, succeeds, fails):
-    command, out = (*RUN, "--image", PHOTOS, "--out", "seen"), Path("seen")
-    succeeds(*command)
-    rows = photo_table(out)
-    seen = {name: {row["photo"] for row in rows if row["class"] == name} for name in VOC.names}
-    some = next(name for name, titles in seen.items() if titles)
-    none = next(name for name, titles in seen.items() if not titles)
-    succeeds(*command, "--classes", some)
-    assert {picture["title"] for picture in listed(out)} == seen[some]
-    assert f"--classes {none}: in none of the 4 images" in fails(*command, "--classes", none)
 
 
 OVER = "would be replaced"
@@ -206,6 +201,7 @@ REFUSED = [
     ((*RUN, *DATA, "--out", "run/2_cls"), f"run/2_cls/config.json: {OVER}"),
     ((*IMAGE, "--out", "page"), f"page/index.html: {OVER}"),
     ((*IMAGE, "--sort", "worst"), "--sort: worst needs scores, which --image does not"),
+    ((*RUN, *DATA, "--seed", 1), "argument --seed: has no effect without --sort random"),
     ((*IMAGE, "--report"), "argument --report: has no effect without --run and --data"),
     ((*TRUTH, "--image", "photos"), "argument --image: not allowed with argument --truth"),
     (("visualize.py", *DATA), "required: --run"),

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from models import load
 from models.run import args as flags
 from models.run.folder import STEPS
 from models.run.recipes import RECIPES
 from models.views import Views
 from tests.conftest import HOME
+from tests.models.conftest import SMALL, random_segmenter
 
 SCRIPTS = [name for name, _ in STEPS.values()]
 REFUSED = [  # script, flag, values that it does not take
@@ -63,18 +63,16 @@ def test_values_are_read_and_those_that_decide_the_result_are_kept_as_json(parse
     assert parsed("train_cls", "--hidden", "none")["hidden"] == ()
 
 
-@pytest.mark.parametrize(
-    "given, views",
-    [
+def test_what_the_network_sees_follows_from_the_flags(parsed):
+    network, names = random_segmenter(SMALL, 48, 2), ("tta", "refine", "dilate", "size", "tile")
+    for given, views in (
         ((), Views()),
         (("--tta", "flip"), Views(flip=True)),
         (("--tta", "2,flip,0.5", "--refine"), Views((0.5, 1.0, 2.0), flip=True, refine=True)),
-    ],
-)
-def test_what_the_network_sees_follows_from_the_flags(given, views, parsed):
-    found, network = parsed("evaluate", *given), load().segmenter
-    flags.set_views(network, *(found[name] for name in ("tta", "refine", "dilate", "size", "tile")))
-    assert network.views == views
+    ):
+        found = parsed("evaluate", *given)
+        flags.set_views(network, *(found[name] for name in names))
+        assert network.views == views
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -58,15 +58,6 @@ def test_versions_are_found_without_git(tmp_path, monkeypatch):
     assert folder.versions()["commit"] is None
 
 
-@pytest.mark.parametrize("text", [b"", b"null", b"[1]", b"{}", b"\xff\xfe"])
-def test_a_damaged_config_is_refused_with_what_to_do(text, run):
-    (run / "1_features").mkdir(parents=True)
-    (run / "1_features" / "config.json").write_bytes(text)
-    message = "config.json: cannot be read; run step 1 again: python sample_features.py"
-    with pytest.raises(UserError, match=message):
-        chain.finished(run, 1)
-
-
 @pytest.mark.parametrize(
     "given, theirs, ours", [("ax", "x", "b"), ("a", "none", "b"), ("abc", "c", "none")]
 )
@@ -88,18 +79,3 @@ def test_json_keeps_plain_values_and_a_failure_keeps_the_old_file(run):
     with pytest.raises(TypeError):
         folder.save_json(path, {("a", "tuple"): 1})
     assert path.read_bytes() == before and list(run.iterdir()) == [path]
-
-
-def test_a_folder_is_free_where_all_in_it_is_of_an_earlier_run_of_the_step(run):
-    place = run / "2_cls"
-    folder.check_free(place, 2)
-    (place / "previews").mkdir(parents=True)
-    (place / "previews" / "dense.pt").touch()
-    folder.save_config(place, 2, {"started": 0.0})
-    (place / ".DS_Store").touch()
-    folder.check_free(place, 2)
-    with pytest.raises(UserError, match="config.json: would be replaced; move it away, or name"):
-        folder.check_free(place, 4)
-    (place / "previews" / "notes.txt").touch()
-    with pytest.raises(UserError, match="notes.txt: would be replaced"):
-        folder.check_free(place, 2)

@@ -36,7 +36,7 @@ def test_rates_rise_to_the_peak_then_fall_and_are_never_negative(steps):
     assert min(rates(steps + 5, steps)) >= 0, "steps beyond the last"
 
 
-def test_the_decays_by_hand():
+def test_the_decays_milestones_gamma_and_warm_up_by_hand():
     by = {decay: rates(1000, 100, 10, decay=decay) for decay in DECAYS}
     for found in by.values():
         assert found[:100] == pytest.approx([PEAK * (step + 1) / 100 for step in range(100)])
@@ -46,9 +46,6 @@ def test_the_decays_by_hand():
     thirds = [PEAK] * 500 + [PEAK / 10] * 200 + [PEAK / 100] * 200
     assert by["step"][100:] == pytest.approx(thirds)
     assert by["exponential"][500] == pytest.approx(PEAK * 0.9**40)
-
-
-def test_milestones_gamma_and_warm_up_can_be_chosen():
     found = rates(8, 4, 2, decay="step", milestones=(2, 3), gamma=0.5, warmup=0)
     assert found == pytest.approx([PEAK * share for share in (1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25)])
     found = rates(20, 4, 5, warmup=0.5, decay="exponential", gamma=0.8)
