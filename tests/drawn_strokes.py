@@ -1,12 +1,14 @@
 """Strokes as a person would draw them, from full masks: one straight line in each class."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from data.classes import VOID
 from data.formats.rasterize import stroke
 
 
-def draw_strokes(mask: np.ndarray, width: float, seed: int) -> np.ndarray:
+def draw_strokes(mask: np.ndarray, width: float, seed: int | Sequence[int]) -> np.ndarray:
     """One stroke in each class of a mask (H, W), void elsewhere.
 
     It goes from a random pixel of the class both ways in the direction, of eight, in which it gets

@@ -53,7 +53,8 @@ def extract(
     for seed in SEEDS:
         for index, image_id in enumerate(dataset.ids):
             mask = dataset.mask(index)
-            known = draw_strokes(mask, width, seed) if width else mask
+            how = width, [seed, *image_id.encode()]  # else all lie at the same place of the image
+            known = draw_strokes(mask, *how) if width else mask
             pixels, labels, areas = sample_pixels(known, per_class, seed, image_id)
             rank = np.concatenate([np.arange(n) for n in np.unique(labels, return_counts=True)[1]])
             count = np.bincount(labels)[labels]  # of its class, in its image
