@@ -29,7 +29,7 @@ from data.formats import folders, recognise
 from data.formats.class_names import read_class_list
 from data.formats.foreign_masks import listing, survey
 from data.formats.source import Named, Options, Source
-from data.formats.voc_layout import NOTE, check_fit, check_free, place_photo, write_classes
+from data.formats.voc_layout import NOTE, check_free, place_photo, write_classes
 from data.image_files import colour_mask, first_of, read_image
 from models.run import folder, runtime
 from models.run.args import rate
@@ -78,7 +78,6 @@ def _bring(source: Source, classes: Classes, out: Path, image_id: str) -> set[in
     with source.leaving_out_bad():
         pixels = read_image(pair.photo)
         mask = pair.mask()
-        check_fit(mask, pair.photo, pixels.shape[:2], source)
         if labels := set(np.unique(mask).tolist()) - {VOID}:
             place_photo(pair.photo, pixels, out / "JPEGImages" / image_id)
             colour_mask(mask, classes).save(out / "SegmentationClass" / f"{image_id}.png")

@@ -1,7 +1,6 @@
 """The forms in which people have photos with masks, one file each, for `data.convert`.
 
-FORMS are functions `find(root, options) -> Source | None`: what they recognise in a folder, see
-`source`. A new form of annotations is a module as `annotations` describes.
+A new form of annotations is a module as `annotations` describes.
 """
 
 from collections.abc import Callable

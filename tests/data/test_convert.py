@@ -66,13 +66,13 @@ def test_the_command_writes_the_layout_and_says_what_it_holds(root, tmp_path, ru
         0,
         [
             "photos and masks: 2 pairs of photo and mask",
-            "  left out: photo without a mask: 1 (c.jpg)",
+            "  left out: in no pair: 1 (images/c.jpg)",
             f"wrote {out}: photos, masks and 2 classes in classes.txt",
             f"next: python -m data.lists {out}",
         ],
     )
     assert files(root) == before
-    assert (out / "classes.txt").read_text() == "background\ncat\n"
+    assert (out / "classes.txt").read_text() == "background 0 0 0\ncat 128 0 0\n"
     assert written(out) == MASK
 
 
@@ -170,7 +170,7 @@ def test_other_data_stays_and_so_does_the_source(there, root, tmp_path, run):
 
 
 def test_annotations_are_recognised_before_folders(root, tmp_path, run):
-    shape = {"label": "cat", "points": [[0, 0], [0, 1]], "shape_type": "rectangle"}
+    shape = {"label": "cat", "points": [[0, 0], [0, 1.5]], "shape_type": "rectangle"}
     content = {"shapes": [shape], "imagePath": "a.jpg", "imageHeight": 2, "imageWidth": 3}
     (root / "a.json").write_text(json.dumps(content))
     out = tmp_path / "out"
