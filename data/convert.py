@@ -63,9 +63,8 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
             names.sort()  # the threads ended in any order
         source.pairs = {name: pair for name, pair in source.pairs.items() if labels[name]}
         if not set().union(*labels.values()) - ({0} if options.undrawn == 0 else set()):
-            notes = "; ".join(f"{what}: {first_of(names)}" for what, names in source.notes.items())
             what = "nothing is drawn in any photo" if source.pairs else "no image can be used"
-            raise UserError(f"{root}: {what}; {notes or 'there are no shapes'}")
+            raise UserError(f"{root}: {what}; {source.said() or 'there are no shapes'}")
         folder.save_json(part / NOTE, {"source": root, "notes": source.notes})
     return source
 

@@ -29,6 +29,8 @@ def find(root: Path, options: Options) -> Source | None:
     source = Source("photos and masks", options)
     pairs = find_pairs(root, source)
     found = survey(pairs, source)
+    if not pairs:
+        raise UserError(f"{root}: no image can be used; {source.said()}")
     lists = [root / name for name in CLASS_FILES if (root / name).is_file()]
     listed = options.classes or (read_class_list(lists[0]) if lists else {})
     source.classes, legend = find_legend(found, listed, source, root)

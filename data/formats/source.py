@@ -13,7 +13,7 @@ from PIL import Image
 
 from data import UserError
 from data.classes import VOID, Colour
-from data.image_files import EXIF_ORIENTATION, TURNS, upright_size
+from data.image_files import EXIF_ORIENTATION, TURNS, first_of, upright_size
 
 Named = dict[str, Colour | None]  # names of classes, with RGB (0..255) where known
 
@@ -75,6 +75,10 @@ class Source:
     def note(self, what: str, name: str) -> None:
         """Keeps the name of a file or an image among those of which the user is told this."""
         self.notes.setdefault(what, []).append(name)
+
+    def said(self) -> str:
+        """All notes in a line."""
+        return "; ".join(f"{what}: {first_of(names)}" for what, names in self.notes.items())
 
     @contextmanager
     def leaving_out_bad(self) -> Iterator[None]:

@@ -1,6 +1,5 @@
 """Single files: masks and predictions are read as indices, photos as upright RGB."""
 
-import re
 import struct
 import zlib
 from functools import partial
@@ -61,14 +60,6 @@ def test_masks_are_read_as_indices_not_colours(kind, tmp_path):
     assert found.dtype == np.uint8 and np.array_equal(found, values)
 
 
-@pytest.mark.parametrize("value, classes", [(2, 2), (256, 21), (511, 21)])
-def test_a_label_outside_the_classes_is_refused(value, classes, tmp_path):
-    path = grey_png(tmp_path / "a.png", np.array([[0, value, VOID]]), 16)
-    message = f"{path}: label {value} is outside the classes 0..{classes - 1} (void is 255)"
-    with pytest.raises(UserError, match=re.escape(message)):
-        read_mask(path, classes)
-
-
 @pytest.mark.parametrize("depth", [2, 4])
 def test_grey_that_programs_read_in_two_ways_is_refused(depth, tmp_path):
     path = grey_png(tmp_path / "a.png", INDICES % 4, depth)
@@ -78,12 +69,11 @@ def test_grey_that_programs_read_in_two_ways_is_refused(depth, tmp_path):
         read_mask(path, CLASSES)
 
 
-@pytest.mark.parametrize("value", [21, VOID])
-def test_a_prediction_gives_every_pixel_a_class(value, tmp_path):
-    path = saved(tmp_path / "a.png", np.array([[0, value]], dtype=np.uint8))
-    message = f"{path}: label {value} is outside the classes 0..20 (each pixel of a prediction"
-    with pytest.raises(UserError, match=re.escape(message)):
-        read_mask(path, CLASSES, may_be_void=False)
+@pytest.mark.parametrize("value, may_be_void", [(256, True), (511, True), (VOID, False)])
+def test_a_label_that_is_no_class_is_refused(value, may_be_void, tmp_path):
+    path = grey_png(tmp_path / "a.png", np.array([[0, value]]), 16)
+    with pytest.raises(UserError, match=f"a.png: label {value} is outside the classes 0..20 "):
+        read_mask(path, CLASSES, may_be_void)
 
 
 UPRIGHT = {  # of the stored pixels, by EXIF orientation
@@ -145,12 +135,3 @@ def test_the_photos_of_a_folder_are_named_by_stem_or_file(tmp_path):
     keys = ["b", "a.png", "a.jpeg", "c", "D.png", "d.jpg"]
     assert photos == {key: tmp_path / name for key, name in zip(keys, names)}
     assert others == ["notes.txt"]
-
-
-@pytest.mark.parametrize(
-    "place, message",
-    [(".", "no photo in this folder"), ("two\nlines.png", r"files are called 'two\nlines'")],
-)
-def test_photos_that_cannot_be_drawn_are_refused(place, message, tmp_path):
-    with pytest.raises(UserError, match=re.escape(message)):
-        find_photos([tmp_path / place])

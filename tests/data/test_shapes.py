@@ -28,20 +28,6 @@ def pictures(folder, split: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             yield np.array(image), np.array(mask)
 
 
-def test_layout_is_that_of_voc(drawn):
-    ids = [f"shapes_{index:06d}" for index in range(24)]
-    assert set(content(drawn)) == {
-        "shapes.json",
-        *(f"JPEGImages/{name}.jpg" for name in ids),
-        *(f"SegmentationClass/{name}.png" for name in ids),
-        *(f"ImageSets/Segmentation/{split}.txt" for split in (*SPLITS, "trainval")),
-    }
-    lists = {split: [int(name[-6:]) for name in ids_of(drawn, split)] for split in SPLITS}
-    assert (lists["val"], lists["test"]) == ([3, 11, 19], [7, 15, 23])
-    assert sorted(sum(lists.values(), [])) == list(range(24))
-    assert ids_of(drawn, "trainval") == sorted(ids_of(drawn, "train") + ids_of(drawn, "val"))
-
-
 def test_masks_are_palette_images_of_voc_values_with_void_outlines(drawn):
     for path in (drawn / "SegmentationClass").iterdir():
         photo = Image.open(drawn / "JPEGImages" / f"{path.stem}.jpg")

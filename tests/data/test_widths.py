@@ -48,23 +48,11 @@ def test_12_megapixels_take_less_than_a_second():
     assert time.process_time() - start < 1
 
 
-def test_a_few_pixels_of_a_large_photo_are_measured():
-    mask = np.zeros((2000, 3000), dtype=np.uint8)
-    mask[1000:1006, 500:600] = 1
-    assert width_of(mask) == 6
-
-
 def test_a_very_long_photo_shrinks_further():
     mask = np.zeros((200, 3000), dtype=np.uint8)
     mask[:, ::50] = mask[:, 1::50] = mask[:, 2::50] = 1
     (line,) = thin_classes(local_widths(mask, 224), ["ground", "thing"], 224)
     assert line.startswith("thing: 3 px wide in photos of 750") and "0.9 at --size 224" in line
-
-
-def test_strokes_have_no_width():
-    mask = np.full((400, 400), VOID, dtype=np.uint8)
-    mask[100:103] = 1
-    assert len(local_widths(mask, 224)) == 0
 
 
 @pytest.mark.real
