@@ -14,7 +14,7 @@ COLUMNS = ("photo", "row", "column", "label")
 
 
 def find(root: Path, options: Options) -> list[Path]:
-    paths = files_with(root, options, ".csv", *COLUMNS)
+    paths = files_with(".csv", COLUMNS, root, options)
     return [path for path in paths if {*COLUMNS} <= {*_table(path).fieldnames}]
 
 

@@ -16,7 +16,8 @@ NAME = "COCO JSON"
 
 def find(root: Path, options: Options) -> list[Path]:
     """The files called `instances*.json`, or else all of COCO's kind."""
-    paths = files_with(root, options, ".json", '"images"', '"annotations"', '"categories"')
+    words = '"images"', '"annotations"', '"categories"'
+    paths = files_with(".json", words, root, options)
     return [path for path in paths if path.name.startswith("instances")] or paths
 
 

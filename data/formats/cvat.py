@@ -11,13 +11,10 @@ from PIL import ImageColor
 from data import UserError
 from data.formats.rasterize import box, ellipse, placed, polygons, runs, turned
 from data.formats.record import Record, Shape, files_with, name_of, numbers
-from data.formats.source import Named, Options
+from data.formats.source import Named
 
 NAME = "CVAT XML"
-
-
-def find(root: Path, options: Options) -> list[Path]:
-    return files_with(root, options, ".xml", "<annotations>")
+find = partial(files_with, ".xml", ["<annotations>"])
 
 
 def read(path: Path, labels: Named) -> Iterator[Record]:
@@ -39,6 +36,7 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
 def _shape(thing: Element) -> Shape:
     """An `<image>` child as CVAT draws it."""
     kind, label = thing.tag, name_of(thing.attrib["label"])
+    angle = float(numbers(thing.get("rotation", 0)))
 
     def pair(*names: str) -> np.ndarray:
         return numbers([thing.attrib[name] for name in names])
@@ -46,20 +44,16 @@ def _shape(thing: Element) -> Shape:
     match kind:
         case "polygon":
             return Shape(kind, label, partial(polygons, [_points(thing)]))
-        case "box" | "ellipse":
-            if kind == "box":
-                ring = box(pair("xtl", "ytl"), pair("xbr", "ybr"))
-            else:
-                ring = ellipse(pair("cx", "cy"), pair("rx", "ry"))
-            angle = float(numbers(thing.get("rotation", 0)))
-            return Shape(kind, label, partial(polygons, [turned(ring, angle)]))
+        case "box":
+            ring = turned(box(pair("xtl", "ytl"), pair("xbr", "ybr")), angle)
+            return Shape(kind, label, partial(polygons, [ring]))
+        case "ellipse":
+            ring = turned(ellipse(pair("cx", "cy"), pair("rx", "ry")), angle)
+            return Shape(kind, label, partial(polygons, [ring]))
         case "mask":
             lengths = [int(length) for length in thing.attrib["rle"].split(",")]
-            height, width = map(int, pair("height", "width"))
-            corner = pair("left", "top")
-            return Shape(
-                kind, label, lambda size: placed(runs(lengths, (height, width), "C"), corner, size)
-            )
+            own, corner = pair("height", "width").astype(int), pair("left", "top")
+            return Shape(kind, label, lambda size: placed(runs(lengths, own, "C"), corner, size))
         case "polyline":
             return Shape(kind, label, lines=[_points(thing)])
         case "points":

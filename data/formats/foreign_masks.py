@@ -81,13 +81,12 @@ def listing(found: Counter[Drawn], classes_file: Path) -> str:
     pixels = Counter()  # two values of a palette may look alike
     for (_, colour), count in found.items():
         pixels[colour] += count
-    lines = [
+    head = (
         f"the most frequent of {len(pixels)} colours; write them to {classes_file}, the background "
         "first, with names of yours, void for what is no class; --unknown void for smoothed edges"
-    ]
-    names = _default_classes(ROWS)
-    lines += [f"{name} {_rgb(code)}" for name, (code, _) in zip(names, pixels.most_common(ROWS))]
-    return "\n".join(lines)
+    )
+    rows = zip(_default_classes(ROWS), pixels.most_common(ROWS))
+    return "\n".join([head, *(f"{name} {_rgb(colour)}" for name, (colour, _) in rows)])
 
 
 def find_legend(
@@ -166,21 +165,18 @@ def read_mask(photo: Path, path: Path, legend: dict[Drawn, int], source: Source)
     codes = read_pixels(path, source.options.unlabelled is not None)
     check_fit(codes.shape, photo, source)
     found, counts = np.unique(codes, return_counts=True)
-    ids, unknown = (
-        [legend.get(divmod(code, CODE)) for code in found.tolist()],
-        source.options.unknown,
-    )
+    ids = [legend.get(divmod(code, CODE)) for code in found.tolist()]
     if None in ids:
-        value, colour = divmod(int(found[ids.index(None)]), CODE)
-        name = f"value {value}" if colour == value * GREY else f"colour {_rgb(colour)}"
-        if unknown is None:
+        if source.options.unknown is None:
+            value, colour = divmod(int(found[ids.index(None)]), CODE)
+            name = f"value {value}" if colour == value * GREY else f"colour {_rgb(colour)}"
             raise UserError(
                 f"{path}: {name} is of no class; list it (--list-colours shows all), go by values "
                 "with --map, or by values from 1 with --unlabelled 0; --unknown void leaves it out"
             )
         lost = counts[[label is None for label in ids]].sum()
         source.note("pixels of no class, as --unknown says", f"{path.name}: {lost}")
-        ids = [unknown if label is None else label for label in ids]
+        ids = [source.options.unknown if label is None else label for label in ids]
     return np.array(ids, dtype=np.uint8)[np.searchsorted(found, codes)]
 
 

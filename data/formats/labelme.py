@@ -11,20 +11,16 @@ import numpy as np
 
 from data.formats.rasterize import box, ellipse, outlined, picture, placed, polygons
 from data.formats.record import Record, Shape, files_with, name_of, numbers
-from data.formats.source import Named, Options
+from data.formats.source import Named
 
 NAME = "LabelMe JSON"
-
-
-def find(root: Path, options: Options) -> list[Path]:
-    return files_with(root, options, ".json", '"shapes"', '"imagePath"')
+find = partial(files_with, ".json", ('"shapes"', '"imagePath"'))
 
 
 def read(path: Path, labels: Named) -> Iterator[Record]:
     """The photo of a file, which lies where `imagePath` says, or anywhere."""
     data = json.loads(path.read_bytes())
-    shapes = [_shape(shape) for shape in data["shapes"]]
-    size = data["imageHeight"], data["imageWidth"]
+    size, shapes = (data["imageHeight"], data["imageWidth"]), list(map(_shape, data["shapes"]))
     yield Record(path, path.parent, data["imagePath"], size, shapes)
 
 

@@ -1,6 +1,6 @@
 """What a form of annotations tells of a photo; here alone text becomes names and numbers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +56,7 @@ def numbers(values: Any) -> np.ndarray:
     return found
 
 
-def files_with(root: Path, options: Options, suffix: str, *words: str) -> list[Path]:
+def files_with(suffix: str, words: Iterable[str], root: Path, options: Options) -> list[Path]:
     """The files with this suffix whose text has all the words; only that which the user names."""
     paths = [root / options.annotations] if options.annotations else files_in(root)
     texts = ((path, path.read_bytes()) for path in paths if path.suffix.lower() == suffix)

@@ -20,7 +20,7 @@ LARGEST = 10**8  # bytes of an unpacked bitmap, which is a PNG
 def find(root: Path, options: Options) -> list[Path]:
     """`meta.json`, which lists the classes, and the files in folders `ann`; both must be there."""
     metas = [path for path in files_in(root) if path.name == "meta.json"]
-    paths = files_with(root, options, ".json", '"objects"', '"size"')
+    paths = files_with(".json", ('"objects"', '"size"'), root, options)
     paths = [path for path in paths if path.parent.name == "ann"]
     return metas + paths if metas and paths else []
 
