@@ -180,14 +180,6 @@ def test_a_crash_never_leaves_a_new_list_beside_an_old_one(step, ten, monkeypatc
 # Files that do not belong together
 
 
-def test_unpaired_and_other_files_are_named_but_not_hidden_ones(tmp_path, capsys):
-    photos = ["a.jpg", "b.jpg", "c.jpg", "d.tif.png", ".DS_Store", "._a.jpg", "notes.txt", "c.gif"]
-    lists = make_lists(own(tmp_path, photos, ["a.png", "b.png", "e.png", "b.jpg"]), 0.5)
-    assert sorted(sum(lists.values(), [])) == ["a", "b"]
-    alone = "c.gif, c.jpg, d.tif.png, notes.txt, b.jpg, e.png"
-    assert f"  note: left out 6 files without a partner: {alone}\n" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("name", ["b ", "b\nc", "b\udcffc", "b\\c"])
 def test_names_that_cannot_be_listed_are_refused(name, tmp_path):
     root = own(tmp_path, ["a.jpg", f"{name}.jpg"], ["a.png", f"{name}.png"])

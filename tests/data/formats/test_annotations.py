@@ -214,17 +214,6 @@ def test_labels_that_are_not_listed_are_refused_or_counted(unknown, writes, form
     assert source.notes == {"of a class that is not listed": [f"a.jpg: {pixels} pixels of dog"]}
 
 
-def test_a_class_that_is_drawn_is_not_the_background(writes, form, tmp_path):
-    """Listed without one, the first class gets one in front; if it is drawn nowhere, it is it."""
-    writes(tmp_path, "a.jpg")
-    photo(tmp_path / "a.jpg")
-    for names, label in (("dog cat", 1), ("ground dog", 1), ("cat ground dog", 2)):
-        source = find(form, tmp_path, classes=dict.fromkeys(names.split()))
-        assert " ".join(source.classes).endswith(names)
-        assert source.pairs["a"].mask()[1:3, 1:4].tolist() == [[label] * 3] * 2
-        assert source.pairs["a"].mask()[0, 5] == 0
-
-
 def test_files_below_links_count_and_hidden_ones_do_not(tmp_path):
     for name in ("far/b.png", "[here]/a.png", "[here]/.a.png", "[here]/.git/c.png"):
         photo(tmp_path / name)
