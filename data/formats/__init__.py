@@ -8,16 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from data import UserError
-from data.formats import (
-    annotations,
-    cityscapes,
-    clicks,
-    coco,
-    cvat,
-    folders,
-    labelme,
-    supervisely,
-)
+from data.formats import annotations, cityscapes, clicks, coco, cvat, folders, labelme, supervisely
 from data.formats.source import Options, Source
 
 FORMS: list[Callable[[Path, Options], Source | None]] = [  # in the order in which they are tried

@@ -37,9 +37,9 @@ def outlined(ring: np.ndarray, holes: Sequence[np.ndarray], size: Size) -> Area:
     """A polygon with its outline, as Pillow draws it; a point x, y is the pixel that it is in."""
     left, top, right, bottom = _box(ring, size)
     image = Image.new("1", (right - left, bottom - top))
-    for points, fill in [(ring, 1), *((hole, 0) for hole in holes)]:
+    for points in (ring, *holes):
         corners = (np.trunc(points) - (left, top)).ravel().tolist()
-        ImageDraw.Draw(image).polygon(corners, fill=fill)
+        ImageDraw.Draw(image).polygon(corners, fill=points is ring)
     return (left, top), np.asarray(image)
 
 

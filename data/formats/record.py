@@ -9,8 +9,6 @@ import numpy as np
 from data.formats.rasterize import Area, Size
 from data.formats.source import Options, files_in
 
-LIMIT = 1e7  # pixels; coordinates are within it
-
 
 class Shape(NamedTuple):
     """One area, or points and lines, of one class; if neither, a kind that is not drawn."""
@@ -51,7 +49,7 @@ def numbers(values: Any) -> np.ndarray:
         ValueError: another thing is among them, infinity, or what no photo is large enough for.
     """
     found = np.asarray(values, dtype=float)
-    if not (np.abs(found) < LIMIT).all():
+    if not (np.abs(found) < 1e7).all():
         raise ValueError("a coordinate that is no number, or is beyond all photos")
     return found
 
