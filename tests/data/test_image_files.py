@@ -2,7 +2,6 @@
 
 import struct
 import zlib
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -111,14 +110,6 @@ def test_exif_that_is_damaged_leaves_the_pixels_as_good_as_they_are(is_readable,
     expected = np.rot90(pixels, -1) if is_readable else pixels
     assert np.abs(read_image(path).astype(int) - expected).max() < 8
     check_sizes(path, saved(tmp_path / "mask.png", noise(*expected.shape[:2])))
-
-
-def test_a_file_of_too_many_pixels_is_refused_and_by_its_header_alone(tmp_path):
-    path = tmp_path / "large.png"
-    Image.new("1", (13400, 13400)).save(path)
-    for read in (read_image, partial(read_mask, classes=2), partial(check_sizes, mask=path)):
-        with pytest.raises(UserError, match="large.png: .*exceeds limit of 178956970 pixels"):
-            read(path)
 
 
 def test_grey_of_16_bits_keeps_its_upper_8(tmp_path):

@@ -85,13 +85,6 @@ def test_items_are_the_first_images_of_the_list_with_their_masks(limit, expected
         assert torch.equal(small[index].mask, mask), "the mask keeps its size"
 
 
-def test_pixels_are_counted_at_the_original_size_without_void(drawn):
-    dataset = VOCFolder(drawn, "train", ResizeImage(32))
-    values = np.concatenate([dataset.mask(index).ravel() for index in range(len(dataset))])
-    expected = [(values == label).sum() for label in range(len(VOC))]
-    assert dataset.count_pixels().tolist() == expected and (values == VOID).any()
-
-
 def test_a_part_is_spread_evenly_over_the_list_and_the_checksum_tells_the_order(shapes):
     dataset = VOCFolder(shapes, "train")
     assert dataset.spread(3).ids == dataset.ids[::6] and dataset.spread(99).ids == dataset.ids
