@@ -73,11 +73,13 @@ def _find_photos(records: list[Record], folder: Path) -> list[Path | None]:
     for path in files_in(folder):
         if path.suffix.lower() in PHOTO_SUFFIXES:
             like = PurePosixPath(plain(path.as_posix()).casefold())
-            files[like.name].append((like, path))
+            files[like.name].append((like.parts, path))
     photos: list[Path | None] = []
     for record, text, name in zip(records, written, names):
         there = Path(os.path.normpath(record.folder / text))
-        found = [path for like, path in files[name.name] if like.match(str(name))]
+        found = [
+            path for parts, path in files[name.name] if parts[-len(name.parts) :] == name.parts
+        ]
         if there.is_file():
             found = [there]
         elif not found and namesakes[name.name] == 1:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from data import UserError
-from data.formats.rasterize import placed, polygons, runs
+from data.formats.rasterize import Area, Size, polygons, runs
 from data.formats.record import Record, Shape, files_with, name_of, numbers
 from data.formats.source import Named, Options
 
@@ -49,9 +49,15 @@ def _shape(label: str, outline: list | dict | None) -> Shape:
     if isinstance(outline, list):
         rings = [numbers(part).reshape(-1, 2) for part in outline]
         return Shape("polygon", label, partial(polygons, rings))
-    counts = outline["counts"]
+    counts, own = outline["counts"], tuple(outline["size"])
     counts = counts if isinstance(counts, list) else _decode(counts)
-    return Shape("runs", label, lambda size: placed(runs(counts, size, "F"), (0, 0), size))
+
+    def area(size: Size) -> Area:
+        if own != size:
+            raise ValueError(f"runs of {own[1]}x{own[0]} pixels for {size[1]}x{size[0]}")
+        return (0, 0), runs(counts, size, "F")
+
+    return Shape("runs", label, area)
 
 
 def _decode(text: str) -> list[int]:

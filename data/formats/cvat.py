@@ -28,9 +28,11 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
     for image in tree.iter("image"):
         things = [thing for thing in image if thing.tag != "tag"]  # which is about the whole image
         things.sort(key=lambda thing: int(thing.get("z_order", 0)))
-        name = "/".join(filter(None, [image.get("subset"), image.attrib["name"]]))
+        name, folder = image.attrib["name"], path.parent / "images"
+        subset = folder / image.get("subset", "")
+        folder = subset if (subset / name).is_file() else folder
         size, shapes = (image.attrib["height"], image.attrib["width"]), list(map(_shape, things))
-        yield Record(path, path.parent / "images", name, size, shapes)
+        yield Record(path, folder, name, size, shapes)
 
 
 def _shape(thing: Element) -> Shape:

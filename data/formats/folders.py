@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from data import UserError
@@ -43,40 +44,39 @@ def find(root: Path, options: Options) -> Source | None:
 def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     """Name -> photo and mask, of those below `root`, where the options of `source` say.
 
-    A mask has its photo's name, or that and a usual ending. Images in no pair are noted.
+    Of the usual endings of masks that which makes most pairs counts. Images in no pair are noted.
 
     Raises:
-        UserError: a folder that the user names is missing, no photo has a mask, or one has two.
+        UserError: a folder that the user names is missing, no photo has a mask, or two have a name.
     """
-    options = source.options
-    endings = MASK_ENDINGS if options.mask_suffix is None else [options.mask_suffix]
+    options, remedy = source.options, "--images and --masks name folders, --image-suffix and "
+    remedy += "--mask-suffix what names end in"
+    images = {path for path in files_in(root) if path.suffix.lower() in PHOTO_SUFFIXES}
     masks = _files(root, options.masks, MASK_FOLDERS)
-    are_jpeg = options.unknown is not None and not _by_name(masks, endings, MASK_SUFFIXES)
-    masks_of = _by_name(masks, endings, JPEG_SUFFIXES if are_jpeg else MASK_SUFFIXES)
     photos = _files(root, options.images, IMAGE_FOLDERS)
-    photos_of = _by_name(photos, [options.image_suffix or ""], PHOTO_SUFFIXES)
-    remedy = "--images and --masks name folders, --image-suffix and --mask-suffix what names end in"
-    pairs: dict[str, tuple[Path, Path]] = {}
-    unused = {path for path in files_in(root) if path.suffix.lower() in PHOTO_SUFFIXES}
-    for name in sorted(photos_of.keys() & masks_of.keys()):
-        found = [
-            (one, other) for one in photos_of[name] for other in masks_of[name] if one != other
-        ]
-        if len(found) > 1:
-            files = ", ".join(map(str, dict.fromkeys(sum(found, ()))))
-            raise UserError(f"{files}: are all of one name; keep a photo and a mask; {remedy}")
-        for pair in found:
-            pairs[name] = pair
-            unused -= {*pair}
-    if not pairs:
-        photo, mask = (first_of([of[name][0].name for name in of]) for of in (photos_of, masks_of))
+    photos_of = _by_name(photos, options.image_suffix or "", PHOTO_SUFFIXES)
+    are_jpeg = options.unknown is not None and not _by_name(masks, "", MASK_SUFFIXES)
+    found: dict[str, list[tuple[Path, Path]]] = {}
+    for ending in MASK_ENDINGS if options.mask_suffix is None else [options.mask_suffix]:
+        masks_of = _by_name(masks, ending, JPEG_SUFFIXES if are_jpeg else MASK_SUFFIXES)
+        pairs = {name: list(product(photos_of[name], masks_of[name])) for name in sorted(photos_of)}
+        pairs = {name: [(a, b) for a, b in some if a != b] for name, some in pairs.items()}
+        found = max(found, {name: some for name, some in pairs.items() if some}, key=len)
+    if not found:
+        names = [[*_by_name(some, "", PHOTO_SUFFIXES)] for some in (photos, masks)]
+        photo, mask = (first_of(some) or "none" for some in names)
         raise UserError(
-            f"{root}: no photo has a mask with its name; photos: {photo or 'none'}, masks (PNG, "
-            f"TIFF, BMP or GIF; JPEG with --unknown): {mask or 'none'}; {remedy}"
+            f"{root}: no photo has a mask with its name; photos: {photo}, masks (PNG, TIFF, BMP or "
+            f"GIF; with --unknown JPEG): {mask}; {remedy}"
         )
-    for path in sorted(unused):
+    for one, *others in found.values():
+        if others:
+            files = ", ".join(map(str, dict.fromkeys(sum(others, one))))
+            raise UserError(f"{files}: are all of one name; keep a photo and a mask; {remedy}")
+    used = {path for (pair,) in found.values() for path in pair}
+    for path in sorted(images - used):
         source.note("left out: in no pair", path.relative_to(root).as_posix())
-    return pairs
+    return {name: pair for name, (pair,) in found.items()}
 
 
 def _files(root: Path, named: Path | None, usual: set[str]) -> dict[Path, str]:
@@ -94,13 +94,10 @@ def _files(root: Path, named: Path | None, usual: set[str]) -> dict[Path, str]:
     return below or files
 
 
-def _by_name(
-    files: dict[Path, str], endings: Sequence[str], suffixes: Sequence[str]
-) -> dict[str, list[Path]]:
-    """The files with these suffixes, by their names without each of the endings that they have."""
+def _by_name(files: dict[Path, str], ending: str, suffixes: Sequence[str]) -> dict[str, list[Path]]:
+    """The files with these suffixes whose names end so, by their names without the ending."""
     names = defaultdict(list)
     for path, name in files.items():
-        for ending in endings:
-            if path.suffix.lower() in suffixes and name.lower().endswith(ending.lower()):
-                names[name[: len(name) - len(ending)]].append(path)
+        if path.suffix.lower() in suffixes and name.lower().endswith(ending.lower()):
+            names[name[: len(name) - len(ending)]].append(path)
     return names

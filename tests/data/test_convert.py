@@ -174,6 +174,8 @@ def test_a_result_is_replaced_by_force_alone_and_when_the_new_one_is_whole(root,
     (root / "masks" / "b.png").unlink()
     assert run(root, out, "--force")[0] == 0
     assert [path.name for path in (out / "JPEGImages").iterdir()] == ["a.jpg"]
+    write(out / "thesis.txt", "mine")
+    assert run(root, out, "--force")[0] == 2 and (out / "thesis.txt").is_file()
 
 
 @pytest.mark.parametrize("there", ["out/thesis.txt", "out/classes.txt", "out", "my data/out/a"])

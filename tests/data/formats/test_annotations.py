@@ -153,6 +153,8 @@ def test_other_files_are_of_another_form(form, tmp_path):
         ("C:\\else\\b.JPG", "one/b.jpg", "one/b.jpg"),
         ("b/x.jpg", "two/b/x.jpg x.jpg", "two/b/x.jpg"),
         ("x.jpg", "two/b/x.jpg x.jpg", None),
+        ("[1].jpg", "two/[1].jpg 1.jpg", "two/[1].jpg"),
+        (".", "a.jpg", None),
         ("é.jpg", unicodedata.normalize("NFD", "é.jpg"), unicodedata.normalize("NFD", "é.jpg")),
     ],
 )

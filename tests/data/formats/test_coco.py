@@ -87,6 +87,7 @@ def test_several_files_are_one_set_and_those_called_instances_come_first(tmp_pat
         ({"annotations": [{"segments_info": [], "image_id": 1}]}, "no 'category_id' in it"),
         ({"annotations": [annotation(RUNS | {"counts": [5]})]}, "run lengths of 5 pixels for 6x4"),
         ({"annotations": [annotation(RUNS | {"counts": [30, -6]})]}, "negative values"),
+        ({"annotations": [annotation(RUNS | {"size": [6, 4]})]}, "runs of 4x6 pixels for 6x4"),
     ],
 )
 def test_a_file_that_contradicts_itself_or_is_no_coco_is_refused(content, reason, tmp_path):

@@ -45,6 +45,7 @@ def pairs(root: Path, *names: str, **options) -> dict[str, tuple[str, ...]]:
         ("a.jpg", "a.png", "a"),
         ("a.png", "a_L.png", "a"),
         ("x/a.b.jpg", "x/a.b_gt.png", "x/a.b"),
+        ("images/a_l.jpg", "masks/a_l.png", "a_l"),
         (f"images/{E_ACUTE}.jpg", f"masks/{E_AND_ACUTE}.png", E_ACUTE),
     ],
 )
@@ -68,13 +69,20 @@ def test_other_names_are_given(photo, mask, options, tmp_path):
     assert pairs(tmp_path, photo, mask, **options) == {"a": (photo, mask)}
 
 
+def test_the_ending_counts_that_pairs_most_files(tmp_path):
+    names = ["images/a.jpg", "images/b.jpg", "masks/a.png", "masks/a_mask.png", "masks/b_mask.png"]
+    both = {name: (f"images/{name}.jpg", f"masks/{name}_mask.png") for name in "ab"}
+    assert pairs(tmp_path, *names) == both
+    assert pairs(tmp_path, mask_suffix="") == {"a": ("images/a.jpg", "masks/a.png")}
+
+
 @pytest.mark.parametrize(
     "names, message",
     [
         (["images/a.png", "images/a.jpg", "masks/a.png"], "a.jpg, .*a.png: are all of one name"),
-        (["images/a.jpg", "masks/a.png", "masks/a_mask.png"], "all of one name; .*--mask-suffix"),
-        (["images/a.jpg", "masks/1.png"], "photos: a.jpg, masks .*: 1.png; .*--images"),
-        (["images/a.jpg", "masks/a.jpg"], "JPEG with --unknown.: none"),
+        (["images/a.jpg", "masks/a.png", "masks/a.bmp"], "all of one name; .*--mask-suffix"),
+        (["images/a.jpg", "masks/1.png"], "photos: a, masks .*: 1; .*--images"),
+        (["images/a.jpg", "masks/a.jpg"], "with --unknown JPEG"),
     ],
 )
 def test_what_does_not_pair_is_named(names, message, tmp_path):
