@@ -108,8 +108,9 @@ def find_legend(
     classes, ids = number_classes(listed)
     painted = {(_code(rgb), ids[name]) for name, rgb in listed.items() if rgb}
     colours = dict(painted)
-    are_ids = shown == {value * GREY for value in values} and not shown <= colours.keys()
-    are_ids &= values <= {*range(len(classes) + (options.unlabelled == 0)), VOID}
+    ids_there = {*range(len(classes) + (options.unlabelled == 0)), VOID}
+    are_grey = all(colour == value * GREY for value, colour in rest)
+    are_ids = are_grey and values <= ids_there and not shown <= colours.keys()
     if colours and options.values is None and not are_ids:
         if len(colours) < len(painted):
             raise UserError(f"{masks}: two of the listed classes have one colour")
