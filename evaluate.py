@@ -9,11 +9,11 @@
     python evaluate.py --data DIR --predictions FOLDER            # index PNGs of any program
 
 Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/4_eval/, or the
-folder of --out: metrics.json, per_class.csv, confusion.csv (pixels), per_image.npz (pixels, image
-by image), iou.png, confusion.png, with --save-predictions also predictions/ID.png (8-bit palette
-indices at the original size, as the VOC server takes them), config.json. A bad image ends the
-scoring: left out, it would change the score. --predictions scores FOLDER/ID.png (palette or grey)
-by the same protocol; it, and --checkpoint without --run, write only where --out says.
+folder of --out: metrics.json, per_class.csv, per_image.csv, confusion.csv (pixels), per_image.npz
+(pixels, image by image), iou.png, confusion.png, with --save-predictions also predictions/ID.png
+(8-bit palette indices at the original size, as the VOC server takes them), config.json. A bad image
+ends the scoring: left out, it would change the score. --predictions scores FOLDER/ID.png (palette
+or grey) by the same protocol; it, and --checkpoint without --run, write only where --out says.
 `python -m losses.compare` sets such scores side by side.
 """
 
@@ -30,7 +30,7 @@ from data.classes import VOID
 from data.image_files import check_sizes, colour_mask, first_of, read_mask
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
-from losses.metrics import ConfusionMatrix, save_image_scores
+from losses.metrics import ConfusionMatrix, class_rows, image_rows, save_image_scores
 from models.run import args as flags
 from models.run import chain, distributed, folder, runtime
 from models.segmenter import Segmenter
@@ -120,8 +120,10 @@ def save_scores(
     metrics: dict[str, Any] = {**matrix.scores(), "classes_in_mean": matrix.classes_in_mean()}
     metrics |= {"images": len(counts), "per_class": dict(zip(names, ious)), **facts}
     folder.save_json(place / "metrics.json", metrics)
-    rows = [{"class": name, "iou": iou} for name, iou in zip(names, folder.plain(ious))]
-    folder.save_csv(place / "per_class.csv", rows)
+    of_classes = class_rows(names, matrix.class_counts())
+    folder.save_csv(place / "per_class.csv", folder.plain(of_classes))
+    of_images = image_rows(names, dataset.ids, counts)
+    folder.save_csv(place / "per_image.csv", folder.plain(of_images))
     pixels = [{"ground truth": n, **dict(zip(names, row))} for n, row in zip(names, matrix.counts)]
     folder.save_csv(place / "confusion.csv", pixels)
     with open(place / folder.PER_IMAGE, "wb") as file:
@@ -136,7 +138,7 @@ def main() -> None:
     place = args.out or (args.run and folder.step_folder(args.run, 4))
     if place:
         folder.check_free(place, 4)
-    source = made_from = None
+    source, made_from, seen = None, None, 0
     if args.predictions:
         dataset = VOCFolder(args.data, args.split, None, args.limit)
         predictions = read_predictions(args.predictions, dataset)
@@ -147,6 +149,7 @@ def main() -> None:
         flags.set_views(segmenter, args.tta, args.refine, args.dilate, args.size, args.tile)
         dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size), args.limit)
         chain.check_classes(segmenter.classes.names, dataset.classes.names, source, dataset.root)
+        seen = segmenter.has_seen(dataset.photo_hashes())
         network = f"{source} ({segmenter.hypercolumn.backbone}, shorter side {segmenter.size})"
         made = f"trained on {segmenter.trained_on}, input shorter side {segmenter.size}"
         runtime.prepare(segmenter, device, args.amp, args.compile)
@@ -162,6 +165,8 @@ def main() -> None:
     )
     if args.run and not args.checkpoint and not chain.is_finished(args.run, 3):
         print(f"  note: step 3 has not finished in this run; {source} is scored")
+    if seen:
+        print(f"  note: {seen} of the images have trained this network: the score flatters it")
 
     with folder.new_folder(place) if place else nullcontext() as new:
         save_to = new / "predictions" if args.save_predictions else None
@@ -171,7 +176,9 @@ def main() -> None:
         if place and distributed.is_main():
             how = f"{made}; {len(dataset)} images of {args.split} at {PROTOCOL}, mean {over}"
             how += f"; {runtime.as_typed(args.changed) or 'one view of each'}"
-            save_scores(new, matrix, counts, dataset, {"protocol": how, "checkpoint": source})
+            how += f"; {seen} of the images have trained the network" * bool(seen)
+            facts = {"protocol": how, "checkpoint": source, "images_trained_on": seen}
+            save_scores(new, matrix, counts, dataset, facts)
             given = vars(args) | {"checkpoint": source, "data": dataset.root}
             facts = {"made_from": made_from, "scores": matrix.scores()}
             config = folder.save_config(new, 4, given, scored_best=not args.checkpoint, **facts)
@@ -181,7 +188,7 @@ def main() -> None:
         scored = f"mIoU {matrix.miou():.4f} {over}, {len(dataset)} images"
         folder.finish(args.run, 4, config, scored, () if args.out else then, place)
     elif args.json and distributed.is_main():
-        folder.print_json("evaluate", matrix.scores(), time.time() - args.started)
+        folder.print_json("evaluate", matrix.scores(), time.perf_counter() - args.started)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@
 
 Writes RUN/1_features/: features.npy (N, Z) float32, labels.npy (N,), pixels.npy (N, 3: image index,
 y, x in the original mask), areas.npy (N,: the share of its image that a pixel stands for),
-images.txt, mean.npy, std.npy (Z,), backbone.pt (the extractor for the next steps), with --skip-bad
-skipped.txt, config.json.
+images.txt, photos.npy (of each a hash), mean.npy, std.npy (Z,), backbone.pt (the extractor for the
+next steps), with --skip-bad skipped.txt, config.json.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from data import UserError
 from data.classes import VOID
 from data.features import check_several, create_rows, open_rows, save_rows
 from data.image_files import first_of
-from data.sampling import pixel_centres, random_places, sample_pixels
+from data.sampling import PLACES, pixel_centres, random_places, sample_pixels
 from data.transforms import DEFAULT_SIZE, ResizeImage
 from data.voc import VOCFolder
 from data.widths import local_widths, thin_classes
@@ -33,7 +33,7 @@ from models.hypercolumn import Hypercolumn
 from models.run import args as flags
 from models.run import chain, distributed, folder, runtime
 
-PLACES = 400  # of each image, labelled or not, at which the spread of the features is measured
+FEW_IMAGES = 12  # of fewer, context windows teach little but where things are
 
 
 def parse() -> argparse.Namespace:
@@ -112,7 +112,7 @@ def extract(
         of_image = slice(starts[index], starts[index + 1])
         places = torch.from_numpy(pixels[of_image, 1:])
         points = pixel_centres(places, sample.mask.shape)  # (n, 2)
-        points = torch.cat([points, random_places(PLACES, seed, sample.id)]).to(device)
+        points = torch.cat([points, random_places(seed, sample.id)]).to(device)
         columns = hypercolumn.at_points(levels, points[None])[0].float().cpu()  # (n + .., Z)
         rows[of_image] = columns[: len(places)].numpy()
         elsewhere = columns[len(places) :].double()
@@ -146,9 +146,12 @@ def main() -> None:
         network=f"{args.backbone}, weights {weights}, Z = {widths} = {hypercolumn.Z}",
         device=runtime.describe(device),
     )
+    if len(dataset) < FEW_IMAGES and any(part.isdigit() for part in args.context):
+        dataset.notes.append(f"windows (--context) may do harm with fewer than {FEW_IMAGES} images")
     for note in dataset.notes:
         print(f"  note: {note}")
-    distributed.check_same([args.settings, dataset.ids_checksum()])
+    images = dataset.checksum()
+    distributed.check_same([args.settings, images])
 
     with folder.new_folder(place) as new:
         pixels, labels, areas = choose_pixels(dataset, args.per_class, args.seed, args.size)
@@ -158,14 +161,14 @@ def main() -> None:
         spread = extract(hypercolumn, dataset, pixels, new, args.workers, args.seed)
         distributed.barrier()
         if distributed.is_main():
-            save_rows(new, labels, pixels, areas, dataset.ids, spread)
+            save_rows(new, labels, pixels, areas, dataset.ids, dataset.photo_hashes(), spread)
             save_extractor(new / "backbone.pt", hypercolumn)
             skipped = folder.save_skipped(new, dataset.skipped)
             spec, counts = hypercolumn.spec(), np.bincount(labels, minlength=len(names))
             scores = {"images": len(dataset), "rows": len(labels)}
             facts: dict[str, Any] = {"hypercolumn": spec, "channels": hypercolumn.channels}
             facts |= {"classes": names, "colours": dataset.classes.colours, "scores": scores}
-            made = chain.samples_id(spec, args.size, dataset.ids, pixels, labels)
+            made = chain.samples_id(spec, args.size, images, pixels, labels)
             facts |= {"id": made, **scores}
             given = vars(args) | {"weights": weights, "data": dataset.root}
             config = folder.save_config(new, 1, given, rows_per_class=counts.tolist(), **facts)

@@ -190,20 +190,21 @@ def main() -> None:
         segmenter = Segmenter(hypercolumn, dense.cpu(), step_1["size"], STRIDE, classes)
         images = f"{step_1['images']} images of {step_1['split']}"
         segmenter.trained_on = f"{len(rows[1])} pixels of {images}"
+        segmenter.seen = torch.from_numpy(store.photos)
         save_segmenter(new / "dense.pt", segmenter, made_from=step_1["id"])
         board = log if args.tensorboard else ()
         save_log(new, log, "Step 2: classifier on sparse hypercolumns", board)
-        facts = {"id": fingerprint(dense), "made_from": step_1["id"], "rows": len(rows[1])}
-        facts["held_out_rows"] = len(held_out[1])
+        facts = {"id": fingerprint(dense), "made_from": step_1["id"], "data": step_1["data"]}
+        facts |= {"rows": len(rows[1]), "held_out_rows": len(held_out[1])}
         facts["scores"] = {name: log[-1][name] for name in log[-1] if name.endswith("accuracy")}
         config = folder.save_config(new, 2, vars(args), **facts, dense_minus_fc=error)
     wrote = f"{which} pixel accuracy {accuracy:.3f} after {folder.count(epochs, 'epoch')}"
     same = {name: step_1["changed"].get(name) for name in ("--split", "--limit", "--skip-bad")}
     images = [word for flag in same.items() if flag[1] for word in flag if word is not True]
     if args.recipe and "train_seg" not in RECIPES[args.recipe.partition(":")[0]]:
-        then = ("evaluate.py", "--data", Path(step_1["data"]), "--run", args.run)
+        then = ("evaluate.py", "--run", args.run)
     else:
-        then = ("train_seg.py", "--data", Path(step_1["data"]), *images, "--run", args.run)
+        then = ("train_seg.py", *images, "--run", args.run)
     folder.finish(args.run, 2, config, wrote, then)
 
 

@@ -262,8 +262,11 @@ def main() -> None:
     if new_classes:
         segmenter.replace_classes(images.classes, args.seed)
     chain.check_classes(segmenter.classes.names, images.classes.names, start, images.root)
-    settings = args.settings | {"images": images.ids_checksum()}
-    settings["validation images"] = val_part.ids_checksum()
+    seen = torch.from_numpy(images.photo_hashes())
+    segmenter.seen = torch.cat([segmenter.seen, seen]).unique()
+    both = segmenter.has_seen(val_set.photo_hashes())
+    settings = args.settings | {"images": images.checksum()}
+    settings["validation images"] = val_part.checksum()
     if saved:
         chain.check_resumed(saved, settings, start)
     augment = Augment(segmenter.size, crop, args.scale, args.flip, args.jitter)
@@ -307,7 +310,7 @@ def main() -> None:
     )
     if new_classes:
         print("  note: other classes than in --init: the last layer of the head starts anew")
-    if both := len(set(images.ids) & set(val_set.ids)):
+    if both:
         print(f"  note: {both} of {len(val_set)} validation images are also trained on")
     distributed.check_same([settings, len(training.losses)])
     facts |= {"settings": settings, "tensorboard": args.tensorboard}

@@ -225,7 +225,7 @@ def main() -> None:
     facts = {"images": f"{len(names)} {what}", **facts}
     runtime.print_header(folder.step_title(5), args.quiet, args.changed, **facts, device=where)
     if others:
-        notes.append(f"{folder.count(len(others), 'file')} left out: {first_of(others)}")
+        notes.append(f"left out, as no photos: {first_of(others)}")
     for note in notes:
         print(f"  note: {note}")
 
@@ -252,7 +252,7 @@ def main() -> None:
             raise UserError(first_of(left_out) or none)
         facts["flags"] = runtime.as_typed(args.changed) or "none"
         heading = f"{'Ground truth' if args.truth else 'Predictions'} of {what}"
-        (new / gallery.INDEX).write_bytes(gallery.gallery(pictures, heading, facts).encode())
+        gallery.save_gallery(new, pictures, heading, facts)
         if args.contact_sheet:
             gallery.contact_sheet(pictures).save(new / gallery.SHEET)
         if args.report:

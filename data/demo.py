@@ -30,15 +30,14 @@ CLICKS = {  # (row, column) on the portrait
 def commands(out: Path) -> list[list[str]]:
     """The commands of the demo, in order, as they would be typed in the project's folder."""
     shapes, run = str(out / "shapes"), ["--run", str(out)]
-    data = ["--data", shapes, *run]
     sampling = ["--weights", "random", "--size", "144", "--per-class", "20"]
     return [
         ["python", "-m", "data.shapes", shapes, "--images", "320", "--size", "144"],
-        ["python", "sample_features.py", *data, *sampling],
+        ["python", "sample_features.py", "--data", shapes, *run, *sampling],
         ["python", "train_cls.py", *run, "--epochs", "20"],
-        ["python", "train_seg.py", *data, "--epochs", "2"],
-        ["python", "evaluate.py", *data, "--split", "test"],
-        ["python", "visualize.py", *data, "--split", "test"],
+        ["python", "train_seg.py", *run, "--epochs", "2"],
+        ["python", "evaluate.py", *run, "--split", "test"],
+        ["python", "visualize.py", *run, "--split", "test"],
     ]
 
 

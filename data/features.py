@@ -25,6 +25,7 @@ class Features(NamedTuple):
     areas: np.ndarray  # (N,) float32: share of its image that a row stands for
     mean: np.ndarray  # (Z,) float32
     std: np.ndarray  # (Z,) float32, of the population, or if larger that anywhere in the images
+    photos: np.ndarray  # (images,) int64, see `VOCFolder.photo_hashes`
 
 
 def create_rows(folder: Path, rows: int, channels: int) -> None:
@@ -32,6 +33,7 @@ def create_rows(folder: Path, rows: int, channels: int) -> None:
 
     Raises:
         OSError: the disk is too small.
+        UserError: its files cannot be mapped into memory, as those of some network drives.
     """
     path = folder / "features.npy"
     try:
@@ -40,6 +42,10 @@ def create_rows(folder: Path, rows: int, channels: int) -> None:
             with open(path, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
     except OSError as error:
+        if error.errno == errno.ENODEV:
+            raise UserError(
+                f"{path}: cannot be mapped on this disk; use a --run elsewhere"
+            ) from None
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a disk that cannot reserve room
             raise OSError(error.errno, error.strerror, str(path)) from None
 
@@ -70,6 +76,7 @@ def save_rows(
     pixels: np.ndarray,
     areas: np.ndarray,
     ids: Sequence[str],
+    photos: np.ndarray,
     spread: np.ndarray,
 ) -> None:
     """Saves what goes with the rows, see `Features`; images.txt holds the ids of the images.
@@ -81,6 +88,7 @@ def save_rows(
     mean, std = moments(open_rows(folder))
     std = np.maximum(std, spread)
     arrays = {"labels": labels, "pixels": pixels, "areas": areas, "mean": mean, "std": std}
+    arrays["photos"] = photos
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
     lines = "".join(f"{image_id}\n" for image_id in ids)
@@ -100,6 +108,7 @@ def read_features(folder: Path) -> Features:
         raise UserError(f"{folder}: cannot be read ({error}); {again}") from None
     rows, channels = len(store.features), store.features.shape[-1]
     shapes = (rows, channels), (rows,), (rows, 3), (rows,), (channels,), (channels,)
+    shapes += ((len(store.photos),),)
     for name, array, shape in zip(Features._fields, store, shapes):
         if array.shape != shape:
             raise UserError(f"{folder}: {name}.npy has shape {array.shape}, not {shape}; {again}")

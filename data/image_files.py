@@ -1,10 +1,12 @@
 """Single files: photos as upright RGB, masks and predictions as the class ids of their pixels."""
 
+import errno
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -23,19 +25,24 @@ TURNS |= {6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}  # to turn a photo u
 # Pillow's modes of index images -> the type that holds their values. 16 bits of grey: I;16 or I.
 INDEX_MODES = {"P": np.uint8, "L": np.uint8, "1": np.uint8, "I;16": np.uint16, "I": np.uint32}
 PNG_HEAD, PNG_GREY = b"\x89PNG", 0  # first bytes of a PNG; its colour type for grey
+NOT_ITS_FAULT = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM)  # but the system's
 STRIP = 512  # rows of a photo that are converted at a time
 LISTED = 10  # names that a message lists
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(file: Path | BinaryIO) -> np.ndarray:
     """The image as (H, W, 3) uint8 RGB, upright (EXIF orientation applied).
 
     Raises:
         UserError: the file is missing, damaged, too large or not an image.
     """
-    image = open_image(path, PHOTO_FORMATS)
+    return upright_pixels(open_image(file, PHOTO_FORMATS))
+
+
+def upright_pixels(image: Image.Image) -> np.ndarray:
+    """An opened photo as `read_image` gives it."""
     if turn := TURNS.get(_orientation(image)):
         image = image.transpose(Image.Transpose[turn])
     if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip to white
@@ -104,8 +111,8 @@ def find_photos(places: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
     """The photos in files and folders (not in folders of those).
 
     Returns:
-        Name -> file, the name without suffix where that is one file's alone; and the names of the
-        files in folders that are no photos.
+        Name -> file, the name without suffix where that is one file's alone; and the names of what
+        else is in the folders, files that are no photos and folders/.
 
     Raises:
         UserError: a folder has no photos, or two have the same name, or one cannot be printed.
@@ -115,13 +122,12 @@ def find_photos(places: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
         if not place.is_dir():  # one that is missing is named when it is read
             paths.append(place)
             continue
-        # Systems such as macOS leave hidden files beside photos.
-        files = sorted(path for path in place.glob("[!.]*") if path.is_file())
-        photos = [path for path in files if path.suffix.lower() in PHOTO_SUFFIXES]
+        found = sorted(place.glob("[!.]*"))  # systems such as macOS leave hidden files there
+        photos = [p for p in found if p.is_file() and p.suffix.lower() in PHOTO_SUFFIXES]
         if not photos:
             raise UserError(f"{place}: no photo in this folder, called {' '.join(PHOTO_SUFFIXES)}")
         paths += photos
-        others += [path.name for path in files if path.suffix.lower() not in PHOTO_SUFFIXES]
+        others += [f"{p.name}{'/' * p.is_dir()}" for p in found if p not in photos]
     stems = Counter(path.stem.casefold() for path in paths)  # some disks do not tell A from a
     names = [path.stem if stems[path.stem.casefold()] == 1 else path.name for path in paths]
     for name, count in Counter(map(str.casefold, names)).items():
@@ -139,15 +145,15 @@ def first_of(names: Sequence[str]) -> str:
     return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
-def open_image(path: Path, formats: Sequence[str]) -> Image.Image:
+def open_image(file: Path | BinaryIO, formats: Sequence[str]) -> Image.Image:
     """The decoded image; only these formats are tried, whatever the file is called.
 
     Raises:
         UserError: the file is missing, damaged, too large or not such an image.
     """
-    with _opened(path, formats) as image:
+    with _opened(file, formats) as image:
         image.verify()  # checksums of a PNG: `load` skips those of pixels and may read garbage
-    with _opened(path, formats) as image:
+    with _opened(file, formats) as image:
         image.load()
     return image
 
@@ -179,16 +185,21 @@ def _orientation(image: Image.Image) -> int | None:
 
 
 @contextmanager
-def _opened(path: Path, formats: Sequence[str]) -> Iterator[Image.Image]:
+def _opened(file: Path | BinaryIO, formats: Sequence[str]) -> Iterator[Image.Image]:
     """An image file while it is open; turns all that goes wrong with it into a UserError."""
     Image.init()  # not every Pillow knows all formats
+    name = file if isinstance(file, Path) else "the photo"
     try:
-        with Image.open(path, formats=[name for name in formats if name in Image.OPEN]) as image:
+        if not isinstance(file, Path):
+            file.seek(0)
+        with Image.open(file, formats=[name for name in formats if name in Image.OPEN]) as image:
             yield image
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{name}: no such file") from None
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in NOT_ITS_FAULT:
+            raise
         reason = f"cannot be read as an image ({error}); is the file damaged?"
-        if path.suffix.lower() in (".heic", ".heif"):
+        if str(name).lower().endswith((".heic", ".heif")):
             reason = "HEIC photos are not read; save it as JPEG"
-        raise UserError(f"{path}: {reason}") from None
+        raise UserError(f"{name}: {reason}") from None

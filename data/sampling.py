@@ -9,6 +9,8 @@ from torch.utils.data import Sampler
 
 from data.classes import VOID
 
+PLACES = 400  # of each image, labelled or not, at which step 1 measures the spread of the features
+
 
 def sample_pixels(
     mask: np.ndarray, per_class: int, seed: int, image_id: str
@@ -61,10 +63,10 @@ def pixel_centres(pixels: Tensor, size: Sequence[int]) -> Tensor:
     return (pixels + 0.5) / pixels.new_tensor(size, dtype=torch.float32)
 
 
-def random_places(count: int, seed: int, image_id: str) -> Tensor:
-    """Places anywhere in an image, (count, 2) float32, (y, x) as shares of height and width."""
+def random_places(seed: int, image_id: str) -> Tensor:
+    """Places anywhere in an image, (PLACES, 2) float32, (y, x) as shares of height and width."""
     generator = torch.Generator().manual_seed(image_seed(seed, 0, image_id))
-    return torch.rand(count, 2, generator=generator)
+    return torch.rand(PLACES, 2, generator=generator)
 
 
 def draw_kept(widths: Sequence[int], dropout: float, generator: torch.Generator) -> list[Tensor]:

@@ -7,6 +7,7 @@ DIR/classes.txt                     a class a line, if the classes are not VOC's
 """
 
 import copy
+import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -237,9 +238,18 @@ class VOCFolder(Dataset):
             print(f"  note: {self._said[0]}")
         return [name for name, count in zip(self.classes.names, counts) if not count]
 
-    def ids_checksum(self) -> str:
-        """Number and checksum of the ids, for a resumed run to compare."""
-        return f"{len(self)} ({zlib.crc32(chr(10).join(self.ids).encode()):08x})"
+    def photo_hashes(self) -> np.ndarray:
+        """What tells each photo from others, whatever it is called: (N,) int64, of its bytes."""
+        files = (self.files(index)[0].read_bytes() for index in range(len(self)))
+        digests = b"".join(hashlib.blake2b(content, digest_size=8).digest() for content in files)
+        return np.frombuffer(digests, dtype=np.int64).copy()  # else it is read-only
+
+    def checksum(self) -> str:
+        """Number and checksum of ids, photos and masks, for a resumed run to compare."""
+        digest = zlib.crc32(repr(self.ids).encode() + self.photo_hashes().tobytes())
+        for index in range(len(self)):
+            digest = zlib.crc32(self.files(index)[1].read_bytes(), digest)
+        return f"{len(self)} ({digest:08x})"
 
     def _leave_out_bad(self) -> None:
         """Reads everything up front, so that all processes and epochs use the same images."""

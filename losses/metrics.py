@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -104,6 +104,33 @@ def image_mious(counts: np.ndarray) -> np.ndarray:
         (N,) float64.
     """
     return mean(np.where(counts[..., 0] > 0, class_ious(counts), np.nan))
+
+
+def class_rows(names: Sequence[str], counts: np.ndarray) -> list[dict[str, Any]]:
+    """A row for each class, from its counts (C, 3) over all images; nan where not defined.
+
+    "precision" is the share of the predicted pixels that are right, "recall" that of the true
+    ones, "f1" their harmonic mean, also known as Dice; "pixels" are those of the ground truth.
+    """
+    truth, predicted, both = counts.T
+    columns = {"iou": class_ious(counts), "precision": ratio(both, predicted)}
+    columns |= {"recall": ratio(both, truth), "f1": ratio(2 * both, truth + predicted)}
+    rows = zip(names, *columns.values(), truth)
+    return [dict(zip(("class", *columns, "pixels"), row)) for row in rows]
+
+
+def image_rows(
+    names: Sequence[str], ids: Sequence[str], counts: np.ndarray
+) -> list[dict[str, Any]]:
+    """A row for each image, from (N, C, 3): mIoU as by `image_mious`, accuracy, worst class."""
+    ious = np.where(counts[..., 0] > 0, class_ious(counts), np.nan)
+    accuracies = ratio(counts[..., 2].sum(1), counts[..., 0].sum(1))
+    labelled = np.isfinite(ious).any(1)
+    worst = np.where(np.isnan(ious), np.inf, ious).argmin(1)
+    return [
+        {"id": name, "miou": miou, "pixel_accuracy": right, "worst_class": names[w] if some else ""}
+        for name, miou, right, w, some in zip(ids, mean(ious), accuracies, worst, labelled)
+    ]
 
 
 def save_image_scores(

@@ -4,6 +4,7 @@ What is in them: `save_segmenter`; last.pt also holds `models.run.training.Train
 """
 
 import io
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,9 @@ def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
     found = content.get("kind") if isinstance(content, dict) else type(content).__name__
     if found != kind:
         raise UserError(f"{path}: not a {kind} checkpoint of this project (found: {found})")
-    if content["format"] != FORMAT:
-        age = "a newer" if content["format"] > FORMAT else "an earlier"
+    if content.get("format") != FORMAT:
         raise UserError(
-            f"{path}: written by {age} version (format {content['format']}, this one reads "
+            f"{path}: written by another version (format {content.get('format')}, this one reads "
             f"{FORMAT}); use that version, or train again"
         )
     return content
@@ -87,6 +87,7 @@ def save_segmenter(path: Path, segmenter: Segmenter, **training: Any) -> None:
         classes=list(segmenter.classes.names),
         colours=[list(colour) for colour in segmenter.classes.colours],
         trained_on=segmenter.trained_on,
+        seen=segmenter.seen,
         origin=segmenter.origin,
         state=segmenter.state_dict(),
         **training,
@@ -100,16 +101,23 @@ def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
         UserError: see `models.checkpoint.load_checkpoint`.
     """
     content = load_checkpoint(path, "segmenter")
-    for name in ("size", "stride"):
-        if type(content[name]) is not int or content[name] < 1:
-            raise UserError(f"{path}: its {name} is {content[name]!r}; is the file damaged?")
-    classes = Classes.from_lists(content["classes"], content["colours"])
-    ones = torch.ones(sum(content["head"]["channels"]))
-    head = DenseClassifier(mean=ones, std=ones, classes=len(classes), **content["head"])
-    hypercolumn = rebuilt_extractor(content["hypercolumn"])
-    segmenter = Segmenter(hypercolumn, head, content["size"], content["stride"], classes)
-    load_state(segmenter, content["state"], path, hypercolumn.backbone)
-    segmenter.trained_on, segmenter.origin = content["trained_on"], content["origin"]
+    try:
+        classes = Classes.from_lists(content["classes"], content["colours"])
+        ones = torch.ones(sum(content["head"]["channels"]))
+        head = DenseClassifier(mean=ones, std=ones, classes=len(classes), **content["head"])
+        hypercolumn = rebuilt_extractor(content["hypercolumn"])
+        size, stride = operator.index(content["size"]), operator.index(content["stride"])
+        if hypercolumn.channels != head.channels or not 1 <= stride <= size:
+            raise ValueError(f"levels of {hypercolumn.channels}, size {size}, stride {stride}")
+        segmenter = Segmenter(hypercolumn, head, size, stride, classes)
+        segmenter.trained_on, segmenter.origin = content["trained_on"], content["origin"]
+        segmenter.seen = content.get("seen", segmenter.seen)
+        state = content["state"]
+    except UserError:  # as where a package is missing
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+        raise UserError(f"{path}: describes no network ({error}); is the file damaged?") from None
+    load_state(segmenter, state, path, hypercolumn.backbone)
     return segmenter, content
 
 

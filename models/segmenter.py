@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import resize
@@ -30,6 +31,7 @@ class Segmenter(nn.Module):
     Attributes:
         origin: `fingerprint` of the backbone before it was fine-tuned; None where it is as it was.
         trained_on: the images that trained it, in words, to be stated beside every score.
+        seen: what tells them from others, (n,) int64; see `VOCFolder.photo_hashes`.
         views: how `predict` looks at a photo.
         amp: the dtype of autocast, or None for exact float32.
     """
@@ -47,6 +49,7 @@ class Segmenter(nn.Module):
         self.size, self.stride, self.classes = size, stride, classes
         self.origin: str | None = None
         self.trained_on = "nothing"
+        self.seen = torch.zeros(0, dtype=torch.int64)
         self.views = Views()
         self.amp: torch.dtype | None = None
 
@@ -86,6 +89,10 @@ class Segmenter(nn.Module):
     def input_size(self) -> int:
         """Shorter side of the images that `predict` takes: `size` at the largest of the scales."""
         return round(self.size * self.views.scales[-1])
+
+    def has_seen(self, photos: np.ndarray) -> int:
+        """How many of these photos have trained it, by their hashes (N,) int64."""
+        return int(torch.isin(torch.from_numpy(photos), self.seen).sum())
 
     def look(self, views: Views, size: int | None = None) -> None:
         """Sets `views` and, unless it is None, `size`.

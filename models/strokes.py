@@ -15,8 +15,9 @@ and photos.csv of all photos, those with strokes first.
 
 import argparse
 import math
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,16 +43,15 @@ from models.run.training import build_optimizer, build_schedule
 from models.segmenter import Segmenter
 from models.views import Views
 from models.weight_files import fingerprint
-from train_cls import fit
+from sample_features import FEW_IMAGES
+from train_cls import Rows, fit
 from visualize import photo_records, save_pages
 
 SIZE, STRIDE = 416, 4
 PER_CLASS = 200  # pixels of a class that are taken of a photo
-PLACES = 400  # of each photo, at which the spread of the features is measured
-BATCH = 512
-CONTEXT = ["image", "5", "11"]  # see `Hypercolumn`
-FEW_PHOTOS = 12  # of fewer, windows around a place teach little but where it is
-PAUSE = 0.3  # seconds between two looks at the strokes
+EPOCHS, BATCH, RATE, DECAY, DROPOUT = 6, 512, 5e-4, 0.05, 0.2  # as in `--recipe quick`
+CONTEXT = ["image", "5", "11"]  # likewise; see `Hypercolumn`
+PAUSE = 0.3  # seconds between two looks at the files
 
 
 class Drawn(NamedTuple):
@@ -83,7 +83,7 @@ def read_strokes(place: Path, photos: Path, width: float) -> Source:
 @torch.inference_mode()
 def extract(network: Segmenter, source: Source, known: dict[Path, Drawn]) -> dict[Path, Drawn]:
     """The photos with strokes; of those known already, what has not changed is kept."""
-    context = CONTEXT[:1] if len(source.pairs) < FEW_PHOTOS else CONTEXT
+    context = CONTEXT[:1] if len(source.pairs) < FEW_IMAGES else CONTEXT
     if context != network.hypercolumn.context:
         network.hypercolumn.surround(context)
         known = {}
@@ -99,34 +99,33 @@ def extract(network: Segmenter, source: Source, known: dict[Path, Drawn]) -> dic
         levels = before.levels if before else network.hypercolumn(image)
         places, labels, _ = sample_pixels(mask, PER_CLASS, 0, name)
         points = pixel_centres(torch.from_numpy(places), mask.shape)
-        points = torch.cat([points, random_places(PLACES, 0, name)])[None].to(device)
+        points = torch.cat([points, random_places(0, name)])[None].to(device)
         columns = network.hypercolumn.at_points(levels, points)[0].float()
         classes = torch.from_numpy(labels.astype(np.int64)).to(device)
         drawn[photo] = Drawn(mask, levels, columns[: len(labels)], classes, columns[len(labels) :])
     return drawn
 
 
-def classifier(drawn: dict[Path, Drawn], classes: int, least: int, where: Path) -> FCClassifier:
-    """A shallow classifier, fitted on the pixels of the strokes as step 2 does, in `least` steps.
+def classifier(
+    rows: Rows, floor: Tensor, classes: int, min_steps: int, seed: int = 0
+) -> FCClassifier:
+    """A shallow classifier, fitted on the rows as by `--recipe quick`.
 
-    Raises:
-        UserError: they are of one class only.
+    Args:
+        rows: features, labels, weights; see `train_cls.Rows`.
+        floor: (Z,) float32, the std of the features anywhere in the images; see `save_rows`.
     """
-    features = torch.cat([one.features for one in drawn.values()])
-    labels = torch.cat([one.labels for one in drawn.values()])
-    check_several(labels, where)
-    anywhere = torch.cat([one.anywhere for one in drawn.values()])
-    std = torch.maximum(features.std(0, correction=0), anywhere.std(0, correction=0))
-    torch.manual_seed(0)
-    fc = FCClassifier(features.mean(0), std, classes, dropout=0.2).to(features.device)
+    features, labels, _ = rows
+    std = torch.maximum(features.std(0, correction=0), floor)
+    torch.manual_seed(seed)
+    fc = FCClassifier(features.mean(0), std, classes, dropout=DROPOUT).to(features.device)
     steps = math.ceil(len(labels) / BATCH)
-    epochs = math.ceil(least / steps)
-    optimizer = build_optimizer("adamw", fc.parameters(), 5e-4, 0.05)
+    epochs = max(EPOCHS, math.ceil(min_steps / steps))
+    optimizer = build_optimizer("adamw", fc.parameters(), RATE, DECAY)
     schedule = build_schedule(optimizer, "cosine", epochs, steps)
-    rows = features, labels, torch.ones_like(labels, dtype=torch.float32)
-    nothing = tuple(part[:0] for part in rows)
+    nothing = tuple(part[:0] for part in rows)  # is held out
     log = fit(fc, rows, nothing, epochs, BATCH, optimizer, schedule)
-    print(f"  {len(labels)} pixels of {len(drawn)} photos, {log[-1]['accuracy']:.1%} of them right")
+    print(f"  {len(labels)} pixels, {log[-1]['accuracy']:.1%} of them right", flush=True)
     return fc
 
 
@@ -135,7 +134,8 @@ def save(
 ) -> None:
     """Saves the network, then pictures and predictions of all photos, the strokes on them."""
     left_out: list[str] = []
-    flags = {"started": time.time(), "settings": {}, "changed": {}}
+    command = folder.shell_line(["python", "-m", "models.strokes", *sys.argv[1:]])
+    flags = {"started": time.perf_counter(), "changed": {}, "command": command}
     with folder.new_folder(folder.step_folder(out, 2)) as new:
         save_segmenter(new / "dense.pt", segmenter, made_from=None)
         folder.save_config(new, 2, flags, id=fingerprint(segmenter.head), made_from=None)
@@ -149,8 +149,8 @@ def save(
         )
         pictures = save_pages(new, records, segmenter.classes, confidence=True)
         facts = {"network": segmenter.trained_on, "strokes": f"{len(drawn)} photos"}
-        page = gallery.gallery(pictures, f"What a few strokes make of {len(photos)} photos", facts)
-        (new / gallery.INDEX).write_bytes(page.encode())
+        heading = f"What a few strokes make of {len(photos)} photos"
+        gallery.save_gallery(new, pictures, heading, facts)
         folder.save_config(new, 5, flags)
     if left_out:
         print(f"  left out {first_of(left_out)}")
@@ -158,11 +158,11 @@ def save(
     print(f"wrote {count}; open {index} in a browser", flush=True)
 
 
-def changes(place: Path) -> Iterator[None]:
-    """Comes back at once, and then whenever a file of the strokes has changed."""
+def changes(places: Sequence[Path]) -> Iterator[None]:
+    """Comes back at once, and then whenever a file in these places has changed."""
     before = None
     while True:
-        files = [place] if place.is_file() else files_in(place)
+        files = [f for place in places for f in ([place] if place.is_file() else files_in(place))]
         now = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
         if now != before:
             before = now
@@ -203,13 +203,18 @@ def main() -> None:
         raise UserError(f"{args.out}: holds a run of the five steps; name another --out")
     device = runtime.choose_device(args.device, single=True)
     network = network_of(args.backbone, args.weights, args.taps, args.size).to(device)
-    photos, _ = find_photos([args.photos, *args.predict])
     drawn: dict[Path, Drawn] = {}
-    for _ in changes(args.strokes):
+    for _ in changes([args.strokes, args.photos, *args.predict]):
         try:
+            photos, _ = find_photos([args.photos, *args.predict])
             source = read_strokes(args.strokes, args.photos, args.stroke_width)
             drawn = extract(network, source, drawn)
-            fc = classifier(drawn, len(source.classes), args.steps, args.strokes)
+            features = torch.cat([one.features for one in drawn.values()])
+            labels = torch.cat([one.labels for one in drawn.values()])
+            check_several(labels, args.strokes)
+            rows = features, labels, torch.ones_like(labels, dtype=torch.float32)
+            floor = torch.cat([one.anywhere for one in drawn.values()]).std(0, correction=0)
+            fc = classifier(rows, floor, len(source.classes), args.steps)
         except UserError as error:
             if not args.watch:
                 raise

@@ -2,48 +2,59 @@
 
     python -m tests.few_labels --data DIR --out runs/few --backbone efficientnet_lite0 \\
         --taps 1,2,3,4,b18,b19
+    python -m tests.few_labels --data DIR --out runs/strokes --backbone efficientnet_lite0 \\
+        --taps 1,2,3,4,b18,b19 --split train --strokes 3 --per-class 20
 
 Draws 1, 3, 10 and 20 pixels per class and image with three seeds, of all images of --split and of
 those of them that are in `train`, fits the head of `--recipe quick` on each, and scores it on the
 whole images of `val`, at original size. The features of an image are computed once. Writes
 OUT/few_labels.csv, a row for each head, and few_labels.png, of all CSV files that --chart names.
+With --strokes the pixels are drawn from a stroke so many pixels wide in each class of each image,
+see `tests.drawn_strokes`, not from its whole mask.
 """
 
 import argparse
 import csv
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from data.features import create_rows, moments, open_rows
-from data.sampling import pixel_centres, random_places, sample_pixels
+from data.features import create_rows, open_rows
+from data.sampling import PLACES, pixel_centres, random_places, sample_pixels
 from data.transforms import ResizeImage
 from data.voc import VOCFolder, read_ids
 from losses.metrics import ConfusionMatrix
-from models.classifier import DenseClassifier, FCClassifier
+from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn
 from models.run import runtime
 from models.run.args import taps
-from models.run.training import build_optimizer, build_schedule
 from models.segmenter import top_class
-from train_cls import fit
+from models.strokes import CONTEXT, SIZE, classifier
+from tests.drawn_strokes import draw_strokes
 
 PIXELS, SEEDS = (1, 3, 10, 20), (0, 1, 2)
-SIZE, CONTEXT, PLACES, STRIDE = 416, ["image", "5", "11"], 400, 4
-EPOCHS, MIN_STEPS, BATCH, RATE, DECAY, DROPOUT, AREA = 6, 400, 512, 5e-4, 0.05, 0.2, 0.5
+MIN_STEPS, AREA, STRIDE = 400, 0.5, 4
 
 
 @torch.inference_mode()
-def extract(hypercolumn: Hypercolumn, dataset: VOCFolder, out: Path) -> None:
-    """Saves for each seed features.npy and drawn.npz: of each row image, label, place, area."""
+def extract(
+    hypercolumn: Hypercolumn, dataset: VOCFolder, out: Path, per_class: int, width: float
+) -> None:
+    """Saves for each seed features.npy and drawn.npy: of each row image, label, place, area.
+
+    Args:
+        per_class: pixels drawn of each class in an image.
+        width: of the strokes they are drawn from; 0 for the whole mask.
+    """
     drawn: dict[int, list[np.ndarray]] = {seed: [] for seed in SEEDS}
     for seed in SEEDS:
         for index, image_id in enumerate(dataset.ids):
-            pixels, labels, areas = sample_pixels(dataset.mask(index), PIXELS[-1], seed, image_id)
+            mask = dataset.mask(index)
+            known = draw_strokes(mask, width, seed) if width else mask
+            pixels, labels, areas = sample_pixels(known, per_class, seed, image_id)
             rank = np.concatenate([np.arange(n) for n in np.unique(labels, return_counts=True)[1]])
             count = np.bincount(labels)[labels]  # of its class, in its image
             columns = (np.full(len(labels), index), labels, *pixels.T, rank, count, areas)
@@ -57,7 +68,7 @@ def extract(hypercolumn: Hypercolumn, dataset: VOCFolder, out: Path) -> None:
         levels = hypercolumn(sample.image[None])
         places = [torch.from_numpy(drawn[seed][index][:, 2:4]) for seed in SEEDS]
         points = [pixel_centres(pixels, sample.mask.shape).float() for pixels in places]
-        points.append(random_places(PLACES, 0, sample.id))
+        points.append(random_places(0, sample.id))
         columns = hypercolumn.at_points(levels, torch.cat(points)[None])[0].float()
         *found, anywhere = columns.split([len(part) for part in points])
         for seed, part in zip(SEEDS, found):
@@ -75,22 +86,13 @@ def head_of(place: Path, sums: np.ndarray, images: np.ndarray, pixels: int, chan
     """The head fitted on so many pixels per class of these images, and how many they are."""
     drawn = np.load(place / "drawn.npy")
     chosen = np.isin(drawn[:, 0], images) & (drawn[:, 4] < pixels)
-    features = np.load(place / "features.npy", mmap_mode="r")[chosen]
+    features = torch.from_numpy(np.load(place / "features.npy", mmap_mode="r")[chosen])
     labels = torch.from_numpy(drawn[chosen, 1].astype(np.int64))
     count, areas = drawn[chosen, 5], drawn[chosen, 6]
     weights = torch.from_numpy((areas * count / np.minimum(count, pixels)) ** AREA).float()
-    mean, std = moments(features)
-    of_all, squares = sums[images].sum(0) / (PLACES * len(images))
-    std = np.maximum(std, np.sqrt((squares - of_all**2).clip(0)).astype(np.float32))
-    torch.manual_seed(int(place.name))
-    fc = FCClassifier(*map(torch.from_numpy, (mean, std)), classes, dropout=DROPOUT)
-    steps = math.ceil(len(labels) / BATCH)
-    epochs = max(EPOCHS, math.ceil(MIN_STEPS / steps))
-    optimizer = build_optimizer("adamw", fc.parameters(), RATE, DECAY)
-    rows = torch.from_numpy(features), labels, weights
-    nothing = tuple(part[:0] for part in rows)
-    schedule = build_schedule(optimizer, "cosine", epochs, steps)
-    fit(fc, rows, nothing, epochs, BATCH, optimizer, schedule)
+    mean, mean_square = sums[images].sum(0) / (PLACES * len(images))
+    floor = torch.from_numpy(np.sqrt((mean_square - mean**2).clip(0))).float()
+    fc = classifier((features, labels, weights), floor, classes, MIN_STEPS, int(place.name))
     return len(labels), DenseClassifier.from_fc(fc, channels).eval()
 
 
@@ -125,7 +127,8 @@ def chart(tables: list[Path], path: Path) -> None:
                     )
             found = np.array([points[key] for key in sorted(points, key=int)])  # (k, seeds, 2)
             x, y = found.mean(1).T
-            label = f"{rows[0]['backbone']}, {images:,} images"
+            strokes = ", strokes" if float(rows[0]["strokes"]) else ""
+            label = f"{rows[0]['backbone']}, {images:,} images{strokes}"
             (line,) = axes.plot(x, y, "o-", label=label)
             axes.fill_between(x, found[..., 1].min(1), found[..., 1].max(1), color=line.get_color(),
                               alpha=0.2)  # fmt: skip
@@ -148,23 +151,25 @@ def main() -> None:
     add("--backbone", required=True, metavar="NAME")
     add("--weights", default="imagenet", metavar="NAME")
     add("--taps", type=taps, metavar="1,2,..")
+    add("--per-class", type=int, nargs="+", default=PIXELS, metavar="N")
+    add("--strokes", type=float, default=0.0, metavar="WIDTH", help="px (default: whole masks)")
     add("--chart", type=Path, nargs="*", default=[], metavar="CSV", help="of other backbones, too")
     args = parser.parse_args()
     hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps, context=CONTEXT).eval()
     dataset = VOCFolder(args.data, args.split, ResizeImage(SIZE))
     if not (args.out / "sums.npy").is_file():
-        extract(hypercolumn, dataset, args.out)
+        extract(hypercolumn, dataset, args.out, max(args.per_class), args.strokes)
     of_train = np.flatnonzero(np.isin(dataset.ids, read_ids(args.data, "train")))
     rows, heads = [], []
     sums = np.load(args.out / "sums.npy")
     everything = np.arange(len(dataset))
     for images in [of_train, everything] if len(of_train) < len(dataset) else [everything]:
-        for pixels in PIXELS:
+        for pixels in args.per_class:
             for seed in SEEDS:
                 what = images, pixels, hypercolumn.channels, len(dataset.classes)
                 count, head = head_of(args.out / str(seed), sums, *what)
-                row = {"backbone": args.backbone, "images": len(images), "per_class": pixels}
-                rows.append({**row, "pixels": count, "seed": seed})
+                row = {"backbone": args.backbone, "strokes": args.strokes, "images": len(images)}
+                rows.append({**row, "per_class": pixels, "pixels": count, "seed": seed})
                 heads.append(head)
                 print(json.dumps(rows[-1]), flush=True)
     val_set = VOCFolder(args.data, args.val_split, ResizeImage(SIZE))

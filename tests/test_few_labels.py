@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from models import strokes
 from tests import few_labels
 from tests.conftest import DATA
 from tests.scripts.processes import metrics
@@ -13,10 +14,21 @@ NETWORK = ("--backbone", "squeezenet1_1", "--weights", "random")
 
 
 def test_its_heads_score_as_those_of_the_five_steps(street, succeeds, monkeypatch, capsys):
-    small = {"SIZE": 48, "EPOCHS": 1, "MIN_STEPS": 8, "PIXELS": (2, 20), "SEEDS": (0,)}
-    for name, value in small.items():
+    for name, value in {"SIZE": 48, "MIN_STEPS": 8, "STRIDE": 2, "SEEDS": (0,)}.items():
         monkeypatch.setattr(few_labels, name, value)
-    flags = ("--split", "train", "--data", "shapes", *NETWORK, "--out", "few")
+    monkeypatch.setattr(strokes, "EPOCHS", 1)
+    flags = (
+        "--split",
+        "train",
+        "--data",
+        "shapes",
+        *NETWORK,
+        "--out",
+        "few",
+        "--per-class",
+        "2",
+        "20",
+    )
     monkeypatch.setattr(sys, "argv", ["few_labels", *flags])
     few_labels.main()
     with open("few/few_labels.csv", newline="") as file:

@@ -17,6 +17,7 @@ from data.figures.picture import GREY, INK, WHITE, Page, font, shorten
 
 INDEX, SHEET = "index.html", "contact_sheet.png"
 TEMPLATE = Path(__file__).with_name("gallery.html")
+EMBEDDED = 300  # thumbnails, of about 15 KB each
 COLUMNS, ROWS = 6, 4  # of a contact sheet
 THUMBNAIL = 320, 240  # px, the room of each
 
@@ -33,7 +34,8 @@ class Picture(NamedTuple):
 
 def picture(name: str, title: str, page: Page, miou: float | None) -> Picture:
     """What the gallery keeps of a page, whose mIoU (0..1) is None where nothing is scored."""
-    masks = [tile for tile in ("ground truth", "prediction") if tile in page.tiles]
+    masks = [tile for tile in ("labels", "ground truth", "prediction") if tile in page.tiles]
+    judged = masks[0] if masks[0] == "ground truth" else masks[-1]  # strokes name only a part
     small, file = page.picture.crop(page.tiles[masks[-1]]), io.BytesIO()
     small.thumbnail(THUMBNAIL, Image.LANCZOS)
     small.save(file, "JPEG", quality=88, subsampling=0)
@@ -42,7 +44,7 @@ def picture(name: str, title: str, page: Page, miou: float | None) -> Picture:
         [row.name, "#{:02x}{:02x}{:02x}".format(*row.colour), *row.cells(scored)]
         for row in page.rows
     ]
-    things = [row for row in page.rows if row.label not in (0, VOID) and row.shares[masks[0]]]
+    things = [row for row in page.rows if row.label not in (0, VOID) and row.shares[judged]]
     facts = {
         "href": f"{quote(name)}.png",
         "title": title,
@@ -56,10 +58,13 @@ def picture(name: str, title: str, page: Page, miou: float | None) -> Picture:
     return Picture(name, title, miou, file.getvalue(), facts)
 
 
-def gallery(pictures: Sequence[Picture], heading: str, facts: Mapping[str, str]) -> str:
-    """An HTML page of the pictures, worst mIoU first; a script in it sorts, filters and enlarges.
+def save_gallery(
+    folder: Path, pictures: Sequence[Picture], heading: str, facts: Mapping[str, str]
+) -> None:
+    """Writes an HTML page of the pictures, worst mIoU first, as `INDEX` beside their PNGs.
 
-    It loads only their PNGs, from its own folder: style, script and thumbnails are part of it.
+    A script in it sorts, filters and enlarges. It loads nothing from outside of the folder; up to
+    `EMBEDDED` thumbnails are part of it, more are files in thumbnails/.
 
     Args:
         facts: what the reader should know about all of them, by name.
@@ -67,6 +72,11 @@ def gallery(pictures: Sequence[Picture], heading: str, facts: Mapping[str, str])
     known = []
     for one in sorted(pictures, key=lambda one: (one.miou is None, one.miou or 0, one.title)):
         thumbnail = "data:image/jpeg;base64," + base64.b64encode(one.thumbnail).decode()
+        if len(pictures) > EMBEDDED:
+            file = folder / "thumbnails" / f"{one.name}.jpg"
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(one.thumbnail)
+            thumbnail = f"thumbnails/{quote(file.name)}"
         known.append({**one.facts, "thumbnail": thumbnail})
     terms = [(html.escape(name), html.escape(words)) for name, words in facts.items()]
     filled = {
@@ -74,8 +84,8 @@ def gallery(pictures: Sequence[Picture], heading: str, facts: Mapping[str, str])
         "facts": "".join(f"<dt>{name}</dt><dd>{words}</dd>" for name, words in terms),
         "pictures": json.dumps(known).replace("<", "\\u003c"),  # so no text of it ends the script
     }
-    template = TEMPLATE.read_text(encoding="utf-8")
-    return re.sub(r"{{(\w+)}}", lambda match: filled[match[1]], template)
+    page = re.sub(r"{{(\w+)}}", lambda match: filled[match[1]], TEMPLATE.read_text("utf-8"))
+    (folder / INDEX).write_bytes(page.encode())
 
 
 def contact_sheet(pictures: Sequence[Picture]) -> Image.Image:

@@ -182,7 +182,8 @@ def draw_page(
 ) -> Page:
     """A white page: the tiles that there is something for side by side, and a legend below.
 
-    The tiles are "image", "ground truth", "prediction", "error" (of both) and "confidence".
+    The tiles are "image", "ground truth", "prediction", "error" (of both) and "confidence". Where
+    only strokes or clicks are labelled they are "labels", and there is no "error".
 
     Args:
         photo: resized to a tile whose longer side has 320 to 640 px.
@@ -195,7 +196,8 @@ def draw_page(
     image = Image.fromarray(photo)
     scale = np.clip(max(image.size), *TILE_SIDES) / max(image.size)
     image = image.resize([max(1, round(side * scale)) for side in image.size], Image.BICUBIC)
-    masks = {"ground truth": truth, "prediction": prediction}
+    known = "labels" if truth is not None and _is_sparse(truth) else "ground truth"
+    masks = {known: truth, "prediction": prediction}
     masks = {name: mask for name, mask in masks.items() if mask is not None}
     if any(map(_is_sparse, masks.values())) and not any(classes.colours[0]):
         classes = replace(classes, colours=(_bright(classes), *classes.colours[1:]))
@@ -277,14 +279,12 @@ def _tiles(
         shown[name] = _fit(mask, image.size, _is_sparse(mask))
         draw = with_strokes if _is_sparse(mask) else overlay
         tiles[name] = draw(photo, shown[name], classes), name
-    if len(masks) == 2:
+    if {"ground truth", "prediction"} == set(masks):
         truth, prediction = masks.values()
         scored, caption = truth != VOID, "error"
         if scored.any():
             caption += f" {np.mean(prediction[scored] != truth[scored]):.1%}"
-        verdicts = np.where(scored, prediction != truth, np.uint8(VOID))  # 0 is right, 1 wrong
-        verdicts = _fit(verdicts, image.size, _is_sparse(truth))
-        tiles["error"] = error_map(verdicts, np.where(verdicts == VOID, VOID, 0)), caption
+        tiles["error"] = error_map(shown["prediction"], shown["ground truth"]), caption
     if confidence is not None:
         resized = Image.fromarray(confidence).resize(image.size, Image.BILINEAR)
         tiles["confidence"] = heat_map(np.asarray(resized)), f"confidence {confidence.mean():.1%}"

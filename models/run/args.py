@@ -11,17 +11,15 @@ from typing import Any, NoReturn, TypeVar
 import torch
 
 from data import UserError
-from models.run import distributed
+from models.run import chain, distributed
 from models.run.folder import plain
 from models.run.recipes import RECIPES
-from models.run.runtime import PRECISIONS, end
+from models.run.runtime import PRECISIONS, end, most_workers
 from models.run.training import DECAYS, OPTIMIZERS
 from models.segmenter import Segmenter
 from models.views import Views
 
 Value = TypeVar("Value")
-
-VOC_FOLDER = Path("data/VOCdevkit/VOC2012")
 
 
 class Parser(argparse.ArgumentParser):
@@ -89,12 +87,14 @@ class Parser(argparse.ArgumentParser):
             recipe = RECIPES[values.recipe].get(Path(self.prog).stem, "")
             values = super().parse_args([*recipe.split(), *given])  # the later of two wins
             values.recipe = f"{values.recipe}: {recipe or 'nothing but the defaults'}"
+        if getattr(values, "data", "none is read") is None:
+            values.data = chain.data_of(values.run)
         for action in self._deciding:
             name, value = action.option_strings[0], plain(getattr(values, action.dest))
             settings[name] = value
             if value != plain(action.default):
                 changed[name] = value
-        values.settings, values.changed, values.started = settings, changed, time.time()
+        values.settings, values.changed, values.started = settings, changed, time.perf_counter()
         return values
 
     def needs(self, values: argparse.Namespace, flag: str, other: str, *choices: str) -> None:
@@ -110,7 +110,8 @@ class Parser(argparse.ArgumentParser):
 
 def add_data_flags(parser: Parser, split: str, limit: str = "only the first N images") -> None:
     """The flags of the steps that read images; `limit` is the help of that flag."""
-    parser.flag("--data", Path, VOC_FOLDER, "data set in VOC layout", free=True, metavar="DIR")
+    data = f"data set in VOC layout; default: that of the run's step 2, else {chain.VOC_FOLDER}"
+    parser.flag("--data", Path, None, data, free=True, metavar="DIR")
     parser.flag("--split", str, split, "list in ImageSets/Segmentation to read", metavar="LIST")
     parser.flag("--limit", positive, None, limit)
     parser.flag("--workers", natural, default_workers(), "processes that decode images", free=True)
@@ -194,7 +195,8 @@ def default_workers() -> int:
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     cores //= distributed.local_world_size()
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    return min(8, cores // 2 if has_gpu else max(0, cores - torch.get_num_threads()))
+    free = cores // 2 if has_gpu else max(0, cores - torch.get_num_threads())
+    return min(8, free, most_workers())
 
 
 def set_views(

@@ -15,6 +15,8 @@ from models.run.folder import CONFIG, CONFIG_FORMAT, PER_IMAGE, STEPS, shell_lin
 from models.segmenter import Segmenter
 from models.weight_files import fingerprint
 
+VOC_FOLDER = Path("data/VOCdevkit/VOC2012")
+
 
 def scores_folder(place: Path) -> Path:
     """Where scores are: `place` itself if `evaluate.py --out` has filled it, else that of a run."""
@@ -37,33 +39,43 @@ def finished(run: Path, step: int) -> dict[str, Any]:
     path, again = place / CONFIG, shell_line(["python", f"{STEPS[step][0]}.py", *where])
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        age = "a newer" if config["format"] > CONFIG_FORMAT else "an earlier"
+        version = config["format"]
     except FileNotFoundError:
         raise UserError(
             f"{path.parent}: step {step} has not finished there; run it first: {again}"
         ) from None
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: cannot be read; run step {step} again: {again}") from None
-    if config["format"] != CONFIG_FORMAT:
+    if version != CONFIG_FORMAT:
         raise UserError(
-            f"{path}: written by {age} version (format {config['format']}, this one reads "
+            f"{path}: written by another version (format {version}, this one reads "
             f"{CONFIG_FORMAT}); run step {step} again: {again}"
         )
     return config
 
 
+def data_of(run: Path | None) -> Path:
+    """The data set that the run's classifier was fitted on, else VOC where `data.download` puts it.
+
+    Raises:
+        UserError: see `finished`.
+    """
+    config = finished(run, 2) if run and is_finished(run, 2) else {}
+    return Path(config.get("data", VOC_FOLDER))
+
+
 def samples_id(
-    spec: Mapping[str, Any], size: int, ids: Sequence[str], pixels: np.ndarray, labels: np.ndarray
+    spec: Mapping[str, Any], size: int, images: str, pixels: np.ndarray, labels: np.ndarray
 ) -> str:
     """What stands for the result of step 1: the extractor, what it saw, and the pixels drawn.
 
     Args:
         spec: see `Hypercolumn.spec`.
         size: shorter side of the network's input, in pixels.
-        ids: of the images.
+        images: see `VOCFolder.checksum`.
         pixels, labels: (N, 3) int64 and (N,) uint8, see `data.features.Features`.
     """
-    found = hashlib.sha256(json.dumps([spec, size, list(ids)], sort_keys=True).encode())
+    found = hashlib.sha256(json.dumps([spec, size, images], sort_keys=True).encode())
     found.update(pixels.tobytes())
     found.update(labels.tobytes())
     return found.hexdigest()[:16]
@@ -133,6 +145,8 @@ def training_start(
     """
     if resume and (step_folder(run, 3) / "last.pt").is_file():
         segmenter, file, saved = step_network(run, 3, "last.pt")
+        if saved["training"]["log"]:
+            step_network(run, 3, "best.pt")  # the training may not become better than this
         return segmenter, file, {name: saved[name] for name in ("made_from", "before")}, saved
     if init:
         segmenter, file = trained_segmenter(None, init)

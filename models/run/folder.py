@@ -53,7 +53,7 @@ def claim(place: Path) -> Iterator[None]:
     The lock is the system's, so that of a killed process is gone with it.
 
     Raises:
-        UserError: another process has the folder, or it is a file.
+        UserError: another process has the folder, it is a file, or nothing can be written there.
     """
     if not distributed.is_main():
         yield
@@ -62,13 +62,18 @@ def claim(place: Path) -> Iterator[None]:
 
     if place.exists() and not place.is_dir():
         raise UserError(f"{place}: is a file, but a folder is to be written there; move it away")
-    place.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(place.with_name(f".{place.name}.lock"), blocking=False)
     try:
+        place.parent.mkdir(parents=True, exist_ok=True)
         claimed = lock.acquire()
     except Timeout:
         raise UserError(
             f"{place}: another process is writing there; wait, or use another --run"
+        ) from None
+    except (OSError, NotImplementedError) as error:  # a colleague's run; a disk without locks
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(
+            f"{place}: cannot be written ({reason}); name a folder of your own, with --run or --out"
         ) from None
     with claimed:
         yield
@@ -148,7 +153,8 @@ def save_config(place: Path, step: int, flags: Mapping[str, Any], **results: Any
     """Writes config.json, which marks a step as finished: flags, results, where from, all "files".
 
     Args:
-        flags: of the step, plain values; from "started", a time, come "seconds".
+        flags: of the step, plain values; from "started", a time, come "seconds"; "command", where
+            it is not that of the step.
         results: "id" stands for the result, "made_from" for that of the step before which it was
             made from, see `models.run.chain.check_chain`; "scores" are for --json.
 
@@ -159,10 +165,10 @@ def save_config(place: Path, step: int, flags: Mapping[str, Any], **results: Any
     config.pop("settings", None)  # which are the flags once more
     files = [p.relative_to(place).as_posix() for p in place.rglob("[!.]*") if p.is_file()]
     config["files"] = sorted([*files, CONFIG])
-    config["seconds"] = round(time.time() - config.pop("started"), 1)
+    config["seconds"] = round(time.perf_counter() - config.pop("started"), 1)
     processes = distributed.world_size()
     start = ["torchrun", "--nproc-per-node", processes, "--"] if processes > 1 else ["python"]
-    config["command"] = shell_line([*start, f"{STEPS[step][0]}.py", *sys.argv[1:]])
+    config.setdefault("command", shell_line([*start, f"{STEPS[step][0]}.py", *sys.argv[1:]]))
     config["versions"] = versions()
     save_json(place / CONFIG, config)
     return config

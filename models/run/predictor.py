@@ -1,21 +1,23 @@
 """A trained network for photos, outside of the scripts: `from models import load`."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from data.image_files import read_image
+from data.classes import VOID
+from data.image_files import read_image, upright_pixels
 from data.transforms import ResizeImage
 from models.hypercolumn import resample
 from models.run.runtime import find_device
 from models.segmenter import Segmenter
 
-Photo: TypeAlias = str | Path | Image.Image | np.ndarray | Tensor
+Photo: TypeAlias = str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor
 
 
 class Predictor:
@@ -38,28 +40,44 @@ class Predictor:
         self.names, self.colours = segmenter.classes.names, segmenter.classes.colours
 
     def predict(
-        self, photos: Photo | Sequence[Photo], probabilities: bool = False
-    ) -> np.ndarray | list[np.ndarray]:
+        self,
+        photos: Photo | Sequence[Photo],
+        probabilities: bool = False,
+        confidence: bool = False,
+        threshold: float = 0.0,
+    ) -> Any:
         """The classes of each pixel.
 
         Args:
-            photos: a photo, or a list of them: a path (turned upright as its EXIF data say), a PIL
-                image, an array (H, W, 3) or (H, W) uint8, or a tensor (3, H, W), uint8 or floating
-                point 0..1.
+            photos: a photo, or a list of them: a path, an opened file or its bytes, or a PIL image,
+                all turned upright as their EXIF data say; an array (H, W), (H, W, 1) or (H, W, 3)
+                or a tensor (3, H, W), uint8 or floating point 0..1.
             probabilities: of all classes, not the most likely class.
+            confidence: the probability of the most likely class, too.
+            threshold: less likely pixels become `data.classes.VOID`.
 
         Returns:
-            (H, W) uint8 class ids, or (C, H, W) float32 probabilities; of a list, a list of them.
+            (H, W) uint8 class ids; with `confidence` a pair of these and (H, W) float32; or
+            (C, H, W) float32 probabilities. Of a list, a list of them.
 
         Raises:
             UserError: a file that is missing or no photo.
             ValueError, TypeError: an array or tensor of another shape or dtype.
         """
-        if isinstance(photos, Sequence) and not isinstance(photos, str):
-            return [self.predict(photo, probabilities) for photo in photos]
+        how = probabilities, confidence, threshold
+        if isinstance(photos, Sequence) and not isinstance(photos, str | bytes):
+            found = []
+            for index, photo in enumerate(photos):
+                try:
+                    found.append(self.predict(photo, *how))
+                except (ValueError, TypeError) as error:
+                    raise type(error)(f"photo {index} of the list: {error}") from None
+            return found
         pixels, segmenter = to_array(photos), self.segmenter
         if not probabilities:
-            return predict_photo(segmenter, pixels)[0].numpy()
+            classes, sure = (part.numpy() for part in predict_photo(segmenter, pixels))
+            classes[sure < threshold] = VOID
+            return (classes, sure) if confidence else classes
         height, width = pixels.shape[:2]
         parts = segmenter.rows(network_input(segmenter, pixels), height)
         found = [resample(part[None], (part.shape[1], width))[0].cpu() for part in parts]
@@ -90,25 +108,33 @@ def predict_photo(
     return segmenter.predict(network_input(segmenter, pixels), pixels.shape[:2], name)
 
 
-def to_array(photo: Photo) -> np.ndarray:
+def to_array(photo: Any) -> np.ndarray:
     """A photo as (H, W, 3) uint8 RGB; see `Predictor.predict`."""
+    if isinstance(photo, str) and "://" in photo:
+        raise ValueError(f"{photo}: is not fetched; pass what is there, as bytes")
+    if isinstance(photo, bytes):
+        return read_image(io.BytesIO(photo))
     if isinstance(photo, str | Path):
         return read_image(Path(photo))
     if isinstance(photo, Image.Image):
-        return np.array(photo.convert("RGB"))
+        return upright_pixels(photo)
+    if hasattr(photo, "read"):
+        return read_image(photo)
     if isinstance(photo, Tensor):
         if photo.ndim != 3 or len(photo) != 3:
             raise ValueError(f"expected a tensor (3, H, W), got {tuple(photo.shape)}")
-        if photo.is_floating_point():
-            if not 0 <= photo.min() <= photo.max() <= 1:
-                raise ValueError("expected values from 0 to 1 in a floating-point tensor")
-            photo = (255 * photo).round().to(torch.uint8)
+        photo = photo.float() if photo.is_floating_point() else photo  # NumPy has no bfloat16
         photo = photo.permute(1, 2, 0).cpu().numpy()
-    if not isinstance(photo, np.ndarray) or photo.dtype != np.uint8:
+    is_array = isinstance(photo, np.ndarray)
+    if is_array and photo.dtype.kind == "f":
+        if photo.size and not 0 <= photo.min() <= photo.max() <= 1:
+            raise ValueError("expected floating-point values from 0 to 1")
+        photo = (255 * photo).round().astype(np.uint8)
+    if not is_array or photo.dtype != np.uint8:
         found = getattr(photo, "dtype", type(photo).__name__)
-        raise TypeError(f"expected a path, a PIL image, or uint8 pixels, got {found}")
-    if photo.ndim == 2:
-        photo = np.stack([photo] * 3, axis=-1)
+        raise TypeError(f"expected a file, a PIL image, or pixels, uint8 or 0..1, got {found}")
+    if photo.ndim == 2 or photo.shape[2:] == (1,):
+        photo = np.stack([photo.reshape(photo.shape[:2])] * 3, axis=-1)
     if photo.shape[2:] != (3,) or not photo.size:
         raise ValueError(f"expected an array (H, W, 3) or (H, W), got {photo.shape}")
     return np.require(photo, requirements=["C", "W"])  # torch takes no other, as of mirrored arrays

@@ -2,12 +2,14 @@
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
+from data import UserError
 from models.hypercolumn import level_names
 from models.run import chain, folder
 from models.segmenter import Segmenter
@@ -23,28 +25,47 @@ def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
         the features, (Z,) float32 each, or None; "scores_are_old": whether step 4 has scored
         another network than the run has now; "network": see `network_facts`; "versions": of the
         software.
+
+    Raises:
+        UserError: a file of a finished step is missing or damaged.
     """
     done = {step: chain.is_finished(run, step) for step in (1, 2, 3, 4)}
     one, four = folder.step_folder(run, 1), folder.step_folder(run, 4)
+    logs = {step: folder.step_folder(run, step) / "log.csv" for step in (2, 3)}
+    confusion, moments = four / "confusion.csv", [one / "mean.npy", one / "std.npy"]
     return {
         "run": str(run),
         "configs": {step: chain.finished(run, step) if done[step] else None for step in done},
-        "logs": {step: read_log(run, step) if done[step] else None for step in (2, 3)},
-        "metrics": json.loads((four / "metrics.json").read_text("utf-8")) if done[4] else None,
-        "confusion": read_confusion(four / "confusion.csv") if done[4] else None,
-        "moments": (np.load(one / "mean.npy"), np.load(one / "std.npy")) if done[1] else None,
+        "logs": {step: read(read_log, logs[step]) if done[step] else None for step in logs},
+        "metrics": read(read_json, four / "metrics.json") if done[4] else None,
+        "confusion": read(read_confusion, confusion) if done[4] else None,
+        "moments": [read(np.load, path) for path in moments] if done[1] else None,
         "scores_are_old": done[4] and chain.scored_another_network(run),
         "network": network_facts(segmenter),
         "versions": folder.versions(),
     }
 
 
-def read_log(run: Path, step: int) -> list[dict[str, float | None]]:
-    with open(folder.step_folder(run, step) / "log.csv", encoding="utf-8", newline="") as file:
-        return [
-            {name: float(value) if value else None for name, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
+def read(reader: Callable[[Path], Any], path: Path) -> Any:
+    """What the reader finds in a file of the run; a UserError if it is damaged."""
+    try:
+        return reader(path)
+    except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); run its step again") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text("utf-8")))
+
+
+def read_log(path: Path) -> list[dict[str, float | None]]:
+    """The rows, one at least."""
+    with open(path, encoding="utf-8", newline="") as file:
+        first, *others = csv.DictReader(file)
+    return [
+        {name: float(value) if value else None for name, value in row.items()}
+        for row in (first, *others)
+    ]
 
 
 def read_confusion(path: Path) -> np.ndarray:

@@ -1,7 +1,11 @@
 """Device, precision, loaders, what a script prints, and how it ends."""
 
 import ctypes
+import io
 import os
+import platform
+import re
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -10,8 +14,6 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import torch
-import torch.distributed as dist
-from torch.backends import cpu
 from torch.utils.data import DataLoader, Dataset
 
 from data import UserError
@@ -23,6 +25,23 @@ from models.segmenter import Segmenter
 Item = TypeVar("Item")
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+SHARED = Path("/dev/shm")  # where the batches of workers wait; in containers it may be small
+SHARED_PER_WORKER = 2**25  # bytes of it
+PATIENCE = 300  # seconds for a batch, after which its worker is taken for lost
+FAILURES = (  # in an error that is not ours; what it means for the user; the exit code
+    (
+        "MemoryError|can't allocate memory|out of memory",
+        "out of memory ({}); lower --size, --crop, --batch-size or --tile, or use another --device",
+        2,
+    ),
+    (
+        "DataLoader (worker|timed out)|shared memory",
+        "a worker process was lost ({}); is memory or /dev/shm full? use --workers 0, in step 3 "
+        "together with --resume",
+        2,
+    ),
+    ("^Dist|gloo", "lost another process of this run ({})", 1),
+)
 PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -33,10 +52,14 @@ class Terminated(KeyboardInterrupt):
 def run_script(main: Callable[[], None]) -> None:
     """Runs a script's `main`; a user's mistake becomes one line and exit code 2.
 
-    Mistakes are UserError and what the system refuses (no permission, full disk); any other error
-    is ours and keeps its traceback. Ctrl-C ends with one line and 130, SIGTERM with 143.
+    Mistakes are UserError and what the system refuses (no permission, full disk, no memory); any
+    other error is ours and keeps its traceback. Ctrl-C ends with one line and 130, SIGTERM with
+    143.
     """
     output, handler = sys.stdout, signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a console may lack letters of a class name
     try:
         main()
         distributed.shutdown()
@@ -46,19 +69,19 @@ def run_script(main: Callable[[], None]) -> None:
         end("; ".join([f"stopped by {how}", *stop.args]), code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        end(f"{where}{error.strerror or error}", 2)
+        end(f"{where}{error.strerror or _last_line(error)}", 2)
     except UserError as error:
-        # From a worker process the message comes with a traceback before it.
-        end(str(error).splitlines()[-1].removeprefix("data.UserError: "), 2)
-    except RuntimeError as error:
+        end(_last_line(error).removeprefix("data.UserError: "), 2)
+    except (RuntimeError, MemoryError) as error:
+        reason, said = str(error).partition("\n")[0], f"{type(error).__name__}: {error}"
+        for pattern, meaning, code in FAILURES:
+            if re.search(pattern, said):
+                end(meaning.format(reason or "no more is known"), code)
         from torch._dynamo.exc import BackendCompilerFailed  # takes a second to import
 
-        reason = str(error).partition("\n")[0]
-        if isinstance(error, BackendCompilerFailed):
-            end(f"--compile: PyTorch cannot compile this network ({reason}); leave it out", 2)
-        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+        if not isinstance(error, BackendCompilerFailed):
             raise
-        end(f"lost another process of this run ({reason})", 1)
+        end(f"--compile: PyTorch cannot compile this network ({reason}); leave it out", 2)
     finally:  # a notebook goes on with both
         sys.stdout = output
         signal.signal(signal.SIGTERM, handler)
@@ -69,6 +92,11 @@ def end(line: str, code: int) -> NoReturn:
     rank = "" if distributed.is_main() else f"rank {distributed.rank()}: "
     print(f"{Path(sys.argv[0]).stem}: {rank}{line}", file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+def _last_line(error: Exception) -> str:
+    """Of its message, which comes from a worker process with a traceback before it."""
+    return str(error).splitlines()[-1]
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -95,12 +123,21 @@ def worker_options(workers: int, items: int) -> dict[str, Any]:
     They live across passes, since starting them takes seconds where they are not forked.
     """
     workers = min(workers, items // 2)
+    if workers > (room := most_workers()):
+        print(f"  note: {room} of {workers} workers, as {SHARED} is nearly full")
+        workers = room
     return {
         "num_workers": workers,
+        "timeout": PATIENCE if workers else 0,
         "persistent_workers": workers > 0,
         "pin_memory": torch.cuda.is_available(),
         "worker_init_fn": ignore_first_sigterm,
     }
+
+
+def most_workers() -> int:
+    """How many workers `SHARED` has room for; one that waits for room may wait for ever."""
+    return shutil.disk_usage(SHARED).free // SHARED_PER_WORKER if SHARED.is_dir() else sys.maxsize
 
 
 def ignore_first_sigterm(worker: int) -> None:
@@ -212,10 +249,18 @@ def describe(device: torch.device, amp: str = "off", compiled: bool = False) -> 
     processes = distributed.world_size()
     where = str(device) if processes == 1 else f"{device.type}, {processes} processes"
     precision = "exact float32" if amp == "off" else f"autocast to {amp}"
-    # x86 has arithmetic in low precision, if at all, together with AVX-512.
-    if amp != "off" and device.type == "cpu" and cpu.get_cpu_capability() == "AVX2":
+    if amp != "off" and device.type == "cpu" and not has_arithmetic(amp):
         precision += " (slower than float32 on this CPU)"
     return f"{where}, {precision}" + ", compiled" * compiled
+
+
+def has_arithmetic(precision: str) -> bool:
+    """Whether this CPU computes in "bf16" or "fp16"; only of x86 is it known."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return True
+    if precision == "fp16":
+        return torch.cpu._is_amx_fp16_supported()
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def print_header(

@@ -20,6 +20,7 @@ from data.features import (
 CHANNELS, CLASSES, ROWS = 5, 21, 2 * BLOCK + 3
 NAMES = {*(f"{name}.npy" for name in Features._fields), "images.txt"}
 IMAGES = ["2007_000032", "fåtölj"]
+PHOTOS = np.arange(2, dtype=np.int64) - 1
 
 
 SPREAD = np.float32([0, 0, 0, 20, 0])  # std of the features anywhere in the images
@@ -42,7 +43,7 @@ def store(tmp_path):
         opened = open_rows(folder)
         opened[start::2] = features[start::2]
         opened.flush()
-    save_rows(folder, *others, IMAGES, SPREAD)
+    save_rows(folder, *others, IMAGES, PHOTOS, SPREAD)
     return folder
 
 
@@ -53,7 +54,7 @@ def test_what_is_written_is_read_back_with_its_moments(store):
     assert np.array_equal(found.features, features)
     assert np.array_equal(found.labels, labels) and found.labels.dtype == np.uint8
     assert np.array_equal(found.pixels, pixels) and found.pixels.dtype == np.int64
-    assert np.array_equal(found.areas, areas)
+    assert np.array_equal(found.areas, areas) and np.array_equal(found.photos, PHOTOS)
     exact = features.astype(np.float64)
     np.testing.assert_allclose(found.mean, exact.mean(0), rtol=1e-6)
     expected = exact.std(0)

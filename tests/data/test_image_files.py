@@ -125,4 +125,4 @@ def test_the_photos_of_a_folder_are_named_by_stem_or_file(tmp_path):
     photos, others = find_photos([tmp_path])
     keys = ["b", "a.png", "a.jpeg", "c", "D.png", "d.jpg"]
     assert photos == {key: tmp_path / name for key, name in zip(keys, names)}
-    assert others == ["notes.txt"]
+    assert others == ["more.png/", "notes.txt"]

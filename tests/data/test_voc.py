@@ -85,12 +85,17 @@ def test_items_are_the_first_images_of_the_list_with_their_masks(limit, expected
         assert torch.equal(small[index].mask, mask), "the mask keeps its size"
 
 
-def test_a_part_is_spread_evenly_over_the_list_and_the_checksum_tells_the_order(shapes):
+def test_a_part_is_spread_evenly_over_the_list_and_the_checksum_tells_order_and_masks(shapes):
     dataset = VOCFolder(shapes, "train")
     assert dataset.spread(3).ids == dataset.ids[::6] and dataset.spread(99).ids == dataset.ids
     list_of(shapes, "own").write_text("\n".join(dataset.ids[::-1]))
-    checksums = [VOCFolder(shapes, split).ids_checksum() for split in ("train", "train", "own")]
+    checksums = [VOCFolder(shapes, split).checksum() for split in ("train", "train", "own")]
     assert checksums[0] == checksums[1] != checksums[2] and checksums[2].startswith("18 (")
+    (photo, mask), (another, _) = dataset.files(0), dataset.files(1)
+    Image.fromarray(np.zeros_like(dataset.mask(0))).save(mask)
+    checksums.append(dataset.checksum())
+    shutil.copy(another, photo)
+    assert len({*checksums, dataset.checksum()}) == 4
 
 
 # Training

@@ -15,7 +15,10 @@ from data import UserError
 from data.classes import VOID
 from losses.metrics import (
     ConfusionMatrix,
+    class_ious,
+    class_rows,
     image_mious,
+    image_rows,
     load_image_scores,
     save_image_scores,
 )
@@ -119,6 +122,25 @@ def all_counts() -> np.ndarray:
     for matrix, image_id in zip(matrices, IDS):
         matrix.update(*image(image_id))
     return np.stack([matrix.class_counts() for matrix in matrices])
+
+
+def test_the_rows_of_classes_and_images_are_those_of_plain_counting():
+    counts = all_counts()
+    for label, row in enumerate(class_rows(NAMES, counts.sum(0))):
+        cells = [(p[t != VOID] == label, t[t != VOID] == label) for p, t in map(image, IDS)]
+        found, true = (np.concatenate(part) for part in zip(*cells))
+        right = (found & true).sum()
+        assert (row["class"], row["pixels"]) == (NAMES[label], true.sum())
+        assert row["precision"] == pytest.approx(right / found.sum())
+        assert row["recall"] == pytest.approx(right / true.sum())
+        assert row["f1"] == pytest.approx(2 / (1 / row["precision"] + 1 / row["recall"]))
+        assert row["iou"] == pytest.approx(right / (found | true).sum())
+    first, void, _ = image_rows(NAMES, IDS, counts)
+    prediction, target = image("a")
+    assert first["pixel_accuracy"] == (prediction == target)[target != VOID].mean()
+    assert first["worst_class"] == NAMES[np.argmin(class_ious(counts[0]))]
+    assert first["miou"] == pytest.approx(class_ious(counts[0]).mean())
+    assert void["worst_class"] == "" and np.isnan(void["miou"])
 
 
 def test_the_counts_of_an_image_are_pixels_of_the_truth_the_prediction_and_both():

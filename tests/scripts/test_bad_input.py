@@ -189,7 +189,7 @@ def no_data() -> tuple:
 
 
 UNREADABLE, DAMAGED = f"{IMAGE}: cannot be read as an image", "cannot be read as a checkpoint"
-NEWER, FEW = "written by a newer version (format 99", "8 pixels are too few for"
+NEWER, FEW = "written by another version (format 99", "8 pixels are too few for"
 OTHER = "background\n" + "\n".join(f"thing{index}" for index in range(20))
 NEW = {"format": 99, "kind": "segmenter"}
 BOMB = {"format": 1, "kind": "segmenter", "state": Bomb(LAST)}

@@ -80,6 +80,24 @@ def test_training_on_validation_images_is_noted(street, succeeds):
     assert config("run/3_seg")["val_images_trained_on"] == 3
 
 
+def test_scoring_what_was_learned_is_noted_whatever_it_is_called(street, succeeds):
+    known, score = "images have trained this network", ("evaluate.py", *QUICK)
+    assert known not in succeeds(*score)
+    assert f"note: 18 of the {known}" in succeeds(*score, "--split", "train")
+    renamed = first_id("train")
+    for place, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+        path = Path("shapes", place, f"{renamed}.{suffix}")
+        path.rename(path.with_stem("holiday"))
+    Path("shapes/ImageSets/Segmentation/mixed.txt").write_text(f"holiday\n{first_id('val')}\n")
+    # Step 3 has started from what the head of step 2 had learned.
+    again = ("train_seg.py", *QUICK[:-2], "--init", "run", "--run", "more", "--epochs", 1)
+    succeeds(*again, "--split", "val")
+    for run, seen in (("run", 1), ("more", 2)):
+        said = succeeds("evaluate.py", *QUICK[:-2], "--run", run, "--split", "mixed")
+        assert f"  note: {seen} of the {known}" in said
+        assert metrics(run)["images_trained_on"] == seen
+
+
 def test_a_jpeg_called_png_is_no_mask(street, fails):
     path = Path("shapes/SegmentationClass", f"{first_id('train')}.png")
     Image.open(path).convert("L").save(path, "JPEG")
@@ -128,7 +146,7 @@ def test_the_next_command_keeps_the_choice_of_images(street, succeeds):
     succeeds("sample_features.py", *STEP_1, "--limit", "9", "--split", "trainval")
     said = succeeds("train_cls.py", "--run", "run", "--epochs", "1")
     assert said.splitlines()[-1] == (
-        "next: python train_seg.py --data shapes --split trainval --limit 9 --run run"
+        "next: python train_seg.py --split trainval --limit 9 --run run"
     )
 
 
@@ -149,7 +167,7 @@ def test_odd_values_in_the_files_of_a_run_are_one_line(street, fails):
         content = torch.load("run/3_seg/best.pt", weights_only=True)
         torch.save({**content, name: value}, "odd.pt")
         said = fails("evaluate.py", *QUICK, "--checkpoint", "odd.pt")
-        assert f"odd.pt: its {name} is {value}; is the file damaged?" in said
+        assert "odd.pt: describes no network (" in said and "is the file damaged?" in said
 
 
 def test_ids_with_control_characters_do_not_reach_the_terminal(street, fails):

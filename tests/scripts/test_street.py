@@ -1,9 +1,13 @@
 """The five steps as a user runs them: what each prints and leaves, opened and checked."""
 
+import glob
 import io
 import json
+import multiprocessing
+import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +41,7 @@ def test_each_step_prints_its_name_what_it_wrote_and_the_next_command(walked):
         assert said.startswith(f"[{number}/5] {name}\n") and "\nwrote run/" in said
         assert "\r" not in said and "it/s" not in said, "a progress bar off a terminal"
         for following in names[number : number + 1]:
-            data = "" if following == "train_cls" else "--data shapes "
+            data = "" if following in ("train_cls", "train_seg") else "--data shapes "
             assert said.endswith(f"\nnext: python {following}.py {data}--run run\n")
     epoch = r"^  epoch 1  loss [\d.]+, validation mIoU [\d.]+, \d+ s$"
     assert re.search(epoch, walked.said["train_seg"], re.MULTILINE)
@@ -153,21 +157,39 @@ def test_epoch_0_of_step_3_and_its_best_score_as_step_4_scores_them(street, succ
 
 def test_without_step_3_the_head_of_step_2_is_scored_and_drawn(street, succeeds):
     (street / "run" / "3_seg" / "config.json").unlink()
-    said = succeeds("evaluate.py", "--run", "run", *DATA)
+    said = succeeds("evaluate.py", "--run", "run", "--workers", 0)  # the data of step 1
     assert "note: step 3 has not finished in this run; run/3_seg/best.pt is scored" in said
     assert not (street / "run" / "4_eval" / "predictions").exists(), "those of an earlier scoring"
     shutil.rmtree("run/3_seg")
-    said = succeeds("evaluate.py", "--run", "run", *DATA)
+    said = succeeds("evaluate.py", "--run", "run", "--workers", 0)  # the data of step 1
     assert "note: step 3 has not finished in this run; run/2_cls/dense.pt is scored" in said
     assert metrics("run")["checkpoint"] == "run/2_cls/dense.pt"
     assert "run/2_cls/dense.pt" in facts(succeeds("visualize.py", "--run", "run", *DATA))["network"]
 
 
-def test_a_quiet_street_with_workers_prints_nothing_and_leaves_the_same(walked, street, succeeds):
+def as_on_windows(rename: Callable[[Path, Path], Path]) -> Callable[[Path, Path], Path]:
+    """Moves no folder of which this process has a file open or mapped."""
+
+    def move(folder: Path, target: Path) -> Path:
+        used = [os.path.realpath(link) for link in glob.glob("/proc/self/fd/*")]
+        used += Path("/proc/self/maps").read_text().splitlines()
+        if any(f"{folder.resolve()}/" in line for line in used):
+            raise PermissionError(13, "is being used by another process", str(folder))
+        return rename(folder, target)
+
+    return move
+
+
+def test_a_quiet_street_with_workers_prints_nothing_and_leaves_the_same(
+    walked, street, succeeds, monkeypatch
+):
+    """Also with workers that are spawned, and where open files cannot be moved."""
     shutil.rmtree("run")
+    monkeypatch.setattr(Path, "rename", as_on_windows(Path.rename))
     for name, flags in STEPS.items():
         workers = ("--workers", 2) if "--workers" in flags else ()
         flags = ("--run", "run", *flags, *workers, "--quiet")
+        multiprocessing.set_start_method("spawn" if name == "sample_features" else None, True)
         assert succeeds(f"{name}.py", *flags, charts=True) == ""
     ours, theirs = contents(street / "run"), contents(walked.place / "run")
     assert len(theirs) > 40 and differences(ours, theirs) == []
@@ -196,7 +218,7 @@ def test_limits_take_the_first_images_of_a_list(street, succeeds):
     succeeds("sample_features.py", *flags, *BACKBONE, "--limit", 5)
     assert Path("run/1_features/images.txt").read_text().split() == ids[:5]
     said = succeeds("train_cls.py", "--run", "run", "--epochs", 1, "--hidden", 8)
-    assert said.endswith("\nnext: python train_seg.py --data shapes --limit 5 --run run\n")
+    assert said.endswith("\nnext: python train_seg.py --limit 5 --run run\n")
     said = succeeds("train_seg.py", *flags, "--epochs", 1, "--limit", 4, "--val-limit", 2)
     assert "4 images of train, validation on 2 of " in facts(said)["data"]
     assert len(list(Path("run/3_seg/previews/epoch_001").iterdir())) == 2

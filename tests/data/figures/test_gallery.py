@@ -1,4 +1,4 @@
-"""The gallery, a file that needs nothing but the pages beside it, and the contact sheet."""
+"""The save_gallery, a file that needs nothing but the pages beside it, and the contact sheet."""
 
 import io
 import json
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from data.classes import VOC, VOID
-from data.figures.gallery import INDEX, Picture, contact_sheet, gallery, picture
+from data.figures.gallery import INDEX, Picture, contact_sheet, picture, save_gallery
 from data.figures.picture import draw_page
 from tests.data.figures.browser import installed, look
 
@@ -56,7 +56,7 @@ def folder(tmp_path_factory):
         page, one = drawn(name, label, miou)
         page.save(folder / f"{name}.png")
         pictures.append(one)
-    (folder / INDEX).write_text(gallery(pictures, "Seen <b>", FACTS), encoding="utf-8")
+    save_gallery(folder, pictures, "Seen <b>", FACTS)
     return folder
 
 
@@ -90,14 +90,23 @@ def test_the_file_lists_the_pictures_worst_first_with_all_names_escaped(folder):
 
 
 @pytest.mark.parametrize("alone", ["prediction", "ground truth"])
-def test_pictures_of_one_mask_are_filtered_by_it_and_have_no_score(alone):
+def test_pictures_of_one_mask_are_filtered_by_it_and_have_no_score(alone, tmp_path):
     pictures = [drawn(name, label, None, alone)[1] for name, label in (("b", 8), ("a", 12))]
-    facts = known(gallery(pictures, "", {}))
+    save_gallery(tmp_path, pictures, "", {})
+    facts = known((tmp_path / INDEX).read_text("utf-8"))
     found = [(one["title"], one["classes"], one["columns"]) for one in facts]
     assert found == [("a", ["dog"], [alone]), ("b", ["cat"], [alone])]
     with Image.open(io.BytesIO(pictures[0].thumbnail)) as thumbnail:
         assert thumbnail.getpixel((160, 120)) == pytest.approx((255, 0, 0), abs=3)
         assert thumbnail.size == (320, 240)
+
+
+def test_many_thumbnails_are_files(tmp_path):
+    one = drawn("a #1", 8, 0.5)[1]
+    save_gallery(tmp_path, [one] * 301, "", {})
+    facts = known((tmp_path / INDEX).read_text("utf-8"))
+    assert {picture["thumbnail"] for picture in facts} == {"thumbnails/a%20%231.jpg"}
+    assert (tmp_path / "thumbnails" / "a #1.jpg").read_bytes() == one.thumbnail
 
 
 @pytest.mark.parametrize("count, size", [(1, (360, 304)), (7, (2060, 588)), (30, (2060, 1156))])
@@ -130,7 +139,7 @@ def test_the_gallery_is_sorted_and_filtered_in_the_browser(folder):
     assert found[0] == WORST_FIRST
     assert found[1:-1:2] == [best, names, [NASTY, "dog"], names]
     assert found[2:-1:2] == ["5 pictures", "5 pictures", "2 pictures", "5 pictures"]
-    assert found[-1] == ["all", "cat (1)", "dog (2)"]
+    assert found[-1] == ["all", "cat (1)", "dog (2)", "horse (1)"]
 
 
 @needs_chromium
@@ -206,6 +215,6 @@ def test_nothing_is_wider_than_the_screen(width, dark, folder):
 def test_a_picture_of_one_mask_is_compared_with_it(alone, tmp_path):
     page, one = drawn("cat", 8, None, alone)
     page.save(tmp_path / "cat.png")
-    (tmp_path / INDEX).write_text(gallery([one], "One", {}), encoding="utf-8")
+    save_gallery(tmp_path, [one], "One", {})
     (tile, _, _), colours = opened(tmp_path / INDEX, "", [0.25, 0.75])
     assert tile == alone and colours == [(0, 0, 255), (255, 0, 0)]

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from data import UserError
+from data.classes import VOID
 from data.image_files import read_image
 from data.transforms import ResizeImage
 from models import load
@@ -71,10 +72,12 @@ def test_a_photo_may_come_in_any_form_without_a_word(network, mask, recwarn):
     read_only = pixels.copy()
     read_only.flags.writeable = False
     forms = [str(PORTRAIT), Image.open(PORTRAIT), tensor, tensor / 255, mirrored, read_only]
+    forms += [PORTRAIT.read_bytes(), PORTRAIT.open("rb"), pixels / 255]
     assert all(np.array_equal(found, mask) for found in network.predict(forms))
     grey = pixels[:40, :50, 0]
     in_colour = network.predict(np.stack([grey] * 3, axis=-1))
     assert np.array_equal(network.predict(grey), in_colour)
+    assert np.array_equal(network.predict(grey[..., None]), in_colour)
     assert not recwarn.list
 
 
@@ -84,9 +87,13 @@ def test_a_photo_may_come_in_any_form_without_a_word(network, mask, recwarn):
         ("none.jpg", UserError, "none.jpg: no such"),
         (np.zeros((4, 4, 4), np.uint8), ValueError, r"expected an array .* got \(4, 4, 4\)"),
         (np.zeros((0, 4, 3), np.uint8), ValueError, r"got \(0, 4, 3\)"),
-        (np.zeros((4, 4, 3)), TypeError, "got float64"),
+        (np.zeros((4, 4, 3), np.int64), TypeError, "got int64"),
+        (np.full((4, 4, 3), np.nan), ValueError, "expected floating-point values from 0 to 1"),
+        (b"no photo", UserError, "^the photo: cannot be read as an image"),
+        ("https://a.org/b.jpg", ValueError, "b.jpg: is not fetched; pass what is there, as bytes"),
+        ([PORTRAIT, 7], TypeError, "^photo 1 of the list: .* got int"),
         (torch.zeros(4, 4, 3), ValueError, r"expected a tensor \(3, H, W\)"),
-        (torch.full((3, 4, 4), 200.0), ValueError, "expected values from 0 to 1"),
+        (torch.full((3, 4, 4), 200.0), ValueError, "expected floating-point values"),
         (7, TypeError, "got int"),
     ],
 )
@@ -100,6 +107,24 @@ def test_probabilities_are_those_of_all_classes(network, mask):
     assert found.shape == (21, *mask.shape) and found.dtype == np.float32
     assert np.allclose(found.sum(0), 1, atol=1e-5)
     assert (found.argmax(0) == mask).mean() > 0.9999  # ties
+
+
+def test_what_is_not_sure_may_be_void(network, mask):
+    found, sure = network.predict(PORTRAIT, confidence=True)
+    assert np.array_equal(found, mask) and sure.shape == mask.shape and 0 < sure.min() < 0.9
+    doubtful = network.predict(PORTRAIT, threshold=0.9)
+    assert np.array_equal(doubtful == VOID, sure < 0.9)
+    assert np.array_equal(doubtful[sure >= 0.9], mask[sure >= 0.9])
+
+
+def test_a_pil_image_is_what_its_file_is(network, tmp_path):
+    exif, ramp = Image.Exif(), np.linspace(0, 65535, 60 * 80).reshape(60, 80).astype(np.uint16)
+    exif[0x0112] = 6
+    Image.open(PORTRAIT).resize((80, 60)).save(tmp_path / "turned.jpg", exif=exif)
+    Image.fromarray(ramp).save(tmp_path / "grey.png")
+    for path in sorted(tmp_path.iterdir()):
+        by_path, opened = network.predict([path, Image.open(path)], probabilities=True)
+        assert np.array_equal(by_path, opened)
 
 
 def test_the_overlay_is_a_picture_of_the_photos_size(network, mask):
