@@ -52,11 +52,13 @@ def test_equal_calls_draw_equal_files_and_fewer_images_are_the_first_of_more(dra
         assert ids_of(drawn, split)[: len(ids)] == ids
 
 
-def test_every_class_is_in_every_split_of_160_pictures(tmp_path):
+def test_every_class_is_in_every_split_of_160_pictures_of_several_sizes(tmp_path):
     folder = make_shapes(tmp_path / "shapes", images=160, size=48, seed=0)
     for split in SPLITS:
         masks = np.concatenate([mask.ravel() for _, mask in pictures(folder, split)])
         assert set(range(21)) <= set(np.unique(masks)), split
+    sizes = {mask.shape for split in SPLITS for _, mask in pictures(folder, split)}
+    assert sizes == {(48, 64), (64, 48), (48, 48)}
 
 
 def test_the_command_keeps_an_equal_data_set_and_refuses_other_data(shapes, succeeds, fails):
