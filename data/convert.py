@@ -7,11 +7,10 @@
     python -m data.convert SOURCE OUT --unlabelled void     # strokes and clicks; of masks: 0
 
 SOURCE holds photos and masks (in folders such as images and masks, or in one folder with names like
-a.jpg and a_mask.png), or is one of these, recognised by itself: JSON of LabelMe, COCO or
-Supervisely, XML of CVAT ("for images"), Cityscapes, or a table of clicks (CSV with photo, row,
-column, label). Where areas overlap, the later lies on top, in
-CVAT that of higher z_order, in COCO the smaller one (crowds are void). OUT gets JPEGImages,
-SegmentationClass and classes.txt. SOURCE stays as it is; photos in OUT are links, or copies.
+a.jpg and a_mask.png), or JSON of LabelMe, COCO or Supervisely, XML of CVAT ("for images"),
+Cityscapes, or a table of clicks (CSV with photo, row, column, label). Where areas overlap, the
+later lies on top, in CVAT that of higher z_order, in COCO the smaller one (crowds are void). SOURCE
+stays as it is; photos in OUT are links, or copies.
 """
 
 import argparse
@@ -29,7 +28,7 @@ from data.formats import folders, recognise
 from data.formats.class_names import read_class_list
 from data.formats.foreign_masks import listing, survey
 from data.formats.source import Named, Options, Source
-from data.formats.voc_layout import NOTE, check_fit, check_free, place_photo, write_classes
+from data.formats.voc_layout import NOTE, check_free, place_photo, write_classes
 from data.image_files import colour_mask, first_of, read_image
 from models.run import folder, runtime
 from models.run.args import rate
@@ -48,7 +47,6 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
 
     Raises:
         UserError: nothing is recognised, an image cannot be used, or `out` holds other data.
-        OSError: a full disk, or no permission.
     """
     check_free(out, root, force)
     with folder.new_folder(out) as part:
@@ -65,9 +63,8 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
             names.sort()  # the threads ended in any order
         source.pairs = {name: pair for name, pair in source.pairs.items() if labels[name]}
         if not set().union(*labels.values()) - ({0} if options.undrawn == 0 else set()):
-            notes = "; ".join(f"{what}: {first_of(names)}" for what, names in source.notes.items())
             what = "nothing is drawn in any photo" if source.pairs else "no image can be used"
-            raise UserError(f"{root}: {what}; {notes or 'there are no shapes'}")
+            raise UserError(f"{root}: {what}; {source.said() or 'there are no shapes'}")
         folder.save_json(part / NOTE, {"source": root, "notes": source.notes})
     return source
 
@@ -76,9 +73,7 @@ def _bring(source: Source, classes: Classes, out: Path, image_id: str) -> set[in
     """Writes an image; gives the ids of the classes in it, none where it is left out."""
     pair = source.pairs[image_id]
     with source.leaving_out_bad():
-        pixels = read_image(pair.photo)
-        mask = pair.mask()
-        check_fit(mask, pair.photo, pixels.shape[:2], source)
+        pixels, mask = read_image(pair.photo), pair.mask()
         if labels := set(np.unique(mask).tolist()) - {VOID}:
             place_photo(pair.photo, pixels, out / "JPEGImages" / image_id)
             colour_mask(mask, classes).save(out / "SegmentationClass" / f"{image_id}.png")
@@ -138,17 +133,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--annotations", type=Path, metavar="FILE", help="the only file of annotations, in SOURCE")
     add("--image-suffix", metavar="TEXT", help="what photos' names end in, before .jpg")
     add("--mask-suffix", metavar="TEXT", help="what masks' names end in, before .png")
-    names = "background,cat,.. or a file like classes.txt (NAME or NAME R G B a line, the "
-    names += "background first, void for the colour of no class), or voc (default: "
-    names += "SOURCE/classes.txt, or what annotations name)"
+    names = (
+        "background,cat,.. or voc, or a file (NAME or NAME R G B a line, void for the colour of "
+    )
+    names += "no class); default: SOURCE/classes.txt, or what annotations name"
     add("--classes", metavar="NAMES", help=names)
     values = "class id, or void, of each value in the masks; same: values are the ids"
     add("--map", dest="values", metavar="VALUE=CLASS,..", help=values)
     add("--list-colours", action="store_true", help="list what the masks hold, and write nothing")
     unknown = "what colours, values and names without a class become (default: an error)"
     add("--unknown", choices=UNKNOWN, help=unknown)
-    undrawn = "what pixels are on which nothing is drawn: void (they are not known) or background, "
-    undrawn += "or the value that masks have there; with 0, value 1 is the first class"
+    undrawn = "what pixels are on which nothing is drawn: void or background, or the value that "
+    undrawn += "masks have there, which is void; with 0, value 1 is the first class"
     add("--unlabelled", metavar="WHAT", help=undrawn)
     width = "pixels, of points and lines (default: 5)"
     add("--stroke-width", type=rate, default=5.0, metavar="N", help=width)

@@ -1,10 +1,9 @@
 """The whole project in one command: draws the `shapes` data set and runs the five steps on it.
 
+    python -m data.demo --out DIR        # default: runs/demo; nothing is downloaded
+
 At last the network that comes with the project looks at a real photo, and learns what else is on
 it from a few clicks.
-
-python -m data.demo                  # into runs/demo; needs no network
-python -m data.demo --out DIR
 """
 
 import argparse
@@ -57,10 +56,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="default: %(default)s")
     out = parser.parse_args().out.absolute()
     out = out.relative_to(HOME) if out.is_relative_to(HOME) else out
-    print(
-        "VGG11 with seeded random weights, so that nothing is downloaded; "
-        "for ImageNet's (a 507 MB download) run sample_features.py with --weights imagenet."
-    )
+    print("VGG11 with random weights, so that nothing is downloaded")
     photo = ["python", "visualize.py", "--image", str(PORTRAIT), "--out", str(out / "photos")]
     portrait, table = out / "portrait", out / "portrait" / "clicks.csv"
     save_clicks(HOME / portrait)
@@ -71,12 +67,12 @@ def main() -> None:
             sys.exit(code)
     metrics = json.loads((HOME / out / "4_eval" / "metrics.json").read_text(encoding="utf-8"))
     print(
-        f"\nmIoU {metrics['miou']:.3f} on {metrics['images']} pictures that no step has seen. "
-        f"Look at them: open {out / '5_overlays' / 'index.html'} in a browser, "
-        f"and {out / 'photos' / 'index.html'} for a real photo, seen by a network trained on real "
-        f"ones; {out / 'strokes' / '5_overlays' / 'index.html'} is what it learned from "
-        f"{sum(map(len, CLICKS.values()))} clicks. Your own: python visualize.py --image "
-        "holiday.jpg"
+        f"\nmIoU {metrics['miou']:.3f} on {metrics['images']} pictures that no step has seen\n"
+        f"look at them in a browser: {out / '5_overlays' / 'index.html'}\n"
+        f"a real photo, by the network in the box: {out / 'photos' / 'index.html'}\n"
+        f"what it learned from {sum(map(len, CLICKS.values()))} clicks: "
+        f"{out / 'strokes' / '5_overlays' / 'index.html'}\n"
+        "your own: python visualize.py --image holiday.jpg"
     )
 
 

@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import NamedTuple
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from torchvision.datasets import SBDataset
 from torchvision.datasets.utils import check_integrity, extract_archive
 from tqdm import tqdm
 
@@ -42,23 +44,13 @@ class Archive(NamedTuple):
     images: int = 0  # that SBD and VOC have together without val
 
 
-VOC2012 = Archive(
-    "VOCtrainval_11-May-2012.tar",
-    (
-        "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
-        "http://d2l-data.s3-accelerate.amazonaws.com/VOCtrainval_11-May-2012.tar",  # a mirror
-    ),
-    "6cd6e144f989b92b3379bac3b3de84fd",
+VOC_FILE = "VOCtrainval_11-May-2012.tar"
+VOC_URLS = (
+    f"https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/{VOC_FILE}",
+    f"http://d2l-data.s3-accelerate.amazonaws.com/{VOC_FILE}",  # a mirror
 )
-SBD = Archive(
-    "benchmark.tgz",
-    (
-        "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/"
-        "benchmark.tgz",
-    ),
-    "82b4d87ceb2ed10f6038a1cba92111cb",
-    images=10_582,
-)
+VOC2012 = Archive(VOC_FILE, VOC_URLS, "6cd6e144f989b92b3379bac3b3de84fd")
+SBD = Archive(SBDataset.filename, (SBDataset.url,), SBDataset.md5, images=10_582)
 TRIES = 8  # of an address
 NETWORK = (URLError, HTTPException, ConnectionError, TimeoutError, SSLError)  # not a full disk
 
@@ -70,13 +62,10 @@ def download_voc(out: Path, archive: Archive) -> Path:
         UserError: see `fetch`; or a folder is there, but not the data set.
     """
     root = out / "VOCdevkit" / "VOC2012"
-    try:
+    with suppress(UserError):
         return find_root(out)
-    except UserError:
-        if root.exists():
-            raise UserError(
-                f"{root}: is there, but without the folders of VOC 2012; move it away"
-            ) from None
+    if root.exists():
+        raise UserError(f"{root}: is there, but without the folders of VOC 2012; move it away")
     path = fetch(archive, out)
     root.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".VOC2012.", dir=root.parent) as temporary:
@@ -196,11 +185,8 @@ def add_train_aug(out: Path, root: Path, archive: Archive) -> None:
 def main(
     arguments: Sequence[str] | None = None, voc: Archive = VOC2012, sbd: Archive = SBD
 ) -> None:
-    parser = argparse.ArgumentParser(
-        "python -m data.download",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    how = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m data.download", None, __doc__, formatter_class=how)
     add = parser.add_argument
     add("--out", type=Path, default=Path("data"), help="where VOCdevkit/ will be (default: data)")
     add("--sbd", action="store_true", help="add the split train_aug: more masks, without void")

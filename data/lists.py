@@ -5,11 +5,10 @@
     python -m data.lists DIR --val 0           # all train; one image is enough
     python -m data.lists DIR --group-by _      # walk_0001, walk_0002, .. stay together, as "walk"
 
-DIR holds JPEGImages/ID.jpg (or .jpeg, .png) and SegmentationClass/ID.png. Those with equal names
-are read first, and if one cannot be used, nothing is written, unless --skip-bad leaves it out. Then
-DIR/ImageSets/Segmentation gets the lists of their ids; each class is in all lists as far as
-possible. Images without a labelled pixel stay out. Equal files and an equal seed give equal lists.
-Classes that are too thin for the default --size of step 1 are named, with the size that they need.
+All photos and masks in DIR (VOC layout) are read first. If one cannot be used, nothing is written,
+unless --skip-bad leaves it out. Then DIR/ImageSets/Segmentation gets the lists of their ids; each
+class is in all lists as far as possible. Images without a labelled pixel stay out. Classes that are
+too thin for the default --size of step 1 are named, with the size that they need.
 """
 
 import argparse
@@ -42,15 +41,10 @@ def make_lists(
 ) -> dict[str, list[str]]:
     """Read all photos and masks, divide the ids that have both, write the lists and report.
 
-    Args:
-        val, test: shares of the images, between 0 and 1 (0: no such list); each list gets at
-            least one image.
-        group_by: images whose ids are equal up to the last such text stay together.
-        skip_bad: leaves out images that cannot be used.
-        force: replaces existing lists, and removes val.txt where none is made.
+    Args are the flags; `val` and `test` are shares between 0 and 1, and 0 makes no such list.
 
     Returns:
-        The sorted ids of each list, by its name.
+        The sorted ids of each list, by its name. Equal files and an equal seed give equal lists.
 
     Raises:
         UserError: there are too few files, bad ones (each is printed), or lists already; or the
@@ -68,7 +62,16 @@ def make_lists(
     folder = root / "ImageSets" / "Segmentation"
     # With --val 0, too, val.txt is a list to replace: its images now train.
     old = [folder / f"{name}.txt" for name in dict.fromkeys(("train", "val", *shares))]
-    check_lists(root, ids, old, force)
+    if not force and (there := [path for path in old if path.exists()]):
+        raise UserError(
+            f"{there[0]}: is there already; "
+            "--force replaces it, and with it what trains and what validates"
+        )
+    if not test and (folder / "test.txt").exists() and {*ids} & {*read_ids(root, "test")}:
+        raise UserError(
+            f"{folder / 'test.txt'}: lists images that would now train or validate; "
+            "remove it, or make it anew with --test"
+        )
     ids, counts, widths = measure_masks(root, ids, len(classes), skip_bad)
     check_labels(counts[:, :-1].sum(0), counts[:, -1].sum(), f"{root}: the {len(ids)} images")
     groups = ids if group_by is None else _groups(ids, group_by)
@@ -89,26 +92,6 @@ def make_lists(
     return lists
 
 
-def check_lists(root: Path, ids: Sequence[str], paths: Sequence[Path], force: bool) -> None:
-    """Refuses, before minutes of reading, lists that are not to be written.
-
-    Raises:
-        UserError: one is there and not to be replaced, or a test list that stays has some ids.
-    """
-    for path in paths:
-        if path.exists() and not force:
-            raise UserError(
-                f"{path}: is there already; "
-                "--force replaces it, and with it what trains and what validates"
-            )
-    test = paths[0].with_name("test.txt")
-    if test not in paths and test.exists() and {*ids} & {*read_ids(root, "test")}:
-        raise UserError(
-            f"{test}: lists images that would now train or validate; "
-            "remove it, or make it anew with --test"
-        )
-
-
 def measure_masks(
     root: Path, ids: Sequence[str], classes: int, skip_bad: bool
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
@@ -127,13 +110,10 @@ def measure_masks(
         return counts, local_widths(mask, DEFAULT_SIZE)
 
     results = read_pairs([find_pair(root, image_id) for image_id in ids], classes, measure)
-    good, bad = {}, []
-    bar = tqdm(results, "read", len(ids), unit="image", disable=None, leave=False)
-    for image_id, found in zip(ids, bar):
-        if isinstance(found, str):
-            bad.append(found)
-        else:
-            good[image_id] = found
+    results = tqdm(results, "read", len(ids), unit="image", disable=None, leave=False)
+    found = dict(zip(ids, results))
+    good = {image_id: one for image_id, one in found.items() if not isinstance(one, str)}
+    bad = [reason for reason in found.values() if isinstance(reason, str)]
     for reason in bad:
         print(f"  cannot be used: {reason}", flush=True)
     if bad and not (skip_bad and good):
@@ -168,10 +148,10 @@ def _sizes(images: int, shares: dict[str, float]) -> dict[str, int]:
 def divide(holds: np.ndarray, groups: Sequence[str], sizes: Sequence[int], seed: int) -> np.ndarray:
     """Choose a list for each image, so that each class is in all lists as far as possible.
 
-    Iterative stratification (Sechidis, Tsoumakas and Vlahavas, "On the Stratification of
-    Multi-Label Data", 2011): the groups that hold the rarest remaining class go first, each to the
-    list that lacks most images of it. Two rules are ours: a list without the class comes before
-    one with it, so that two images of a class are in two lists; and a full list gets no more.
+    Iterative stratification (Sechidis et al., "On the Stratification of Multi-Label Data", 2011):
+    the groups that hold the rarest remaining class go first, each to the list that lacks most
+    images of it. Two rules are ours: a list without the class comes before one with it, so that two
+    images of a class are in two lists; and a full list gets no more.
 
     Args:
         holds: (N, C) bool, whether an image has a pixel of a class.
@@ -239,11 +219,8 @@ def report(pixels: dict[str, np.ndarray], classes: Classes, widths: np.ndarray) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        "python -m data.lists",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    how = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m data.lists", None, __doc__, formatter_class=how)
     add = parser.add_argument
     add("root", type=Path, metavar="DIR", help="the folder of the data")
     add("--val", type=float, default=0.2, help="share that validates, 0: no val.txt (default: 0.2)")
@@ -256,9 +233,10 @@ def main() -> None:
     options = parser.parse_args()
     root, lists = options.root, make_lists(**vars(options))
     if not (root / "classes.txt").is_file():
+        beside = first_of(sorted(path.name for path in root.glob("*.[tc][xs][tv]")))
         print(
             f"  note: no {root / 'classes.txt'} (a class name a line, background first): "
-            "masks hold VOC's 21 classes"
+            f"masks hold VOC's 21 classes{beside and f'; there is {beside}'}"
         )
     sizes = ", ".join(f"{name}.txt {len(ids)}" for name, ids in lists.items())
     print(f"wrote {root / 'ImageSets' / 'Segmentation'}: {sizes} images")

@@ -12,7 +12,6 @@ classes and most textures have several: neither alone is enough.
 import argparse
 import colorsys
 import json
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from PIL import Image, ImageFilter
 from data import UserError
 from data.classes import VOC, VOID
 from data.image_files import colour_mask
+from models.run import folder
 
 # How hard the data set is. A jitter is the half-width of a uniform draw, one per object.
 HUE_JITTER, VALUE_JITTER = 12, 0.1  # degrees, of 1
@@ -171,7 +171,7 @@ def make_shapes(out: Path, images: int = 300, size: int = 160, seed: int = 0) ->
 
     `size` is the pictures' shorter side in pixels. Equal seeds draw equal files, and fewer images
     are the first of more. Of eight in a row the fourth goes to `val`, the last to `test` and the
-    others to `train`. The folder appears when all is drawn.
+    others to `train`.
 
     Raises:
         UserError: images < 1, size < 32 or seed < 0; `out` holds other data.
@@ -183,33 +183,25 @@ def make_shapes(out: Path, images: int = 300, size: int = 160, seed: int = 0) ->
         return out
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: already holds other data; give another folder or delete it")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as temporary:
-        folder = Path(temporary) / "shapes"
-        lists = folder / "ImageSets" / "Segmentation"
-        for place in (folder / "JPEGImages", folder / "SegmentationClass", lists):
+    with folder.new_folder(out) as new:
+        lists = new / "ImageSets" / "Segmentation"
+        for place in (new / "JPEGImages", new / "SegmentationClass", lists):
             place.mkdir(parents=True)
         names = [f"shapes_{index:06d}" for index in range(images)]
         for index, name in enumerate(names):
             picture, mask = _picture(index, size, seed)
-            picture.save(folder / "JPEGImages" / f"{name}.jpg", quality=92)
-            mask.save(folder / "SegmentationClass" / f"{name}.png")
+            picture.save(new / "JPEGImages" / f"{name}.jpg", quality=92)
+            mask.save(new / "SegmentationClass" / f"{name}.png")
         for split in ("train", "val", "trainval", "test"):
             ids = [name for index, name in enumerate(names) if _split(index) in split]
             (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in ids), newline="\n")
-        (folder / NOTE).write_text(request, newline="\n")
-        if out.exists():
-            out.rmdir()  # it is empty
-        folder.rename(out)
+        (new / NOTE).write_text(request, newline="\n")
     return out
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        "python -m data.shapes",
-        description="Draw a small data set in PASCAL VOC layout.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    how = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m data.shapes", None, __doc__, formatter_class=how)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
     parser.add_argument("--images", type=int, default=300, help="1/8 each for val and test")
     parser.add_argument("--size", type=int, default=160, help="shorter side in pixels")

@@ -31,7 +31,6 @@ from data.features import check_several
 from data.figures import gallery
 from data.formats import recognise
 from data.formats.source import Options, Source, files_in
-from data.formats.voc_layout import check_fit
 from data.image_files import find_photos, first_of, read_image
 from data.sampling import pixel_centres, random_places, sample_pixels
 from models.checkpoint import load_segmenter, save_segmenter
@@ -96,7 +95,6 @@ def extract(network: Segmenter, source: Source, known: dict[Path, Drawn]) -> dic
             drawn[photo] = before
             continue
         pixels = read_image(photo)
-        check_fit(mask, photo, pixels.shape[:2], source)
         image = network_input(network, pixels)[None].to(device)
         levels = before.levels if before else network.hypercolumn(image)
         places, labels, _ = sample_pixels(mask, PER_CLASS, 0, name)

@@ -1,7 +1,6 @@
 """The forms in which people have photos with masks, one file each, for `data.convert`.
 
-FORMS are functions `find(root, options) -> Source | None`: what they recognise in a folder, see
-`source`. A new form of annotations is a module as `annotations` describes.
+A new form of annotations is a module as `annotations` describes.
 """
 
 from collections.abc import Callable
@@ -9,16 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from data import UserError
-from data.formats import (
-    annotations,
-    cityscapes,
-    clicks,
-    coco,
-    cvat,
-    folders,
-    labelme,
-    supervisely,
-)
+from data.formats import annotations, cityscapes, clicks, coco, cvat, folders, labelme, supervisely
 from data.formats.source import Options, Source
 
 FORMS: list[Callable[[Path, Options], Source | None]] = [  # in the order in which they are tried

@@ -10,18 +10,13 @@ from data.files import read_lines
 from data.formats.source import Named, Options
 from data.image_files import first_of
 
-CLASS_FILES = ("classes.txt", "labelmap.txt", "class_dict.csv")  # ours, CVAT's, and a usual one
+# Ours, CVAT's, labelme2voc's, and a usual one.
+CLASS_FILES = ("classes.txt", "labelmap.txt", "class_names.txt", "class_dict.csv")
 FIXED_IDS = {"background": 0, "_background_": 0, "void": VOID, "ignore": VOID, "__ignore__": VOID}
 
 
-def listed_beside(root: Path) -> Named | None:
-    """The classes in the list that lies in a folder; see `read_class_list`."""
-    path = next(filter(Path.is_file, (root / name for name in CLASS_FILES)), None)
-    return read_class_list(path) if path else None
-
-
 def read_class_list(path: Path) -> Named:
-    """The classes in a file: `name`, `name r g b`, `name,r,g,b` or `name:r,g,b:..` a line.
+    """The classes in a file, a line each: `name`, `name r g b`, `r g b name`, or with , or : there.
 
     Raises:
         UserError: the file or a line cannot be read, or a name is given twice.
@@ -29,7 +24,8 @@ def read_class_list(path: Path) -> Named:
     lines = []
     for line in read_lines(path):
         is_head = line.startswith("#") or line.lower().startswith("name,")  # names of columns
-        lines.append("" if is_head else " ".join(re.split("[:,]", line)[:4]))
+        words = "" if is_head else " ".join(re.split("[:,]", line)[:4])
+        lines.append(re.sub(r"^\s*((?:\d+\s+){3})(.+)", r"\2 \1", words))
     return parse_classes(lines, path)
 
 
@@ -51,34 +47,27 @@ def number_classes(names: Named, used: Iterable[str] = ()) -> tuple[Named, dict[
 
 
 def number_labels(labels: Named, used: set[str], options: Options) -> tuple[Named, dict[str, int]]:
-    """The classes of a source of annotations, and the ids of their labels.
+    """The classes of a source of annotations, and the ids of the labels that are among them.
 
-    The classes are those that the user lists, or else the background and the labels; no background
-    if what is not drawn is void.
+    The classes are those that the user lists, or else the labels. A background comes before them,
+    unless one is there, or the first class is drawn nowhere, or what is not drawn is void.
 
     Args:
         labels: names in the order of their ids, with colours where known.
         used: the names of what is drawn.
-        options: `classes`, `unknown` and `unlabelled` matter.
 
     Raises:
-        UserError: a used label is not listed, or has the place of the background.
+        UserError: a used label is not listed, and nothing says what it becomes.
     """
-    labels = labels | dict.fromkeys(sorted(used - labels.keys()))
-    is_background = options.undrawn == 0
-    if is_background and not any(fixed_id(name) == 0 for name in labels):
-        labels = {"background": None} | labels
-    classes, ids = number_classes(options.classes or labels, used)
+    listed = options.classes or labels | dict.fromkeys(sorted(used - labels.keys()))
+    needs_background = options.undrawn == 0 and not any(fixed_id(name) == 0 for name in listed)
+    if needs_background and not (options.classes and used.isdisjoint([*listed][:1])):
+        listed = {"background": None} | listed
+    classes, ids = number_classes(listed, used)
     unlisted = sorted(used - ids.keys())
     if unlisted and options.unknown is None:
         raise UserError(
             f"--classes has no {first_of(unlisted)}; name all, or say what becomes of the others: "
             "--unknown void or --unknown background"
         )
-    wrong = [name for name in used if ids.get(name) == 0 and fixed_id(name) is None]
-    if wrong and is_background:
-        raise UserError(
-            f"--classes: the first class is the background, but {wrong[0]!r} is drawn; write "
-            "background before it"
-        )
-    return classes, ids | dict.fromkeys(unlisted, options.unknown)
+    return classes, ids

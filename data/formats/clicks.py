@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.files import read_lines
-from data.formats.annotations import Record, Shape, files_with
+from data.formats.record import Record, Shape, files_with, name_of, numbers
 from data.formats.source import Named, Options
 
-NAME, SMALL_ON_TOP, AREAS, STROKES = "a table of clicks", False, (), ("click",)
+NAME = "a table of clicks"
 COLUMNS = ("photo", "row", "column", "label")
 
 
 def find(root: Path, options: Options) -> list[Path]:
-    paths = files_with(root, options, ".csv", *COLUMNS)
+    paths = files_with(".csv", COLUMNS, root, options)
     return [path for path in paths if {*COLUMNS} <= {*_table(path).fieldnames}]
 
 
@@ -22,15 +22,10 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
     """The photos of a table, each with its clicks."""
     shapes = defaultdict(list)
     for cells in _table(path):
-        click = [float(cells["column"]) + 0.5, float(cells["row"]) + 0.5]  # a pixel's centre
-        shapes[cells["photo"]].append(Shape("click", cells["label"], click))
+        click = numbers([[cells["column"], cells["row"]]]) + 0.5  # a pixel's centre
+        shapes[cells["photo"]].append(Shape("click", name_of(cells["label"]), lines=[click]))
     for photo, clicks in shapes.items():
         yield Record(path, path.parent, photo, None, clicks)
-
-
-def lines(click: list[float]) -> list[list]:
-    """The place of a click."""
-    return [[click]]
 
 
 def _table(path: Path) -> csv.DictReader:

@@ -1,66 +1,63 @@
-"""COCO instances: one JSON file, or several with the same categories, for many photos."""
+"""COCO instances: JSON files of many photos; classes are the same if they have one name."""
 
 import json
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from data import UserError
-from data.formats.annotations import Record, Shape, files_with
-from data.formats.rasterize import Size, polygons, runs
+from data.formats.rasterize import Area, Size, polygons, runs
+from data.formats.record import Record, Shape, files_with, name_of, numbers
 from data.formats.source import Named, Options
 
-NAME, SMALL_ON_TOP, AREAS, STROKES = "COCO JSON", True, ("outline",), ()
+NAME = "COCO JSON"
 
 
 def find(root: Path, options: Options) -> list[Path]:
     """The files called `instances*.json`, or else all of COCO's kind."""
-    paths = files_with(root, options, ".json", '"images"', '"annotations"', '"categories"')
+    words = '"images"', '"annotations"', '"categories"'
+    paths = files_with(".json", words, root, options)
     return [path for path in paths if path.name.startswith("instances")] or paths
 
 
 def read(path: Path, labels: Named) -> Iterator[Record]:
     """The images of a file. Ids count as text: some programs write numbers, some text."""
     data = json.loads(path.read_bytes())
-    categories, images = (_by_id(data[what], path, what) for what in ("categories", "images"))
-    ids = sorted(categories, key=lambda key: (len(key), key))  # 2 before 10
-    names = {category_id: categories[category_id]["name"] for category_id in ids}
-    if labels and list(labels) != list(names.values()):
-        raise UserError(
-            f"{path}: its categories are others than those of the file before it; "
-            "convert one at a time, with --annotations FILE"
-        )
+    names = {str(thing["id"]): name_of(thing["name"]) for thing in data["categories"]}
+    images = {str(thing["id"]): thing for thing in data["images"]}
+    for what, found in (("categories", names), ("images", images)):
+        if len(found) < len(data[what]):
+            raise UserError(f"{path}: {what} have an id twice; make the ids unique")
     labels |= dict.fromkeys(names.values())
     shapes = defaultdict(list)
-    for annotation in data["annotations"]:
-        name, outline = names[str(annotation["category_id"])], annotation.get("segmentation")
-        kind = "outline" if outline else "no outline"
-        name = "void" if annotation.get("iscrowd") else name
-        shapes[str(annotation["image_id"])].append(Shape(kind, name, outline))
+    for thing in data["annotations"]:
+        label = names[str(thing["category_id"])]
+        label = "void" if thing.get("iscrowd") else label
+        shapes[str(thing["image_id"])].append(_shape(label, thing.get("segmentation")))
     for image_id, image in images.items():
-        size, name = (image["height"], image["width"]), str(image["file_name"])
-        yield Record(path, path.parent, name, size, shapes.pop(image_id, []))
+        size, own = (image["height"], image["width"]), shapes.pop(image_id, [])
+        yield Record(path, path.parent, image["file_name"], size, own, small_on_top=True)
     for image_id in shapes:  # it has no photo, so it is counted among these
-        yield Record(path, path.parent, f"image_id {image_id}, not listed", (0, 0), [])
+        yield Record(path, path.parent, f"image_id {image_id}, not listed", None, [])
 
 
-def _by_id(things: list[dict], path: Path, what: str) -> dict[str, dict]:
-    found = {str(thing["id"]): thing for thing in things}
-    if len(found) < len(things):
-        raise UserError(f"{path}: {what} have an id twice; make the ids unique")
-    return found
-
-
-def draw(outline: list | dict, size: Size) -> Image.Image:
-    """The pixels of one annotation: polygons, runs or compressed runs."""
+def _shape(label: str, outline: list | dict | None) -> Shape:
+    """An annotation: polygons, runs or compressed runs, or no outline but a box."""
+    if not any(outline or ()):
+        return Shape("no outline", label)
     if isinstance(outline, list):
-        return polygons([np.reshape(part, (-1, 2)) for part in outline], size)
-    counts = outline["counts"]
+        rings = [numbers(part).reshape(-1, 2) for part in outline]
+        return Shape("polygon", label, partial(polygons, rings))
+    counts, own = outline["counts"], tuple(outline["size"])
     counts = counts if isinstance(counts, list) else _decode(counts)
-    return runs(counts, size, "F", (0, 0), size)
+
+    def area(size: Size) -> Area:
+        if own != size:
+            raise ValueError(f"runs of {own[1]}x{own[0]} pixels for {size[1]}x{size[0]}")
+        return (0, 0), runs(counts, size, "F")
+
+    return Shape("runs", label, area)
 
 
 def _decode(text: str) -> list[int]:

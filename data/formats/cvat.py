@@ -1,23 +1,20 @@
 """CVAT for images: `annotations.xml` with the shapes of many photos."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element, parse
 
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import ImageColor
 
 from data import UserError
-from data.formats.annotations import Record, Shape, files_with
-from data.formats.rasterize import Size, corners, ellipse, polygons, runs, turned
-from data.formats.source import Named, Options
+from data.formats.rasterize import box, ellipse, placed, polygons, runs, turned
+from data.formats.record import Record, Shape, files_with, name_of, numbers
+from data.formats.source import Named
 
-NAME, SMALL_ON_TOP = "CVAT XML", False
-AREAS, STROKES = ("polygon", "box", "ellipse", "mask"), ("points", "polyline")
-
-
-def find(root: Path, options: Options) -> list[Path]:
-    return files_with(root, options, ".xml", "<annotations>")
+NAME = "CVAT XML"
+find = partial(files_with, ".xml", ["<annotations>"])
 
 
 def read(path: Path, labels: Named) -> Iterator[Record]:
@@ -27,39 +24,44 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
         raise UserError(f'{path}: is about a video; export it as "CVAT for images 1.1"')
     for label in tree.iter("label"):
         colour = label.findtext("color")
-        labels[label.findtext("name")] = ImageColor.getrgb(colour)[:3] if colour else None
+        labels[name_of(label.findtext("name"))] = ImageColor.getrgb(colour)[:3] if colour else None
     for image in tree.iter("image"):
-        areas = [area for area in image if area.tag != "tag"]  # which is about the whole image
-        areas.sort(key=lambda area: int(area.get("z_order", 0)))
-        shapes = [Shape(area.tag, area.attrib["label"], area) for area in areas]
-        name, size = image.attrib["name"], (image.attrib["height"], image.attrib["width"])
-        yield Record(path, path.parent / "images", name, size, shapes)
+        things = [thing for thing in image if thing.tag != "tag"]  # which is about the whole image
+        things.sort(key=lambda thing: int(thing.get("z_order", 0)))
+        name, folder = image.attrib["name"], path.parent / "images"
+        subset = folder / image.get("subset", "")
+        folder = subset if (subset / name).is_file() else folder
+        size, shapes = (image.attrib["height"], image.attrib["width"]), list(map(_shape, things))
+        yield Record(path, folder, name, size, shapes)
 
 
-def draw(area: Element, size: Size) -> Image.Image:
+def _shape(thing: Element) -> Shape:
     """An `<image>` child as CVAT draws it."""
+    kind, label = thing.tag, name_of(thing.attrib["label"])
+    angle = float(numbers(thing.get("rotation", 0)))
 
-    def numbers(*names: str) -> list[float]:
-        return [float(area.attrib[name]) for name in names]
+    def pair(*names: str) -> np.ndarray:
+        return numbers([thing.attrib[name] for name in names])
 
-    angle = float(area.get("rotation", 0))
-    if area.tag == "polygon":
-        return polygons([_points(area)], size)
-    if area.tag == "box":
-        box = corners(numbers("xtl", "ytl"), numbers("xbr", "ybr"))
-        return polygons([turned(box, np.mean(box, axis=0), angle)], size)
-    if area.tag == "ellipse":
-        return ellipse(numbers("cx", "cy"), numbers("rx", "ry"), size, angle)
-    height, width = map(int, numbers("height", "width"))
-    lengths = [int(length) for length in area.attrib["rle"].split(",")]
-    return runs(lengths, (height, width), "C", numbers("left", "top"), size)
+    match kind:
+        case "polygon":
+            return Shape(kind, label, partial(polygons, [_points(thing)]))
+        case "box":
+            ring = turned(box(pair("xtl", "ytl"), pair("xbr", "ybr")), angle)
+            return Shape(kind, label, partial(polygons, [ring]))
+        case "ellipse":
+            ring = turned(ellipse(pair("cx", "cy"), pair("rx", "ry")), angle)
+            return Shape(kind, label, partial(polygons, [ring]))
+        case "mask":
+            lengths = [int(length) for length in thing.attrib["rle"].split(",")]
+            own, corner = pair("height", "width").astype(int), pair("left", "top")
+            return Shape(kind, label, lambda size: placed(runs(lengths, own, "C"), corner, size))
+        case "polyline":
+            return Shape(kind, label, lines=[_points(thing)])
+        case "points":
+            return Shape(kind, label, lines=list(_points(thing)[:, None]))
+    return Shape(kind, label)
 
 
-def lines(area: Element) -> list[list]:
-    """A polyline, or points alone."""
-    points = _points(area)
-    return [points] if area.tag == "polyline" else [[point] for point in points]
-
-
-def _points(area: Element) -> list[list[str]]:
-    return [point.split(",") for point in area.attrib["points"].split(";")]
+def _points(thing: Element) -> np.ndarray:
+    return numbers([point.split(",") for point in thing.attrib["points"].split(";")])

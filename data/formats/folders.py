@@ -1,13 +1,15 @@
 """Photos and masks as image files: in two folders or in one, their names equal up to an ending."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from data import UserError
-from data.formats.class_names import listed_beside
-from data.formats.foreign_masks import MASK_SUFFIXES, find_legend, survey
-from data.formats.source import Options, Pair, Source, files_in
+from data.formats.class_names import CLASS_FILES, read_class_list
+from data.formats.foreign_masks import JPEG_SUFFIXES, MASK_SUFFIXES, find_legend, read_mask, survey
+from data.formats.source import Options, Pair, Source, files_in, plain
 from data.image_files import PHOTO_SUFFIXES, first_of
 
 IMAGE_FOLDERS = {"images", "image", "imgs", "img", "photos", "jpegimages", "rgb", "inputs"}
@@ -28,47 +30,53 @@ def find(root: Path, options: Options) -> Source | None:
     source = Source("photos and masks", options)
     pairs = find_pairs(root, source)
     found = survey(pairs, source)
-    listed = options.classes or listed_beside(root)
-    source.classes, read = find_legend(found, listed, options, root)
+    if not pairs:
+        raise UserError(f"{root}: no image can be used; {source.said()}")
+    lists = [root / name for name in CLASS_FILES if (root / name).is_file()]
+    listed = options.classes or (read_class_list(lists[0]) if lists else {})
+    source.classes, legend = find_legend(found, listed, source, root)
     for name, (photo, mask) in pairs.items():
-        source.add(name, Pair(photo, mask, partial(read, mask)))
+        read = partial(read_mask, photo, mask, legend, source)
+        source.add(name, Pair(photo, mask, read))
     return source
 
 
 def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     """Name -> photo and mask, of those below `root`, where the options of `source` say.
 
-    Of the usual endings of masks that which makes most pairs counts. What has no partner is noted.
+    Of the usual endings of masks that which makes most pairs counts. Images in no pair are noted.
 
     Raises:
         UserError: a folder that the user names is missing, no photo has a mask, or two have a name.
     """
-    options = source.options
+    options, remedy = source.options, "--images and --masks name folders, --image-suffix and "
+    remedy += "--mask-suffix what names end in"
+    images = {path for path in files_in(root) if path.suffix.lower() in PHOTO_SUFFIXES}
     masks = _files(root, options.masks, MASK_FOLDERS)
     photos = _files(root, options.images, IMAGE_FOLDERS)
-    tried = []
+    photos_of = _by_name(photos, options.image_suffix or "", PHOTO_SUFFIXES)
+    are_jpeg = options.unknown is not None and not _by_name(masks, "", MASK_SUFFIXES)
+    found: dict[str, list[tuple[Path, Path]]] = {}
     for ending in MASK_ENDINGS if options.mask_suffix is None else [options.mask_suffix]:
-        masks_of = _by_name(masks, ending, MASK_SUFFIXES)
-        taken = {path for paths in masks_of.values() for path in paths}
-        others = {path: name for path, name in photos.items() if path not in taken}
-        photos_of = _by_name(others, options.image_suffix or "", PHOTO_SUFFIXES)
-        tried.append((photos_of, masks_of, sorted(photos_of.keys() & masks_of.keys())))
-    photos_of, masks_of, names = max(tried, key=lambda found: len(found[2]))
-    remedy = "--images and --masks name folders, --image-suffix and --mask-suffix what names end in"
-    if not names:
-        photo, mask = (first_of([of[name][0].name for name in of]) for of in (photos_of, masks_of))
+        masks_of = _by_name(masks, ending, JPEG_SUFFIXES if are_jpeg else MASK_SUFFIXES)
+        pairs = {name: list(product(photos_of[name], masks_of[name])) for name in sorted(photos_of)}
+        pairs = {name: [(a, b) for a, b in some if a != b] for name, some in pairs.items()}
+        found = max(found, {name: some for name, some in pairs.items() if some}, key=len)
+    if not found:
+        names = [[*_by_name(some, "", PHOTO_SUFFIXES)] for some in (photos, masks)]
+        photo, mask = (first_of(some) or "none" for some in names)
         raise UserError(
-            f"{root}: no photo has a mask with its name; photos: {photo or 'none'}, masks (PNG, "
-            f"TIFF, BMP or GIF): {mask or 'none'}; {remedy}"
+            f"{root}: no photo has a mask with its name; photos: {photo}, masks (PNG, TIFF, BMP or "
+            f"GIF; with --unknown JPEG): {mask}; {remedy}"
         )
-    for paths in (of[name] for name in names for of in (photos_of, masks_of)):
-        if len(paths) > 1:
-            raise UserError(f"{paths[0]}, {paths[1]}: two files of one name; keep one; {remedy}")
-    for name in sorted(photos_of.keys() ^ masks_of.keys()):
-        what = "photo without a mask" if name in photos_of else "no photo"
-        for path in photos_of.get(name) or masks_of[name]:
-            source.note(f"left out: {what}", path.name)
-    return {name: (photos_of[name][0], masks_of[name][0]) for name in names}
+    for one, *others in found.values():
+        if others:
+            files = ", ".join(map(str, dict.fromkeys(sum(others, one))))
+            raise UserError(f"{files}: are all of one name; keep a photo and a mask; {remedy}")
+    used = {path for (pair,) in found.values() for path in pair}
+    for path in sorted(images - used):
+        source.note("left out: in no pair", path.relative_to(root).as_posix())
+    return {name: pair for name, (pair,) in found.items()}
 
 
 def _files(root: Path, named: Path | None, usual: set[str]) -> dict[Path, str]:
@@ -80,7 +88,7 @@ def _files(root: Path, named: Path | None, usual: set[str]) -> dict[Path, str]:
     for path in files_in(folder):
         *folders, name = path.relative_to(folder).with_suffix("").parts
         others = [part for part in folders if part.lower() not in IMAGE_FOLDERS | MASK_FOLDERS]
-        files[path] = "/".join([*others, name])
+        files[path] = plain("/".join([*others, name]))
         if named is None and usual.intersection(map(str.lower, folders)):
             below[path] = files[path]
     return below or files
@@ -88,8 +96,8 @@ def _files(root: Path, named: Path | None, usual: set[str]) -> dict[Path, str]:
 
 def _by_name(files: dict[Path, str], ending: str, suffixes: Sequence[str]) -> dict[str, list[Path]]:
     """The files with these suffixes whose names end so, by their names without the ending."""
-    names: dict[str, list[Path]] = {}
+    names = defaultdict(list)
     for path, name in files.items():
         if path.suffix.lower() in suffixes and name.lower().endswith(ending.lower()):
-            names.setdefault(name[: len(name) - len(ending)], []).append(path)
+            names[name[: len(name) - len(ending)]].append(path)
     return names

@@ -1,172 +1,184 @@
 """Masks of other programs: what values and colours they hold, and which classes these are."""
 
 from collections import Counter
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from data import UserError
 from data.classes import VOID, Colour, voc_colour
-from data.formats.class_names import number_classes
-from data.formats.source import Named, Options, Source
+from data.formats.class_names import fixed_id, number_classes
+from data.formats.source import Named, Source, check_fit
 from data.image_files import INDEX_MODES, LISTED, index_values, open_image
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # without loss
-MASK_FORMATS = ("PNG", "BMP", "TIFF", "GIF")
+JPEG_SUFFIXES = (".jpg", ".jpeg")  # values change along all edges: for those who say --unknown
 COLOUR_MODES = ("RGB", "RGBA", "LA", "PA")  # Pillow's
 GREY = 0x010101
-CLEAR = (-2, 1 << 24)  # stand for value and colour of transparent pixels
 ROWS = 40  # colours that a listing shows
 
-Survey = Counter[tuple[int, int]]  # (value, colour 0xRRGGBB) -> pixels
+Drawn = tuple[int, int]  # a value and its colour 0xRRGGBB
+CODE = 1 << 40  # a `Drawn` in one number: value * CODE + colour
+CLEAR = (-2, 1 << 24)  # stands for transparent pixels
 
 
-def read_pixels(path: Path, is_layer: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """The values of a mask and their colours 0xRRGGBB, both (H, W) int64.
+def read_pixels(path: Path, is_layer: bool = False) -> np.ndarray:
+    """The code of what is drawn in each pixel of a mask, (H, W) int64.
 
     The value of a pixel in a picture of colours is that of grey, and -1 of another colour. Values
     above 255 have a colour that no class can have.
 
     Args:
-        is_layer: a picture to draw on, whose transparent pixels nobody has drawn: they get `CLEAR`.
+        is_layer: a picture to draw on, whose transparent pixels nobody has drawn: they are `CLEAR`.
 
     Raises:
         UserError: the file is damaged, or no mask.
     """
-    image = open_image(path, MASK_FORMATS)
+    is_jpeg = path.suffix.lower() in JPEG_SUFFIXES
+    image = open_image(path, ("JPEG",) if is_jpeg else ("PNG", "BMP", "TIFF", "GIF"))
+    with Image.open(path) as file:
+        if getattr(file, "n_frames", 1) > 1:
+            raise UserError(f"{path}: has several pages; save each as a mask of its own photo")
+    image = image.convert("I") if image.mode == "I;16B" else image
     if image.mode not in (*INDEX_MODES, *COLOUR_MODES):
         raise UserError(
             f"{path}: Pillow calls its kind of pixels {image.mode}; a mask has values of 8 or "
             "16 bits, a palette, or RGB"
         )
-    if (
-        image.mode.endswith("A") and not is_layer
-    ):  # a picture of one colour in which only the transparency varies
-        alpha, extremes = image.getchannel("A"), image.convert("RGB").getextrema()
-        if len(set(alpha.getextrema())) > 1 and all(low == high for low, high in extremes):
-            image = alpha
-    if image.mode in INDEX_MODES and image.mode != "P":
-        values = index_values(image, path).astype(np.int64)
-        return values, values * GREY
     rgb = np.asarray(image.convert("RGB"), dtype=np.int64)
+    alpha = np.asarray(image.getchannel("A")) if image.mode.endswith("A") else np.zeros(1)
+    if not is_layer and np.ptp(alpha) and (rgb == rgb[0, 0]).all():
+        image = Image.fromarray(alpha)  # a picture of one colour: only the transparency varies
     colours = rgb @ (1 << 16, 1 << 8, 1)
-    if image.mode == "P":
-        return np.asarray(image, dtype=np.int64), colours
-    values = np.where(colours == rgb[:, :, 0] * GREY, rgb[:, :, 0], -1)
+    if image.mode not in INDEX_MODES:
+        values = np.where(colours == rgb[:, :, 0] * GREY, rgb[:, :, 0], -1)
+    else:
+        values = index_values(image, path).astype(np.int64)
+        colours = colours if image.mode == "P" else values * GREY
+    codes = values * CODE + colours
     if is_layer and image.mode.endswith("A"):
-        is_clear = np.asarray(image.getchannel("A")) == 0
-        values[is_clear], colours[is_clear] = CLEAR
-    return values, colours
+        codes[alpha == 0] = CLEAR[0] * CODE + CLEAR[1]
+    return codes
 
 
-def survey(pairs: dict[str, tuple[Path, Path]], source: Source) -> Survey:
-    """What the masks of pairs hold; pairs whose mask cannot be read are taken out."""
-    found: Survey = Survey()
+def survey(pairs: dict[str, tuple[Path, Path]], source: Source) -> Counter[Drawn]:
+    """The pixels of all that masks of pairs hold; pairs with an unreadable mask are taken out."""
+    found: Counter[Drawn] = Counter()
     for name, (_, path) in tqdm([*pairs.items()], "look", disable=None, leave=False):
         pair = pairs.pop(name)
         with source.leaving_out_bad():
-            values, colours = read_pixels(path, source.options.unlabelled is not None)
-            codes, counts = np.unique(values << 40 | colours, return_counts=True)
-            for code, count in zip(codes.tolist(), counts.tolist()):
-                found[code >> 40, code & (1 << 40) - 1] += count
+            codes = read_pixels(path, source.options.unlabelled is not None)
+            for code, count in zip(*np.unique(codes, return_counts=True)):
+                found[divmod(int(code), CODE)] += int(count)
             pairs[name] = pair
     return found
 
 
-def listing(found: Survey, classes_file: Path) -> str:
+def listing(found: Counter[Drawn], classes_file: Path) -> str:
     """What the user can write into a list of classes about the colours of a survey."""
     pixels = Counter()  # two values of a palette may look alike
-    for drawn, count in found.items():
-        if drawn != CLEAR:
-            pixels[drawn[1]] += count
-    lines = [
+    for (_, colour), count in found.items():
+        pixels[colour] += count
+    head = (
         f"the most frequent of {len(pixels)} colours; write them to {classes_file}, the background "
         "first, with names of yours, void for what is no class; --unknown void for smoothed edges"
-    ]
-    for name, (colour, _) in zip(_default_classes(ROWS), pixels.most_common(ROWS)):
-        lines.append(f"{name} {_rgb(colour)}")
-    return "\n".join(lines)
+    )
+    rows = zip(_default_classes(ROWS), pixels.most_common(ROWS))
+    return "\n".join([head, *(f"{name} {_rgb(colour)}" for name, (colour, _) in rows)])
 
 
 def find_legend(
-    found: Survey, listed: Named | None, options: Options, masks: Path
-) -> tuple[Named, Callable[[Path], np.ndarray]]:
-    """The classes of surveyed masks, and what reads a mask as (H, W) uint8 class ids and VOID.
+    found: Counter[Drawn], listed: Named, source: Source, masks: Path
+) -> tuple[Named, dict[Drawn, int]]:
+    """The classes of surveyed masks, and the class id, or VOID, of what is drawn in them.
 
-    `--map` decides, then the colours of the listed classes. Otherwise a value is the id of its
-    class, and 255 is void; but 0 and 255 are the classes if two are listed, and if 0 is unlabelled,
-    1 is the first class, as all programs have it that leave 0 to what nobody has drawn.
+    `--map` decides, then the colours of the listed classes, but for grey of other values that are
+    class ids; then the values, see `_ids_of_values`. All leave out what is of no class.
 
     Raises:
         UserError: that does not say enough; the message, about `masks`, says what to add.
     """
-    unlabelled = options.unlabelled
-    undrawn = {CLEAR: options.undrawn} | {drawn: VOID for drawn in found if drawn[0] == unlabelled}
-    found = {drawn: count for drawn, count in found.items() if drawn not in undrawn}
-    values, shown = {value for value, _ in found}, {colour for _, colour in found}
-    classes, ids = number_classes(listed or {})
-    first = int(unlabelled == 0 and options.values is None)  # the value of the first class
-    painted = {(_code(rgb), ids[name]) for name, rgb in (listed or {}).items() if rgb}
+    options, undrawn = source.options, {CLEAR: source.options.undrawn}
+    if options.unlabelled not in (options.values or ()):
+        undrawn |= {drawn: VOID for drawn in found if drawn[0] == options.unlabelled}
+    rest = found.keys() - undrawn.keys()
+    values, shown = {value for value, _ in rest}, {colour for _, colour in rest}
+    classes, ids = number_classes(listed)
+    painted = {(_code(rgb), ids[name]) for name, rgb in listed.items() if rgb}
     colours = dict(painted)
-    all_grey = all(colour == value * GREY for value, colour in found)
-    known = {*range(first, first + len(classes)), VOID}
-    as_values = all_grey and values <= known and not shown <= colours.keys()
-    is_layer = unlabelled is not None
-    if colours and options.values is None and not as_values:
+    ids_there = {*range(len(classes) + (options.unlabelled == 0)), VOID}
+    are_grey = all(colour == value * GREY for value, colour in rest)
+    are_ids = are_grey and values <= ids_there and not shown <= colours.keys()
+    if colours and options.values is None and not are_ids:
         if len(colours) < len(painted):
             raise UserError(f"{masks}: two of the listed classes have one colour")
-        colours = {_code(voc_colour(VOID)): VOID} | colours
-        colours |= {colour: label for (_, colour), label in undrawn.items()}
-        return classes, partial(_read, colours, True, options.unknown, is_layer)
-    if -1 in values or options.values is None and len(found) > len(values):  # unequal palettes
-        raise UserError(
-            f"{masks}: masks have colours, and nothing says which classes they are (--map is about "
-            "values); --list-colours shows them and what to write"
-        )
-    used = {*options.values.values()} if options.values else values
-    last = max(used - {VOID}, default=0)
-    guessed = listed is None and options.values is None
-    if guessed and not 0 < last < 2 * len(values - {VOID}) + first:
-        some = sorted(values)[:LISTED]
-        pairs = ",".join(f"{value}={index}" for index, value in enumerate(some))
+        of, part = {_code(voc_colour(VOID)): VOID} | colours, 1
+    else:
+        if -1 in values or options.values is None and len(rest) > len(values):  # unequal palettes
+            raise UserError(
+                f"{masks}: masks have colours, and nothing says which classes they are (--map is "
+                "about values); --list-colours shows them and what to write"
+            )
+        (classes, of), part = _ids_of_values(values, listed, source, masks), 0
+    return classes, undrawn | {drawn: of[drawn[part]] for drawn in rest if drawn[part] in of}
+
+
+def _ids_of_values(
+    values: set[int], listed: Named, source: Source, masks: Path
+) -> tuple[Named, dict[int, int]]:
+    """The classes, and the class id, or VOID, of values.
+
+    Without `--map` a value is the id of its class, and 255 is void; but 0 and 255 are the classes
+    if two are listed, and if 0 is unlabelled, 1 is the first class, as all programs have it that
+    leave 0 to what nobody has drawn.
+    """
+    given = source.options.values
+    first = int(given is None and source.options.unlabelled == 0)
+    last = max({*(given.values() if given else values)} - {VOID}, default=0)
+    if not listed and given is None and not 0 < last < 2 * len(values - {VOID}) + first:
+        pairs = ",".join(f"{value}={index}" for index, value in enumerate(sorted(values)[:LISTED]))
         raise UserError(
             f"{masks}: the masks hold {len(values)} values, which do not look like class ids; if "
             f"they are classes, add --map {pairs}{',..' * (len(values) > LISTED)} (=void for none)"
         )
-    if not classes:
-        names = [*_default_classes(last)][first:]
-        classes, ids = number_classes(dict.fromkeys(names))
-    if options.values and last >= len(classes):
-        raise UserError(f"--map: class {last}, but the classes are 0..{len(classes) - 1}")
-    in_order = [name for name in listed or classes if name in classes] if first else classes
-    ids_of = {value: ids[name] for value, name in enumerate(in_order, first)} | {VOID: VOID}
-    if values <= {0, VOID} and len(classes) == 2 and options.values is None and not first:
-        ids_of = {0: 0, VOID: 1}
-    ids_of = {value: label for (value, _), label in undrawn.items()} | (options.values or ids_of)
-    return classes, partial(_read, ids_of, False, options.unknown, is_layer)
+    listed = listed or dict.fromkeys([*_default_classes(last)][first:])
+    classes, ids = number_classes(listed)
+    if given:
+        if last >= len(classes):
+            raise UserError(f"--map: class {last}, but the classes are 0..{len(classes) - 1}")
+        return classes, given
+    if given is None and values <= {0, VOID} and len(classes) == 2 and not first:
+        return classes, {0: 0, VOID: 1}
+    order = [name for name in listed if name in classes] if first else [*classes]
+    if 0 in values and fixed_id(order[0]) != 0:
+        source.note("note: 0 is this class; if nobody has drawn it, --unlabelled 0", order[0])
+    return classes, {VOID: VOID} | {value: ids[name] for value, name in enumerate(order, first)}
 
 
-def _read(
-    ids: dict[int, int], by_colour: bool, unknown: int | None, is_layer: bool, path: Path
-) -> np.ndarray:
-    """The mask in a file as (H, W) uint8 class ids and VOID.
+def read_mask(photo: Path, path: Path, legend: dict[Drawn, int], source: Source) -> np.ndarray:
+    """The mask of a photo as (H, W) uint8 class ids and VOID; notes pixels of no class.
 
-    `ids` are those of values or of colours, `unknown` that of all others; without it they raise.
+    Raises:
+        UserError: nothing says what becomes of these, or the mask does not fit the photo.
     """
-    codes = read_pixels(path, is_layer)[by_colour]
-    found = np.unique(codes)
-    ids_of_found = [ids.get(code, unknown) for code in found.tolist()]
-    if None in ids_of_found:
-        code = int(found[ids_of_found.index(None)])
-        name = f"colour {_rgb(code)}" if by_colour else f"value {code}"
-        raise UserError(
-            f"{path}: {name} is of no class; list it (--list-colours shows all), go by values with "
-            "--map, or make all such pixels void with --unknown void"
-        )
-    return np.array(ids_of_found, dtype=np.uint8)[np.searchsorted(found, codes)]
+    codes = read_pixels(path, source.options.unlabelled is not None)
+    check_fit(codes.shape, photo, source)
+    found, counts = np.unique(codes, return_counts=True)
+    ids = [legend.get(divmod(code, CODE)) for code in found.tolist()]
+    if None in ids:
+        if source.options.unknown is None:
+            value, colour = divmod(int(found[ids.index(None)]), CODE)
+            name = f"value {value}" if colour == value * GREY else f"colour {_rgb(colour)}"
+            raise UserError(
+                f"{path}: {name} is of no class; list it (--list-colours shows all), go by values "
+                "with --map, or by values from 1 with --unlabelled 0; --unknown void leaves it out"
+            )
+        lost = counts[[label is None for label in ids]].sum()
+        source.note("pixels of no class, as --unknown says", f"{path.name}: {lost}")
+        ids = [source.options.unknown if label is None else label for label in ids]
+    return np.array(ids, dtype=np.uint8)[np.searchsorted(found, codes)]
 
 
 def _code(colour: Colour) -> int:

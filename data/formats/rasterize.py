@@ -1,4 +1,4 @@
-"""Shapes of annotations as pixels: black images of their photo's size, not black in the shape."""
+"""Shapes of annotations as pixels, areas in a box of their own: photos may be large."""
 
 import io
 from collections.abc import Sequence
@@ -8,18 +8,16 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 Size = tuple[int, int]  # height, width
+Area = tuple[tuple[int, int], np.ndarray]  # x, y of its box in the photo; (h, w) bool, the box
 
 
-def polygons(rings: Sequence, size: Size) -> Image.Image:
+def polygons(rings: Sequence[np.ndarray], size: Size) -> Area:
     """The pixels whose centres lie in one of several polygons, each by the even-odd rule.
 
     A polygon has (n, 2) corners x, y; the first pixel reaches from 0 to 1. `outlined` fills the
     pixels on the outline, too: a square of 10 becomes one of 11.
     """
-    rings = [_checked(ring) for ring in rings]
-    points = np.concatenate(rings)
-    ends = np.floor(points.min(axis=0)), np.ceil(points.max(axis=0))
-    (left, top), (right, bottom) = np.clip(ends, 0, size[::-1]).astype(int)
+    left, top, right, bottom = _box(np.concatenate(rings), size)
     inside = np.zeros((bottom - top, right - left), dtype=bool)
     for ring in rings:
         # Whether the outline crosses a row an odd number of times just before a pixel.
@@ -32,88 +30,89 @@ def polygons(rings: Sequence, size: Size) -> Image.Image:
                 x = np.ceil(x1 + (rows - y1) * (x2 - x1) / (y2 - y1)).clip(left, right)
                 crossings[rows - top, x.astype(int) - left] ^= True
         inside |= np.logical_xor.accumulate(crossings, axis=1)[:, :-1]
-    return _placed(inside, (left, top), size)
+    return (left, top), inside
 
 
-def outlined(points: Sequence, size: Size, holes: Sequence = ()) -> Image.Image:
+def outlined(ring: np.ndarray, holes: Sequence[np.ndarray], size: Size) -> Area:
     """A polygon with its outline, as Pillow draws it; a point x, y is the pixel that it is in."""
-    image = Image.new("L", size[::-1])
-    for ring, fill in [(points, 1), *((hole, 0) for hole in holes)]:
-        ImageDraw.Draw(image).polygon([(int(x), int(y)) for x, y in _checked(ring)], fill=fill)
-    return image
+    left, top, right, bottom = _box(ring, size)
+    image = Image.new("1", (right - left, bottom - top))
+    for points in (ring, *holes):
+        corners = (np.trunc(points) - (left, top)).ravel().tolist()
+        ImageDraw.Draw(image).polygon(corners, fill=points is ring)
+    return (left, top), np.asarray(image)
 
 
-def stroke(lines: Sequence, width: float, size: Size) -> Image.Image:
-    """The pixels whose centres are at most half a width from lines; a line of one point is a disc.
+def stroke(lines: Sequence[np.ndarray], width: float, size: Size) -> np.ndarray:
+    """The pixels whose centres are at most half a width from lines, (H, W) bool.
 
-    A line has (n, 2) points x, y. However thin, it is drawn without gaps.
+    A line has (n, 2) points x, y; one of one point is a disc. However thin, it has no gaps.
     """
-    reach, image = max(width, 2**0.5) / 2, Image.new("L", size[::-1])
-    for points in map(_checked, lines):
+    reach, inside = max(width, 2**0.5) / 2, np.zeros(size, dtype=bool)
+    for points in lines:
         for start, end in zip(points, points[1:] if len(points) > 1 else points):
-            ends = np.stack([start, end])
-            near = np.floor(ends.min(axis=0) - reach), np.ceil(ends.max(axis=0) + reach)
-            (left, top), (right, bottom) = np.clip(near, 0, size[::-1]).astype(int)
+            near = np.sort([start, end], axis=0) + [[-reach], [reach]]
+            left, top, right, bottom = _cut_off(near, size)
             rows, columns = np.mgrid[top:bottom, left:right]
             centres = np.stack([columns, rows], axis=-1) + 0.5 - start
             along = end - start
             share = (centres @ along / max(along @ along, 1e-9)).clip(0, 1)  # of the line's length
-            inside = np.hypot(*np.moveaxis(centres - share[..., None] * along, -1, 0)) <= reach
-            image.paste(255, (int(left), int(top)), Image.fromarray(inside).convert("L"))
-    return image
+            distance = np.hypot(*np.moveaxis(centres - share[..., None] * along, -1, 0))
+            inside[top:bottom, left:right] |= distance <= reach
+    return inside
 
 
-def _checked(ring: Sequence) -> np.ndarray:
-    """Corners (n, 2) float64, which are numbers that Pillow can draw."""
-    points = np.asarray(ring, dtype=float)
-    if not (np.abs(points) < 1e7).all():
-        raise ValueError("a coordinate that is no number, or is beyond all photos")
-    return points
-
-
-def corners(first: Sequence, opposite: Sequence) -> list[tuple[float, float]]:
-    """The four corners x, y of an upright box, of which two opposite ones are given."""
+def box(first: Sequence[float], opposite: Sequence[float]) -> np.ndarray:
+    """The four corners of an upright box, of which two opposite ones x, y are given."""
     (x1, y1), (x2, y2) = first, opposite
-    return [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
+    return np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
 
 
-def ellipse(centre: Sequence, radii: Sequence, size: Size, angle: float = 0.0) -> Image.Image:
-    """An ellipse turned clockwise by an angle in degrees, as a polygon of 360 corners."""
+def ellipse(centre: Sequence[float], radii: Sequence[float]) -> np.ndarray:
+    """An ellipse as a polygon of 360 corners."""
     around = np.radians(np.arange(360))
-    ring = np.stack([np.cos(around), np.sin(around)], axis=1) * radii + centre
-    return polygons([turned(ring, centre, angle)], size)
+    return np.stack([np.cos(around), np.sin(around)], axis=1) * radii + centre
 
 
-def turned(points: Sequence, centre: Sequence, angle: float) -> np.ndarray:
-    """Points (.., 2) turned clockwise around a centre; the angle is in degrees."""
-    sine, cosine = sin(radians(angle)), cos(radians(angle))
-    turn = np.array([[cosine, sine], [-sine, cosine]])  # y points down
-    return (np.asarray(points, dtype=float) - centre) @ turn + centre
+def turned(ring: np.ndarray, angle: float) -> np.ndarray:
+    """Corners turned clockwise around their mean; the angle is in degrees."""
+    sine, cosine, centre = sin(radians(angle)), cos(radians(angle)), ring.mean(axis=0)
+    return (ring - centre) @ np.array([[cosine, sine], [-sine, cosine]]) + centre  # y points down
 
 
-def runs(
-    lengths: Sequence[int], shape: Size, order: str, corner: Sequence, size: Size
-) -> Image.Image:
-    """The pixels that run lengths give, outside, inside, outside, .., of a box of (height, width).
+def runs(lengths: Sequence[int], shape: Size, order: str) -> np.ndarray:
+    """The pixels, (height, width) bool, that run lengths give: outside, inside, outside, ..
 
-    They go along rows (order "C") or columns ("F") of the box, whose upper left pixel lies at x, y.
+    They go along the rows (order "C") or columns ("F").
     """
     if sum(lengths) != shape[0] * shape[1]:
         raise ValueError(f"run lengths of {sum(lengths)} pixels for {shape[1]}x{shape[0]}")
-    inside = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(shape, order=order)
-    return _placed(inside, corner, size)
+    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(shape, order=order)
 
 
-def picture(data: bytes, corner: Sequence, size: Size) -> Image.Image:
-    """The pixels of a PNG that are not transparent, or not black, its upper left at `corner`."""
+def picture(data: bytes) -> np.ndarray:
+    """The pixels of a PNG that are not transparent, or not black, (h, w) bool."""
     with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
         clear = image.has_transparency_data
         cover = image.convert("RGBA").getchannel("A") if clear else image.convert("L")
-    return _placed(np.asarray(cover) > 0, corner, size)
+    return np.asarray(cover) > 0
 
 
-def _placed(inside: np.ndarray, corner: Sequence, size: Size) -> Image.Image:
-    """A mask (h, w) bool in its photo, where its upper left pixel is at x, y."""
-    image, (x, y) = Image.new("L", size[::-1]), map(int, corner)
-    image.paste(Image.fromarray(inside), (x, y))
-    return image
+def placed(inside: np.ndarray, corner: Sequence[float], size: Size) -> Area:
+    """Pixels (h, w) bool whose upper left one is at x, y, cut off at the photo."""
+    (left, top), (height, width) = map(int, corner), size
+    inside = inside[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
+    return (max(left, 0), max(top, 0)), inside
+
+
+def _box(points: np.ndarray, size: Size) -> list[int]:
+    """Left, top, right and bottom of the pixels in which corners (n, 2) are."""
+    if points.min() >= 0 and points.max() <= 1:
+        return [0, 0, 0, 0]  # shares of a photo, which are no pixels
+    return _cut_off(np.stack([points.min(axis=0), np.floor(points.max(axis=0)) + 1]), size)
+
+
+def _cut_off(ends: np.ndarray, size: Size) -> list[int]:
+    """The whole pixels around two opposite corners, as far as they are in the photo."""
+    ends = np.stack([np.floor(ends[0]), np.ceil(ends[1])])
+    return np.clip(ends, 0, size[::-1]).astype(int).ravel().tolist()

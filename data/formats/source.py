@@ -1,16 +1,19 @@
 """What a form gives to `data.convert`: its classes, and its images one at a time."""
 
 import glob
+import unicodedata
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from data import UserError
 from data.classes import VOID, Colour
+from data.image_files import EXIF_ORIENTATION, TURNS, first_of, upright_size
 
 Named = dict[str, Colour | None]  # names of classes, with RGB (0..255) where known
 
@@ -42,7 +45,7 @@ class Pair(NamedTuple):
 
     photo: Path
     drawn_in: Path  # the mask, or the file of annotations
-    mask: Callable[[], np.ndarray]  # (H, W) uint8 class ids and VOID
+    mask: Callable[[], np.ndarray]  # (H, W) uint8 class ids and VOID, as the photo lies upright
 
 
 @dataclass
@@ -61,7 +64,7 @@ class Source:
         Raises:
             UserError: another pair has that id.
         """
-        image_id = "_".join(Path(name).parts)
+        image_id = " ".join(plain("_".join(Path(name).parts)).split())  # blanks of any kind
         other = self.pairs.setdefault(image_id, pair)
         if other is not pair:
             raise UserError(
@@ -72,6 +75,10 @@ class Source:
     def note(self, what: str, name: str) -> None:
         """Keeps the name of a file or an image among those of which the user is told this."""
         self.notes.setdefault(what, []).append(name)
+
+    def said(self) -> str:
+        """All notes in a line."""
+        return "; ".join(f"{what}: {first_of(names)}" for what, names in self.notes.items())
 
     @contextmanager
     def leaving_out_bad(self) -> Iterator[None]:
@@ -96,6 +103,11 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(path for path in map(Path, found) if path.is_file())
 
 
+def plain(name: str) -> str:
+    """A file's name with each letter in one piece: a Mac writes an accent behind its letter."""
+    return unicodedata.normalize("NFC", name)
+
+
 @contextmanager
 def as_written(path: Path, form: str) -> Iterator[None]:
     """Turns what goes wrong in reading a file that is not as `form` wants it into a UserError."""
@@ -108,3 +120,22 @@ def as_written(path: Path, form: str) -> Iterator[None]:
             raise
         reason = f"no {error} in it" if isinstance(error, KeyError) else error
         raise UserError(f"{path}: not {form} as it is known here ({reason})") from None
+
+
+def check_fit(shape: tuple[int, int], photo: Path, source: Source) -> None:
+    """Compares the (height, width) of a mask with those that its photo has upright.
+
+    Where EXIF turns a photo and leaves its size, `source` notes that the mask may lie otherwise.
+
+    Raises:
+        UserError: they differ.
+    """
+    size, orientation = upright_size(photo), 1
+    with suppress(Exception), Image.open(photo) as image:  # damaged EXIF says nothing
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    if shape != size:
+        photo_size, mask_size = ("{1}x{0}".format(*sides) for sides in (size, shape))
+        remedy = "; EXIF turns the photo: turn the mask, too" * (orientation in TURNS)
+        raise UserError(f"{photo}: the photo is {photo_size} but its mask {mask_size}{remedy}")
+    if orientation in TURNS and (orientation < 5 or size[0] == size[1]):
+        source.note("in doubt: EXIF turns the photo, its mask is taken as upright", photo.name)

@@ -4,22 +4,23 @@ import base64
 import json
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-from PIL import Image, ImageColor
+from PIL import ImageColor
 
-from data.formats.annotations import Record, Shape, files_with
-from data.formats.rasterize import Size, corners, outlined, picture
+from data.formats.rasterize import box, outlined, picture, placed
+from data.formats.record import Record, Shape, files_with, name_of, numbers
 from data.formats.source import Named, Options, files_in
 
-NAME, SMALL_ON_TOP = "Supervisely JSON", False
-AREAS, STROKES = ("bitmap", "polygon", "rectangle"), ("point", "line")
+NAME = "Supervisely JSON"
+LARGEST = 10**8  # bytes of an unpacked bitmap, which is a PNG
 
 
 def find(root: Path, options: Options) -> list[Path]:
     """`meta.json`, which lists the classes, and the files in folders `ann`; both must be there."""
     metas = [path for path in files_in(root) if path.name == "meta.json"]
-    paths = files_with(root, options, ".json", '"objects"', '"size"')
+    paths = files_with(".json", ('"objects"', '"size"'), root, options)
     paths = [path for path in paths if path.parent.name == "ann"]
     return metas + paths if metas and paths else []
 
@@ -28,23 +29,26 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
     """The photo of a file; of a `meta.json` the classes."""
     data = json.loads(path.read_bytes())
     if path.name == "meta.json":
-        labels |= {item["title"]: ImageColor.getrgb(item["color"])[:3] for item in data["classes"]}
+        for item in data["classes"]:
+            labels[name_of(item["title"])] = ImageColor.getrgb(item["color"])[:3]
         return
-    shapes = [Shape(thing["geometryType"], thing["classTitle"], thing) for thing in data["objects"]]
-    folder, size = path.parent.parent, (data["size"]["height"], data["size"]["width"])
-    yield Record(path, folder / "img", path.stem, size, shapes)
+    shapes, size = [_shape(thing) for thing in data["objects"]], data["size"]
+    folder = path.parent.parent / "img"
+    yield Record(path, folder, path.stem, (size["height"], size["width"]), shapes)
 
 
-def draw(thing: dict, size: Size) -> Image.Image:
+def _shape(thing: dict) -> Shape:
     """As Supervisely draws, outlines included."""
-    kind = thing["geometryType"]
+    kind, label = thing["geometryType"], name_of(thing["classTitle"])
     if kind == "bitmap":
-        packed = base64.b64decode(thing["bitmap"]["data"])
-        return picture(zlib.decompress(packed), thing["bitmap"]["origin"], size)
-    outline, holes = thing["points"]["exterior"], thing["points"].get("interior", ())
-    return outlined(corners(*outline) if kind == "rectangle" else outline, size, holes)
-
-
-def lines(thing: dict) -> list[list]:
-    """The line, or the point."""
-    return [thing["points"]["exterior"]]
+        packed, corner = base64.b64decode(thing["bitmap"]["data"]), thing["bitmap"]["origin"]
+        data = zlib.decompressobj().decompress(packed, LARGEST)
+        return Shape(kind, label, lambda size: placed(picture(data), numbers(corner), size))
+    if kind not in ("polygon", "rectangle", "point", "line"):
+        return Shape(kind, label)
+    outline = numbers(thing["points"]["exterior"])
+    if kind in ("point", "line"):
+        return Shape(kind, label, lines=[outline])
+    outline = box(*outline) if kind == "rectangle" else outline
+    holes = [numbers(hole) for hole in thing["points"].get("interior", ())]
+    return Shape(kind, label, partial(outlined, outline, holes))

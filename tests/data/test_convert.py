@@ -1,18 +1,19 @@
 """The command that brings data into the layout: what it writes, says, leaves out and refuses."""
 
-import json
 import sys
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from data.classes import VOC
+from data.classes import read_classes
 from data.convert import main
-from data.image_files import read_mask
+from data.image_files import EXIF_ORIENTATION, read_image, read_mask
 from models.run.runtime import run_script
+from tests.data.formats import write
 
 MASK = [[0, 1, 1], [0, 0, 255]]
 
@@ -61,19 +62,39 @@ def written(root: Path, classes: int = 2) -> list:
 
 def test_the_command_writes_the_layout_and_says_what_it_holds(root, tmp_path, run):
     Image.new("RGB", (3, 2)).save(root / "images" / "c.jpg")
+    add(root, "d", np.full((2, 3), 255))
     before, out = files(root), tmp_path / "out"
-    assert run(root, out, "--classes", "background,cat") == (
+    assert run(root, out, "--classes", "background,lane 2 3") == (
         0,
         [
             "photos and masks: 2 pairs of photo and mask",
-            "  left out: photo without a mask: 1 (c.jpg)",
+            "  left out: in no pair: 1 (images/c.jpg)",
+            "  left out: no labelled pixel: 1 (d)",
             f"wrote {out}: photos, masks and 2 classes in classes.txt",
             f"next: python -m data.lists {out}",
         ],
     )
     assert files(root) == before
-    assert (out / "classes.txt").read_text() == "background\ncat\n"
-    assert written(out) == MASK
+    assert read_classes(out).names == ("background", "lane 2 3")
+    assert written(out) == MASK and {Path(name).stem for name in files(out)} >= {*"ab"}
+    assert not [name for name in files(out) if Path(name).stem in "cd"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("suffix, placed", [(".JPEG", ".jpg"), (".PNG", ".png"), (".TIF", ".png")])
+def test_photos_are_linked_where_they_can_be_and_never_lose(
+    links, suffix, placed, root, tmp_path, run, monkeypatch
+):
+    if not links:
+        monkeypatch.setattr("os.link", mock.Mock(side_effect=OSError))
+    photo = root / "images" / f"a{suffix}"
+    (root / "images" / "a.jpg").unlink()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(photo)
+    assert run(root, tmp_path / "out")[0] == 0
+    there = tmp_path / "out" / "JPEGImages" / f"a{placed}"
+    assert np.array_equal(read_image(there), read_image(photo))
+    assert photo.samefile(there) == (links and suffix != ".TIF")
 
 
 def test_flags_reach_the_masks(root, tmp_path, run):
@@ -81,28 +102,18 @@ def test_flags_reach_the_masks(root, tmp_path, run):
     (root / "masks" / "b.png").unlink()
     (root / "masks").rename(root / "drawn")
     flags = ["--masks", "drawn", "--map", "0=0, 255=1, 128=void", "--unknown", "background"]
-    assert run(root, tmp_path / "out", *flags)[0] == 0
+    code, lines = run(root, tmp_path / "out", *flags)
+    assert code == 0 and "  pixels of no class, as --unknown says: 1 (a.png: 1)" in lines
     assert written(tmp_path / "out") == [[0, 1, 255], [0, 0, 0]]
 
 
-@pytest.mark.parametrize("classes", ["voc", "FILE"])
-def test_colours_have_their_classes(classes, root, tmp_path, run):
+def test_colours_have_the_classes_of_a_file_or_of_voc(root, tmp_path, run):
     for name in "ab":
         add(root, name, [[(0, 0, 0), (128, 0, 0), (224, 224, 192)], [(0, 0, 0)] * 3])
-    if classes == "FILE":
-        classes = tmp_path / "mine.txt"
-        classes.write_text("background 0 0 0\naeroplane 128 0 0\nvoid 224 224 192\n")
-    assert run(root, tmp_path / "out", "--classes", classes)[0] == 0
-    assert written(tmp_path / "out", 21) == [[0, 1, 255], [0, 0, 0]]
-
-
-def test_masks_without_a_labelled_pixel_are_left_out(root, tmp_path, run):
-    add(root, "b", np.full((2, 3), 255))
-    _, lines = run(root, tmp_path / "out")
-    assert "  left out: no labelled pixel: 1 (b)" in lines
-    assert "1 pairs" in lines[0]
-    names = ["JPEGImages/a.jpg", "SegmentationClass/a.png", "classes.txt", "converted.json"]
-    assert sorted(files(tmp_path / "out")) == names
+    listed = write(tmp_path / "mine.txt", "background 0 0 0\naeroplane 128 0 0\nvoid 224 224 192\n")
+    for classes in (listed, "voc"):
+        assert run(root, tmp_path / "out", "--classes", classes, "--force")[0] == 0
+        assert written(tmp_path / "out", 21) == [[0, 1, 255], [0, 0, 0]]
 
 
 def damaged(root: Path, name: str = "images/b.jpg") -> str:
@@ -113,18 +124,21 @@ def damaged(root: Path, name: str = "images/b.jpg") -> str:
 damaged_mask = partial(damaged, name="masks/b.png")
 
 
-def too_wide(root: Path) -> str:
-    add(root, "b", size=(4, 2))
-    return f"{root / 'images' / 'b.jpg'}: the photo is 4x2 but its mask 3x2"
+def turned(root: Path) -> str:
+    """Upright the photo is 2x3; its mask is as on disk."""
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    Image.new("RGB", (3, 2)).save(root / "images" / "b.jpg", exif=exif)
+    return f"{root / 'images' / 'b.jpg'}: the photo is 2x3 but its mask 3x2; EXIF turns the photo"
 
 
 def no_class(root: Path) -> str:
-    (root / "classes.txt").write_text("background\ncat\n")
+    write(root / "classes.txt", "background\ncat\n")
     add(root, "b", [[0, 0, 0], [0, 7, 0]])
     return f"{root / 'masks' / 'b.png'}: value 7 is of no class"
 
 
-@pytest.mark.parametrize("spoil", [damaged, damaged_mask, too_wide, no_class])
+@pytest.mark.parametrize("spoil", [damaged, damaged_mask, turned, no_class])
 def test_a_bad_image_stops_it_or_is_left_out(spoil, root, tmp_path, run):
     reason, out = spoil(root), tmp_path / "out"
     code, lines = run(root, out)
@@ -135,14 +149,17 @@ def test_a_bad_image_stops_it_or_is_left_out(spoil, root, tmp_path, run):
     assert code == 0 and "1 pairs" in lines[0]
     assert any(line.startswith(f"  left out: cannot be used: 1 ({reason}") for line in lines)
     assert {Path(name).stem for name in files(out)} == {"a", "classes", "converted"}
-
-
-def test_without_a_good_image_there_is_no_result(root, tmp_path, run):
     (root / "images" / "a.jpg").unlink()
-    reason = damaged(root)
-    code, lines = run(root, tmp_path / "out", "--skip-bad")
+    code, lines = run(root, out, "--skip-bad", "--force")
     assert code == 2 and lines[0].startswith(f"convert: {root}: no image can be used; ")
-    assert reason in lines[0]
+
+
+def test_a_turn_that_leaves_the_size_is_in_doubt(root, tmp_path, run):
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 3
+    Image.new("RGB", (3, 2)).save(root / "images" / "b.jpg", exif=exif)
+    _, lines = run(root, tmp_path / "out")
+    assert lines[1] == "  in doubt: EXIF turns the photo, its mask is taken as upright: 1 (b.jpg)"
 
 
 def test_a_result_is_replaced_by_force_alone_and_when_the_new_one_is_whole(root, tmp_path, run):
@@ -157,58 +174,55 @@ def test_a_result_is_replaced_by_force_alone_and_when_the_new_one_is_whole(root,
     (root / "masks" / "b.png").unlink()
     assert run(root, out, "--force")[0] == 0
     assert [path.name for path in (out / "JPEGImages").iterdir()] == ["a.jpg"]
+    write(out / "thesis.txt", "mine")
+    assert run(root, out, "--force")[0] == 2 and (out / "thesis.txt").is_file()
 
 
 @pytest.mark.parametrize("there", ["out/thesis.txt", "out/classes.txt", "out", "my data/out/a"])
 def test_other_data_stays_and_so_does_the_source(there, root, tmp_path, run):
-    (tmp_path / there).parent.mkdir(exist_ok=True)
-    (tmp_path / there).write_text("mine")
+    write(tmp_path / there, "mine")
     out = root / "out" if "my data" in there else tmp_path / "out"
     code, lines = run(root, out, "--force")
     assert code == 2 and ("lies in SOURCE" if out.parent == root else "move it away") in lines[0]
     assert (tmp_path / there).read_text() == "mine"
 
 
-def test_annotations_are_recognised_before_folders(root, tmp_path, run):
-    shape = {"label": "cat", "points": [[0, 0], [0, 1]], "shape_type": "rectangle"}
+def test_annotations_are_recognised_before_folders_and_something_must_be_drawn(root, tmp_path, run):
+    shape = {"label": "cat", "points": [[0, 0], [0, 1.5]], "shape_type": "rectangle"}
     content = {"shapes": [shape], "imagePath": "a.jpg", "imageHeight": 2, "imageWidth": 3}
-    (root / "a.json").write_text(json.dumps(content))
+    write(root / "a.json", content)
     out = tmp_path / "out"
     _, lines = run(root, out)
     assert lines[0] == "LabelMe JSON: 1 pairs of photo and mask"
     assert written(out) == [[1, 0, 0], [1, 0, 0]]
     shape["points"] = [[9, 9], [12, 12]]
-    (root / "a.json").write_text(json.dumps(content))
+    write(root / "a.json", content)
     code, lines = run(root, out, "--force")
     reason = "left out: shape without a pixel in its photo: a.jpg"
     assert (code, lines) == (2, [f"convert: {root}: nothing is drawn in any photo; {reason}"])
     _, lines = run(root, out, "--force", "--masks", "masks")
     assert lines[0].startswith("photos and masks: 2 pairs")
+    write(root / "a.json", {"images": [], "annotations": [], "categories": []})
+    code, lines = run(root, out, "--force")
+    assert code == 2 and len(lines) == 1, "a COCO file of nothing"
 
 
 @pytest.mark.parametrize(
-    "flags, message",
+    "source, flags, message",
     [
-        (["--classes", "cat,,dog"], "--classes cat,,dog: neither a file nor names that differ"),
-        (["--map", "0=0,255"], "--map 0=0,255: expected VALUE=CLASS"),
-        (["--map", "0=256"], "--map 0=256: expected VALUE=CLASS"),
-        (["--annotations", "a.json"], "a.json: No such file"),
-        (["--images", "there"], "there: no such folder"),
+        ("my data", "--classes cat,,dog", "--classes cat,,dog: neither a file nor names that diff"),
+        ("my data", "--map 0=0,255", "--map 0=0,255: expected VALUE=CLASS"),
+        ("my data", "--map 0=256", "--map 0=256: expected VALUE=CLASS"),
+        ("my data", "--annotations a.json", "a.json: No such file"),
+        ("my data", "--images there", "there: no such folder"),
+        ("gone", "", "gone: no such folder"),
+        ("empty", "", "empty: no photo has a mask with its name;"),
     ],
 )
-def test_flags_that_do_not_fit_are_refused(flags, message, root, tmp_path, run):
-    code, lines = run(root, tmp_path / "out", *flags)
-    assert code == 2 and message in lines[-1]
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_missing_or_empty_source_is_named(tmp_path, run):
-    gone = tmp_path / "gone"
-    code, lines = run(gone, tmp_path / "out")
-    assert code == 2 and lines[0].startswith(f"convert: {gone}: no such folder")
-    gone.mkdir()
-    _, lines = run(gone, tmp_path / "out")
-    assert lines[0].startswith(f"convert: {gone}: no photo has a mask with its name;")
+def test_what_cannot_be_used_is_refused(source, flags, message, root, tmp_path, run):
+    (tmp_path / "empty").mkdir()
+    code, lines = run(tmp_path / source, tmp_path / "out", *flags.split())
+    assert code == 2 and message in lines[-1] and not (tmp_path / "out").exists()
 
 
 def test_without_out_colours_are_listed_alone(root, run):
@@ -216,18 +230,3 @@ def test_without_out_colours_are_listed_alone(root, run):
     assert code == 2 and "OUT is missing" in lines[-1]
     code, lines = run(root, "--list-colours")
     assert code == 0 and lines[-1].startswith("class 2 ")
-
-
-@pytest.mark.real
-def test_real_masks_in_colour_keep_every_pixel(voc_root, tmp_path, run):
-    """Photos and masks of VOC, the masks saved in RGB, through the conversion and back."""
-    paths = sorted((voc_root / "SegmentationClass").iterdir())[:5]
-    (tmp_path / "data" / "masks").mkdir(parents=True)
-    (tmp_path / "data" / "images").symlink_to(voc_root / "JPEGImages")
-    for path in paths:
-        with Image.open(path) as mask:
-            mask.convert("RGB").save(tmp_path / "data" / "masks" / path.name)
-    assert run(tmp_path / "data", tmp_path / "out", "--classes", "voc")[0] == 0
-    for path in paths:
-        mask = read_mask(tmp_path / "out" / "SegmentationClass" / path.name, len(VOC))
-        assert np.array_equal(mask, read_mask(path, len(VOC)))

@@ -79,7 +79,6 @@ def test_a_disk_without_room_is_noticed_before_the_work(tmp_path, monkeypatch):
     ("name", "content", "message"),
     [
         ("pixels", None, "pixels.npy"),
-        ("std", b"", "cannot be read"),
         ("features", b"\x93NUMPY cut", "cannot be read"),
         ("labels", np.array([print]), "cannot be read"),
         ("labels", np.zeros(9, np.uint8), f"labels.npy has shape (9,), not ({ROWS},); run step 1"),

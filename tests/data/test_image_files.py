@@ -1,9 +1,7 @@
 """Single files: masks and predictions are read as indices, photos as upright RGB."""
 
-import re
 import struct
 import zlib
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,14 +59,6 @@ def test_masks_are_read_as_indices_not_colours(kind, tmp_path):
     assert found.dtype == np.uint8 and np.array_equal(found, values)
 
 
-@pytest.mark.parametrize("value, classes", [(2, 2), (256, 21), (511, 21)])
-def test_a_label_outside_the_classes_is_refused(value, classes, tmp_path):
-    path = grey_png(tmp_path / "a.png", np.array([[0, value, VOID]]), 16)
-    message = f"{path}: label {value} is outside the classes 0..{classes - 1} (void is 255)"
-    with pytest.raises(UserError, match=re.escape(message)):
-        read_mask(path, classes)
-
-
 @pytest.mark.parametrize("depth", [2, 4])
 def test_grey_that_programs_read_in_two_ways_is_refused(depth, tmp_path):
     path = grey_png(tmp_path / "a.png", INDICES % 4, depth)
@@ -78,12 +68,11 @@ def test_grey_that_programs_read_in_two_ways_is_refused(depth, tmp_path):
         read_mask(path, CLASSES)
 
 
-@pytest.mark.parametrize("value", [21, VOID])
-def test_a_prediction_gives_every_pixel_a_class(value, tmp_path):
-    path = saved(tmp_path / "a.png", np.array([[0, value]], dtype=np.uint8))
-    message = f"{path}: label {value} is outside the classes 0..20 (each pixel of a prediction"
-    with pytest.raises(UserError, match=re.escape(message)):
-        read_mask(path, CLASSES, may_be_void=False)
+@pytest.mark.parametrize("value, may_be_void", [(256, True), (511, True), (VOID, False)])
+def test_a_label_that_is_no_class_is_refused(value, may_be_void, tmp_path):
+    path = grey_png(tmp_path / "a.png", np.array([[0, value]]), 16)
+    with pytest.raises(UserError, match=f"a.png: label {value} is outside the classes 0..20 "):
+        read_mask(path, CLASSES, may_be_void)
 
 
 UPRIGHT = {  # of the stored pixels, by EXIF orientation
@@ -123,14 +112,6 @@ def test_exif_that_is_damaged_leaves_the_pixels_as_good_as_they_are(is_readable,
     check_sizes(path, saved(tmp_path / "mask.png", noise(*expected.shape[:2])))
 
 
-def test_a_file_of_too_many_pixels_is_refused_and_by_its_header_alone(tmp_path):
-    path = tmp_path / "large.png"
-    Image.new("1", (13400, 13400)).save(path)
-    for read in (read_image, partial(read_mask, classes=2), partial(check_sizes, mask=path)):
-        with pytest.raises(UserError, match="large.png: .*exceeds limit of 178956970 pixels"):
-            read(path)
-
-
 def test_grey_of_16_bits_keeps_its_upper_8(tmp_path):
     path = grey_png(tmp_path / "a.png", np.array([[0, 255, 256, 65535]]), 16)
     assert read_image(path)[0, :, 0].tolist() == [0, 0, 1, 255]
@@ -145,12 +126,3 @@ def test_the_photos_of_a_folder_are_named_by_stem_or_file(tmp_path):
     keys = ["b", "a.png", "a.jpeg", "c", "D.png", "d.jpg"]
     assert photos == {key: tmp_path / name for key, name in zip(keys, names)}
     assert others == ["more.png/", "notes.txt"]
-
-
-@pytest.mark.parametrize(
-    "place, message",
-    [(".", "no photo in this folder"), ("two\nlines.png", r"files are called 'two\nlines'")],
-)
-def test_photos_that_cannot_be_drawn_are_refused(place, message, tmp_path):
-    with pytest.raises(UserError, match=re.escape(message)):
-        find_photos([tmp_path / place])

@@ -16,7 +16,6 @@ from data.sampling import (
     draw_kept,
     draw_pixels,
     image_seed,
-    pixel_centres,
     sample_pixels,
 )
 
@@ -143,11 +142,6 @@ def test_every_set_of_labelled_pixels_is_equally_likely():
     assert found.tolist() == [list(pair) for pair in combinations([0, 2, 3, 5, 7], 2)]
     spread = math.sqrt(draws / sets * (1 - 1 / sets))
     assert (times - draws / sets).abs().max() < 4 * spread
-
-
-def test_centres_of_pixels_are_shares_of_height_and_width():
-    pixels = torch.tensor([[0, 0], [1, 3]])
-    assert pixel_centres(pixels, (2, 4)).tolist() == [[0.25, 0.125], [0.75, 0.875]]
 
 
 def test_dropout_keeps_its_share_of_the_units_each_as_likely_and_at_least_one():

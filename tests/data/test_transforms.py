@@ -41,21 +41,6 @@ def disc(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     return as_pair(np.stack(3 * [255 * inside]), 7 * inside)
 
 
-@pytest.mark.parametrize(
-    ("shape", "size", "expected"),
-    [
-        ((333, 500), 256, (256, 384)),
-        ((100, 400), 50, (50, 200)),  # 4 is not beyond the limit
-        ((100, 800), 80, (40, 320)),
-        ((2000, 1), 50, (200, 32)),  # no side below 32, which the backbones need
-        ((1, 3000), 16, (16, 64)),
-    ],
-)
-def test_the_shorter_side_gets_the_size_unless_the_image_is_extreme(shape, size, expected):
-    assert resized_shape(*shape, size) == expected
-    assert resized_shape(*shape[::-1], size) == expected[::-1]
-
-
 @given(height=sides, width=sides, size=st.integers(1, 600))
 def test_shapes_keep_the_aspect_within_rounding_and_are_bounded(height, width, size):
     new = resized_shape(height, width, size)

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.classes import VOC, VOID
-from data.voc import VOCFolder
+from data.classes import VOID
 from data.widths import local_widths, thin_classes
 
 SIDE = 400
@@ -32,14 +31,6 @@ def test_stripes_have_their_width_at_every_angle(width, shift):
         assert width_of(stripe.astype(np.uint8)) == pytest.approx(width, rel=error)
 
 
-@pytest.mark.parametrize("width", [10, 15, 30, 60])
-@pytest.mark.parametrize("wide", [1, 1.5])
-def test_discs_have_their_diameter_and_ovals_their_shorter_one(width, wide):
-    y, x = np.mgrid[:SIDE, :SIDE] % np.array([2 * width, 4 * width])[:, None, None] - width
-    discs = np.hypot(y, x / wide) < width / 2
-    assert width_of(discs.astype(np.uint8)) == pytest.approx(width, rel=0.2)
-
-
 def test_12_megapixels_take_less_than_a_second():
     mask = np.zeros((3000, 4000), dtype=np.uint8)
     mask[:, ::50] = 1
@@ -48,31 +39,11 @@ def test_12_megapixels_take_less_than_a_second():
     assert time.process_time() - start < 1
 
 
-def test_a_few_pixels_of_a_large_photo_are_measured():
-    mask = np.zeros((2000, 3000), dtype=np.uint8)
-    mask[1000:1006, 500:600] = 1
-    assert width_of(mask) == 6
-
-
 def test_a_very_long_photo_shrinks_further():
     mask = np.zeros((200, 3000), dtype=np.uint8)
     mask[:, ::50] = mask[:, 1::50] = mask[:, 2::50] = 1
     (line,) = thin_classes(local_widths(mask, 224), ["ground", "thing"], 224)
     assert line.startswith("thing: 3 px wide in photos of 750") and "0.9 at --size 224" in line
-
-
-def test_strokes_have_no_width():
-    mask = np.full((400, 400), VOID, dtype=np.uint8)
-    mask[100:103] = 1
-    assert len(local_widths(mask, 224)) == 0
-
-
-@pytest.mark.real
-def test_objects_of_real_photos_are_not_thin(voc_root):
-    dataset = VOCFolder(voc_root, "train", limit=12)
-    for size in (224, 320, 500):
-        masks = [local_widths(dataset.mask(index), size) for index in range(len(dataset))]
-        assert not [*thin_classes(np.concatenate(masks), VOC.names, size)]
 
 
 @pytest.fixture

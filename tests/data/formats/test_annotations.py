@@ -2,25 +2,27 @@
 
 import json
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from data import UserError, formats
 from data.formats.source import files_in
-from tests.data.formats import find, only_mask, photo
+from tests.data.formats import find, only_mask, photo, write
 
 BOX = [[1, 1], [4, 1], [4, 3], [1, 3]]
 ABSENT = "left out: no photo of that name, or several"
+NO_PIXEL = "left out: shape without a pixel in its photo"
 
 
-def labelme(root: Path, photo: str, label: str = "dog", kind: str = "polygon", box=BOX) -> Path:
+def labelme(root: Path, photo: str, label: object = "dog", kind: str = "polygon", box=BOX) -> Path:
     shape = {"label": label, "points": box, "shape_type": kind}
     size = {"imageWidth": 6, "imageHeight": 4}
     return write(root / "json" / "a.json", {"shapes": [shape], "imagePath": photo, **size})
 
 
-def coco(root: Path, photo: str, label: str = "dog", kind: str = "polygon", box=BOX) -> Path:
+def coco(root: Path, photo: str, label: object = "dog", kind: str = "polygon", box=BOX) -> Path:
     outline = [sum(box, [])] if kind == "polygon" else []
     area = {"id": 1, "image_id": 1, "category_id": 5, "segmentation": outline}
     image = {"id": 1, "file_name": photo, "width": 6, "height": 4}
@@ -28,24 +30,20 @@ def coco(root: Path, photo: str, label: str = "dog", kind: str = "polygon", box=
     return write(root / "json" / "coco.json", content)
 
 
-def supervisely(root: Path, photo: str, label: str = "dog", kind: str = "polygon", box=BOX) -> Path:
+def supervisely(
+    root: Path, photo: str, label: object = "dog", kind: str = "polygon", box=BOX
+) -> Path:
     write(root / "json" / "meta.json", {"classes": [{"title": label, "color": "#0a0B0c"}]})
     thing = {"geometryType": kind, "classTitle": label, "points": {"exterior": box}}
     content = {"size": {"width": 6, "height": 4}, "objects": [thing]}
     return write(root / "json" / "ds" / "ann" / f"{photo}.json", content)
 
 
-def cvat(root: Path, photo: str, label: str = "dog", kind: str = "polygon", box=BOX) -> Path:
+def cvat(root: Path, photo: str, label: object = "dog", kind: str = "polygon", box=BOX) -> Path:
     points = ";".join(f"{x},{y}" for x, y in box)
     shape = f'<{kind} label="{label}" points="{points}"/>'
     image = f'<image name="{photo}" width="6" height="4">{shape}</image>'
     return write(root / "json" / "annotations.xml", f"<annotations>{image}</annotations>")
-
-
-def write(path: Path, content: object) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return path
 
 
 @pytest.fixture(params=[labelme, coco, supervisely, cvat], ids=lambda form: form.__name__)
@@ -63,8 +61,9 @@ def form(writes):
 @pytest.mark.parametrize(
     "shape, note",
     [
-        ({"kind": "cuboid"}, "shape not drawn (cuboid)"),
-        ({"box": [[-9, -9], [-5, -9], [-5, -7]]}, "shape without a pixel in its photo"),
+        ({"kind": "cuboid"}, "left out: shape not drawn (cuboid)"),
+        ({"box": [[-9, -9], [-5, -9], [-5, -7]]}, NO_PIXEL),
+        ({"box": [[0.1, 0.1], [0.9, 0.1], [0.9, 0.9], [0.1, 0.9]]}, NO_PIXEL),  # shares
     ],
 )
 def test_shapes_that_draw_nothing_are_counted(shape, note, writes, form, tmp_path):
@@ -73,7 +72,52 @@ def test_shapes_that_draw_nothing_are_counted(shape, note, writes, form, tmp_pat
     source = find(form, tmp_path)
     assert not source.pairs.popitem()[1].mask().any()
     note = note.replace("cuboid", "no outline") if writes is coco else note
-    assert source.notes == {f"left out: {note}": ["a.jpg"]}
+    assert source.notes == {note: ["a.jpg"]}
+
+
+@pytest.mark.parametrize("label", ["dog ", 7, "lane 2 3"])
+def test_a_name_may_be_a_number_or_hold_some(label, writes, form, tmp_path):
+    writes(tmp_path, "a.jpg", label)
+    photo(tmp_path / "a.jpg")
+    assert [*find(form, tmp_path).classes] == ["background", str(label).strip()]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"label": " "},
+        {"label": "a\u200b"},
+        *({"box": [*BOX, [x, 2]]} for x in (float("nan"), float("inf"), 1e9)),
+    ],
+)
+def test_what_is_no_name_or_number_is_refused_and_can_be_left_out(shape, form, writes, tmp_path):
+    writes(tmp_path, "a.jpg", **shape)
+    photo(tmp_path / "a.jpg")
+    message = rf"{tmp_path}/json.*: not .* as it is known here"
+    with pytest.raises(UserError, match=f"^{message}.*; --skip-bad leaves such images out$"):
+        find(form, tmp_path)
+    source = find(form, tmp_path, skip_bad=True)
+    left_out = source.notes["left out: cannot be used"]
+    assert all(re.match(message, line) for line in left_out)
+    assert not any(pair.mask().any() for pair in source.pairs.values())
+
+
+@pytest.mark.parametrize("label", [None, True, 1.5, ["dog"], "\ud800"])
+def test_a_name_in_json_is_text_or_a_whole_number(label, tmp_path):
+    labelme(tmp_path, "a.jpg", label)
+    with pytest.raises(UserError, match="cannot be the name of a class"):
+        find(formats.labelme, tmp_path)
+
+
+@pytest.mark.parametrize("side", ["5", "1000000000000", "x"])
+def test_another_size_than_the_photo_has_is_refused_before_it_is_drawn(
+    side, form, writes, tmp_path
+):
+    path = writes(tmp_path, "a.jpg")
+    photo(tmp_path / "a.jpg")
+    path.write_text(re.sub('(?i)(height"?)(: |=)"?4"?', rf'\1\2"{side}"', path.read_text()))
+    with pytest.raises(UserError, match=f"the photo is 6x4 but its mask 6x{side}|not .* as it is"):
+        only_mask(form, tmp_path)
 
 
 def test_a_photo_that_is_missing_or_there_twice_is_left_out(writes, form, tmp_path):
@@ -84,23 +128,15 @@ def test_a_photo_that_is_missing_or_there_twice_is_left_out(writes, form, tmp_pa
     assert find(form, tmp_path).notes == {ABSENT: ["a.jpg"]}
 
 
-def test_a_file_that_is_not_as_it_should_be_is_named_or_left_out(writes, form, tmp_path):
+def test_a_file_that_lacks_something_or_is_nested_without_end_is_named(writes, form, tmp_path):
     path = writes(tmp_path, "a.jpg")
-    path.write_text(path.read_text().replace("file_name", "x").replace("label", "x"))
-    path.write_text(path.read_text().replace("width", "x").replace("dog", '"'))
-    message = f"^{re.escape(str(path))}: not .* as it is known here"
-    with pytest.raises(UserError, match=f"{message}.*; --skip-bad leaves such images out$"):
-        find(form, tmp_path)
-    source = find(form, tmp_path, skip_bad=True)
-    assert not source.pairs and re.match(message, source.notes["left out: cannot be used"][0])
-
-
-@pytest.mark.parametrize("x", [float("nan"), float("inf")])
-def test_a_coordinate_that_is_no_number_is_refused(x, writes, form, tmp_path):
-    path = writes(tmp_path, "a.jpg", box=[*BOX, [x, 2]])
-    photo(tmp_path / "a.jpg")
-    with pytest.raises(UserError, match=f"^{re.escape(str(path))}: not .* as it is known here"):
-        only_mask(form, tmp_path)
+    text = path.read_text()
+    broken = text.replace("width", "x").replace("label", "x").replace("file_name", "x")
+    deep = text.replace('"dog"', 100_000 * "[" + 100_000 * "]").replace('label="', "label=<")
+    for content in (broken, deep):
+        path.write_text(content)
+        with pytest.raises(UserError, match=f"^{re.escape(str(path))}: not .* as it is known here"):
+            find(form, tmp_path)
 
 
 def test_other_files_are_of_another_form(form, tmp_path):
@@ -114,9 +150,12 @@ def test_other_files_are_of_another_form(form, tmp_path):
     [
         ("a.jpg", "json/a.jpg two/a.jpg", "json/a.jpg"),
         ("..\\one\\a.jpg", "one/a.jpg two/a.jpg", "one/a.jpg"),
-        ("C:\\else\\b.JPG", "one/b.JPG", "one/b.JPG"),
+        ("C:\\else\\b.JPG", "one/b.jpg", "one/b.jpg"),
         ("b/x.jpg", "two/b/x.jpg x.jpg", "two/b/x.jpg"),
         ("x.jpg", "two/b/x.jpg x.jpg", None),
+        ("[1].jpg", "two/[1].jpg 1.jpg", "two/[1].jpg"),
+        (".", "a.jpg", None),
+        ("é.jpg", unicodedata.normalize("NFD", "é.jpg"), unicodedata.normalize("NFD", "é.jpg")),
     ],
 )
 def test_photos_lie_where_the_file_says_or_anywhere_if_there_is_one(name, there, found, tmp_path):
@@ -125,6 +164,13 @@ def test_photos_lie_where_the_file_says_or_anywhere_if_there_is_one(name, there,
         photo(tmp_path / path)
     photos = [pair.photo for pair in find(formats.labelme, tmp_path).pairs.values()]
     assert photos == ([tmp_path / found] if found else [])
+
+
+def test_an_id_has_letters_in_one_piece_and_plain_blanks(tmp_path):
+    name = unicodedata.normalize("NFD", "é") + "\u202fa"
+    labelme(tmp_path, f"{name}.jpg")
+    photo(tmp_path / f"{name}.jpg")
+    assert [*find(formats.labelme, tmp_path).pairs] == ["é a"]
 
 
 def test_the_photo_of_one_is_no_others(tmp_path):
@@ -155,6 +201,19 @@ def test_two_files_about_one_photo_are_refused(tmp_path):
     image = photo(tmp_path / "a.jpg")
     with pytest.raises(UserError, match=f"^{second}: .*{image} .* as {image} of {path} has"):
         find(formats.labelme, tmp_path)
+
+
+@pytest.mark.parametrize("unknown", [0, 255])
+def test_labels_that_are_not_listed_are_refused_or_counted(unknown, writes, form, tmp_path):
+    writes(tmp_path, "a.jpg")
+    photo(tmp_path / "a.jpg")
+    listed = dict.fromkeys(["background", "cat"])
+    with pytest.raises(UserError, match="^--classes has no dog; .* --unknown void or"):
+        find(form, tmp_path, classes=listed)
+    source = find(form, tmp_path, classes=listed, unknown=unknown)
+    mask, pixels = source.pairs["a"].mask(), 12 if writes in (labelme, supervisely) else 6
+    assert set(mask.ravel().tolist()) == {0, unknown} and (mask[1:3, 1:4] == unknown).all()
+    assert source.notes == {"of a class that is not listed": [f"a.jpg: {pixels} pixels of dog"]}
 
 
 def test_files_below_links_count_and_hidden_ones_do_not(tmp_path):

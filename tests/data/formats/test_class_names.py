@@ -6,7 +6,7 @@ import pytest
 
 from data import UserError
 from data.classes import VOID
-from data.formats.class_names import listed_beside, number_classes, number_labels
+from data.formats.class_names import CLASS_FILES, number_classes, number_labels, read_class_list
 from data.formats.source import Options
 
 EXPECTED = {"background": (0, 0, 0), "traffic light": (250, 170, 30), "cat": (1, 2, 3)}
@@ -14,15 +14,16 @@ FILES = {
     "classes.txt": "background 0 0 0\ntraffic light 250 170 30\ncat 1 2 3\nvoid 9 9 9\n",
     "labelmap.txt": "# label:color_rgb:parts:actions\ntraffic light:250,170,30::\n"
     "background:0,0,0::\ncat:1,2,3:head,tail:sleeping\nvoid:9,9,9::\n",
+    "class_names.txt": "250 170 30\ttraffic light\n1 2 3 cat\n0 0 0 background\n9 9 9 void\n",
     "class_dict.csv": "name,r,g,b\ntraffic light,250,170,30\ncat,1,2,3\nbackground,0,0,0\n"
     "Void,9,9,9\n",
 }
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_class_lists_are_found_and_read_with_the_background_in_front(name, tmp_path):
+@pytest.mark.parametrize("name", CLASS_FILES)
+def test_class_lists_are_read_with_the_background_in_front(name, tmp_path):
     (tmp_path / name).write_text(FILES[name])
-    listed = listed_beside(tmp_path)
+    listed = read_class_list(tmp_path / name)
     classes, ids = number_classes(listed)
     assert list(classes.items()) == list(EXPECTED.items())
     (void,) = listed.keys() - EXPECTED.keys()
@@ -34,7 +35,7 @@ def test_lines_that_cannot_be_read_are_named(tmp_path):
     path = tmp_path / "class_dict.csv"
     path.write_text("name,r,g,b\nroad,1,2,3\nsky,1,2,999\n")
     with pytest.raises(UserError, match=re.escape(f"{path}, line 3: expected 'name'")):
-        listed_beside(tmp_path)
+        read_class_list(path)
 
 
 LABELS = {"cat": (1, 2, 3), "_background_": None, "dog": None, "__ignore__": None}
@@ -45,23 +46,12 @@ LABELS = {"cat": (1, 2, 3), "_background_": None, "dog": None, "__ignore__": Non
     [
         (None, ["_background_", "cat", "dog"], [1, 0, 2, VOID]),
         (["road", "dog", "cat"], ["road", "dog", "cat"], [2, 0, 1, VOID]),
-        (["background", "dog"], ["background", "dog"], ["unknown", 0, 1, VOID]),
+        (["background", "dog"], ["background", "dog"], [None, 0, 1, VOID]),
+        (["cat", "dog"], ["background", "cat", "dog"], [1, 0, 2, VOID]),
     ],
 )
-@pytest.mark.parametrize("unknown", [0, VOID])
-def test_labels_have_the_ids_of_the_listed_classes_or_their_own(listed, classes, ids, unknown):
-    listed = listed and dict.fromkeys(listed)
-    options = Options(classes=listed, unknown=unknown)
+def test_labels_have_the_ids_of_the_listed_classes_or_their_own(listed, classes, ids):
+    options = Options(classes=listed and dict.fromkeys(listed), unknown=VOID)
     found, by_name = number_labels(LABELS, set(LABELS), options)
     assert list(found) == classes
-    assert [by_name[name] for name in LABELS] == [unknown if it == "unknown" else it for it in ids]
-
-
-def test_a_drawn_label_that_is_not_listed_or_in_the_place_of_the_background_is_refused():
-    listed = Options(classes=dict.fromkeys(["background", "dog"]))
-    number_labels(LABELS, {"dog"}, listed)
-    with pytest.raises(UserError, match="^--classes has no cat; .* --unknown void or"):
-        number_labels(LABELS, set(LABELS), listed)
-    listed = Options(classes=dict.fromkeys(["cat", "dog"]))
-    with pytest.raises(UserError, match="first class is the background, but 'cat' is drawn"):
-        number_labels(LABELS, set(LABELS), listed)
+    assert [by_name.get(name) for name in LABELS] == ids

@@ -1,7 +1,5 @@
 """COCO's JSON: polygons, runs, crowds, overlaps, and ids that contradict each other."""
 
-import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +9,11 @@ from data import UserError
 from data.classes import VOID
 from data.formats import coco
 from tests.data.formats import DRAWN, find, only_mask, photo
+from tests.data.formats import write as write_file
 
-CATEGORIES = [{"id": 10, "name": "dog"}, {"id": 3, "name": "cat"}]
+CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 10, "name": "dog"}]
+BOX = [1, 1, 4, 1, 4, 3, 1, 3]  # x, y of the corners
+RUNS = {"size": [4, 6], "counts": [5, 2, 2, 2, 2, 2, 9]}  # down the columns
 
 
 def annotation(segmentation, category=3, crowd: int = 0, of=1) -> dict:
@@ -21,25 +22,21 @@ def annotation(segmentation, category=3, crowd: int = 0, of=1) -> dict:
     return ids | {"segmentation": segmentation, "area": 1.0, "bbox": [0, 0, 1, 1]}
 
 
-def write(path: Path, *annotations: dict, names=("a.jpg",), ids=(1, 2), **content) -> None:
+def write(path: Path, *annotations: dict, names=("a.jpg",), ids=(1, 2), size=(6, 4), **content):
     """The file of photos of 6x4 pixels, and these."""
     images = []
     for key, name in zip(ids, names):
-        images.append({"id": key, "file_name": name, "width": 6, "height": 4})
-        photo(path.parent / name)
+        images.append({"id": key, "file_name": name, "width": size[0], "height": size[1]})
+        photo(path.parent / name, size)
     usual = {"images": images, "annotations": annotations, "categories": CATEGORIES}
-    path.write_text(json.dumps(usual | content))
+    write_file(path, usual | content)
 
 
-BOX = [1, 1, 4, 1, 4, 3, 1, 3]  # x, y of the corners
-RUNS = {"size": [4, 6], "counts": [5, 2, 2, 2, 2, 2, 9]}  # down the columns
-
-
-@pytest.mark.parametrize("segmentation", [[BOX], RUNS, [BOX, [1, 1, 2, 1, 2, 3, 1, 3]]])
+@pytest.mark.parametrize("segmentation", [[BOX], RUNS, [BOX, [], [1, 1, 2, 1, 2, 3, 1, 3]]])
 @pytest.mark.parametrize("ids", [{}, {"of": "1", "category": "3"}], ids=["numbers", "text"])
 def test_areas_have_their_category(segmentation, ids, tmp_path):
     write(tmp_path / "coco.json", annotation(segmentation, **ids))
-    assert list(find(coco, tmp_path).classes) == ["background", "cat", "dog"], "by their ids"
+    assert list(find(coco, tmp_path).classes) == ["background", "cat", "dog"]
     assert only_mask(coco, tmp_path) == DRAWN
 
 
@@ -48,8 +45,7 @@ def test_compressed_runs_are_read(tmp_path):
     mask = np.repeat(np.random.default_rng(0).integers(0, 2, (20, 3)), 20, axis=1)
     runs = theirs.encode(np.asfortranarray(mask, dtype=np.uint8))
     compressed = annotation(runs | {"counts": runs["counts"].decode()})
-    image = {"id": 1, "file_name": "a.jpg", "height": 20, "width": 60}
-    write(tmp_path / "coco.json", compressed, images=[image])
+    write(tmp_path / "coco.json", compressed, size=(60, 20))
     assert only_mask(coco, tmp_path) == mask.tolist()
 
 
@@ -69,35 +65,35 @@ def test_smaller_areas_lie_on_larger_ones_and_crowds_beneath_all(tmp_path):
 
 
 def test_several_files_are_one_set_and_those_called_instances_come_first(tmp_path):
-    for folder, name in (("train", "x/a.jpg"), ("valid", "b.jpg")):
-        write(tmp_path / folder / "_annotations.coco.json", annotation([BOX]), names=[name])
+    """Photos of one name are told apart by their folders, classes by their names."""
+    write(tmp_path / "train" / "coco.json", annotation([BOX]), names=["x/a.jpg"])
+    others = [{"id": 1, "name": "cow"}, {"id": 3, "name": "cat"}]
+    write(tmp_path / "valid" / "coco.json", annotation([BOX]), categories=others)
     source = find(coco, tmp_path)
-    assert list(source.pairs) == ["train_x_a", "valid_b"]
-    assert source.pairs["valid_b"].mask().tolist() == DRAWN
+    assert [*source.classes] == ["background", "cat", "dog", "cow"]
+    assert list(source.pairs) == ["train_x_a", "valid_a"]
+    assert source.pairs["valid_a"].mask().tolist() == DRAWN
     write(tmp_path / "instances_val.json", annotation([BOX]), names=["c.jpg"])
     assert find(coco, tmp_path).pairs["c"].photo == tmp_path / "c.jpg"
-
-
-def test_files_with_other_categories_are_refused_or_chosen(tmp_path):
-    write(tmp_path / "one.json", annotation([BOX]))
-    write(tmp_path / "two.json", categories=CATEGORIES[:1])
-    message = f"^{tmp_path / 'two.json'}: its categories are others .*--annotations FILE"
-    with pytest.raises(UserError, match=message):
-        find(coco, tmp_path)
-    assert only_mask(coco, tmp_path, annotations=Path("one.json")) == DRAWN
+    assert len(find(coco, tmp_path, annotations=Path("valid/coco.json")).pairs) == 1
 
 
 @pytest.mark.parametrize(
-    "content, what",
+    "content, reason",
     [
-        ({"ids": (1, "1"), "names": ("a.jpg", "b.jpg")}, "images"),
-        ({"categories": [CATEGORIES[0]] * 2}, "categories"),
+        ({"ids": (1, "1"), "names": ("a.jpg", "b.jpg")}, "images have an id twice; make the ids u"),
+        ({"categories": [CATEGORIES[0]] * 2}, "categories have an id twice"),
+        ({"annotations": [annotation([BOX], category=99)]}, "no '99' in it"),
+        ({"annotations": [{"segments_info": [], "image_id": 1}]}, "no 'category_id' in it"),
+        ({"annotations": [annotation(RUNS | {"counts": [5]})]}, "run lengths of 5 pixels for 6x4"),
+        ({"annotations": [annotation(RUNS | {"counts": [30, -6]})]}, "negative values"),
+        ({"annotations": [annotation(RUNS | {"size": [6, 4]})]}, "runs of 4x6 pixels for 6x4"),
     ],
 )
-def test_ids_are_given_once(content, what, tmp_path):
+def test_a_file_that_contradicts_itself_or_is_no_coco_is_refused(content, reason, tmp_path):
     write(tmp_path / "coco.json", **content)
-    with pytest.raises(UserError, match=f"coco.json: {what} have an id twice; make the ids unique"):
-        find(coco, tmp_path)
+    with pytest.raises(UserError, match=f"^{tmp_path / 'coco.json'}: .*{reason}"):
+        only_mask(coco, tmp_path)
 
 
 def test_annotations_of_no_image_are_counted(tmp_path):
@@ -106,18 +102,3 @@ def test_annotations_of_no_image_are_counted(tmp_path):
     assert list(source.pairs) == ["a"]
     reason = "left out: no photo of that name, or several"
     assert source.notes == {reason: ["image_id 9, not listed"]}
-
-
-@pytest.mark.parametrize(
-    "wrong, reason",
-    [
-        (annotation([BOX], category=99), "no '99' in it"),
-        (annotation({"size": [4, 6], "counts": [5]}), "run lengths of 5 pixels for 6x4"),
-        (annotation({"size": [4, 6], "counts": [30, -6]}), "negative values"),
-    ],
-)
-def test_a_file_that_is_not_as_coco_says_is_named(wrong, reason, tmp_path):
-    write(tmp_path / "coco.json", wrong)
-    message = re.escape(f"{tmp_path / 'coco.json'}: not COCO JSON as it is known here")
-    with pytest.raises(UserError, match=f"{message}.*{reason}"):
-        only_mask(coco, tmp_path)

@@ -7,7 +7,7 @@ import pytest
 
 from data import UserError
 from data.formats import cvat
-from tests.data.formats import DRAWN, find, only_mask, photo
+from tests.data.formats import DRAWN, find, only_mask, photo, write
 
 FILE = """<?xml version="1.0" encoding="utf-8"?>
 <annotations>
@@ -34,7 +34,7 @@ MASK = f'<mask label="dog" {COMMON} rle="1, 3, 1, 3" left="0" top="1" width="4" 
 
 def mask_of(root: Path, *shapes: str) -> list:
     photo(root / "images/x/a.jpg")
-    (root / "annotations.xml").write_text(FILE.format(shapes="\n".join(shapes)))
+    write(root / "annotations.xml", FILE.format(shapes="\n".join(shapes)))
     return only_mask(cvat, root)
 
 
@@ -66,7 +66,17 @@ def test_masks_are_cut_off_at_the_photo(left, columns, tmp_path):
     assert np.argwhere(mask_of(tmp_path, mask)).tolist() == [[3, x] for x in columns]
 
 
+def test_photos_of_one_name_are_told_apart_by_their_subset(tmp_path):
+    images = ""
+    for subset, shape in (("train", BOX), ("val", "")):
+        images += f'<image name="a.jpg" subset="{subset}" width="6" height="4">{shape}</image>'
+        photo(tmp_path / "images" / subset / "a.jpg")
+    write(tmp_path / "annotations.xml", f"<annotations>{images}</annotations>")
+    pairs = find(cvat, tmp_path).pairs
+    assert pairs["train_a"].mask().tolist() == DRAWN and not pairs["val_a"].mask().any()
+
+
 def test_xml_of_videos_is_refused(tmp_path):
-    (tmp_path / "annotations.xml").write_text("<annotations><track id='0'></track></annotations>")
+    write(tmp_path / "annotations.xml", "<annotations><track id='0'></track></annotations>")
     with pytest.raises(UserError, match='about a video; export it as "CVAT for images 1.1"'):
         find(cvat, tmp_path)

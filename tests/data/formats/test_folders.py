@@ -1,5 +1,6 @@
 """Photos and masks as files: which belong together. Cityscapes is such a form, too."""
 
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ from data.classes import VOID
 from data.formats import cityscapes
 from data.formats.folders import find, find_pairs
 from data.formats.source import Options, Source
+from tests.data.formats import photo, write
+
+E_ACUTE, E_AND_ACUTE = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
 
 
 def touch(root: Path, *names: str) -> None:
     for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
+        write(root / name, "")
 
 
 def pairs(root: Path, *names: str, **options) -> dict[str, tuple[str, ...]]:
@@ -42,6 +45,8 @@ def pairs(root: Path, *names: str, **options) -> dict[str, tuple[str, ...]]:
         ("a.jpg", "a.png", "a"),
         ("a.png", "a_L.png", "a"),
         ("x/a.b.jpg", "x/a.b_gt.png", "x/a.b"),
+        ("images/a_l.jpg", "masks/a_l.png", "a_l"),
+        (f"images/{E_ACUTE}.jpg", f"masks/{E_AND_ACUTE}.png", E_ACUTE),
     ],
 )
 def test_usual_names_are_known(photo, mask, name, tmp_path):
@@ -57,13 +62,14 @@ def test_usual_names_are_known(photo, mask, name, tmp_path):
         ("a.jpg", "drawn/a.png", {"masks": "drawn"}),
         ("images/a_1.jpg", "masks/a_2.png", {"image_suffix": "_1", "mask_suffix": "_2"}),
         ("a.rgb.png", "a.seg.png", {"image_suffix": ".rgb", "mask_suffix": ".seg"}),
+        ("images/a.jpg", "masks/a.jpg", {"unknown": VOID}),
     ],
 )
 def test_other_names_are_given(photo, mask, options, tmp_path):
     assert pairs(tmp_path, photo, mask, **options) == {"a": (photo, mask)}
 
 
-def test_the_endings_count_that_pair_most_files(tmp_path):
+def test_the_ending_counts_that_pairs_most_files(tmp_path):
     names = ["images/a.jpg", "images/b.jpg", "masks/a.png", "masks/a_mask.png", "masks/b_mask.png"]
     both = {name: (f"images/{name}.jpg", f"masks/{name}_mask.png") for name in "ab"}
     assert pairs(tmp_path, *names) == both
@@ -73,9 +79,10 @@ def test_the_endings_count_that_pair_most_files(tmp_path):
 @pytest.mark.parametrize(
     "names, message",
     [
-        (["images/a.png", "images/a.jpg", "masks/a.png"], "two files of one name; keep one"),
-        (["images/a.jpg", "masks/a.png", "masks/a.bmp"], "two files of one name; .*--mask-suffix"),
-        (["images/a.jpg", "masks/1.png"], "photos: a.jpg, masks .*: 1.png; .*--images"),
+        (["images/a.png", "images/a.jpg", "masks/a.png"], "a.jpg, .*a.png: are all of one name"),
+        (["images/a.jpg", "masks/a.png", "masks/a.bmp"], "all of one name; .*--mask-suffix"),
+        (["images/a.jpg", "masks/1.png"], "photos: a, masks .*: 1; .*--images"),
+        (["images/a.jpg", "masks/a.jpg"], "with --unknown JPEG"),
     ],
 )
 def test_what_does_not_pair_is_named(names, message, tmp_path):
@@ -84,22 +91,33 @@ def test_what_does_not_pair_is_named(names, message, tmp_path):
         find(tmp_path, Options())
 
 
-def test_the_source_has_classes_pairs_and_what_is_left_out(tmp_path):
-    touch(tmp_path, "images/x/a.jpg", "images/b.jpg", "masks/c.png", "masks/x/a.png")
+def test_every_image_in_no_pair_is_named(tmp_path):
+    """A mask for each class, and the field of view beside the truth (DRIVE)."""
+    others = ["images/b.jpg", "masks/a_rust.png", "masks/c.png", "1st_manual/a_manual1.gif"]
+    touch(tmp_path, "images/a.jpg", "masks/a_crack.png", *others, "masks/notes.txt")
+    source = Source("test", Options(mask_suffix="_crack"))
+    assert find_pairs(tmp_path, source).keys() == {"a"}
+    assert source.notes == {"left out: in no pair": sorted(others)}
+
+
+def test_the_source_has_classes_and_pairs(tmp_path):
+    photo(tmp_path / "images/x/a.jpg", (2, 1))
+    touch(tmp_path, "masks/x/b.txt")
     Image.fromarray(np.array([[0, 1]], dtype=np.uint8)).save(tmp_path / "masks/x/a.png")
     source = find(tmp_path, Options())
     assert list(source.classes) == ["background", "class 1"]
-    left_out = {"photo without a mask": ["b.jpg"], "no photo": ["c.png"]}
-    assert source.notes == {f"left out: {what}": names for what, names in left_out.items()}
     pair = source.pairs["x_a"]
     assert pair.photo == tmp_path / "images/x/a.jpg" and pair.mask().tolist() == [[0, 1]]
-    (tmp_path / "classes.txt").write_text("ground\nroad\n")
-    assert list(find(tmp_path, Options()).classes) == ["ground", "road"]
+    for name in ("class_names.txt", "classes.txt"):
+        (tmp_path / name).write_text(f"{name}\nroad\n")
+        assert list(find(tmp_path, Options()).classes) == [name, "road"]
 
 
 def test_label_ids_of_cityscapes_become_those_of_its_19_classes(tmp_path):
     photos, masks = "leftImg8bit/train/ulm/ulm_0_{}_leftImg8bit.png", "gtFine/train/ulm/ulm_0_1"
-    touch(tmp_path, photos.format(1), photos.format(2), f"{masks}_gtFine_instanceIds.png")
+    for number in (1, 2):
+        photo(tmp_path / photos.format(number), (7, 1))
+    touch(tmp_path, f"{masks}_gtFine_instanceIds.png")
     assert cityscapes.find(tmp_path, Options()) is None
     ids = np.array([[0, 7, 8, 17, 29, 33, 255]], dtype=np.uint8)
     Image.fromarray(ids).save(tmp_path / f"{masks}_gtFine_labelIds.png")
@@ -107,7 +125,8 @@ def test_label_ids_of_cityscapes_become_those_of_its_19_classes(tmp_path):
     names = list(source.classes)
     assert len(names) == 19 and (names[0], names[5], names[18]) == ("road", "pole", "bicycle")
     assert source.classes["car"] == (0, 0, 142)
-    assert source.notes == {"left out: photo without a mask": ["ulm_0_2_leftImg8bit.png"]}
+    left_out = [f"{masks}_gtFine_instanceIds.png", photos.format(2)]
+    assert source.notes == {"left out: in no pair": left_out}
     pair = source.pairs["train_ulm_ulm_0_1"]
     assert pair.photo == tmp_path / photos.format(1)
     assert pair.mask().tolist() == [[VOID, 0, 1, 5, VOID, 18, VOID]]

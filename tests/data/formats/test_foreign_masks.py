@@ -10,7 +10,7 @@ from PIL import Image
 
 from data import UserError
 from data.classes import VOC, VOID
-from data.formats.foreign_masks import find_legend, listing, survey
+from data.formats.foreign_masks import find_legend, listing, read_mask, survey
 from data.formats.source import Options, Source
 
 COLOURS = {"background": (0, 0, 0), "cat": (128, 0, 0), "dog": (0, 128, 0)}
@@ -37,11 +37,11 @@ def surveyed(*paths: Path) -> Counter:
     return survey({path.name: (path, path) for path in paths}, Source("test", Options()))
 
 
-def read(paths: list[Path], listed: dict | None = None, **options):
-    """The classes, and the masks as lists."""
-    found = surveyed(*paths)
-    classes, mask_of = find_legend(found, listed, Options(**options), Path("masks"))
-    return classes, [mask_of(path).tolist() for path in paths]
+def read(paths: list[Path], listed: dict | None = None, source: Source | None = None, **options):
+    """The classes, and the masks as lists; each mask stands for its photo, too."""
+    found, source = surveyed(*paths), source or Source("test", Options(**options))
+    classes, legend = find_legend(found, listed or {}, source, Path("masks"))
+    return classes, [read_mask(path, path, legend, source).tolist() for path in paths]
 
 
 KINDS = [("png", "L"), ("png", "RGB"), ("png", "RGBA"), ("bmp", "L"), ("tif", "RGBA"), ("gif", "L")]
@@ -133,17 +133,49 @@ def test_what_is_not_enough_is_refused_with_what_to_add(pixels, listed, options,
 
 
 @pytest.mark.parametrize(
-    "mode, kind, message",
+    "mode, kind, pages, message",
     [
-        ("L", "JPEG", "cannot be read as an image"),  # which changes values along every edge
-        ("F", "TIFF", "Pillow calls its kind of pixels F"),
+        ("L", "JPEG", 1, "cannot be read as an image"),  # called .png
+        ("F", "TIFF", 1, "Pillow calls its kind of pixels F"),
+        ("L", "TIFF", 2, "has several pages"),
     ],
 )
-def test_files_that_are_no_masks_are_refused(mode, kind, message, tmp_path):
-    path = tmp_path / "a.png"
-    Image.new(mode, (2, 2)).save(path, kind)
+def test_files_that_are_no_masks_are_refused(mode, kind, pages, message, tmp_path):
+    path, page = tmp_path / "a.png", Image.new(mode, (2, 2))
+    more = {"save_all": True, "append_images": [page]} if pages > 1 else {}
+    page.save(path, kind, **more)
     with pytest.raises(UserError, match=f"^{path}: {message}"):
         surveyed(path)
+
+
+def test_values_of_16_bits_may_have_the_large_byte_first(tmp_path):
+    path = tmp_path / "a.tif"
+    image = Image.frombytes("I;16B", (3, 1), np.array([0, 1, 300], dtype=">u2").tobytes())
+    image.save(path)
+    assert read([path], values={0: 0, 1: 1, 300: VOID})[1] == [[[0, 1, VOID]]]
+
+
+def test_how_many_pixels_are_of_no_class_is_said(tmp_path):
+    """As along the edges of masks that exist as JPEG only."""
+    ramp = np.tile(np.uint8([0, 0, 0, 7, 249, 255, 255, 255]), (8, 1))
+    Image.fromarray(ramp).save(tmp_path / "a.jpg", quality=100)
+    source = Source("test", Options(values={0: 0, 255: 1}, unknown=VOID))
+    (mask,) = read([tmp_path / "a.jpg"], source=source)[1]
+    assert {0, 1} < {*sum(mask, [])} <= {0, 1, VOID}
+    lost = sum(mask, []).count(VOID)
+    assert source.notes == {"pixels of no class, as --unknown says": [f"a.jpg: {lost}"]}
+
+
+@pytest.mark.parametrize("first, doubts", [("wall", ["wall"]), ("background", [])])
+def test_a_first_class_that_may_be_what_nobody_has_drawn_is_said(first, doubts, tmp_path):
+    path, source = saved(tmp_path / "a.png", [[0, 1]]), Source("test", Options())
+    listed = dict.fromkeys([first, "sky"])
+    assert read([path], listed, source)[1] == [[[0, 1]]]
+    assert sum(source.notes.values(), []) == doubts
+    assert read([path], listed, unlabelled=0)[1] == [[[VOID, 0]]]
+    path = saved(tmp_path / "a.png", [[0, 2]])
+    with pytest.raises(UserError, match="value 2 is of no class; .* with --unlabelled 0"):
+        read([path], listed)
 
 
 def test_colours_are_listed_with_what_to_write(tmp_path):

@@ -105,7 +105,7 @@ def test_a_stroke_is_all_pixels_near_its_line_and_has_no_gap(width):
 
 def masks(root: Path, picture: Image.Image, listed: str = "", **options):
     """The names of the classes, and the mask, of one photo beside its mask."""
-    photo(root / "images" / "a.jpg")
+    photo(root / "images" / "a.jpg", picture.size)
     (root / "masks").mkdir()
     picture.save(root / "masks" / "a.png")
     if listed:

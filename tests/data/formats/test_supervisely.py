@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 import zlib
 from pathlib import Path
 
@@ -10,8 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data import UserError
 from data.formats import supervisely
 from tests.data.formats import DRAWN, find, only_mask, photo
+from tests.data.formats import write as write_file
 
 DOG = {"title": "dog", "shape": "any", "color": "#00FF01", "geometry_config": {}, "id": 1}
 META = {"classes": [DOG, DOG | {"title": "cat", "color": "#FF0000", "id": 2}]}
@@ -22,6 +23,10 @@ def thing(kind: str, label: str = "dog", **geometry) -> dict:
     return usual | {"geometryType": kind, "classTitle": label} | geometry
 
 
+def packed(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data)).decode()
+
+
 def bitmap(inside, origin: tuple[int, int], alpha: bool = True) -> dict:
     """A bitmap as a PNG whose transparent colour is outside, as Supervisely saves it, or grey."""
     image = Image.fromarray(np.array(inside, dtype=np.uint8))
@@ -29,8 +34,7 @@ def bitmap(inside, origin: tuple[int, int], alpha: bool = True) -> dict:
         image.putpalette([0, 0, 0, 255, 255, 255])
     file = io.BytesIO()
     image.save(file, "PNG", **({"transparency": 0} if alpha else {}))
-    data = base64.b64encode(zlib.compress(file.getvalue())).decode()
-    return thing("bitmap", bitmap={"data": data, "origin": list(origin)})
+    return thing("bitmap", bitmap={"data": packed(file.getvalue()), "origin": list(origin)})
 
 
 def area(kind: str, exterior: list, interior: list = (), label: str = "dog") -> dict:
@@ -40,10 +44,9 @@ def area(kind: str, exterior: list, interior: list = (), label: str = "dog") -> 
 def write(root: Path, *things: dict) -> Path:
     """The photo, and the files about it."""
     photo(root / "ds/img/a.jpg")
-    (root / "ds/ann").mkdir()
-    (root / "meta.json").write_text(json.dumps(META))
+    write_file(root / "meta.json", META)
     content = {"description": "", "tags": [], "size": {"height": 4, "width": 6}, "objects": things}
-    (root / "ds/ann/a.jpg.json").write_text(json.dumps(content))
+    write_file(root / "ds/ann/a.jpg.json", content)
     return root
 
 
@@ -72,9 +75,16 @@ def test_earlier_objects_show_through_holes(tmp_path):
     assert only_mask(supervisely, tmp_path) == mask
 
 
-def test_a_bitmap_has_a_shape_within_its_box(tmp_path):
-    write(tmp_path, bitmap([[1, 0, 1], [0, 1, 0]], (2, 1)))
-    assert only_mask(supervisely, tmp_path)[1:3] == [[0, 0, 1, 0, 1, 0], [0, 0, 0, 1, 0, 0]]
+def test_a_bitmap_has_a_shape_within_its_box_and_is_cut_off_at_the_photo(tmp_path):
+    write(tmp_path, bitmap([[1, 0, 1], [0, 1, 0]], (4, -1)))
+    assert only_mask(supervisely, tmp_path) == [[0] * 5 + [1], *[[0] * 6] * 3]
+
+
+def test_a_bitmap_that_grows_without_end_is_refused(tmp_path):
+    zeros = {"data": packed(bytes(3 * 10**8)), "origin": [0, 0]}
+    write(tmp_path, thing("bitmap", bitmap=zeros))
+    with pytest.raises(UserError, match="a.jpg.json: not Supervisely JSON as it is known here"):
+        only_mask(supervisely, tmp_path)
 
 
 @pytest.mark.parametrize("gone", ["meta.json", "ds/ann/a.jpg.json"])
