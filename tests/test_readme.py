@@ -29,7 +29,7 @@ PAGES = {name: (HOME / name).read_text(encoding="utf-8") for name in (*NAMES, "t
 ALL = "\n".join(PAGES.values())
 SOURCES = "".join(
     path.read_text(encoding="utf-8")
-    for pattern in ("*.py", "data/**/*.py", "models/**/*.py", "losses/*.py", "tests/benchmark.py")
+    for pattern in ("*.py", "data/**/*.py", "models/**/*.py", "losses/*.py", "tests/*.py")
     for path in HOME.glob(pattern)
 )
 BLOCK = re.compile(r"(?ms)^```(sh runnable|sh|text)\n(.*?)^```$")
@@ -42,7 +42,7 @@ RUNNABLE = [
 ]
 # They install, fetch from the network, take minutes, or are this test.
 NOT_RUN = ("pip install ", "python -m data.download", "python -m pytest", "python -m tests.bench")
-NOT_RUN += ("python -m data.demo",)
+NOT_RUN += ("python -m data.demo", "python -m tests.few_labels")  # the latter by its own test
 # Added to a command, where they win: seconds instead of hours.
 SMALLER = {
     "data.shapes": "--images 8 --size 48",
