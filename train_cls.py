@@ -190,7 +190,7 @@ def main() -> None:
         segmenter = Segmenter(hypercolumn, dense.cpu(), step_1["size"], STRIDE, classes)
         images = f"{step_1['images']} images of {step_1['split']}"
         segmenter.trained_on = f"{len(rows[1])} pixels of {images}"
-        segmenter.seen = torch.from_numpy(store.photos)
+        segmenter.remember(store.photos)
         save_segmenter(new / "dense.pt", segmenter, made_from=step_1["id"])
         board = log if args.tensorboard else ()
         save_log(new, log, "Step 2: classifier on sparse hypercolumns", board)

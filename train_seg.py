@@ -262,9 +262,7 @@ def main() -> None:
     if new_classes:
         segmenter.replace_classes(images.classes, args.seed)
     chain.check_classes(segmenter.classes.names, images.classes.names, start, images.root)
-    seen = torch.from_numpy(images.photo_hashes())
-    segmenter.seen = torch.cat([segmenter.seen, seen]).unique()
-    both = segmenter.has_seen(val_set.photo_hashes())
+    segmenter.remember(images.photo_hashes())
     settings = args.settings | {"images": images.checksum()}
     settings["validation images"] = val_part.checksum()
     if saved:
@@ -286,8 +284,7 @@ def main() -> None:
     groups = parameter_groups(segmenter, args.lr, args.backbone_lr, frozen)
     sgd, decay = (args.momentum, args.nesterov), (args.warmup, args.milestones, args.gamma)
     optimizer = build_optimizer(args.optimizer, groups, args.lr, args.weight_decay, *sgd)
-    steps = loader.batch_sampler.steps
-    schedule = build_schedule(optimizer, args.decay, args.epochs, steps, *decay)
+    schedule = build_schedule(optimizer, args.decay, args.epochs, loader.batch_sampler.steps, *decay)
     training = Training(segmenter, optimizer, schedule, args.ema, args.amp == "fp16")
     loss_of = partial(segmentation_loss, label_smoothing=args.label_smoothing, lovasz=args.lovasz)
     if args.class_weights == "inverse":
@@ -310,7 +307,7 @@ def main() -> None:
     )
     if new_classes:
         print("  note: other classes than in --init: the last layer of the head starts anew")
-    if both:
+    if both := segmenter.has_seen(val_set.photo_hashes()):
         print(f"  note: {both} of {len(val_set)} validation images are also trained on")
     distributed.check_same([settings, len(training.losses)])
     facts |= {"settings": settings, "tensorboard": args.tensorboard}

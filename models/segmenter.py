@@ -90,6 +90,10 @@ class Segmenter(nn.Module):
         """Shorter side of the images that `predict` takes: `size` at the largest of the scales."""
         return round(self.size * self.views.scales[-1])
 
+    def remember(self, photos: np.ndarray) -> None:
+        """Takes note of photos that train it, by their hashes (N,) int64."""
+        self.seen = torch.cat([self.seen, torch.from_numpy(photos)]).unique()
+
     def has_seen(self, photos: np.ndarray) -> int:
         """How many of these photos have trained it, by their hashes (N,) int64."""
         return int(torch.isin(torch.from_numpy(photos), self.seen).sum())
