@@ -282,9 +282,9 @@ def main() -> None:
     runtime.prepare(segmenter, device, args.amp, args.compile, sizes_vary=False)
     frozen = args.frozen_stages if args.finetune_backbone else None
     groups = parameter_groups(segmenter, args.lr, args.backbone_lr, frozen)
-    sgd, decay = (args.momentum, args.nesterov), (args.warmup, args.milestones, args.gamma)
+    sgd, rate = (args.momentum, args.nesterov), (args.warmup, args.milestones, args.gamma)
     optimizer = build_optimizer(args.optimizer, groups, args.lr, args.weight_decay, *sgd)
-    schedule = build_schedule(optimizer, args.decay, args.epochs, loader.batch_sampler.steps, *decay)
+    schedule = build_schedule(optimizer, args.decay, args.epochs, loader.batch_sampler.steps, *rate)
     training = Training(segmenter, optimizer, schedule, args.ema, args.amp == "fp16")
     loss_of = partial(segmentation_loss, label_smoothing=args.label_smoothing, lovasz=args.lovasz)
     if args.class_weights == "inverse":
