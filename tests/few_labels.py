@@ -135,7 +135,7 @@ def chart(tables: list[Path], path: Path) -> None:
                               alpha=0.2)  # fmt: skip
     axes.set(xscale="log", xlabel="labelled pixels, in all", ylabel="mIoU")
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=2)
     figure.savefig(path, dpi=110)
 
 
