@@ -107,8 +107,8 @@ def find_ids(root: Path) -> tuple[list[str], list[str]]:
     for image_id in both:
         if image_id != image_id.strip() or "\\" in image_id or not image_id.isprintable():
             raise UserError(
-                f"{root}: the name {image_id!r} cannot stand in a list; "
-                "no blanks at its ends, backslash or line end"
+                f"{root}: the name {image_id!r} cannot stand in a list: no blanks at its ends, "
+                "backslash or line end; where letters are missing, set PYTHONUTF8=1"
             )
     alone = [path.name for path in files if path not in usable or path.stem not in both]
     notes = [f"left out {len(alone)} files without a partner: {first_of(alone)}"] if alone else []
