@@ -77,7 +77,8 @@ def upright_size(photo: Path) -> tuple[int, int]:
         UserError: see `read_image`.
     """
     with _opened(photo, PHOTO_FORMATS) as image:
-        sideways = _orientation(image) in (5, 6, 7, 8)
+        turned = image.format != "TIFF"  # whose size Pillow gives upright
+        sideways = turned and _orientation(image) in (5, 6, 7, 8)
         return image.size if sideways else image.size[::-1]
 
 

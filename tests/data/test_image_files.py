@@ -87,15 +87,18 @@ UPRIGHT = {  # of the stored pixels, by EXIF orientation
 }
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif"])
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_images_are_turned_upright(orientation, tmp_path):
+def test_images_are_turned_upright(orientation, suffix, tmp_path):
     stored, exif = noise(4, 6, 3), Image.Exif()
     exif[EXIF_ORIENTATION] = orientation
-    path = saved(tmp_path / "a.png", stored, exif=exif)
+    path = saved(tmp_path / f"a.{suffix}", stored, exif=exif)
     upright = UPRIGHT[orientation](stored)
     assert np.array_equal(read_image(path), upright)
     check_sizes(path, saved(tmp_path / "mask.png", noise(*upright.shape[:2])))
-    with pytest.raises(UserError, match=r"mask.png: the mask is \dx\d but its image a.png is "):
+    with pytest.raises(
+        UserError, match=rf"mask.png: the mask is \dx\d but its image a.{suffix}"
+    ):
         check_sizes(path, saved(tmp_path / "mask.png", noise(*upright.shape[1::-1])))
 
 
