@@ -96,9 +96,7 @@ def test_images_are_turned_upright(orientation, suffix, tmp_path):
     upright = UPRIGHT[orientation](stored)
     assert np.array_equal(read_image(path), upright)
     check_sizes(path, saved(tmp_path / "mask.png", noise(*upright.shape[:2])))
-    with pytest.raises(
-        UserError, match=rf"mask.png: the mask is \dx\d but its image a.{suffix}"
-    ):
+    with pytest.raises(UserError, match=rf"mask.png: the mask is \dx\d but its image a.{suffix}"):
         check_sizes(path, saved(tmp_path / "mask.png", noise(*upright.shape[1::-1])))
 
 
