@@ -244,9 +244,9 @@ class VOCFolder(Dataset):
         digests = b"".join(hashlib.blake2b(content, digest_size=8).digest() for content in files)
         return np.frombuffer(digests, dtype=np.int64).copy()  # else it is read-only
 
-    def checksum(self) -> str:
-        """Number and checksum of ids, photos and masks, for a resumed run to compare."""
-        digest = zlib.crc32(repr(self.ids).encode() + self.photo_hashes().tobytes())
+    def checksum(self, photos: np.ndarray) -> str:
+        """Number and checksum of ids, photos (by their hashes) and masks, for runs to compare."""
+        digest = zlib.crc32(repr(self.ids).encode() + photos.tobytes())
         for index in range(len(self)):
             digest = zlib.crc32(self.files(index)[1].read_bytes(), digest)
         return f"{len(self)} ({digest:08x})"
