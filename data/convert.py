@@ -133,10 +133,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--annotations", type=Path, metavar="FILE", help="the only file of annotations, in SOURCE")
     add("--image-suffix", metavar="TEXT", help="what photos' names end in, before .jpg")
     add("--mask-suffix", metavar="TEXT", help="what masks' names end in, before .png")
-    names = (
-        "background,cat,.. or voc, or a file (NAME or NAME R G B a line, void for the colour of "
-    )
-    names += "no class); default: SOURCE/classes.txt, or what annotations name"
+    names = "background,cat,.. or voc, or a file (NAME or NAME R G B a line, void for the colour "
+    names += "of no class); default: SOURCE/classes.txt, or what annotations name"
     add("--classes", metavar="NAMES", help=names)
     values = "class id, or void, of each value in the masks; same: values are the ids"
     add("--map", dest="values", metavar="VALUE=CLASS,..", help=values)
