@@ -28,7 +28,7 @@ from data.formats import folders, recognise
 from data.formats.class_names import read_class_list
 from data.formats.foreign_masks import listing, survey
 from data.formats.source import Named, Options, Source
-from data.formats.voc_layout import NOTE, check_free, place_photo, write_classes
+from data.formats.voc_layout import NOTE, check_free, keep_lists, place_photo, write_classes
 from data.image_files import colour_mask, first_of, read_image
 from models.run import folder, runtime
 from models.run.args import rate
@@ -40,7 +40,7 @@ READERS = 4  # threads; each holds one photo at a time
 def convert(root: Path, out: Path, options: Options, force: bool = False) -> Source:
     """Writes the data set in `root`, in one of the `FORMS`, to a new folder `out`, in VOC layout.
 
-    With `force` an earlier result is replaced.
+    With `force` an earlier result is replaced, but for its lists.
 
     Returns:
         What was written, with what was left out.
@@ -65,6 +65,7 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
         if not set().union(*labels.values()) - ({0} if options.undrawn == 0 else set()):
             what = "nothing is drawn in any photo" if source.pairs else "no image can be used"
             raise UserError(f"{root}: {what}; {source.said() or 'there are no shapes'}")
+        source.notes |= keep_lists(out, part)
         folder.save_json(part / NOTE, {"source": root, "notes": source.notes})
     return source
 
@@ -147,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     width = "pixels, of points and lines (default: 5)"
     add("--stroke-width", type=rate, default=5.0, metavar="N", help=width)
     add("--skip-bad", action="store_true", help="leave out images that cannot be used")
-    add("--force", action="store_true", help="replace an earlier result in OUT")
+    add("--force", action="store_true", help="replace an earlier result in OUT, not its lists")
     return parser
 
 
@@ -173,7 +174,8 @@ def main() -> None:
     for what, names in source.notes.items():
         print(f"  {what}: {len(names)} ({first_of(list(dict.fromkeys(names)))})")
     print(f"wrote {out}: photos, masks and {len(source.classes)} classes in classes.txt")
-    print(f"next: {shlex.join(['python', '-m', 'data.lists', str(out)])}")
+    add_to = ["--add"] if (out / "ImageSets").exists() else []
+    print(f"next: {shlex.join(['python', '-m', 'data.lists', str(out), *add_to])}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
     python -m data.lists DIR --val 0.2 --test 0.1
     python -m data.lists DIR --val 0           # all train; one image is enough
     python -m data.lists DIR --group-by _      # walk_0001, walk_0002, .. stay together, as "walk"
+    python -m data.lists DIR --add             # new images join the lists, the others stay
 
 All photos and masks in DIR (VOC layout) are read first. If one cannot be used, nothing is written,
 unless --skip-bad leaves it out. Then DIR/ImageSets/Segmentation gets the lists of their ids; each
@@ -38,6 +39,7 @@ def make_lists(
     group_by: str | None = None,
     skip_bad: bool = False,
     force: bool = False,
+    add: bool = False,
 ) -> dict[str, list[str]]:
     """Read all photos and masks, divide the ids that have both, write the lists and report.
 
@@ -58,20 +60,7 @@ def make_lists(
     (ids, notes), classes = find_ids(root), read_classes(root)
     for note in notes:
         print(f"  note: {note}")
-    shares = {name: share for name, share in (("val", val), ("test", test)) if share}
-    folder = root / "ImageSets" / "Segmentation"
-    # With --val 0, too, val.txt is a list to replace: its images now train.
-    old = [folder / f"{name}.txt" for name in dict.fromkeys(("train", "val", *shares))]
-    if not force and (there := [path for path in old if path.exists()]):
-        raise UserError(
-            f"{there[0]}: is there already; "
-            "--force replaces it, and with it what trains and what validates"
-        )
-    if not test and (folder / "test.txt").exists() and {*ids} & {*read_ids(root, "test")}:
-        raise UserError(
-            f"{folder / 'test.txt'}: lists images that would now train or validate; "
-            "remove it, or make it anew with --test"
-        )
+    shares, listed = _shares(root, ids, {"val": val, "test": test}, force, add)
     ids, counts, widths = measure_masks(root, ids, len(classes), skip_bad)
     check_labels(counts[:, :-1].sum(0), counts[:, -1].sum(), f"{root}: the {len(ids)} images")
     groups = ids if group_by is None else _groups(ids, group_by)
@@ -81,15 +70,52 @@ def make_lists(
             f"the least, one for each list: {first_of(sorted(set(groups)))}"
         )
     sizes = _sizes(len(ids), shares)
-    places = divide(counts[:, :-1] > 0, groups, list(sizes.values()), seed)
+    place_of = {
+        image_id: row for row, name in enumerate(sizes) for image_id in listed.get(name, ())
+    }
+    fixed = np.array([place_of.get(image_id, -1) for image_id in ids])
+    places = divide(counts[:, :-1] > 0, groups, list(sizes.values()), seed, fixed)
+    if gone := sorted({*place_of} - {*ids}):
+        print(f"  note: no longer in the lists: {len(gone)} ({first_of(gone)})")
+    folder = root / "ImageSets" / "Segmentation"
     lists = {name: np.array(ids)[places == place].tolist() for place, name in enumerate(sizes)}
-    for path in old:  # first, so that a crash never leaves a new list beside an old one
-        path.unlink(missing_ok=True)
+    # First, so that a crash never leaves a new list beside an old one. With --val 0, too, val.txt
+    # goes: its images now train.
+    for name in {"train", "val", *lists} - {*listed}:
+        (folder / f"{name}.txt").unlink(missing_ok=True)
     for name, members in lists.items():
         with atomic_file(folder / f"{name}.txt") as file:
             file.write("".join(f"{image_id}\n" for image_id in members).encode())
     report({name: counts[places == place] for place, name in enumerate(sizes)}, classes, widths)
     return lists
+
+
+def _shares(
+    root: Path, ids: Sequence[str], asked: dict[str, float], force: bool, add: bool
+) -> tuple[dict[str, float], dict[str, list[str]]]:
+    """The shares of the lists beside train, and the ids of those that are to be kept, by name.
+
+    Raises:
+        UserError: there are lists, and they are neither to be kept nor to be replaced.
+    """
+    folder = root / "ImageSets" / "Segmentation"
+    there = [name for name in ("train", *asked) if (folder / f"{name}.txt").exists()]
+    if add:
+        listed = {name: read_ids(root, name) for name in there or ("train",)}
+        images = sum(map(len, listed.values()))
+        return {name: len(listed[name]) / images for name in there if name != "train"}, listed
+    shares = {name: share for name, share in asked.items() if share}
+    if not force and (old := [name for name in there if name in ("train", "val", *shares)]):
+        raise UserError(
+            f"{folder / old[0]}.txt: is there already; --add brings new images into the lists, "
+            "--force replaces them, and with them what trains and what validates"
+        )
+    if "test" in there and "test" not in shares and {*ids} & {*read_ids(root, "test")}:
+        raise UserError(
+            f"{folder / 'test.txt'}: lists images that would now train or validate; "
+            "remove it, or make it anew with --test"
+        )
+    return shares, {}
 
 
 def measure_masks(
@@ -145,7 +171,13 @@ def _sizes(images: int, shares: dict[str, float]) -> dict[str, int]:
     return {"train": images - sum(sizes.values()), **sizes}
 
 
-def divide(holds: np.ndarray, groups: Sequence[str], sizes: Sequence[int], seed: int) -> np.ndarray:
+def divide(
+    holds: np.ndarray,
+    groups: Sequence[str],
+    sizes: Sequence[int],
+    seed: int,
+    fixed: np.ndarray | None = None,
+) -> np.ndarray:
     """Choose a list for each image, so that each class is in all lists as far as possible.
 
     Iterative stratification (Sechidis et al., "On the Stratification of Multi-Label Data", 2011):
@@ -159,6 +191,8 @@ def divide(holds: np.ndarray, groups: Sequence[str], sizes: Sequence[int], seed:
         sizes: images that each list should get, at least one and N together. It gets fewer than
             the largest group more, so without groups of several images exactly these.
         seed: for the order of equal groups.
+        fixed: (N,) int64, the list in which an image is already and stays, and with it its group
+            from now on; -1 where there is none, None for no image.
 
     Returns:
         (N,) int64, the index of the list. No list is empty if there are as many groups.
@@ -172,6 +206,11 @@ def divide(holds: np.ndarray, groups: Sequence[str], sizes: Sequence[int], seed:
     order = np.random.default_rng(seed).permutation(len(names))
     order = order[np.argsort(-images[order, -1], kind="stable")]  # small groups level the sizes
     place = np.full(len(names), -1)
+    if fixed is not None:
+        np.maximum.at(place, group_of, fixed)
+        for group in np.flatnonzero(place >= 0):
+            lack[place[group]] -= images[group]
+            has[place[group]] |= images[group] > 0
     while (place < 0).any():
         groups_left = np.count_nonzero(images[place < 0], axis=0)
         rarest = np.where(groups_left, groups_left, len(names) + 1).argmin()
@@ -183,7 +222,8 @@ def divide(holds: np.ndarray, groups: Sequence[str], sizes: Sequence[int], seed:
             place[group] = row = min(keys)[-1]
             lack[row] -= images[group]
             has[row] |= images[group] > 0
-    return place[group_of]
+    found = place[group_of]
+    return found if fixed is None else np.where(fixed >= 0, fixed, found)
 
 
 def report(pixels: dict[str, np.ndarray], classes: Classes, widths: np.ndarray) -> None:
@@ -230,6 +270,8 @@ def main() -> None:
     add("--group-by", metavar="TEXT", help=group)
     add("--skip-bad", action="store_true", help="leave out unusable images")
     add("--force", action="store_true", help="replace existing lists")
+    new = "place new images alone, in the balance of the lists that are there"
+    add("--add", action="store_true", help=new)
     options = parser.parse_args()
     root, lists = options.root, make_lists(**vars(options))
     if not (root / "classes.txt").is_file():

@@ -1,5 +1,6 @@
 """What `data.convert` writes: photos and classes in VOC layout."""
 
+import filecmp
 import os
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from PIL import Image
 from data import UserError
 from data.classes import VOID, Classes
 from data.formats.source import Source
+from data.voc import find_pair
 
 NOTE = "converted.json"  # tells an earlier result from other data
 RESULT = {"JPEGImages", "SegmentationClass", "ImageSets", "classes.txt", NOTE}
@@ -28,7 +30,28 @@ def check_free(out: Path, root: Path, force: bool) -> None:
     if there and NOTE not in there or not there <= RESULT:
         raise UserError(f"{out}: holds other data; name another OUT, or move it away")
     if there and not force:
-        raise UserError(f"{out}: holds an earlier result; --force replaces it, and its lists")
+        raise UserError(f"{out}: holds an earlier result; --force replaces it, but for its lists")
+
+
+def keep_lists(old: Path, new: Path) -> dict[str, list[str]]:
+    """Brings the lists of an earlier result along, if there are any.
+
+    Returns:
+        The ids of the images that came, went or changed, by what to say of them.
+    """
+    if not (old / "ImageSets").is_dir():
+        return {}
+    shutil.copytree(old / "ImageSets", new / "ImageSets")
+    before, after = (
+        {path.stem for path in (root / "SegmentationClass").iterdir()} for root in (old, new)
+    )
+    changed = [
+        image_id
+        for image_id in before & after
+        if not all(map(filecmp.cmp, find_pair(old, image_id), find_pair(new, image_id)))
+    ]
+    found = {"new": after - before, "gone": before - after, "changed": changed}
+    return {f"{what} since the earlier result": sorted(ids) for what, ids in found.items() if ids}
 
 
 def write_classes(source: Source, folder: Path) -> Classes:

@@ -1,6 +1,7 @@
 """A trained network for photos, outside of the scripts: `from models import load`."""
 
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
@@ -24,6 +25,7 @@ class Predictor:
     """A trained network; several threads may predict with it.
 
     On a GPU it computes in exact float32, as the scripts do: cuDNN's TensorFloat-32 is turned off.
+    In a process forked from the one that made it, it turns torch's threads off: they were lost.
 
     Args:
         segmenter: the network.
@@ -38,6 +40,7 @@ class Predictor:
     def __init__(self, segmenter: Segmenter, device: str = "auto"):
         self.segmenter = segmenter.to(find_device(device))
         self.names, self.colours = segmenter.classes.names, segmenter.classes.colours
+        self._process = os.getpid()
 
     def predict(
         self,
@@ -64,6 +67,8 @@ class Predictor:
             UserError: a file that is missing or no photo.
             ValueError, TypeError: an array or tensor of another shape or dtype.
         """
+        if os.getpid() != self._process:  # forked; waiting for threads of the parent would hang
+            torch.set_num_threads(1)
         how = probabilities, confidence, threshold
         if isinstance(photos, Sequence) and not isinstance(photos, str | bytes):
             found = []

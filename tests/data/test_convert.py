@@ -172,8 +172,16 @@ def test_a_result_is_replaced_by_force_alone_and_when_the_new_one_is_whole(root,
     (root / "masks" / "b.png").write_bytes(b"no mask")
     assert run(root, out, "--force")[0] == 2 and files(out) == before
     (root / "masks" / "b.png").unlink()
-    assert run(root, out, "--force")[0] == 0
-    assert [path.name for path in (out / "JPEGImages").iterdir()] == ["a.jpg"]
+    add(root, "c", [[0, 1, 0], [0, 0, 0]])
+    add(root, "a", [[0, 1, 0], [0, 0, 1]])
+    lists = write(out / "ImageSets" / "Segmentation" / "train.txt", "a\nb\n")
+    code, lines = run(root, out, "--force")
+    assert code == 0 and lists.read_text() == "a\nb\n" and "data.lists" in lines[-1]
+    assert lines[-1].endswith("--add")
+    what = [line.partition(" since the earlier result: 1 ") for line in lines]
+    changes = {before.strip(): ids for before, found, ids in what if found}
+    assert changes == {"new": "(c)", "gone": "(b)", "changed": "(a)"}
+    assert sorted(path.name for path in (out / "JPEGImages").iterdir()) == ["a.jpg", "c.jpg"]
     write(out / "thesis.txt", "mine")
     assert run(root, out, "--force")[0] == 2 and (out / "thesis.txt").is_file()
 

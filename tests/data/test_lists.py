@@ -136,12 +136,41 @@ def test_frames_of_a_video_stay_in_one_list(tmp_path):
 # What is there already
 
 
+def test_new_images_join_the_lists_and_the_others_stay_in_theirs(tmp_path, capsys):
+    old, new = (
+        [f"walk_{index}" for index in range(10)],
+        [f"walk_{index}" for index in range(20, 35)],
+    )
+    root = labelled(tmp_path, {image_id: [0, 1 + index % 3] for index, image_id in enumerate(old)})
+    before = make_lists(root, 0.3, 0.1, seed=5)
+    for index, image_id in enumerate(new):
+        labels = [0, 1 + index // 4]  # the last class is in three of them alone
+        (root / "JPEGImages" / f"{image_id}.jpg").write_bytes(png([0] * 2))
+        (root / "SegmentationClass" / f"{image_id}.png").write_bytes(png(labels[:2]))
+    (root / "SegmentationClass" / f"{old[3]}.png").write_bytes(png([3, 3]))  # corrected
+    (root / "classes.txt").write_text("ground\ncat\ndog\nbird\nfish\n")
+    gone = before["train"][0]
+    (root / "SegmentationClass" / f"{gone}.png").unlink()
+    after = make_lists(root, 0.2, add=True)
+    assert after == lists_in(root) and [*map(len, after.values())] == [15, 7, 2]
+    assert all({*before[name]} - {gone} <= {*after[name]} for name in before)
+    assert all({*new[12:]} & {*ids} for ids in after.values()), "the rare class is in each list"
+    assert f"no longer in the lists: 1 ({gone})" in capsys.readouterr().out
+    assert make_lists(root, 0.2, seed=1, add=True) == after
+
+
+def test_images_of_a_group_follow_those_that_are_in_a_list():
+    groups, fixed = [*"aabbcc"], np.array([0, -1, 1, -1, -1, -1])
+    places = divide(np.ones((6, 1), dtype=bool), groups, [4, 2], 0, fixed)
+    assert places.tolist() == [0, 0, 1, 1, 0, 0]
+
+
 @pytest.mark.parametrize(
     "there, val, message",
     [
-        ("train", 0.2, "train.txt: is there already; --force replaces it"),
-        ("val", 0.2, "val.txt: is there already; --force replaces it"),
-        ("val", 0, "val.txt: is there already; --force replaces it"),  # its images would train
+        ("train", 0.2, "train.txt: is there already; --add brings new"),
+        ("val", 0.2, "val.txt: is there already; --add brings new"),
+        ("val", 0, "val.txt: is there already; --add brings new"),  # its images would train
         ("test", 0.2, "test.txt: lists images that would now train"),
     ],
 )

@@ -1,22 +1,27 @@
-"""The method stands alone: it needs no tool of the project, and no package that only tools need."""
+"""The method stands alone: it needs no tool of the project, and no package that only tools need.
+
+A server has its own rules, too: it forks after it has loaded the network.
+"""
 
 import os
 import shutil
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import HOME, STEPS
 
 TOOLS = ("data/formats", "data/figures", "data/convert.py", "data/lists.py", "models/export.py")
 PROGRAM = """
 import runpy, sys
-sys.modules |= dict.fromkeys(("matplotlib", "filelock"))
+sys.modules |= dict.fromkeys(("matplotlib", "filelock", "tqdm"))
 import data.voc, losses.loss, losses.metrics, models.segmenter
 from models import load
 import numpy as np
 mask = load("voc").predict(np.zeros((40, 50, 3), dtype=np.uint8))
 assert mask.shape == (40, 50)
-del sys.modules["filelock"]  # steps need it
+del sys.modules["filelock"], sys.modules["tqdm"]  # steps need them
 for sys.argv in {steps}:
     runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -41,3 +46,25 @@ def test_steps_1_2_and_4_run_without_the_tools_and_a_network_without_their_packa
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/4_eval/metrics.json").is_file()
+
+
+FORK = """
+import os
+import numpy as np, torch
+from models import load
+network, photo = load(), np.zeros((300, 400, 3), dtype=np.uint8)
+torch.set_num_threads(2)
+expected = network.predict(photo)
+if (child := os.fork()) == 0:
+    os._exit(not np.array_equal(network.predict(photo), expected))
+assert os.waitpid(child, 0)[1] == 0 and torch.get_num_threads() == 2
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+def test_a_forked_process_predicts_too():
+    environment = {**os.environ, "PYTHONPATH": str(HOME)}
+    environment.pop("OMP_NUM_THREADS", None)
+    words = [sys.executable, "-c", FORK]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
