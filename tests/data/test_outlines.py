@@ -1,0 +1,47 @@
+"""Masks as polygons and run lengths: drawn again they are the masks."""
+
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from matplotlib.path import Path
+
+from data import UserError
+from data.classes import VOID
+from data.outlines import polygons, run_lengths
+
+
+@given(arrays(np.uint8, (7, 9), elements=st.sampled_from([0, 1, 2, VOID])))
+def test_the_pixels_inside_the_polygons_are_those_of_the_mask(mask):
+    rows, columns = np.indices(mask.shape) + 0.5
+    centres = np.stack([columns.ravel(), rows.ravel()], axis=1)
+    drawn = np.full(mask.size, VOID, dtype=np.uint8)
+    for label, rings in polygons(mask):
+        inside = np.sum([Path(ring).contains_points(centres) for ring in rings], axis=0) == 1
+        assert inside.any() and (drawn[inside] == VOID).all()
+        drawn[inside] = label
+    assert np.array_equal(drawn.reshape(mask.shape), mask)
+
+
+def test_a_ring_and_its_hole():
+    mask = np.full((5, 6), VOID, dtype=np.uint8)
+    mask[1:4, 1:4], mask[2, 2] = 3, VOID
+    [(label, (outline, hole))] = polygons(mask)
+    assert label == 3 and np.ptp(outline, axis=0).tolist() == [3, 3]
+    assert np.ptp(hole, axis=0).tolist() == [1, 1] and hole.mean() == pytest.approx(2.5, abs=0.2)
+
+
+def test_run_lengths_are_cocos(monkeypatch):
+    mask = np.array([[0, 1, 1], [0, 0, VOID]], dtype=np.uint8)
+    with monkeypatch.context() as without, pytest.raises(UserError, match="install pycocotools"):
+        without.setitem(sys.modules, "pycocotools.mask", None)
+        run_lengths(mask)
+    coco = pytest.importorskip("pycocotools.mask")
+    found = run_lengths(mask)
+    assert {label: coco.decode(code).tolist() for label, code in found.items()} == {
+        0: [[1, 0, 0], [1, 1, 0]],
+        1: [[0, 1, 1], [0, 0, 0]],
+    }
