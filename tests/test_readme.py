@@ -17,7 +17,7 @@ from torch.distributed.run import get_args_parser as torchrun_parser
 from torchvision.models import get_model, get_model_weights
 
 from data.classes import VOC
-from data.demo import commands, save_clicks
+from data.demo import PORTRAIT, commands
 from data.shapes import make_shapes
 from models import efficientnet_lite  # noqa: F401  which torchvision then knows
 from models.checkpoint import save_segmenter
@@ -75,7 +75,7 @@ def place(tmp_path_factory) -> Path:
         (home / name).parent.mkdir(exist_ok=True)
         source = photos if name.endswith("jpg") else masks
         shutil.copy(min(source.iterdir()), home / name)
-    save_clicks(home / "runs/demo/portrait")
+    shutil.copytree(HOME / PORTRAIT, home / PORTRAIT)
     (home / "strokes" / "classes.txt").write_text("\n".join(VOC.names[1:]))
     (home / "theirs").mkdir()
     for mask in masks.iterdir():

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,7 +17,7 @@ from data.image_files import read_mask
 from data.voc import read_ids
 from losses.metrics import image_mious, load_image_scores
 from models import load
-from tests.conftest import DATA
+from tests.conftest import DATA, HOME
 
 OVERLAYS, PHOTOS, LISTS = Path("run/5_overlays"), Path("photos"), Path("shapes")
 RUN = ("visualize.py", "--run", "run")
@@ -181,11 +180,11 @@ def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds, fai
 
 
 def test_without_a_run_photos_are_seen_by_the_network_in_the_box(photos, succeeds):
-    portrait = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
+    portrait = HOME / "data/portrait/hopper.jpg"
     said = succeeds("visualize.py", "--image", portrait, PHOTOS / "grey.jpg")
     assert "wrote runs/photos: 2 pictures" in said and "voc (mobilenet_v2)" in said
     (person, *_) = [row for row in photo_table(Path("runs/photos")) if row["class"] == "person"]
-    index = np.asarray(Image.open("runs/photos/predictions/grace_hopper.png")) == 15
+    index = np.asarray(Image.open("runs/photos/predictions/hopper.png")) == 15
     assert float(person["share"]) == pytest.approx(index.mean())
     network = load()
     assert np.array_equal(network.predict(portrait) == 15, index), "by the same path"

@@ -3,9 +3,7 @@
 import re
 import shutil
 from hashlib import sha256
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -18,7 +16,7 @@ from models import load
 from models.checkpoint import TRAINED
 from tests.conftest import HOME
 
-PORTRAIT = Path(matplotlib.get_data_path(), "sample_data", "grace_hopper.jpg")
+PORTRAIT = HOME / "data/portrait/hopper.jpg"
 
 
 @pytest.fixture(scope="module")
