@@ -1,5 +1,6 @@
 """Device, precision, loaders, what a script prints, and how it ends."""
 
+import _thread
 import ctypes
 import io
 import os
@@ -8,6 +9,7 @@ import re
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -57,6 +59,7 @@ def run_script(main: Callable[[], None]) -> None:
     143.
     """
     output, handler = sys.stdout, signal.signal(signal.SIGTERM, _terminate)
+    hook, sys.unraisablehook = sys.unraisablehook, _raise_again
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console may lack letters of a class name
@@ -82,8 +85,9 @@ def run_script(main: Callable[[], None]) -> None:
         if not isinstance(error, BackendCompilerFailed):
             raise
         end(f"--compile: PyTorch cannot compile this network ({reason}); leave it out", 2)
-    finally:  # a notebook goes on with both
+    finally:  # a notebook goes on with all three
         sys.stdout = output
+        sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, handler)
 
 
@@ -101,6 +105,14 @@ def _last_line(error: Exception) -> str:
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
+
+
+def _raise_again(ignored: "sys.UnraisableHookArgs") -> None:
+    """For what Python cannot raise where it is, as in a callback of a fork: Ctrl-C comes later."""
+    if issubclass(ignored.exc_type, KeyboardInterrupt):
+        threading.Timer(0.1, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(ignored)
 
 
 def image_loader(dataset: Dataset, indices: Sequence[int], workers: int) -> DataLoader:

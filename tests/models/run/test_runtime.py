@@ -1,8 +1,10 @@
 """How a script ends, and which device it takes."""
 
 import multiprocessing
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 
 import pytest
@@ -14,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from data import UserError
 from models.run import runtime
 
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 COMPILE = "--compile: PyTorch cannot compile this network (backend='print' raised:)"
 
 
@@ -66,6 +69,21 @@ def test_a_script_ends_with_one_line_and_an_exit_code(error, code, line, capsys,
 def test_our_own_mistakes_keep_their_traceback():
     with pytest.raises(RuntimeError, match="ours"):
         runtime.run_script(raising(RuntimeError("ours")))
+
+
+@needs_fork
+def test_a_ctrl_c_in_the_callback_of_a_fork_is_not_lost(capsys):
+    presses = [signal.SIGINT]
+    os.register_at_fork(before=lambda: presses and signal.raise_signal(presses.pop()))
+
+    def main():
+        if not (child := os.fork()):
+            os._exit(0)
+        os.waitpid(child, 0)
+        time.sleep(30)
+
+    assert ending(main, capsys) == (130, "train_cls: stopped by Ctrl-C\n")
+    assert not presses and sys.unraisablehook is not runtime._raise_again
 
 
 class Bad(Dataset):
@@ -121,6 +139,7 @@ def survive(signals) -> None:
         signals.value += 1
 
 
+@needs_fork
 def test_a_worker_outlives_the_first_sigterm_and_not_the_second():
     """A second one comes from its main process, which would else wait for it for ever."""
     context = multiprocessing.get_context("fork")
