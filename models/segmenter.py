@@ -14,8 +14,12 @@ from data.classes import Classes
 from data.transforms import LEAST_SIDE
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn, resample
+from models.memory import give_back_freed_memory
 from models.views import ROWS, Views, guided_filter, in_rows
 
+FORGET = (
+    20  # photos, after which memory is given back; after each, it would cost a third of the time
+)
 REACH = 32  # pixels of the input to each side, over which refined edges look at the photo
 
 
@@ -52,6 +56,7 @@ class Segmenter(nn.Module):
         self.seen = torch.zeros(0, dtype=torch.int64)
         self.views = Views()
         self.amp: torch.dtype | None = None
+        self._photos = 0  # that `rows` has seen
 
     def replace_classes(self, classes: Classes, seed: int) -> None:
         """Takes over other classes; the last layer of the head starts at random."""
@@ -132,11 +137,15 @@ class Segmenter(nn.Module):
     def rows(self, image: Tensor, height: int, name: str = "the photo") -> Iterator[Tensor]:
         """The probabilities (C, n, w) of n rows after the other, in columns of the grid.
 
-        So memory is bounded, by the views' tile, too. Arguments as for `predict`.
+        So memory is bounded, by the views' tile, too, and for photos of any number of sizes.
+        Arguments as for `predict`.
         """
         seen, cell = partial(self.probabilities, name=name), 1 if self.views.refine else self.stride
         image = image.to(self.hypercolumn.mean.device)
-        return in_rows(seen, image, height, len(self.classes), self.views.tile, cell)
+        yield from in_rows(seen, image, height, len(self.classes), self.views.tile, cell)
+        self._photos += 1
+        if self._photos % FORGET == 0:
+            give_back_freed_memory()
 
     @torch.inference_mode()
     def probabilities(self, image: Tensor, name: str = "the photo") -> Tensor:

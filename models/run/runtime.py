@@ -1,7 +1,6 @@
 """Device, precision, loaders, what a script prints, and how it ends."""
 
 import _thread
-import ctypes
 import io
 import os
 import platform
@@ -21,12 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 from data import UserError
 from data.sampling import EpochSampler
 from data.voc import TrainingSet
+from models.memory import keep_freed_memory
 from models.run import distributed
 from models.segmenter import Segmenter
 
 Item = TypeVar("Item")
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 SHARED = Path("/dev/shm")  # where the batches of workers wait; in containers it may be small
 SHARED_PER_WORKER = 2**25  # bytes of it
 PATIENCE = 300  # seconds for a batch, after which its worker is taken for lost
@@ -206,17 +205,6 @@ def choose_device(name: str, single: bool = False) -> torch.device:
         keep_freed_memory()
     distributed.init(device)
     return device
-
-
-def keep_freed_memory() -> None:
-    """Keeps up to 1 GiB of freed memory in this process, for the maps that come next.
-
-    By default glibc gives large blocks back to the system, and each use of new ones waits for it
-    page by page: up to a third of a training step. Other C libraries have no such function.
-    """
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
-        mallopt(M_TRIM_THRESHOLD, 2**30)
-        mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # some take no more
 
 
 def prepare(

@@ -1,7 +1,10 @@
 """The segmenter: logits on its grid, class maps at the original size, views."""
 
 import copy
+import os
+import platform
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +16,7 @@ from torchvision.transforms.v2.functional import resize
 from data import UserError
 from data.sampling import pixel_centres
 from data.voc import Sample
-from models.segmenter import Segmenter, top_class
+from models.segmenter import FORGET, Segmenter, top_class
 from models.views import Views, guided_filter
 from tests.models.conftest import SMALL, blots, noise, random_segmenter
 from tests.textbook import Textbook, upsample
@@ -136,3 +139,18 @@ def test_a_photo_in_tiles_is_nearly_the_whole_and_exactly_where_it_fits(segmente
     assert classes.shape == found.shape == size and len(whole.unique()) > 1
     same, turned = ((classes == other).float().mean() for other in (whole, whole.flip(0)))
     assert same > 0.75 and same > turned + 0.2 and (found - sure).abs().mean() < 0.1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc")
+def test_memory_that_many_photos_have_left_in_holes_goes_back_to_the_system(segmenter):
+    def resident() -> int:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGESIZE")
+
+    blocks = [bytearray(2**16) for _ in range(3000)]
+    del blocks[::2]  # 100 MB of holes
+    before = resident()
+    for photo in range(FORGET):
+        assert photo == 0 or resident() > before - 2**25
+        segmenter.predict(noise(40, 57)[0], (40, 57))
+    assert resident() < before - 2**26

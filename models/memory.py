@@ -1,0 +1,31 @@
+"""What glibc's malloc does with memory that is freed; other C libraries have no such functions."""
+
+import ctypes
+import sys
+from typing import Any
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+def keep_freed_memory() -> None:
+    """Keeps up to 1 GiB of freed memory in this process, for the maps that come next.
+
+    By default glibc gives large blocks back to the system, and each use of new ones waits for it
+    page by page: up to a third of a training step.
+    """
+    if mallopt := _of_glibc("mallopt"):
+        mallopt(M_TRIM_THRESHOLD, 2**30)
+        mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # some take no more
+
+
+def give_back_freed_memory() -> None:
+    """Gives the freed memory of this process back to the system.
+
+    Maps of ever other sizes leave ever more holes between them, which glibc keeps.
+    """
+    if malloc_trim := _of_glibc("malloc_trim"):
+        malloc_trim(0)
+
+
+def _of_glibc(function: str) -> Any:
+    return getattr(ctypes.CDLL(None), function, None) if sys.platform == "linux" else None
