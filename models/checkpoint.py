@@ -111,7 +111,7 @@ def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
             raise ValueError(f"levels of {hypercolumn.channels}, size {size}, stride {stride}")
         segmenter = Segmenter(hypercolumn, head, size, stride, classes)
         segmenter.trained_on, segmenter.origin = content["trained_on"], content["origin"]
-        segmenter.seen = content.get("seen", segmenter.seen)
+        segmenter.seen = content.get("seen", segmenter.seen).long().flatten()
         state = content["state"]
     except UserError:  # as where a package is missing
         raise
