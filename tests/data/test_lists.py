@@ -267,7 +267,7 @@ def test_the_command_reports_what_it_left_out_found_wrote_and_what_comes_next(tm
     said = succeeds("data/lists.py", root, *flags, "--skip-bad")
     wrong = f"{root / 'SegmentationClass' / 'd.png'}: label 9 is outside the classes 0..3 "
     assert said.splitlines() == [
-        "  note: left out 1 files without a partner: e.jpg",
+        "  note: left out 1 files, not of a photo ID.jpg, .jpeg or .png and a mask ID.png: e.jpg",
         f"  cannot be used: {wrong}(void is 255)",
         "  note: no pixel of bird in train",
         "  note: no pixel of cat, dog, bird in val",
