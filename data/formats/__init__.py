@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data import UserError
 from data.formats import annotations, cityscapes, clicks, coco, cvat, folders, labelme, supervisely
-from data.formats.source import Options, Source
+from data.formats.source import Options, Source, unread
 
 FORMS: list[Callable[[Path, Options], Source | None]] = [  # in the order in which they are tried
     cityscapes.find,
@@ -27,5 +27,6 @@ def recognise(root: Path, options: Options) -> Source:
     forms = [folders.find] if options.masks else FORMS
     source = next(filter(None, (find(root, options) for find in forms)), None)
     if source is None:
-        raise UserError(f"{root / options.annotations}: annotations of no form known here")
+        path = root / options.annotations
+        raise UserError(f"{path}: annotations of no form known here{unread([path])}")
     return source
