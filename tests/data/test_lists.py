@@ -81,11 +81,6 @@ def test_every_pair_is_in_one_list(val, test, sizes, ten):
     assert list(lists) == ["train", "val", "test"][: len(sizes)]
 
 
-def test_the_seed_decides(ten):
-    found = [make_lists(ten, 0.5, seed=seed, force=True)["val"] for seed in (0, 0, 1, 2, 3)]
-    assert found[0] == found[1] and found.count(found[0]) < 5
-
-
 def test_without_validation_all_images_train_and_one_is_enough(tmp_path):
     root = labelled(tmp_path, {"a": [0, 1]})
     assert make_lists(root, 0) == lists_in(root) == {"train": ["a"]}

@@ -6,8 +6,7 @@ import pytest
 
 from data import UserError
 from data.classes import VOID
-from data.formats.class_names import CLASS_FILES, number_classes, number_labels, read_class_list
-from data.formats.source import Options
+from data.formats.class_names import CLASS_FILES, number_classes, read_class_list
 
 EXPECTED = {"background": (0, 0, 0), "traffic light": (250, 170, 30), "cat": (1, 2, 3)}
 FILES = {
@@ -52,22 +51,3 @@ def test_lines_that_cannot_be_read_are_named(text, reason, tmp_path):
     path.write_text(text)
     with pytest.raises(UserError, match=re.escape(f"{path}{reason}")):
         read_class_list(path)
-
-
-LABELS = {"cat": (1, 2, 3), "_background_": None, "dog": None, "__ignore__": None}
-
-
-@pytest.mark.parametrize(
-    "listed, classes, ids",
-    [
-        (None, ["_background_", "cat", "dog"], [1, 0, 2, VOID]),
-        (["road", "dog", "cat"], ["road", "dog", "cat"], [2, 0, 1, VOID]),
-        (["background", "dog"], ["background", "dog"], [None, 0, 1, VOID]),
-        (["cat", "dog"], ["background", "cat", "dog"], [1, 0, 2, VOID]),
-    ],
-)
-def test_labels_have_the_ids_of_the_listed_classes_or_their_own(listed, classes, ids):
-    options = Options(classes=listed and dict.fromkeys(listed), unknown=VOID)
-    found, by_name = number_labels(LABELS, set(LABELS), options)
-    assert list(found) == classes
-    assert [by_name.get(name) for name in LABELS] == ids
