@@ -24,14 +24,12 @@ MASKS = re.compile(
 MASK_ENDINGS = ["", "_mask", "_gt", "_label", "_labels", "_l", "_seg", "_segmentation", "_matte"]
 
 
-def find(root: Path, options: Options) -> Source | None:
-    """The photos and masks below `root`; None if the user names annotations.
+def find(root: Path, options: Options) -> Source:
+    """The photos and masks below `root`.
 
     Raises:
         UserError: see `find_pairs` and `find_legend`.
     """
-    if options.annotations:
-        return None
     source = Source("photos and masks", options)
     pairs = find_pairs(root, source)
     found = survey(pairs, source)

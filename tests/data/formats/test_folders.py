@@ -9,7 +9,7 @@ from PIL import Image
 
 from data import UserError
 from data.classes import VOID
-from data.formats import cityscapes, recognise
+from data.formats import recognise
 from data.formats.folders import find, find_pairs
 from data.formats.source import Options, Source
 from tests.data.formats import photo, write
@@ -140,10 +140,9 @@ def test_label_ids_of_cityscapes_become_those_of_its_19_classes(tmp_path):
     for number in (1, 2):
         photo(tmp_path / photos.format(number), (7, 1))
     touch(tmp_path, f"{masks}_gtFine_instanceIds.png")
-    assert cityscapes.find(tmp_path, Options()) is None
     ids = np.array([[0, 7, 8, 17, 29, 33, 255]], dtype=np.uint8)
     Image.fromarray(ids).save(tmp_path / f"{masks}_gtFine_labelIds.png")
-    source = cityscapes.find(tmp_path, Options())
+    source = recognise(tmp_path, Options())
     names = list(source.classes)
     assert len(names) == 19 and (names[0], names[5], names[18]) == ("road", "pole", "bicycle")
     assert source.classes["car"] == (0, 0, 142)
@@ -153,4 +152,4 @@ def test_label_ids_of_cityscapes_become_those_of_its_19_classes(tmp_path):
     assert pair.photo == tmp_path / photos.format(1)
     assert pair.mask().tolist() == [[VOID, 0, 1, 5, VOID, 18, VOID]]
     own = Options(classes=dict.fromkeys(["background", "road"]), values={7: 1}, unknown=0)
-    assert cityscapes.find(tmp_path, own).pairs.popitem()[1].mask().tolist() == [[0, 1] + [0] * 5]
+    assert recognise(tmp_path, own).pairs.popitem()[1].mask().tolist() == [[0, 1] + [0] * 5]
