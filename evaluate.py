@@ -12,8 +12,9 @@ Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes 
 folder of --out: metrics.json, per_class.csv, per_image.csv, confusion.csv (pixels), per_image.npz
 (pixels, image by image), iou.png, confusion.png, with --save-predictions also predictions/ID.png
 (8-bit palette indices at the original size, as the VOC server takes them), config.json. A bad image
-ends the scoring: left out, it would change the score. --predictions scores FOLDER/ID.png (palette
-or grey) by the same protocol; it, and --checkpoint without --run, write only where --out says.
+ends the scoring: left out, it would change the score. A list without any mask, as VOC's test, is
+predicted alone, with --save-predictions --out DIR. --predictions scores FOLDER/ID.png (palette or
+grey) by the same protocol; it, and --checkpoint without --run, write only where --out says.
 `python -m losses.compare` sets such scores side by side.
 """
 
@@ -26,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from data import UserError
 from data.classes import VOID
 from data.image_files import check_sizes, colour_mask, first_of, read_mask
 from data.transforms import ResizeImage
@@ -77,14 +79,14 @@ def read_predictions(place: Path, dataset: VOCFolder) -> Iterator[Prediction]:
     for index, image_id in enumerate(runtime.bar(dataset.ids, len(dataset), "image")):
         path = place / f"{image_id}.png"
         check_sizes(dataset.files(index)[0], path)
-        prediction = read_mask(path, len(dataset.classes), may_be_void=False)
+        prediction = read_mask(path, dataset.classes, may_be_void=False)
         yield image_id, prediction, dataset.mask(index)
 
 
 def score(
     predictions: Iterator[Prediction], dataset: VOCFolder, save_to: Path | None
 ) -> tuple[ConfusionMatrix, np.ndarray]:
-    """The scores over all images of all processes; saves index PNGs where `save_to` is a folder.
+    """Says the scores over all images of all processes; saves index PNGs in the folder `save_to`.
 
     Returns:
         The confusion matrix, and (N, C, 3) pixels of each image, in the order of the data set: see
@@ -107,8 +109,14 @@ def score(
     parts, of_images, voids = zip(*distributed.gather((matrix.counts, counts, void)))
     matrix.counts, void = sum(parts), sum(voids)
     counts = {image_id: pixels for part in of_images for image_id, pixels in part.items()}
-    if absent := dataset.absent_classes(matrix.counts.sum(axis=1), void):
-        print(f"  note: no pixel of {first_of(absent)} in {dataset.split}")
+    if dataset.has_masks:
+        if absent := dataset.absent_classes(matrix.counts.sum(axis=1), void):
+            print(f"  note: no pixel of {first_of(absent)} in {dataset.split}")
+        right, above, below = (np.trace(matrix.counts, shift) for shift in (0, 1, -1))
+        if max(above, below) > 2 * right:
+            way = "above" if above > below else "below"
+            print(f"  note: most predictions are the class {way} the true one: are they shifted?")
+        print(matrix.table(dataset.classes.names))
     return matrix, np.stack([counts[image_id] for image_id in dataset.ids])
 
 
@@ -147,7 +155,12 @@ def main() -> None:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
         made_from = fingerprint(segmenter)
         flags.set_views(segmenter, args.tta, args.refine, args.dilate, args.size, args.tile)
-        dataset = VOCFolder(args.data, args.split, ResizeImage(segmenter.input_size), args.limit)
+        resize, needs_masks = ResizeImage(segmenter.input_size), not args.save_predictions
+        dataset = VOCFolder(args.data, args.split, resize, args.limit, needs_masks=needs_masks)
+        if not (dataset.has_masks or args.out):
+            raise UserError(
+                f"no mask of {args.split}: nothing to score; --out FOLDER predicts alone"
+            )
         chain.check_classes(segmenter.classes.names, dataset.classes.names, source, dataset.root)
         seen = segmenter.has_seen(dataset.photo_hashes())
         network = f"{source} ({segmenter.hypercolumn.backbone}, shorter side {segmenter.size})"
@@ -167,25 +180,28 @@ def main() -> None:
         print(f"  note: step 3 has not finished in this run; {source} is scored")
     if seen:
         print(f"  note: {seen} of the images have trained this network: the score flatters it")
+    if not dataset.has_masks:
+        print(f"  note: no mask of {args.split} is there: its images are predicted, not scored")
 
     with folder.new_folder(place) if place else nullcontext() as new:
         save_to = new / "predictions" if args.save_predictions else None
         matrix, counts = score(predictions, dataset, save_to)
-        print(matrix.table(dataset.classes.names))
         over = f"over {matrix.classes_in_mean()} of {len(dataset.classes)} classes"
         if place and distributed.is_main():
             how = f"{made}; {len(dataset)} images of {args.split} at {PROTOCOL}, mean {over}"
             how += f"; {runtime.as_typed(args.changed) or 'one view of each'}"
             how += f"; {seen} of the images have trained the network" * bool(seen)
             facts = {"protocol": how, "checkpoint": source, "images_trained_on": seen}
-            save_scores(new, matrix, counts, dataset, facts)
+            if dataset.has_masks:
+                save_scores(new, matrix, counts, dataset, facts)
             given = vars(args) | {"checkpoint": source, "data": dataset.root}
             facts = {"made_from": made_from, "scores": matrix.scores()}
             config = folder.save_config(new, 4, given, scored_best=not args.checkpoint, **facts)
     if place and distributed.is_main():
         split = ("--split", args.split) if args.split != "val" else ()
         then = ("visualize.py", "--data", dataset.root, *split, "--run", args.run)
-        scored = f"mIoU {matrix.miou():.4f} {over}, {len(dataset)} images"
+        scored = f"mIoU {matrix.miou():.4f} {over}" if dataset.has_masks else "predictions"
+        scored += f", {len(dataset)} images"
         folder.finish(args.run, 4, config, scored, () if args.out else then, place)
     elif args.json and distributed.is_main():
         folder.print_json("evaluate", matrix.scores(), time.perf_counter() - args.started)

@@ -115,9 +115,12 @@ def parse_classes(lines: Iterable[str], path: Path) -> dict[str, Colour | None]:
         # noticed; a single one belongs to the name.
         if len(words) > 2 and all(re.fullmatch(r"[-+.\d]+", word) for word in words[-2:]):
             words, rgb = words[:-3], words[-3:]
+        is_table = not rgb and re.match(
+            r"\s*[.\d]+\s+[.\d]+\s", line
+        )  # a colour, or columns, first
         is_colour = all(re.fullmatch("[0-9]{1,3}", word) and int(word) <= 255 for word in rgb)
         name = " ".join(words)
-        if not (name and name.isprintable() and is_colour):
+        if is_table or not (name and name.isprintable() and is_colour):
             raise UserError(
                 f"{path}, line {number}: expected 'name' or 'name r g b' with 0..255, "
                 f"found {line!r}"
@@ -125,4 +128,8 @@ def parse_classes(lines: Iterable[str], path: Path) -> dict[str, Colour | None]:
         if name in classes:
             raise UserError(f"{path}, line {number}: class {name!r} is given twice")
         classes[name] = tuple(map(int, rgb)) or None
+    bare = [] if any(classes.values()) else [*classes]
+    for first in (0, 1):
+        if bare and all(re.match(rf"{n}\b\W*\w", name) for n, name in enumerate(bare, first)):
+            raise UserError(f"{path}: its lines are numbered; leave the names alone in them")
     return classes

@@ -28,8 +28,15 @@ from data.formats import folders, recognise
 from data.formats.class_names import read_class_list
 from data.formats.foreign_masks import listing, survey
 from data.formats.source import Named, Options, Source
-from data.formats.voc_layout import NOTE, check_free, keep_lists, place_photo, write_classes
-from data.image_files import colour_mask, first_of, read_image
+from data.formats.voc_layout import (
+    NOTE,
+    check_free,
+    keep_lists,
+    place_photo,
+    write_classes,
+    write_lists,
+)
+from data.image_files import colour_mask, first_of, orientation, read_image
 from models.run import folder, runtime
 from models.run.args import rate
 
@@ -65,7 +72,10 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
         if not set().union(*labels.values()) - ({0} if options.undrawn == 0 else set()):
             what = "nothing is drawn in any photo" if source.pairs else "no image can be used"
             raise UserError(f"{root}: {what}; {source.said() or 'there are no shapes'}")
-        source.notes |= keep_lists(out, part)
+        if (out / "ImageSets").exists():
+            source.notes |= keep_lists(out, part)
+        else:
+            write_lists(source.pairs, part)
         folder.save_json(part / NOTE, {"source": root, "notes": source.notes})
     return source
 
@@ -74,6 +84,8 @@ def _bring(source: Source, classes: Classes, out: Path, image_id: str) -> set[in
     """Writes an image; gives the ids of the classes in it, none where it is left out."""
     pair = source.pairs[image_id]
     with source.leaving_out_bad():
+        if orientation(pair.photo) in (2, 3, 4):  # its size does not tell how the mask lies
+            source.note("in doubt: EXIF turns the photo, its mask is taken as upright", image_id)
         pixels, mask = read_image(pair.photo), pair.mask()
         if labels := set(np.unique(mask).tolist()) - {VOID}:
             place_photo(pair.photo, pixels, out / "JPEGImages" / image_id)

@@ -1,18 +1,21 @@
 """Single files: photos as upright RGB, masks and predictions as the class ids of their pixels."""
 
 import errno
+import glob
+import re
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from data import UserError
-from data.classes import VOID, Classes
+from data.classes import VOID, Classes, voc_colour
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of photos in a data set
 # Of photos in a folder, in any case; what Pillow opens them with. No format that runs a program.
@@ -23,8 +26,17 @@ EXIF_ORIENTATION = 0x0112
 TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
 TURNS |= {6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}  # to turn a photo upright
 # Pillow's modes of index images -> the type that holds their values. 16 bits of grey: I;16 or I.
-INDEX_MODES = {"P": np.uint8, "L": np.uint8, "1": np.uint8, "I;16": np.uint16, "I": np.uint32}
+INDEX_MODES = {"P": np.uint8, "L": np.uint8, "1": np.uint8, "I": np.uint32}
+INDEX_MODES |= {"I;16": np.uint16, "I;16B": np.uint16}
 PNG_HEAD, PNG_GREY = b"\x89PNG", 0  # first bytes of a PNG; its colour type for grey
+EXTRA_SAMPLES, UNKNOWN_KIND = 338, 0  # of TIFF: what channels beyond the colours are
+HEADS = {  # first bytes of what is taken for an image: what it is
+    rb"version https://git-lfs": "a Git LFS pointer, in whose place `git lfs pull` puts the image",
+    rb"(?i)\s*<(!doctype|html|\?xml|svg)": "a web page or a drawing (HTML, SVG); download it again",
+    rb"(?s)....ftyp(hei|hev|mif|msf)": "HEIC photos are not read; save it as JPEG",
+    rb"\xff\xd8\xff": "a JPEG, which is damaged, or changes the values of a mask: masks are PNG",
+    rb"II\*\0|MM\0\*": "a TIFF whose channels or bits are not read here; save it as PNG",
+}
 NOT_ITS_FAULT = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM)  # but the system's
 STRIP = 512  # rows of a photo that are converted at a time
 LISTED = 10  # names that a message lists
@@ -36,17 +48,24 @@ def read_image(file: Path | BinaryIO) -> np.ndarray:
     """The image as (H, W, 3) uint8 RGB, upright (EXIF orientation applied).
 
     Raises:
-        UserError: the file is missing, damaged, too large or not an image.
+        UserError: the file is missing, damaged, too large or not an image; or see `upright_pixels`.
     """
-    return upright_pixels(open_image(file, PHOTO_FORMATS))
+    return upright_pixels(open_image(file, PHOTO_FORMATS), _name(file))
 
 
-def upright_pixels(image: Image.Image) -> np.ndarray:
-    """An opened photo as `read_image` gives it."""
+def upright_pixels(image: Image.Image, name: object = "the photo") -> np.ndarray:
+    """An opened photo as `read_image` gives it; of grey of 16 bits the upper 8, of float 0..1.
+
+    Raises:
+        UserError: deep grey has another range, as 12 bits in 16; the message says the `name`.
+    """
+    if image.format == "TIFF":
+        image.filename = ""  # mapped from its file, Pillow would turn it wrongly as it loads it
+    image.load()
     if turn := TURNS.get(_orientation(image)):
         image = image.transpose(Image.Transpose[turn])
-    if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip to white
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode[0] in "IF":  # which Pillow would clip to white
+        image = Image.fromarray(_to_8_bits(np.asarray(image), name))
     pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
     for top in range(0, image.height, STRIP):  # Pillow would hold what it converts three times
         strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
@@ -54,20 +73,37 @@ def upright_pixels(image: Image.Image) -> np.ndarray:
     return pixels
 
 
-def check_sizes(photo: Path, mask: Path) -> None:
-    """Compares the sizes in the headers of an upright photo and its mask or prediction.
+def _to_8_bits(grey: np.ndarray, name: object) -> np.ndarray:
+    """Integers up to 65535, or floating point 0..1, (H, W), as uint8."""
+    low, high = grey.min(), grey.max()
+    if grey.dtype.kind == "f" and 0 <= low <= high <= 1:
+        return (255 * grey).round().astype(np.uint8)
+    if grey.dtype.kind != "f" and low >= 0 and (high < 1 or 1 << 12 <= high < 1 << 16):
+        return (grey >> 8).astype(np.uint8)
+    raise UserError(
+        f"{name}: grey from {low:g} to {high:g}; read are 16 bits whose range is used (not 12 in "
+        "16), and floating point 0..1: save it with 8 bits"
+    )
+
+
+def check_sizes(photo: Path, mask: Path, size: tuple[int, int] | None = None) -> None:
+    """Compares the sizes of an upright photo and its mask or prediction, by the files' headers.
+
+    Args:
+        size: (height, width) of the mask, where a file other than a PNG holds it.
 
     Raises:
         UserError: they differ, or a file is missing, damaged or not an image.
     """
     height, width = upright_size(photo)
-    with _opened(mask, ("PNG",)) as image:
-        columns, rows = image.size
-    if (columns, rows) != (width, height):
-        is_turned = (rows, columns) == (width, height)  # mostly since the photo is, by its EXIF
+    if size is None:
+        with _opened(mask, ("PNG",)) as image:
+            size = image.size[::-1]
+    if size != (height, width):
+        is_turned = size == (width, height)  # mostly since the photo is, by its EXIF
         remedy = "; EXIF turns the photo, so turn it, too" if is_turned else ""
-        sizes = f"the mask is {columns}x{rows} but its image {photo.name} is {width}x{height}"
-        raise UserError(f"{mask}: {sizes}{remedy}")
+        sizes = f"{size[1]}x{size[0]} but its image {photo.name} is {width}x{height}"
+        raise UserError(f"{mask}: the mask is {sizes}{remedy}")
 
 
 def upright_size(photo: Path) -> tuple[int, int]:
@@ -82,23 +118,48 @@ def upright_size(photo: Path) -> tuple[int, int]:
         return image.size if sideways else image.size[::-1]
 
 
-def read_mask(path: Path, classes: int, may_be_void: bool = True) -> np.ndarray:
-    """The class ids in an index PNG, (H, W) uint8: 0..classes-1 and, if it may be, VOID.
+def read_mask(path: Path, classes: Classes, may_be_void: bool = True) -> np.ndarray:
+    """The class ids in an index PNG, (H, W) uint8: 0..C-1 and, if it may be, VOID.
 
     Raises:
-        UserError: the file is missing, damaged, in colour, or holds a value that is no class.
+        UserError: the file is missing, damaged, in colour, holds a value that is no class, or has a
+            palette that contradicts the classes, see `_check_palette`.
     """
     image = open_image(path, ("PNG",))
     if image.mode not in INDEX_MODES:
         needed = "a mask must be a PNG of palette indices (mode P or L)"
         raise UserError(f"{path}: {needed}, this one is {image.mode}")
     mask = index_values(image, path)
-    wrong = mask[(mask >= classes) & ~(may_be_void & (mask == VOID))]
+    if image.mode == "P":
+        _check_palette(image, classes, path)
+    wrong = mask[(mask >= len(classes)) & ~(may_be_void & (mask == VOID))]
     if wrong.size:
-        rest = f"void is {VOID}" if may_be_void else "each pixel of a prediction needs one"
-        what = f"label {wrong[0]} is outside the classes 0..{classes - 1} ({rest})"
+        hints = {VOID: "; save an object of 255 as 1", len(classes): "; is it class + 1?"}
+        rest = "each pixel of a prediction needs one" + hints.get(int(wrong[0]), "")
+        rest = f"void is {VOID}" if may_be_void else rest
+        what = f"label {wrong[0]} is outside the classes 0..{len(classes) - 1} ({rest})"
         raise UserError(f"{path}: {what}")
     return mask.astype(np.uint8, copy=False)
+
+
+def _check_palette(image: Image.Image, classes: Classes, path: Path) -> None:
+    """Refuses indices that have the colours of other classes, as image editors renumber them.
+
+    A palette of grey contradicts nothing, nor does one of mostly other colours than the classes'.
+    """
+    own, palette = (np.reshape(it, (-1, 3)) for it in (classes.palette(), image.getpalette()))
+    label_of = {voc_colour(VOID): VOID} | {it: label for label, it in enumerate(classes.colours)}
+    there = [index for index in np.flatnonzero(image.histogram()) if index < len(palette)]
+    labels = {index: label_of.get(tuple(palette[index].tolist())) for index in there}
+    wrong = [index for index in there if (palette[index] != own[index]).any()]
+    known = [index for index in wrong if labels[index] is not None]
+    if 2 * len(known) > len(wrong) and (palette != palette[:, :1]).any():
+        name = [*classes.names, *["void"] * (VOID + 1)][labels[known[0]]]
+        raise UserError(
+            f"{path}: its palette is renumbered: {known[0]} has the colour of {name}; python -m "
+            "data.convert goes by the colours (VOC's: --classes voc; --masks FOLDER); or write the "
+            "colours of the indices to classes.txt"
+        )
 
 
 def colour_mask(mask: np.ndarray, classes: Classes) -> Image.Image:
@@ -132,12 +193,17 @@ def find_photos(places: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
     stems = Counter(path.stem.casefold() for path in paths)  # some disks do not tell A from a
     names = [path.stem if stems[path.stem.casefold()] == 1 else path.name for path in paths]
     for name, count in Counter(map(str.casefold, names)).items():
-        if count > 1 or not name.isprintable():
+        if count > 1 or not can_be_shown(name):
             raise UserError(
                 f"--image: {count} files are called {name!r}; each needs a name of its own, of "
                 "letters that can be shown"
             )
     return dict(zip(names, paths)), others
+
+
+def can_be_shown(name: str) -> bool:
+    """Whether a name holds nothing but letters and blanks of any kind, on one line."""
+    return all(letter.isprintable() or unicodedata.category(letter) == "Zs" for letter in name)
 
 
 def first_of(names: Sequence[str]) -> str:
@@ -150,11 +216,16 @@ def open_image(file: Path | BinaryIO, formats: Sequence[str]) -> Image.Image:
     """The decoded image; only these formats are tried, whatever the file is called.
 
     Raises:
-        UserError: the file is missing, damaged, too large or not such an image.
+        UserError: the file is missing, damaged, too large or not such an image, or has several
+            pages, or channels that are no colours.
     """
     with _opened(file, formats) as image:
         image.verify()  # checksums of a PNG: `load` skips those of pixels and may read garbage
     with _opened(file, formats) as image:
+        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # whose first is the photo
+            raise UserError("has several pages; save that which you mean as a file of its own")
+        if UNKNOWN_KIND in getattr(image, "tag_v2", {}).get(EXTRA_SAMPLES, ()):
+            raise UserError("has more channels than colours; save three as red, green and blue")
         image.load()
     return image
 
@@ -177,6 +248,12 @@ def index_values(image: Image.Image, path: Path) -> np.ndarray:
     return np.array(image, dtype=INDEX_MODES[image.mode])
 
 
+def orientation(photo: Path) -> int | None:
+    """How EXIF turns a photo, see `TURNS`; None if it says nothing."""
+    with _opened(photo, PHOTO_FORMATS) as image:
+        return _orientation(image)
+
+
 def _orientation(image: Image.Image) -> int | None:
     """Of its EXIF; None if that cannot be read, which says nothing about the pixels."""
     try:
@@ -185,23 +262,40 @@ def _orientation(image: Image.Image) -> int | None:
         return None
 
 
+def _name(file: Path | BinaryIO) -> object:
+    return file if isinstance(file, str | Path) else "the photo"
+
+
 @contextmanager
 def _opened(file: Path | BinaryIO, formats: Sequence[str]) -> Iterator[Image.Image]:
     """An image file while it is open; turns all that goes wrong with it into a UserError."""
     Image.init()  # not every Pillow knows all formats
-    is_open = hasattr(file, "seek")
-    name = "the photo" if is_open else file
+    formats, head = [name for name in formats if name in Image.OPEN], b""
     try:
-        if is_open:
-            file.seek(0)
-        with Image.open(file, formats=[name for name in formats if name in Image.OPEN]) as image:
-            yield image
-    except FileNotFoundError:
-        raise UserError(f"{name}: no such file") from None
+        # Pillow gets no path: it would map some files, and turn a TIFF of these wrongly.
+        with open(file, "rb") if isinstance(file, str | Path) else nullcontext(file) as opened:
+            opened.seek(0)
+            head = opened.read(64)
+            with Image.open(opened, formats=formats) as image:
+                yield image
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in NOT_ITS_FAULT:
             raise
-        reason = f"cannot be read as an image ({error}); is the file damaged?"
-        if str(name).lower().endswith((".heic", ".heif")):
-            reason = "HEIC photos are not read; save it as JPEG"
-        raise UserError(f"{name}: {reason}") from None
+        raise UserError(f"{_name(file)}: {_reason(error, head)}") from None
+
+
+def _reason(error: Exception, head: bytes) -> str:
+    """Why a file cannot be read, by its first bytes, and what it is, or what lies in its place."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, FileNotFoundError):
+        path = Path(error.filename)
+        others = [other.name for other in sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))]
+        if path.is_symlink():
+            return "is a link to a file that is gone"
+        return f"no such file{f', but {first_of(others)}; see data.convert' if others else ''}"
+    if isinstance(error, UnidentifiedImageError):
+        for pattern, what in HEADS.items():
+            if re.match(pattern, head):
+                return f"cannot be read as an image: {what}"
+    return f"cannot be read as an image ({error}); is the file damaged?"

@@ -61,7 +61,7 @@ def make_lists(
     for note in notes:
         print(f"  note: {note}")
     shares, listed = _shares(root, ids, {"val": val, "test": test}, force, add)
-    ids, counts, widths = measure_masks(root, ids, len(classes), skip_bad)
+    ids, counts, widths = measure_masks(root, ids, classes, skip_bad)
     check_labels(counts[:, :-1].sum(0), counts[:, -1].sum(), f"{root}: the {len(ids)} images")
     groups = ids if group_by is None else _groups(ids, group_by)
     if len(set(groups)) <= len(shares):
@@ -119,12 +119,12 @@ def _shares(
 
 
 def measure_masks(
-    root: Path, ids: Sequence[str], classes: int, skip_bad: bool
+    root: Path, ids: Sequence[str], classes: Classes, skip_bad: bool
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
     """Reads photos and masks; those that cannot be used are printed and, if asked for, left out.
 
     Returns:
-        The ids of the N images that can be used and have a label; (N, classes + 1) int64, the
+        The ids of the N images that can be used and have a label; (N, C + 1) int64, the
         pixels of each class and, last, of void in each mask; and what `thin_classes` takes.
 
     Raises:
@@ -132,7 +132,7 @@ def measure_masks(
     """
 
     def measure(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        counts = np.bincount(mask.ravel(), minlength=VOID + 1)[[*range(classes), VOID]]
+        counts = np.bincount(mask.ravel(), minlength=VOID + 1)[[*range(len(classes)), VOID]]
         return counts, local_widths(mask, DEFAULT_SIZE)
 
     results = read_pairs([find_pair(root, image_id) for image_id in ids], classes, measure)

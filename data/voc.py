@@ -21,13 +21,22 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from data import UserError
-from data.classes import VOID, is_sparse, read_classes
+from data.classes import VOID, Classes, is_sparse, read_classes
 from data.files import read_lines
-from data.image_files import SUFFIXES, check_sizes, first_of, read_image, read_mask
+from data.image_files import (
+    SUFFIXES,
+    can_be_shown,
+    check_sizes,
+    first_of,
+    read_image,
+    read_mask,
+    upright_size,
+)
 from data.sampling import draw_kept, draw_pixels, image_seed, pixel_centres
 from data.transforms import Augment, ResizeImage
 
-MASK_FOLDERS = {"train_aug": "SegmentationClassAug"}  # the SBD-augmented list has its own masks
+# The SBD-augmented list has its own masks; "trainaug" is what other programs call it.
+MASK_FOLDERS = dict.fromkeys(("train_aug", "trainaug"), "SegmentationClassAug")
 DIVIDED = ("train", "val")  # the lists that the steps read unless --split says otherwise
 MAX_SKIPPED = 5  # per cent of a list that `skip_bad` may leave out; beyond, the data is in doubt
 READERS = 4  # threads of `read_pairs`; each holds one decoded image at a time
@@ -77,7 +86,7 @@ def read_ids(root: Path, split: str) -> list[str]:
     if not ids:
         raise UserError(f"{path}: the list is empty; it needs one image id a line")
     for image_id, count in Counter(ids).items():
-        if "/" in image_id or "\\" in image_id or not image_id.isprintable():
+        if "/" in image_id or "\\" in image_id or not can_be_shown(image_id):
             raise UserError(
                 f"{path}: {image_id!r} is not an image id (a file name without folder and suffix)"
             )
@@ -102,16 +111,17 @@ def find_ids(root: Path) -> tuple[list[str], list[str]]:
     if not both:
         raise UserError(
             f"{root}: no photo in JPEGImages has a mask of its name in SegmentationClass (ID.jpg "
-            "and ID.png); python -m data.convert brings other folders and names into this layout"
+            "and ID.png); python -m data.convert brings other folders, names and suffixes in"
         )
     for image_id in both:
-        if image_id != image_id.strip() or "\\" in image_id or not image_id.isprintable():
+        if image_id != image_id.strip() or "\\" in image_id or not can_be_shown(image_id):
             raise UserError(
                 f"{root}: the name {image_id!r} cannot stand in a list: no blanks at its ends, "
                 "backslash or line end; where letters are missing, set PYTHONUTF8=1"
             )
     alone = [path.name for path in files if path not in usable or path.stem not in both]
-    notes = [f"left out {len(alone)} files without a partner: {first_of(alone)}"] if alone else []
+    pair = "a photo ID.jpg, .jpeg or .png and a mask ID.png"
+    notes = [f"left out {len(alone)} files, not of {pair}: {first_of(alone)}"] if alone else []
     return sorted(both), notes
 
 
@@ -122,7 +132,7 @@ def find_pair(root: Path, image_id: str, masks: str = "SegmentationClass") -> tu
 
 
 def read_pairs(
-    pairs: Sequence[tuple[Path, Path]], classes: int, measure: Callable[[np.ndarray], Found]
+    pairs: Sequence[tuple[Path, Path]], classes: Classes, measure: Callable[[np.ndarray], Found]
 ) -> Iterator[Found | str]:
     """Reads photos and masks: of each pair what `measure` makes of the mask, or why it is bad."""
 
@@ -148,11 +158,13 @@ class VOCFolder(Dataset):
         limit: only the first ids of the list.
         skip_bad: read every image and mask at construction; leave out those that cannot be used.
         needs_lists: else, in a folder without any, train and val are all pairs of photo and mask.
+        needs_masks: else, if no image of the list has one, all their pixels are void.
 
     Attributes:
         root: the folder in VOC layout.
         ids: the image ids, in the order of the list.
         classes: names and colours.
+        has_masks: False if they are void for want of masks.
         notes: what the user should know of the ids.
         skipped: id -> reason, in a line, of each image that `skip_bad` left out.
 
@@ -170,6 +182,7 @@ class VOCFolder(Dataset):
         limit: int | None = None,
         skip_bad: bool = False,
         needs_lists: bool = True,
+        needs_masks: bool = True,
     ):
         self.root, self.split, self.transform = find_root(data, needs_lists), split, transform
         self.classes = read_classes(self.root)
@@ -184,11 +197,13 @@ class VOCFolder(Dataset):
         self.ids = ids[:limit]
         self._said: list[str] = []  # shared with the parts of `spread`
         self.skipped: dict[str, str] = {}
+        pairs = [self.files(index) for index in range(len(self))]
+        self.has_masks = needs_masks or any(mask.is_file() for _, mask in pairs)
         if skip_bad:
             self._leave_out_bad()
-        else:
-            for index in range(len(self)):
-                check_sizes(*self.files(index))
+        elif self.has_masks:
+            for pair in pairs:
+                check_sizes(*pair)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -210,7 +225,10 @@ class VOCFolder(Dataset):
 
     def mask(self, index: int) -> np.ndarray:
         """The mask as it is on disk: (H, W) uint8 class ids and VOID."""
-        return read_mask(self.files(index)[1], len(self.classes))
+        photo, mask = self.files(index)
+        if not self.has_masks:
+            return np.full(upright_size(photo), VOID, dtype=np.uint8)
+        return read_mask(mask, self.classes)
 
     def spread(self, count: int) -> "VOCFolder":
         """The data set cut to `count` of its images, evenly spread over the list, or to all."""
@@ -231,7 +249,7 @@ class VOCFolder(Dataset):
         The first time, notes that labels are sparse. See `check_labels` for what is raised.
         """
         paths = self.files(0)[1].parent.glob("[!.]*.png")
-        masks = (read_mask(path, len(self.classes)) for path in paths)
+        masks = (read_mask(path, self.classes) for path in paths)
         check_labels(counts, void, f"{self.root}: the {len(self)} images of {self.split}", masks)
         if is_sparse(void, counts.sum() + void) and not self._said:
             self._said.append(sparse_note(counts.sum() / (counts.sum() + void)))
@@ -254,7 +272,7 @@ class VOCFolder(Dataset):
     def _leave_out_bad(self) -> None:
         """Reads everything up front, so that all processes and epochs use the same images."""
         pairs = [self.files(index) for index in range(len(self))]
-        reasons = zip(self.ids, read_pairs(pairs, len(self.classes), lambda mask: ""))
+        reasons = zip(self.ids, read_pairs(pairs, self.classes, lambda mask: ""))
         self.skipped = {image_id: why for image_id, why in reasons if why}
         if 100 * len(self.skipped) > MAX_SKIPPED * len(self.ids):
             raise UserError(

@@ -23,8 +23,9 @@ def draw_strokes(mask: np.ndarray, width: float, seed: int | Sequence[int]) -> n
             ends = [_reached(mask, start, sign * step) for sign in (1, -1)]
             ways.append((np.hypot(*(ends[0] - ends[1])), ends))
         ends = np.array(max(ways, key=lambda way: way[0])[1])[:, ::-1] + 0.5  # x, y
-        inside = np.asarray(stroke([ends], width, mask.shape)) > 0
-        drawn[inside & (mask == label)] = label
+        (left, top), inside = stroke([ends], width, mask.shape)
+        here = np.s_[top : top + inside.shape[0], left : left + inside.shape[1]]
+        drawn[here][inside & (mask[here] == label)] = label
     return drawn
 
 

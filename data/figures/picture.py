@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from data.classes import VOID, Classes, Colour, is_sparse
 
-WHITE, INK, GREY = (255, 255, 255), (32, 33, 36), (110, 114, 120)
+WHITE, BLACK, INK, GREY = (255, 255, 255), (0, 0, 0), (32, 33, 36), (110, 114, 120)
 # They differ in hue and in lightness, so also in print.
 RIGHT, WRONG, NOT_SCORED = (203, 224, 238), (213, 80, 0), (158, 158, 158)
 HEAT = colormaps["viridis"]  # lightness increases: readable in grey and for colour-blind readers
@@ -61,13 +61,14 @@ def font(size: int) -> ImageFont.FreeTypeFont:
 def overlay(photo: np.ndarray, mask: np.ndarray, classes: Classes) -> Image.Image:
     """The photo (H, W, 3) with its mask (H, W): classes are tinted, outlined and named.
 
-    Void is whitened, the background stays as it is.
+    Void is whitened, the background, a class 0 whose colour is black, stays as it is.
     """
     mask = mask.astype(np.uint8)
     palette = np.float32(classes.palette()).reshape(256, 3)
     palette[VOID] = WHITE
     tinted = (1 - OPACITY) * photo.astype(np.float32) + OPACITY * palette[mask]
-    pixels = np.where((mask == 0)[..., None], photo, tinted).astype(np.uint8)
+    plain = (mask == 0) & (classes.colours[0] == BLACK)
+    pixels = np.where(plain[..., None], photo, tinted).astype(np.uint8)
     pixels[_outlines(mask)] = WHITE
     picture = Image.fromarray(pixels)
     _write_names(picture, mask, classes)
@@ -128,7 +129,7 @@ def _outlines(mask: np.ndarray) -> np.ndarray:
 def _write_names(picture: Image.Image, mask: np.ndarray, classes: Classes) -> None:
     """Writes the name of each class into its region, the largest first, where there is room."""
     counts = np.bincount(mask.ravel(), minlength=256)
-    counts[[0, VOID]] = 0
+    counts[[0, VOID] if classes.colours[0] == BLACK else VOID] = 0
     size = max(11, round(max(picture.size) / 32))
     letters, draw, written = font(size), ImageDraw.Draw(picture), np.zeros(mask.shape, bool)
     for label in np.argsort(-counts, kind="stable"):

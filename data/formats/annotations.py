@@ -18,8 +18,8 @@ from data.classes import VOID
 from data.formats.class_names import number_labels
 from data.formats.rasterize import stroke
 from data.formats.record import Record
-from data.formats.source import Options, Pair, Source, as_written, check_fit, files_in, plain
-from data.image_files import PHOTO_SUFFIXES, upright_size
+from data.formats.source import Options, Pair, Source, as_written, files_in, plain
+from data.image_files import PHOTO_SUFFIXES, check_sizes, upright_size
 
 
 def find(form: ModuleType, root: Path, options: Options) -> Source | None:
@@ -67,23 +67,24 @@ def _find_photos(records: list[Record], folder: Path) -> list[Path | None]:
     Only the photo of a name that no other record has may lie in another folder than it says. Large
     and small letters are one, but where the photo should be.
     """
-    written = [str(record.photo).replace("\\", "/") for record in records]
-    names = [PurePosixPath(plain(name).casefold()) for name in written]
-    files, namesakes = defaultdict(list), Counter(name.name for name in names)
+
+    def parts(name: str) -> tuple[str, ...]:
+        return PurePosixPath(plain(name.replace("\\", "/")).casefold()).parts or ("",)
+
+    files = defaultdict(list)
     for path in files_in(folder):
         if path.suffix.lower() in PHOTO_SUFFIXES:
-            like = PurePosixPath(plain(path.as_posix()).casefold())
-            files[like.name].append((like.parts, path))
-    photos: list[Path | None] = []
-    for record, text, name in zip(records, written, names):
-        there = Path(os.path.normpath(record.folder / text))
-        found = [
-            path for parts, path in files[name.name] if parts[-len(name.parts) :] == name.parts
-        ]
+            files[parts(path.name)[-1]].append(path)
+    names = [parts(str(record.photo)) for record in records]
+    namesakes, photos = Counter(name[-1] for name in names), []
+    for record, name in zip(records, names):
+        there = Path(os.path.normpath(record.folder / str(record.photo).replace("\\", "/")))
+        near = files[name[-1]]
+        found = [path for path in near if parts(path.as_posix())[-len(name) :] == name]
         if there.is_file():
             found = [there]
-        elif not found and namesakes[name.name] == 1:
-            found = [path for _, path in files[name.name]]
+        elif not found and namesakes[name[-1]] == 1:
+            found = near
         photos.append(found[0] if len(found) == 1 else None)
     return photos
 
@@ -93,17 +94,17 @@ def _draw(record: Record, ids: dict[str, int], source: Source, photo: Path) -> n
     options, size = source.options, upright_size(photo)
     with as_written(record.path, source.form):
         height, width = record.size or size
-        check_fit((int(height), int(width)), photo, source)
+        check_sizes(photo, record.path, (int(height), int(width)))
         mask = np.full(size, options.undrawn, dtype=np.uint8)
         ranks = np.full(size, np.inf, dtype=np.float32)  # of what lies on top
         for shape in record.shapes:
-            if not (shape.area or shape.lines):
+            if shape.area:
+                (left, top), inside = shape.area(size)
+            elif shape.lines:
+                (left, top), inside = stroke(shape.lines, options.stroke_width, size)
+            else:
                 source.note(f"left out: shape not drawn ({shape.kind})", record.photo)
                 continue
-            if shape.lines:
-                (left, top), inside = (0, 0), stroke(shape.lines, options.stroke_width, size)
-            else:
-                (left, top), inside = shape.area(size)
             pixels = np.count_nonzero(inside)
             if not pixels:
                 source.note("left out: shape without a pixel in its photo", record.photo)

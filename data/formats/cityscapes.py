@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from data.classes import VOID
-from data.formats import folders
-from data.formats.source import Named, Options, Source, files_in
+from data.formats.source import Named, Options, files_in
 
 PHOTO_END, MASK_END = "_leftImg8bit", "_gtFine_labelIds"
 CLASSES = {  # those that Cityscapes trains and scores: label id, RGB; others are void
@@ -32,15 +31,11 @@ IDS = dict.fromkeys([*range(34), 255], VOID)  # 255: a number plate, whose id is
 IDS |= {label: index for index, (label, _) in enumerate(CLASSES.values())}
 
 
-def find(root: Path, options: Options) -> Source | None:
-    """The photos that have a mask of label ids; None if there are no such masks."""
-    if not any(path.name.endswith(f"{MASK_END}.png") for path in files_in(root)):
-        return None
-    options = options._replace(image_suffix=PHOTO_END, mask_suffix=MASK_END)
+def known(root: Path, options: Options) -> Options:
+    """The options with what is known of Cityscapes, if its masks of label ids are there."""
+    if options.masks or not any(path.name.endswith(f"{MASK_END}.png") for path in files_in(root)):
+        return options
     if not (options.classes or options.values):  # a user's own stay
         classes: Named = {name: colour for name, (_, colour) in CLASSES.items()}
         options = options._replace(classes=classes, values=IDS)
-    source = folders.find(root, options)
-    if source:
-        source.form = "Cityscapes"
-    return source
+    return options._replace(image_suffix=PHOTO_END, mask_suffix=MASK_END)

@@ -12,20 +12,28 @@ from data.image_files import first_of
 
 # Ours, CVAT's, labelme2voc's, and a usual one.
 CLASS_FILES = ("classes.txt", "labelmap.txt", "class_names.txt", "class_dict.csv")
+CLASS_FILES += ("label_colors.txt",)  # CamVid's
 FIXED_IDS = {"background": 0, "_background_": 0, "void": VOID, "ignore": VOID, "__ignore__": VOID}
 
 
 def read_class_list(path: Path) -> Named:
     """The classes in a file, a line each: `name`, `name r g b`, `r g b name`, or with , or : there.
 
+    In a CSV a value may stand before each name.
+
     Raises:
-        UserError: the file or a line cannot be read, or a name is given twice.
+        UserError: the file or a line cannot be read, values are not 0, 1, .., or a name is given
+            twice.
     """
-    lines = []
+    lines, values = [], []
     for line in read_lines(path):
-        is_head = line.startswith("#") or line.lower().startswith("name,")  # names of columns
-        words = "" if is_head else " ".join(re.split("[:,]", line)[:4])
+        is_head = re.match("(?i)#|name,|pixel value,", line)  # names of columns
+        value, name = re.fullmatch(r"(?:(\d+)\s*,)?(.*)", line.strip()).groups()
+        values += [int(value)] if value else []
+        words = "" if is_head else " ".join(re.split("[:,]", name)[:4])
         lines.append(re.sub(r"^\s*((?:\d+\s+){3})(.+)", r"\2 \1", words))
+    if values != [*range(len(values))]:
+        raise UserError(f"{path}: values {first_of([*map(str, values)])}; needed are 0, 1, 2, ..")
     return parse_classes(lines, path)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from data import UserError
 from data.formats.rasterize import Area, Size, polygons, runs
 from data.formats.record import Record, Shape, files_with, name_of, numbers
@@ -34,7 +36,7 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
     for thing in data["annotations"]:
         label = names[str(thing["category_id"])]
         label = "void" if thing.get("iscrowd") else label
-        shapes[str(thing["image_id"])].append(_shape(label, thing.get("segmentation")))
+        shapes[str(thing["image_id"])].append(_shape(label, thing))
     for image_id, image in images.items():
         size, own = (image["height"], image["width"]), shapes.pop(image_id, [])
         yield Record(path, path.parent, image["file_name"], size, own, small_on_top=True)
@@ -42,12 +44,18 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
         yield Record(path, path.parent, f"image_id {image_id}, not listed", None, [])
 
 
-def _shape(label: str, outline: list | dict | None) -> Shape:
-    """An annotation: polygons, runs or compressed runs, or no outline but a box."""
+def _shape(label: str, thing: dict) -> Shape:
+    """An annotation: polygons, runs or compressed runs; else keypoints, or nothing but a box."""
+    outline = thing.get("segmentation")
     if not any(outline or ()):
-        return Shape("no outline", label)
+        points = numbers(thing.get("keypoints", ())).reshape(-1, 3)  # x, y, 0 if it is not there
+        lines = list(points[points[:, 2] > 0, None, :2] + 0.5)  # a pixel's centre
+        return Shape("keypoints" if lines else "no outline", label, lines=lines)
     if isinstance(outline, list):
         rings = [numbers(part).reshape(-1, 2) for part in outline]
+        corners = np.concatenate(rings)
+        if corners.min() >= 0 and corners.max() <= 1:
+            return Shape("coordinates from 0 to 1, not in pixels", label)
         return Shape("polygon", label, partial(polygons, rings))
     counts, own = outline["counts"], tuple(outline["size"])
     counts = counts if isinstance(counts, list) else _decode(counts)

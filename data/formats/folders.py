@@ -1,5 +1,6 @@
 """Photos and masks as image files: in two folders or in one, their names equal up to an ending."""
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
@@ -9,30 +10,33 @@ from pathlib import Path
 from data import UserError
 from data.formats.class_names import CLASS_FILES, read_class_list
 from data.formats.foreign_masks import JPEG_SUFFIXES, MASK_SUFFIXES, find_legend, read_mask, survey
-from data.formats.source import Options, Pair, Source, files_in, plain
+from data.formats.source import Options, Pair, Source, files_in, plain, unread
 from data.image_files import PHOTO_SUFFIXES, first_of
 
-IMAGE_FOLDERS = {"images", "image", "imgs", "img", "photos", "jpegimages", "rgb", "inputs"}
-IMAGE_FOLDERS |= {"leftimg8bit"}
-MASK_FOLDERS = {"masks", "mask", "labels", "label", "annotations", "segmentations", "gt", "gtfine"}
-MASK_FOLDERS |= {"segmentationclass", "segmentationclasspng", "ground_truth", "groundtruth"}
+# What names of folders end in, as in train_labels.
+IMAGES = re.compile(
+    "(?i)(^|[ _-])(images?|imgs?|photos|jpegimages|rgb|inputs|leftimg8bit|originals?)$"
+)
+MASKS = re.compile(
+    "(?i)((^|[ _-])(masks?|labels?|annotations?|segmentations?|gt|gtfine|segmentationclass(png)?|"
+    "ground.?truth)|annot)$"
+)
 MASK_ENDINGS = ["", "_mask", "_gt", "_label", "_labels", "_l", "_seg", "_segmentation", "_matte"]
 
 
-def find(root: Path, options: Options) -> Source | None:
-    """The photos and masks below `root`; None if the user names annotations.
+def find(root: Path, options: Options) -> Source:
+    """The photos and masks below `root`.
 
     Raises:
         UserError: see `find_pairs` and `find_legend`.
     """
-    if options.annotations:
-        return None
     source = Source("photos and masks", options)
     pairs = find_pairs(root, source)
     found = survey(pairs, source)
     if not pairs:
         raise UserError(f"{root}: no image can be used; {source.said()}")
     lists = [root / name for name in CLASS_FILES if (root / name).is_file()]
+    lists += sorted(root.rglob("_classes.csv"))  # Roboflow's, beside the photos of each split
     listed = options.classes or (read_class_list(lists[0]) if lists else {})
     source.classes, legend = find_legend(found, listed, source, root)
     for name, (photo, mask) in pairs.items():
@@ -52,8 +56,8 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     options, remedy = source.options, "--images and --masks name folders, --image-suffix and "
     remedy += "--mask-suffix what names end in"
     images = {path for path in files_in(root) if path.suffix.lower() in PHOTO_SUFFIXES}
-    masks = _files(root, options.masks, MASK_FOLDERS)
-    photos = _files(root, options.images, IMAGE_FOLDERS)
+    masks, photos = _files(root, options.masks, MASKS), _files(root, options.images, IMAGES)
+    photos = {path: photos[path] for path in photos if path not in masks} or photos
     photos_of = _by_name(photos, options.image_suffix or "", PHOTO_SUFFIXES)
     are_jpeg = options.unknown is not None and not _by_name(masks, "", MASK_SUFFIXES)
     found: dict[str, list[tuple[Path, Path]]] = {}
@@ -67,7 +71,7 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
         photo, mask = (first_of(some) or "none" for some in names)
         raise UserError(
             f"{root}: no photo has a mask with its name; photos: {photo}, masks (PNG, TIFF, BMP or "
-            f"GIF; with --unknown JPEG): {mask}; {remedy}"
+            f"GIF; with --unknown JPEG): {mask}; {remedy}{unread(files_in(root))}"
         )
     for one, *others in found.values():
         if others:
@@ -79,17 +83,17 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     return {name: pair for name, (pair,) in found.items()}
 
 
-def _files(root: Path, named: Path | None, usual: set[str]) -> dict[Path, str]:
+def _files(root: Path, named: Path | None, usual: re.Pattern) -> dict[Path, str]:
     """The files of a folder, of those of usual names below it, or if there is none of these, all.
 
-    Each has its name: without suffix, and without the folders that say what it is.
+    Each has its name: without suffix, and without what folders say of its kind.
     """
     folder, files, below = root / (named or ""), {}, {}
     for path in files_in(folder):
         *folders, name = path.relative_to(folder).with_suffix("").parts
-        others = [part for part in folders if part.lower() not in IMAGE_FOLDERS | MASK_FOLDERS]
-        files[path] = plain("/".join([*others, name]))
-        if named is None and usual.intersection(map(str.lower, folders)):
+        others = [MASKS.sub("", IMAGES.sub("", part)) for part in folders]
+        files[path] = plain("/".join([*filter(None, others), name]))
+        if named is None and any(map(usual.search, folders)):
             below[path] = files[path]
     return below or files
 

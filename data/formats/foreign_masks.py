@@ -4,18 +4,17 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from data import UserError
 from data.classes import VOID, Colour, voc_colour
 from data.formats.class_names import fixed_id, number_classes
-from data.formats.source import Named, Source, check_fit
-from data.image_files import INDEX_MODES, LISTED, index_values, open_image
+from data.formats.source import Named, Source
+from data.image_files import INDEX_MODES, LISTED, check_sizes, index_values, open_image
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # without loss
 JPEG_SUFFIXES = (".jpg", ".jpeg")  # values change along all edges: for those who say --unknown
-COLOUR_MODES = ("RGB", "RGBA", "LA", "PA")  # Pillow's
+COLOUR_MODES = ("P", "RGB", "RGBA", "LA", "PA")  # Pillow's
 GREY = 0x010101
 ROWS = 40  # colours that a listing shows
 
@@ -38,27 +37,22 @@ def read_pixels(path: Path, is_layer: bool = False) -> np.ndarray:
     """
     is_jpeg = path.suffix.lower() in JPEG_SUFFIXES
     image = open_image(path, ("JPEG",) if is_jpeg else ("PNG", "BMP", "TIFF", "GIF"))
-    with Image.open(path) as file:
-        if getattr(file, "n_frames", 1) > 1:
-            raise UserError(f"{path}: has several pages; save each as a mask of its own photo")
-    image = image.convert("I") if image.mode == "I;16B" else image
-    if image.mode not in (*INDEX_MODES, *COLOUR_MODES):
+    if image.mode in INDEX_MODES and image.mode != "P":
+        return index_values(image, path).astype(np.int64) * (CODE + GREY)
+    if image.mode not in COLOUR_MODES:
         raise UserError(
             f"{path}: Pillow calls its kind of pixels {image.mode}; a mask has values of 8 or "
             "16 bits, a palette, or RGB"
         )
-    rgb = np.asarray(image.convert("RGB"), dtype=np.int64)
-    alpha = np.asarray(image.getchannel("A")) if image.mode.endswith("A") else np.zeros(1)
-    if not is_layer and np.ptp(alpha) and (rgb == rgb[0, 0]).all():
-        image = Image.fromarray(alpha)  # a picture of one colour: only the transparency varies
-    colours = rgb @ (1 << 16, 1 << 8, 1)
-    if image.mode not in INDEX_MODES:
-        values = np.where(colours == rgb[:, :, 0] * GREY, rgb[:, :, 0], -1)
-    else:
-        values = index_values(image, path).astype(np.int64)
-        colours = colours if image.mode == "P" else values * GREY
+    rgba = np.asarray(image.convert("RGBA"), dtype=np.int64)
+    first, alpha, has_alpha = rgba[:, :, 0], rgba[:, :, 3], image.mode.endswith("A")
+    if has_alpha and not is_layer and np.ptp(alpha) and (rgba == rgba[0, 0])[:, :, :3].all():
+        return alpha * (CODE + GREY)  # a picture of one colour: only the transparency varies
+    colours = rgba @ (1 << 16, 1 << 8, 1, 0)
+    grey_values = np.where(colours == first * GREY, first, -1)
+    values = np.asarray(image, dtype=np.int64) if image.mode == "P" else grey_values
     codes = values * CODE + colours
-    if is_layer and image.mode.endswith("A"):
+    if has_alpha and is_layer:
         codes[alpha == 0] = CLEAR[0] * CODE + CLEAR[1]
     return codes
 
@@ -152,6 +146,11 @@ def _ids_of_values(
     if given is None and values <= {0, VOID} and len(classes) == 2 and not first:
         return classes, {0: 0, VOID: 1}
     order = [name for name in listed if name in classes] if first else [*classes]
+    if given is None and not first and last == len(order) and fixed_id(order[0]) != 0:
+        raise UserError(
+            f"{masks}: {last} classes, and values up to {last}; if nobody has drawn 0, add "
+            f"--unlabelled 0: 1 is then {order[0]}; else name 0, too"
+        )
     if 0 in values and fixed_id(order[0]) != 0:
         source.note("note: 0 is this class; if nobody has drawn it, --unlabelled 0", order[0])
     return classes, {VOID: VOID} | {value: ids[name] for value, name in enumerate(order, first)}
@@ -164,7 +163,7 @@ def read_mask(photo: Path, path: Path, legend: dict[Drawn, int], source: Source)
         UserError: nothing says what becomes of these, or the mask does not fit the photo.
     """
     codes = read_pixels(path, source.options.unlabelled is not None)
-    check_fit(codes.shape, photo, source)
+    check_sizes(photo, path, codes.shape)
     found, counts = np.unique(codes, return_counts=True)
     ids = [legend.get(divmod(code, CODE)) for code in found.tolist()]
     if None in ids:
@@ -173,7 +172,7 @@ def read_mask(photo: Path, path: Path, legend: dict[Drawn, int], source: Source)
             name = f"value {value}" if colour == value * GREY else f"colour {_rgb(colour)}"
             raise UserError(
                 f"{path}: {name} is of no class; list it (--list-colours shows all), go by values "
-                "with --map, or by values from 1 with --unlabelled 0; --unknown void leaves it out"
+                "with --map; --unknown void leaves it out"
             )
         lost = counts[[label is None for label in ids]].sum()
         source.note("pixels of no class, as --unknown says", f"{path.name}: {lost}")

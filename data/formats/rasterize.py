@@ -43,23 +43,24 @@ def outlined(ring: np.ndarray, holes: Sequence[np.ndarray], size: Size) -> Area:
     return (left, top), np.asarray(image)
 
 
-def stroke(lines: Sequence[np.ndarray], width: float, size: Size) -> np.ndarray:
-    """The pixels whose centres are at most half a width from lines, (H, W) bool.
+def stroke(lines: Sequence[np.ndarray], width: float, size: Size) -> Area:
+    """The pixels whose centres are at most half a width from lines.
 
     A line has (n, 2) points x, y; one of one point is a disc. However thin, it has no gaps.
     """
-    reach, inside = max(width, 2**0.5) / 2, np.zeros(size, dtype=bool)
+    reach = max(width, 2**0.5) / 2
+    left, top, right, bottom = _box(np.concatenate(lines), size, reach)
+    inside = np.zeros((bottom - top, right - left), dtype=bool)
     for points in lines:
         for start, end in zip(points, points[1:] if len(points) > 1 else points):
-            near = np.sort([start, end], axis=0) + [[-reach], [reach]]
-            left, top, right, bottom = _cut_off(near, size)
-            rows, columns = np.mgrid[top:bottom, left:right]
+            x1, y1, x2, y2 = _box(np.stack([start, end]), size, reach)
+            rows, columns = np.mgrid[y1:y2, x1:x2]
             centres = np.stack([columns, rows], axis=-1) + 0.5 - start
             along = end - start
             share = (centres @ along / max(along @ along, 1e-9)).clip(0, 1)  # of the line's length
             distance = np.hypot(*np.moveaxis(centres - share[..., None] * along, -1, 0))
-            inside[top:bottom, left:right] |= distance <= reach
-    return inside
+            inside[y1 - top : y2 - top, x1 - left : x2 - left] |= distance <= reach
+    return (left, top), inside
 
 
 def box(first: Sequence[float], opposite: Sequence[float]) -> np.ndarray:
@@ -105,14 +106,10 @@ def placed(inside: np.ndarray, corner: Sequence[float], size: Size) -> Area:
     return (max(left, 0), max(top, 0)), inside
 
 
-def _box(points: np.ndarray, size: Size) -> list[int]:
-    """Left, top, right and bottom of the pixels in which corners (n, 2) are."""
-    if points.min() >= 0 and points.max() <= 1:
-        return [0, 0, 0, 0]  # shares of a photo, which are no pixels
-    return _cut_off(np.stack([points.min(axis=0), np.floor(points.max(axis=0)) + 1]), size)
+def _box(points: np.ndarray, size: Size, reach: float = 0.0) -> list[int]:
+    """Left, top, right and bottom of the pixels in which points (n, 2), or what is near them, are.
 
-
-def _cut_off(ends: np.ndarray, size: Size) -> list[int]:
-    """The whole pixels around two opposite corners, as far as they are in the photo."""
-    ends = np.stack([np.floor(ends[0]), np.ceil(ends[1])])
-    return np.clip(ends, 0, size[::-1]).astype(int).ravel().tolist()
+    They are cut off at the photo.
+    """
+    first, last = np.floor(points.min(axis=0) - reach), np.floor(points.max(axis=0) + reach) + 1
+    return np.clip([first, last], 0, size[::-1]).astype(int).ravel().tolist()

@@ -1,20 +1,27 @@
 """What a form gives to `data.convert`: its classes, and its images one at a time."""
 
 import glob
+import re
 import unicodedata
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from data import UserError
 from data.classes import VOID, Colour
-from data.image_files import EXIF_ORIENTATION, TURNS, first_of, upright_size
+from data.image_files import first_of
 
+UNREAD = {  # forms that are not read: how their files end, and what stands at the start, or there
+    "YOLO": (".txt", rb"\d+( -?[\d.]+){4,}\s"),
+    "VGG Image Annotator": (".json .csv", rb"(?s).*shape_attributes"),
+    "Label Studio": (".json", rb'(?s).*"original_width"'),
+    "Pascal VOC, boxes alone": (".xml", rb"(?s).*<bndbox>"),
+}
 Named = dict[str, Colour | None]  # names of classes, with RGB (0..255) where known
 
 
@@ -103,6 +110,15 @@ def files_in(folder: Path) -> list[Path]:
     return sorted(path for path in map(Path, found) if path.is_file())
 
 
+def unread(paths: Iterable[Path]) -> str:
+    """What to say of the first of these files that is of a form which is not read; "" if none."""
+    for path, (form, (suffixes, content)) in product(paths, UNREAD.items()):
+        if path.suffix.lower() in suffixes.split() and re.match(content, path.read_bytes()):
+            read = "COCO, LabelMe, Supervisely, CVAT for images, or masks"
+            return f"; {path.name} is of {form}, which is not read: export it as {read}"
+    return ""
+
+
 def plain(name: str) -> str:
     """A file's name with each letter in one piece: a Mac writes an accent behind its letter."""
     return unicodedata.normalize("NFC", name)
@@ -120,22 +136,3 @@ def as_written(path: Path, form: str) -> Iterator[None]:
             raise
         reason = f"no {error} in it" if isinstance(error, KeyError) else error
         raise UserError(f"{path}: not {form} as it is known here ({reason})") from None
-
-
-def check_fit(shape: tuple[int, int], photo: Path, source: Source) -> None:
-    """Compares the (height, width) of a mask with those that its photo has upright.
-
-    Where EXIF turns a photo and leaves its size, `source` notes that the mask may lie otherwise.
-
-    Raises:
-        UserError: they differ.
-    """
-    size, orientation = upright_size(photo), 1
-    with suppress(Exception), Image.open(photo) as image:  # damaged EXIF says nothing
-        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-    if shape != size:
-        photo_size, mask_size = ("{1}x{0}".format(*sides) for sides in (size, shape))
-        remedy = "; EXIF turns the photo: turn the mask, too" * (orientation in TURNS)
-        raise UserError(f"{photo}: the photo is {photo_size} but its mask {mask_size}{remedy}")
-    if orientation in TURNS and (orientation < 5 or size[0] == size[1]):
-        source.note("in doubt: EXIF turns the photo, its mask is taken as upright", photo.name)

@@ -2,7 +2,10 @@
 
 import filecmp
 import os
+import re
 import shutil
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +14,13 @@ from PIL import Image
 from data import UserError
 from data.classes import VOID, Classes
 from data.formats.source import Source
+from data.image_files import SUFFIXES
 from data.voc import find_pair
 
 NOTE = "converted.json"  # tells an earlier result from other data
 RESULT = {"JPEGImages", "SegmentationClass", "ImageSets", "classes.txt", NOTE}
-LAYOUT_SUFFIXES = {".jpg": ".jpg", ".jpeg": ".jpg", ".jfif": ".jpg", ".png": ".png"}
+# In ids: the folders train, training, train2017, val, valid, validation, test, testing.
+SPLIT = re.compile("(?i)(?:^|_)(train|val|test)(?:ing|id|idation|[0-9]+)?_")
 
 
 def check_free(out: Path, root: Path, force: bool) -> None:
@@ -34,13 +39,11 @@ def check_free(out: Path, root: Path, force: bool) -> None:
 
 
 def keep_lists(old: Path, new: Path) -> dict[str, list[str]]:
-    """Brings the lists of an earlier result along, if there are any.
+    """Brings the lists of an earlier result along.
 
     Returns:
         The ids of the images that came, went or changed, by what to say of them.
     """
-    if not (old / "ImageSets").is_dir():
-        return {}
     shutil.copytree(old / "ImageSets", new / "ImageSets")
     before, after = (
         {path.stem for path in (root / "SegmentationClass").iterdir()} for root in (old, new)
@@ -52,6 +55,19 @@ def keep_lists(old: Path, new: Path) -> dict[str, list[str]]:
     ]
     found = {"new": after - before, "gone": before - after, "changed": changed}
     return {f"{what} since the earlier result": sorted(ids) for what, ids in found.items() if ids}
+
+
+def write_lists(ids: Iterable[str], folder: Path) -> None:
+    """Keeps as lists what ids say of folders, if all are in train, val or test, and some in val."""
+    lists = defaultdict(list)
+    for image_id in sorted(ids):
+        split = SPLIT.search(image_id)
+        lists[split and split[1].lower()].append(f"{image_id}\n")
+    if {"train", "val"} <= lists.keys() <= {"train", "val", "test"}:
+        place = folder / "ImageSets" / "Segmentation"
+        place.mkdir(parents=True)
+        for name, lines in lists.items():
+            (place / f"{name}.txt").write_text("".join(lines), encoding="utf-8")
 
 
 def write_classes(source: Source, folder: Path) -> Classes:
@@ -74,11 +90,11 @@ def place_photo(photo: Path, pixels: np.ndarray, place: Path) -> None:
 
     Of a form that the five steps do not read, the pixels (H, W, 3) uint8 are saved as PNG.
     """
-    suffix = LAYOUT_SUFFIXES.get(photo.suffix.lower())
-    place = place.with_name(f"{place.name}{suffix or '.png'}")
-    if suffix is None:
-        Image.fromarray(pixels).save(place)
+    suffix = photo.suffix.lower().replace(".jfif", ".jpg")
+    if suffix not in SUFFIXES:
+        Image.fromarray(pixels).save(f"{place}.png")
         return
+    place = place.with_name(place.name + suffix)
     try:
         os.link(photo.resolve(), place)
     except OSError:  # on another disk, or one without links

@@ -93,12 +93,17 @@ class Predictor:
 
         Args:
             photo: as in `predict`.
-            mask: (H, W) class ids, if they are known already.
+            mask: (H, W) class ids, an array or a tensor, if they are known already.
+
+        Raises:
+            ValueError: the mask has another size than the photo.
         """
         from data.figures.picture import overlay  # not needed to predict
 
-        mask = self.predict(photo) if mask is None else mask
-        return overlay(to_array(photo), mask, self.segmenter.classes)
+        pixels, mask = to_array(photo), np.asarray(self.predict(photo) if mask is None else mask)
+        if mask.shape != pixels.shape[:2]:
+            raise ValueError(f"expected a mask {pixels.shape[:2]} for this photo, got {mask.shape}")
+        return overlay(pixels, mask, self.segmenter.classes)
 
 
 def network_input(segmenter: Segmenter, pixels: np.ndarray) -> Tensor:

@@ -40,12 +40,6 @@ def test_the_palette_has_the_colours_of_the_classes_then_those_of_voc():
     assert colours == [*map(list, OWN.colours), *(list(voc_colour(i)) for i in range(2, 256))]
 
 
-def test_labels_are_found_by_name():
-    assert VOC.labels(["cat", "background", "cat"]) == {8, 0}
-    with pytest.raises(UserError, match="'tree' is no class here; there are: ground, road"):
-        OWN.labels(["road", "tree"])
-
-
 TEXT = "ground\ntraffic light 250 170 30\ntraffic  sign\nroute 66\n4 wheels\nroute 67 1 2 3\n"
 
 

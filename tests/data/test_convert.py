@@ -1,5 +1,6 @@
 """The command that brings data into the layout: what it writes, says, leaves out and refuses."""
 
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
@@ -55,9 +56,9 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
-def written(root: Path, classes: int = 2) -> list:
+def written(root: Path) -> list:
     """The mask of the photo a in a result."""
-    return read_mask(root / "SegmentationClass" / "a.png", classes).tolist()
+    return read_mask(root / "SegmentationClass" / "a.png", read_classes(root)).tolist()
 
 
 def test_the_command_writes_the_layout_and_says_what_it_holds(root, tmp_path, run):
@@ -81,7 +82,9 @@ def test_the_command_writes_the_layout_and_says_what_it_holds(root, tmp_path, ru
 
 
 @pytest.mark.parametrize("links", [True, False])
-@pytest.mark.parametrize("suffix, placed", [(".JPEG", ".jpg"), (".PNG", ".png"), (".TIF", ".png")])
+@pytest.mark.parametrize(
+    "suffix, placed", [(".JPEG", ".jpeg"), (".jfif", ".jpg"), (".TIF", ".png")]
+)
 def test_photos_are_linked_where_they_can_be_and_never_lose(
     links, suffix, placed, root, tmp_path, run, monkeypatch
 ):
@@ -113,7 +116,7 @@ def test_colours_have_the_classes_of_a_file_or_of_voc(root, tmp_path, run):
     listed = write(tmp_path / "mine.txt", "background 0 0 0\naeroplane 128 0 0\nvoid 224 224 192\n")
     for classes in (listed, "voc"):
         assert run(root, tmp_path / "out", "--classes", classes, "--force")[0] == 0
-        assert written(tmp_path / "out", 21) == [[0, 1, 255], [0, 0, 0]]
+        assert written(tmp_path / "out") == [[0, 1, 255], [0, 0, 0]]
 
 
 def damaged(root: Path, name: str = "images/b.jpg") -> str:
@@ -129,7 +132,7 @@ def turned(root: Path) -> str:
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = 6
     Image.new("RGB", (3, 2)).save(root / "images" / "b.jpg", exif=exif)
-    return f"{root / 'images' / 'b.jpg'}: the photo is 2x3 but its mask 3x2; EXIF turns the photo"
+    return f"{root / 'masks' / 'b.png'}: the mask is 3x2 but its image b.jpg is 2x3; EXIF turns"
 
 
 def no_class(root: Path) -> str:
@@ -154,12 +157,32 @@ def test_a_bad_image_stops_it_or_is_left_out(spoil, root, tmp_path, run):
     assert code == 2 and lines[0].startswith(f"convert: {root}: no image can be used; ")
 
 
+def test_folders_of_a_division_become_lists(root, tmp_path, run):
+    """Photos of one name are told apart by them."""
+    whole = tmp_path / "whole"
+    for split in ("train2017", "Valid", "test"):
+        (whole / split).mkdir(parents=True)
+        for name in ("images", "masks"):
+            shutil.copytree(root / name, whole / split / name)
+    code, lines = run(whole, tmp_path / "out")
+    assert code == 0 and lines[-1].endswith("--add")
+    lists = tmp_path / "out" / "ImageSets" / "Segmentation"
+    assert {path.stem: path.read_text().split() for path in lists.iterdir()} == {
+        "train": ["train2017_a", "train2017_b"],
+        "val": ["Valid_a", "Valid_b"],
+        "test": ["test_a", "test_b"],
+    }
+    shutil.rmtree(whole / "Valid")
+    run(whole, tmp_path / "other")
+    assert not (tmp_path / "other" / "ImageSets").exists()
+
+
 def test_a_turn_that_leaves_the_size_is_in_doubt(root, tmp_path, run):
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = 3
     Image.new("RGB", (3, 2)).save(root / "images" / "b.jpg", exif=exif)
     _, lines = run(root, tmp_path / "out")
-    assert lines[1] == "  in doubt: EXIF turns the photo, its mask is taken as upright: 1 (b.jpg)"
+    assert lines[1] == "  in doubt: EXIF turns the photo, its mask is taken as upright: 1 (b)"
 
 
 def test_a_result_is_replaced_by_force_alone_and_when_the_new_one_is_whole(root, tmp_path, run):

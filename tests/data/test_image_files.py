@@ -10,16 +10,10 @@ from PIL import Image
 
 from data import UserError
 from data.classes import VOC, VOID
-from data.image_files import (
-    EXIF_ORIENTATION,
-    check_sizes,
-    find_photos,
-    read_image,
-    read_mask,
-)
+from data.image_files import EXIF_ORIENTATION, check_sizes, find_photos, read_image, read_mask
+from models.run.predictor import to_array
 
 INDICES = np.array([[0, 1, 12], [3, 15, 0]], dtype=np.uint8)
-CLASSES = 21
 
 
 def saved(path: Path, pixels: np.ndarray, **options) -> Path:
@@ -55,7 +49,7 @@ def test_masks_are_read_as_indices_not_colours(kind, tmp_path):
     if kind.endswith(("16 bits", "1 bit")):
         values = INDICES % 2 if kind == "1 bit" else INDICES
         grey_png(path, values, int(kind.split()[0]))
-    found = read_mask(path, CLASSES)
+    found = read_mask(path, VOC)
     assert found.dtype == np.uint8 and np.array_equal(found, values)
 
 
@@ -65,14 +59,14 @@ def test_grey_that_programs_read_in_two_ways_is_refused(depth, tmp_path):
     with Image.open(path) as picture:
         assert np.asarray(picture).max() > 20, "what Pillow makes of it"
     with pytest.raises(UserError, match=f"a.png: grey of {depth} bits, which programs read in two"):
-        read_mask(path, CLASSES)
+        read_mask(path, VOC)
 
 
 @pytest.mark.parametrize("value, may_be_void", [(256, True), (511, True), (VOID, False)])
 def test_a_label_that_is_no_class_is_refused(value, may_be_void, tmp_path):
     path = grey_png(tmp_path / "a.png", np.array([[0, value]]), 16)
     with pytest.raises(UserError, match=f"a.png: label {value} is outside the classes 0..20 "):
-        read_mask(path, CLASSES, may_be_void)
+        read_mask(path, VOC, may_be_void)
 
 
 UPRIGHT = {  # of the stored pixels, by EXIF orientation
@@ -113,17 +107,101 @@ def test_exif_that_is_damaged_leaves_the_pixels_as_good_as_they_are(is_readable,
     check_sizes(path, saved(tmp_path / "mask.png", noise(*expected.shape[:2])))
 
 
-def test_grey_of_16_bits_keeps_its_upper_8(tmp_path):
-    path = grey_png(tmp_path / "a.png", np.array([[0, 255, 256, 65535]]), 16)
-    assert read_image(path)[0, :, 0].tolist() == [0, 0, 1, 255]
+DEEP = [
+    (np.uint16, [0, 255, 256, 65535], [0, 0, 1, 255]),
+    (np.int32, [0, 255, 256, 65535], [0, 0, 1, 255]),
+    (np.float32, [0, 0.25, 0.5, 1], [0, 64, 128, 255]),
+    (np.uint16, [0, 1, 2, 4095], "grey from 0 to 4095; read are 16 bits whose range is used"),
+    (np.int32, [0, 70_000], "grey from 0 to 70000"),
+    (np.int32, [-1, 7000], "grey from -1 to 7000"),
+    (np.float32, [0, 255], "grey from 0 to 255; .* floating point 0..1"),
+    (np.float32, [0, np.nan], "grey from nan to nan"),
+]
+
+
+@pytest.mark.parametrize("dtype, grey, expected", DEEP)
+def test_deep_grey_is_the_same_from_a_path_bytes_and_pillow_or_refused(
+    dtype, grey, expected, tmp_path
+):
+    path = saved(tmp_path / "a.tif", np.array([grey], dtype=dtype), tiffinfo={EXIF_ORIENTATION: 6})
+    for photo in (path, path.read_bytes(), Image.open(path)):
+        if isinstance(expected, str):
+            with pytest.raises(UserError, match=f"^({path}|the photo): {expected}"):
+                to_array(photo)
+        else:
+            pixels = to_array(photo)
+            assert pixels.shape == (len(grey), 1, 3), "turned upright"
+            assert pixels[:, 0, 1].tolist() == expected
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+MANY = Image.fromarray(noise(2, 3, 4), "RGBX")
+FILES = [  # that are called photos: what is in them, what is said
+    (POINTER, "a Git LFS pointer, in whose place `git lfs pull`"),
+    (b"\n<!DOCTYPE html><html>404</html>", "a web page or a drawing"),
+    (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC photos are not read; save it as JPEG"),
+    (b"II*\0 of nine channels", "a TIFF whose channels or bits are not read here"),
+    (b"anything", "is the file damaged"),
+    ({"format": "TIFF", "save_all": True, "append_images": [MANY]}, "has several pages; save"),
+    ({"format": "TIFF"}, "has more channels than colours; save three"),
+]
+
+
+@pytest.mark.parametrize("content, said", FILES)
+def test_what_is_no_photo_or_several_is_said(content, said, tmp_path):
+    path = tmp_path / "a.jpg"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        MANY.save(path, **content)
+    for photo in (path, path.read_bytes()):
+        with pytest.raises(UserError, match=f"^({path}|the photo): .*{said}"):
+            to_array(photo)
+
+
+def test_what_lies_beside_a_missing_file_is_said(tmp_path):
+    (tmp_path / "a.PNG").touch()
+    (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
+    for name, said in (
+        ("a.png", "no such file, but a.PNG"),
+        ("b.png", "is a link to a file that is"),
+        ("c.png", "no such file$"),
+    ):
+        with pytest.raises(UserError, match=f"^{tmp_path / name}: {said}"):
+            read_mask(tmp_path / name, VOC)
+
+
+RED, GREEN, TAN = (128, 0, 0), (0, 128, 0), (210, 180, 140)  # the first two are VOC's 1 and 2
+
+
+@pytest.mark.parametrize(
+    "palette, is_refused",
+    [
+        ([(0, 0, 0), RED, GREEN], False),
+        ([(0, 0, 0), GREEN, RED], True),
+        ([GREEN, (0, 0, 0), TAN], True),
+        ([(0, 0, 0), TAN, RED], False),  # as far as one can see another palette
+        ([(9, 9, 9), (0, 0, 0), (5, 5, 5)], False),
+        ([(0, 0, 0), RED], False),
+    ],
+)
+def test_a_palette_that_contradicts_the_classes_is_refused(palette, is_refused, tmp_path):
+    picture = Image.fromarray(np.array([[0, 1, min(2, len(palette) - 1)]], dtype=np.uint8))
+    picture.putpalette(sum(palette, ()))
+    picture.save(tmp_path / "a.png")
+    if is_refused:
+        with pytest.raises(UserError, match=r"a.png: its palette is renumbered: [01] has the col"):
+            read_mask(tmp_path / "a.png", VOC)
+    else:
+        read_mask(tmp_path / "a.png", VOC)
 
 
 def test_the_photos_of_a_folder_are_named_by_stem_or_file(tmp_path):
     (tmp_path / "more.png").mkdir()
-    names = ["b.JPG", "a.png", "a.jpeg", "c.tiff", "D.png", "d.jpg"]  # some disks: D is d
+    names = ["b.JPG", "a.png", "a.jpeg", "c\u202f1.tiff", "D.png", "d.jpg"]  # some disks: D is d
     for name in (*names, "notes.txt", "more.png/e.png", ".hidden", "._a.png"):
         (tmp_path / name).touch()
     photos, others = find_photos([tmp_path])
-    keys = ["b", "a.png", "a.jpeg", "c", "D.png", "d.jpg"]
+    keys = ["b", "a.png", "a.jpeg", "c\u202f1", "D.png", "d.jpg"]
     assert photos == {key: tmp_path / name for key, name in zip(keys, names)}
     assert others == ["more.png/", "notes.txt"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.classes import VOID
+from data.classes import VOC, VOID
 from data.image_files import read_mask
 from models import load
 from tests.drawn_strokes import draw_strokes
@@ -31,7 +31,7 @@ def place(shapes, tmp_path, monkeypatch):
 
 def truth_of(image_id: str) -> np.ndarray:
     """The full mask of a photo, with its own classes as 1, 2, .. and void as 0."""
-    mask = read_mask(f"shapes/SegmentationClass/{image_id}.png", 21)
+    mask = read_mask(f"shapes/SegmentationClass/{image_id}.png", VOC)
     labels = np.setdiff1d(np.unique(mask), VOID)
     return np.where(mask == VOID, 0, np.searchsorted(labels, mask) + 1).astype(np.uint8)
 
@@ -45,7 +45,7 @@ def save_strokes(truth: np.ndarray, image_id: str = "shapes_000000") -> np.ndarr
 
 
 def predicted(image_id: str) -> np.ndarray:
-    return read_mask(f"out/5_overlays/predictions/{image_id}.png", 21)
+    return read_mask(f"out/5_overlays/predictions/{image_id}.png", VOC)
 
 
 def test_one_image_from_strokes_to_predictions(place, succeeds):
@@ -67,7 +67,7 @@ def test_one_image_from_strokes_to_predictions(place, succeeds):
                           predicted("shapes_000001"))  # fmt: skip
     assert "strokes on 1 photos" in network.segmenter.trained_on
     succeeds("visualize.py", "--run", "out", "--image", "photos", "--out", "seen")
-    assert np.array_equal(read_mask("seen/predictions/shapes_000002.png", 21),
+    assert np.array_equal(read_mask("seen/predictions/shapes_000002.png", VOC),
                           predicted("shapes_000002"))  # fmt: skip
 
 

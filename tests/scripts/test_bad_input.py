@@ -181,6 +181,15 @@ def features_of_nan() -> None:
     np.save(FEATURES, np.load(FEATURES) * np.nan)
 
 
+def renumbered_mask() -> None:
+    """As an image editor saves it: the colours are right, their indices are not."""
+    mask = Image.open(MASK)
+    palette = np.reshape(mask.getpalette(), (-1, 3))
+    turned = Image.fromarray(255 - np.array(mask))
+    turned.putpalette(palette[::-1].ravel().tolist())
+    turned.save(MASK)
+
+
 def mask_of_another_size() -> None:
     Image.new("P", (30, 20)).save(MASK)
 
@@ -212,6 +221,7 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
     "mask is a JPEG": (mask_as_jpeg, READ, f"{MASK}: cannot be read as an image"),
     "mask of another size": (mask_of_another_size, LISTED, f"{MASK}: the mask is 30x20 but its"),
     "mask in RGB": (mask_in_rgb, READ, f"{MASK}: a mask must be a PNG of palette indices"),
+    "mask renumbered": (renumbered_mask, READ, f"{MASK}: its palette is renumbered: "),
     "label 21": (partial(label, 21), READ, f"{MASK}: label 21 is outside the cl"),
     "label 254": (partial(label, 254), READ, f"{MASK}: label 254 is outside the cl"),
     "all masks void": (void, READ, "of train have no labelled pixel"),

@@ -27,7 +27,7 @@ def guesses(street) -> list[str]:
     GUESSES.mkdir()
     ids = read_ids(Path("shapes"), "train")
     for image_id in ids:
-        values = read_mask(MASKS / f"{image_id}.png", 21)
+        values = read_mask(MASKS / f"{image_id}.png", VOC)
         values[values == 255] = 0
         values[:, ::5] = (values[:, ::5] + 1) % 21
         Image.fromarray(values).save(GUESSES / f"{image_id}.png")
@@ -68,7 +68,14 @@ def cells(text: str) -> list[list[str]]:
     "spoil, message",
     [
         (lambda values: values[:, :-1], "the mask is 63x64 but its image {stem}.jpg is 64x"),
-        (lambda values: np.where(values == 0, 21, values), "label 21 is outside the classes 0..20"),
+        (
+            lambda values: values * 0 + 21,
+            "label 21 is outside the classes 0..20 ({}is it class + 1?)",
+        ),
+        (
+            lambda values: values // 21 + 255,
+            "label 255 is outside the classes 0..20 ({}save an object of 255 as 1)",
+        ),
         (None, "no such file"),
     ],
 )
@@ -82,8 +89,35 @@ def test_a_prediction_that_cannot_be_scored_ends_it_and_earlier_scores_stay(
     if spoil:
         Image.fromarray(spoil(values)).save(path)
     line = fails("evaluate.py", *SPLIT, "--predictions", GUESSES, "--out", "theirs")
+    message = message.replace("({}", "(each pixel of a prediction needs one; ")
     assert f"{path}: {message.format(stem=path.stem)}" in line
     assert differences(contents(Path("theirs")), before) == []
+
+
+@pytest.mark.parametrize("shift, way", [(1, "above"), (-1, "below"), (0, "")])
+def test_predictions_shifted_by_a_class_are_said(shift, way, guesses, score):
+    for path in GUESSES.iterdir():
+        truth = np.array(Image.open(path)).clip(1, 19)
+        Image.fromarray(truth).save(MASKS / path.name)
+        Image.fromarray((truth + np.int64(shift)).astype(np.uint8)).save(path)
+    said = score()
+    assert (f"note: most predictions are the class {way} the true one" in said) == bool(way)
+    assert ("are they shifted?" in said) == bool(way)
+
+
+def test_a_list_without_masks_is_predicted_and_not_scored(street, succeeds, fails):
+    before, flags = contents(Path("run")), ("--run", "run", *DATA)
+    ids = read_ids(Path("shapes"), "val")
+    for image_id in ids:
+        (MASKS / f"{image_id}.png").unlink()
+    assert f"{MASKS / ids[0]}.png: no such file" in fails("evaluate.py", *flags)
+    assert "--out FOLDER predicts alone" in fails("evaluate.py", *flags, "--save-predictions")
+    said = succeeds("evaluate.py", *flags, "--save-predictions", "--out", "seen")
+    assert "  note: no mask of val is there: its images are predicted, not scored" in said
+    assert "mIoU" not in said and said.endswith("wrote seen: predictions, 3 images\n")
+    files = {"config.json", *(f"predictions/{image_id}.png" for image_id in ids)}
+    assert contents(Path("seen")).keys() == files
+    assert differences(contents(Path("run")), before) == []
 
 
 def test_scores_in_a_folder_of_their_own_leave_those_of_the_run(street, succeeds, fails):

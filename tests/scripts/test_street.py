@@ -74,7 +74,7 @@ def test_step_1_leaves_features_of_distinct_labelled_pixels(walked):
     assert np.isclose(std, np.maximum(own, anywhere), rtol=0.1, atol=1e-6).mean() > 0.95
     assert len(np.unique(pixels, axis=0)) == len(pixels)
     for index, image_id in enumerate(ids):
-        mask = read_mask(walked.place / "shapes" / "SegmentationClass" / f"{image_id}.png", 21)
+        mask = read_mask(walked.place / "shapes" / "SegmentationClass" / f"{image_id}.png", VOC)
         mine = pixels[:, 0] == index
         assert (mask[pixels[mine, 1], pixels[mine, 2]] == labels[mine]).all()
         counts = np.bincount(mask.ravel(), minlength=256)[:VOID]

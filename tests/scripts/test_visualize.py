@@ -89,7 +89,7 @@ def test_by_name_and_at_random(street, succeeds):
 @pytest.mark.parametrize("command, place", [(TRAIN, OVERLAYS), (TRUTH, MASKS)])
 def test_only_images_with_some_classes(command, place, street, succeeds):
     ids = read_ids(LISTS, "train")
-    present = {image_id: set(np.unique(read_mask(mask_of(image_id), 21))) for image_id in ids}
+    present = {image_id: set(np.unique(read_mask(mask_of(image_id), VOC))) for image_id in ids}
     wanted = sorted(set.union(*present.values()) - {0, 255})[:2]
     expected = sorted(image_id for image_id, labels in present.items() if labels & set(wanted))
     assert 2 < len(expected) < len(present)
@@ -128,7 +128,7 @@ def test_the_truth_alone_needs_no_run(shapes, succeeds, monkeypatch):
     assert said.splitlines()[-1] == "next: python sample_features.py --data shapes --run runs/own"
     assert names(MASKS) == sorted(read_ids(LISTS, "train"))[:5]
     for picture in listed(MASKS):
-        labels, counts = np.unique(read_mask(mask_of(picture["name"]), 21), return_counts=True)
+        labels, counts = np.unique(read_mask(mask_of(picture["name"]), VOC), return_counts=True)
         found = ["void" if label == 255 else VOC.names[label] for label in labels]
         rows = {name: share for name, _, share in picture["rows"]}
         assert rows == dict(zip(found, map(percent, counts / counts.sum())))
@@ -212,7 +212,7 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_replaced(command, words
     Path("page").mkdir()
     Path("page/index.html").write_text("mine")
     for image_id in read_ids(LISTS, "val"):
-        values = read_mask(mask_of(image_id), 21)
+        values = read_mask(mask_of(image_id), VOC)
         Image.fromarray(np.where(values == 20, 0, values)).save(mask_of(image_id))
     before = saved()
     assert words in fails(*command)

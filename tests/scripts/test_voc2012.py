@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.classes import VOC
 from data.image_files import read_mask
 from data.voc import VOCFolder, read_ids
 from losses.metrics import ConfusionMatrix
@@ -26,7 +27,7 @@ def test_the_head_on_sparse_pixels_beats_the_most_frequent_class(
     metrics = json.loads((run / "4_eval" / "metrics.json").read_text())
     targets = {}
     for image_id in read_ids(voc_root, "train")[:IMAGES]:
-        targets[image_id] = read_mask(voc_root / "SegmentationClass" / f"{image_id}.png", 21)
+        targets[image_id] = read_mask(voc_root / "SegmentationClass" / f"{image_id}.png", VOC)
         prediction = Image.open(run / "4_eval" / "predictions" / f"{image_id}.png")
         with Image.open(voc_root / "JPEGImages" / f"{image_id}.jpg") as photo:
             assert prediction.mode == "P" and prediction.size == photo.size

@@ -98,7 +98,8 @@ def test_overlay_tints_classes_whitens_void_and_leaves_the_background():
     mask = np.zeros((40, 48), np.uint8)
     mask[4:14, 4:14], mask[20:30, 4:14], mask[20, 30:45], mask[35:, 40:] = 8, 15, 3, VOID
     before = photo().astype(float)
-    after = np.array(overlay(photo(), mask, MANY)).astype(float)  # no name fits
+    many = Classes(MANY.names, ((0, 0, 0), *MANY.colours[1:]))
+    after = np.array(overlay(photo(), mask, many)).astype(float)  # no name fits
     colours = {value: MANY.colours[value] for value in (8, 15, 3)} | {VOID: (255, 255, 255)}
     for value, colour in colours.items():
         expected = (1 - OPACITY) * before + OPACITY * np.array(colour)
@@ -116,6 +117,13 @@ def test_names_are_written_in_the_middle_of_their_class(spy):
     mask = np.zeros((200, 300), np.uint8)
     mask[20:180, 20:160], mask[100:110, 200:210], mask[20:60, 180:280] = 8, 20, 4
     assert (mask == 20).mean() < NAMED_FROM
+    overlay(photo(300, 200), mask, VOC)
+    walls = Classes(("wall", *VOC.names[1:]), ((120, 120, 120), *VOC.colours[1:]))
+    assert (np.asarray(overlay(photo(300, 200), mask, walls)) != photo(300, 200)).any(
+        2
+    ).mean() > 0.9
+    assert [*map(spy.words().count, ("wall", "cat", "background"))] == [1, 2, 0]
+    spy.texts.clear()
     overlay(photo(300, 200), mask, VOC)
     assert spy.words() == ["cat", "boat"], "the largest first; tvmonitor is too small"
     for (_, name, box), middle in zip(spy.texts, ((90, 100), (230, 40))):

@@ -6,8 +6,7 @@ import pytest
 
 from data import UserError
 from data.classes import VOID
-from data.formats.class_names import CLASS_FILES, number_classes, number_labels, read_class_list
-from data.formats.source import Options
+from data.formats.class_names import CLASS_FILES, number_classes, read_class_list
 
 EXPECTED = {"background": (0, 0, 0), "traffic light": (250, 170, 30), "cat": (1, 2, 3)}
 FILES = {
@@ -15,6 +14,7 @@ FILES = {
     "labelmap.txt": "# label:color_rgb:parts:actions\ntraffic light:250,170,30::\n"
     "background:0,0,0::\ncat:1,2,3:head,tail:sleeping\nvoid:9,9,9::\n",
     "class_names.txt": "250 170 30\ttraffic light\n1 2 3 cat\n0 0 0 background\n9 9 9 void\n",
+    "label_colors.txt": "250 170 30 traffic light\n1 2 3 cat\n0 0 0 background\n9 9 9 void\n",
     "class_dict.csv": "name,r,g,b\ntraffic light,250,170,30\ncat,1,2,3\nbackground,0,0,0\n"
     "Void,9,9,9\n",
 }
@@ -31,27 +31,23 @@ def test_class_lists_are_read_with_the_background_in_front(name, tmp_path):
     assert ids == {"background": 0, "traffic light": 1, "cat": 2, void: VOID}
 
 
-def test_lines_that_cannot_be_read_are_named(tmp_path):
-    path = tmp_path / "class_dict.csv"
-    path.write_text("name,r,g,b\nroad,1,2,3\nsky,1,2,999\n")
-    with pytest.raises(UserError, match=re.escape(f"{path}, line 3: expected 'name'")):
-        read_class_list(path)
-
-
-LABELS = {"cat": (1, 2, 3), "_background_": None, "dog": None, "__ignore__": None}
+def test_values_may_stand_before_the_names(tmp_path):
+    path = tmp_path / "_classes.csv"
+    path.write_text("Pixel Value, Class\n0, background\n1, traffic light\n")
+    assert [*read_class_list(path)] == ["background", "traffic light"]
 
 
 @pytest.mark.parametrize(
-    "listed, classes, ids",
+    "text, reason",
     [
-        (None, ["_background_", "cat", "dog"], [1, 0, 2, VOID]),
-        (["road", "dog", "cat"], ["road", "dog", "cat"], [2, 0, 1, VOID]),
-        (["background", "dog"], ["background", "dog"], [None, 0, 1, VOID]),
-        (["cat", "dog"], ["background", "cat", "dog"], [1, 0, 2, VOID]),
+        ("name,r,g,b\nroad,1,2,3\nsky,1,2,999\n", ", line 3: expected 'name'"),
+        ("Pixel Value, Class\n0, road\n2, sky\n", ": values 0, 2; needed are 0, 1, 2, .."),
+        ("Idx\tRatio\tTrain\tName\n1\t0.15\t11664\twall\n", ", line 2: expected 'name'"),
+        ("1 wall\n2 sky\n", ": its lines are numbered"),
     ],
 )
-def test_labels_have_the_ids_of_the_listed_classes_or_their_own(listed, classes, ids):
-    options = Options(classes=listed and dict.fromkeys(listed), unknown=VOID)
-    found, by_name = number_labels(LABELS, set(LABELS), options)
-    assert list(found) == classes
-    assert [by_name.get(name) for name in LABELS] == ids
+def test_lines_that_cannot_be_read_are_named(text, reason, tmp_path):
+    path = tmp_path / "class_dict.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=re.escape(f"{path}{reason}")):
+        read_class_list(path)

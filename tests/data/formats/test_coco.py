@@ -96,6 +96,21 @@ def test_a_file_that_contradicts_itself_or_is_no_coco_is_refused(content, reason
         only_mask(coco, tmp_path)
 
 
+@pytest.mark.parametrize("share", [1 / 6, 1])
+def test_coordinates_from_0_to_1_are_no_pixels(share, tmp_path):
+    write(tmp_path / "coco.json", annotation([[share * value for value in BOX]]))
+    source = find(coco, tmp_path)
+    assert source.pairs["a"].mask().any() == (share == 1) != bool(source.notes)
+
+
+def test_keypoints_are_points(tmp_path):
+    write(tmp_path / "coco.json", annotation([]) | {"keypoints": [1, 1, 2, 0, 0, 0, 4, 2, 1]})
+    with pytest.raises(UserError, match=r"points or lines \(keypoints\)"):
+        find(coco, tmp_path)
+    mask = np.array(only_mask(coco, tmp_path, unlabelled="void", stroke_width=1.0))
+    assert np.argwhere(mask != VOID).tolist() == [[1, 1], [2, 4]]
+
+
 def test_annotations_of_no_image_are_counted(tmp_path):
     write(tmp_path / "coco.json", annotation([BOX]), annotation([BOX], of=9))
     source = find(coco, tmp_path)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from data import UserError
 from data.classes import VOID
-from data.formats import cityscapes
+from data.formats import recognise
 from data.formats.folders import find, find_pairs
 from data.formats.source import Options, Source
 from tests.data.formats import photo, write
@@ -46,6 +46,10 @@ def pairs(root: Path, *names: str, **options) -> dict[str, tuple[str, ...]]:
         ("a.png", "a_L.png", "a"),
         ("x/a.b.jpg", "x/a.b_gt.png", "x/a.b"),
         ("images/a_l.jpg", "masks/a_l.png", "a_l"),
+        ("Original/a.tif", "Ground Truth/a.tif", "a"),
+        ("train/a.png", "train_labels/a.png", "train/a"),
+        ("train_images/a.jpg", "train_masks/a.PNG", "train/a"),
+        ("val/a.png", "valannot/a.png", "val/a"),
         (f"images/{E_ACUTE}.jpg", f"masks/{E_AND_ACUTE}.png", E_ACUTE),
     ],
 )
@@ -91,6 +95,24 @@ def test_what_does_not_pair_is_named(names, message, tmp_path):
         find(tmp_path, Options())
 
 
+@pytest.mark.parametrize(
+    "name, content, form",
+    [
+        ("labels/a.txt", "0 0.5 0.5 0.2 0.1\n", "YOLO"),
+        ("via.json", {"a.jpg": {"regions": [{"shape_attributes": {}}]}}, "VGG Image Annotator"),
+        ("export.json", [{"annotations": [{"result": [{"original_width": 9}]}]}], "Label Studio"),
+        ("a.xml", "<annotation><object><bndbox></bndbox></object></annotation>", "Pascal VOC"),
+    ],
+)
+def test_forms_that_are_not_read_are_named(name, content, form, tmp_path):
+    touch(tmp_path, "images/a.jpg")
+    write(tmp_path / name, content)
+    for options in (Options(), Options(annotations=Path(name))):
+        message = f"{Path(name).name} is of {form}.*, which is not read: export it as COCO"
+        with pytest.raises(UserError, match=message):
+            recognise(tmp_path, options)
+
+
 def test_every_image_in_no_pair_is_named(tmp_path):
     """A mask for each class, and the field of view beside the truth (DRIVE)."""
     others = ["images/b.jpg", "masks/a_rust.png", "masks/c.png", "1st_manual/a_manual1.gif"]
@@ -108,7 +130,7 @@ def test_the_source_has_classes_and_pairs(tmp_path):
     assert list(source.classes) == ["background", "class 1"]
     pair = source.pairs["x_a"]
     assert pair.photo == tmp_path / "images/x/a.jpg" and pair.mask().tolist() == [[0, 1]]
-    for name in ("class_names.txt", "classes.txt"):
+    for name in ("masks/_classes.csv", "class_names.txt", "classes.txt"):
         (tmp_path / name).write_text(f"{name}\nroad\n")
         assert list(find(tmp_path, Options()).classes) == [name, "road"]
 
@@ -118,10 +140,9 @@ def test_label_ids_of_cityscapes_become_those_of_its_19_classes(tmp_path):
     for number in (1, 2):
         photo(tmp_path / photos.format(number), (7, 1))
     touch(tmp_path, f"{masks}_gtFine_instanceIds.png")
-    assert cityscapes.find(tmp_path, Options()) is None
     ids = np.array([[0, 7, 8, 17, 29, 33, 255]], dtype=np.uint8)
     Image.fromarray(ids).save(tmp_path / f"{masks}_gtFine_labelIds.png")
-    source = cityscapes.find(tmp_path, Options())
+    source = recognise(tmp_path, Options())
     names = list(source.classes)
     assert len(names) == 19 and (names[0], names[5], names[18]) == ("road", "pole", "bicycle")
     assert source.classes["car"] == (0, 0, 142)
@@ -131,4 +152,4 @@ def test_label_ids_of_cityscapes_become_those_of_its_19_classes(tmp_path):
     assert pair.photo == tmp_path / photos.format(1)
     assert pair.mask().tolist() == [[VOID, 0, 1, 5, VOID, 18, VOID]]
     own = Options(classes=dict.fromkeys(["background", "road"]), values={7: 1}, unknown=0)
-    assert cityscapes.find(tmp_path, own).pairs.popitem()[1].mask().tolist() == [[0, 1] + [0] * 5]
+    assert recognise(tmp_path, own).pairs.popitem()[1].mask().tolist() == [[0, 1] + [0] * 5]

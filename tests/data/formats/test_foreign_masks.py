@@ -174,8 +174,9 @@ def test_a_first_class_that_may_be_what_nobody_has_drawn_is_said(first, doubts, 
     assert sum(source.notes.values(), []) == doubts
     assert read([path], listed, unlabelled=0)[1] == [[[VOID, 0]]]
     path = saved(tmp_path / "a.png", [[0, 2]])
-    with pytest.raises(UserError, match="value 2 is of no class; .* with --unlabelled 0"):
-        read([path], listed)
+    reason = "2 classes, and values up to 2; .* add --unlabelled 0" if doubts else "value 2 is of"
+    with pytest.raises(UserError, match=reason):
+        read([path], listed, unknown=None if doubts == [] else VOID)
 
 
 def test_colours_are_listed_with_what_to_write(tmp_path):

@@ -14,6 +14,7 @@ from data.formats.rasterize import stroke
 from data.formats.source import Options
 from tests.data.formats import find, photo
 from tests.data.formats.test_annotations import cvat, labelme, supervisely, write
+from tests.data.formats.test_rasterize import on_photo
 
 LINE, DOTS = [[1.5, 1.5], [4.5, 1.5]], [[1.5, 1.5], [4.5, 2.5]]  # on centres of pixels
 LINE_MASK = [[9] * 6, [9, 0, 0, 0, 0, 9], [9] * 6, [9] * 6]  # 9: nothing is drawn
@@ -83,17 +84,10 @@ def test_a_click_that_is_no_place_is_refused(row, tmp_path):
         only_mask(clicks, tmp_path, unlabelled="void")
 
 
-def test_clicks_beside_the_photo_are_counted(tmp_path):
-    write_clicks(tmp_path, "photo,row,column,label\na.jpg,1,1,dog\na.jpg,40,1,dog")
-    source = find(clicks, tmp_path, unlabelled="void")
-    source.pairs.popitem()[1].mask()
-    assert source.notes == {"left out: shape without a pixel in its photo": ["a.jpg"]}
-
-
 @pytest.mark.parametrize("width", [1.0, 3.0, 5.0])
 def test_a_stroke_is_all_pixels_near_its_line_and_has_no_gap(width):
     start, end = np.array([3.2, 4.1]), np.array([24.7, 17.3])
-    found = np.asarray(stroke([[start, end]], width, (20, 30))) > 0
+    found = on_photo(stroke([np.array([start, end])], width, (20, 30)), (20, 30))
     for y, x in np.ndindex(found.shape):
         steps = np.linspace(start, end, 2000)  # points of the line
         near = np.hypot(*(steps - (x + 0.5, y + 0.5)).T).min()
@@ -131,10 +125,6 @@ def grey(rows) -> Image.Image:
 def test_masks_of_strokes(listed, unlabelled, names, mask, tmp_path):
     found = masks(tmp_path, grey([[0, 1, 2], [0, 0, 0]]), listed, unlabelled=unlabelled)
     assert found == (names, mask)
-
-
-def test_one_class_alone_in_masks_of_strokes(tmp_path):
-    assert masks(tmp_path, grey([[0, 1]]), unlabelled=0) == (["class 1"], [[VOID, 0]])
 
 
 def test_map_wins_over_unlabelled(tmp_path):

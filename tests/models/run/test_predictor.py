@@ -121,7 +121,10 @@ def test_a_pil_image_is_what_its_file_is(network, tmp_path):
 def test_the_overlay_is_a_picture_of_the_photos_size(network, mask):
     found = network.overlay(PORTRAIT)
     assert found.size == Image.open(PORTRAIT).size
-    assert np.array_equal(np.asarray(found), np.asarray(network.overlay(PORTRAIT, mask)))
+    for known in (mask, torch.from_numpy(mask)):
+        assert np.array_equal(np.asarray(found), np.asarray(network.overlay(PORTRAIT, known)))
+    with pytest.raises(ValueError, match="expected a mask .* for this photo, got"):
+        network.overlay(PORTRAIT, mask[1:])
     assert not np.array_equal(np.asarray(found), read_image(PORTRAIT))
 
 
