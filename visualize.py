@@ -2,25 +2,34 @@
 
     python visualize.py --data data/VOCdevkit/VOC2012 --run runs/voc
     python visualize.py --run runs/voc --sort worst --limit 24 --classes dog,cat --contact-sheet
-    python visualize.py --run runs/voc --limit 50 --report          # the write-up of the run
+    python visualize.py --run runs/voc --limit 50 --report --author "A. Student"  # its write-up
+    python visualize.py --run runs/voc --report --compare runs/other   # with a page of experiments
     python visualize.py --image holiday.jpg         # your own, by a network that is trained already
     python visualize.py --run runs/voc --image holiday.jpg photos/ --out seen      # by yours
     python visualize.py --data DIR --truth --split train            # the masks, before training
 
 Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/5_overlays/:
 ID.png, index.html (all of them, to be opened in a browser), with --contact-sheet contact_sheet.png,
-with --report report.pdf (settings, architecture, data, curves, scores, best and worst pictures),
-config.json. For your own pictures also predictions/NAME.png (8-bit palette indices at the original
-size) and photos.csv (the classes of each, their share and how sure the network is of them).
+with --report report.pdf (settings, architecture, data, curves, scores, best and worst pictures) and
+report.md (its text, to be edited), config.json. For your own pictures also predictions/NAME.png
+(8-bit palette indices at the original size) and photos.csv (the classes of each, their share and
+how sure the network is of them, or why it could not be read): photo by photo, so that --resume goes
+on with what was interrupted. --masks-only draws no pictures; --recursive looks into sub-folders.
 --out names another folder: a new or empty one, or one of earlier pictures alone, which go. Without
 a run it is runs/photos/ for --image, with the network that comes with the project, and runs/truth/
 for --truth, which shows image and ground truth and needs no network.
 """
 
 import argparse
+import csv
 import math
 import random
+import shutil
+import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,18 +40,26 @@ from PIL import Image
 from data import UserError
 from data.classes import Classes
 from data.figures import gallery
-from data.figures.picture import Row, draw_page, percent
+from data.figures.picture import draw_page, legend_rows, percent
 from data.image_files import colour_mask, find_photos, first_of, read_image
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
+from losses.compare import compare_runs
 from losses.metrics import ConfusionMatrix, image_mious
 from models.run import args as flags
 from models.run import chain, folder, runtime
 from models.run.predictor import predict_photo
-from models.run.record import read_run
+from models.run.record import read, read_json, read_run, read_table
 from models.segmenter import Segmenter
+from models.weight_files import fingerprint
 
 IMAGES = 12  # of a split that are drawn unless --limit says otherwise
+TABLE = "photos.csv"
+MASKS = "predictions"
+PROGRESS = 10  # seconds between two lines about it, off a terminal
+# What --resume must not change, of config.json.
+SAME = ("made_from", "image", "recursive", "classes", "confidence", "masks_only")
+SAME += ("tta", "dilate", "refine", "size", "tile", "amp")
 
 
 class Record(NamedTuple):
@@ -56,6 +73,36 @@ class Record(NamedTuple):
     confidence: np.ndarray | None = None  # (H, W) float32: probability of the predicted class
     ious: np.ndarray | None = None  # (C,) float64, nan for absent classes
     miou: float | None = None  # None where nothing is scored
+
+
+class PhotoTable:
+    """photos.csv, which grows photo by photo. Photos without an error in it are done.
+
+    Attributes:
+        done: the photos in it that were read.
+        errors: why each of the others was not.
+    """
+
+    COLUMNS = ("photo", "class", "share", "confidence", "error")
+
+    def __init__(self, path: Path):
+        rows = read(read_table, path) if path.exists() else []
+        self._path, self.done, self.errors = path, set(), {}
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow(self.COLUMNS)
+        self.add([row for row in rows if not row["error"]])
+
+    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Appends rows, and closes the file: they outlive the process."""
+        self.done |= {row["photo"] for row in rows}
+        with open(self._path, "a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, self.COLUMNS, lineterminator="\n").writerows(rows)
+
+    def leave_out(self, photo: str, error: str) -> None:
+        """Appends a row with the error."""
+        self.add([{"photo": photo, "error": error}])
+        self.done.remove(photo)
+        self.errors[photo] = error
 
 
 def parse() -> argparse.Namespace:
@@ -76,7 +123,14 @@ def parse() -> argparse.Namespace:
     out = "where to write; default: 5_overlays of the run"
     flag("--out", Path, None, out, free=True, metavar="DIR")
     flag("--checkpoint", Path, None, "network; default: the run's", free=True, metavar="FILE")
-    flag("--report", bool, False, "write the run up as report.pdf", free=True)
+    flag("--masks-only", bool, False, "of --image: index PNGs and the table alone", free=True)
+    flag("--recursive", bool, False, "photos in sub-folders of --image, too", free=True)
+    resume = "go on with the photos that are not in photos.csv yet"
+    flag("--resume", bool, False, resume, free=True)
+    flag("--report", bool, False, "write the run up as report.pdf and report.md", free=True)
+    flag("--author", str, None, "on page 1 of the report", free=True, metavar="NAME")
+    others = "runs, or folders of evaluate.py --out: a page of experiments in the report"
+    flag("--compare", Path, None, others, free=True, metavar="RUN", nargs="+")
     flags.add_view_flags(parser)
     flags.add_speed_flags(parser)
     args = parser.parse_args()
@@ -90,6 +144,13 @@ def parse() -> argparse.Namespace:
     if alone and args.sort in ("worst", "best"):
         parser.error(f"argument --sort: {args.sort} needs scores, which --{alone} does not have")
     parser.needs(args, "--seed", "--sort", "random")
+    for name in ("masks_only", "recursive", "resume"):
+        if getattr(args, name) and not args.image:
+            parser.error(f"argument --{name.replace('_', '-')}: has no effect without --image")
+    if args.masks_only and (args.confidence or args.contact_sheet):
+        parser.error("argument --masks-only: draws no pictures")
+    for name in ("--author", "--compare"):
+        parser.needs(args, name, "--report")
     return args
 
 
@@ -116,17 +177,31 @@ def truth_records(dataset: VOCFolder, indices: Iterable[int]) -> Iterator[Record
 
 
 def photo_records(
-    segmenter: Segmenter, photos: Mapping[str, Path], left_out: list[str]
+    segmenter: Segmenter, photos: Mapping[str, Path], table: PhotoTable
 ) -> Iterator[Record]:
-    """The user's own photos with what the network sees in them; adds why one cannot be read."""
+    """The user's own photos with what the network sees in them; tells the table of the others."""
     for name, path in photos.items():
+        title = Path(name).with_name(path.name).as_posix()
+        if title in table.done:
+            continue
         try:
             photo = read_image(path)
         except UserError as error:
-            left_out.append(str(error))
+            table.leave_out(title, str(error))
             continue
         found = predict_photo(segmenter, photo, name)
-        yield Record(name, path.name, photo, None, *(array.numpy() for array in found))
+        yield Record(name, title, photo, None, *(array.numpy() for array in found))
+
+
+def telling(records: Iterable[Record], total: int) -> Iterator[Record]:
+    """The records; off a terminal, where no bar is, a line now and then says how many are done."""
+    start = told = time.monotonic()
+    for done, record in enumerate(records, start=1):
+        yield record
+        now = time.monotonic()
+        if now - told >= PROGRESS and not sys.stderr.isatty():
+            left, told = timedelta(seconds=round((now - start) / done * (total - done))), now
+            print(f"  {done} of {total} done, {left} (h:mm:ss) left", flush=True)
 
 
 def by_miou(
@@ -140,71 +215,120 @@ def by_miou(
     return [indices[place] for place in order]
 
 
-def save_pages(
-    new: Path, records: Iterable[Record], classes: Classes, confidence: bool = False
-) -> list[gallery.Picture]:
-    """Draws a page of each image, ID.png, with a tile of the confidence if asked for.
+def chosen_records(
+    segmenter: Segmenter | None,
+    dataset: VOCFolder,
+    wanted: set[int],
+    sort: str,
+    limit: int,
+    workers: int,
+) -> Iterator[Record]:
+    """Up to `limit` images of a split, of those with a wanted class if there are any."""
+    every = range(len(dataset.ids))
+    chosen = (i for i in every if not wanted or wanted & {*np.unique(dataset.mask(i))})
+    if segmenter and sort in ("worst", "best"):
+        chosen = iter(by_miou(segmenter, dataset, [*chosen], sort == "best", workers))
+    indices = list(islice(chosen, limit))
+    if segmenter is None:
+        return truth_records(dataset, indices)
+    return split_records(segmenter, dataset, indices, workers)
 
-    Of photos without scores it also saves predictions/ID.png and photos.csv.
+
+def save_pages(
+    new: Path,
+    records: Iterable[Record],
+    classes: Classes,
+    table: PhotoTable | None = None,
+    confidence: bool = False,
+) -> None:
+    """Draws a page of each image, ID.png, and what the gallery shows of it.
+
+    Args:
+        table: of photos, which get an index PNG, too, and their rows there.
+        confidence: whether there is a tile of it.
     """
-    pictures, table = [], []
     for record in records:
         masks = record.truth, record.prediction, record.confidence if confidence else None
-        scores = record.ious, record.miou
-        page = draw_page(record.photo, classes, *masks, *scores, record.title)
+        page = draw_page(record.photo, classes, *masks, record.ious, record.miou, record.title)
+        (new / record.id).parent.mkdir(parents=True, exist_ok=True)
         page.picture.save(new / f"{record.id}.png")
-        pictures.append(gallery.picture(record.id, record.title, page, record.miou))
-        if record.prediction is not None and record.ious is None:
-            table += save_photo(new, record, classes, page.rows)
-    if table:
-        folder.save_csv(new / "photos.csv", table)
-    return pictures
+        gallery.save_picture(new, record.id, record.title, page, record.miou)
+        if table:
+            save_mask(new, record, classes, table)
 
 
-def save_photo(
-    new: Path, record: Record, classes: Classes, legend: Sequence[Row]
-) -> list[dict[str, Any]]:
-    """Saves the index PNG of a photo; prints and returns its rows of photos.csv.
+def save_mask(new: Path, record: Record, classes: Classes, table: PhotoTable) -> None:
+    """Saves the index PNG of a photo; prints its classes and adds them to the table.
 
     A row is a class in it, the largest first, with its share and mean confidence, 0..1.
     """
-    (new / "predictions").mkdir(exist_ok=True)
-    colour_mask(record.prediction, classes).save(new / "predictions" / f"{record.id}.png")
+    path = new / MASKS / f"{record.id}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colour_mask(record.prediction, classes).save(path)
     rows, words = [], []
-    seen = [line for line in legend if line.shares["prediction"]]  # not what strokes alone hold
-    for line in sorted(seen, key=lambda line: -line.shares["prediction"]):
-        share = line.shares["prediction"]
+    seen = legend_rows({MASKS: record.prediction}, classes)
+    for line in sorted(seen, key=lambda line: -line.shares[MASKS]):
+        share = line.shares[MASKS]
         sure = float(record.confidence.mean(where=record.prediction == line.label))
         rows.append({"photo": record.title, "class": line.name, "share": share, "confidence": sure})
         words.append(f"{line.name} {percent(share)}")
-    print(f"  {record.title}  {'  '.join(words)}")
-    return rows
+    table.add(rows)
+    print(f"  {record.title}  {'  '.join(words)}", flush=True)
+
+
+@contextmanager
+def photo_folder(place: Path, flags: Mapping[str, Any]) -> Iterator[Path]:
+    """The folder of photos in its own place, for what is interrupted goes on with --resume.
+
+    Args:
+        flags: with "made_from", the fingerprint of the network.
+
+    Raises:
+        UserError: --resume, and what is there was made otherwise.
+    """
+    with folder.claim(place):
+        if flags["resume"] and (place / folder.CONFIG).is_file():
+            before, now = read(read_json, place / folder.CONFIG), folder.plain(flags)
+            for name in SAME:
+                if before.get(name) != now[name]:
+                    what = f"{place} was made with {name} {before.get(name)}, not {now[name]}"
+                    raise UserError(f"--resume: {what}; keep to that, or name another --out")
+        else:
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir()
+            folder.save_config(place, 5, flags)
+        try:
+            yield place
+        except KeyboardInterrupt as stop:
+            raise type(stop)("go on with the same command and --resume") from None
 
 
 def save_report(
-    new: Path, run: Path, segmenter: Segmenter, pictures: Sequence[gallery.Picture], images: str
+    new: Path, record: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]], shown: str
 ) -> None:
-    """Writes the run up as report.pdf, with some of the pictures, drawn of these images."""
+    """Writes the run up as report.pdf and report.md, with some of the pictures."""
     from data.figures import report  # matplotlib takes a second to import
 
-    chosen = report.choose({picture.name: picture.miou for picture in pictures})
-    shown = [(kind, Image.open(new / f"{name}.png")) for kind, name in chosen]
-    words, record = f"{len(pictures)} of {images}", read_run(run, segmenter)
-    report.save_pages(new / "report.pdf", report.report_pages(record, words, shown))
+    chosen = report.choose({picture["name"]: picture["miou"] for picture in pictures})
+    images = [(kind, Image.open(new / f"{name}.png")) for kind, name in chosen]
+    report.save_pages(new / "report.pdf", report.report_pages(record, shown, images))
+    text = report.report_text(record, [(kind, f"{name}.png") for kind, name in chosen])
+    (new / "report.md").write_text(text, encoding="utf-8")
 
 
 def main() -> None:
     args = parse()
     device = runtime.choose_device("cpu" if args.truth else args.device, single=True)
-    segmenter, source, where, facts = None, None, None, {}
+    segmenter, source, where, facts, given = None, None, None, {}, vars(args)
     if not args.truth:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
+        given = given | {"checkpoint": source, "made_from": fingerprint(segmenter)}
         views = args.tta, args.refine, args.dilate, args.size, args.tile
         flags.set_views(segmenter, *views)
         runtime.prepare(segmenter, device, args.amp, args.compile)
         facts["network"] = f"{source} ({segmenter.hypercolumn.backbone})"
         where = runtime.describe(device, args.amp, args.compile)
-    (photos, others), notes = find_photos(args.image or ()), []
+    (photos, others), notes = find_photos(args.image or (), args.recursive), []
     if photos:
         names, classes, what = sorted(photos), segmenter.classes, "photos"
         own_place = Path("runs/photos")
@@ -221,50 +345,62 @@ def main() -> None:
         random.Random(args.seed).shuffle(names)
     wanted = classes.labels(args.classes or ())
     place = args.out or (folder.step_folder(args.run, 5) if args.run else own_place)
-    folder.check_free(place, 5)
+    if not (args.resume and (place / folder.CONFIG).is_file()):
+        folder.check_free(place, 5)
     facts = {"images": f"{len(names)} {what}", **facts}
+    record = None
+    if args.report:
+        record = read_run(args.run, segmenter) | {"author": args.author, "experiments": []}
+    if args.compare:
+        record["experiments"] = compare_runs([args.run, *args.compare])[1]
     runtime.print_header(folder.step_title(5), args.quiet, args.changed, **facts, device=where)
     if others:
         notes.append(f"left out, as no photos: {first_of(others)}")
     for note in notes:
         print(f"  note: {note}")
 
-    left_out: list[str] = []
     limit = min(args.limit or (len(names) if photos else IMAGES), len(names))
-    if photos:
-        records = photo_records(segmenter, {name: photos[name] for name in names}, left_out)
-        records = (one for one in records if not wanted or wanted & {*np.unique(one.prediction)})
-    else:
-        dataset.ids, every = names, range(len(names))
-        chosen = (i for i in every if not wanted or wanted & {*np.unique(dataset.mask(i))})
-        if args.sort in ("worst", "best"):
-            chosen = by_miou(segmenter, dataset, [*chosen], args.sort == "best", args.workers)
-        chosen = list(islice(chosen, limit))
-        records = truth_records(dataset, chosen)
-        if segmenter:
-            records = split_records(segmenter, dataset, chosen, args.workers)
-
-    with folder.new_folder(place) as new:
-        records = runtime.bar(islice(records, limit), limit, "image")
-        pictures = save_pages(new, records, classes, args.confidence)
-        if not pictures:
-            none = f"--classes {','.join(args.classes or ())}: in none of the {len(names)} images"
-            raise UserError(first_of(left_out) or none)
+    keep = photo_folder(place, given) if photos else folder.new_folder(place)
+    with keep as new:
+        table = PhotoTable(new / TABLE) if photos else None
+        if table:
+            if table.done:
+                print(f"  note: {len(table.done)} of them are done")
+            records = photo_records(segmenter, {name: photos[name] for name in names}, table)
+            records = (
+                one for one in records if not wanted or wanted & {*np.unique(one.prediction)}
+            )
+        else:
+            dataset.ids = names
+            records = chosen_records(segmenter, dataset, wanted, args.sort, limit, args.workers)
+        records = telling(runtime.bar(islice(records, limit), limit, "image"), limit)
+        if args.masks_only:
+            for found in records:
+                save_mask(new, found, classes, table)
+        else:
+            save_pages(new, records, classes, table, args.confidence)
+        pictures = gallery.read_pictures(new)
+        none = f"--classes {','.join(args.classes or ())}: in none of the {len(names)} images"
+        if not pictures and not table:
+            raise UserError(none)
         facts["flags"] = runtime.as_typed(args.changed) or "none"
         heading = f"{'Ground truth' if args.truth else 'Predictions'} of {what}"
-        gallery.save_gallery(new, pictures, heading, facts)
-        if args.contact_sheet:
-            gallery.contact_sheet(pictures).save(new / gallery.SHEET)
-        if args.report:
-            save_report(new, args.run, segmenter, pictures, facts["images"])
-        found = {"checkpoint": source, "scores": {"pictures": len(pictures)}}
-        config = folder.save_config(new, 5, vars(args), **found)
-    wrote = f"{folder.count(len(pictures), 'picture')}{' and report.pdf' * args.report}"
-    wrote += f"; open {place / gallery.INDEX} in a browser"
+        if pictures:
+            gallery.save_gallery(new, pictures, heading, facts)
+        if args.contact_sheet and pictures:
+            gallery.contact_sheet(new, pictures).save(new / gallery.SHEET)
+        if record:
+            save_report(new, record, pictures, f"{len(pictures)} of {facts['images']}")
+        count = len(table.done) if table else len(pictures)
+        config = folder.save_config(new, 5, given, scores={"pictures": count})
+    wrote = f"{folder.count(count, 'picture')}{', report.pdf and report.md' * args.report}"
+    wrote += f"; open {place / gallery.INDEX} in a browser" * bool(pictures)
     then = ("sample_features.py", "--data", args.data, "--run", "runs/own") if args.truth else ()
     folder.finish(args.run, 5, config, wrote, then, place)
-    if left_out:
-        raise UserError(f"left out {first_of(left_out)}; the others are done")
+    if table and table.errors:
+        raise UserError(f"left out {first_of([*table.errors.values()])}; the others are done")
+    if not count:
+        raise UserError(none)
 
 
 if __name__ == "__main__":

@@ -169,29 +169,43 @@ def colour_mask(mask: np.ndarray, classes: Classes) -> Image.Image:
     return picture
 
 
-def find_photos(places: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
-    """The photos in files and folders (not in folders of those).
+def find_photos(
+    places: Sequence[Path], recursive: bool = False
+) -> tuple[dict[str, Path], list[str]]:
+    """The photos in files and folders, also in folders of those if `recursive`.
 
     Returns:
-        Name -> file, the name without suffix where that is one file's alone; and the names of what
-        else is in the folders, files that are no photos and folders/.
+        Name -> file, the name without suffix where that is one file's alone, with the folders that
+        it is in below the place; and the names of what else is in the folders, files that are no
+        photos and folders/.
 
     Raises:
         UserError: a folder has no photos, or two have the same name, or one cannot be printed.
     """
-    paths, others = [], []
+    paths, inside, others = [], [], []  # inside: without the place
     for place in places:
         if not place.is_dir():  # one that is missing is named when it is read
             paths.append(place)
+            inside.append(Path(place.name))
             continue
-        found = sorted(place.glob("[!.]*"))  # systems such as macOS leave hidden files there
-        photos = [p for p in found if p.is_file() and p.suffix.lower() in PHOTO_SUFFIXES]
-        if not photos:
+        found = sorted(place.rglob("*") if recursive else place.glob("*"))
+        for path in found:
+            part = path.relative_to(place)
+            if any(name.startswith(".") for name in part.parts):  # as of systems such as macOS
+                continue
+            if path.is_file() and path.suffix.lower() in PHOTO_SUFFIXES:
+                paths.append(path)
+                inside.append(part)
+            elif path.is_file() or not recursive:
+                others.append(f"{part.as_posix()}{'/' * path.is_dir()}")
+        if not paths or place not in paths[-1].parents:
             raise UserError(f"{place}: no photo in this folder, called {' '.join(PHOTO_SUFFIXES)}")
-        paths += photos
-        others += [f"{p.name}{'/' * p.is_dir()}" for p in found if p not in photos]
-    stems = Counter(path.stem.casefold() for path in paths)  # some disks do not tell A from a
-    names = [path.stem if stems[path.stem.casefold()] == 1 else path.name for path in paths]
+    stems = [part.with_suffix("").as_posix() for part in inside]
+    counts = Counter(map(str.casefold, stems))  # some disks do not tell A from a
+    names = [
+        stem if counts[stem.casefold()] == 1 else part.as_posix()
+        for stem, part in zip(stems, inside)
+    ]
     for name, count in Counter(map(str.casefold, names)).items():
         if count > 1 or not can_be_shown(name):
             raise UserError(

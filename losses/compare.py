@@ -4,12 +4,13 @@
     python -m losses.compare runs/voc runs/other --out runs/table
 
 Reads what `evaluate.py` keeps of each image, of runs or of folders of its --out that have scored
-the same images. The 95 % intervals are of paired resamples of these images: each resample is the
-same for all runs, so that what makes an image hard drops out of their difference.
+the same images, and says which flags of their steps differ from those of the first. The 95 %
+intervals are of paired resamples of these images: each resample is the same for all runs, so that
+what makes an image hard drops out of their difference.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 from data import UserError
 from losses.metrics import class_ious, iou_cell, load_image_scores, mean, ratio
 from models.run import chain, folder, runtime
+from models.run.record import settings
 
 RESAMPLES = 10_000
 BLOCK = 100  # resamples that are in memory together
@@ -78,23 +80,25 @@ def compared(counts: np.ndarray) -> list[dict[str, Any]]:
     return rows
 
 
-def tables(counts: np.ndarray, names: Sequence[str], runs: Sequence[str], rows: list) -> str:
-    """The IoU of each class in each run, then the `rows` of `compared`, in markdown."""
-    ious = class_ious(counts.sum(1)).T  # (C, runs)
+def tables(counts: np.ndarray, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """The IoU of each class in each run, then the `rows` of `compare_runs`, in markdown."""
+    ious, runs = class_ious(counts.sum(1)).T, [row["run"] for row in rows]  # (C, runs)
     classes = [["", *runs], *([name, *map(iou_cell, row)] for name, row in zip(names, ious))]
     classes.append(["classes", *map(str, np.isfinite(ious).sum(0))])
     if len(runs) == 2:
         gains = ["" if np.isnan(gain) else f"{gain:+.3f}" for gain in ious[:, 1] - ious[:, 0]]
         classes = [[*row, gain] for row, gain in zip(classes, ["minus first", *gains, ""])]
-    scores = [["", "mIoU", "95 % interval", "pixel acc.", "minus first", "95 % interval", ""]]
-    for run, row in zip(runs, rows):
+    heading = ["", "mIoU", "95 % interval", "pixel acc.", "minus first", "95 % interval", ""]
+    scores = [[*heading, "differs in"]]
+    for row in rows:
         interval = "{miou_low:.4f} to {miou_high:.4f}".format(**row)
-        scores.append([run, f"{row['miou']:.4f}", interval, f"{row['pixel_accuracy']:.4f}"])
+        scores.append([row["run"], f"{row['miou']:.4f}", interval, f"{row['pixel_accuracy']:.4f}"])
         if row["verdict"]:
             interval = "{difference_low:+.4f} to {difference_high:+.4f}".format(**row)
             scores[-1] += [f"{row['difference']:+.4f}", interval, row["verdict"]]
         else:
             scores[-1] += ["", "", ""]
+        scores[-1].append(row["differs"])
     return f"{_markdown(classes)}\n\n{_markdown(scores)}"
 
 
@@ -104,6 +108,62 @@ def _markdown(cells: Sequence[Sequence[str]]) -> str:
     heading, *rows = ([cell.rjust(width) for cell, width in zip(row, widths)] for row in cells)
     rule = ["-" * (width - 1) + ":" for width in widths]
     return "\n".join(f"| {' | '.join(row)} |" for row in (heading, rule, *rows))
+
+
+def run_settings(place: Path) -> dict[str, dict[str, Any]]:
+    """The `settings` of the steps, by their scripts, that led to scores.
+
+    Args:
+        place: a run, or a folder of `evaluate.py --out`. Its network may be of another run.
+    """
+    scored = chain.finished(place, 4)
+    network = Path(scored["checkpoint"] or "").parent  # RUN/2_cls or RUN/3_seg
+    trained = {name: step for step, (_, name) in folder.STEPS.items()}.get(network.name, 0)
+    found = {}
+    for step in range(1, trained + 1):
+        run = network.parent
+        if step == 1 and chain.is_finished(run, 2):
+            run = Path(chain.finished(run, 2)["features"] or run)
+        if chain.is_finished(run, step):
+            found[folder.STEPS[step][0]] = settings(chain.finished(run, step))
+    return found | {"evaluate": settings(scored)}
+
+
+def differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """What `other` has of `run_settings` and `first` has not, as one would type it."""
+    words = []
+    for script in {**first, **other}:
+        before, flags = first.get(script, {}), other.get(script)
+        if flags is None:
+            words.append(f"without {script}")
+            continue
+        changed = {
+            f"--{name.replace('_', '-')}": flags.get(name, "none")
+            for name in before | flags
+            if name != "data" and before.get(name) != flags.get(name)
+        }
+        if changed:
+            words.append(f"{script} {runtime.as_typed(changed)}")
+    return "; ".join(words)
+
+
+def compare_runs(places: Sequence[Path]) -> tuple[str, list[dict[str, Any]]]:
+    """Runs, or folders of scores, side by side with the first.
+
+    Returns:
+        The tables of classes and scores in words; and the rows of `compared`, also with "run", its
+        folder, the number of "images", and what "differs" from the settings of the first, in words.
+
+    Raises:
+        UserError: see `read_scores`.
+    """
+    names, counts = read_scores(places)
+    found = [run_settings(place) for place in places]
+    rows = [
+        {"run": str(place), "images": counts.shape[1], **row, "differs": differing(found[0], own)}
+        for place, own, row in zip(places, found, compared(counts))
+    ]
+    return tables(counts, names, rows), rows
 
 
 def read_scores(places: Sequence[Path]) -> tuple[list[str], np.ndarray]:
@@ -148,20 +208,19 @@ def main() -> None:
     args = parser.parse_args()
 
     places = [args.first, *args.others]
-    names, counts = read_scores(places)
-    runs, rows, images = [str(place) for place in places], compared(counts), counts.shape[1]
+    text, rows = compare_runs(places)
     for place in places:
         config = chain.finished(place, 4)
         what = config["checkpoint"] or config["predictions"]
         print(f"{place}: {what} {runtime.as_typed(config['changed'])}".rstrip())
-    print(f"\n{tables(counts, names, runs, rows)}\n")
+    print(f"\n{text}\n")
+    images = rows[0]["images"]
     print(f"95 % intervals from {RESAMPLES:,} paired resamples of the {images} images")
     if images < FEW_IMAGES:
         print(f"note: {images} images are few, so the intervals are rather too narrow")
     if args.out:
-        table = [{"run": run, **row} for run, row in zip(runs, rows)]
-        folder.save_csv(args.out / "compare.csv", table)
-        folder.save_chart(args.out / "compare.png", "comparison", runs, rows)
+        folder.save_csv(args.out / "compare.csv", rows)
+        folder.save_chart(args.out / "compare.png", "comparison", rows)
         print(f"wrote {args.out}: compare.csv, compare.png")
 
 

@@ -45,7 +45,7 @@ from models.views import Views
 from models.weight_files import fingerprint
 from sample_features import FEW_IMAGES
 from train_cls import Rows, fit
-from visualize import photo_records, save_pages
+from visualize import TABLE, PhotoTable, photo_records, save_pages
 
 SIZE, STRIDE = 416, 4
 PER_CLASS = 200  # pixels of a class that are taken of a photo
@@ -133,7 +133,6 @@ def save(
     segmenter: Segmenter, photos: dict[str, Path], drawn: dict[Path, Drawn], out: Path
 ) -> None:
     """Saves the network, then pictures and predictions of all photos, the strokes on them."""
-    left_out: list[str] = []
     command = folder.shell_line(["python", "-m", "models.strokes", *sys.argv[1:]])
     flags = {"started": time.perf_counter(), "changed": {}, "command": command}
     with folder.new_folder(folder.step_folder(out, 2)) as new:
@@ -142,18 +141,20 @@ def save(
     order = sorted(photos.items(), key=lambda photo: photo[1].resolve() not in drawn)
     place = folder.step_folder(out, 5)
     with folder.new_folder(place) as new:
+        table = PhotoTable(new / TABLE)
         records = (
             record._replace(truth=drawn[path].mask) if path in drawn else record
-            for record in photo_records(segmenter, dict(order), left_out)
+            for record in photo_records(segmenter, dict(order), table)
             for path in [photos[record.id].resolve()]
         )
-        pictures = save_pages(new, records, segmenter.classes, confidence=True)
+        save_pages(new, records, segmenter.classes, table, confidence=True)
+        pictures = gallery.read_pictures(new)
         facts = {"network": segmenter.trained_on, "strokes": f"{len(drawn)} photos"}
         heading = f"What a few strokes make of {len(photos)} photos"
         gallery.save_gallery(new, pictures, heading, facts)
         folder.save_config(new, 5, flags)
-    if left_out:
-        print(f"  left out {first_of(left_out)}")
+    if table.errors:
+        print(f"  left out {first_of([*table.errors.values()])}")
     index, count = place / gallery.INDEX, folder.count(len(pictures), "picture")
     print(f"wrote {count}; open {index} in a browser", flush=True)
 

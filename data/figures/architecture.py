@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from data.figures.charts import COLOURS, GREY, INK
+from data.figures.charts import COLOURS, GREY, INK, SMALL
 
 PAPER = "#f4f6f8"
 LEVELS, COLUMN, HEAD = 0.15, 0.52, 0.83  # where the three columns are, as shares of the axes
@@ -58,7 +58,7 @@ def _boxes(
             edgecolor=colour,
             zorder=2,
         )
-        _write(axes, x, middle, words, min(9, 160 * 0.72 * pitch))
+        _write(axes, x, middle, words, min(9, 160 * pitch))
     for above, below in zip(middles, middles[1:]):
         _arrow(axes, (x, above + 0.36 * pitch), (x, below - 0.36 * pitch))
     return middles
@@ -67,8 +67,12 @@ def _boxes(
 def _write(axes: Axes, x: float, y: float, words: tuple[str, str], size: float) -> None:
     """A title above y and small print below it."""
     look = {"ha": "center", "parse_math": False}
-    axes.text(x, y, words[0], fontsize=size, weight="bold", color=INK, va="bottom", **look)
-    axes.text(x, y + 0.004, words[1], fontsize=0.85 * size, color=GREY, va="top", **look)
+    axes.text(
+        x, y, words[0], fontsize=max(SMALL, size), weight="bold", color=INK, va="bottom", **look
+    )
+    axes.text(
+        x, y + 0.004, words[1], fontsize=max(SMALL, 0.85 * size), color=GREY, va="top", **look
+    )
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:

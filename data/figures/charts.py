@@ -1,11 +1,12 @@
 """Charts of data, training and scores: drawn once, for a PNG of a step or a part of the write-up.
 
 Each function draws on the `figure` (or part of a page) that it is given, or on a new one of a size
-that fits, as `comparison` always does, and gives it back. Matplotlib's constrained layout places
-what is on it. Nothing needs a display or changes global state.
+that fits, and gives it back. Matplotlib's constrained layout places what is on it. Nothing needs a
+display or changes global state.
 """
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,12 +16,14 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import MaxNLocator
 
 COLOURS = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"  # Okabe and Ito's
-INK, GREY, BAND = "#202124", "#6e7278", "#f1f3f5"
+INK, GREY = "#202124", "#6e7278"
 STYLES = "-", "--", ":", "-."
 GRID = {"color": "#e3e5e8", "linewidth": 0.8}
 NOT_DRAWN = "epoch", "seconds", "step"
-LINES = 60  # bars, from which a chart does not grow any more
-MANY = 40  # classes, from which a confusion matrix has neither numbers nor every name
+SMALL = 7  # points, the least that is legible in print
+LINES = 54  # bars below one another; more are in further columns
+MANY = 40  # classes, from which a confusion matrix has not every name
+NUMBERED = 22  # classes, from which it has no numbers
 VERDICTS = {"better": COLOURS[2], "worse": COLOURS[1]}
 
 
@@ -79,12 +82,13 @@ def iou_bars(
     pairs = sorted(zip(ious, names), key=lambda pair: (math.isnan(pair[0]), -pair[0]))
     names, ious = [name for _, name in pairs], [iou for iou, _ in pairs]
     labels = ["absent" if math.isnan(iou) else f"{iou:.3f}" for iou in ious]
-    figure, axes = _bars(names, np.nan_to_num(ious), labels, figure)
+    figure, parts = _bars(names, np.nan_to_num(ious), labels, figure)
     figure.suptitle(f"mIoU {miou:.3f}", color=COLOURS[1], fontsize=11)
-    axes.set(xlabel="IoU", xlim=(0, 1.2), xticks=np.linspace(0, 1, 6))
-    axes.spines["bottom"].set_bounds(0, 1)
-    axes.axvline(miou, color=COLOURS[1], linestyle="--", linewidth=1.3)
-    _bare(axes, "x")
+    for axes in parts:
+        axes.set(xlabel="IoU", xlim=(0, 1.3), xticks=np.linspace(0, 1, 6 if len(parts) < 3 else 2))
+        axes.spines["bottom"].set_bounds(0, 1)
+        axes.axvline(miou, color=COLOURS[1], linestyle="--", linewidth=1.3)
+        _bare(axes, "x")
     return figure
 
 
@@ -92,27 +96,32 @@ def class_counts(
     names: Sequence[str], counts: Sequence[int], figure: FigureBase | None = None
 ) -> FigureBase:
     """The count of each class as bars, in the order of the names."""
-    figure, axes = _bars(names, counts, [f"{count:,}" for count in counts], figure)
-    axes.set(xticks=[], xlim=(0, 1.25 * max(1, *counts)))
-    _bare(axes)
-    axes.spines["bottom"].set_visible(False)
+    figure, parts = _bars(names, counts, [f"{count:,}" for count in counts], figure)
+    for axes in parts:
+        axes.set(xticks=[], xlim=(0, (1.25 if len(parts) < 3 else 2) * max(1, *counts)))
+        _bare(axes)
+        axes.spines["bottom"].set_visible(False)
     return figure
 
 
 def _bars(
     names: Sequence[str], values: Sequence[float], labels: Sequence[str], figure: FigureBase | None
-) -> tuple[FigureBase, Axes]:
-    """Bars below one another with their labels behind them; the more, the smaller the letters."""
-    figure = figure or new_figure(6.4, 1.3 + 0.27 * min(len(names), LINES))
-    axes, size = figure.subplots(), min(9, 360 / len(names))
-    bars = axes.barh(range(len(names)), values, 0.72, color=COLOURS[4])
+) -> tuple[FigureBase, list[Axes]]:
+    """Bars below one another with their labels behind them, in as many columns as they need."""
+    columns, lines = -(-len(names) // LINES), min(len(names), LINES)
+    figure = figure or new_figure(3.4 + 3 * columns, 1.3 + (0.27 if columns == 1 else 0.16) * lines)
+    parts = figure.subplots(1, columns, squeeze=False)[0]
     ground = {"facecolor": "white", "edgecolor": "none", "pad": 0}  # on the line of a mean
-    axes.bar_label(bars, labels, padding=3, fontsize=size, bbox=ground)
-    shown = [short(name) for name in names]
-    axes.set_yticks(range(len(names)), shown, fontsize=size, parse_math=False)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    return figure, axes
+    size = 9 if lines < 40 else SMALL
+    for column, axes in enumerate(parts):
+        own = slice(column * lines, (column + 1) * lines)
+        shown = [short(name) for name in names[own]]
+        bars = axes.barh(range(len(shown)), values[own], 0.72, color=COLOURS[4])
+        axes.bar_label(bars, labels[own], padding=3, fontsize=size, bbox=ground)
+        axes.set_yticks(range(len(shown)), shown, fontsize=size, parse_math=False)
+        axes.set_ylim(lines - 0.4, -0.6)
+        axes.tick_params(axis="y", length=0)
+    return figure, list(parts)
 
 
 def confusion(
@@ -122,22 +131,22 @@ def confusion(
 
     Args:
         counts: pixels (C, C); rows without any ground truth are grey. The picture of more than
-            40 classes does not grow any more, and has no numbers.
+            22 classes does not grow any more, and has no numbers.
     """
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
-    side = 2.2 + 0.36 * min(max(4, len(names)), 22)
+    side = 2.2 + 0.36 * min(max(4, len(names)), NUMBERED)
     figure = figure or new_figure(side + 0.8, side)
     axes = figure.subplots()
     picture = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set_facecolor("#d8dbdf")
-    for (row, column), share in np.ndenumerate(shares) if len(names) <= MANY else ():
+    for (row, column), share in np.ndenumerate(shares) if len(names) <= NUMBERED else ():
         if share >= 0.005:  # an empty cell reads better than a zero
             look = {"color": "white" if share > 0.55 else INK, "fontsize": min(8, 160 / len(names))}
             axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", **look)
     places = range(0, len(names), math.ceil(len(names) / MANY))
     labels = [short(names[place]) for place in places]
-    look = {"fontsize": 8 if len(names) < 30 else 6, "parse_math": False}
+    look = {"fontsize": 8 if len(names) < 30 else SMALL, "parse_math": False}
     axes.set_xticks(places, labels, rotation=90, **look)
     axes.set_yticks(places, labels, **look)
     axes.set(xlabel="prediction", ylabel="ground truth")
@@ -148,15 +157,19 @@ def confusion(
     return figure
 
 
-def comparison(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Figure:
+def comparison(rows: Sequence[Mapping[str, Any]], figure: FigureBase | None = None) -> FigureBase:
     """The mIoU of each run on the left, its difference to the first on the right; with intervals.
 
     Args:
-        names: of the runs.
-        rows: for each run "miou" and "difference", both also with "_low" and "_high" behind: the
-            bounds of its interval; and the "verdict" on the difference. None is not drawn.
+        rows: for each "run", its name, how it "differs" from the first, in words, "miou" and
+            "difference", both also with "_low" and "_high" behind: the bounds of its interval; and
+            the "verdict" on the difference. None is not drawn.
     """
-    figure = new_figure(8.4, 1.1 + 0.42 * len(names))
+    names = [
+        "\n".join([short(row["run"], 40), *textwrap.wrap(row["differs"], 40, max_lines=3)])
+        for row in rows
+    ]
+    figure = figure or new_figure(9.4, 1.1 + 0.2 * sum(2 + name.count("\n") for name in names))
     panels = figure.subplots(1, 2, sharey=True)
     for axes, key, label in zip(panels, ("miou", "difference"), ("mIoU", "minus the first")):
         for place, row in enumerate(rows):
@@ -173,34 +186,9 @@ def comparison(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> Figur
         axes.locator_params(axis="x", nbins=6)
         axes.tick_params(axis="y", length=0)
         _bare(axes, "x")
-    panels[0].set_yticks(range(len(names)), names, parse_math=False)
+    panels[0].set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
     panels[0].set_ylim(len(names) - 0.5, -0.7)
     panels[1].axvline(0, color=GREY, linewidth=1, zorder=1)
-    return figure
-
-
-def moments(
-    levels: Sequence[int | str],
-    channels: Sequence[int],
-    mean: np.ndarray,
-    std: np.ndarray,
-    figure: FigureBase | None = None,
-) -> FigureBase:
-    """Mean and standard deviation (Z,) of each channel; each level has the same width."""
-    places = [level + (np.arange(n) + 0.5) / n for level, n in enumerate(channels)]
-    figure = figure or new_figure(6.4, 4.8)
-    panels = figure.subplots(2, 1, sharex=True)
-    for axes, values, label in zip(panels, (mean, std), ("mean", "standard deviation")):
-        for level in range(1, len(levels), 2):
-            axes.axvspan(level, level + 1, color=BAND, zorder=0)
-        axes.plot(np.concatenate(places), values, ".", markersize=2, color=COLOURS[0])
-        axes.set(xlim=(0, len(levels)), ylabel=label)
-        axes.tick_params(axis="x", length=0)
-        _bare(axes, "y")
-    labels = [f"{name}\n{count}" for name, count in zip(levels, channels)]
-    size = min(8, 50 / len(levels))
-    panels[1].set_xticks(np.arange(len(levels)) + 0.5, labels, fontsize=size, parse_math=False)
-    panels[1].set_xlabel("level (tap or context) and its channels")
     return figure
 
 

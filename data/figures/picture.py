@@ -4,6 +4,7 @@ A mask is a uint8 or int64 array (H, W) of class ids, `VOID` where there is none
 array (H, W, 3), RGB.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -51,6 +52,7 @@ class Page(NamedTuple):
     picture: Image.Image
     tiles: dict[str, Box]  # where each is on the page; see `draw_page`
     rows: list[Row]  # of the legend, by class id, void last
+    layers: dict[str, Image.Image]  # what the tiles show, at the photo's size: see `draw_layers`
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
@@ -59,20 +61,28 @@ def font(size: int) -> ImageFont.FreeTypeFont:
 
 
 def overlay(photo: np.ndarray, mask: np.ndarray, classes: Classes) -> Image.Image:
-    """The photo (H, W, 3) with its mask (H, W): classes are tinted, outlined and named.
+    """The photo (H, W, 3) with its mask (H, W): classes are tinted, outlined and named."""
+    masks = {"mask": mask.astype(np.uint8)}
+    return _tiles(Image.fromarray(photo), masks, classes, None, ())["mask"][0]
 
-    Void is whitened, the background, a class 0 whose colour is black, stays as it is.
+
+def tint(mask: np.ndarray, classes: Classes, sparse: bool = False, reach: int = 1) -> Image.Image:
+    """What lies over a photo: the classes of its mask (H, W) in RGBA, with outlines of `reach` px.
+
+    The background, a class 0 whose colour is black, is clear, void whitish. Where the mask is
+    sparse, its labels are opaque, and void is clear.
     """
-    mask = mask.astype(np.uint8)
-    palette = np.float32(classes.palette()).reshape(256, 3)
-    palette[VOID] = WHITE
-    tinted = (1 - OPACITY) * photo.astype(np.float32) + OPACITY * palette[mask]
-    plain = (mask == 0) & (classes.colours[0] == BLACK)
-    pixels = np.where(plain[..., None], photo, tinted).astype(np.uint8)
-    pixels[_outlines(mask)] = WHITE
-    picture = Image.fromarray(pixels)
-    _write_names(picture, mask, classes)
-    return picture
+    palette = np.full((256, 4), 255 if sparse else round(255 * OPACITY), np.uint8)
+    palette[:, :3] = np.reshape(classes.palette(), (256, 3))
+    if sparse:
+        palette[VOID, 3] = 0
+    else:
+        palette[VOID, :3] = WHITE
+        palette[0, 3] *= classes.colours[0] != BLACK
+    pixels = palette[mask]
+    if not sparse:
+        pixels[_outlines(mask, reach)] = 255
+    return Image.fromarray(pixels)
 
 
 def _is_sparse(mask: np.ndarray) -> bool:
@@ -85,18 +95,11 @@ def _bright(classes: Classes) -> Colour:
     return max(BRIGHT, key=lambda colour: np.linalg.norm(others - colour, axis=1).min())
 
 
-def with_strokes(photo: np.ndarray, mask: np.ndarray, classes: Classes) -> Image.Image:
-    """The photo (H, W, 3) with the labelled pixels of its mask (H, W), opaque."""
-    palette = np.uint8(classes.palette()).reshape(256, 3)
-    return Image.fromarray(np.where((mask == VOID)[..., None], photo, palette[mask]))
-
-
 def _fit(mask: np.ndarray, size: tuple[int, int], sparse: bool) -> np.ndarray:
     """A mask (H, W) on a tile of this size (w, h), (h, w) uint8; a sparse one drawn with a pen.
 
     Nothing vanishes: where classes meet, the smaller lies on top, and no pen covers a pixel.
     """
-    mask = mask.astype(np.uint8)
     if not sparse:
         return np.asarray(Image.fromarray(mask).resize(size, Image.NEAREST))
     (width, height), (rows, columns) = size, mask.shape
@@ -118,9 +121,8 @@ def _fit(mask: np.ndarray, size: tuple[int, int], sparse: bool) -> np.ndarray:
     return drawn
 
 
-def _outlines(mask: np.ndarray) -> np.ndarray:
-    """Bool (H, W): pixels next to a class of higher id, so a thin thing still shows its colour."""
-    reach = max(1, round(max(mask.shape) / 400))
+def _outlines(mask: np.ndarray, reach: int) -> np.ndarray:
+    """Bool (H, W): pixels near a class of higher id, so a thin thing still shows its colour."""
     values = np.where(mask == VOID, np.uint8(0), mask)
     highest = Image.fromarray(values).filter(ImageFilter.MaxFilter(2 * reach + 1))
     return (np.asarray(highest) > values) & (mask != VOID)
@@ -171,6 +173,29 @@ def heat_map(confidence: np.ndarray) -> Image.Image:
     return Image.fromarray(HEAT(confidence, bytes=True)[..., :3])
 
 
+def draw_layers(
+    photo: np.ndarray,
+    masks: dict[str, np.ndarray],
+    classes: Classes,
+    confidence: np.ndarray | None,
+    sparse: Collection[str],
+    reach: int = 1,
+) -> dict[str, Image.Image]:
+    """The image, and what lies over it: masks (see `tint`), "error" and "confidence", of its size.
+
+    Args:
+        sparse: the names of the masks that are.
+    """
+    layers = {"image": Image.fromarray(photo)}
+    for name, mask in masks.items():
+        layers[name] = tint(mask, classes, name in sparse, reach)
+    if {"ground truth", "prediction"} == set(masks):
+        layers["error"] = error_map(masks["prediction"], masks["ground truth"])
+    if confidence is not None:
+        layers["confidence"] = heat_map(confidence)
+    return layers
+
+
 def draw_page(
     photo: np.ndarray,
     classes: Classes,
@@ -199,15 +224,16 @@ def draw_page(
     image = image.resize([max(1, round(side * scale)) for side in image.size], Image.BICUBIC)
     known = "labels" if truth is not None and _is_sparse(truth) else "ground truth"
     masks = {known: truth, "prediction": prediction}
-    masks = {name: mask for name, mask in masks.items() if mask is not None}
-    if any(map(_is_sparse, masks.values())) and not any(classes.colours[0]):
+    masks = {name: mask.astype(np.uint8) for name, mask in masks.items() if mask is not None}
+    sparse = [name for name, mask in masks.items() if _is_sparse(mask)]
+    if sparse and not any(classes.colours[0]):
         classes = replace(classes, colours=(_bright(classes), *classes.colours[1:]))
-    tiles = _tiles(image, masks, classes, confidence)
+    tiles = _tiles(image, masks, classes, confidence, sparse)
     rows = legend_rows(masks, classes, ious)
 
     # In print a page is as wide as the paper, so the more tiles, the larger the letters.
     (width, height), count = image.size, len(tiles)
-    size = int(np.clip(count * width / 95, 14, 26))
+    size = int(np.clip(count * width / 92, 14, 34))
     letters, large, line = font(size), font(round(1.3 * size)), round(1.6 * size)
     pitch = size + max(width, 14 * size)  # of the tiles, with room for what is written around them
     headings = [*masks, "IoU"] if ious is not None else [*masks]
@@ -229,7 +255,7 @@ def draw_page(
         for place, (word, colour) in enumerate(KEYS.get(name, {}).items()):
             _entry(draw, (left + 5 * size * place, below - line // 2), word, colour, letters)
     page.paste(legend, (size, below))
-    return Page(page, boxes, rows)
+    return Page(page, boxes, rows, draw_layers(photo, masks, classes, confidence, sparse))
 
 
 def _legend(
@@ -273,22 +299,28 @@ def _tiles(
     masks: dict[str, np.ndarray],
     classes: Classes,
     confidence: np.ndarray | None,
+    sparse: Collection[str],
 ) -> dict[str, tuple[Image.Image, str]]:
     """The tiles of a page, of the image's size, each with its caption."""
-    photo, shown, tiles = np.asarray(image), {}, {"image": (image, "image")}
-    for name, mask in masks.items():
-        shown[name] = _fit(mask, image.size, _is_sparse(mask))
-        draw = with_strokes if _is_sparse(mask) else overlay
-        tiles[name] = draw(photo, shown[name], classes), name
+    shown = {name: _fit(mask, image.size, name in sparse) for name, mask in masks.items()}
+    captions = {}
     if {"ground truth", "prediction"} == set(masks):
         truth, prediction = masks.values()
-        scored, caption = truth != VOID, "error"
+        scored = truth != VOID
         if scored.any():
-            caption += f" {np.mean(prediction[scored] != truth[scored]):.1%}"
-        tiles["error"] = error_map(shown["prediction"], shown["ground truth"]), caption
+            captions["error"] = f"error {np.mean(prediction[scored] != truth[scored]):.1%}"
     if confidence is not None:
-        resized = Image.fromarray(confidence).resize(image.size, Image.BILINEAR)
-        tiles["confidence"] = heat_map(np.asarray(resized)), f"confidence {confidence.mean():.1%}"
+        captions["confidence"] = f"confidence {confidence.mean():.1%}"
+        confidence = np.asarray(Image.fromarray(confidence).resize(image.size, Image.BILINEAR))
+    reach = max(1, round(max(image.size) / 400))
+    layers = draw_layers(np.asarray(image), shown, classes, confidence, sparse, reach)
+    tiles = {}
+    for name, layer in layers.items():
+        if name in shown:
+            layer = Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
+            if name not in sparse:
+                _write_names(layer, shown[name], classes)
+        tiles[name] = layer, captions.get(name, name)
     return tiles
 
 

@@ -1,11 +1,13 @@
-"""The write-up of a run as pages, from plain values: settings, network, data, training, results."""
+"""The write-up of a run, as pages and as text, from plain values: procedure, data, results."""
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
@@ -13,22 +15,21 @@ from PIL import Image
 
 from data.figures import charts
 from data.figures.architecture import draw_architecture
-from data.figures.charts import COLOURS, GREY, INK, short
-from models.run.runtime import as_typed
+from data.figures.charts import GREY, INK, short
 
 TITLE = "Semantic segmentation with hypercolumns"
 A4 = 11.69, 8.27  # inches, landscape
 SCRIPTS = {1: "sample_features", 2: "train_cls", 3: "train_seg", 4: "evaluate"}
-FACTS = {  # of config.json and metrics.json, as far as they are there
-    1: ("split", "images", "rows"),
-    2: ("epochs", "rows", "held_out_rows", "val_accuracy"),
-    3: ("split", "epochs", "best_epoch", "val_miou", "val_images_trained_on"),
-    4: ("checkpoint", "predictions", "protocol"),
-}
+# Of config.json beside the settings; scores of log.csv that tell training and validation apart.
+FACTS = ("images", "rows", "held_out_rows", "parameters", "best_epoch", "val_images_trained_on")
+LOGGED = {"loss": "training loss", "val_loss": "val loss", "accuracy": "training accuracy"}
+LOGGED |= {"val_accuracy": "val accuracy", "miou": "val mIoU", "pixel_accuracy": "val accuracy"}
 SCORES = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy"}
 SCORES |= {"mean_accuracy": "mean accuracy", "fw_iou": "fw-IoU"}
-LINE = 150  # letters of a line of small print across the page
+NAMED = 3  # of the best classes, the worst and so on
+LINE = 140  # letters of a line of text across the page
 PICTURE = 2200  # pixels of the longer side of a picture, at most
+ROOM = 9.6, 7.1  # inches of a page: what a picture needs in width to be legible; for all of them
 
 
 def report_pages(
@@ -36,26 +37,31 @@ def report_pages(
 ) -> list[Figure]:
     """The pages of the write-up, A4 landscape, to be saved with `save_pages`.
 
-    What a step has not left, since it was not run to its end, is None, and has no page.
+    What a step has not left, since it was not run to its end, has no page.
 
     Args:
-        record: "run": its name; "configs": {1..4: settings and results of the step}; "logs": {2, 3:
-            a dict an epoch, with "epoch" and scores}; "metrics" of step 4; "confusion": (C, C)
-            pixels, rows the ground truth; "moments": mean and std (Z,) of the features;
-            "versions" of the software; "scores_are_old": whether step 4 has scored another network
-            than the run has now; "network": see `draw_architecture`.
+        record: see `models.run.record.read_run`; also "author", or None, and "experiments", rows of
+            `losses.compare.compare_runs`, or none.
         shown: which pictures have been drawn, in words.
         pictures: what each is an example of, and the picture.
     """
-    configs, metrics = record["configs"], record["metrics"]
-    pages = [_summary_page(record), _page("Architecture")]
+    configs, metrics, tables = record["configs"], record["metrics"], procedure(record)
+    pages = [_page(TITLE), _page("Training procedure")]
+    wrap = textwrap.TextWrapper(LINE, break_on_hyphens=False, max_lines=8, placeholder=" …")
+    texts = {heading: wrap.wrap(text) for heading, text in sections(record).items()}
+    heights = [3 + len(lines) for lines in texts.values()]
+    places = pages[0].subplots(len(texts), 1, height_ratios=heights)
+    for axes, (heading, lines) in zip(places, texts.items()):
+        _text(axes, heading, lines)
+    for axes, (heading, rows) in zip(pages[1].subplots(1, len(tables)), tables.items()):
+        lines = [f"{short(name, 21):21} {short(value)}" for name, value in rows.items()]
+        _text(axes, heading, lines, family="monospace", fontsize=7.5)
+    pages.append(_page("Architecture"))
     draw_architecture(pages[-1].subplots(), record["network"])
     if config := configs[1]:
-        counts, spec = config["rows_per_class"], config["hypercolumn"]
-        pages += [_page(f"Sampled pixels: {sum(counts):,} in all"), _page("Features")]
-        charts.class_counts(config["classes"], counts, pages[-2].subfigures())
-        (mean, std), levels = record["moments"], [*spec["taps"], *spec["context"]]
-        charts.moments(levels, config["channels"], mean, std, pages[-1].subfigures())
+        counts = config["rows_per_class"]
+        pages.append(_page(f"Sampled pixels: {sum(counts):,} in all"))
+        charts.class_counts(config["classes"], counts, pages[-1].subfigures())
     if logs := {step: rows for step, rows in record["logs"].items() if rows}:
         pages.append(_page("Training"))
         parts = pages[-1].subfigures(len(logs), 1, squeeze=False)[:, 0]
@@ -66,7 +72,10 @@ def report_pages(
         pages += [_page("Results"), _page("Confusion matrix")]
         charts.iou_bars(names, ious, metrics["miou"], pages[-2].subfigures())
         charts.confusion(record["confusion"], names, pages[-1].subfigures())
-    pages += [_pictures_page(shown, pictures[i : i + 2]) for i in range(0, len(pictures), 2)]
+    if record["experiments"]:
+        pages.append(_page("Experiments"))
+        charts.comparison(record["experiments"], pages[-1].subfigures())
+    pages += _picture_pages(shown, pictures)
     for number, page in enumerate(pages, start=1):
         words = f"{short(record['run'], 90)} · page {number} of {len(pages)}"
         page.supxlabel(words, x=0.98, ha="right", fontsize=8, color=GREY, parse_math=False)
@@ -78,6 +87,89 @@ def save_pages(path: Path, pages: Sequence[Figure]) -> None:
     with PdfPages(path, metadata={"Title": TITLE, "CreationDate": None}) as document:
         for page in pages:
             document.savefig(page)
+
+
+def report_text(record: Mapping[str, Any], pictures: Sequence[tuple[str, str]]) -> str:
+    """The write-up as markdown, to be edited; as `report_pages`, with the files of the pictures."""
+    parts, tables = [f"# {TITLE}"], procedure(record)
+    for heading, text in sections(record).items():
+        parts += [f"## {heading}", text]
+    if record["metrics"]:
+        ious = record["metrics"]["per_class"].items()
+        tables = {"IoU of the classes": {name: _words(iou) for name, iou in ious}, **tables}
+    for heading, rows in tables.items():
+        lines = [f"| {name} | {value} |" for name, value in rows.items()]
+        parts += [f"## {heading}", "\n".join(["| | |", "|---|---|", *lines])]
+    if record["experiments"]:
+        parts.append("## Experiments")
+    for row in record["experiments"]:
+        gain = "" if row["difference"] is None else f", {row['difference']:+.3f} {row['verdict']}"
+        parts.append(f"- {row['run']}: mIoU {row['miou']:.3f}{gain}; {row['differs'] or 'first'}")
+    parts += [f"{kind}\n\n![{kind}](<{file}>)" for kind, file in pictures]
+    return "\n\n".join(parts) + "\n"
+
+
+def sections(record: Mapping[str, Any]) -> dict[str, str]:
+    """The text of page 1, by its headings: who, scores and how they are meant, what they say."""
+    metrics, author = record["metrics"], [record["author"]] if record["author"] else []
+    texts = {" · ".join([*author, str(date.today())]): record["run"]}
+    if metrics:
+        scores = ", ".join(f"{label} {metrics[key]:.3f}" for key, label in SCORES.items())
+        old = "These scores are of an earlier network: run evaluate.py again. "
+        texts["Scores"] = old * record["scores_are_old"] + scores
+        texts["Protocol"] = metrics["protocol"]
+        texts["Discussion"] = discussion(record)
+    numbers = record["versions"].items()
+    return texts | {"Versions": ", ".join(f"{name} {number}" for name, number in numbers)}
+
+
+def procedure(record: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """A table for each step, by its heading: all that decided its result, and what came of it."""
+    tables: dict[str, dict[str, str]] = {}
+    for step, script in SCRIPTS.items():
+        config, known = record["configs"][step], dict(record["settings"].get(step, {}))
+        if config is None:
+            tables[f"{step}  {script}.py"] = {"has not been run": "to its end"}
+            continue
+        if step in (3, 4):
+            known.setdefault("size", record["network"]["size"])
+        if step == 3:
+            known.setdefault("crop", known["size"])
+        if step in (2, 3):
+            known["loss"] = "cross entropy" + " + Lovasz" * bool(known.get("lovasz"))
+        known |= {name: config[name] for name in FACTS if name in config}
+        for row in record["logs"].get(step) or ():
+            if row["epoch"] == config.get("best_epoch", len(record["logs"][step])):
+                known |= {LOGGED[name]: row[name] for name in row if name in LOGGED}
+        known["time (h:mm:ss)"] = timedelta(seconds=round(config["seconds"]))
+        words = {name.replace("_", " "): _words(value) for name, value in known.items()}
+        tables[f"{step}  {script}.py"] = words
+    return tables
+
+
+def discussion(record: Mapping[str, Any]) -> str:
+    """What the scores of step 4 say: the best and the worst classes, confusions, images."""
+    counts, ious = record["confusion"], record["metrics"]["per_class"]
+    names, known = list(ious), {name: iou for name, iou in ious.items() if iou is not None}
+    ranked = [f"{name} ({known[name]:.3f})" for name in sorted(known, key=lambda n: -known[n])]
+    some = max(1, min(NAMED, len(ranked) // 2))
+    wrong, confusions = counts * (1 - np.eye(len(counts), dtype=int)), []
+    for place in np.argsort(-wrong, axis=None)[:NAMED]:
+        truth, seen = divmod(int(place), len(wrong))
+        if wrong[truth, seen]:
+            share = wrong[truth, seen] / counts[truth].sum()
+            confusions.append(f"{names[truth]} taken for {names[seen]} ({share:.0%} of it)")
+    images = [image for image in record["images"] if not math.isnan(image["miou"])]
+    images.sort(key=lambda image: image["miou"])
+    half = sum(image["miou"] < 0.5 for image in images)
+    sentences = {
+        "The best classes, by IoU, are": ranked[:some],
+        "The worst are": ranked[::-1][:some],
+        "The most frequent confusions, by pixels, are": confusions,
+        f"Of {len(images)} images {half} have an mIoU below 0.5; the worst, by their worst class, "
+        "are": [f"{one['id']} ({one['miou']:.3f}, {one['worst_class']})" for one in images[:NAMED]],
+    }
+    return " ".join(f"{start} {', '.join(named)}." for start, named in sentences.items() if named)
 
 
 def choose(mious: Mapping[str, float | None]) -> list[tuple[str, str]]:
@@ -102,55 +194,39 @@ def choose(mious: Mapping[str, float | None]) -> list[tuple[str, str]]:
     return [(kind, name) for kind, names in kinds.items() for name in names]
 
 
-def _summary_page(record: Mapping[str, Any]) -> Figure:
-    page, metrics = _page(TITLE), record["metrics"]
-    top, *rows, last = page.subplots(6, 1, height_ratios=[1.1, 1, 1, 1, 1, 0.3])
-    _text(top, short(record["run"], 90), [])
-    for column, (key, label) in enumerate(SCORES.items()):
-        value = f"{metrics[key]:.3f}" if metrics else "–"
-        top.text(column / 4, 0.4, value, fontsize=24, transform=top.transAxes)
-        top.text(column / 4, 0.15, label, fontsize=9, color=GREY, transform=top.transAxes)
-    if record["scores_are_old"]:
-        warning = "These scores are of an earlier network: run evaluate.py again."
-        top.set_title(warning, loc="right", fontsize=11, weight="bold", color=COLOURS[1])
-    for axes, (step, script) in zip(rows, SCRIPTS.items()):
-        config = record["configs"][step]
-        if config is None:
-            _text(axes, f"{step}  {script}.py", ["has not been run to its end"])
-            continue
-        took = f"{timedelta(seconds=round(config['seconds']))} (h:mm:ss)"
-        known = {**config, **config["scores"], **((metrics or {}) if step == 4 else {})}
-        facts = ", ".join(_fact(name, known[name]) for name in FACTS[step] if known.get(name))
-        lines = [*_wrapped(facts, 3), *_wrapped(as_typed(config["changed"]), 5)]
-        _text(axes, f"{step}  {script}.py", lines, took)
-    versions = (f"{name} {version}" for name, version in record["versions"].items())
-    _text(last, "versions", ["  ".join(versions)])
-    return page
+def _words(value: Any) -> str:
+    """A setting or a score as it is read."""
+    if isinstance(value, bool) or value is None:
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "none"
+    form = {int: ",", float: ".4g"}.get(type(value), "")
+    return f"{value:{form}}" if form else str(value)
 
 
-def _fact(name: str, value: Any) -> str:
-    form = ".3f" if isinstance(value, float) else "," if isinstance(value, int) else ""
-    return f"{name.replace('_', ' ')}: {value:{form}}"
-
-
-def _pictures_page(shown: str, pictures: Sequence[tuple[str, Image.Image]]) -> Figure:
-    page = _page("Predictions")
-    note, *rows = page.subplots(3, 1, height_ratios=[0.04, 1, 1])
-    _text(note, "", [short(shown, LINE)])
-    for axes in rows:
-        axes.axis("off")
-        axes.set_anchor("NW")
-    for axes, (kind, picture) in zip(rows, pictures):
-        pixels = picture.convert("RGB")
-        pixels.thumbnail((PICTURE, PICTURE), Image.LANCZOS)
-        axes.imshow(pixels, interpolation="none")
-        axes.set_title(kind, loc="left", fontsize=10, weight="bold")
-    return page
-
-
-def _wrapped(text: str, most: int) -> list[str]:
-    """The text on at most `most` lines across the page."""
-    return textwrap.wrap(text, LINE, break_on_hyphens=False, max_lines=most, placeholder=" …")
+def _picture_pages(shown: str, pictures: Sequence[tuple[str, Image.Image]]) -> list[Figure]:
+    """As many pictures on a page as are legible below one another."""
+    groups: list[list[tuple[float, str, Image.Image]]] = []
+    (width, height), used = ROOM, math.inf
+    for kind, picture in pictures:
+        needed = min(height, 0.3 + width * picture.height / picture.width)
+        used += needed
+        if used > height:
+            groups, used = [*groups, []], needed
+        groups[-1].append((needed, kind, picture))
+    pages = [_page(f"Predictions: {short(shown, 60)}") for _ in groups]
+    for page, group in zip(pages, groups):
+        parts = page.subplots(
+            len(group), 1, squeeze=False, height_ratios=[needed for needed, *_ in group]
+        )
+        for axes, (_, kind, picture) in zip(parts[:, 0], group):
+            pixels = picture.convert("RGB")
+            pixels.thumbnail((PICTURE, PICTURE), Image.LANCZOS)
+            axes.imshow(pixels, interpolation="none")
+            axes.axis("off")
+            axes.set_anchor("NW")
+            axes.set_title(kind, loc="left", fontsize=10, weight="bold")
+    return pages
 
 
 def _page(title: str) -> Figure:
@@ -161,11 +237,9 @@ def _page(title: str) -> Figure:
     return page
 
 
-def _text(axes: Axes, heading: str, lines: Sequence[str], right: str = "") -> None:
-    """Small print below a heading, which may have a few words at its right end."""
+def _text(axes: Axes, heading: str, lines: Sequence[str], **look: Any) -> None:
+    """Lines below a heading."""
     axes.axis("off")
     axes.set_title(heading, loc="left", fontsize=11, weight="bold", parse_math=False)
-    axes.set_title(right, loc="right", fontsize=9, color=GREY)
-    look = {"family": "monospace", "fontsize": 8, "color": GREY, "parse_math": False}
-    text = axes.text(0, 1, "\n".join(lines), va="top", transform=axes.transAxes, **look)
-    text.set_in_layout(False)
+    look = {"fontsize": 10, "color": INK, "va": "top", "parse_math": False, **look}
+    axes.text(0, 1, "\n".join(lines), transform=axes.transAxes, **look).set_in_layout(False)

@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,21 @@ import numpy as np
 from torch import nn
 
 from data import UserError
+from losses.metrics import image_rows, load_image_scores
 from models.hypercolumn import level_names
 from models.run import chain, folder
+from models.run.training import GAMMAS, MILESTONES
 from models.segmenter import Segmenter
+
+# Flags that decide nothing about the result, but where it is, how fast it comes, what is said.
+FREE = ("run", "device", "recipe", "quiet", "json", "workers", "tensorboard", "save_every")
+FREE += ("resume", "compile", "features", "checkpoint", "out", "predictions", "save_predictions")
+NEEDS: dict[str, Any] = {
+    "momentum": "sgd",
+    "nesterov": "sgd",
+    "milestones": "step",
+}  # have no effect without
+NEEDS |= {"backbone_lr": True, "frozen_stages": True}  # --finetune-backbone
 
 
 def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
@@ -20,29 +33,49 @@ def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
 
     Returns:
         "run": the folder; "configs": {1 to 4: config.json, None where the step has not finished};
-        "logs": {2, 3: rows of log.csv, or None}; "metrics": 4_eval/metrics.json, or None;
-        "confusion": (C, C) int64 pixels, rows the ground truth, or None; "moments": (mean, std) of
-        the features, (Z,) float32 each, or None; "scores_are_old": whether step 4 has scored
-        another network than the run has now; "network": see `network_facts`; "versions": of the
-        software.
+        "settings": {1 to 4: see `settings`}, of those that have; "logs": {2, 3: rows of log.csv, or
+        None}; "metrics": 4_eval/metrics.json, or None; "confusion": (C, C) int64 pixels, rows the
+        ground truth, or None; "images": see `losses.metrics.image_rows`, or None; "scores_are_old":
+        whether step 4 has scored another network than the run has now; "network": see
+        `network_facts`; "versions": of the software.
 
     Raises:
         UserError: a file of a finished step is missing or damaged.
     """
     done = {step: chain.is_finished(run, step) for step in (1, 2, 3, 4)}
-    one, four = folder.step_folder(run, 1), folder.step_folder(run, 4)
+    four = folder.step_folder(run, 4)
     logs = {step: folder.step_folder(run, step) / "log.csv" for step in (2, 3)}
-    confusion, moments = four / "confusion.csv", [one / "mean.npy", one / "std.npy"]
+    confusion, images = four / "confusion.csv", four / folder.PER_IMAGE
+    configs = {step: chain.finished(run, step) if done[step] else None for step in done}
     return {
         "run": str(run),
-        "configs": {step: chain.finished(run, step) if done[step] else None for step in done},
+        "configs": configs,
+        "settings": {step: settings(config) for step, config in configs.items() if config},
         "logs": {step: read(read_log, logs[step]) if done[step] else None for step in logs},
         "metrics": read(read_json, four / "metrics.json") if done[4] else None,
         "confusion": read(read_confusion, confusion) if done[4] else None,
-        "moments": [read(np.load, path) for path in moments] if done[1] else None,
+        "images": image_rows(*load_image_scores(images)) if done[4] else None,
         "scores_are_old": done[4] and chain.scored_another_network(run),
         "network": network_facts(segmenter),
         "versions": folder.versions(),
+    }
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags of a step, defaults too, that had an effect on its result, from its config.json."""
+    names = takewhile(lambda name: name != "changed", config)  # what comes after it are results
+    given = {name: config[name] for name in names if name not in ("format", "step", *FREE)}
+    given |= {name: config["hypercolumn"][name] for name in ("taps", "context") if name in given}
+    decay = given.get("decay")
+    if given.get("gamma", 0) is None:
+        given["gamma"] = GAMMAS.get(decay)
+    if decay == "step" and not given["milestones"]:
+        given["milestones"] = [share * given["epochs"] for share in MILESTONES]
+    on = given.get("optimizer"), decay, given.get("finetune_backbone")
+    return {
+        name: value
+        for name, value in given.items()
+        if value is not None and (name not in NEEDS or NEEDS[name] in on)
     }
 
 
@@ -58,10 +91,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text("utf-8")))
 
 
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV with a header."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def read_log(path: Path) -> list[dict[str, float | None]]:
     """The rows, one at least."""
-    with open(path, encoding="utf-8", newline="") as file:
-        first, *others = csv.DictReader(file)
+    first, *others = read_table(path)
     return [
         {name: float(value) if value else None for name, value in row.items()}
         for row in (first, *others)

@@ -60,7 +60,7 @@ def test_a_networks_own_predictions_score_as_the_network_does(street, succeeds):
 
 def cells(text: str) -> list[list[str]]:
     """The rows of tables in markdown, without the rules below their headings."""
-    lines = [line for line in text.splitlines() if line.startswith("|") and "--" not in line]
+    lines = [line for line in text.splitlines() if line.startswith("|") and {*line} - {*"|-: "}]
     return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
 
 
@@ -170,14 +170,20 @@ def test_runs_are_compared_with_the_first_and_by_class_and_saved(theirs, succeed
     bounds = f"{ours['miou_low']:.4f} to {ours['miou_high']:.4f}"
     assert mine[:3] == [f"{ours['miou']:.4f}", bounds, f"{ours['pixel_accuracy']:.4f}"]
     bounds = f"{other['difference_low']:+.4f} to {other['difference_high']:+.4f}"
-    assert last[3:] == [f"{other['difference']:+.4f}", bounds, "better"]
+    differs = "without sample_features; without train_cls; without train_seg"
+    assert last[3:] == [f"{other['difference']:+.4f}", bounds, "better", differs]
     assert "\nnote: 18 images are few" in said
     places = ("theirs", "run", "theirs")
     said = succeeds(COMPARE, *places, "--out", "table")
     assert "wrote table: compare.csv, compare.png" in said
-    assert [line[-1] for line in cells(said)[-3:]] == ["", "worse", "may be equal"]
+    assert [line[-2] for line in cells(said)[-3:]] == ["", "worse", "may be equal"]
     rows = table("table/compare.csv")
     assert [row["run"] for row in rows] == list(places)
+    succeeds("evaluate.py", "--run", "run", *SPLIT, "--tta", "flip", "--out", "flipped")
+    assert [line[-1] for line in cells(succeeds(COMPARE, "run", "flipped"))[-2:]] == [
+        "",
+        "evaluate --tta flip",
+    ]
     assert (rows[0]["difference"], rows[2]["difference_high"]) == ("", "0.0")
     assert float(rows[1]["miou"]) == pytest.approx(ours["miou"], rel=1e-14)
     assert Image.open("table/compare.png").format == "PNG"

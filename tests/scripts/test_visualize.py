@@ -1,8 +1,10 @@
 """Step 5 as a user runs it: which images it draws, in what order, and what it makes of photos."""
 
 import csv
+import itertools
 import json
 import re
+import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -30,9 +32,9 @@ def listed(folder: Path = OVERLAYS) -> list[dict]:
     page = (folder / INDEX).read_text(encoding="utf-8")
     pictures = json.loads(re.search(r'<script type="application/json".*?>(.*?)</script>', page)[1])
     for picture in pictures:
-        picture["name"] = unquote(picture["href"]).removesuffix(".png")
-        with Image.open(folder / f"{picture['name']}.png") as page:
-            assert list(page.size) == picture["size"]
+        assert (folder / unquote(picture["href"])).is_file()
+        with Image.open(folder / unquote(picture["layers"]["image"])) as photo:
+            assert list(photo.size) == picture["size"]
     return pictures
 
 
@@ -104,9 +106,9 @@ def test_confidence_is_one_more_tile_and_the_contact_sheet_one_more_file(street,
     before = listed()
     succeeds(*RUN, *DATA, "--confidence", "--contact-sheet", "--tta", "flip")
     after = listed()
-    assert list(after[0]["tiles"]) == [*before[0]["tiles"], "confidence"]
-    with Image.open(OVERLAYS / f"{after[0]['name']}.png") as page:
-        heat = np.asarray(page.crop(after[0]["tiles"]["confidence"]))
+    assert list(after[0]["layers"]) == [*before[0]["layers"], "confidence"]
+    with Image.open(OVERLAYS / after[0]["layers"]["confidence"]) as layer:
+        heat = np.asarray(layer)
     assert len(np.unique(heat.reshape(-1, 3), axis=0)) > 20, "no constant"
     with Image.open(OVERLAYS / SHEET) as sheet:
         assert sheet.width == 3 * 340 + 20
@@ -116,10 +118,12 @@ def test_confidence_is_one_more_tile_and_the_contact_sheet_one_more_file(street,
 
 def test_the_run_is_written_up(street, succeeds):
     run = Path("run").rename("Läufe $1$")
-    flags = ("--run", run, *DATA, "--limit", 2, "--report")
-    assert "2 pictures and report.pdf" in succeeds("visualize.py", *flags)
+    flags = ("--run", run, *DATA, "--limit", 2, "--report", "--author", "A. Student")
+    assert "2 pictures, report.pdf and" in succeeds("visualize.py", *flags, "--compare", run)
+    text = (run / "5_overlays" / "report.md").read_text(encoding="utf-8")
+    assert "A. Student" in text and "| optimizer | adamw |" in text and "## Experiments" in text
     pages = re.findall(rb"/Type /Page\b", (run / "5_overlays" / "report.pdf").read_bytes())
-    assert len(pages) == 8, "seven pages and one of two pictures"
+    assert len(pages) in (9, 10), "eight pages and those of two pictures"
 
 
 def test_the_truth_alone_needs_no_run(shapes, succeeds, monkeypatch):
@@ -132,7 +136,7 @@ def test_the_truth_alone_needs_no_run(shapes, succeeds, monkeypatch):
         found = ["void" if label == 255 else VOC.names[label] for label in labels]
         rows = {name: share for name, _, share in picture["rows"]}
         assert rows == dict(zip(found, map(percent, counts / counts.sum())))
-        assert list(picture["tiles"]) == ["image", "ground truth"] and picture["miou"] is None
+        assert list(picture["layers"]) == ["image", "ground truth"] and picture["miou"] is None
     assert (MASKS / SHEET).is_file()
 
 
@@ -170,7 +174,7 @@ def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds, fai
         assert list(mine.values()) == sorted(mine.values(), reverse=True)
         (line,) = [line for line in said.splitlines() if line.strip().startswith(title)]
         assert all(f"{name} " in line for name in shares)
-        assert list(pictures[title]["tiles"]) == ["image", "prediction", "confidence"]
+        assert list(pictures[title]["layers"]) == ["image", "prediction", "confidence"]
     rows = photo_table(out)
     seen = {name: {row["photo"] for row in rows if row["class"] == name} for name in VOC.names}
     some, none = (next(n for n in seen if bool(seen[n]) is there) for there in (True, False))
@@ -192,6 +196,37 @@ def test_without_a_run_photos_are_seen_by_the_network_in_the_box(photos, succeed
     assert float(person["confidence"]) == pytest.approx(expected, rel=1e-4)
 
 
+def test_photos_go_on_where_they_were_interrupted(photos, succeeds, in_process, monkeypatch):
+    (PHOTOS / "sub").mkdir()
+    (PHOTOS / "grey.jpg").rename(PHOTOS / "sub" / "grey.jpg")
+    (PHOTOS / "broken.jpg").write_bytes(b"no photo")
+    command = (*RUN, "--image", PHOTOS, "--out", "seen", "--recursive", "--masks-only")
+    clock = itertools.count(step=11)
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    done = in_process(*command, "--limit", 2)
+    assert done.returncode == 2 and "broken.jpg: cannot be read" in done.stderr
+    assert re.search(r"  1 of 2 done, 0:00:11 \(h:mm:ss\) left", done.stdout)
+    (error, *rows) = photo_table(Path("seen"))
+    assert error["photo"] == "broken.jpg" and "damaged" in error["error"]
+    before = list(dict.fromkeys(row["photo"] for row in rows))
+    assert before == ["half clear.png", "large.tif"]
+    for mask in Path("seen/predictions").iterdir():
+        mask.write_bytes(b"kept")
+    shutil.copy(PHOTOS / "turned.jpeg", PHOTOS / "broken.jpg")
+    assert "2 of them are done" in succeeds(*command, "--resume")
+    table = photo_table(Path("seen"))
+    found = list(dict.fromkeys(row["photo"] for row in table))
+    assert found == [*before, "broken.jpg", "sub/grey.jpg", "turned.jpeg"]
+    assert not any(row["error"] for row in table)
+    masks = {path.name: path.read_bytes() for path in Path("seen/predictions").rglob("*.png")}
+    assert [*masks.values()].count(b"kept") == 2
+    assert len(masks) == 5 and not Path("seen/index.html").exists()
+    line = in_process(*command, "--resume", "--tta", "flip").stderr
+    assert "--resume: seen was made with tta None, not ['flip']" in line
+    succeeds(*RUN, "--image", PHOTOS / "large.tif", "--out", "seen")
+    assert [path.name for path in Path("seen/predictions").iterdir()] == ["large.png"]
+
+
 OVER = "would be replaced"
 IMAGE = (*RUN, "--image", "photos")
 REFUSED = [
@@ -201,6 +236,8 @@ REFUSED = [
     ((*IMAGE, "--out", "page"), f"page/index.html: {OVER}"),
     ((*IMAGE, "--sort", "worst"), "--sort: worst needs scores, which --image does not"),
     ((*RUN, *DATA, "--seed", 1), "argument --seed: has no effect without --sort random"),
+    ((*RUN, *DATA, "--masks-only"), "argument --masks-only: has no effect without --image"),
+    ((*RUN, *DATA, "--author", "me"), "argument --author: has no effect without --report"),
     ((*IMAGE, "--report"), "argument --report: has no effect without --run and --data"),
     ((*TRUTH, "--image", "photos"), "argument --image: not allowed with argument --truth"),
     (("visualize.py", *DATA), "required: --run"),

@@ -14,6 +14,7 @@ class Recorder(RendererAgg):
     def __init__(self, figure: Figure):
         super().__init__(*figure.bbox.size, figure.dpi)
         self.texts: list[tuple[str, Bbox]] = []
+        self.sizes: dict[str, float] = {}  # of the letters, in points
 
     def draw_text(self, gc, x, y, s, prop, angle, ismath=False, mtext=None):
         width, height, descent = self.get_text_width_height_descent(s, prop, ismath)
@@ -21,21 +22,28 @@ class Recorder(RendererAgg):
         turned = Affine2D().rotate_deg(angle).translate(x, self.height - y).transform(line)
         if s.strip():
             self.texts.append((s, Bbox([turned.min(0), turned.max(0)])))
+            self.sizes[s] = prop.get_size_in_points()
 
 
 def texts(figure: Figure) -> list[tuple[str, Bbox]]:
     """Every line of text that is drawn on the figure."""
+    return drawn(figure).texts
+
+
+def drawn(figure: Figure) -> Recorder:
     figure.set_dpi(DPI)
     recorder = Recorder(figure)
     figure.draw(recorder)
-    return recorder.texts
+    return recorder
 
 
 def faults(figure: Figure) -> list[str]:
-    """What is wrong with the texts: those that leave the figure, and those that overlap."""
-    written = texts(figure)
+    """What is wrong with the texts: those too small, that leave the figure, and that overlap."""
+    recorder = drawn(figure)
+    written = recorder.texts
     width, height = figure.bbox.size
-    found = [
+    found = [f"{text!r} has {size} points" for text, size in recorder.sizes.items() if size < 7]
+    found += [
         f"{text!r} leaves the page"
         for text, box in written
         if min(box.x0, box.y0) < 0 or box.x1 > width or box.y1 > height

@@ -61,7 +61,9 @@ def test_runs_have_a_dot_in_their_interval_and_a_difference_to_the_first():
     rows[1] |= {"difference": 0.1, "difference_low": 0.08, "difference_high": 0.11}
     rows[2] |= {"difference": -0.01, "difference_low": -0.02, "difference_high": 0.01}
     rows[1]["verdict"], rows[2]["verdict"] = "better", "may be equal"
-    figure = charts.comparison(names(3), rows)
+    for row, name, differs in zip(rows, names(3), ("", "--lr 0.1", "--tta flip")):
+        row |= {"run": name, "differs": differs}
+    figure = charts.comparison(rows)
     left, right = figure.axes
     assert [float(line.get_xdata()[0]) for line in left.lines] == [0.5, 0.6, 0.49]
     assert [float(line.get_xdata()[0]) for line in right.lines[:2]] == [0.1, -0.01]
@@ -69,7 +71,9 @@ def test_runs_have_a_dot_in_their_interval_and_a_difference_to_the_first():
     assert ends[:, 0].tolist() == pytest.approx([0.58, 0.62]) and ends[0, 1] == 1
     ends = right.collections[0].get_segments()[0]
     assert ends[:, 0].tolist() == pytest.approx([0.08, 0.11])
-    assert {"0.500", "+0.100 better", "-0.010 may be equal", *names(3)} <= set(words(figure))
+    assert {"0.500", "+0.100 better", "-0.010 may be equal", "--lr 0.1", *names(3)} <= set(
+        words(figure)
+    )
     assert faults(figure) == []
 
 
@@ -92,14 +96,6 @@ def test_counts_keep_their_order():
     figure = charts.class_counts(["a", "b", "c"], [0, 1234567, 8])
     assert [bar.get_width() for bar in figure.axes[0].patches] == [0, 1234567, 8]
     assert "1,234,567" in words(figure)
-
-
-def test_moments_have_their_place_within_their_level():
-    mean, std = np.arange(6), np.arange(6) + 10
-    upper, lower = (axes.lines[0] for axes in charts.moments([1, "image"], [2, 4], mean, std).axes)
-    assert upper.get_xdata().tolist() == [0.25, 0.75, 1.125, 1.375, 1.625, 1.875]
-    assert upper.get_ydata().tolist() == mean.tolist()
-    assert lower.get_ydata().tolist() == std.tolist()
 
 
 @pytest.mark.parametrize("count", [2, 21, 60, 255])

@@ -154,7 +154,9 @@ def test_nothing_on_a_page_overlaps_or_leaves_it(kind, size, shown, spy):
         given |= {"prediction": prediction, "confidence": np.full(truth.shape, 0.5, np.float32)}
     if shown == "both":
         given |= {"ious": np.linspace(0, 1, len(classes)), "miou": 0.25}
-    page, tiles, _ = draw_page(photo(*size), classes, **given, title=" ".join(40 * ["long\ntitle"]))
+    page, tiles, *_ = draw_page(
+        photo(*size), classes, **given, title=" ".join(40 * ["long\ntitle"])
+    )
     assert page.mode == "RGB" and max(page.size) <= 6000
     assert len(tiles) == {"both": 5, "prediction": 3, "truth": 2}[shown]
     pasted = [box for onto, _, box in spy.pastes if onto is page]
@@ -172,7 +174,7 @@ def test_nothing_on_a_page_overlaps_or_leaves_it(kind, size, shown, spy):
 )
 def test_the_tiles_of_a_page_have_320_to_640_px(size, tile):
     mask = stripes(*size, [0, 15])
-    page, tiles, _ = draw_page(photo(*size), VOC, mask, mask)
+    page, tiles, *_ = draw_page(photo(*size), VOC, mask, mask)
     assert list(tiles) == ["image", "ground truth", "prediction", "error"]
     cut = {name: page.crop(box) for name, box in tiles.items()}
     assert {picture.size for picture in cut.values()} == {tile}
@@ -185,7 +187,7 @@ def test_the_tiles_of_a_page_have_320_to_640_px(size, tile):
 def test_the_confidence_is_a_last_tile_with_its_mean_and_a_key(spy):
     sure = np.array([[1.0, 0.5], [0.25, 0.25]], np.float32).repeat(200, 0).repeat(200, 1)
     mask = np.zeros((400, 400), np.uint8)
-    page, tiles, _ = draw_page(photo(400, 400), VOC, prediction=mask, confidence=sure)
+    page, tiles, *_ = draw_page(photo(400, 400), VOC, prediction=mask, confidence=sure)
     assert list(tiles) == ["image", "prediction", "confidence"]
     assert {"confidence 50.0%", "0%", "100%"} <= set(spy.words())
     tile, colours = page.crop(tiles["confidence"]), heat_map(np.array([[1, 0.25]]))
@@ -235,7 +237,7 @@ def drawn_strokes(width: int, height: int) -> np.ndarray:
 @pytest.mark.parametrize("size", [(2000, 1500), (300, 200), (40, 30), (3000, 600)])
 def test_strokes_are_opaque_and_thick_and_the_photo_around_them_is_unveiled(size, spy):
     mask = drawn_strokes(*size)
-    page, tiles, rows = draw_page(photo(*size), VOC, mask)
+    page, tiles, rows, _ = draw_page(photo(*size), VOC, mask)
     tile, before = (np.array(page.crop(tiles[name])) for name in ("labels", "image"))
     colours = {row.label: row.colour for row in rows}
     assert colours.keys() == {0, 8, 15, 20, VOID} and colours[0] not in VOC.colours
@@ -257,7 +259,7 @@ def test_strokes_are_opaque_and_thick_and_the_photo_around_them_is_unveiled(size
 
 def test_beside_strokes_there_are_no_errors_to_see():
     mask = drawn_strokes(300, 200)
-    _, tiles, rows = draw_page(photo(300, 200), VOC, mask, np.zeros_like(mask))
+    _, tiles, rows, _ = draw_page(photo(300, 200), VOC, mask, np.zeros_like(mask))
     assert list(tiles) == ["image", "labels", "prediction"]
     assert [row.shares["labels"] > 0 for row in rows] == [True] * len(rows)
 
@@ -265,6 +267,6 @@ def test_beside_strokes_there_are_no_errors_to_see():
 def test_a_click_within_another_stroke_is_seen():
     mask = np.full((1500, 2000), VOID, np.uint8)
     mask[700:704, 100:1900], mask[702, 1000] = 8, 0
-    page, tiles, rows = draw_page(photo(2000, 1500), VOC, mask)
+    page, tiles, rows, _ = draw_page(photo(2000, 1500), VOC, mask)
     for row in rows[:2]:
         assert (np.array(page.crop(tiles["labels"])) == row.colour).all(-1).sum() > 9

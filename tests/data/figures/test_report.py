@@ -1,12 +1,14 @@
 """The write-up: its pages hold what they are given, however much it is, and no text is cut off."""
 
+from datetime import date
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
 from data.figures.architecture import draw_architecture
-from data.figures.report import choose, report_pages
+from data.figures.report import choose, report_pages, report_text
 from tests.data.figures.pages import faults, texts
 
 LONG = "A_CLASS_$with_{a}_very$_long_name_that_nobody_would_want_to_write_out_in_full"
@@ -37,7 +39,6 @@ def values():
         random = np.random.default_rng(0)
         names = [name.replace("#", str(index)) for index in range(classes)]
         ious = [None, *random.random(classes - 1).tolist()]
-        channels = [64, 128, 256, 512, 512, 512]
         log = [{"epoch": epoch, "loss": 2 / (epoch + 1), "miou": 0.5} for epoch in range(6)]
         log[0]["loss"] = None
         shared = {"seconds": 83.2, "changed": {"--data": path, "--flip": True, "--scale": [0.5, 2]}}
@@ -45,8 +46,6 @@ def values():
         configs = {step: dict(shared) for step in range(1, 5)}
         counts = (10 ** random.uniform(0, 6, classes)).astype(int).tolist()
         configs[1] |= {"rows": 123456, "classes": names, "rows_per_class": counts}
-        levels = {"taps": [1, 2, 3, 4, 5], "context": ["11"]}
-        configs[1] |= {"channels": channels, "hypercolumn": levels}
         configs[2] |= {"rows": 111111, "held_out_rows": 12345, "scores": {"val_accuracy": 0.5678}}
         configs[3] |= {"best_epoch": 4, "val_miou": 0.3456, "val_images_trained_on": 0}
         metrics = {"miou": 0.4321, "pixel_accuracy": 0.8765, "mean_accuracy": 0.5432}
@@ -59,7 +58,12 @@ def values():
                 "logs": {2: log[1:], 3: log},
                 "metrics": metrics | {"checkpoint": f"{path}/best.pt"},
                 "confusion": random.integers(0, 100, (classes, classes)),
-                "moments": (random.random(sum(channels)), random.random(sum(channels))),
+                "author": "A. Student",
+                "settings": {step: {"lr": 0.5, "flip": True, "data": path} for step in configs},
+                "images": [
+                    {"id": f"i{n}", "miou": n / 10, "worst_class": names[0]} for n in (9, 1)
+                ],
+                "experiments": [],
                 "versions": VERSIONS,
                 "scores_are_old": False,
                 "network": network(),
@@ -95,25 +99,35 @@ def test_the_values_are_on_the_pages_in_order(values):
     given = values(classes=3)
     given["record"]["confusion"] = np.array([[75, 25, 0], [0, 0, 0], [1, 0, 999]])
     given["record"]["configs"][1]["rows_per_class"] = [1234567, 8, 0]
+    given["record"]["metrics"]["per_class"] = {"class_0": 0.7, "class_1": None, "class_2": 0.1}
+    row = {"run": "a", "differs": "", "miou": 0.4, "miou_low": 0.3, "miou_high": 0.5}
+    other = {"differs": "train_seg --lr 0.1", "verdict": "worse", "difference": -0.2}
+    other |= {"difference_low": -0.3, "difference_high": -0.1}
+    given["record"]["experiments"] = [row | {"difference": None}, row | other]
     pages = [words(figure) for figure in report_pages(**given)]
     expected = [
-        ["Semantic segmentation", "runs/a $run^2$", "0.432", "0.876", "0.543", "0.654", "0:01:23"]
-        + ["split: train, images: 1,464, rows: 123,456"]
-        + ["epochs: 5, rows: 111,111, held out rows: 12,345, val accuracy: 0.568"]
-        + ["best epoch: 4, val miou: 0.346", "runs/a $run^2$/best.pt, protocol: scored somehow"]
-        + ["--data runs/a $run^2$ --flip --scale 0.5,2", "torch 2.9.1+cu130"],
+        ["Semantic segmentation", "runs/a $run^2$", "A. Student", date.today().isoformat()]
+        + ["mIoU 0.432, pixel accuracy 0.876", "scored somehow", "torch 2.9.1+cu130"]
+        + ["best classes, by IoU, are class_0 (0.700). The worst are class_2 (0.100)."]
+        + ["class_0 taken for class_1 (25% of it), class_2 taken for class_0 (0% of it)."]
+        + ["2 images 1 have an mIoU below 0.5", "i1 (0.100, class_0), i9 (0.900, class_0)."],
+        ["Training procedure", "lr 0.5", "flip yes", "crop 320", "loss cross entropy"]
+        + ["training loss 0.4", "val mIoU 0.5", "best epoch 4", "rows 123,456", "0:01:23"],
         ["Architecture", "image 3 × 320 × 320", "tap 3", "256 × 80 × 80", "Z = 1472 channels"]
         + ["vgg19_bn, fine-tuned, 20,035,392 parameters", "29,102,080 parameters"],
         ["Sampled pixels: 1,234,575 in all", "1,234,567"],
-        ["Features", "mean", "standard deviation"],
         ["Training", "train_cls", "train_seg", "miou"],
         ["Results", "absent", "mIoU 0.432"],
         ["Confusion matrix", "75", "25", "100"],
-        ["Predictions", "12 images of val", "best"],
+        ["Experiments", "--lr 0.1", "-0.200 worse"],
+        *[["Predictions", "12 images of val", "best"]] * 2,
     ]
     assert len(pages) == len(expected)
     for number, (page, lines) in enumerate(zip(pages, expected), start=1):
-        assert [line for line in [*lines, f"page {number} of 8"] if line not in page] == []
+        assert [line for line in [*lines, f"page {number} of 10"] if line not in page] == []
+    text = report_text(given["record"], [("best", "a.png")])
+    found = ["A. Student", "class_0 taken for class_1", "| lr | 0.5 |", "](<a.png>)", "--lr 0.1"]
+    assert [words for words in found if words not in text] == []
 
 
 def test_scores_of_an_earlier_network_and_validation_images_trained_on_are_said(values):
@@ -123,7 +137,7 @@ def test_scores_of_an_earlier_network_and_validation_images_trained_on_are_said(
     given["record"]["configs"][3]["val_images_trained_on"] = 17
     summary = words(report_pages(**given)[0])
     assert "These scores are of an earlier network" in summary
-    assert "val images trained on: 17" in summary
+    assert "val images trained on 17" in words(report_pages(**given)[1])
 
 
 @pytest.mark.parametrize("last", [0, 2])
@@ -135,9 +149,11 @@ def test_what_was_not_run_is_said_to_be_not_run(last, values):
         record["logs"] |= {step: None} if step in (2, 3) else {}
     record |= {"metrics": None, "confusion": None}
     figures = report_pages(**given)
-    assert words(figures[0]).count("has not been run to its end") == 4 - last
+    assert words(figures[1]).count("has not been run") == 4 - last
     titles = [figure.get_suptitle().partition(":")[0] for figure in figures[1:]]
-    assert titles == ["Architecture", "Sampled pixels", "Features", "Training"][: 2 * last or 1]
+    assert (
+        titles == ["Training procedure", "Architecture", "Sampled pixels", "Training"][: 2 + last]
+    )
     assert not any(faults(figure) for figure in figures)
 
 
