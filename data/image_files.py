@@ -56,6 +56,8 @@ def read_image(file: Path | BinaryIO) -> np.ndarray:
 def upright_pixels(image: Image.Image, name: object = "the photo") -> np.ndarray:
     """An opened photo as `read_image` gives it; of grey of 16 bits the upper 8, of float 0..1.
 
+    What is transparent lies over white, as viewers show it.
+
     Raises:
         UserError: deep grey has another range, as 12 bits in 16; the message says the `name`.
     """
@@ -69,6 +71,9 @@ def upright_pixels(image: Image.Image, name: object = "the photo") -> np.ndarray
     pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
     for top in range(0, image.height, STRIP):  # Pillow would hold what it converts three times
         strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
+        if image.has_transparency_data:
+            white = Image.new("RGBA", strip.size, "white")
+            strip = Image.alpha_composite(white, strip.convert("RGBA"))
         pixels[top : top + STRIP] = strip.convert("RGB")
     return pixels
 
@@ -308,6 +313,8 @@ def _reason(error: Exception, head: bytes) -> str:
         if path.is_symlink():
             return "is a link to a file that is gone"
         return f"no such file{f', but {first_of(others)}; see data.convert' if others else ''}"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"{error.args[0].partition(',')[0]}: cut it into parts, or make it smaller"
     if isinstance(error, UnidentifiedImageError):
         for pattern, what in HEADS.items():
             if re.match(pattern, head):

@@ -205,3 +205,18 @@ def test_the_photos_of_a_folder_are_named_by_stem_or_file(tmp_path):
     keys = ["b", "a.png", "a.jpeg", "c\u202f1", "D.png", "d.jpg"]
     assert photos == {key: tmp_path / name for key, name in zip(keys, names)}
     assert others == ["more.png/", "notes.txt"]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_lies_over_white(mode, tmp_path):
+    picture = Image.new("RGBA", (2, 1), (40, 40, 40, 255))
+    picture.putpixel((1, 0), (40, 40, 40, 0))
+    picture.convert(mode).save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").tolist() == [[[40] * 3, [255] * 3]]
+
+
+def test_a_photo_with_more_pixels_than_pillow_reads_says_so(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.png", noise(50, 50, 3))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(UserError, match=r"exceeds limit of 2000 pixels: cut it into parts"):
+        read_image(path)
