@@ -280,12 +280,15 @@ def save_mask(new: Path, record: Record, classes: Classes, table: PhotoTable) ->
 def photo_folder(place: Path, flags: Mapping[str, Any]) -> Iterator[Path]:
     """The folder of photos in its own place, for what is interrupted goes on with --resume.
 
+    What an earlier run has left there goes, unless no photo could be read.
+
     Args:
         flags: with "made_from", the fingerprint of the network.
 
     Raises:
         UserError: --resume, and what is there was made otherwise.
     """
+    old = place.with_name(f".{place.name}.old")
     with folder.claim(place):
         if flags["resume"] and (place / folder.CONFIG).is_file():
             before, now = read(read_json, place / folder.CONFIG), folder.plain(flags)
@@ -294,13 +297,20 @@ def photo_folder(place: Path, flags: Mapping[str, Any]) -> Iterator[Path]:
                     what = f"{place} was made with {name} {before.get(name)}, not {now[name]}"
                     raise UserError(f"--resume: {what}; keep to that, or name another --out")
         else:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+            if place.exists():
+                place.rename(old)
             place.mkdir()
             folder.save_config(place, 5, flags)
         try:
             yield place
         except KeyboardInterrupt as stop:
             raise type(stop)("go on with the same command and --resume") from None
+        finally:
+            if old.exists() and not (place / MASKS).exists():
+                shutil.rmtree(place)
+                old.rename(place)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def save_report(

@@ -20,12 +20,9 @@ from models.segmenter import Segmenter
 # Flags that decide nothing about the result, but where it is, how fast it comes, what is said.
 FREE = ("run", "device", "recipe", "quiet", "json", "workers", "tensorboard", "save_every")
 FREE += ("resume", "compile", "features", "checkpoint", "out", "predictions", "save_predictions")
-NEEDS: dict[str, Any] = {
-    "momentum": "sgd",
-    "nesterov": "sgd",
-    "milestones": "step",
-}  # have no effect without
-NEEDS |= {"backbone_lr": True, "frozen_stages": True}  # --finetune-backbone
+NEEDS: dict[str, Any]  # flags that have no effect without another's value
+NEEDS = {"momentum": "sgd", "nesterov": "sgd", "milestones": "step"}
+NEEDS |= {"backbone_lr": True, "frozen_stages": True}  # of --finetune-backbone
 
 
 def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
