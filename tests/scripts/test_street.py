@@ -20,6 +20,7 @@ from data.transforms import ResizeImage
 from data.voc import VOCFolder, read_ids
 from losses.metrics import ConfusionMatrix, load_image_scores
 from models.checkpoint import load_extractor, load_segmenter
+from models.run.recipes import RECIPES
 from tests.conftest import BACKBONE, DATA, STEPS
 from tests.scripts.processes import (
     config,
@@ -217,11 +218,11 @@ def test_limits_take_the_first_images_of_a_list(street, succeeds):
 
 
 def test_a_recipe_sets_flags_and_those_given_win(street, succeeds):
-    said = succeeds("evaluate.py", "--run", "run", *DATA, "--recipe", "best", "--tta", "flip,0.75")
-    changed = {"--tta": ["flip", 0.75], "--dilate": 1, "--refine": True}
-    assert config("run/4_eval")["changed"] == changed
-    words = "--tta flip,0.75 --dilate 1 --refine"
-    assert facts(said)["flags"] == words and metrics("run")["protocol"].endswith(f"; {words}")
+    recipe = RECIPES["best"]["evaluate"]
+    assert recipe.startswith("--tta flip,")
+    for given, words in (("--dilate 1", f"{recipe} --dilate 1"), ("--tta flip", "--tta flip")):
+        said = succeeds("evaluate.py", "--run", "run", *DATA, "--recipe", "best", *given.split())
+        assert facts(said)["flags"] == words and metrics("run")["protocol"].endswith(f"; {words}")
 
 
 def test_the_network_in_the_box_is_scored_and_trained_on(street, succeeds, capfd):
@@ -232,7 +233,7 @@ def test_the_network_in_the_box_is_scored_and_trained_on(street, succeeds, capfd
     assert not Path("4_eval").exists()
     start = ("--run", "tuned", "--init", "voc", "--crop", 48, "--batch-size", 1, "--epochs", 1)
     said = succeeds("train_seg.py", *start, *flags, "--val-limit", 1)
-    assert facts(said)["start"] == "voc" and "mobilenet_v2" in facts(said)["network"]
+    assert facts(said)["start"] == "voc" and "efficientnet_lite2" in facts(said)["network"]
 
 
 def test_own_classes_go_through_all_steps(street, succeeds):

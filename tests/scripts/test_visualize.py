@@ -186,7 +186,7 @@ def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds, fai
 def test_without_a_run_photos_are_seen_by_the_network_in_the_box(photos, succeeds):
     portrait = HOME / "data/portrait/hopper.jpg"
     said = succeeds("visualize.py", "--image", portrait, PHOTOS / "grey.jpg")
-    assert "wrote runs/photos: 2 pictures" in said and "voc (mobilenet_v2)" in said
+    assert "wrote runs/photos: 2 pictures" in said and "voc (efficientnet_lite2)" in said
     (person, *_) = [row for row in photo_table(Path("runs/photos")) if row["class"] == "person"]
     index = np.asarray(Image.open("runs/photos/predictions/hopper.png")) == 15
     assert float(person["share"]) == pytest.approx(index.mean())
