@@ -115,9 +115,8 @@ def parse_classes(lines: Iterable[str], path: Path) -> dict[str, Colour | None]:
         # noticed; a single one belongs to the name.
         if len(words) > 2 and all(re.fullmatch(r"[-+.\d]+", word) for word in words[-2:]):
             words, rgb = words[:-3], words[-3:]
-        is_table = not rgb and re.match(
-            r"\s*[.\d]+\s+[.\d]+\s", line
-        )  # a colour, or columns, first
+        # A colour, or other columns, first.
+        is_table = not rgb and re.match(r"\s*[.\d]+\s+[.\d]+\s", line)
         is_colour = all(re.fullmatch("[0-9]{1,3}", word) and int(word) <= 255 for word in rgb)
         name = " ".join(words)
         if is_table or not (name and name.isprintable() and is_colour):

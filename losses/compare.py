@@ -138,9 +138,9 @@ def differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
             words.append(f"without {script}")
             continue
         changed = {
-            f"--{name.replace('_', '-')}": flags.get(name, "none")
-            for name in before | flags
-            if name != "data" and before.get(name) != flags.get(name)
+            flag: flags.get(flag, "none")
+            for flag in before | flags
+            if before.get(flag) != flags.get(flag)
         }
         if changed:
             words.append(f"{script} {runtime.as_typed(changed)}")

@@ -17,9 +17,8 @@ from models.hypercolumn import Hypercolumn, resample
 from models.memory import give_back_freed_memory
 from models.views import ROWS, Views, guided_filter, in_rows
 
-FORGET = (
-    20  # photos, after which memory is given back; after each, it would cost a third of the time
-)
+# Photos, after which memory is given back; after each one, it would cost a third of the time.
+FORGET = 20
 REACH = 32  # pixels of the input to each side, over which refined edges look at the photo
 
 

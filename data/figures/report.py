@@ -127,23 +127,24 @@ def procedure(record: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """A table for each step, by its heading: all that decided its result, and what came of it."""
     tables: dict[str, dict[str, str]] = {}
     for step, script in SCRIPTS.items():
-        config, known = record["configs"][step], dict(record["settings"].get(step, {}))
-        if config is None:
+        if (config := record["configs"][step]) is None:
             tables[f"{step}  {script}.py"] = {"has not been run": "to its end"}
             continue
+        known = {"data": config["data"]}
+        for flag, value in record["settings"][step].items():
+            known[flag.removeprefix("--").replace("-", " ")] = value
         if step in (3, 4):
             known.setdefault("size", record["network"]["size"])
         if step == 3:
             known.setdefault("crop", known["size"])
         if step in (2, 3):
             known["loss"] = "cross entropy" + " + Lovasz" * bool(known.get("lovasz"))
-        known |= {name: config[name] for name in FACTS if name in config}
+        known |= {name.replace("_", " "): config[name] for name in FACTS if name in config}
         for row in record["logs"].get(step) or ():
             if row["epoch"] == config.get("best_epoch", len(record["logs"][step])):
                 known |= {LOGGED[name]: row[name] for name in row if name in LOGGED}
         known["time (h:mm:ss)"] = timedelta(seconds=round(config["seconds"]))
-        words = {name.replace("_", " "): _words(value) for name, value in known.items()}
-        tables[f"{step}  {script}.py"] = words
+        tables[f"{step}  {script}.py"] = {name: _words(value) for name, value in known.items()}
     return tables
 
 

@@ -33,7 +33,7 @@ STEPS = {
 }
 PER_IMAGE = "per_image.npz"  # the scores of step 4, image by image
 CONFIG = "config.json"  # without it, a step has not finished
-CONFIG_FORMAT = 4  # of config.json: raised when it says something that later steps need
+CONFIG_FORMAT = 5  # of config.json: raised when it says something that later steps need
 
 
 def step_folder(run: Path, step: int) -> Path:
@@ -153,8 +153,8 @@ def save_config(place: Path, step: int, flags: Mapping[str, Any], **results: Any
     """Writes config.json, which marks a step as finished: flags, results, where from, all "files".
 
     Args:
-        flags: of the step, plain values; from "started", a time, come "seconds"; "command", where
-            it is not that of the step.
+        flags: of the step, plain values, with "settings", those that decide the result; from
+            "started", a time, come "seconds"; "command", where it is not that of the step.
         results: "id" stands for the result, "made_from" for that of the step before which it was
             made from, see `models.run.chain.check_chain`; "scores" are for --json.
 
@@ -162,7 +162,6 @@ def save_config(place: Path, step: int, flags: Mapping[str, Any], **results: Any
         What was written.
     """
     config = {"format": CONFIG_FORMAT, "step": STEPS[step][0], **flags, **results}
-    config.pop("settings", None)  # which are the flags once more
     files = [p.relative_to(place).as_posix() for p in place.rglob("[!.]*") if p.is_file()]
     config["files"] = sorted([*files, CONFIG])
     config["seconds"] = round(time.perf_counter() - config.pop("started"), 1)

@@ -3,7 +3,6 @@
 import csv
 import json
 from collections.abc import Callable, Mapping
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,10 @@ from models.run import chain, folder
 from models.run.training import GAMMAS, MILESTONES
 from models.segmenter import Segmenter
 
-# Flags that decide nothing about the result, but where it is, how fast it comes, what is said.
-FREE = ("run", "device", "recipe", "quiet", "json", "workers", "tensorboard", "save_every")
-FREE += ("resume", "compile", "features", "checkpoint", "out", "predictions", "save_predictions")
-NEEDS: dict[str, Any]  # flags that have no effect without another's value
-NEEDS = {"momentum": "sgd", "nesterov": "sgd", "milestones": "step"}
-NEEDS |= {"backbone_lr": True, "frozen_stages": True}  # of --finetune-backbone
+# Flags that have no effect without a value of another: --optimizer, --decay, --finetune-backbone.
+NEEDS: dict[str, str | bool]
+NEEDS = {"--momentum": "sgd", "--nesterov": "sgd", "--milestones": "step"}
+NEEDS |= {"--backbone-lr": True, "--frozen-stages": True}
 
 
 def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
@@ -60,19 +57,19 @@ def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """The flags of a step, defaults too, that had an effect on its result, from its config.json."""
-    names = takewhile(lambda name: name != "changed", config)  # what comes after it are results
-    given = {name: config[name] for name in names if name not in ("format", "step", *FREE)}
-    given |= {name: config["hypercolumn"][name] for name in ("taps", "context") if name in given}
-    decay = given.get("decay")
-    if given.get("gamma", 0) is None:
-        given["gamma"] = GAMMAS.get(decay)
-    if decay == "step" and not given["milestones"]:
-        given["milestones"] = [share * given["epochs"] for share in MILESTONES]
-    on = given.get("optimizer"), decay, given.get("finetune_backbone")
+    given = dict(config["settings"])
+    if extractor := config.get("hypercolumn"):  # of step 1, where a default means several
+        given |= {"--taps": extractor["taps"], "--weights": config["weights"]}
+    decay = given.get("--decay")
+    if decay in GAMMAS and given["--gamma"] is None:
+        given["--gamma"] = GAMMAS[decay]
+    if decay == "step" and not given["--milestones"]:
+        given["--milestones"] = [share * given["--epochs"] for share in MILESTONES]
+    on = given.get("--optimizer"), decay, given.get("--finetune-backbone")
     return {
-        name: value
-        for name, value in given.items()
-        if value is not None and (name not in NEEDS or NEEDS[name] in on)
+        flag: value
+        for flag, value in given.items()
+        if value is not None and (flag not in NEEDS or NEEDS[flag] in on)
     }
 
 

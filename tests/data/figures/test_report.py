@@ -42,7 +42,7 @@ def values():
         log = [{"epoch": epoch, "loss": 2 / (epoch + 1), "miou": 0.5} for epoch in range(6)]
         log[0]["loss"] = None
         shared = {"seconds": 83.2, "changed": {"--data": path, "--flip": True, "--scale": [0.5, 2]}}
-        shared |= {"scores": {}, "epochs": 5, "split": "train", "images": 1464}
+        shared |= {"data": path, "scores": {}, "epochs": 5, "split": "train", "images": 1464}
         configs = {step: dict(shared) for step in range(1, 5)}
         counts = (10 ** random.uniform(0, 6, classes)).astype(int).tolist()
         configs[1] |= {"rows": 123456, "classes": names, "rows_per_class": counts}
@@ -59,7 +59,7 @@ def values():
                 "metrics": metrics | {"checkpoint": f"{path}/best.pt"},
                 "confusion": random.integers(0, 100, (classes, classes)),
                 "author": "A. Student",
-                "settings": {step: {"lr": 0.5, "flip": True, "data": path} for step in configs},
+                "settings": {step: {"--lr": 0.5, "--flip": True} for step in configs},
                 "images": [
                     {"id": f"i{n}", "miou": n / 10, "worst_class": names[0]} for n in (9, 1)
                 ],
