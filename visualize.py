@@ -21,14 +21,11 @@ for --truth, which shows image and ground truth and needs no network.
 """
 
 import argparse
-import csv
 import math
 import random
-import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -40,8 +37,9 @@ from PIL import Image
 from data import UserError
 from data.classes import Classes
 from data.figures import gallery
-from data.figures.picture import draw_page, legend_rows, percent
-from data.image_files import colour_mask, find_photos, first_of, read_image
+from data.figures.photos import PhotoTable, photo_folder
+from data.figures.picture import draw_page
+from data.image_files import find_photos, first_of, read_image
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from losses.compare import compare_runs
@@ -49,17 +47,12 @@ from losses.metrics import ConfusionMatrix, image_mious
 from models.run import args as flags
 from models.run import chain, folder, runtime
 from models.run.predictor import predict_photo
-from models.run.record import read, read_json, read_run, read_table
+from models.run.record import read_run
 from models.segmenter import Segmenter
 from models.weight_files import fingerprint
 
 IMAGES = 12  # of a split that are drawn unless --limit says otherwise
-TABLE = "photos.csv"
-MASKS = "predictions"
 PROGRESS = 10  # seconds between two lines about it, off a terminal
-# What --resume must not change, of config.json.
-SAME = ("made_from", "image", "recursive", "classes", "confidence", "masks_only")
-SAME += ("tta", "dilate", "refine", "size", "tile", "amp")
 
 
 class Record(NamedTuple):
@@ -73,36 +66,6 @@ class Record(NamedTuple):
     confidence: np.ndarray | None = None  # (H, W) float32: probability of the predicted class
     ious: np.ndarray | None = None  # (C,) float64, nan for absent classes
     miou: float | None = None  # None where nothing is scored
-
-
-class PhotoTable:
-    """photos.csv, which grows photo by photo. Photos without an error in it are done.
-
-    Attributes:
-        done: the photos in it that were read.
-        errors: why each of the others was not.
-    """
-
-    COLUMNS = ("photo", "class", "share", "confidence", "error")
-
-    def __init__(self, path: Path):
-        rows = read(read_table, path) if path.exists() else []
-        self._path, self.done, self.errors = path, set(), {}
-        with open(path, "w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow(self.COLUMNS)
-        self.add([row for row in rows if not row["error"]])
-
-    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Appends rows, and closes the file: they outlive the process."""
-        self.done |= {row["photo"] for row in rows}
-        with open(self._path, "a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, self.COLUMNS, lineterminator="\n").writerows(rows)
-
-    def leave_out(self, photo: str, error: str) -> None:
-        """Appends a row with the error."""
-        self.add([{"photo": photo, "error": error}])
-        self.done.remove(photo)
-        self.errors[photo] = error
 
 
 def parse() -> argparse.Namespace:
@@ -177,9 +140,14 @@ def truth_records(dataset: VOCFolder, indices: Iterable[int]) -> Iterator[Record
 
 
 def photo_records(
-    segmenter: Segmenter, photos: Mapping[str, Path], table: PhotoTable
+    segmenter: Segmenter, photos: Mapping[str, Path], table: PhotoTable, wanted: Collection[int]
 ) -> Iterator[Record]:
-    """The user's own photos with what the network sees in them; tells the table of the others."""
+    """The user's own photos that are not done, with what the network sees in them.
+
+    Tells the table of those that cannot be read. `wanted` are classes of which one must be seen.
+    """
+    if table.done:
+        print(f"  note: {len(table.done)} of them are done")
     for name, path in photos.items():
         title = Path(name).with_name(path.name).as_posix()
         if title in table.done:
@@ -190,7 +158,9 @@ def photo_records(
             table.leave_out(title, str(error))
             continue
         found = predict_photo(segmenter, photo, name)
-        yield Record(name, title, photo, None, *(array.numpy() for array in found))
+        prediction, confidence = (array.numpy() for array in found)
+        if not wanted or np.isin(prediction, [*wanted]).any():
+            yield Record(name, title, photo, None, prediction, confidence)
 
 
 def telling(records: Iterable[Record], total: int) -> Iterator[Record]:
@@ -240,77 +210,24 @@ def save_pages(
     classes: Classes,
     table: PhotoTable | None = None,
     confidence: bool = False,
+    masks_only: bool = False,
 ) -> None:
     """Draws a page of each image, ID.png, and what the gallery shows of it.
 
     Args:
-        table: of photos, which get an index PNG, too, and their rows there.
+        table: of photos, which takes what is seen in them.
         confidence: whether there is a tile of it.
+        masks_only: then nothing is drawn.
     """
     for record in records:
-        masks = record.truth, record.prediction, record.confidence if confidence else None
-        page = draw_page(record.photo, classes, *masks, record.ious, record.miou, record.title)
-        (new / record.id).parent.mkdir(parents=True, exist_ok=True)
-        page.picture.save(new / f"{record.id}.png")
-        gallery.save_picture(new, record.id, record.title, page, record.miou)
+        if not masks_only:
+            masks = record.truth, record.prediction, record.confidence if confidence else None
+            page = draw_page(record.photo, classes, *masks, record.ious, record.miou, record.title)
+            (new / record.id).parent.mkdir(parents=True, exist_ok=True)
+            page.picture.save(new / f"{record.id}.png")
+            gallery.save_picture(new, record.id, record.title, page, record.miou)
         if table:
-            save_mask(new, record, classes, table)
-
-
-def save_mask(new: Path, record: Record, classes: Classes, table: PhotoTable) -> None:
-    """Saves the index PNG of a photo; prints its classes and adds them to the table.
-
-    A row is a class in it, the largest first, with its share and mean confidence, 0..1.
-    """
-    path = new / MASKS / f"{record.id}.png"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    colour_mask(record.prediction, classes).save(path)
-    rows, words = [], []
-    seen = legend_rows({MASKS: record.prediction}, classes)
-    for line in sorted(seen, key=lambda line: -line.shares[MASKS]):
-        share = line.shares[MASKS]
-        sure = float(record.confidence.mean(where=record.prediction == line.label))
-        rows.append({"photo": record.title, "class": line.name, "share": share, "confidence": sure})
-        words.append(f"{line.name} {percent(share)}")
-    table.add(rows)
-    print(f"  {record.title}  {'  '.join(words)}", flush=True)
-
-
-@contextmanager
-def photo_folder(place: Path, flags: Mapping[str, Any]) -> Iterator[Path]:
-    """The folder of photos in its own place, for what is interrupted goes on with --resume.
-
-    What an earlier run has left there goes, unless no photo could be read.
-
-    Args:
-        flags: with "made_from", the fingerprint of the network.
-
-    Raises:
-        UserError: --resume, and what is there was made otherwise.
-    """
-    old = place.with_name(f".{place.name}.old")
-    with folder.claim(place):
-        if flags["resume"] and (place / folder.CONFIG).is_file():
-            before, now = read(read_json, place / folder.CONFIG), folder.plain(flags)
-            for name in SAME:
-                if before.get(name) != now[name]:
-                    what = f"{place} was made with {name} {before.get(name)}, not {now[name]}"
-                    raise UserError(f"--resume: {what}; keep to that, or name another --out")
-        else:
-            shutil.rmtree(old, ignore_errors=True)
-            if place.exists():
-                place.rename(old)
-            place.mkdir()
-            folder.save_config(place, 5, flags)
-        try:
-            yield place
-        except KeyboardInterrupt as stop:
-            raise type(stop)("go on with the same command and --resume") from None
-        finally:
-            if old.exists() and not (place / MASKS).exists():
-                shutil.rmtree(place)
-                old.rename(place)
-            shutil.rmtree(old, ignore_errors=True)
+            table.add(record.id, record.title, record.prediction, record.confidence)
 
 
 def save_report(
@@ -355,7 +272,7 @@ def main() -> None:
         random.Random(args.seed).shuffle(names)
     wanted = classes.labels(args.classes or ())
     place = args.out or (folder.step_folder(args.run, 5) if args.run else own_place)
-    if not (args.resume and (place / folder.CONFIG).is_file()):
+    if not photos:
         folder.check_free(place, 5)
     facts = {"images": f"{len(names)} {what}", **facts}
     record = None
@@ -372,23 +289,15 @@ def main() -> None:
     limit = min(args.limit or (len(names) if photos else IMAGES), len(names))
     keep = photo_folder(place, given) if photos else folder.new_folder(place)
     with keep as new:
-        table = PhotoTable(new / TABLE) if photos else None
-        if table:
-            if table.done:
-                print(f"  note: {len(table.done)} of them are done")
-            records = photo_records(segmenter, {name: photos[name] for name in names}, table)
-            records = (
-                one for one in records if not wanted or wanted & {*np.unique(one.prediction)}
-            )
+        table = PhotoTable(new, classes) if photos else None
+        if photos:
+            ordered = {name: photos[name] for name in names}
+            records = photo_records(segmenter, ordered, table, wanted)
         else:
             dataset.ids = names
             records = chosen_records(segmenter, dataset, wanted, args.sort, limit, args.workers)
         records = telling(runtime.bar(islice(records, limit), limit, "image"), limit)
-        if args.masks_only:
-            for found in records:
-                save_mask(new, found, classes, table)
-        else:
-            save_pages(new, records, classes, table, args.confidence)
+        save_pages(new, records, classes, table, args.confidence, args.masks_only)
         pictures = gallery.read_pictures(new)
         none = f"--classes {','.join(args.classes or ())}: in none of the {len(names)} images"
         if not pictures and not table:
@@ -397,8 +306,8 @@ def main() -> None:
         heading = f"{'Ground truth' if args.truth else 'Predictions'} of {what}"
         if pictures:
             gallery.save_gallery(new, pictures, heading, facts)
-        if args.contact_sheet and pictures:
-            gallery.contact_sheet(new, pictures).save(new / gallery.SHEET)
+            if args.contact_sheet:
+                gallery.contact_sheet(new, pictures).save(new / gallery.SHEET)
         if record:
             save_report(new, record, pictures, f"{len(pictures)} of {facts['images']}")
         count = len(table.done) if table else len(pictures)

@@ -29,6 +29,7 @@ from data import UserError
 from data.classes import Classes
 from data.features import check_several
 from data.figures import gallery
+from data.figures.photos import PhotoTable
 from data.formats import recognise
 from data.formats.source import Options, Source, files_in
 from data.image_files import find_photos, first_of, read_image
@@ -45,7 +46,7 @@ from models.views import Views
 from models.weight_files import fingerprint
 from sample_features import FEW_IMAGES
 from train_cls import Rows, fit
-from visualize import TABLE, PhotoTable, photo_records, save_pages
+from visualize import photo_records, save_pages
 
 SIZE, STRIDE = 416, 4
 PER_CLASS = 200  # pixels of a class that are taken of a photo
@@ -141,10 +142,10 @@ def save(
     order = sorted(photos.items(), key=lambda photo: photo[1].resolve() not in drawn)
     place = folder.step_folder(out, 5)
     with folder.new_folder(place) as new:
-        table = PhotoTable(new / TABLE)
+        table = PhotoTable(new, segmenter.classes)
         records = (
             record._replace(truth=drawn[path].mask) if path in drawn else record
-            for record in photo_records(segmenter, dict(order), table)
+            for record in photo_records(segmenter, dict(order), table, ())
             for path in [photos[record.id].resolve()]
         )
         save_pages(new, records, segmenter.classes, table, confidence=True)

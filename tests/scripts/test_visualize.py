@@ -222,7 +222,11 @@ def test_photos_go_on_where_they_were_interrupted(photos, succeeds, in_process, 
     assert [*masks.values()].count(b"kept") == 2
     assert len(masks) == 5 and not Path("seen/index.html").exists()
     line = in_process(*command, "--resume", "--tta", "flip").stderr
-    assert "--resume: seen was made with tta None, not ['flip']" in line
+    assert "--resume: seen was made with --tta None, not ['flip']" in line
+    config = json.loads(Path("seen/config.json").read_text())
+    Path("seen/config.json").write_text(json.dumps(config | {"unfinished": True}))
+    assert "seen: was interrupted; go on with --resume" in in_process(*command).stderr
+    Path("seen/config.json").write_text(json.dumps(config))
     succeeds(*RUN, "--image", PHOTOS / "large.tif", "--out", "seen")
     assert [path.name for path in Path("seen/predictions").iterdir()] == ["large.png"]
 

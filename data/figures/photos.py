@@ -1,0 +1,127 @@
+"""A folder of one's own photos: index PNGs and photos.csv, which grow photo by photo."""
+
+import csv
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data import UserError
+from data.classes import Classes
+from data.figures.picture import legend_rows, percent
+from data.image_files import colour_mask
+from models.run import folder
+from models.run.record import read, read_json, read_table
+
+TABLE = "photos.csv"
+MASKS = "predictions"
+
+
+class PhotoTable:
+    """photos.csv of a folder, with the index PNGs. Photos without an error in it are done.
+
+    Args:
+        folder: where a table may be already; its photos with an error are taken up again.
+        classes: names and colours.
+
+    Attributes:
+        done: the titles of the photos in it that were read.
+        errors: why each of the others was not, by its title.
+    """
+
+    COLUMNS = ("photo", "class", "share", "confidence", "error")
+
+    def __init__(self, folder: Path, classes: Classes):
+        self.folder, self.classes, path = folder, classes, folder / TABLE
+        rows = read(read_table, path) if path.exists() else []
+        self.done: set[str] = set()
+        self.errors: dict[str, str] = {}
+        with open(path, "w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow(self.COLUMNS)
+        self._append([row for row in rows if not row["error"]])
+
+    def add(self, name: str, title: str, prediction: np.ndarray, confidence: np.ndarray) -> None:
+        """Saves predictions/NAME.png, appends and prints which classes the photo has.
+
+        A row is a class, the largest first, with its share and mean confidence, 0..1.
+
+        Args:
+            title: of the photo, in words.
+            prediction, confidence: (H, W) uint8 class ids, and float32 probabilities of these.
+        """
+        path = self.folder / MASKS / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        colour_mask(prediction, self.classes).save(path)
+        rows, words = [], []
+        seen = legend_rows({MASKS: prediction}, self.classes)
+        for line in sorted(seen, key=lambda line: -line.shares[MASKS]):
+            share = line.shares[MASKS]
+            sure = float(confidence.mean(where=prediction == line.label))
+            rows.append({"photo": title, "class": line.name, "share": share, "confidence": sure})
+            words.append(f"{line.name} {percent(share)}")
+        self._append(rows)
+        print(f"  {title}  {'  '.join(words)}", flush=True)
+
+    def leave_out(self, title: str, error: str) -> None:
+        """Appends a row with the error."""
+        self._append([{"photo": title, "error": error}])
+        self.done.remove(title)
+        self.errors[title] = error
+
+    def _append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Closes the file, so that the rows outlive the process."""
+        self.done |= {row["photo"] for row in rows}
+        with open(self.folder / TABLE, "a", encoding="utf-8", newline="") as file:
+            csv.DictWriter(file, self.COLUMNS, lineterminator="\n").writerows(rows)
+
+
+@contextmanager
+def photo_folder(place: Path, flags: Mapping[str, Any]) -> Iterator[Path]:
+    """The folder of photos in its own place, for what is interrupted goes on with --resume.
+
+    What an earlier run has left there goes, unless no photo could be read.
+
+    Args:
+        flags: of the step, with "made_from", the fingerprint of the network.
+
+    Raises:
+        UserError: what is there is not finished, or other files, or --resume and made otherwise.
+    """
+    config, old = place / folder.CONFIG, place.with_name(f".{place.name}.old")
+    with folder.claim(place):
+        before = read(read_json, config) if config.is_file() else {}
+        if before and flags["resume"]:
+            _check_same(place, before, folder.plain(flags))
+        else:
+            if before.get("unfinished"):
+                raise UserError(f"{place}: was interrupted; go on with --resume, or name an --out")
+            folder.check_free(place, 5)
+            shutil.rmtree(old, ignore_errors=True)
+            if place.exists():
+                place.rename(old)
+            place.mkdir()
+            folder.save_config(place, 5, flags, unfinished=True)
+        try:
+            yield place
+        except KeyboardInterrupt as stop:
+            raise type(stop)("go on with the same command and --resume") from None
+        finally:
+            if old.exists() and not (place / MASKS).exists():
+                shutil.rmtree(place)
+                old.rename(place)
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_same(place: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuses to go on with another network, or other flags than --limit and --sort."""
+    names = ("made_from", "image", "recursive", "masks_only")
+    pairs = {name: (before.get(name), now[name]) for name in names}
+    for flag in now["settings"].keys() - {"--limit", "--sort", "--seed"}:
+        pairs[flag] = before.get("settings", {}).get(flag), now["settings"][flag]
+    for name, (old, new) in pairs.items():
+        if old != new:
+            what = f"{place} was made with {name} {old}, not {new}"
+            raise UserError(f"--resume: {what}; keep to that, or name another --out")
