@@ -38,7 +38,8 @@ def save_picture(
     small.thumbnail(THUMBNAIL, Image.LANCZOS)
     files = {"thumbnail": f"{FILES}/{name}.jpg"}
     small.save(folder / files["thumbnail"], quality=88, subsampling=0)
-    for layer, picture in page.layers.items():  # of a photo, PNG would take five times as much
+    layers = page.layers()
+    for layer, picture in layers.items():  # of a photo, PNG would take five times as much
         suffix = "jpg" if layer == "image" else "png"
         files[layer] = f"{FILES}/{name}.{layer.replace(' ', '_')}.{suffix}"
         picture.save(folder / files[layer], quality=92)
@@ -55,7 +56,7 @@ def save_picture(
         "title": title,
         "miou": miou,
         "thumbnail": hrefs.pop("thumbnail"),
-        "size": page.layers["image"].size,
+        "size": layers["image"].size,
         "layers": hrefs,
         "classes": [row.name for row in things],  # by which it is filtered
         "columns": [*masks, *["IoU"] * scored],

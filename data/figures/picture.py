@@ -4,8 +4,9 @@ A mask is a uint8 or int64 array (H, W) of class ids, `VOID` where there is none
 array (H, W, 3), RGB.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,7 +53,8 @@ class Page(NamedTuple):
     picture: Image.Image
     tiles: dict[str, Box]  # where each is on the page; see `draw_page`
     rows: list[Row]  # of the legend, by class id, void last
-    layers: dict[str, Image.Image]  # what the tiles show, at the photo's size: see `draw_layers`
+    # What the tiles show, at the photo's size: see `draw_layers`. Of a large photo that takes long.
+    layers: Callable[[], dict[str, Image.Image]]
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
@@ -255,7 +257,8 @@ def draw_page(
         for place, (word, colour) in enumerate(KEYS.get(name, {}).items()):
             _entry(draw, (left + 5 * size * place, below - line // 2), word, colour, letters)
     page.paste(legend, (size, below))
-    return Page(page, boxes, rows, draw_layers(photo, masks, classes, confidence, sparse))
+    layers = partial(draw_layers, photo, masks, classes, confidence, sparse)
+    return Page(page, boxes, rows, layers)
 
 
 def _legend(

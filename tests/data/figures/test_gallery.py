@@ -37,7 +37,9 @@ def save(folder: Path, name: str, label: int, miou: float | None, alone: str | N
     ious = np.where(np.arange(21) == label, 0.25, np.nan) if miou else None
     page = draw_page(photo, VOC, **masks, ious=ious, miou=miou, title=name)
     page.picture.paste("red", page.tiles[alone or "prediction"])
-    page.layers[alone or "prediction"].paste("red", (0, 0, 80, 60))
+    layers = page.layers()
+    layers[alone or "prediction"].paste("red", (0, 0, 80, 60))
+    page = page._replace(layers=lambda: layers)
     page.picture.save(folder / f"{name}.png")
     save_picture(folder, name, name, page, miou)
 
