@@ -6,6 +6,7 @@ They are PASCAL VOC's 21 unless the data folder has a `classes.txt`.
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from data import UserError
@@ -23,6 +24,7 @@ VOC_NAMES = (
 Colour = tuple[int, ...]  # red, green, blue, 0..255
 
 
+@cache
 def voc_colour(index: int) -> Colour:
     """RGB colour (0..255) of a mask value in VOC's palette: its bits go to R, G, B in turn.
 

@@ -135,7 +135,7 @@ def read_mask(path: Path, classes: Classes, may_be_void: bool = True) -> np.ndar
         needed = "a mask must be a PNG of palette indices (mode P or L)"
         raise UserError(f"{path}: {needed}, this one is {image.mode}")
     mask = index_values(image, path)
-    if image.mode == "P":
+    if image.mode == "P" and image.getpalette() != classes.palette():
         _check_palette(image, classes, path)
     wrong = mask[(mask >= len(classes)) & ~(may_be_void & (mask == VOID))]
     if wrong.size:
