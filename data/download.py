@@ -32,7 +32,7 @@ from data import UserError
 from data.classes import VOC
 from data.files import atomic_file
 from data.image_files import colour_mask
-from data.voc import MASK_FOLDERS, find_root, read_ids
+from data.voc_files import MASK_FOLDERS, find_root, read_ids
 
 
 class Archive(NamedTuple):

@@ -188,23 +188,28 @@ def find_photos(
         UserError: a folder has no photos, or two have the same name, or one cannot be printed.
     """
     paths, inside, others = [], [], []  # inside: without the place
+    pattern = "**/*" if recursive else "*"
     for place in places:
         if not place.is_dir():  # one that is missing is named when it is read
             paths.append(place)
             inside.append(Path(place.name))
             continue
-        found = sorted(place.rglob("*") if recursive else place.glob("*"))
-        for path in found:
-            part = path.relative_to(place)
-            if any(name.startswith(".") for name in part.parts):  # as of systems such as macOS
-                continue
-            if path.is_file() and path.suffix.lower() in PHOTO_SUFFIXES:
-                paths.append(path)
-                inside.append(part)
-            elif path.is_file() or not recursive:
-                others.append(f"{part.as_posix()}{'/' * path.is_dir()}")
-        if not paths or place not in paths[-1].parents:
+        found = {path.relative_to(place): path for path in sorted(place.glob(pattern))}
+        for part in [*found]:
+            if any(name.startswith(".") for name in part.parts):
+                del found[part]  # systems such as macOS leave hidden files
+        photos = [
+            part
+            for part, path in found.items()
+            if path.is_file() and path.suffix.lower() in PHOTO_SUFFIXES
+        ]
+        if not photos:
             raise UserError(f"{place}: no photo in this folder, called {' '.join(PHOTO_SUFFIXES)}")
+        inside += photos
+        paths += [found.pop(part) for part in photos]
+        for part, path in found.items():
+            if path.is_file() or not recursive:
+                others.append(f"{part.as_posix()}{'/' * path.is_dir()}")
     stems = [part.with_suffix("").as_posix() for part in inside]
     counts = Counter(map(str.casefold, stems))  # some disks do not tell A from a
     names = [

@@ -25,7 +25,7 @@ from data.classes import VOID, Classes, is_sparse, read_classes
 from data.files import atomic_file
 from data.image_files import first_of
 from data.transforms import DEFAULT_SIZE
-from data.voc import check_labels, find_ids, find_pair, read_ids, read_pairs, sparse_note
+from data.voc_files import check_labels, find_ids, find_pair, read_ids, read_pairs, sparse_note
 from data.widths import local_widths, thin_classes
 
 FEW = 5  # images; where fewer hold a class, chance decides its score

@@ -18,7 +18,7 @@ from models.memory import give_back_freed_memory
 from models.views import ROWS, Views, guided_filter, in_rows
 
 # Photos, after which memory is given back; after each one, it would cost a third of the time.
-FORGET = 20
+GIVE_BACK_EVERY = 20
 REACH = 32  # pixels of the input to each side, over which refined edges look at the photo
 
 
@@ -143,7 +143,7 @@ class Segmenter(nn.Module):
         image = image.to(self.hypercolumn.mean.device)
         yield from in_rows(seen, image, height, len(self.classes), self.views.tile, cell)
         self._photos += 1
-        if self._photos % FORGET == 0:
+        if self._photos % GIVE_BACK_EVERY == 0:
             give_back_freed_memory()
 
     @torch.inference_mode()

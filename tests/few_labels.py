@@ -25,7 +25,8 @@ from matplotlib.figure import Figure
 from data.features import create_rows, open_rows
 from data.sampling import PLACES, pixel_centres, random_places, sample_pixels
 from data.transforms import ResizeImage
-from data.voc import VOCFolder, read_ids
+from data.voc import VOCFolder
+from data.voc_files import read_ids
 from losses.metrics import ConfusionMatrix
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn

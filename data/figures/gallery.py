@@ -11,7 +11,8 @@ from urllib.parse import quote
 from PIL import Image, ImageDraw
 
 from data.classes import VOID
-from data.figures.picture import GREY, INK, WHITE, Page, font, shorten
+from data.figures.layers import INK, WHITE, font
+from data.figures.picture import GREY, Page, shorten
 
 INDEX, SHEET = "index.html", "contact_sheet.png"
 FILES = "gallery"  # folder of what the page shows: NAME.json, its thumbnail and its layers

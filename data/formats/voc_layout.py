@@ -15,7 +15,7 @@ from data import UserError
 from data.classes import VOID, Classes
 from data.formats.source import Source
 from data.image_files import SUFFIXES
-from data.voc import find_pair
+from data.voc_files import find_pair
 
 NOTE = "converted.json"  # tells an earlier result from other data
 RESULT = {"JPEGImages", "SegmentationClass", "ImageSets", "classes.txt", NOTE}

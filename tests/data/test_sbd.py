@@ -13,7 +13,8 @@ from PIL import Image
 from data import UserError
 from data.classes import VOC
 from data.download import Archive, main
-from data.voc import VOCFolder, read_ids
+from data.voc import VOCFolder
+from data.voc_files import read_ids
 from tests.data.test_download import full_disk
 
 NAME = "benchmark.tgz"

@@ -14,7 +14,8 @@ from data import UserError
 from data.classes import VOC, VOID
 from data.sampling import EpochSampler
 from data.transforms import Augment, ResizeImage, resized_shape
-from data.voc import TrainingSet, VOCFolder, find_root, read_ids
+from data.voc import TrainingSet, VOCFolder
+from data.voc_files import find_root, read_ids
 
 
 def list_of(root: Path, split: str) -> Path:

@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import resize
 from data import UserError
 from data.sampling import pixel_centres
 from data.voc import Sample
-from models.segmenter import FORGET, Segmenter, top_class
+from models.segmenter import GIVE_BACK_EVERY, Segmenter, top_class
 from models.views import Views, guided_filter
 from tests.models.conftest import SMALL, blots, noise, random_segmenter
 from tests.textbook import Textbook, upsample
@@ -150,7 +150,7 @@ def test_memory_that_many_photos_have_left_in_holes_goes_back_to_the_system(segm
     blocks = [bytearray(2**16) for _ in range(3000)]
     del blocks[::2]  # 100 MB of holes
     before = resident()
-    for photo in range(FORGET):
+    for photo in range(GIVE_BACK_EVERY):
         assert photo == 0 or resident() > before - 2**25
         segmenter.predict(noise(40, 57)[0], (40, 57))
     assert resident() < before - 2**26

@@ -16,7 +16,7 @@ from torchvision.models import squeezenet1_0, squeezenet1_1
 
 from data.features import read_features
 from data.image_files import EXIF_ORIENTATION
-from data.voc import read_ids
+from data.voc_files import read_ids
 from tests.conftest import BACKBONE, DATA, STEPS, Bomb
 
 # In the street: its parts, by the words that the table spoils them under.

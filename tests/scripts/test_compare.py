@@ -10,7 +10,7 @@ from PIL import Image
 
 from data.classes import VOC
 from data.image_files import read_mask
-from data.voc import read_ids
+from data.voc_files import read_ids
 from losses.compare import compared
 from losses.metrics import class_ious, iou_cell, load_image_scores
 from tests.conftest import DATA

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.voc import read_ids
+from data.voc_files import read_ids
 from tests.conftest import DATA, STEPS
 from tests.scripts.processes import contents, differences, losses, run_pair, torchrun
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data.voc import read_ids
+from data.voc_files import read_ids
 from models.run import folder
 from tests.scripts.processes import config, metrics
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.voc import read_ids
+from data.voc_files import read_ids
 from tests.conftest import DATA
 from tests.scripts.processes import Script, config, contents, differences, log, stopping_before
 

@@ -17,7 +17,8 @@ from PIL import Image
 from data.classes import VOC, VOID, read_classes
 from data.image_files import read_mask
 from data.transforms import ResizeImage
-from data.voc import VOCFolder, read_ids
+from data.voc import VOCFolder
+from data.voc_files import read_ids
 from losses.metrics import ConfusionMatrix, load_image_scores
 from models.checkpoint import load_extractor, load_segmenter
 from models.run.recipes import RECIPES

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
 
-from data.voc import read_ids
+from data.voc_files import read_ids
 from models.checkpoint import load_segmenter
 from tests.conftest import BACKBONE, DATA
 from tests.scripts.processes import config, contents, differences, facts, losses, metrics

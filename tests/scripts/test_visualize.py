@@ -16,7 +16,7 @@ from data.classes import VOC
 from data.figures.gallery import INDEX, SHEET
 from data.figures.picture import percent
 from data.image_files import read_mask
-from data.voc import read_ids
+from data.voc_files import read_ids
 from losses.metrics import image_mious, load_image_scores
 from models import load
 from tests.conftest import DATA, HOME

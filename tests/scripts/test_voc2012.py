@@ -8,7 +8,8 @@ from PIL import Image
 
 from data.classes import VOC
 from data.image_files import read_mask
-from data.voc import VOCFolder, read_ids
+from data.voc import VOCFolder
+from data.voc_files import read_ids
 from losses.metrics import ConfusionMatrix
 
 pytestmark = pytest.mark.real

@@ -7,18 +7,16 @@ import pytest
 from PIL import Image, ImageDraw
 
 from data.classes import VOC, VOID, Classes
-from data.figures.picture import (
+from data.figures.layers import (
     NAMED_FROM,
     NOT_SCORED,
     OPACITY,
     RIGHT,
     WRONG,
-    draw_page,
     error_map,
     heat_map,
-    overlay,
-    percent,
 )
+from data.figures.picture import draw_page, overlay, percent
 
 SIZES = [(16, 16), (500, 375), (2000, 100), (60, 900), (40, 1), (1, 40)]
 MANY = Classes(

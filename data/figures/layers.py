@@ -1,0 +1,146 @@
+"""What lies over a photo: the classes of masks, errors, confidence, names.
+
+A mask is a uint8 or int64 array (H, W) of class ids, `VOID` where there is none; a photo is a uint8
+array (H, W, 3), RGB.
+"""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+from matplotlib import colormaps, get_data_path
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+from data.classes import VOID, Classes
+
+WHITE, BLACK, INK = (255, 255, 255), (0, 0, 0), (32, 33, 36)
+# They differ in hue and in lightness, so also in print.
+RIGHT, WRONG, NOT_SCORED = (203, 224, 238), (213, 80, 0), (158, 158, 158)
+HEAT = colormaps["viridis"]  # lightness increases: readable in grey and for colour-blind readers
+OPACITY = 0.55  # of the tint of a class over the photo
+NAMED_FROM = 0.002  # share of the image that a class needs to be named in it
+
+
+def tint(mask: np.ndarray, classes: Classes, sparse: bool = False, reach: int = 1) -> Image.Image:
+    """What lies over a photo: the classes of its mask (H, W) in RGBA, with outlines of `reach` px.
+
+    The background, a class 0 whose colour is black, is clear, void whitish. Where the mask is
+    sparse, its labels are opaque, and void is clear.
+    """
+    palette = np.full((256, 4), 255 if sparse else round(255 * OPACITY), np.uint8)
+    palette[:, :3] = np.reshape(classes.palette(), (256, 3))
+    if sparse:
+        palette[VOID, 3] = 0
+    else:
+        palette[VOID, :3] = WHITE
+        palette[0, 3] *= classes.colours[0] != BLACK
+    pixels = palette[mask]
+    if not sparse:
+        pixels[_outlines(mask, reach)] = 255
+    return Image.fromarray(pixels)
+
+
+def draw_layers(
+    photo: np.ndarray,
+    masks: dict[str, np.ndarray],
+    classes: Classes,
+    confidence: np.ndarray | None,
+    sparse: Collection[str],
+    reach: int = 1,
+) -> dict[str, Image.Image]:
+    """The image, and what lies over it: masks (see `tint`), "error" and "confidence", of its size.
+
+    Args:
+        sparse: the names of the masks that are.
+    """
+    layers = {"image": Image.fromarray(photo)}
+    for name, mask in masks.items():
+        layers[name] = tint(mask, classes, name in sparse, reach)
+    if {"ground truth", "prediction"} == set(masks):
+        layers["error"] = error_map(masks["prediction"], masks["ground truth"])
+    if confidence is not None:
+        layers["confidence"] = heat_map(confidence)
+    return layers
+
+
+def error_map(prediction: np.ndarray, truth: np.ndarray) -> Image.Image:
+    """Right pixels of the prediction (H, W) pale blue, wrong ones orange, void ones grey."""
+    picture = np.where((prediction == truth)[..., None], np.uint8(RIGHT), np.uint8(WRONG))
+    picture[truth == VOID] = NOT_SCORED
+    return Image.fromarray(picture)
+
+
+def heat_map(confidence: np.ndarray) -> Image.Image:
+    """Probabilities (H, W), 0..1, from dark blue (0) to yellow (1)."""
+    return Image.fromarray(HEAT(confidence, bytes=True)[..., :3])
+
+
+def write_names(picture: Image.Image, mask: np.ndarray, classes: Classes) -> None:
+    """Writes the name of each class into its region, the largest first, where there is room."""
+    counts = np.bincount(mask.ravel(), minlength=256)
+    counts[[0, VOID] if classes.colours[0] == BLACK else VOID] = 0
+    size = max(11, round(max(picture.size) / 32))
+    letters, draw, written = font(size), ImageDraw.Draw(picture), np.zeros(mask.shape, bool)
+    for label in np.argsort(-counts, kind="stable"):
+        if counts[label] < NAMED_FROM * mask.size:
+            break
+        name = classes.names[label]
+        width, height = round(letters.getlength(name) + 0.8 * size), round(1.4 * size)
+        if width > picture.width or height > picture.height:
+            continue
+        x, y = _middle(mask == label)
+        left = min(max(x - width // 2, 0), picture.width - width)
+        top = min(max(y - height // 2, 0), picture.height - height)
+        covered = written[top : top + height, left : left + width]
+        if not covered.any():
+            covered[:] = True
+            box = left, top, left + width - 1, top + height - 1
+            draw.rounded_rectangle(box, radius=size // 3, fill=INK)
+            middle = left + width // 2, top + height // 2
+            draw.text(middle, name, WHITE, letters, anchor="mm")
+
+
+def _middle(region: np.ndarray) -> tuple[int, int]:
+    """The pixel (x, y) of a region, bool (H, W), in the middle of its middle row."""
+    rows = np.flatnonzero(region.any(axis=1))
+    y = rows[len(rows) // 2]
+    columns = np.flatnonzero(region[y])
+    return int(columns[len(columns) // 2]), int(y)
+
+
+def fit(mask: np.ndarray, size: tuple[int, int], sparse: bool) -> np.ndarray:
+    """A mask (H, W) on a tile of this size (w, h), (h, w) uint8; a sparse one drawn with a pen.
+
+    Nothing vanishes: where classes meet, the smaller lies on top, and no pen covers a pixel.
+    """
+    if not sparse:
+        return np.asarray(Image.fromarray(mask).resize(size, Image.NEAREST))
+    (width, height), (rows, columns) = size, mask.shape
+    reach = round(max(size) / 200)  # px from the middle of the pen, which is a disc
+    y, x = np.mgrid[: 2 * reach + 1, : 2 * reach + 1]
+    pen = np.argwhere(np.hypot(y - reach, x - reach) < reach + 0.5)
+    drawn, places = np.full((height, width), VOID, np.uint8), {}
+    counts = np.bincount(mask.ravel(), minlength=VOID + 1)[:VOID]
+    for label in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]:
+        own = mask == label
+        places[label] = np.array(Image.fromarray(own).resize(size, Image.NEAREST))
+        y, x = np.nonzero(own)
+        places[label][y * height // rows, x * width // columns] = True
+        framed = np.pad(places[label], reach)
+        for down, right in pen:
+            drawn[framed[down : down + height, right : right + width]] = label
+    for label, place in places.items():
+        drawn[place] = label
+    return drawn
+
+
+def _outlines(mask: np.ndarray, reach: int) -> np.ndarray:
+    """Bool (H, W): pixels near a class of higher id, so a thin thing still shows its colour."""
+    values = np.where(mask == VOID, np.uint8(0), mask)
+    highest = Image.fromarray(values).filter(ImageFilter.MaxFilter(2 * reach + 1))
+    return (np.asarray(highest) > values) & (mask != VOID)
+
+
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib and has Latin, Greek and Cyrillic letters."""
+    return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), size)
