@@ -2,28 +2,23 @@
 
     python evaluate.py --data data/VOCdevkit/VOC2012 --run runs/voc
     python evaluate.py --run runs/voc --save-predictions --tta flip,0.75,1.25
-    python evaluate.py --run runs/voc --tta flip --out runs/voc/flipped  # 4_eval stays as it is
     python evaluate.py --run runs/voc --checkpoint runs/voc/2_cls/dense.pt --out runs/voc/frozen
     python evaluate.py --checkpoint voc               # the network that comes with the project
     torchrun --nproc-per-node 4 -- evaluate.py --run runs/voc     # four GPUs: the same score
     python evaluate.py --data DIR --predictions FOLDER            # index PNGs of any program
 
-Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/4_eval/, or the
-folder of --out: metrics.json, per_class.csv, per_image.csv, confusion.csv (pixels), per_image.npz
-(pixels, image by image), iou.png, confusion.png, with --save-predictions also predictions/ID.png
-(8-bit palette indices at the original size, as the VOC server takes them), config.json. A bad image
-ends the scoring: left out, it would change the score. A list without any mask, as VOC's test, is
-predicted alone, with --save-predictions --out DIR. --predictions scores FOLDER/ID.png (palette or
-grey) by the same protocol; it, and --checkpoint without --run, write only where --out says.
-`python -m losses.compare` sets such scores side by side.
+Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/4_eval/, the
+folder of --out, or runs/scores/ where there is no run: metrics.json, per_class.csv, per_image.csv,
+confusion.csv (pixels), per_image.npz (the same, image by image, for `python -m losses.compare`),
+iou.png, confusion.png, with --save-predictions predictions/ID.png (8-bit palette indices at the
+original size, as the VOC server takes them), config.json. A bad image ends the scoring: left out,
+it would change the score. A list without any mask, as VOC's test, is predicted alone, with
+--save-predictions --out DIR. --predictions scores FOLDER/ID.png (palette or grey) alike.
 """
 
 import argparse
-import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -32,9 +27,10 @@ from data.classes import VOID
 from data.image_files import check_sizes, colour_mask, first_of, read_mask
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
-from losses.metrics import ConfusionMatrix, class_rows, image_rows, save_image_scores
+from losses.metrics import ConfusionMatrix
 from models.run import args as flags
 from models.run import chain, distributed, folder, runtime
+from models.run.record import save_scores
 from models.segmenter import Segmenter
 from models.weight_files import fingerprint
 
@@ -60,8 +56,6 @@ def parse() -> argparse.Namespace:
             parser.error(f"argument {wrong[0]}: not allowed with argument --predictions")
     elif not (args.run or args.checkpoint):
         parser.error("the following arguments are required: --run")
-    elif args.save_predictions and not (args.run or args.out):
-        parser.error("argument --save-predictions: has no effect without --run or --out")
     return args
 
 
@@ -120,32 +114,11 @@ def score(
     return matrix, np.stack([counts[image_id] for image_id in dataset.ids])
 
 
-def save_scores(
-    place: Path, matrix: ConfusionMatrix, counts: np.ndarray, dataset: VOCFolder, facts: dict
-) -> None:
-    """Writes all that step 4 keeps of a score; `facts` say what was scored, for metrics.json."""
-    names, ious = dataset.classes.names, matrix.iou().tolist()
-    metrics: dict[str, Any] = {**matrix.scores(), "classes_in_mean": matrix.classes_in_mean()}
-    metrics |= {"images": len(counts), "per_class": dict(zip(names, ious)), **facts}
-    folder.save_json(place / "metrics.json", metrics)
-    of_classes = class_rows(names, matrix.class_counts())
-    folder.save_csv(place / "per_class.csv", folder.plain(of_classes))
-    of_images = image_rows(names, dataset.ids, counts)
-    folder.save_csv(place / "per_image.csv", folder.plain(of_images))
-    pixels = [{"ground truth": n, **dict(zip(names, row))} for n, row in zip(names, matrix.counts)]
-    folder.save_csv(place / "confusion.csv", pixels)
-    with open(place / folder.PER_IMAGE, "wb") as file:
-        save_image_scores(file, names, dataset.ids, counts)
-    folder.save_chart(place / "iou.png", "iou_bars", names, ious, matrix.miou())
-    folder.save_chart(place / "confusion.png", "confusion", matrix.counts, names)
-
-
 def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device, single=bool(args.predictions))
-    place = args.out or (args.run and folder.step_folder(args.run, 4))
-    if place:
-        folder.check_free(place, 4)
+    place = args.out or (folder.step_folder(args.run, 4) if args.run else Path("runs/scores"))
+    folder.check_free(place, 4)
     source, made_from, seen = None, None, 0
     if args.predictions:
         dataset = VOCFolder(args.data, args.split, None, args.limit)
@@ -158,9 +131,7 @@ def main() -> None:
         resize, needs_masks = ResizeImage(segmenter.input_size), not args.save_predictions
         dataset = VOCFolder(args.data, args.split, resize, args.limit, needs_masks=needs_masks)
         if not (dataset.has_masks or args.out):
-            raise UserError(
-                f"no mask of {args.split}: nothing to score; --out FOLDER predicts alone"
-            )
+            raise UserError(f"no mask of {args.split} to score; --out FOLDER predicts alone")
         chain.check_classes(segmenter.classes.names, dataset.classes.names, source, dataset.root)
         seen = segmenter.has_seen(dataset.photo_hashes())
         network = f"{source} ({segmenter.hypercolumn.backbone}, shorter side {segmenter.size})"
@@ -183,28 +154,26 @@ def main() -> None:
     if not dataset.has_masks:
         print(f"  note: no mask of {args.split} is there: its images are predicted, not scored")
 
-    with folder.new_folder(place) if place else nullcontext() as new:
+    with folder.new_folder(place) as new:
         save_to = new / "predictions" if args.save_predictions else None
         matrix, counts = score(predictions, dataset, save_to)
         over = f"over {matrix.classes_in_mean()} of {len(dataset.classes)} classes"
-        if place and distributed.is_main():
+        if distributed.is_main():
             how = f"{made}; {len(dataset)} images of {args.split} at {PROTOCOL}, mean {over}"
             how += f"; {runtime.as_typed(args.changed) or 'one view of each'}"
             how += f"; {seen} of the images have trained the network" * bool(seen)
             facts = {"protocol": how, "checkpoint": source, "images_trained_on": seen}
             if dataset.has_masks:
-                save_scores(new, matrix, counts, dataset, facts)
+                save_scores(new, matrix, counts, dataset.ids, dataset.classes.names, facts)
             given = vars(args) | {"checkpoint": source, "data": dataset.root}
             facts = {"made_from": made_from, "scores": matrix.scores()}
             config = folder.save_config(new, 4, given, scored_best=not args.checkpoint, **facts)
-    if place and distributed.is_main():
+    if distributed.is_main():
         split = ("--split", args.split) if args.split != "val" else ()
         then = ("visualize.py", "--data", dataset.root, *split, "--run", args.run)
         scored = f"mIoU {matrix.miou():.4f} {over}" if dataset.has_masks else "predictions"
         scored += f", {len(dataset)} images"
-        folder.finish(args.run, 4, config, scored, () if args.out else then, place)
-    elif args.json and distributed.is_main():
-        folder.print_json("evaluate", matrix.scores(), time.perf_counter() - args.started)
+        folder.finish(args.run, 4, config, scored, then if args.run and not args.out else (), place)
 
 
 if __name__ == "__main__":

@@ -23,49 +23,30 @@ for --truth, which shows image and ground truth and needs no network.
 import argparse
 import math
 import random
-import sys
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from data import UserError
-from data.classes import Classes
 from data.figures import gallery
-from data.figures.photos import PhotoTable, photo_folder
-from data.figures.picture import draw_page
-from data.image_files import find_photos, first_of, read_image
+from data.figures.gallery import Record
+from data.figures.photos import PhotoTable, photo_folder, photo_records
+from data.image_files import find_photos, first_of
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from losses.compare import compare_runs
 from losses.metrics import ConfusionMatrix, image_mious
 from models.run import args as flags
 from models.run import chain, folder, runtime
-from models.run.predictor import predict_photo
 from models.run.record import read_run
 from models.segmenter import Segmenter
 from models.weight_files import fingerprint
 
 IMAGES = 12  # of a split that are drawn unless --limit says otherwise
-PROGRESS = 10  # seconds between two lines about it, off a terminal
-
-
-class Record(NamedTuple):
-    """What is known of an image; its picture is ID.png."""
-
-    id: str
-    title: str
-    photo: np.ndarray  # (H, W, 3) uint8 RGB
-    truth: np.ndarray | None = None  # (H, W) uint8
-    prediction: np.ndarray | None = None  # (H, W) uint8
-    confidence: np.ndarray | None = None  # (H, W) float32: probability of the predicted class
-    ious: np.ndarray | None = None  # (C,) float64, nan for absent classes
-    miou: float | None = None  # None where nothing is scored
+NEEDS = {"--masks-only": "--image", "--recursive": "--image", "--resume": "--image"}
+NEEDS |= {"--author": "--report", "--compare": "--report"}
 
 
 def parse() -> argparse.Namespace:
@@ -107,13 +88,8 @@ def parse() -> argparse.Namespace:
     if alone and args.sort in ("worst", "best"):
         parser.error(f"argument --sort: {args.sort} needs scores, which --{alone} does not have")
     parser.needs(args, "--seed", "--sort", "random")
-    for name in ("masks_only", "recursive", "resume"):
-        if getattr(args, name) and not args.image:
-            parser.error(f"argument --{name.replace('_', '-')}: has no effect without --image")
-    if args.masks_only and (args.confidence or args.contact_sheet):
-        parser.error("argument --masks-only: draws no pictures")
-    for name in ("--author", "--compare"):
-        parser.needs(args, name, "--report")
+    for name, other in NEEDS.items():
+        parser.needs(args, name, other)
     return args
 
 
@@ -137,41 +113,6 @@ def truth_records(dataset: VOCFolder, indices: Iterable[int]) -> Iterator[Record
     for index in indices:
         name = dataset.ids[index]
         yield Record(name, name, dataset.image(index), dataset.mask(index))
-
-
-def photo_records(
-    segmenter: Segmenter, photos: Mapping[str, Path], table: PhotoTable, wanted: Collection[int]
-) -> Iterator[Record]:
-    """The user's own photos that are not done, with what the network sees in them.
-
-    Tells the table of those that cannot be read. `wanted` are classes of which one must be seen.
-    """
-    if table.done:
-        print(f"  note: {len(table.done)} of them are done")
-    for name, path in photos.items():
-        title = Path(name).with_name(path.name).as_posix()
-        if title in table.done:
-            continue
-        try:
-            photo = read_image(path)
-        except UserError as error:
-            table.leave_out(title, str(error))
-            continue
-        found = predict_photo(segmenter, photo, name)
-        prediction, confidence = (array.numpy() for array in found)
-        if not wanted or np.isin(prediction, [*wanted]).any():
-            yield Record(name, title, photo, None, prediction, confidence)
-
-
-def telling(records: Iterable[Record], total: int) -> Iterator[Record]:
-    """The records; off a terminal, where no bar is, a line now and then says how many are done."""
-    start = told = time.monotonic()
-    for done, record in enumerate(records, start=1):
-        yield record
-        now = time.monotonic()
-        if now - told >= PROGRESS and not sys.stderr.isatty():
-            left, told = timedelta(seconds=round((now - start) / done * (total - done))), now
-            print(f"  {done} of {total} done, {left} (h:mm:ss) left", flush=True)
 
 
 def by_miou(
@@ -202,45 +143,6 @@ def chosen_records(
     if segmenter is None:
         return truth_records(dataset, indices)
     return split_records(segmenter, dataset, indices, workers)
-
-
-def save_pages(
-    new: Path,
-    records: Iterable[Record],
-    classes: Classes,
-    table: PhotoTable | None = None,
-    confidence: bool = False,
-    masks_only: bool = False,
-) -> None:
-    """Draws a page of each image, ID.png, and what the gallery shows of it.
-
-    Args:
-        table: of photos, which takes what is seen in them.
-        confidence: whether there is a tile of it.
-        masks_only: then nothing is drawn.
-    """
-    for record in records:
-        if not masks_only:
-            masks = record.truth, record.prediction, record.confidence if confidence else None
-            page = draw_page(record.photo, classes, *masks, record.ious, record.miou, record.title)
-            (new / record.id).parent.mkdir(parents=True, exist_ok=True)
-            page.picture.save(new / f"{record.id}.png")
-            gallery.save_picture(new, record.id, record.title, page, record.miou)
-        if table:
-            table.add(record.id, record.title, record.prediction, record.confidence)
-
-
-def save_report(
-    new: Path, record: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]], shown: str
-) -> None:
-    """Writes the run up as report.pdf and report.md, with some of the pictures."""
-    from data.figures import report  # matplotlib takes a second to import
-
-    chosen = report.choose({picture["name"]: picture["miou"] for picture in pictures})
-    images = [(kind, Image.open(new / f"{name}.png")) for kind, name in chosen]
-    report.save_pages(new / "report.pdf", report.report_pages(record, shown, images))
-    text = report.report_text(record, [(kind, f"{name}.png") for kind, name in chosen])
-    (new / "report.md").write_text(text, encoding="utf-8")
 
 
 def main() -> None:
@@ -275,11 +177,11 @@ def main() -> None:
     if not photos:
         folder.check_free(place, 5)
     facts = {"images": f"{len(names)} {what}", **facts}
-    record = None
+    run = None
     if args.report:
-        record = read_run(args.run, segmenter) | {"author": args.author, "experiments": []}
+        run = read_run(args.run, segmenter) | {"author": args.author, "experiments": []}
     if args.compare:
-        record["experiments"] = compare_runs([args.run, *args.compare])[1]
+        run["experiments"] = compare_runs([args.run, *args.compare])[1]
     runtime.print_header(folder.step_title(5), args.quiet, args.changed, **facts, device=where)
     if others:
         notes.append(f"left out, as no photos: {first_of(others)}")
@@ -287,17 +189,20 @@ def main() -> None:
         print(f"  note: {note}")
 
     limit = min(args.limit or (len(names) if photos else IMAGES), len(names))
-    keep = photo_folder(place, given) if photos else folder.new_folder(place)
-    with keep as new:
+    with photo_folder(place, given) if photos else folder.new_folder(place) as new:
         table = PhotoTable(new, classes) if photos else None
-        if photos:
-            ordered = {name: photos[name] for name in names}
-            records = photo_records(segmenter, ordered, table, wanted)
+        if table:
+            own = {name: photos[name] for name in names}
+            records = photo_records(segmenter, own, table, wanted)
         else:
             dataset.ids = names
             records = chosen_records(segmenter, dataset, wanted, args.sort, limit, args.workers)
-        records = telling(runtime.bar(islice(records, limit), limit, "image"), limit)
-        save_pages(new, records, classes, table, args.confidence, args.masks_only)
+        records = runtime.bar(islice(records, limit), limit, "image")
+        for record in runtime.telling(records, limit):
+            if not args.masks_only:
+                gallery.save_page(new, record, classes, args.confidence)
+            if table:
+                table.add(record)
         pictures = gallery.read_pictures(new)
         none = f"--classes {','.join(args.classes or ())}: in none of the {len(names)} images"
         if not pictures and not table:
@@ -306,10 +211,12 @@ def main() -> None:
         heading = f"{'Ground truth' if args.truth else 'Predictions'} of {what}"
         if pictures:
             gallery.save_gallery(new, pictures, heading, facts)
-            if args.contact_sheet:
-                gallery.contact_sheet(new, pictures).save(new / gallery.SHEET)
-        if record:
-            save_report(new, record, pictures, f"{len(pictures)} of {facts['images']}")
+        if pictures and args.contact_sheet:
+            gallery.contact_sheet(new, pictures).save(new / gallery.SHEET)
+        if run:
+            from data.figures import report  # matplotlib takes a second to import
+
+            report.save_report(new, run, pictures, f"{len(pictures)} of {facts['images']}")
         count = len(table.done) if table else len(pictures)
         config = folder.save_config(new, 5, given, scores={"pictures": count})
     wrote = f"{folder.count(count, 'picture')}{', report.pdf and report.md' * args.report}"

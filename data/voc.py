@@ -4,7 +4,6 @@ For validation and pictures whole, `VOCFolder`; for step 3 random squares, `Trai
 """
 
 import copy
-import hashlib
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch.utils.data import Dataset
 
 from data import UserError
 from data.classes import VOID, is_sparse, read_classes
+from data.files import hash_files
 from data.image_files import check_sizes, read_image, read_mask, upright_size
 from data.sampling import draw_kept, draw_pixels, image_seed, pixel_centres
 from data.transforms import Augment, ResizeImage
@@ -152,10 +152,8 @@ class VOCFolder(Dataset):
         return [name for name, count in zip(self.classes.names, counts) if not count]
 
     def photo_hashes(self) -> np.ndarray:
-        """What tells each photo from others, whatever it is called: (N,) int64, of its bytes."""
-        files = (self.files(index)[0].read_bytes() for index in range(len(self)))
-        digests = b"".join(hashlib.blake2b(content, digest_size=8).digest() for content in files)
-        return np.frombuffer(digests, dtype=np.int64).copy()  # else it is read-only
+        """What tells each photo from others, (N,) int64; see `hash_files`."""
+        return hash_files(self.files(index)[0] for index in range(len(self)))
 
     def checksum(self, photos: np.ndarray) -> str:
         """Number and checksum of ids, photos (by their hashes) and masks, for runs to compare."""

@@ -29,7 +29,8 @@ from data import UserError
 from data.classes import Classes
 from data.features import check_several
 from data.figures import gallery
-from data.figures.photos import PhotoTable
+from data.figures.photos import PhotoTable, photo_records
+from data.files import hash_files
 from data.formats import recognise
 from data.formats.source import Options, Source, files_in
 from data.image_files import find_photos, first_of, read_image
@@ -46,7 +47,6 @@ from models.views import Views
 from models.weight_files import fingerprint
 from sample_features import FEW_IMAGES
 from train_cls import Rows, fit
-from visualize import photo_records, save_pages
 
 SIZE, STRIDE = 416, 4
 PER_CLASS = 200  # pixels of a class that are taken of a photo
@@ -143,12 +143,11 @@ def save(
     place = folder.step_folder(out, 5)
     with folder.new_folder(place) as new:
         table = PhotoTable(new, segmenter.classes)
-        records = (
-            record._replace(truth=drawn[path].mask) if path in drawn else record
-            for record in photo_records(segmenter, dict(order), table, ())
-            for path in [photos[record.id].resolve()]
-        )
-        save_pages(new, records, segmenter.classes, table, confidence=True)
+        for record in photo_records(segmenter, dict(order), table):
+            if strokes := drawn.get(photos[record.id].resolve()):
+                record = record._replace(truth=strokes.mask)
+            gallery.save_page(new, record, segmenter.classes, confidence=True)
+            table.add(record)
         pictures = gallery.read_pictures(new)
         facts = {"network": segmenter.trained_on, "strokes": f"{len(drawn)} photos"}
         heading = f"What a few strokes make of {len(photos)} photos"
@@ -179,7 +178,7 @@ def network_of(
     box, _ = load_segmenter(Path("voc"))
     if backbone:
         box.hypercolumn = Hypercolumn(backbone, weights, taps)
-        box.origin, box.trained_on = None, weights
+        box.origin, box.trained_on, box.seen = None, weights, box.seen[:0]
     box.look(Views(), size)
     return box.eval()
 
@@ -225,7 +224,8 @@ def main() -> None:
         head = DenseClassifier.from_fc(fc, network.hypercolumn.channels)
         parts = network.hypercolumn, head, network.size, STRIDE
         segmenter = Segmenter(*parts, Classes.from_named(source.classes)).to(device).eval()
-        segmenter.origin = network.origin
+        segmenter.origin, segmenter.seen = network.origin, network.seen
+        segmenter.remember(hash_files(drawn))
         segmenter.trained_on = f"strokes on {len(drawn)} photos; backbone: {network.trained_on}"
         save(segmenter, photos, drawn, args.out)
         if not args.watch:

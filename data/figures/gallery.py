@@ -5,14 +5,15 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import numpy as np
 from PIL import Image, ImageDraw
 
-from data.classes import VOID
+from data.classes import VOID, Classes
 from data.figures.layers import INK, WHITE, font
-from data.figures.picture import GREY, Page, shorten
+from data.figures.picture import GREY, Page, draw_page, shorten
 
 INDEX, SHEET = "index.html", "contact_sheet.png"
 FILES = "gallery"  # folder of what the page shows: NAME.json, its thumbnail and its layers
@@ -21,13 +22,33 @@ COLUMNS, ROWS = 6, 4  # of a contact sheet
 THUMBNAIL = 320, 240  # px, the room of each
 
 
-def save_picture(
-    folder: Path,
-    name: str,
-    title: str,
-    page: Page,
-    miou: float | None,
-) -> None:
+class Record(NamedTuple):
+    """What is known of an image; its picture is ID.png."""
+
+    id: str
+    title: str
+    photo: np.ndarray  # (H, W, 3) uint8 RGB
+    truth: np.ndarray | None = None  # (H, W) uint8
+    prediction: np.ndarray | None = None  # (H, W) uint8
+    confidence: np.ndarray | None = None  # (H, W) float32: probability of the predicted class
+    ious: np.ndarray | None = None  # (C,) float64, nan for absent classes
+    miou: float | None = None  # None where nothing is scored
+
+
+def save_page(folder: Path, record: Record, classes: Classes, confidence: bool = False) -> None:
+    """Draws the page of an image, ID.png, and what the gallery shows of it.
+
+    Args:
+        confidence: whether there is a tile of it.
+    """
+    masks = record.truth, record.prediction, record.confidence if confidence else None
+    page = draw_page(record.photo, classes, *masks, record.ious, record.miou, record.title)
+    (folder / record.id).parent.mkdir(parents=True, exist_ok=True)
+    page.picture.save(folder / f"{record.id}.png")
+    save_picture(folder, record.id, record.title, page, record.miou)
+
+
+def save_picture(folder: Path, name: str, title: str, page: Page, miou: float | None) -> None:
     """Saves what the gallery shows of an image, whose page is NAME.png, into the folder `FILES`.
 
     Its mIoU, 0..1, is None where nothing is scored.

@@ -1,8 +1,8 @@
-"""A folder of one's own photos: index PNGs and photos.csv, which grow photo by photo."""
+"""One's own photos: what is seen in each, and their folder, which grows photo by photo."""
 
 import csv
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,13 @@ import numpy as np
 
 from data import UserError
 from data.classes import Classes
+from data.figures.gallery import Record
 from data.figures.picture import legend_rows, percent
-from data.image_files import colour_mask
+from data.image_files import colour_mask, read_image
 from models.run import folder
+from models.run.predictor import predict_photo
 from models.run.record import read, read_json, read_table
+from models.segmenter import Segmenter
 
 TABLE = "photos.csv"
 MASKS = "predictions"
@@ -43,27 +46,24 @@ class PhotoTable:
             csv.writer(file, lineterminator="\n").writerow(self.COLUMNS)
         self._append([row for row in rows if not row["error"]])
 
-    def add(self, name: str, title: str, prediction: np.ndarray, confidence: np.ndarray) -> None:
-        """Saves predictions/NAME.png, appends and prints which classes the photo has.
+    def add(self, photo: Record) -> None:
+        """Saves predictions/ID.png, appends and prints which classes the photo has.
 
         A row is a class, the largest first, with its share and mean confidence, 0..1.
-
-        Args:
-            title: of the photo, in words.
-            prediction, confidence: (H, W) uint8 class ids, and float32 probabilities of these.
         """
-        path = self.folder / MASKS / f"{name}.png"
+        path = self.folder / MASKS / f"{photo.id}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        colour_mask(prediction, self.classes).save(path)
+        colour_mask(photo.prediction, self.classes).save(path)
         rows, words = [], []
-        seen = legend_rows({MASKS: prediction}, self.classes)
+        seen = legend_rows({MASKS: photo.prediction}, self.classes)
         for line in sorted(seen, key=lambda line: -line.shares[MASKS]):
             share = line.shares[MASKS]
-            sure = float(confidence.mean(where=prediction == line.label))
-            rows.append({"photo": title, "class": line.name, "share": share, "confidence": sure})
+            sure = float(photo.confidence.mean(where=photo.prediction == line.label))
+            row = {"photo": photo.title, "class": line.name, "share": share, "confidence": sure}
+            rows.append(row)
             words.append(f"{line.name} {percent(share)}")
         self._append(rows)
-        print(f"  {title}  {'  '.join(words)}", flush=True)
+        print(f"  {photo.title}  {'  '.join(words)}", flush=True)
 
     def leave_out(self, title: str, error: str) -> None:
         """Appends a row with the error."""
@@ -76,6 +76,33 @@ class PhotoTable:
         self.done |= {row["photo"] for row in rows}
         with open(self.folder / TABLE, "a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, self.COLUMNS, lineterminator="\n").writerows(rows)
+
+
+def photo_records(
+    segmenter: Segmenter,
+    photos: Mapping[str, Path],
+    table: PhotoTable,
+    wanted: Collection[int] = (),
+) -> Iterator[Record]:
+    """The user's own photos that are not done, with what the network sees in them.
+
+    Tells the table of those that cannot be read. `wanted` are classes of which one must be seen.
+    """
+    if table.done:
+        print(f"  note: {len(table.done)} of them are done")
+    for name, path in photos.items():
+        title = Path(name).with_name(path.name).as_posix()
+        if title in table.done:
+            continue
+        try:
+            photo = read_image(path)
+        except UserError as error:
+            table.leave_out(title, str(error))
+            continue
+        found = predict_photo(segmenter, photo, name)
+        prediction, confidence = (array.numpy() for array in found)
+        if not wanted or np.isin(prediction, [*wanted]).any():
+            yield Record(name, title, photo, None, prediction, confidence)
 
 
 @contextmanager

@@ -82,6 +82,22 @@ def report_pages(
     return pages
 
 
+def save_report(
+    folder: Path, record: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]], shown: str
+) -> None:
+    """Writes the run up as report.pdf and report.md, with some of the pictures.
+
+    Args:
+        record, shown: see `report_pages`.
+        pictures: of the folder, see `data.figures.gallery.read_pictures`.
+    """
+    chosen = choose({picture["name"]: picture["miou"] for picture in pictures})
+    images = [(kind, Image.open(folder / f"{name}.png")) for kind, name in chosen]
+    save_pages(folder / "report.pdf", report_pages(record, shown, images))
+    text = report_text(record, [(kind, f"{name}.png") for kind, name in chosen])
+    (folder / "report.md").write_text(text, encoding="utf-8")
+
+
 def save_pages(path: Path, pages: Sequence[Figure]) -> None:
     """Writes the pages as PDF."""
     with PdfPages(path, metadata={"Title": TITLE, "CreationDate": None}) as document:

@@ -101,7 +101,8 @@ class Parser(argparse.ArgumentParser):
         """Refuses a flag whose effect a user would miss without another (one of these choices)."""
         name, needed = (text.lstrip("-").replace("-", "_") for text in (flag, other))
         value = getattr(values, needed)
-        if getattr(values, name) != self.get_default(name) and value not in (choices or (True,)):
+        fits = value in choices if choices else bool(value)
+        if getattr(values, name) != self.get_default(name) and not fits:
             self.error(f"argument {flag}: has no effect without {' '.join([other, *choices[:1]])}")
 
     def error(self, message: str) -> NoReturn:

@@ -193,16 +193,10 @@ def finish(
     if then:
         recipe = (config.get("recipe") or "").partition(":")[0]
         print(f"next: python {shell_line([*then, '--recipe', recipe] if recipe else then)}")
-    if config.get("json"):
-        print_json(STEPS[step][0], config["scores"], config["seconds"], place)
-
-
-def print_json(
-    step: str, scores: Mapping[str, float], seconds: float, wrote: Path | None = None
-) -> None:
-    """Prints a step's result for programs, in a line; a score that is not defined is null."""
-    line = {"step": step, "wrote": wrote, "scores": scores, "seconds": round(seconds, 1)}
-    print(json.dumps(plain(line)), file=sys.__stdout__, flush=True)
+    if config.get("json"):  # for programs; a score that is not defined is null
+        line = {"step": STEPS[step][0], "wrote": place}
+        line |= {name: config[name] for name in ("scores", "seconds")}
+        print(json.dumps(plain(line)), file=sys.__stdout__, flush=True)
 
 
 def shell_line(words: Sequence[Any]) -> str:

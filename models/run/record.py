@@ -1,8 +1,8 @@
-"""What a run has left, as plain values for the write-up: settings, logs, scores, the network."""
+"""What a run has left, for the write-up as plain values: settings, logs, scores, the network."""
 
 import csv
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,13 @@ import numpy as np
 from torch import nn
 
 from data import UserError
-from losses.metrics import image_rows, load_image_scores
+from losses.metrics import (
+    ConfusionMatrix,
+    class_rows,
+    image_rows,
+    load_image_scores,
+    save_image_scores,
+)
 from models.hypercolumn import level_names
 from models.run import chain, folder
 from models.run.training import GAMMAS, MILESTONES
@@ -20,6 +26,38 @@ from models.segmenter import Segmenter
 NEEDS: dict[str, str | bool]
 NEEDS = {"--momentum": "sgd", "--nesterov": "sgd", "--milestones": "step"}
 NEEDS |= {"--backbone-lr": True, "--frozen-stages": True}
+
+
+def save_scores(
+    place: Path,
+    matrix: ConfusionMatrix,
+    counts: np.ndarray,
+    ids: Sequence[str],
+    names: Sequence[str],
+    facts: Mapping[str, Any],
+) -> None:
+    """Writes all that step 4 keeps of a score.
+
+    Args:
+        counts: (N, C, 3) pixels of each image, see `ConfusionMatrix.class_counts`.
+        ids: of the images.
+        names: of the classes.
+        facts: what was scored, for metrics.json.
+    """
+    ious = matrix.iou().tolist()
+    metrics: dict[str, Any] = {**matrix.scores(), "classes_in_mean": matrix.classes_in_mean()}
+    metrics |= {"images": len(ids), "per_class": dict(zip(names, ious)), **facts}
+    folder.save_json(place / "metrics.json", metrics)
+    of_classes = class_rows(names, matrix.class_counts())
+    folder.save_csv(place / "per_class.csv", folder.plain(of_classes))
+    of_images = image_rows(names, ids, counts)
+    folder.save_csv(place / "per_image.csv", folder.plain(of_images))
+    pixels = [{"ground truth": n, **dict(zip(names, row))} for n, row in zip(names, matrix.counts)]
+    folder.save_csv(place / "confusion.csv", pixels)
+    with open(place / folder.PER_IMAGE, "wb") as file:
+        save_image_scores(file, names, ids, counts)
+    folder.save_chart(place / "iou.png", "iou_bars", names, ious, matrix.miou())
+    folder.save_chart(place / "confusion.png", "confusion", matrix.counts, names)
 
 
 def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:

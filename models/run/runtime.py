@@ -9,7 +9,9 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
@@ -28,6 +30,7 @@ Item = TypeVar("Item")
 
 SHARED = Path("/dev/shm")  # where the batches of workers wait; in containers it may be small
 SHARED_PER_WORKER = 2**25  # bytes of it
+PROGRESS = 10  # seconds between two lines about it, off a terminal
 PATIENCE = 300  # seconds for a batch, after which its worker is taken for lost
 FAILURES = (  # in an error that is not ours; what it means for the user; the exit code
     (
@@ -300,3 +303,14 @@ def bar(items: Iterable[Item], total: int, unit: str, label: str = "") -> Iterab
     silent = getattr(sys.stdout, "name", None) == os.devnull
     disable = True if silent else None
     return tqdm(items, label, total, unit=unit, disable=disable, leave=False, dynamic_ncols=True)
+
+
+def telling(items: Iterable[Item], total: int) -> Iterator[Item]:
+    """The items; off a terminal, where no bar is, a line now and then says how many are done."""
+    start = told = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - told >= PROGRESS and not sys.stderr.isatty():
+            left, told = timedelta(seconds=round((now - start) / done * (total - done))), now
+            print(f"  {done} of {total} done, {left} (h:mm:ss) left", flush=True)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from data.classes import VOC, VOID
+from data.files import hash_files
 from data.image_files import read_mask
 from models import load
 from tests.drawn_strokes import draw_strokes
@@ -88,6 +89,8 @@ def test_lines_of_labelme_and_a_table_of_clicks(place, succeeds):
         succeeds("models/strokes.py", "photos", strokes, *QUICK, "--stroke-width", 3)
         names = load("out").names
         assert names == tuple(f"thing {label}" for label in np.unique(truth[truth > 0]))
+        seen = hash_files([place / "photos" / photo])
+        assert load("out").segmenter.has_seen(seen) == 1
         assert len(np.unique(predicted("shapes_000000"))) == len(names)
 
 

@@ -52,10 +52,8 @@ def test_a_networks_own_predictions_score_as_the_network_does(street, succeeds):
     assert set(differences(ours, theirs)) == {"/checkpoint", "/protocol"}
     assert theirs["protocol"].startswith(f"predictions in {predictions}; 3 images of val")
     assert f"wrote same: mIoU {theirs['miou']:.4f} over" in said
-    before = sorted(street.rglob("*"))
-    said = succeeds("evaluate.py", *flags[:4])
-    assert f"mIoU {theirs['miou']:.4f} over" in said and "wrote" not in said
-    assert sorted(street.rglob("*")) == before
+    succeeds("evaluate.py", *flags[:4])
+    assert contents(Path("runs/scores")).keys() == contents(Path("same")).keys()
 
 
 def cells(text: str) -> list[list[str]]:
