@@ -32,7 +32,7 @@ import numpy as np
 from data import UserError
 from data.figures import gallery
 from data.figures.gallery import Record
-from data.figures.photos import PhotoTable, photo_folder, photo_records
+from data.figures.photos import PhotoTable, check_names, photo_folder, photo_records
 from data.image_files import find_photos, first_of
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
@@ -159,6 +159,7 @@ def main() -> None:
         where = runtime.describe(device, args.amp, args.compile)
     (photos, others), notes = find_photos(args.image or (), args.recursive), []
     if photos:
+        check_names(photos)
         names, classes, what = sorted(photos), segmenter.classes, "photos"
         own_place = Path("runs/photos")
     else:

@@ -2,7 +2,7 @@
 
 import csv
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from data import UserError
 from data.classes import Classes
+from data.figures import gallery
 from data.figures.gallery import Record
 from data.figures.picture import legend_rows, percent
 from data.image_files import colour_mask, read_image
@@ -21,6 +22,7 @@ from models.segmenter import Segmenter
 
 TABLE = "photos.csv"
 MASKS = "predictions"
+TAKEN = f"{MASKS}/", f"{gallery.FILES}/"  # where files that are no pages lie
 
 
 class PhotoTable:
@@ -76,6 +78,17 @@ class PhotoTable:
         self.done |= {row["photo"] for row in rows}
         with open(self.folder / TABLE, "a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, self.COLUMNS, lineterminator="\n").writerows(rows)
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuses photos whose pages would lie where something else is written.
+
+    Raises:
+        UserError: names the first.
+    """
+    for name in names:
+        if name.startswith(TAKEN) or name == Path(gallery.SHEET).stem:
+            raise UserError(f"{name}: a name that the pictures use themselves; rename that photo")
 
 
 def photo_records(

@@ -239,6 +239,7 @@ REFUSED = [
     ((*RUN, *DATA, "--out", "run/2_cls"), f"run/2_cls/config.json: {OVER}"),
     ((*IMAGE, "--out", "page"), f"page/index.html: {OVER}"),
     ((*IMAGE, "--sort", "worst"), "--sort: worst needs scores, which --image does not"),
+    ((*IMAGE, "run/4_eval", "--recursive"), "predictions/shapes_000003: a name that the pictures"),
     ((*RUN, *DATA, "--seed", 1), "argument --seed: has no effect without --sort random"),
     ((*RUN, *DATA, "--masks-only"), "argument --masks-only: has no effect without --image"),
     ((*RUN, *DATA, "--author", "me"), "argument --author: has no effect without --report"),
