@@ -7,6 +7,7 @@ it raises, or a shape while it is drawn, becomes a UserError that names the file
 
 import os
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from types import ModuleType
@@ -46,41 +47,58 @@ def find(form: ModuleType, root: Path, options: Options) -> Source | None:
             "them are: --unlabelled void (nothing is known of them) or --unlabelled background"
         )
     source.classes, ids = number_labels(labels, {shape.label for shape in shapes}, options)
-    photos = _find_photos(records, root / (options.images or ""))
+    folder = root / (options.images or "")
+    images = [path for path in files_in(folder) if path.suffix.lower() in PHOTO_SUFFIXES]
+    photos = _find_photos(records, images)
     top = os.path.commonpath([os.path.abspath(photo.parent) for photo in photos if photo] or ["."])
+    left: list[Record] = []
     for record, photo in zip(records, photos):
         if not photo:
             source.note("left out: no photo of that name, or several", str(record.photo))
+            left.append(record)
         elif photo.stem != record.path.stem and photo.with_stem(record.path.stem).is_file():
             source.note("left out: names another photo than that of its own name", record.path.name)
+            left.append(record)
         else:
             mask = partial(_draw, record, ids, source, photo)
             with source.leaving_out_bad():
                 name = os.path.relpath(photo.with_suffix(""), top)
                 source.add(name, Pair(photo, record.path, mask))
+    # Photos that these may be about are not without annotations.
+    names = [name for record in left for name in (record.path.name, str(record.photo))]
+    doubtful = {PurePosixPath(_parts(name)[-1]).stem for name in names}
+    used = [photo for photo in photos if photo]
+    absolute = {os.path.abspath(photo) for photo in used}
+    others = {path: os.path.relpath(path.with_suffix(""), top) for path in images}
+    others = {
+        path: "" if plain(path.stem).casefold() in doubtful else name
+        for path, name in others.items()
+        if os.path.abspath(path) not in absolute
+    }
+    source.add_unmasked(others, folder, used)
     return source
 
 
-def _find_photos(records: list[Record], folder: Path) -> list[Path | None]:
-    """Each photo where it should be, else the only one in `folder` with its folders, or its name.
+def _parts(name: str) -> tuple[str, ...]:
+    """Folders and name of a file, in which large and small letters are one."""
+    return PurePosixPath(plain(name.replace("\\", "/")).casefold()).parts or ("",)
+
+
+def _find_photos(records: list[Record], images: Sequence[Path]) -> list[Path | None]:
+    """Each photo where it should be, else the only one in `images` with its folders, or its name.
 
     Only the photo of a name that no other record has may lie in another folder than it says. Large
     and small letters are one, but where the photo should be.
     """
-
-    def parts(name: str) -> tuple[str, ...]:
-        return PurePosixPath(plain(name.replace("\\", "/")).casefold()).parts or ("",)
-
     files = defaultdict(list)
-    for path in files_in(folder):
-        if path.suffix.lower() in PHOTO_SUFFIXES:
-            files[parts(path.name)[-1]].append(path)
-    names = [parts(str(record.photo)) for record in records]
+    for path in images:
+        files[_parts(path.name)[-1]].append(path)
+    names = [_parts(str(record.photo)) for record in records]
     namesakes, photos = Counter(name[-1] for name in names), []
     for record, name in zip(records, names):
         there = Path(os.path.normpath(record.folder / str(record.photo).replace("\\", "/")))
         near = files[name[-1]]
-        found = [path for path in near if parts(path.as_posix())[-len(name) :] == name]
+        found = [path for path in near if _parts(path.as_posix())[-len(name) :] == name]
         if there.is_file():
             found = [there]
         elif not found and namesakes[name[-1]] == 1:

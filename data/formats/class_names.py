@@ -58,7 +58,7 @@ def number_labels(labels: Named, used: set[str], options: Options) -> tuple[Name
     """The classes of a source of annotations, and the ids of the labels that are among them.
 
     The classes are those that the user lists, or else the labels. A background comes before them,
-    unless one is there, or the first class is drawn nowhere, or what is not drawn is void.
+    unless one is there, or the first class is drawn nowhere, or nothing becomes background.
 
     Args:
         labels: names in the order of their ids, with colours where known.
@@ -68,7 +68,9 @@ def number_labels(labels: Named, used: set[str], options: Options) -> tuple[Name
         UserError: a used label is not listed, and nothing says what it becomes.
     """
     listed = options.classes or labels | dict.fromkeys(sorted(used - labels.keys()))
-    needs_background = options.undrawn == 0 and not any(fixed_id(name) == 0 for name in listed)
+    needs_background = 0 in (options.undrawn, options.unmasked) and not any(
+        fixed_id(name) == 0 for name in listed
+    )
     if needs_background and not (options.classes and used.isdisjoint([*listed][:1])):
         listed = {"background": None} | listed
     classes, ids = number_classes(listed, used)

@@ -10,13 +10,10 @@ from pathlib import Path
 from data import UserError
 from data.formats.class_names import CLASS_FILES, read_class_list
 from data.formats.foreign_masks import JPEG_SUFFIXES, MASK_SUFFIXES, find_legend, read_mask, survey
-from data.formats.source import Options, Pair, Source, files_in, plain, unread
+from data.formats.source import IMAGES, Options, Pair, Source, files_in, plain, unread
 from data.image_files import PHOTO_SUFFIXES, first_of
 
-# What names of folders end in, as in train_labels.
-IMAGES = re.compile(
-    "(?i)(^|[ _-])(images?|imgs?|photos|jpegimages|rgb|inputs|leftimg8bit|originals?)$"
-)
+# What names of folders of masks end in, as in train_labels.
 MASKS = re.compile(
     "(?i)((^|[ _-])(masks?|labels?|annotations?|segmentations?|gt|gtfine|segmentationclass(png)?|"
     "ground.?truth)|annot)$"
@@ -48,7 +45,8 @@ def find(root: Path, options: Options) -> Source:
 def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     """Name -> photo and mask, of those below `root`, where the options of `source` say.
 
-    Of the usual endings of masks that which makes most pairs counts. Images in no pair are noted.
+    Of the usual endings of masks that which makes most pairs counts. For images in no pair see
+    `Source.add_unmasked`.
 
     Raises:
         UserError: a folder that the user names is missing, no photo has a mask, or two have a name.
@@ -60,12 +58,14 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     photos = {path: photos[path] for path in photos if path not in masks} or photos
     photos_of = _by_name(photos, options.image_suffix or "", PHOTO_SUFFIXES)
     are_jpeg = options.unknown is not None and not _by_name(masks, "", MASK_SUFFIXES)
-    found: dict[str, list[tuple[Path, Path]]] = {}
+    tried: dict[str, dict[str, list[tuple[Path, Path]]]] = {}  # ending -> name -> pairs
     for ending in MASK_ENDINGS if options.mask_suffix is None else [options.mask_suffix]:
         masks_of = _by_name(masks, ending, JPEG_SUFFIXES if are_jpeg else MASK_SUFFIXES)
         pairs = {name: list(product(photos_of[name], masks_of[name])) for name in sorted(photos_of)}
         pairs = {name: [(a, b) for a, b in some if a != b] for name, some in pairs.items()}
-        found = max(found, {name: some for name, some in pairs.items() if some}, key=len)
+        tried[ending] = {name: some for name, some in pairs.items() if some}
+    ending = max(tried, key=lambda ending: len(tried[ending]))
+    found = tried[ending]
     if not found:
         names = [[*_by_name(some, "", PHOTO_SUFFIXES)] for some in (photos, masks)]
         photo, mask = (first_of(some) or "none" for some in names)
@@ -77,10 +77,15 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
         if others:
             files = ", ".join(map(str, dict.fromkeys(sum(others, one))))
             raise UserError(f"{files}: are all of one name; keep a photo and a mask; {remedy}")
-    used = {path for (pair,) in found.values() for path in pair}
-    for path in sorted(images - used):
-        source.note("left out: in no pair", path.relative_to(root).as_posix())
-    return {name: pair for name, (pair,) in found.items()}
+    pairs = {name: pair for name, (pair,) in found.items()}
+    names = {path: name for name, some in photos_of.items() for path in some}
+    if ending:  # a mask without a photo, in the folder of the photos
+        names = {
+            it: name for it, name in names.items() if not name.lower().endswith(ending.lower())
+        }
+    others = {path: names.get(path, "") for path in images.difference(*pairs.values())}
+    source.add_unmasked(others, root, [photo for photo, _ in pairs.values()])
+    return pairs
 
 
 def _files(root: Path, named: Path | None, usual: re.Pattern) -> dict[Path, str]:

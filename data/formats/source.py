@@ -1,11 +1,13 @@
 """What a form gives to `data.convert`: its classes, and its images one at a time."""
 
 import glob
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +16,7 @@ import numpy as np
 
 from data import UserError
 from data.classes import VOID, Colour
-from data.image_files import first_of
+from data.image_files import first_of, upright_size
 
 UNREAD = {  # forms that are not read: how their files end, and what stands at the start, or there
     "YOLO": (".txt", rb"\d+( -?[\d.]+){4,}\s"),
@@ -22,6 +24,10 @@ UNREAD = {  # forms that are not read: how their files end, and what stands at t
     "Label Studio": (".json", rb'(?s).*"original_width"'),
     "Pascal VOC, boxes alone": (".xml", rb"(?s).*<bndbox>"),
 }
+# What names of folders of photos end in, as in train_images.
+IMAGES = re.compile(
+    "(?i)(^|[ _-])(images?|imgs?|photos|jpegimages|rgb|inputs|leftimg8bit|originals?)$"
+)
 Named = dict[str, Colour | None]  # names of classes, with RGB (0..255) where known
 
 
@@ -40,6 +46,7 @@ class Options(NamedTuple):
     # is drawn; or the value that masks have there, which is then void
     stroke_width: float = 5.0  # pixels, of points and lines
     skip_bad: bool = False  # leave out images that cannot be used
+    unmasked: int | None = None  # class id, or VOID, everywhere in photos without a mask
 
     @property
     def undrawn(self) -> int:
@@ -51,7 +58,7 @@ class Pair(NamedTuple):
     """One image: its photo, the file about it, and what makes its mask of that."""
 
     photo: Path
-    drawn_in: Path  # the mask, or the file of annotations
+    drawn_in: Path  # the mask, or the file of annotations; the photo, if there is none
     mask: Callable[[], np.ndarray]  # (H, W) uint8 class ids and VOID, as the photo lies upright
 
 
@@ -79,6 +86,29 @@ class Source:
                 f"{other.photo} of {other.drawn_in} has; rename or remove one"
             )
 
+    def add_unmasked(self, images: dict[Path, str], root: Path, used: Iterable[Path]) -> None:
+        """Adds photos without a mask where the user wants them; notes all other `images`.
+
+        Those count that have the suffix of a photo with a mask, and lie beside one, or where the
+        user or the name of a folder says that photos are.
+
+        Args:
+            images: what is in no pair, each with its name, see `add`, or "" if it is no photo.
+            used: the photos in pairs.
+        """
+        files = [(os.path.dirname(os.path.abspath(path)), path.suffix.lower()) for path in used]
+        folders, suffixes = map(set, zip(*files)) if files else ((), ())
+        for path, name in sorted(images.items()):
+            inside = path.relative_to(root)
+            is_there = self.options.images or os.path.dirname(os.path.abspath(path)) in folders
+            is_there = is_there or any(map(IMAGES.search, inside.parts[:-1]))
+            if self.options.unmasked is None or not (
+                name and is_there and path.suffix.lower() in suffixes
+            ):
+                self.note("left out: in no pair", inside.as_posix())
+            else:
+                self.add(name, Pair(path, path, partial(_filled, path, self.options.unmasked)))
+
     def note(self, what: str, name: str) -> None:
         """Keeps the name of a file or an image among those of which the user is told this."""
         self.notes.setdefault(what, []).append(name)
@@ -96,6 +126,10 @@ class Source:
             if not self.options.skip_bad:
                 raise UserError(f"{error}; --skip-bad leaves such images out") from None
             self.note("left out: cannot be used", str(error))
+
+
+def _filled(photo: Path, label: int) -> np.ndarray:
+    return np.full(upright_size(photo), label, dtype=np.uint8)
 
 
 def files_in(folder: Path) -> list[Path]:

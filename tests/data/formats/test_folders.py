@@ -120,6 +120,25 @@ def test_every_image_in_no_pair_is_named(tmp_path):
     source = Source("test", Options(mask_suffix="_crack"))
     assert find_pairs(tmp_path, source).keys() == {"a"}
     assert source.notes == {"left out: in no pair": sorted(others)}
+    source = Source("test", Options(mask_suffix="_crack", unmasked=0))
+    assert find_pairs(tmp_path, source).keys() == {"a"} and [*source.pairs] == ["b"]
+    assert source.notes == {"left out: in no pair": sorted(others[1:])}
+
+
+@pytest.mark.parametrize(
+    "names, ids",
+    [
+        ("images/pos/a.jpg masks/pos/a.png images/neg/b.jpg images/neg/b.txt", "neg_b"),
+        ("a_0.jpg a_1.png b_0.jpg c_1.png", "b"),
+        ("a.png a_L.png b.png c_L.png", "b"),
+        ("x/a.jpg masks/x/a.png y/b.jpg x/b.png", ""),  # nothing says that these are photos
+    ],
+)
+def test_photos_without_a_mask_are_told_from_other_images(names, ids, tmp_path):
+    touch(tmp_path, *names.split())
+    ends = {"image_suffix": "_0", "mask_suffix": "_1"} if "_0" in names else {}
+    source = Source("test", Options(unmasked=0, **ends))
+    assert len(find_pairs(tmp_path, source)) == 1 and " ".join(source.pairs) == ids
 
 
 def test_the_source_has_classes_and_pairs(tmp_path):
