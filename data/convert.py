@@ -158,8 +158,9 @@ def _parser() -> argparse.ArgumentParser:
     values = "class id, or void, of each value in the masks; same: values are the ids"
     add("--map", dest="values", metavar="VALUE=CLASS,..", help=values)
     add("--list-colours", action="store_true", help="list what the masks hold, and write nothing")
-    unknown = "what colours, values and names without a class become (default: an error)"
-    add("--unknown", choices=UNKNOWN, help=unknown)
+    unknown = "what colours, values and names without a class become (default: an error); nearest: "
+    unknown += "the class of the nearest colour, or value in --map, but void if that is far"
+    add("--unknown", choices=[*UNKNOWN, "nearest"], help=unknown)
     undrawn = "what pixels are on which nothing is drawn: void or background, or the value that "
     undrawn += "masks have there, which is void; with 0, value 1 is the first class"
     add("--unlabelled", metavar="WHAT", help=undrawn)
@@ -182,7 +183,9 @@ def main() -> None:
         parser.error("OUT is missing")
     args.classes = None if args.classes is None else _classes(args.classes)
     args.values = None if args.values is None else _values(args.values)
-    args.unknown, args.unmasked = UNKNOWN.get(args.unknown), UNKNOWN.get(args.unmasked)
+    args.nearest = args.unknown == "nearest"
+    args.unknown = VOID if args.nearest else UNKNOWN.get(args.unknown)
+    args.unmasked = UNKNOWN.get(args.unmasked)
     if args.skip_bad and args.unmasked is not None:
         raise UserError(
             "--unmasked beside --skip-bad: a photo whose mask cannot be used would count as one "

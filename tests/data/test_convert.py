@@ -137,6 +137,15 @@ def test_colours_have_the_classes_of_a_file_or_of_voc(root, tmp_path, run):
         assert written(tmp_path / "out") == [[0, 1, 255], [0, 0, 0]]
 
 
+def test_what_is_near_to_a_colour_has_its_class_and_the_rest_is_counted(root, tmp_path, run):
+    for name in "ab":
+        add(root, name, [[(0, 0, 0), (120, 3, 0), (30, 0, 0)], [(63, 0, 0), (0, 0, 0), (0, 99, 0)]])
+    listed = write(tmp_path / "mine.txt", "background 0 0 0\ncat 128 0 0\n")
+    code, lines = run(root, tmp_path / "out", "--classes", listed, "--unknown", "nearest")
+    assert code == 0 and written(tmp_path / "out") == [[0, 1, 0], [0, 0, 255]]
+    assert "  pixels of no class, as --unknown says: 2 (a.png: 1, b.png: 1)" in lines
+
+
 def damaged(root: Path, name: str = "images/b.jpg") -> str:
     (root / name).write_bytes((root / name).read_bytes()[:40])
     return f"{root / name}: cannot be read as an image"
