@@ -120,6 +120,11 @@ def find_legend(
                 f"{masks}: masks have colours, and nothing says which classes they are (--map is "
                 "about values); --list-colours shows them and what to write"
             )
+        for value, colours_of in Counter(value for value, _ in rest).items():
+            if colours_of > 1:
+                source.note(
+                    "in doubt: a value of several colours, as --map is about values", str(value)
+                )
         (classes, of), part = _ids_of_values(values, listed, source, masks), 0
     if options.nearest:
         if not (part or options.values):

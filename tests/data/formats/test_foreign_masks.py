@@ -112,7 +112,9 @@ def test_colours_decide_where_palettes_differ(tmp_path):
     assert read(paths, LISTED)[1] == [[[0, 1]], [[0, 2]]]
     with pytest.raises(UserError, match="^masks: masks have colours, and nothing says"):
         read(paths)
-    assert read(paths, values={})[1] == [[[0, 1]], [[0, 1]]]
+    source = Source("test", Options(values={}))
+    assert read(paths, source=source)[1] == [[[0, 1]], [[0, 1]]]
+    assert source.notes == {"in doubt: a value of several colours, as --map is about values": ["1"]}
 
 
 @pytest.mark.parametrize("values, flag", [([0, 255], "--map 0=0,255=1"), ([0, 0], "--map 0=0")])
