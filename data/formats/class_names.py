@@ -10,9 +10,6 @@ from data.files import read_lines
 from data.formats.source import Named, Options
 from data.image_files import first_of
 
-# Ours, CVAT's, labelme2voc's, and a usual one.
-CLASS_FILES = ("classes.txt", "labelmap.txt", "class_names.txt", "class_dict.csv")
-CLASS_FILES += ("label_colors.txt",)  # CamVid's
 FIXED_IDS = {"background": 0, "_background_": 0, "void": VOID, "ignore": VOID, "__ignore__": VOID}
 
 

@@ -1,14 +1,16 @@
 """Photos and masks as image files: in two folders or in one, their names equal up to an ending."""
 
+import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
 
 from data import UserError
-from data.formats.class_names import CLASS_FILES, read_class_list
+from data.classes import CLASS_FILES
+from data.formats.class_names import read_class_list
 from data.formats.foreign_masks import JPEG_SUFFIXES, MASK_SUFFIXES, find_legend, read_mask, survey
 from data.formats.source import IMAGES, Options, Pair, Source, files_in, plain, unread
 from data.image_files import PHOTO_SUFFIXES, first_of
@@ -18,6 +20,7 @@ MASKS = re.compile(
     "(?i)((^|[ _-])(masks?|labels?|annotations?|segmentations?|gt|gtfine|segmentationclass(png)?|"
     "ground.?truth)|annot)$"
 )
+OBJECTS = re.compile("(?i)object|instance")  # beside masks of classes, as in VOC
 MASK_ENDINGS = ["", "_mask", "_gt", "_label", "_labels", "_l", "_seg", "_segmentation", "_matte"]
 
 
@@ -49,7 +52,8 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     `Source.add_unmasked`.
 
     Raises:
-        UserError: a folder that the user names is missing, no photo has a mask, or two have a name.
+        UserError: a folder that the user names is missing, no photo has a mask, or two have a name;
+            or the masks may be in either of two folders.
     """
     options, remedy = source.options, "--images and --masks name folders, --image-suffix and "
     remedy += "--mask-suffix what names end in"
@@ -78,14 +82,46 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
             files = ", ".join(map(str, dict.fromkeys(sum(others, one))))
             raise UserError(f"{files}: are all of one name; keep a photo and a mask; {remedy}")
     pairs = {name: pair for name, (pair,) in found.items()}
+    unused = images.difference(*pairs.values())
+    if options.masks is None and options.mask_suffix is None:
+        _check_only_choice(root, pairs.values(), unused)
     names = {path: name for name, some in photos_of.items() for path in some}
     if ending:  # a mask without a photo, in the folder of the photos
         names = {
             it: name for it, name in names.items() if not name.lower().endswith(ending.lower())
         }
-    others = {path: names.get(path, "") for path in images.difference(*pairs.values())}
-    source.add_unmasked(others, root, [photo for photo, _ in pairs.values()])
+    source.add_unmasked(
+        {path: names.get(path, "") for path in unused}, root, [photo for photo, _ in pairs.values()]
+    )
     return pairs
+
+
+def _check_only_choice(
+    root: Path, pairs: Collection[tuple[Path, Path]], unused: Iterable[Path]
+) -> None:
+    """Refuses a folder beside that of the masks with a file for each photo, as 1st_manual of DRIVE.
+
+    There `mask` is the field of view.
+    """
+    photos, others = defaultdict(list), defaultdict(list)
+    for photo, mask in pairs:
+        photos[photo.parent, mask.parent].append(photo.stem)
+    for path in unused:
+        if path.suffix.lower() in MASK_SUFFIXES and not OBJECTS.search(path.parent.name):
+            others[path.parent].append(path.stem)
+    for ((near, masks), names), (other, stems) in product(photos.items(), others.items()):
+        if other not in (near, masks) and len(names) > 1 and _cores(names) <= _cores(stems):
+            first, second = (path.relative_to(root).as_posix() for path in (masks, other))
+            raise UserError(
+                f"{root}: both {first} and {second} have a file for each photo; say in which "
+                "folder the masks are: --masks FOLDER"
+            )
+
+
+def _cores(names: Sequence[str]) -> set[str]:
+    """The names without the ending that all of them share."""
+    shared = len(os.path.commonprefix([name[::-1] for name in names]))
+    return {name[: len(name) - shared] for name in names}
 
 
 def _files(root: Path, named: Path | None, usual: re.Pattern) -> dict[Path, str]:

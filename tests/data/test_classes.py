@@ -62,6 +62,13 @@ def test_names_may_hold_blanks_and_end_in_a_number_and_colours_are_vocs_by_defau
     assert classes.colours == tuple(given.get(place, VOC.colours[place]) for place in range(6))
 
 
+def test_a_list_of_another_name_is_not_passed_over_for_vocs(tmp_path):
+    (tmp_path / "class_names.txt").write_text("_background_\ncrack\n")
+    with pytest.raises(UserError, match="the classes are in class_names.txt, .* data.convert goes"):
+        read_classes(tmp_path)
+    assert from_file(tmp_path, "background\ncrack\n").names == ("background", "crack")
+
+
 @pytest.mark.parametrize(
     "text, message",
     [

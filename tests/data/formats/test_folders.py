@@ -95,6 +95,33 @@ def test_what_does_not_pair_is_named(names, message, tmp_path):
         find(tmp_path, Options())
 
 
+DRIVE = [f"{n}_training.tif 1st_manual/{n}_manual1.gif mask/{n}_training_mask.gif" for n in (1, 2)]
+DRIVE = " ".join(f"images/{names}" for names in DRIVE)
+BOTH = ["images/a.jpg masks/a.png {0}/a.png", "images/b.jpg masks/b.png {0}/b.png {0}/c.png"]
+
+
+@pytest.mark.parametrize(
+    "names, other, options",
+    [
+        (DRIVE, "mask and 1st_manual", {}),
+        (" ".join(BOTH).format("x/y"), "masks and x/y", {}),
+        (" ".join(BOTH).format("SegmentationObject"), "", {}),
+        (" ".join(BOTH).format("shown").replace("shown/a.png", ""), "", {}),
+        (" ".join(BOTH).format("x"), "", {"masks": Path("masks")}),
+        (" ".join(BOTH).format("x"), "", {"mask_suffix": ""}),
+        (BOTH[0].format("x"), "", {}),
+    ],
+)
+def test_two_folders_that_may_hold_the_masks_are_refused(names, other, options, tmp_path):
+    """In DRIVE `mask` is the field of view."""
+    if other:
+        message = f"both {other} have a file for each photo; .*: --masks FOLDER"
+        with pytest.raises(UserError, match=message):
+            pairs(tmp_path, *names.split(), **options)
+    else:
+        assert len(pairs(tmp_path, *names.split(), **options)) == names.count("images/")
+
+
 @pytest.mark.parametrize(
     "name, content, form",
     [
