@@ -59,8 +59,14 @@ class Classes:
 
     @classmethod
     def from_named(cls, named: Mapping[str, Colour | None]) -> "Classes":
-        """Classes by their names; one without a colour gets VOC's of its place."""
-        colours = (own or voc_colour(place) for place, own in enumerate(named.values()))
+        """Classes by their names; one without a colour gets VOC's of its place.
+
+        But black, which pictures leave clear, only what is called background: `wall` gets another.
+        """
+        colours = [own or voc_colour(place) for place, own in enumerate(named.values())]
+        first, own = next(iter(named.items()))
+        if not own and first.casefold().strip("_") != "background":
+            colours[0] = voc_colour(VOID - 1)
         return cls(tuple(named), tuple(colours))
 
     def __len__(self) -> int:
@@ -89,7 +95,7 @@ VOC = Classes(VOC_NAMES, tuple(map(voc_colour, range(len(VOC_NAMES)))))
 def read_classes(folder: Path) -> Classes:
     """The classes of a data folder: those of its `classes.txt`, else VOC's.
 
-    The background comes first. A class without a colour gets VOC's of its place.
+    The background comes first. For a class without a colour see `Classes.from_named`.
 
     Raises:
         UserError: see `parse_classes`; or fewer than 2 or more than 255 classes, or a list of them

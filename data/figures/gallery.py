@@ -11,7 +11,7 @@ from urllib.parse import quote
 from PIL import Image, ImageDraw
 
 from data.classes import VOID
-from data.figures.layers import INK, WHITE, font
+from data.figures.layers import BLACK, INK, WHITE, font
 from data.figures.picture import GREY, Page, shorten
 
 INDEX, SHEET = "index.html", "contact_sheet.png"
@@ -50,7 +50,8 @@ def save_picture(
         [row.name, "#{:02x}{:02x}{:02x}".format(*row.colour), *row.cells(scored)]
         for row in page.rows
     ]
-    things = [row for row in page.rows if row.label not in (0, VOID) and row.shares[judged]]
+    clear = [row for row in page.rows if row.label == VOID or (row.label, row.colour) == (0, BLACK)]
+    things = [row for row in page.rows if row not in clear and row.shares[judged]]
     facts = {
         "name": name,
         "href": f"{quote(name)}.png",
