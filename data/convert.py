@@ -29,7 +29,8 @@ from data.formats import folders, recognise
 from data.formats.class_names import read_class_list
 from data.formats.foreign_masks import listing, survey
 from data.formats.source import Named, Options, Source
-from data.formats.voc_layout import (
+from data.image_files import colour_mask, first_of, orientation, read_image
+from data.voc_layout import (
     NOTE,
     check_free,
     keep_lists,
@@ -37,7 +38,6 @@ from data.formats.voc_layout import (
     write_classes,
     write_lists,
 )
-from data.image_files import colour_mask, first_of, orientation, read_image
 from models.run import folder, runtime
 from models.run.args import rate
 
@@ -61,7 +61,7 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
         for name in ("JPEGImages", "SegmentationClass"):
             (part / name).mkdir()
         source = recognise(root, options)
-        classes = write_classes(source, part)
+        classes = write_classes(source.classes, part, root)
         bring = partial(_bring, source, classes, part)
         with ThreadPoolExecutor(READERS) as pool:
             brought = pool.map(bring, source.pairs)

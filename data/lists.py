@@ -293,10 +293,9 @@ def main() -> None:
     options = parser.parse_args()
     root, lists = options.root, make_lists(**vars(options))
     if not (root / "classes.txt").is_file():
-        beside = first_of(sorted(path.name for path in root.glob("*.[tc][xs][tv]")))
         print(
             f"  note: no {root / 'classes.txt'} (a class name a line, background first): "
-            f"masks hold VOC's 21 classes{beside and f'; there is {beside}'}"
+            "masks hold VOC's 21 classes"
         )
     sizes = ", ".join(f"{name}.txt {len(ids)}" for name, ids in lists.items())
     print(f"wrote {root / 'ImageSets' / 'Segmentation'}: {sizes} images")

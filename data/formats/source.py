@@ -1,10 +1,9 @@
 """What a form gives to `data.convert`: its classes, and its images one at a time."""
 
 import glob
-import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -87,7 +86,7 @@ class Source:
                 f"{other.photo} of {other.drawn_in} has; rename or remove one"
             )
 
-    def add_unmasked(self, images: dict[Path, str], root: Path, used: Iterable[Path]) -> None:
+    def add_unmasked(self, images: dict[Path, str], root: Path, used: Collection[Path]) -> None:
         """Adds photos without a mask where the user wants them; notes all other `images`.
 
         Those count that have the suffix of a photo with a mask, and lie beside one, or where the
@@ -97,18 +96,15 @@ class Source:
             images: what is in no pair, each with its name, see `add`, or "" if it is no photo.
             used: the photos in pairs.
         """
-        files = [(os.path.dirname(os.path.abspath(path)), path.suffix.lower()) for path in used]
-        folders, suffixes = map(set, zip(*files)) if files else ((), ())
+        folders, suffixes = {it.parent for it in used}, {it.suffix.lower() for it in used}
         for path, name in sorted(images.items()):
-            inside = path.relative_to(root)
-            is_there = self.options.images or os.path.dirname(os.path.abspath(path)) in folders
+            inside, value = path.relative_to(root), self.options.unmasked
+            is_there = self.options.images or path.parent in folders
             is_there = is_there or any(map(IMAGES.search, inside.parts[:-1]))
-            if self.options.unmasked is None or not (
-                name and is_there and path.suffix.lower() in suffixes
-            ):
-                self.note("left out: in no pair", inside.as_posix())
+            if value is not None and name and is_there and path.suffix.lower() in suffixes:
+                self.add(name, Pair(path, path, partial(_filled, path, value)))
             else:
-                self.add(name, Pair(path, path, partial(_filled, path, self.options.unmasked)))
+                self.note("left out: in no pair", inside.as_posix())
 
     def note(self, what: str, name: str) -> None:
         """Keeps the name of a file or an image among those of which the user is told this."""
