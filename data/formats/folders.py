@@ -99,22 +99,21 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
 def _check_only_choice(
     root: Path, pairs: Collection[tuple[Path, Path]], unused: Iterable[Path]
 ) -> None:
-    """Refuses a folder beside that of the masks with a file for each photo, as 1st_manual of DRIVE.
-
-    There `mask` is the field of view.
-    """
-    photos, others = defaultdict(list), defaultdict(list)
+    """Refuses a second folder with a file for each photo: DRIVE's `mask` is the field of view."""
+    in_pairs = {path.parent for pair in pairs for path in pair}
+    names, others = defaultdict(list), defaultdict(list)
     for photo, mask in pairs:
-        photos[photo.parent, mask.parent].append(photo.stem)
+        names[mask.parent].append(photo.stem)
     for path in unused:
-        if path.suffix.lower() in MASK_SUFFIXES and not OBJECTS.search(path.parent.name):
+        is_mask = path.suffix.lower() in MASK_SUFFIXES and not OBJECTS.search(path.parent.name)
+        if is_mask and path.parent not in in_pairs:
             others[path.parent].append(path.stem)
-    for ((near, masks), names), (other, stems) in product(photos.items(), others.items()):
-        if other not in (near, masks) and len(names) > 1 and _cores(names) <= _cores(stems):
-            first, second = (path.relative_to(root).as_posix() for path in (masks, other))
+    for (first, photos), (second, files) in product(names.items(), others.items()):
+        if len(photos) > 1 and _cores(photos) <= _cores(files):
+            both = " and ".join(path.relative_to(root).as_posix() for path in (first, second))
             raise UserError(
-                f"{root}: both {first} and {second} have a file for each photo; say in which "
-                "folder the masks are: --masks FOLDER"
+                f"{root}: both {both} have a file for each photo; say in which folder the masks "
+                "are: --masks FOLDER"
             )
 
 

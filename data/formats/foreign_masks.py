@@ -115,16 +115,14 @@ def find_legend(
             raise UserError(f"{masks}: two of the listed classes have one colour")
         of, part = {_code(voc_colour(VOID)): VOID} | colours, 1
     else:
-        if -1 in values or options.values is None and len(rest) > len(values):  # unequal palettes
+        several = [value for value, colours in Counter(it[0] for it in rest).items() if colours > 1]
+        if -1 in values or options.values is None and several:  # unequal palettes
             raise UserError(
                 f"{masks}: masks have colours, and nothing says which classes they are (--map is "
                 "about values); --list-colours shows them and what to write"
             )
-        for value, colours_of in Counter(value for value, _ in rest).items():
-            if colours_of > 1:
-                source.note(
-                    "in doubt: a value of several colours, as --map is about values", str(value)
-                )
+        for value in several:
+            source.note("in doubt: a value has several colours, which --map ignores", str(value))
         (classes, of), part = _ids_of_values(values, listed, source, masks), 0
     if options.nearest:
         if not (part or options.values):

@@ -97,14 +97,19 @@ class Source:
             used: the photos in pairs.
         """
         folders, suffixes = {it.parent for it in used}, {it.suffix.lower() for it in used}
+        value = self.options.unmasked
+
+        def mask(photo: Path) -> np.ndarray:
+            return np.full(upright_size(photo), value, dtype=np.uint8)
+
         for path, name in sorted(images.items()):
-            inside, value = path.relative_to(root), self.options.unmasked
+            *parents, _ = inside = path.relative_to(root).parts
             is_there = self.options.images or path.parent in folders
-            is_there = is_there or any(map(IMAGES.search, inside.parts[:-1]))
+            is_there = is_there or any(map(IMAGES.search, parents))
             if value is not None and name and is_there and path.suffix.lower() in suffixes:
-                self.add(name, Pair(path, path, partial(_filled, path, value)))
+                self.add(name, Pair(path, path, partial(mask, path)))
             else:
-                self.note("left out: in no pair", inside.as_posix())
+                self.note("left out: in no pair", "/".join(inside))
 
     def note(self, what: str, name: str) -> None:
         """Keeps the name of a file or an image among those of which the user is told this."""
@@ -123,10 +128,6 @@ class Source:
             if not self.options.skip_bad:
                 raise UserError(f"{error}; --skip-bad leaves such images out") from None
             self.note("left out: cannot be used", str(error))
-
-
-def _filled(photo: Path, label: int) -> np.ndarray:
-    return np.full(upright_size(photo), label, dtype=np.uint8)
 
 
 def files_in(folder: Path) -> list[Path]:

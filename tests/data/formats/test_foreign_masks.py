@@ -114,7 +114,7 @@ def test_colours_decide_where_palettes_differ(tmp_path):
         read(paths)
     source = Source("test", Options(values={}))
     assert read(paths, source=source)[1] == [[[0, 1]], [[0, 1]]]
-    assert source.notes == {"in doubt: a value of several colours, as --map is about values": ["1"]}
+    assert source.notes == {"in doubt: a value has several colours, which --map ignores": ["1"]}
 
 
 @pytest.mark.parametrize("values, flag", [([0, 255], "--map 0=0,255=1"), ([0, 0], "--map 0=0")])
