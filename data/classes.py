@@ -12,6 +12,9 @@ from pathlib import Path
 from data import UserError
 from data.files import read_lines
 
+# Lists of classes: ours, CVAT's, labelme2voc's, a usual one, and CamVid's.
+CLASS_FILES = ("classes.txt", "labelmap.txt", "class_names.txt", "class_dict.csv")
+CLASS_FILES += ("label_colors.txt",)
 VOID = 255  # mask value of pixels of no class: never sampled, trained on or scored
 # fmt: off
 VOC_NAMES = (
@@ -56,8 +59,14 @@ class Classes:
 
     @classmethod
     def from_named(cls, named: Mapping[str, Colour | None]) -> "Classes":
-        """Classes by their names; one without a colour gets VOC's of its place."""
-        colours = (own or voc_colour(place) for place, own in enumerate(named.values()))
+        """Classes by their names; one without a colour gets VOC's of its place.
+
+        But black, which pictures leave clear, only what is called background: `wall` gets another.
+        """
+        colours = [own or voc_colour(place) for place, own in enumerate(named.values())]
+        first, own = next(iter(named.items()))
+        if not own and first.casefold().strip("_") != "background":
+            colours[0] = voc_colour(VOID - 1)
         return cls(tuple(named), tuple(colours))
 
     def __len__(self) -> int:
@@ -86,13 +95,19 @@ VOC = Classes(VOC_NAMES, tuple(map(voc_colour, range(len(VOC_NAMES)))))
 def read_classes(folder: Path) -> Classes:
     """The classes of a data folder: those of its `classes.txt`, else VOC's.
 
-    The background comes first. A class without a colour gets VOC's of its place.
+    The background comes first. For a class without a colour see `Classes.from_named`.
 
     Raises:
-        UserError: see `parse_classes`; or fewer than 2 or more than 255 classes.
+        UserError: see `parse_classes`; or fewer than 2 or more than 255 classes, or a list of them
+            by a name that other programs give.
     """
-    path = folder / "classes.txt"
+    path, *others = (folder / name for name in CLASS_FILES)
     if not path.is_file():
+        if named := [other.name for other in others if other.is_file()]:
+            raise UserError(
+                f"{folder}: the classes are in {named[0]}, and only classes.txt is read here; "
+                "python -m data.convert goes by it, or write classes.txt, the background first"
+            )
         return VOC
     given = parse_classes(read_lines(path), path)
     if not 2 <= len(given) <= VOID:

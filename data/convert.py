@@ -5,6 +5,7 @@
     python -m data.convert SOURCE OUT --classes background,cat --map 0=0,255=1,128=void
     python -m data.convert SOURCE --list-colours
     python -m data.convert SOURCE OUT --unlabelled void     # strokes and clicks; of masks: 0
+    python -m data.convert SOURCE OUT --unmasked background  # photos without a mask show nothing
 
 SOURCE holds photos and masks (in folders such as images and masks, or in one folder with names like
 a.jpg and a_mask.png), or JSON of LabelMe, COCO or Supervisely, XML of CVAT ("for images"),
@@ -28,7 +29,8 @@ from data.formats import folders, recognise
 from data.formats.class_names import read_class_list
 from data.formats.foreign_masks import listing, survey
 from data.formats.source import Named, Options, Source
-from data.formats.voc_layout import (
+from data.image_files import colour_mask, first_of, orientation, read_image
+from data.voc_layout import (
     NOTE,
     check_free,
     keep_lists,
@@ -36,7 +38,6 @@ from data.formats.voc_layout import (
     write_classes,
     write_lists,
 )
-from data.image_files import colour_mask, first_of, orientation, read_image
 from models.run import folder, runtime
 from models.run.args import rate
 
@@ -60,7 +61,7 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
         for name in ("JPEGImages", "SegmentationClass"):
             (part / name).mkdir()
         source = recognise(root, options)
-        classes = write_classes(source, part)
+        classes = write_classes(source.classes, part, root)
         bring = partial(_bring, source, classes, part)
         with ThreadPoolExecutor(READERS) as pool:
             brought = pool.map(bring, source.pairs)
@@ -69,7 +70,7 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
         for names in source.notes.values():
             names.sort()  # the threads ended in any order
         source.pairs = {name: pair for name, pair in source.pairs.items() if labels[name]}
-        if not set().union(*labels.values()) - ({0} if options.undrawn == 0 else set()):
+        if not set().union(*labels.values()) - {VOID, 0 if options.undrawn == 0 else VOID}:
             what = "nothing is drawn in any photo" if source.pairs else "no image can be used"
             raise UserError(f"{root}: {what}; {source.said() or 'there are no shapes'}")
         if (out / "ImageSets").exists():
@@ -81,17 +82,22 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
 
 
 def _bring(source: Source, classes: Classes, out: Path, image_id: str) -> set[int]:
-    """Writes an image; gives the ids of the classes in it, none where it is left out."""
+    """Writes an image; gives the values in its mask, none where it is left out."""
     pair = source.pairs[image_id]
     with source.leaving_out_bad():
-        if orientation(pair.photo) in (2, 3, 4):  # its size does not tell how the mask lies
-            source.note("in doubt: EXIF turns the photo, its mask is taken as upright", image_id)
         pixels, mask = read_image(pair.photo), pair.mask()
-        if labels := set(np.unique(mask).tolist()) - {VOID}:
-            place_photo(pair.photo, pixels, out / "JPEGImages" / image_id)
-            colour_mask(mask, classes).save(out / "SegmentationClass" / f"{image_id}.png")
-            return labels
-        source.note("left out: no labelled pixel", image_id)
+        values = set(np.unique(mask).tolist())
+        if pair.drawn_in == pair.photo:
+            what = "void" if VOID in values else classes.names[0]
+            source.note(f"without a mask, so {what} everywhere", image_id)
+        elif values == {VOID}:
+            source.note("left out: no labelled pixel", image_id)
+            return set()
+        elif orientation(pair.photo) in (2, 3, 4):  # its size does not tell how the mask lies
+            source.note("in doubt: EXIF turns the photo, its mask is taken as upright", image_id)
+        place_photo(pair.photo, pixels, out / "JPEGImages" / image_id)
+        colour_mask(mask, classes).save(out / "SegmentationClass" / f"{image_id}.png")
+        return values
     return set()
 
 
@@ -152,11 +158,15 @@ def _parser() -> argparse.ArgumentParser:
     values = "class id, or void, of each value in the masks; same: values are the ids"
     add("--map", dest="values", metavar="VALUE=CLASS,..", help=values)
     add("--list-colours", action="store_true", help="list what the masks hold, and write nothing")
-    unknown = "what colours, values and names without a class become (default: an error)"
-    add("--unknown", choices=UNKNOWN, help=unknown)
+    unknown = "what colours, values and names without a class become (default: an error); nearest: "
+    unknown += "the class of the nearest colour, or value in --map, but void if that is far"
+    add("--unknown", choices=[*UNKNOWN, "nearest"], help=unknown)
     undrawn = "what pixels are on which nothing is drawn: void or background, or the value that "
     undrawn += "masks have there, which is void; with 0, value 1 is the first class"
     add("--unlabelled", metavar="WHAT", help=undrawn)
+    unmasked = "what photos without a mask or annotations become everywhere: void or background "
+    unmasked += "(class 0); default: leave-out"
+    add("--unmasked", choices=[*UNKNOWN, "leave-out"], help=unmasked)
     width = "pixels, of points and lines (default: 5)"
     add("--stroke-width", type=rate, default=5.0, metavar="N", help=width)
     add("--skip-bad", action="store_true", help="leave out images that cannot be used")
@@ -173,7 +183,14 @@ def main() -> None:
         parser.error("OUT is missing")
     args.classes = None if args.classes is None else _classes(args.classes)
     args.values = None if args.values is None else _values(args.values)
-    args.unknown = UNKNOWN.get(args.unknown)
+    args.nearest = args.unknown == "nearest"
+    args.unknown = VOID if args.nearest else UNKNOWN.get(args.unknown)
+    args.unmasked = UNKNOWN.get(args.unmasked)
+    if args.skip_bad and args.unmasked is not None:
+        raise UserError(
+            "--unmasked beside --skip-bad: a photo whose mask cannot be used would count as one "
+            "without; mend or remove it"
+        )
     args.unlabelled = None if args.unlabelled is None else _unlabelled(args.unlabelled)
     options = Options(*(getattr(args, name) for name in Options._fields))
     if args.list_colours:

@@ -167,6 +167,18 @@ def _check_palette(image: Image.Image, classes: Classes, path: Path) -> None:
         )
 
 
+def palette_of(path: Path) -> np.ndarray:
+    """The colours of a mask's palette by the file's header, (n, 3) uint8; none if it has only grey.
+
+    Raises:
+        UserError: the file is missing, damaged or not a PNG.
+    """
+    with _opened(path, ("PNG",)) as image:
+        colours = image.palette.palette if image.mode == "P" else b""
+    palette = np.frombuffer(colours, dtype=np.uint8).reshape(-1, 3)
+    return palette if (palette != palette[:, :1]).any() else palette[:0]
+
+
 def colour_mask(mask: np.ndarray, classes: Classes) -> Image.Image:
     """The mask (H, W) as a palette image (mode "P", 8 bits), whose pixel values are class ids."""
     picture = Image.fromarray(mask.astype(np.uint8))

@@ -14,6 +14,7 @@ too thin for the default --size of step 1 are named, with the size that they nee
 
 import argparse
 import shlex
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from tqdm import tqdm
 from data import UserError
 from data.classes import VOID, Classes, is_sparse, read_classes
 from data.files import atomic_file
-from data.image_files import first_of
+from data.image_files import first_of, palette_of
 from data.transforms import DEFAULT_SIZE
 from data.voc_files import check_labels, find_ids, find_pair, read_ids, read_pairs, sparse_note
 from data.widths import local_widths, thin_classes
@@ -148,12 +149,29 @@ def measure_masks(
             "mend them (python -m data.convert turns colours and other values into class "
             "numbers), or leave them out with --skip-bad"
         )
+    _compare_palettes(root, {name: counts for name, (counts, _) in good.items()}, classes)
     counts, widths = zip(*good.values())
     names, counts = np.array([*good]), np.stack(counts)
     is_labelled = counts[:, :-1].any(1)
     if empty := names[~is_labelled].tolist():
         print(f"  note: left out {len(empty)} images without a labelled pixel: {first_of(empty)}")
     return names[is_labelled].tolist(), counts[is_labelled], np.concatenate(widths)
+
+
+def _compare_palettes(root: Path, counts: dict[str, np.ndarray], classes: Classes) -> None:
+    """Notes classes that masks show in several colours: perhaps each has numbers of its own."""
+    found: dict[int, dict[str, str]] = defaultdict(dict)  # of a class: colour -> an image
+    for image_id in counts:
+        palette = palette_of(find_pair(root, image_id)[1])[: len(classes)]
+        for label in np.flatnonzero(counts[image_id][: len(palette)]):
+            found[label].setdefault("{} {} {}".format(*palette[label]), image_id)
+    for label, images in found.items():
+        if len(images) > 1:
+            colours = first_of([f"{colour} in {image_id}" for colour, image_id in images.items()])
+            print(
+                f"  note: palettes contradict each other: {label} ({classes.names[label]}) is "
+                f"{colours}; if the colours are right, python -m data.convert goes by them"
+            )
 
 
 def _groups(ids: Sequence[str], separator: str) -> list[str]:
@@ -275,10 +293,9 @@ def main() -> None:
     options = parser.parse_args()
     root, lists = options.root, make_lists(**vars(options))
     if not (root / "classes.txt").is_file():
-        beside = first_of(sorted(path.name for path in root.glob("*.[tc][xs][tv]")))
         print(
             f"  note: no {root / 'classes.txt'} (a class name a line, background first): "
-            f"masks hold VOC's 21 classes{beside and f'; there is {beside}'}"
+            "masks hold VOC's 21 classes"
         )
     sizes = ", ".join(f"{name}.txt {len(ids)}" for name, ids in lists.items())
     print(f"wrote {root / 'ImageSets' / 'Segmentation'}: {sizes} images")

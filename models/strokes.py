@@ -76,8 +76,7 @@ def read_strokes(place: Path, photos: Path, width: float) -> Source:
     where = Options(images=photos.resolve(), annotations=name, unlabelled=0, stroke_width=width)
     source = recognise(root, where)
     if not source.pairs:
-        notes = "; ".join(f"{what}: {first_of(names)}" for what, names in source.notes.items())
-        raise UserError(f"{place}: no strokes on a photo of {photos}; {notes}")
+        raise UserError(f"{place}: no strokes on a photo of {photos}; {source.said()}")
     return source
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from data.classes import VOID, Classes
-from data.figures.layers import INK, WHITE, font
+from data.figures.layers import BLACK, INK, WHITE, font
 from data.figures.picture import GREY, Page, draw_page, shorten
 
 INDEX, SHEET = "index.html", "contact_sheet.png"
@@ -71,7 +71,8 @@ def save_picture(folder: Path, name: str, title: str, page: Page, miou: float | 
         [row.name, "#{:02x}{:02x}{:02x}".format(*row.colour), *row.cells(scored)]
         for row in page.rows
     ]
-    things = [row for row in page.rows if row.label not in (0, VOID) and row.shares[judged]]
+    clear = [row for row in page.rows if row.label == VOID or (row.label, row.colour) == (0, BLACK)]
+    things = [row for row in page.rows if row not in clear and row.shares[judged]]
     facts = {
         "name": name,
         "href": f"{quote(name)}.png",

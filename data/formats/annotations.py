@@ -7,19 +7,71 @@ it raises, or a shape while it is drawn, becomes a UserError that names the file
 
 import os
 from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from data import UserError
 from data.classes import VOID
 from data.formats.class_names import number_labels
-from data.formats.rasterize import stroke
-from data.formats.record import Record
+from data.formats.rasterize import Area, Size, stroke
 from data.formats.source import Options, Pair, Source, as_written, files_in, plain
 from data.image_files import PHOTO_SUFFIXES, check_sizes, upright_size
+
+
+class Shape(NamedTuple):
+    """One area, or points and lines, of one class; if neither, a kind that is not drawn."""
+
+    kind: str  # as the form calls it
+    label: str  # see `name_of`; void is no class
+    area: Callable[[Size], Area] | None = None  # its pixels in a photo of this size
+    lines: list[np.ndarray] | None = None  # each (n, 2) x, y; see `rasterize.stroke`
+
+
+class Record(NamedTuple):
+    """What a file tells of one photo; later shapes lie on earlier ones."""
+
+    path: Path  # the file
+    folder: Path  # of the photo, if it is where it should be
+    photo: str  # its file name, perhaps with folders
+    size: tuple[Any, Any] | None  # (height, width), as numbers or text; None: nothing is said
+    shapes: list[Shape]
+    small_on_top: bool = False  # instead: smaller shapes on larger ones, and void beneath all
+
+
+def name_of(label: Any) -> str:
+    """A name as it stands in a list of classes: those that differ by blanks are one.
+
+    Raises:
+        ValueError: it is neither text nor a whole number, or cannot be shown.
+    """
+    name = " ".join(str(label).split())
+    if type(label) not in (str, int) or not name or not name.isprintable():
+        raise ValueError(f"{label!r} cannot be the name of a class")
+    return name
+
+
+def numbers(values: Any) -> np.ndarray:
+    """Numbers, or text of numbers, in nested lists as float64.
+
+    Raises:
+        ValueError: another thing is among them, infinity, or what no photo is large enough for.
+    """
+    found = np.asarray(values, dtype=float)
+    if not (np.abs(found) < 1e7).all():
+        raise ValueError("a coordinate that is no number, or is beyond all photos")
+    return found
+
+
+def files_with(suffix: str, words: Iterable[str], root: Path, options: Options) -> list[Path]:
+    """The files with this suffix whose text has all the words; only that which the user names."""
+    paths = [root / options.annotations] if options.annotations else files_in(root)
+    texts = ((path, path.read_bytes()) for path in paths if path.suffix.lower() == suffix)
+    return [path for path, text in texts if all(word.encode() in text for word in words)]
 
 
 def find(form: ModuleType, root: Path, options: Options) -> Source | None:
@@ -46,43 +98,54 @@ def find(form: ModuleType, root: Path, options: Options) -> Source | None:
             "them are: --unlabelled void (nothing is known of them) or --unlabelled background"
         )
     source.classes, ids = number_labels(labels, {shape.label for shape in shapes}, options)
-    photos = _find_photos(records, root / (options.images or ""))
+    folder = root / (options.images or "")
+    images = [path for path in files_in(folder) if path.suffix.lower() in PHOTO_SUFFIXES]
+    photos = _find_photos(records, images)
     top = os.path.commonpath([os.path.abspath(photo.parent) for photo in photos if photo] or ["."])
+    doubtful: set[str] = set()  # names of photos that perhaps are not without annotations
     for record, photo in zip(records, photos):
+        stems = [PurePosixPath(_parts(str(it))[-1]).stem for it in (record.path, record.photo)]
         if not photo:
             source.note("left out: no photo of that name, or several", str(record.photo))
+            doubtful.update(stems)
         elif photo.stem != record.path.stem and photo.with_stem(record.path.stem).is_file():
             source.note("left out: names another photo than that of its own name", record.path.name)
+            doubtful.update(stems)
         else:
             mask = partial(_draw, record, ids, source, photo)
             with source.leaving_out_bad():
                 name = os.path.relpath(photo.with_suffix(""), top)
                 source.add(name, Pair(photo, record.path, mask))
+    used = {photo for photo in photos if photo}
+    names_of = {path: os.path.relpath(path.with_suffix(""), top) for path in {*images} - used}
+    doubts = {path: "" for path in names_of if plain(path.stem).casefold() in doubtful}
+    source.add_unmasked(names_of | doubts, folder, used)
     return source
 
 
-def _find_photos(records: list[Record], folder: Path) -> list[Path | None]:
-    """Each photo where it should be, else the only one in `folder` with its folders, or its name.
+def _parts(name: str) -> tuple[str, ...]:
+    """Folders and name of a file, in which large and small letters are one."""
+    return PurePosixPath(plain(name.replace("\\", "/")).casefold()).parts or ("",)
+
+
+def _find_photos(records: list[Record], images: Sequence[Path]) -> list[Path | None]:
+    """Each photo where it should be, else the only one in `images` with its folders, or its name.
 
     Only the photo of a name that no other record has may lie in another folder than it says. Large
     and small letters are one, but where the photo should be.
     """
-
-    def parts(name: str) -> tuple[str, ...]:
-        return PurePosixPath(plain(name.replace("\\", "/")).casefold()).parts or ("",)
-
     files = defaultdict(list)
-    for path in files_in(folder):
-        if path.suffix.lower() in PHOTO_SUFFIXES:
-            files[parts(path.name)[-1]].append(path)
-    names = [parts(str(record.photo)) for record in records]
+    for path in images:
+        files[_parts(path.name)[-1]].append(path)
+    as_found = {os.path.abspath(path): path for path in images}
+    names = [_parts(str(record.photo)) for record in records]
     namesakes, photos = Counter(name[-1] for name in names), []
     for record, name in zip(records, names):
         there = Path(os.path.normpath(record.folder / str(record.photo).replace("\\", "/")))
         near = files[name[-1]]
-        found = [path for path in near if parts(path.as_posix())[-len(name) :] == name]
+        found = [path for path in near if _parts(path.as_posix())[-len(name) :] == name]
         if there.is_file():
-            found = [there]
+            found = [as_found.get(os.path.abspath(there), there)]
         elif not found and namesakes[name[-1]] == 1:
             found = near
         photos.append(found[0] if len(found) == 1 else None)

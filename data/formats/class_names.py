@@ -10,9 +10,6 @@ from data.files import read_lines
 from data.formats.source import Named, Options
 from data.image_files import first_of
 
-# Ours, CVAT's, labelme2voc's, and a usual one.
-CLASS_FILES = ("classes.txt", "labelmap.txt", "class_names.txt", "class_dict.csv")
-CLASS_FILES += ("label_colors.txt",)  # CamVid's
 FIXED_IDS = {"background": 0, "_background_": 0, "void": VOID, "ignore": VOID, "__ignore__": VOID}
 
 
@@ -58,20 +55,26 @@ def number_labels(labels: Named, used: set[str], options: Options) -> tuple[Name
     """The classes of a source of annotations, and the ids of the labels that are among them.
 
     The classes are those that the user lists, or else the labels. A background comes before them,
-    unless one is there, or the first class is drawn nowhere, or what is not drawn is void.
+    unless one is there, or the first class is drawn nowhere, or nothing becomes background.
 
     Args:
         labels: names in the order of their ids, with colours where known.
         used: the names of what is drawn.
 
     Raises:
-        UserError: a used label is not listed, and nothing says what it becomes.
+        UserError: a used label is not listed, and nothing says what it becomes; or the nearest.
     """
     listed = options.classes or labels | dict.fromkeys(sorted(used - labels.keys()))
-    needs_background = options.undrawn == 0 and not any(fixed_id(name) == 0 for name in listed)
+    needs_background = 0 in (options.undrawn, options.unmasked) and not any(
+        fixed_id(name) == 0 for name in listed
+    )
     if needs_background and not (options.classes and used.isdisjoint([*listed][:1])):
         listed = {"background": None} | listed
     classes, ids = number_classes(listed, used)
+    if options.nearest:
+        raise UserError(
+            "--unknown nearest is about colours in masks; names become void, or background"
+        )
     unlisted = sorted(used - ids.keys())
     if unlisted and options.unknown is None:
         raise UserError(

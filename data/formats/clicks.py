@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data.files import read_lines
-from data.formats.record import Record, Shape, files_with, name_of, numbers
+from data.formats.annotations import Record, Shape, files_with, name_of, numbers
 from data.formats.source import Named, Options
 
 NAME = "a table of clicks"

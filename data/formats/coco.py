@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from data import UserError
+from data.formats.annotations import Record, Shape, files_with, name_of, numbers
 from data.formats.rasterize import Area, Size, polygons, runs
-from data.formats.record import Record, Shape, files_with, name_of, numbers
 from data.formats.source import Named, Options
 
 NAME = "COCO JSON"

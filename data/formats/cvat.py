@@ -9,8 +9,8 @@ import numpy as np
 from PIL import ImageColor
 
 from data import UserError
+from data.formats.annotations import Record, Shape, files_with, name_of, numbers
 from data.formats.rasterize import box, ellipse, placed, polygons, runs, turned
-from data.formats.record import Record, Shape, files_with, name_of, numbers
 from data.formats.source import Named
 
 NAME = "CVAT XML"

@@ -1,26 +1,26 @@
 """Photos and masks as image files: in two folders or in one, their names equal up to an ending."""
 
+import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
 
 from data import UserError
-from data.formats.class_names import CLASS_FILES, read_class_list
+from data.classes import CLASS_FILES
+from data.formats.class_names import read_class_list
 from data.formats.foreign_masks import JPEG_SUFFIXES, MASK_SUFFIXES, find_legend, read_mask, survey
-from data.formats.source import Options, Pair, Source, files_in, plain, unread
+from data.formats.source import IMAGES, Options, Pair, Source, files_in, plain, unread
 from data.image_files import PHOTO_SUFFIXES, first_of
 
-# What names of folders end in, as in train_labels.
-IMAGES = re.compile(
-    "(?i)(^|[ _-])(images?|imgs?|photos|jpegimages|rgb|inputs|leftimg8bit|originals?)$"
-)
+# What names of folders of masks end in, as in train_labels.
 MASKS = re.compile(
     "(?i)((^|[ _-])(masks?|labels?|annotations?|segmentations?|gt|gtfine|segmentationclass(png)?|"
     "ground.?truth)|annot)$"
 )
+OBJECTS = re.compile("(?i)object|instance")  # beside masks of classes, as in VOC
 MASK_ENDINGS = ["", "_mask", "_gt", "_label", "_labels", "_l", "_seg", "_segmentation", "_matte"]
 
 
@@ -48,10 +48,12 @@ def find(root: Path, options: Options) -> Source:
 def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     """Name -> photo and mask, of those below `root`, where the options of `source` say.
 
-    Of the usual endings of masks that which makes most pairs counts. Images in no pair are noted.
+    Of the usual endings of masks that which makes most pairs counts. For images in no pair see
+    `Source.add_unmasked`.
 
     Raises:
-        UserError: a folder that the user names is missing, no photo has a mask, or two have a name.
+        UserError: a folder that the user names is missing, no photo has a mask, or two have a name;
+            or the masks may be in either of two folders.
     """
     options, remedy = source.options, "--images and --masks name folders, --image-suffix and "
     remedy += "--mask-suffix what names end in"
@@ -60,12 +62,14 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     photos = {path: photos[path] for path in photos if path not in masks} or photos
     photos_of = _by_name(photos, options.image_suffix or "", PHOTO_SUFFIXES)
     are_jpeg = options.unknown is not None and not _by_name(masks, "", MASK_SUFFIXES)
-    found: dict[str, list[tuple[Path, Path]]] = {}
+    tried: dict[str, dict[str, list[tuple[Path, Path]]]] = {}  # ending -> name -> pairs
     for ending in MASK_ENDINGS if options.mask_suffix is None else [options.mask_suffix]:
         masks_of = _by_name(masks, ending, JPEG_SUFFIXES if are_jpeg else MASK_SUFFIXES)
         pairs = {name: list(product(photos_of[name], masks_of[name])) for name in sorted(photos_of)}
         pairs = {name: [(a, b) for a, b in some if a != b] for name, some in pairs.items()}
-        found = max(found, {name: some for name, some in pairs.items() if some}, key=len)
+        tried[ending] = {name: some for name, some in pairs.items() if some}
+    ending = max(tried, key=lambda ending: len(tried[ending]))
+    found = tried[ending]
     if not found:
         names = [[*_by_name(some, "", PHOTO_SUFFIXES)] for some in (photos, masks)]
         photo, mask = (first_of(some) or "none" for some in names)
@@ -77,10 +81,46 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
         if others:
             files = ", ".join(map(str, dict.fromkeys(sum(others, one))))
             raise UserError(f"{files}: are all of one name; keep a photo and a mask; {remedy}")
-    used = {path for (pair,) in found.values() for path in pair}
-    for path in sorted(images - used):
-        source.note("left out: in no pair", path.relative_to(root).as_posix())
-    return {name: pair for name, (pair,) in found.items()}
+    pairs = {name: pair for name, (pair,) in found.items()}
+    unused = images.difference(*pairs.values())
+    if options.masks is None and options.mask_suffix is None:
+        _check_only_choice(root, pairs.values(), unused)
+    names = {path: name for name, some in photos_of.items() for path in some}
+    if ending:  # a mask without a photo, in the folder of the photos
+        names = {
+            it: name for it, name in names.items() if not name.lower().endswith(ending.lower())
+        }
+    source.add_unmasked(
+        {path: names.get(path, "") for path in unused}, root, [photo for photo, _ in pairs.values()]
+    )
+    return pairs
+
+
+def _check_only_choice(
+    root: Path, pairs: Collection[tuple[Path, Path]], unused: Iterable[Path]
+) -> None:
+    """Refuses a second folder with a file for each photo: DRIVE's `mask` is the field of view."""
+    in_pairs = {path.parent for pair in pairs for path in pair}
+    names, others = defaultdict(list), defaultdict(list)
+    for photo, mask in pairs:
+        names[mask.parent].append(photo.stem)
+    for path in unused:
+        is_mask = path.suffix.lower() in MASK_SUFFIXES and not OBJECTS.search(path.parent.name)
+        if is_mask and path.parent not in in_pairs:
+            others[path.parent].append(path.stem)
+    for (first, photos), (second, files) in product(names.items(), others.items()):
+        if len(photos) > 1 and _cores(photos) <= _cores(files):
+            both = " and ".join(path.relative_to(root).as_posix() for path in (first, second))
+            raise UserError(
+                f"{root}: both {both} have a file for each photo; say in which folder the masks "
+                "are: --masks FOLDER"
+            )
+
+
+def _cores(names: Sequence[str]) -> set[str]:
+    """The names without the ending that all of them share."""
+    shared = len(os.path.commonprefix([name[::-1] for name in names]))
+    return {name[: len(name) - shared] for name in names}
 
 
 def _files(root: Path, named: Path | None, usual: re.Pattern) -> dict[Path, str]:

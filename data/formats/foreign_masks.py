@@ -21,6 +21,9 @@ ROWS = 40  # colours that a listing shows
 Drawn = tuple[int, int]  # a value and its colour 0xRRGGBB
 CODE = 1 << 40  # a `Drawn` in one number: value * CODE + colour
 CLEAR = (-2, 1 << 24)  # stands for transparent pixels
+# Of --unknown nearest: a farther colour, in RGB, or value may be that of another class. VOC's
+# colours are as far apart, so that of a class which is not listed becomes none of the others.
+NEAR = 64
 
 
 def read_pixels(path: Path, is_layer: bool = False) -> np.ndarray:
@@ -77,7 +80,7 @@ def listing(found: Counter[Drawn], classes_file: Path) -> str:
         pixels[colour] += count
     head = (
         f"the most frequent of {len(pixels)} colours; write them to {classes_file}, the background "
-        "first, with names of yours, void for what is no class; --unknown void for smoothed edges"
+        "first, with names of yours, void for what is no class; smoothed edges: --unknown nearest"
     )
     rows = zip(_default_classes(ROWS), pixels.most_common(ROWS))
     return "\n".join([head, *(f"{name} {_rgb(colour)}" for name, (colour, _) in rows)])
@@ -90,6 +93,8 @@ def find_legend(
 
     `--map` decides, then the colours of the listed classes, but for grey of other values that are
     class ids; then the values, see `_ids_of_values`. All leave out what is of no class.
+
+    With `--unknown nearest` what is near to a listed colour, or to a value of `--map`, is the same.
 
     Raises:
         UserError: that does not say enough; the message, about `masks`, says what to add.
@@ -110,13 +115,38 @@ def find_legend(
             raise UserError(f"{masks}: two of the listed classes have one colour")
         of, part = {_code(voc_colour(VOID)): VOID} | colours, 1
     else:
-        if -1 in values or options.values is None and len(rest) > len(values):  # unequal palettes
+        several = [value for value, colours in Counter(it[0] for it in rest).items() if colours > 1]
+        if -1 in values or options.values is None and several:  # unequal palettes
             raise UserError(
                 f"{masks}: masks have colours, and nothing says which classes they are (--map is "
                 "about values); --list-colours shows them and what to write"
             )
+        for value in several:
+            source.note("in doubt: a value has several colours, which --map ignores", str(value))
         (classes, of), part = _ids_of_values(values, listed, source, masks), 0
+    if options.nearest:
+        if not (part or options.values):
+            raise UserError("--unknown nearest: needs colours in the list of classes, or --map")
+        of = _nearest(colours if part else of, {drawn[part] for drawn in rest}, part == 1) | of
     return classes, undrawn | {drawn: of[drawn[part]] for drawn in rest if drawn[part] in of}
+
+
+def _nearest(known: dict[int, int], drawn: set[int], are_colours: bool) -> dict[int, int]:
+    """The ids of the values or colours 0xRRGGBB that are near to a known one; see `NEAR`.
+
+    Nearer than half of what is between two known ones: no other is as near.
+    """
+    keys = np.array([one for one in drawn if one < CLEAR[1]])  # others are no colours
+    own, others = (
+        np.stack([it >> 16, it >> 8 & 255, it & 255] if are_colours else [it], axis=1)
+        for it in (np.array([*known]), keys)
+    )
+    gaps = np.linalg.norm(own[:, None] - own, axis=2)
+    limit, near = min(gaps[gaps > 0].min(initial=np.inf) / 2, NEAR), {}
+    for place, label in zip(own, known.values()):
+        there = np.linalg.norm(others - place, axis=1) < limit
+        near |= dict.fromkeys(keys[there].tolist(), label)
+    return near
 
 
 def _ids_of_values(

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from data.formats.annotations import Record, Shape, files_with, name_of, numbers
 from data.formats.rasterize import box, ellipse, outlined, picture, placed, polygons
-from data.formats.record import Record, Shape, files_with, name_of, numbers
 from data.formats.source import Named
 
 NAME = "LabelMe JSON"

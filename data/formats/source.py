@@ -3,9 +3,10 @@
 import glob
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,7 @@ import numpy as np
 
 from data import UserError
 from data.classes import VOID, Colour
-from data.image_files import first_of
+from data.image_files import first_of, upright_size
 
 UNREAD = {  # forms that are not read: how their files end, and what stands at the start, or there
     "YOLO": (".txt", rb"\d+( -?[\d.]+){4,}\s"),
@@ -22,6 +23,10 @@ UNREAD = {  # forms that are not read: how their files end, and what stands at t
     "Label Studio": (".json", rb'(?s).*"original_width"'),
     "Pascal VOC, boxes alone": (".xml", rb"(?s).*<bndbox>"),
 }
+# What names of folders of photos end in, as in train_images.
+IMAGES = re.compile(
+    "(?i)(^|[ _-])(images?|imgs?|photos|jpegimages|rgb|inputs|leftimg8bit|originals?)$"
+)
 Named = dict[str, Colour | None]  # names of classes, with RGB (0..255) where known
 
 
@@ -40,6 +45,8 @@ class Options(NamedTuple):
     # is drawn; or the value that masks have there, which is then void
     stroke_width: float = 5.0  # pixels, of points and lines
     skip_bad: bool = False  # leave out images that cannot be used
+    nearest: bool = False  # but what is near to a class's colour or value becomes this class
+    unmasked: int | None = None  # class id, or VOID, everywhere in photos without a mask
 
     @property
     def undrawn(self) -> int:
@@ -51,7 +58,7 @@ class Pair(NamedTuple):
     """One image: its photo, the file about it, and what makes its mask of that."""
 
     photo: Path
-    drawn_in: Path  # the mask, or the file of annotations
+    drawn_in: Path  # the mask, or the file of annotations; the photo, if there is none
     mask: Callable[[], np.ndarray]  # (H, W) uint8 class ids and VOID, as the photo lies upright
 
 
@@ -78,6 +85,31 @@ class Source:
                 f"{pair.drawn_in}: the photo {pair.photo} would get the id {image_id!r}, as "
                 f"{other.photo} of {other.drawn_in} has; rename or remove one"
             )
+
+    def add_unmasked(self, images: dict[Path, str], root: Path, used: Collection[Path]) -> None:
+        """Adds photos without a mask where the user wants them; notes all other `images`.
+
+        Those count that have the suffix of a photo with a mask, and lie beside one, or where the
+        user or the name of a folder says that photos are.
+
+        Args:
+            images: what is in no pair, each with its name, see `add`, or "" if it is no photo.
+            used: the photos in pairs.
+        """
+        folders, suffixes = {it.parent for it in used}, {it.suffix.lower() for it in used}
+        value = self.options.unmasked
+
+        def mask(photo: Path) -> np.ndarray:
+            return np.full(upright_size(photo), value, dtype=np.uint8)
+
+        for path, name in sorted(images.items()):
+            *parents, _ = inside = path.relative_to(root).parts
+            is_there = self.options.images or path.parent in folders
+            is_there = is_there or any(map(IMAGES.search, parents))
+            if value is not None and name and is_there and path.suffix.lower() in suffixes:
+                self.add(name, Pair(path, path, partial(mask, path)))
+            else:
+                self.note("left out: in no pair", "/".join(inside))
 
     def note(self, what: str, name: str) -> None:
         """Keeps the name of a file or an image among those of which the user is told this."""

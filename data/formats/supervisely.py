@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import ImageColor
 
+from data.formats.annotations import Record, Shape, files_with, name_of, numbers
 from data.formats.rasterize import box, outlined, picture, placed
-from data.formats.record import Record, Shape, files_with, name_of, numbers
 from data.formats.source import Named, Options, files_in
 
 NAME = "Supervisely JSON"

@@ -58,8 +58,20 @@ def test_names_may_hold_blanks_and_end_in_a_number_and_colours_are_vocs_by_defau
     classes = from_file(tmp_path, text)
     names = "ground", "traffic light", "traffic sign", "route 66", "4 wheels", "route 67"
     assert classes.names == names
-    given = {1: (250, 170, 30), 5: (1, 2, 3)}
+    given = {0: (96, 224, 192), 1: (250, 170, 30), 5: (1, 2, 3)}
     assert classes.colours == tuple(given.get(place, VOC.colours[place]) for place in range(6))
+
+
+@pytest.mark.parametrize("name", ["background", "_background_", "Background", "wall 0 0 0"])
+def test_what_is_called_background_is_black_or_what_is_said_to_be(name, tmp_path):
+    assert from_file(tmp_path, f"{name}\ncat\n").colours == VOC.colours[:2]
+
+
+def test_a_list_of_another_name_is_not_passed_over_for_vocs(tmp_path):
+    (tmp_path / "class_names.txt").write_text("_background_\ncrack\n")
+    with pytest.raises(UserError, match="the classes are in class_names.txt, .* data.convert goes"):
+        read_classes(tmp_path)
+    assert from_file(tmp_path, "background\ncrack\n").names == ("background", "crack")
 
 
 @pytest.mark.parametrize(

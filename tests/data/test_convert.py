@@ -81,6 +81,24 @@ def test_the_command_writes_the_layout_and_says_what_it_holds(root, tmp_path, ru
     assert not [name for name in files(out) if Path(name).stem in "cd"]
 
 
+@pytest.mark.parametrize("unmasked, value", [("void", 255), ("background", 0)])
+def test_photos_without_a_mask_may_be_of_one_value(unmasked, value, root, tmp_path, run):
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    Image.new("RGB", (3, 2)).save(root / "images" / "c.jpg", exif=exif)
+    run(root, tmp_path / "out", "--unmasked", "leave-out", "--classes", "wall,door")
+    assert {Path(name).stem for name in files(tmp_path / "out" / "JPEGImages")} == {*"ab"}
+    flags = ["--unmasked", unmasked, "--classes", "wall,door", "--force"]
+    code, lines = run(root, tmp_path / "out", *flags)
+    assert code == 0 and "3 pairs" in lines[0]
+    what = "wall" if value == 0 else "void"
+    assert f"  without a mask, so {what} everywhere: 1 (c)" in lines
+    mask = read_mask(tmp_path / "out" / "SegmentationClass" / "c.png", read_classes(root))
+    assert mask.tolist() == [[value] * 2] * 3
+    code, lines = run(root, tmp_path / "out", *flags, "--skip-bad")
+    assert code == 2 and len(lines) == 1 and "--unmasked beside --skip-bad: a photo" in lines[0]
+
+
 @pytest.mark.parametrize("links", [True, False])
 @pytest.mark.parametrize(
     "suffix, placed", [(".JPEG", ".jpeg"), (".jfif", ".jpg"), (".TIF", ".png")]
@@ -117,6 +135,15 @@ def test_colours_have_the_classes_of_a_file_or_of_voc(root, tmp_path, run):
     for classes in (listed, "voc"):
         assert run(root, tmp_path / "out", "--classes", classes, "--force")[0] == 0
         assert written(tmp_path / "out") == [[0, 1, 255], [0, 0, 0]]
+
+
+def test_what_is_near_to_a_colour_has_its_class_and_the_rest_is_counted(root, tmp_path, run):
+    for name in "ab":
+        add(root, name, [[(0, 0, 0), (120, 3, 0), (30, 0, 0)], [(63, 0, 0), (0, 0, 0), (0, 99, 0)]])
+    listed = write(tmp_path / "mine.txt", "background 0 0 0\ncat 128 0 0\n")
+    code, lines = run(root, tmp_path / "out", "--classes", listed, "--unknown", "nearest")
+    assert code == 0 and written(tmp_path / "out") == [[0, 1, 0], [0, 0, 255]]
+    assert "  pixels of no class, as --unknown says: 2 (a.png: 1, b.png: 1)" in lines
 
 
 def damaged(root: Path, name: str = "images/b.jpg") -> str:
@@ -229,8 +256,8 @@ def test_annotations_are_recognised_before_folders_and_something_must_be_drawn(r
     shape["points"] = [[9, 9], [12, 12]]
     write(root / "a.json", content)
     code, lines = run(root, out, "--force")
-    reason = "left out: shape without a pixel in its photo: a.jpg"
-    assert (code, lines) == (2, [f"convert: {root}: nothing is drawn in any photo; {reason}"])
+    assert code == 2 and lines[0].startswith(f"convert: {root}: nothing is drawn in any photo; ")
+    assert lines[0].endswith("left out: shape without a pixel in its photo: a.jpg")
     _, lines = run(root, out, "--force", "--masks", "masks")
     assert lines[0].startswith("photos and masks: 2 pairs")
     write(root / "a.json", {"images": [], "annotations": [], "categories": []})

@@ -61,6 +61,22 @@ def lists_in(root: Path) -> dict[str, list[str]]:
     }
 
 
+def test_palettes_that_contradict_each_other_are_said(tmp_path, capsys):
+    """An editor gave red and blue the value 1, and both are no class's colour."""
+    root = labelled(tmp_path, {name: [0, 1] for name in "abcd"})
+    grey = [value for value in range(256) for _ in range(3)]
+    for name, colour in {"a": (250, 0, 0), "b": (0, 0, 250), "c": (250, 0, 0), "d": ()}.items():
+        mask = Image.fromarray(np.array([[0, 1]], dtype=np.uint8))
+        mask.putpalette(
+            [0, 0, 0, *colour, *{"a": 9, "b": 8}.get(name, 7) * [9]] if colour else grey
+        )
+        mask.save(root / "SegmentationClass" / f"{name}.png")
+    make_lists(root, 0.3)
+    said = capsys.readouterr().out
+    assert said.count("palettes contradict each other") == 1
+    assert "other: 1 (cat) is 250 0 0 in a, 0 0 250 in b; if the colours" in said
+
+
 # Which ids go where
 
 

@@ -69,6 +69,15 @@ def test_without_any_list_all_pairs_are_taken_where_no_lists_are_needed(split, s
         VOCFolder(shapes, "holiday", needs_lists=False)
 
 
+def test_a_list_by_the_name_of_other_programs_is_named(shapes):
+    """What mmseg calls trainaug is train_aug here; both take the masks of SBD."""
+    shutil.copy(list_of(shapes, "train"), list_of(shapes, "trainaug"))
+    with pytest.raises(UserError, match="split 'train_aug'; lists there: .*train, trainaug, "):
+        VOCFolder(shapes, "train_aug")
+    (shapes / "SegmentationClass").rename(shapes / "SegmentationClassAug")
+    assert len(VOCFolder(shapes, "trainaug").mask(0))
+
+
 # Items
 
 

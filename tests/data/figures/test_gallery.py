@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.classes import VOC, VOID
+from data.classes import VOC, VOID, Classes
 from data.figures.gallery import INDEX, contact_sheet, read_pictures, save_gallery, save_picture
 from data.figures.picture import draw_page
 from tests.data.figures.browser import installed, look
@@ -86,6 +86,19 @@ def test_the_file_lists_the_pictures_worst_first_with_all_names_escaped(folder):
     cat = pictures[1]
     assert (cat["classes"], cat["columns"]) == (["cat"], ["ground truth", "prediction", "IoU"])
     assert cat["rows"] == [["cat", "#400000", "100.0%", "100.0%", "0.250"]]
+
+
+@pytest.mark.parametrize("first, offered", [("background", ["door"]), ("wall", ["wall", "door"])])
+def test_a_class_0_that_is_no_background_is_tinted_named_and_filtered_by(first, offered, tmp_path):
+    classes = Classes.from_named({first: None, "door": None})
+    photo, mask = np.full((60, 80, 3), 200, np.uint8), np.zeros((60, 80), np.uint8)
+    mask[:20] = 1
+    page = draw_page(photo, classes, truth=mask)
+    save_picture(tmp_path, "one", "one", page, None)
+    (facts,) = read_pictures(tmp_path)
+    assert facts["classes"] == offered and [row[0] for row in facts["rows"]] == [first, "door"]
+    is_tinted = (np.asarray(page.layers()["ground truth"])[40, 40, 3]) > 0
+    assert is_tinted == (first == "wall")
 
 
 @pytest.mark.parametrize("alone", ["prediction", "ground truth"])

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from data import UserError, formats
+from data.classes import VOID
 from data.formats.source import files_in
 from tests.data.formats import find, only_mask, photo, write
 
 BOX = [[1, 1], [4, 1], [4, 3], [1, 3]]
 ABSENT = "left out: no photo of that name, or several"
+ALONE = "left out: in no pair"
 NO_PIXEL = "left out: shape without a pixel in its photo"
 
 
@@ -126,7 +128,25 @@ def test_a_photo_that_is_missing_or_there_twice_is_left_out(writes, form, tmp_pa
     assert find(form, tmp_path).notes == {ABSENT: ["a.jpg"]}
     for folder in ("one", "two"):
         photo(tmp_path / folder / "a.jpg")
-    assert find(form, tmp_path).notes == {ABSENT: ["a.jpg"]}
+    source = find(form, tmp_path, unmasked=0, images=Path())
+    assert source.notes == {ABSENT: ["a.jpg"], ALONE: ["one/a.jpg", "two/a.jpg"]}
+    assert not source.pairs, "perhaps one of them is that of the shape"
+
+
+def test_photos_without_annotations_are_named_or_nothing_is_in_them(writes, form, tmp_path):
+    writes(tmp_path, "a.jpg")
+    names = ["a.jpg", "b.jpg", "a.png", "images/c.JPG", "shown/d.jpg"]
+    for name in names:
+        photo(tmp_path / name)
+    assert find(form, tmp_path).notes == {ALONE: sorted(names[1:])}
+    source = find(form, tmp_path, unmasked=VOID)
+    assert source.notes == {ALONE: ["a.png", "shown/d.jpg"]}, "perhaps they are no photos"
+    masks = {name: pair.mask() for name, pair in source.pairs.items()}
+    assert masks.keys() == {"a", "b", "images_c"} and (masks["a"] == 1).any()
+    assert all(masks[name].dtype == "uint8" for name in masks)
+    assert (masks["b"] == VOID).all() and masks["images_c"].shape == (4, 6)
+    source = find(form, tmp_path, unmasked=0, unlabelled="void")
+    assert [*source.classes] == ["background", "dog"] and not source.pairs["b"].mask().any()
 
 
 def test_a_file_that_lacks_something_or_is_nested_without_end_is_named(writes, form, tmp_path):
@@ -193,7 +213,8 @@ def test_a_file_that_names_another_photo_than_that_of_its_own_name_is_left_out(t
         photo(tmp_path / "far" / name)
     source = find(formats.labelme, tmp_path)
     reason = "left out: names another photo than that of its own name"
-    assert source.notes == {reason: ["a.json"]} and not source.pairs
+    assert source.notes == {reason: ["a.json"], ALONE: ["far/a.jpg"]} and not source.pairs
+    assert not find(formats.labelme, tmp_path, unmasked=0).pairs
 
 
 def test_two_files_about_one_photo_are_refused(tmp_path):
@@ -211,6 +232,8 @@ def test_labels_that_are_not_listed_are_refused_or_counted(unknown, writes, form
     listed = dict.fromkeys(["background", "cat"])
     with pytest.raises(UserError, match="^--classes has no dog; .* --unknown void or"):
         find(form, tmp_path, classes=listed)
+    with pytest.raises(UserError, match="^--unknown nearest is about colours in masks; names "):
+        find(form, tmp_path, classes=listed, unknown=VOID, nearest=True)
     source = find(form, tmp_path, classes=listed, unknown=unknown)
     mask, pixels = source.pairs["a"].mask(), 12 if writes in (labelme, supervisely) else 6
     assert set(mask.ravel().tolist()) == {0, unknown} and (mask[1:3, 1:4] == unknown).all()

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from data import UserError
-from data.classes import VOID
-from data.formats.class_names import CLASS_FILES, number_classes, read_class_list
+from data.classes import CLASS_FILES, VOID
+from data.formats.class_names import number_classes, read_class_list
 
 EXPECTED = {"background": (0, 0, 0), "traffic light": (250, 170, 30), "cat": (1, 2, 3)}
 FILES = {

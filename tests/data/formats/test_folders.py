@@ -95,6 +95,33 @@ def test_what_does_not_pair_is_named(names, message, tmp_path):
         find(tmp_path, Options())
 
 
+DRIVE = [f"{n}_training.tif 1st_manual/{n}_manual1.gif mask/{n}_training_mask.gif" for n in (1, 2)]
+DRIVE = " ".join(f"images/{names}" for names in DRIVE)
+BOTH = ["images/a.jpg masks/a.png {0}/a.png", "images/b.jpg masks/b.png {0}/b.png {0}/c.png"]
+
+
+@pytest.mark.parametrize(
+    "names, other, options",
+    [
+        (DRIVE, "mask and 1st_manual", {}),
+        (" ".join(BOTH).format("x/y"), "masks and x/y", {}),
+        (" ".join(BOTH).format("SegmentationObject"), "", {}),
+        (" ".join(BOTH).format("shown").replace("shown/a.png", ""), "", {}),
+        (" ".join(BOTH).format("x"), "", {"masks": Path("masks")}),
+        (" ".join(BOTH).format("x"), "", {"mask_suffix": ""}),
+        (BOTH[0].format("x"), "", {}),
+    ],
+)
+def test_two_folders_that_may_hold_the_masks_are_refused(names, other, options, tmp_path):
+    """In DRIVE `mask` is the field of view."""
+    if other:
+        message = f"both {other} have a file for each photo; .*: --masks FOLDER"
+        with pytest.raises(UserError, match=message):
+            pairs(tmp_path, *names.split(), **options)
+    else:
+        assert len(pairs(tmp_path, *names.split(), **options)) == names.count("images/")
+
+
 @pytest.mark.parametrize(
     "name, content, form",
     [
@@ -120,6 +147,25 @@ def test_every_image_in_no_pair_is_named(tmp_path):
     source = Source("test", Options(mask_suffix="_crack"))
     assert find_pairs(tmp_path, source).keys() == {"a"}
     assert source.notes == {"left out: in no pair": sorted(others)}
+    source = Source("test", Options(mask_suffix="_crack", unmasked=0))
+    assert find_pairs(tmp_path, source).keys() == {"a"} and [*source.pairs] == ["b"]
+    assert source.notes == {"left out: in no pair": sorted(others[1:])}
+
+
+@pytest.mark.parametrize(
+    "names, ids",
+    [
+        ("images/pos/a.jpg masks/pos/a.png images/neg/b.jpg images/neg/b.txt", "neg_b"),
+        ("a_0.jpg a_1.png b_0.jpg c_1.png", "b"),
+        ("a.png a_L.png b.png c_L.png", "b"),
+        ("x/a.jpg masks/x/a.png y/b.jpg x/b.png", ""),  # nothing says that these are photos
+    ],
+)
+def test_photos_without_a_mask_are_told_from_other_images(names, ids, tmp_path):
+    touch(tmp_path, *names.split())
+    ends = {"image_suffix": "_0", "mask_suffix": "_1"} if "_0" in names else {}
+    source = Source("test", Options(unmasked=0, **ends))
+    assert len(find_pairs(tmp_path, source)) == 1 and " ".join(source.pairs) == ids
 
 
 def test_the_source_has_classes_and_pairs(tmp_path):

@@ -18,6 +18,8 @@ LISTED = {**COLOURS, "void": (9, 9, 9)}
 NAMED = dict.fromkeys(COLOURS)
 TWO = dict.fromkeys(["background", "cat"])
 SNOW = {"ground": (0, 0, 0), "road": (255, 0, 0), "snow": (255, 255, 255)}
+NEAREST = {"unknown": VOID, "nearest": True}
+BINARY, EDGES = NEAREST | {"values": {0: 0, 255: 1}}, [[0, VOID, 1, 0]]
 DEFAULT = {"background": None, "class 1": None, "class 2": None}
 INDICES = [[0, 1, 2], [2, 1, 0]]
 PAINTED = np.array(list(COLOURS.values()))[np.array(INDICES)].tolist()
@@ -71,6 +73,15 @@ def test_values_are_class_ids_in_each_kind_of_file(suffix, mode, tmp_path):
         ([[0, 255]], "RGB", SNOW, {}, [[0, 2]]),
         ([[0, 9, 255]], "L", SNOW, {"unknown": VOID}, [[0, VOID, 2]]),  # with smoothed edges
         ([[0, 1, 77]], "L", LISTED, {"unknown": VOID, "values": {}}, [[0, 1, VOID]]),
+        # The limit is half of what is between two colours or values, here between 0 and 9, ..
+        ([[(1, 2, 3), (5, 5, 5), (9, 9, 7)]], "RGB", LISTED, NEAREST, [[0, VOID, VOID]]),
+        ([[(100, 0, 9), (40, 0, 0), (64, 9, 0)]], "RGB", COLOURS, NEAREST, [[1, 0, VOID]]),
+        ([[4, 250, 24, 16]], "L", None, NEAREST | {"values": {0: 0, 40: 1, 255: VOID}}, EDGES),
+        # .. and at most 64, where they are far apart: half-way red may be a class of its own.
+        ([[(63, 0, 0), (64, 0, 0), (255, 9, 9)]], "RGB", SNOW, NEAREST, [[0, VOID, 1]]),
+        ([[0, 63, 64, 192, 255]], "L", None, BINARY, [[0, 0, VOID, 1, 1]]),
+        ([[0, 300]], "I;16", SNOW, NEAREST, [[0, VOID]]),
+        ([[(224, 224, 192), (222, 0, 0)]], "RGB", SNOW, NEAREST, [[VOID, 1]]),
     ],
 )
 def test_values_and_colours_are_classes(pixels, mode, listed, options, mask, tmp_path):
@@ -101,7 +112,9 @@ def test_colours_decide_where_palettes_differ(tmp_path):
     assert read(paths, LISTED)[1] == [[[0, 1]], [[0, 2]]]
     with pytest.raises(UserError, match="^masks: masks have colours, and nothing says"):
         read(paths)
-    assert read(paths, values={})[1] == [[[0, 1]], [[0, 1]]]
+    source = Source("test", Options(values={}))
+    assert read(paths, source=source)[1] == [[[0, 1]], [[0, 1]]]
+    assert source.notes == {"in doubt: a value has several colours, which --map ignores": ["1"]}
 
 
 @pytest.mark.parametrize("values, flag", [([0, 255], "--map 0=0,255=1"), ([0, 0], "--map 0=0")])
@@ -124,6 +137,12 @@ def test_values_that_are_hardly_ids_are_not_guessed(values, flag, tmp_path):
         (PAINTED, None, {}, "masks: masks have colours, and nothing says"),
         (PAINTED, NAMED, {}, "masks: masks have colours, and nothing says"),
         (PAINTED, None, {"values": {0: 0}}, "masks: masks have colours, .*--map is about values"),
+        (
+            [[0, 1]],
+            TWO,
+            NEAREST,
+            "--unknown nearest: needs colours in the list of classes, or --map",
+        ),
     ],
 )
 def test_what_is_not_enough_is_refused_with_what_to_add(pixels, listed, options, message, tmp_path):

@@ -5,15 +5,14 @@ import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from data import UserError
-from data.classes import VOID, Classes
-from data.formats.source import Source
+from data.classes import VOID, Classes, Colour
 from data.image_files import SUFFIXES
 from data.voc_files import find_pair
 
@@ -70,15 +69,15 @@ def write_lists(ids: Iterable[str], folder: Path) -> None:
             (place / f"{name}.txt").write_text("".join(lines), encoding="utf-8")
 
 
-def write_classes(source: Source, folder: Path) -> Classes:
+def write_classes(named: Mapping[str, Colour | None], folder: Path, source: Path) -> Classes:
     """Writes the classes of a source to `classes.txt`, with colours: any name can be read so.
 
     Raises:
         UserError: fewer than 2 or more than 255.
     """
-    if not 2 <= len(source.classes) <= VOID:
-        raise UserError(f"{source.form}: {len(source.classes)} classes; needed are 2 to {VOID}")
-    classes = Classes.from_named(source.classes)
+    if not 2 <= len(named) <= VOID:
+        raise UserError(f"{source}: {len(named)} classes; needed are 2 to {VOID}")
+    classes = Classes.from_named(named)
     rows = zip(classes.names, classes.colours)
     text = "".join(f"{name} {red} {green} {blue}\n" for name, (red, green, blue) in rows)
     (folder / "classes.txt").write_text(text, encoding="utf-8")
