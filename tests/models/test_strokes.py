@@ -1,6 +1,5 @@
 """From strokes to pictures in one command."""
 
-import csv
 import json
 import re
 from unittest import mock
@@ -14,6 +13,7 @@ from data.files import hash_files
 from data.image_files import read_mask
 from models import load
 from tests.drawn_strokes import draw_strokes
+from tests.scripts.processes import table
 
 QUICK = ("--size", 160, "--steps", 60, "--out", "out")
 
@@ -60,8 +60,7 @@ def test_one_image_from_strokes_to_predictions(place, succeeds):
     known = truth[truth > 0]
     right = (found + 1 == truth)[truth > 0].mean()
     assert right > 1.3 * np.bincount(known).max() / len(known)  # than to name the largest class
-    with open("out/5_overlays/photos.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table("out/5_overlays/photos.csv")
     assert len({row["photo"] for row in rows}) == 3 and rows[0]["photo"].startswith("shapes_000000")
     network = load("out")
     assert np.array_equal(network.predict(next((place / "photos").glob("shapes_000001.*"))),
