@@ -46,7 +46,7 @@ def test_the_method_runs_without_the_tools_and_a_network_without_their_packages(
     ]
     environment = {**os.environ, "PYTHONPATH": str(home), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", PROGRAM.format(steps=steps)]
-    how = {"cwd": tmp_path, "env": environment, "timeout": 200}
+    how = {"cwd": tmp_path, "env": environment, "timeout": 120}
     done = subprocess.run(words, **how, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/4_eval/metrics.json").is_file()

@@ -85,11 +85,6 @@ def test_scoring_what_was_learned_is_noted_whatever_it_is_called(street, succeed
         assert metrics(run)["images_trained_on"] == seen
 
 
-def test_a_head_that_learned_nothing_is_said_so(street, succeeds):
-    said = succeeds("train_cls.py", "--run", "run", "--epochs", "1", "--lr", "1e-9")
-    assert "note: no better than always naming the most frequent class" in said
-
-
 def test_what_was_made_before_an_earlier_step_ran_again_is_refused(street, succeeds, fails):
     again = "run train_cls.py again, or use another --run"
     succeeds(*STEP_1, "--size", 32)

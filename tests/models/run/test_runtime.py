@@ -132,6 +132,13 @@ def test_a_device_that_is_not_here_and_one_gpu_for_several_processes_are_refused
         runtime.choose_device("cuda:0")
 
 
+def test_a_worker_outlives_the_first_sigterm_and_not_the_second():
+    handler = signal.getsignal(signal.SIGTERM)
+    runtime.ignore_first_sigterm(0)
+    signal.raise_signal(signal.SIGTERM)
+    assert signal.signal(signal.SIGTERM, handler) is signal.SIG_DFL
+
+
 STEP_1 = ("sample_features.py", "--run", "new", *DATA, *BACKBONE)
 
 
