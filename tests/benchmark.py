@@ -45,6 +45,7 @@ TOLERANCE = 1e-4  # largest difference, relative to the largest value
 PER_CLASS = 3  # pixels of a class that step 1 samples
 PIXELS = 1024  # of an image that train_step_pixels draws
 BATCH = 8  # images of the rows that end in _batch
+SIDES = ("ours", "textbook", "bare")
 MB = 1e6  # bytes
 RSS = 1 if sys.platform == "darwin" else 1024  # bytes in the unit of `ru_maxrss`
 CAPTION = """\
@@ -56,11 +57,7 @@ models are built and the bare one has run once; in 10^6 bytes"""
 
 
 def prepare(folder: Path, backbone: str, images: int, size: int, drawn: int) -> None:
-    """Makes `folder/shapes`, `images` of them in trainval, and a segmenter, `folder/network.pt`.
-
-    Args:
-        size, drawn: shorter side of the network's input and of the pictures, in pixels.
-    """
+    """Makes `folder/shapes`, shorter side `drawn`, and `folder/network.pt`, of inputs of `size`."""
     make_shapes(folder / "shapes", -(-max(images, 7) * 8 // 7), drawn)  # trainval is 7 of 8
     segmenter = random_segmenter(backbone, size, 2, (256, 256), VOC)
     save_segmenter(folder / "network.pt", segmenter)
@@ -69,11 +66,8 @@ def prepare(folder: Path, backbone: str, images: int, size: int, drawn: int) -> 
 class Work:
     """What is timed: ours, the textbook's and the bare backbone's way, from `prepare`'s folder.
 
-    Args:
-        images: of the row `sample`; the others work on one, or on `BATCH`.
-
-    Attributes:
-        calls: by row and side, what does the work once.
+    The row `sample` works on so many `images`, the others on one, or on `BATCH`. `calls` has by row
+    and side what does the work once.
     """
 
     def __init__(self, folder: Path, images: int, device: torch.device):
@@ -91,23 +85,17 @@ class Work:
         self.mask = resize_mask(self.photo.mask, self.image.shape[-2:])
         self.target = self.mask[None].long().to(device)  # (1, H, W)
         self.generator = torch.Generator().manual_seed(0)
-        one, batch = (
-            {"textbook": partial(self.train_textbook, count), "bare": partial(self.bare, count)}
-            for count in (1, BATCH)
-        )
-        predict = {"textbook": partial(self.textbook.predict, self.photo), "bare": one["bare"]}
-        self.calls: dict[str, dict[str, Callable[[], Any]]] = {
-            "sample": {
-                "ours": partial(self.sample, self.columns),
-                "textbook": partial(self.sample, self.textbook.columns),
-                "bare": self.sample_bare,
-            },
-            "predict": {"ours": self.predict, **predict},
-            "train_step": {"ours": partial(self.train, 1, None), **one},
-            "train_step_pixels": {"ours": partial(self.train, 1, PIXELS), **one},
-            "train_step_batch": {"ours": partial(self.train, BATCH, None), **batch},
-            "train_step_pixels_batch": {"ours": partial(self.train, BATCH, PIXELS), **batch},
+        samples = (partial(self.sample, of) for of in (self.columns, self.textbook.columns))
+        bare, textbook = partial(self.bare, 1), partial(self.textbook.predict, self.photo)
+        rows: dict[str, tuple[Callable[[], Any], ...]] = {
+            "sample": (*samples, self.sample_bare),
+            "predict": (self.predict, textbook, bare),
         }
+        for batch, count in (("", 1), ("_batch", BATCH)):
+            others = partial(self.train_textbook, count), partial(self.bare, count)
+            rows["train_step" + batch] = partial(self.train, count, None), *others
+            rows["train_step_pixels" + batch] = partial(self.train, count, PIXELS), *others
+        self.calls = {row: dict(zip(SIDES, calls)) for row, calls in rows.items()}
 
     def seconds(self, row: str, side: str) -> float:
         """How long the row's work takes per image."""
@@ -193,12 +181,10 @@ def exactness(work: Work) -> dict[str, float]:
     """
     segmenter, textbook = work.segmenter.eval().double(), work.textbook.eval().double()
     image, target = work.image, work.target
-    gradients = [
-        torch.autograd.grad(
-            segmentation_loss(network(image), target), list(network.head.parameters())
-        )
-        for network in (segmenter, textbook)
-    ]
+    gradients = []
+    for network in (segmenter, textbook):
+        loss = segmentation_loss(network(image), target)
+        gradients.append(torch.autograd.grad(loss, list(network.head.parameters())))
     grid = segmenter.grid(image)
     cells = torch.cartesian_prod(*map(torch.arange, grid))[::17]
     with torch.inference_mode():
@@ -218,9 +204,7 @@ def relative(found: Tensor, expected: Tensor) -> float:
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-def growth(
-    row: str, side: str, folder: Path, images: int, device: torch.device, threads: int
-) -> float:
+def growth(row: str, side: str, folder: Path, images: int, device: torch.device, threads) -> float:
     """MB by which the peak of this (fresh) process grows, over that of a bare forward."""
     torch.set_num_threads(threads)
     runtime.choose_device(str(device))  # sets the precision of convolutions, too
@@ -245,16 +229,16 @@ def measure(
     """The rows of the table; `folder`, `images` and `device` are those of `Work`."""
     work, rows = Work(folder, images, device), []
     processes = multiprocessing.get_context("forkserver")
-    for name, sides in work.calls.items():
+    for name in work.calls:
         # All sides in each round, so that a moment in which the machine is slow slows all of them.
-        taken = [[work.seconds(name, side) for side in sides] for _ in range(WARM_UP + rounds)]
+        taken = [[work.seconds(name, side) for side in SIDES] for _ in range(WARM_UP + rounds)]
         ours, textbook, bare = np.array(taken[WARM_UP:]).T
-        row: dict[str, Any] = {"name": name}
         found = {"ours s": ours, "textbook s": textbook, "bare s": bare}
         found |= {"ours/bare": ours / bare, "textbook/ours": textbook / ours}
+        row: dict[str, Any] = {"name": name}
         row |= {title: float(np.median(values)) for title, values in found.items()}
-        for side in ("ours", "textbook") if with_peaks else ():
-            how = row["name"], side, folder, images, device, torch.get_num_threads()
+        for side in SIDES[:2] if with_peaks else ():
+            how = name, side, folder, images, device, torch.get_num_threads()
             with processes.Pool(1) as pool:
                 row[f"{side} peak MB"] = pool.apply(growth, how)
         rows.append(row)
@@ -278,11 +262,8 @@ def report(rows: Sequence[Mapping[str, Any]], exact: Mapping[str, float]) -> int
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        "python -m tests.benchmark",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    how = {"description": __doc__, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser("python -m tests.benchmark", **how)
     flag = parser.add_argument
     flag("--backbone", default="vgg11", help="one of torchvision's")
     flag("--quick", action="store_true", help="fewer rounds and images, no memory")
@@ -295,7 +276,7 @@ def main() -> None:
     print(", ".join(f"{key} {value}" for key, value in run_folder.versions().items()), flush=True)
     rounds, images = (4, 2) if args.quick else (9, 10)
     with TemporaryDirectory() as place:
-        prepare(Path(place), args.backbone, images, size=224, drawn=375)
+        prepare(Path(place), args.backbone, images, size=224, drawn=375)  # shorter sides, pixels
         rows = measure(Path(place), images, device, rounds, with_peaks=not args.quick)
         exact = exactness(Work(Path(place), images, torch.device("cpu")))
     sys.exit(report(rows, exact))

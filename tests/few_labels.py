@@ -28,10 +28,11 @@ from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from data.voc_files import read_ids
 from losses.metrics import ConfusionMatrix
-from models.classifier import DenseClassifier
+from models.classifier import DenseClassifier, FCClassifier
 from models.hypercolumn import Hypercolumn
 from models.run import runtime
 from models.run.args import taps
+from models.run.folder import save_csv
 from models.segmenter import top_class
 from models.strokes import CONTEXT, SIZE, classifier
 from tests.drawn_strokes import draw_strokes
@@ -83,8 +84,9 @@ def extract(
     np.save(out / "sums.npy", torch.stack(sums).numpy())
 
 
-def head_of(place: Path, sums: np.ndarray, images: np.ndarray, pixels: int, channels: list[int],
-            classes: int) -> tuple[int, DenseClassifier]:  # fmt: skip
+def head_of(
+    place: Path, sums: np.ndarray, images: np.ndarray, pixels: int, classes: int
+) -> tuple[int, FCClassifier]:
     """The head fitted on so many pixels per class of these images, and how many they are."""
     drawn = np.load(place / "drawn.npy")
     chosen = np.isin(drawn[:, 0], images) & (drawn[:, 4] < pixels)
@@ -95,13 +97,11 @@ def head_of(place: Path, sums: np.ndarray, images: np.ndarray, pixels: int, chan
     mean, mean_square = sums[images].sum(0) / (PLACES * len(images))
     floor = torch.from_numpy(np.sqrt((mean_square - mean**2).clip(0))).float()
     fc = classifier((features, labels, weights), floor, classes, MIN_STEPS, int(place.name))
-    return len(labels), DenseClassifier.from_fc(fc, channels).eval()
+    return len(labels), fc
 
 
 @torch.inference_mode()
-def score(
-    hypercolumn: Hypercolumn, heads: list[DenseClassifier], dataset: VOCFolder
-) -> list[float]:
+def score(hypercolumn: Hypercolumn, heads: list[DenseClassifier], dataset: VOCFolder) -> list:
     """The mIoU of each head on whole images, by the protocol of step 4, one view."""
     matrices = [ConfusionMatrix(len(dataset.classes)) for _ in heads]
     for sample in runtime.bar(dataset, len(dataset), "image"):
@@ -120,20 +120,18 @@ def chart(tables: list[Path], path: Path) -> None:
     for table in tables:
         with open(table, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
-        for images in sorted({int(row["images"]) for row in rows}):
-            points: dict[str, list[tuple[int, float]]] = {}
-            for row in rows:
-                if int(row["images"]) == images:
-                    points.setdefault(row["per_class"], []).append(
-                        (int(row["pixels"]), float(row["miou"]))
-                    )
-            found = np.array([points[key] for key in sorted(points, key=int)])  # (k, seeds, 2)
-            x, y = found.mean(1).T
-            strokes = ", strokes" if float(rows[0]["strokes"]) else ""
+        strokes = ", strokes" if float(rows[0]["strokes"]) else ""
+        points: dict[int, dict[int, list]] = {}  # by images, by pixels per class: of each seed
+        for row in rows:
+            of_images = points.setdefault(int(row["images"]), {})
+            found = int(row["pixels"]), float(row["miou"])
+            of_images.setdefault(int(row["per_class"]), []).append(found)
+        for images, of_images in sorted(points.items()):
+            pixels, mious = np.moveaxis([of for _, of in sorted(of_images.items())], 2, 0)
             label = f"{rows[0]['backbone']}, {images:,} images{strokes}"
-            (line,) = axes.plot(x, y, "o-", label=label)
-            axes.fill_between(x, found[..., 1].min(1), found[..., 1].max(1), color=line.get_color(),
-                              alpha=0.2)  # fmt: skip
+            (line,) = axes.plot(pixels.mean(1), mious.mean(1), "o-", label=label)
+            span = pixels.mean(1), mious.min(1), mious.max(1)
+            axes.fill_between(*span, color=line.get_color(), alpha=0.2)
     axes.set(xscale="log", xlabel="labelled pixels, in all", ylabel="mIoU")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside upper center", ncols=2)
@@ -141,10 +139,8 @@ def chart(tables: list[Path], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        "python -m tests.few_labels", None, __doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    how = {"description": __doc__, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    parser = argparse.ArgumentParser("python -m tests.few_labels", **how)
     add = parser.add_argument
     add("--data", type=Path, required=True, metavar="DIR")
     add("--split", default="train_aug", metavar="LIST")
@@ -168,19 +164,15 @@ def main() -> None:
     for images in [of_train, everything] if len(of_train) < len(dataset) else [everything]:
         for pixels in args.per_class:
             for seed in SEEDS:
-                what = images, pixels, hypercolumn.channels, len(dataset.classes)
-                count, head = head_of(args.out / str(seed), sums, *what)
+                what = sums, images, pixels, len(dataset.classes)
+                count, fc = head_of(args.out / str(seed), *what)
                 row = {"backbone": args.backbone, "strokes": args.strokes, "images": len(images)}
                 rows.append({**row, "per_class": pixels, "pixels": count, "seed": seed})
-                heads.append(head)
+                heads.append(DenseClassifier.from_fc(fc, hypercolumn.channels).eval())
                 print(json.dumps(rows[-1]), flush=True)
     val_set = VOCFolder(args.data, args.val_split, ResizeImage(SIZE))
-    table = args.out / "few_labels.csv"
-    with open(table, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*rows[0], "miou"], lineterminator="\n")
-        writer.writeheader()
-        for row, miou in zip(rows, score(hypercolumn, heads, val_set)):
-            writer.writerow({**row, "miou": round(miou, 4)})
+    table, mious = args.out / "few_labels.csv", score(hypercolumn, heads, val_set)
+    save_csv(table, [{**row, "miou": round(miou, 4)} for row, miou in zip(rows, mious)])
     chart([table, *args.chart], args.out / "few_labels.png")
 
 

@@ -1,6 +1,5 @@
 """The measurement of few labels is the pipeline, many heads at a time."""
 
-import csv
 import sys
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from models import strokes
 from tests import few_labels
 from tests.conftest import DATA
-from tests.scripts.processes import metrics
+from tests.scripts.processes import metrics, table
 
 NETWORK = ("--backbone", "squeezenet1_1", "--weights", "random")
 
@@ -17,22 +16,11 @@ def test_its_heads_score_as_those_of_the_five_steps(street, succeeds, monkeypatc
     for name, value in {"SIZE": 48, "MIN_STEPS": 8, "STRIDE": 2, "SEEDS": (0,)}.items():
         monkeypatch.setattr(few_labels, name, value)
     monkeypatch.setattr(strokes, "EPOCHS", 1)
-    flags = (
-        "--split",
-        "train",
-        "--data",
-        "shapes",
-        *NETWORK,
-        "--out",
-        "few",
-        "--per-class",
-        "2",
-        "20",
-    )
+    flags = ("--split", "train", "--data", "shapes", *NETWORK, "--out", "few")
+    flags += ("--per-class", "2", "20")
     monkeypatch.setattr(sys, "argv", ["few_labels", *flags])
     few_labels.main()
-    with open("few/few_labels.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table("few/few_labels.csv")
     assert [(row["images"], row["per_class"]) for row in rows] == [("18", "2"), ("18", "20")]
     assert int(rows[0]["pixels"]) < int(rows[1]["pixels"]) / 5
 

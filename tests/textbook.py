@@ -1,5 +1,6 @@
 """The textbook network, which the project's is compared with: upsample, concatenate, then 1x1."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
@@ -51,10 +52,7 @@ class Textbook(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> logits (B, C, ceil(H / stride), ceil(W / stride))."""
-        x = standardised(self.head, self.dense_map(images))
-        for layer in self.head.layers[:-1]:
-            x = layer(x).relu()
-        return self.head.layers[-1](x)
+        return logits(self.head, self.dense_map(images))
 
     @torch.inference_mode()
     def predict(self, photo: Sample) -> Tensor:
@@ -71,9 +69,18 @@ class Textbook(nn.Module):
         return dense[:, y, x].T.cpu()
 
 
-def standardised(head: DenseClassifier, columns: Tensor) -> Tensor:
-    """(B, Z, h, w) -> the same shape, (x - mean) / std of each channel."""
-    return (columns - head.mean.view(-1, 1, 1)) / head.std.view(-1, 1, 1)
+def logits(head: DenseClassifier, columns: Tensor, kept: Sequence[Tensor] = ()) -> Tensor:
+    """Hypercolumns (B, Z, h, w) -> (B, C, h, w), layer after layer, `Dropout2d` written out.
+
+    Of each hidden layer `kept` are the units (B, n) that dropout keeps; () is all.
+    """
+    x = (columns - head.mean.view(-1, 1, 1)) / head.std.view(-1, 1, 1)
+    for index, layer in enumerate(head.layers[:-1]):
+        x = head.activate(layer(x))
+        if kept:
+            is_kept = torch.zeros(x.shape[:2], dtype=x.dtype).scatter(1, kept[index], 1)
+            x = x * is_kept[:, :, None, None] * x.shape[1] / kept[index].shape[1]
+    return head.layers[-1](x)
 
 
 def upsample(x: Tensor, size: tuple[int, int]) -> Tensor:

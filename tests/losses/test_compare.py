@@ -62,16 +62,14 @@ def test_runs_are_compared_with_the_first_on_the_same_resamples():
     runs = [confusion(20, seed, right) for seed, right in ((2, 0.6), (2, 0.6), (3, 0.2), (3, 1))]
     counts = np.stack([class_counts(run) for run in runs])
     rows, mious = compared(counts), bootstrap_mious(counts)
-    gains = mious - mious[:, :1]
-    for index, (row, run) in enumerate(zip(rows, runs)):
+    for row, run, drawn, gains in zip(rows, runs, mious.T, (mious - mious[:, :1]).T):
         total = matrix(run.sum(0))
         assert row["miou"] == pytest.approx(total.miou(), rel=1e-14)
         assert row["pixel_accuracy"] == pytest.approx(total.pixel_accuracy(), rel=1e-14)
-        assert (row["miou_low"], row["miou_high"]) == interval(mious[:, index])
-        if index:
+        assert (row["miou_low"], row["miou_high"]) == interval(drawn)
+        if row is not rows[0]:
             assert row["difference"] == row["miou"] - rows[0]["miou"]
-            bounds = row["difference_low"], row["difference_high"]
-            assert bounds == interval(gains[:, index])
+            assert (row["difference_low"], row["difference_high"]) == interval(gains)
     assert [row["difference"] for row in rows[:2]] == [None, 0]
     assert [row["verdict"] for row in rows] == [None, "may be equal", "worse", "better"]
 
@@ -105,16 +103,16 @@ def test_scores_of_the_same_images_are_matched_whatever_their_order(read):
     assert np.array_equal(counts, [scores("abcd")[2], scores("abcd", right=1)[2]])
 
 
-@pytest.mark.parametrize(
-    "other, what",
-    [
-        (scores("abc", "gcts"), "classes"),
-        (scores("abc", "gtc"), "classes"),
-        (scores("ab"), "images"),
-        (scores("abd"), "images"),
-        ((["g", "c", "t"], ["a", "b", "c"], scores("abd")[2]), "ground truth"),
-    ],
-)
+APART = [  # scores, what they do not share with those of "abc"
+    (scores("abc", "gcts"), "classes"),
+    (scores("abc", "gtc"), "classes"),
+    (scores("ab"), "images"),
+    (scores("abd"), "images"),
+    ((["g", "c", "t"], ["a", "b", "c"], scores("abd")[2]), "ground truth"),
+]
+
+
+@pytest.mark.parametrize("other, what", APART)
 def test_scores_that_do_not_belong_together_are_refused(other, what, read):
     with pytest.raises(UserError, match=f"cannot be compared: .* the same {what}; score both"):
         read(scores("abc"), other)

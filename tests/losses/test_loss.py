@@ -12,7 +12,6 @@ from data.classes import VOID
 from losses.loss import inverse_frequency, lovasz_softmax, segmentation_loss
 
 WEIGHT = torch.tensor([0.5, 2.0, 1.25])
-few = settings(max_examples=25)
 weights = pytest.mark.parametrize("weight", [None, WEIGHT], ids=["plain", "weighted"])
 smoothings = pytest.mark.parametrize("smoothing", [0.0, 0.1])
 
@@ -32,7 +31,7 @@ def gradient(loss, logits) -> torch.Tensor:
 
 @weights
 @smoothings
-@pytest.mark.parametrize("size", [(4, 5), (9, 13), (2, 3), (4, 7)])
+@pytest.mark.parametrize("size", [(4, 5), (9, 13), (2, 3)])
 def test_loss_and_gradient_are_the_mean_of_torchs_over_the_images(weight, smoothing, size):
     logits, target = batch(images=3, size=size)
     target[2].fill_(VOID)[0, :2] = torch.tensor([2, 1])
@@ -54,32 +53,18 @@ def test_parts_of_a_batch_add_up_by_their_number_of_images(weight, smoothing):
     target[3] = VOID
     options = {"label_smoothing": smoothing, "lovasz": 0.5}
     whole = segmentation_loss(logits, target, weight, **options)
-    parts = [
-        images / 5 * segmentation_loss(some_logits, some_target, weight, **options)
-        for images, some_logits, some_target in zip(
-            (1, 2, 2), logits.split((1, 2, 2)), target.split((1, 2, 2))
-        )
-    ]
-    torch.testing.assert_close(sum(parts), whole)
-    torch.testing.assert_close(gradient(sum(parts), logits), gradient(whole, logits))
+    parts = zip(logits.split((1, 2, 2)), target.split((1, 2, 2)))
+    total = sum(len(x) / 5 * segmentation_loss(x, y, weight, **options) for x, y in parts)
+    torch.testing.assert_close(total, whole)
+    torch.testing.assert_close(gradient(total, logits), gradient(whole, logits))
 
 
-def test_an_image_without_labels_counts_as_an_image_of_loss_0():
-    logits, target = batch(images=2)
-    target[1] = VOID
-    loss = segmentation_loss(logits, target, WEIGHT, 0.1, lovasz=0.5)
-    alone = segmentation_loss(logits[:1], target[:1], WEIGHT, 0.1, lovasz=0.5)
-    torch.testing.assert_close(loss, alone / 2)
-    assert not gradient(loss, logits)[1].any()
-
-
-@pytest.mark.parametrize("lovasz", [0.0, 0.7])
-def test_segmentation_loss_adds_the_lovasz_softmax_of_the_resized_logits(lovasz):
+def test_segmentation_loss_adds_the_lovasz_softmax_of_the_resized_logits():
     logits, target = batch(size=(9, 13))
     resized = F.interpolate(logits, (9, 13), mode="bilinear", align_corners=False)
     expected = segmentation_loss(resized, target, WEIGHT, label_smoothing=0.1)
-    expected = expected + lovasz * lovasz_softmax(resized.flatten(2), target.flatten(1)).mean()
-    found = segmentation_loss(logits, target, WEIGHT, 0.1, lovasz)
+    expected = expected + 0.7 * lovasz_softmax(resized.flatten(2), target.flatten(1)).mean()
+    found = segmentation_loss(logits, target, WEIGHT, 0.1, lovasz=0.7)
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(gradient(found, logits), gradient(expected, logits))
 
@@ -106,17 +91,15 @@ def test_the_mean_over_all_sets_of_drawn_pixels_is_the_loss_and_its_gradient(cou
     torch.testing.assert_close(gradient(estimate, logits), gradient(whole, logits))
 
 
-@pytest.mark.parametrize(
-    "counts, expected",
-    [
-        ([1, 2, 4], [12 / 7, 6 / 7, 3 / 7]),  # 1, 1/2, 1/4 sum to 7/4; times 3 / (7/4)
-        ([3, 0, 1], [1 / 2, 0, 3 / 2]),  # 1/3, -, 1 sum to 4/3; times 2 / (4/3)
-        ([7, 7], [1, 1]),
-        ([0, 5], [0, 1]),
-        ([0, 0, 0], [0, 0, 0]),
-        ([10**12, 1], [2 / (10**12 + 1), 2 * 10**12 / (10**12 + 1)]),
-    ],
-)
+FREQUENCIES = [
+    ([1, 2, 4], [12 / 7, 6 / 7, 3 / 7]),  # 1, 1/2, 1/4 sum to 7/4; times 3 / (7/4)
+    ([3, 0, 1], [1 / 2, 0, 3 / 2]),  # 1/3, -, 1 sum to 4/3; times 2 / (4/3)
+    ([0, 0, 0], [0, 0, 0]),
+    ([10**12, 1], [2 / (10**12 + 1), 2 * 10**12 / (10**12 + 1)]),
+]
+
+
+@pytest.mark.parametrize("counts, expected", FREQUENCIES)
 def test_inverse_frequency_averages_to_one_over_the_classes_that_occur(counts, expected):
     result = inverse_frequency(torch.tensor(counts))
     assert result.dtype == torch.float32
@@ -142,20 +125,17 @@ def lovasz_by_hand(logits: torch.Tensor, target: list[int]) -> float:
         truth = {pixel for pixel in labelled if target[pixel] == label}
         error = {pixel: abs((pixel in truth) - probabilities[label][pixel]) for pixel in labelled}
         order = sorted(labelled, key=error.get, reverse=True)
-        sets = [set(order[:count]) for count in range(len(order) + 1)]
-        steps = [
-            jaccard_loss(more, truth) - jaccard_loss(fewer, truth) for fewer, more in pairwise(sets)
-        ]
+        jaccard = [jaccard_loss({*order[:count]}, truth) for count in range(len(order) + 1)]
+        steps = (more - fewer for fewer, more in pairwise(jaccard))
         losses.append(sum(error[pixel] * step for pixel, step in zip(order, steps)))
     return sum(losses) / len(losses) if losses else 0.0
 
 
-@few
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), void=st.sampled_from([0.0, 0.3, 0.9, 1.0]))
 def test_lovasz_equals_the_definition(seed, void):
-    logits, target = (
-        x.flatten(-2) for x in batch(seed, images=3, grid=(3, 3), size=(3, 3), void=void)
-    )
+    logits, target = batch(seed, images=3, grid=(3, 3), size=(3, 3), void=void)
+    logits, target = logits.flatten(2), target.flatten(1)
     expected = [lovasz_by_hand(*image) for image in zip(logits.detach(), target.tolist())]
     assert lovasz_softmax(logits, target).tolist() == pytest.approx(expected, abs=1e-9)
 

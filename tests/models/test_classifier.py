@@ -16,8 +16,8 @@ from losses.loss import segmentation_loss
 from models.classifier import ACTIVATIONS, DenseClassifier, FCClassifier
 from models.hypercolumn import Hypercolumn
 from models.segmenter import Segmenter
+from tests import textbook
 from tests.models.conftest import assert_near
-from tests.textbook import standardised
 
 CLASSES = 5
 assert_equal = partial(assert_near, tolerance=1e-8)
@@ -34,17 +34,6 @@ def kept_units(head: DenseClassifier, images: int = 2) -> list[Tensor]:
     generator = torch.Generator().manual_seed(5)
     drawn = [draw_kept(head.widths, head.dropout, generator) for _ in range(images)]
     return [torch.stack(units) for units in zip(*drawn)]
-
-
-def textbook(head: DenseClassifier, columns: Tensor, kept=()) -> Tensor:
-    """The logits of hypercolumns (B, Z, h, w), layer after layer, with `Dropout2d` written out."""
-    x = standardised(head, columns)
-    for index, layer in enumerate(head.layers[:-1]):
-        x = head.activate(layer(x))
-        if kept:
-            is_kept = torch.zeros(x.shape[:2], dtype=x.dtype).scatter(1, kept[index], 1)
-            x = x * is_kept[:, :, None, None] * x.shape[1] / kept[index].shape[1]
-    return head.layers[-1](x)
 
 
 def with_gradients(logits: Tensor, learning: list[Tensor]) -> list[Tensor]:
@@ -82,8 +71,6 @@ def test_fully_connected_layers_become_1x1_convolutions_of_the_same_function(wid
     expected = fc(columns.movedim(1, -1)).movedim(-1, 1)
     assert_equal(dense(levels, (8, 8)), expected)
     assert_equal(dense(levels, centres((8, 8))).unflatten(2, (8, 8)), expected)
-    kept = kept_units(dense)
-    assert_equal(dense(levels, (8, 8), kept), textbook(dense, columns, kept))
 
 
 def test_dropout_of_the_fully_connected_form_is_in_training_alone():
@@ -109,13 +96,13 @@ def test_grid_and_points_equal_the_textbook_with_all_gradients(grid, shapes, rea
     levels = [torch.randn(2, *shape, dtype=torch.float64) for shape in shapes]
     before = [level.clone() for level in levels]
     with torch.no_grad():  # where it works in place
-        expected = textbook(head, Hypercolumn.as_map(levels, grid), kept).flatten(2)
+        expected = textbook.logits(head, Hypercolumn.as_map(levels, grid), kept).flatten(2)
         for where in (grid, centres(grid)):
             assert_equal(head(levels, where, kept).flatten(2), expected)
     assert all(map(torch.equal, levels, before)), "what is added in place is the head's own"
     learning = [*head.parameters(), *(level.requires_grad_() for level in levels)]
     columns = Hypercolumn.as_map(levels, grid)
-    expected = with_gradients(textbook(head, columns, kept).flatten(2), learning)
+    expected = with_gradients(textbook.logits(head, columns, kept).flatten(2), learning)
     for where in (grid, centres(grid)):
         found = with_gradients(head(levels, where, kept).flatten(2), learning)
         for ours, theirs in zip(found, expected, strict=True):

@@ -6,13 +6,11 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
-from data.transforms import ResizeImage, resized_shape
+from data.transforms import ResizeImage
 from models.checkpoint import load_segmenter, save_segmenter
-from models.export import LEAST_TORCH, PhotoSegmenter
+from models.export import LEAST_TORCH
 from tests.models.conftest import CLASSES, SMALL, blots, random_segmenter
 
 pytestmark = pytest.mark.skipif(
@@ -69,12 +67,6 @@ def test_both_forms_give_the_classes_of_predict_for_photos_of_any_size_and_the_f
             assert classes.shape == (1, *size) and classes.dtype == torch.uint8
             # Nearly all, since resizing may round a value of the image otherwise.
             assert (classes[0] == expected).float().mean() >= 0.999
-
-
-@given(height=st.integers(1, 5000), width=st.integers(1, 5000), size=st.sampled_from([20, 64, 416]))
-def test_the_input_has_the_shape_of_the_other_predictions(height, width, size):
-    shape = PhotoSegmenter.input_shape(size, height, width)
-    assert tuple(shape) == resized_shape(height, width, size)
 
 
 def test_without_a_package_it_ends_in_one_line(tmp_path, fails, monkeypatch):

@@ -98,9 +98,8 @@ def test_chosen_taps_are_levels_or_blocks_in_their_order_and_the_backbone_ends_t
 
 @pytest.mark.parametrize("taps", [[], [0], [-1, 2], [5], ["b14"], ["b0"]])
 def test_taps_that_do_not_exist_are_refused(taps):
-    with pytest.raises(
-        UserError, match="^--taps .*: squeezenet1_1 has taps 1 to 4 and blocks b1 to b13$"
-    ):
+    line = "^--taps .*: squeezenet1_1 has taps 1 to 4 and blocks b1 to b13$"
+    with pytest.raises(UserError, match=line):
         Hypercolumn(SMALL, None, taps)
 
 
@@ -145,29 +144,3 @@ def test_dilation_can_be_changed_and_undone():
     assert [level.shape[-1] for level in hypercolumn(images)] == [31, 15, 7, 7, 7]
     hypercolumn.dilate(0)
     assert all(map(torch.equal, hypercolumn(images), before))
-
-
-# Training
-
-
-def test_a_frozen_backbone_has_no_graph_and_is_the_same_in_training():
-    # A level is taken between the first convolution and its batch norm, which so is not folded.
-    hypercolumn = Hypercolumn("vgg11_bn", "random", ["b1", 2])
-    assert sum("running" in name for name in hypercolumn.state_dict()) == 2
-    expected = hypercolumn.eval()(noise(32, 32, 2))
-    levels = hypercolumn.train()(noise(32, 32, 2))
-    assert not any(value.requires_grad for value in [*levels, *hypercolumn.parameters()])
-    assert all(map(torch.equal, levels, expected))
-
-
-@pytest.mark.parametrize("stages", [0, 1, 2])
-def test_the_first_stages_may_stay_frozen(stages):
-    hypercolumn = Hypercolumn(SMALL, "random", taps=[1, 3, 4])
-    hypercolumn.unfreeze(stages)
-    last = [-1, 1, 7][stages]  # index of the layer that ends the last frozen stage
-    for name, parameter in hypercolumn.features.named_parameters():
-        assert parameter.requires_grad == (int(name.split(".")[0]) > last)
-    levels = hypercolumn(noise(32, 32, 2))
-    assert [level.requires_grad for level in levels] == [place >= stages for place in range(3)]
-    with pytest.raises(UserError, match="^--frozen-stages 3: there are 3 stages"):
-        hypercolumn.unfreeze(3)

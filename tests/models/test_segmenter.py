@@ -8,15 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
 from data import UserError
 from data.sampling import pixel_centres
 from data.voc import Sample
-from models.segmenter import GIVE_BACK_EVERY, Segmenter, top_class
+from models.segmenter import GIVE_BACK_EVERY, Segmenter
 from models.views import Views, guided_filter
 from tests.models.conftest import SMALL, blots, noise, random_segmenter
 from tests.textbook import Textbook, upsample
@@ -52,20 +50,6 @@ def test_logits_are_the_textbooks_on_the_grid_and_at_points(segmenter, size, str
     torch.testing.assert_close(found, expected.flatten(2), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("amp", "least"), [(torch.bfloat16, 0.9), (torch.float16, 0.98)])
-def test_low_precision_predicts_nearly_the_same_in_float32(segmenter, amp, least):
-    image, size = noise(40, 57)[0], (80, 111)
-    exact, _ = segmenter.predict(image, size)
-    segmenter.amp = amp
-    with torch.no_grad():
-        logits = segmenter(image[None])
-    assert logits.dtype == torch.float32 and torch.equal(logits, logits.to(amp).float())
-    assert least <= (segmenter.predict(image, size)[0] == exact).float().mean()
-
-
-# Predictions
-
-
 @pytest.mark.parametrize("size", [(40, 57), (20, 31), (131, 187)])
 def test_a_prediction_is_the_textbooks_at_the_original_size(segmenter, size):
     image, mask = noise(40, 57)[0], torch.zeros(size, dtype=torch.uint8)
@@ -78,27 +62,10 @@ def test_a_prediction_is_the_textbooks_at_the_original_size(segmenter, size):
     torch.testing.assert_close(confidence, probabilities.amax(0), rtol=1e-3, atol=1e-4)
 
 
-@given(
-    source=st.tuples(st.integers(1, 12), st.integers(1, 12)),
-    target=st.tuples(st.integers(1, 150), st.integers(1, 30)),
-    classes=st.integers(1, 6),
-)
-def test_row_by_row_equals_all_rows_at_once(source, target, classes):
-    scores = torch.randn(classes, *source, dtype=torch.float64)
-    dense = upsample(scores[None], target)[0]
-    found, best = top_class(scores, target)
-    assert found.dtype == torch.uint8 and found.shape == target
-    torch.testing.assert_close(dense.gather(0, found.long()[None])[0], dense.amax(0))
-    torch.testing.assert_close(best, dense.amax(0))
-
-
 def test_scores_that_are_not_finite_are_refused_with_the_name(segmenter):
     segmenter.head.layers[0].weight.data[0, 0] = torch.nan
     with pytest.raises(UserError, match="^a.jpg: the network's scores are not finite"):
         segmenter.predict(noise(40, 40)[0], (40, 40), "a.jpg")
-
-
-# Views
 
 
 def test_probabilities_of_the_views_are_averaged_on_the_grid_of_the_largest(segmenter):

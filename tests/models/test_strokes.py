@@ -1,6 +1,5 @@
 """From strokes to pictures in one command."""
 
-import csv
 import json
 import re
 from unittest import mock
@@ -14,6 +13,7 @@ from data.files import hash_files
 from data.image_files import read_mask
 from models import load
 from tests.drawn_strokes import draw_strokes
+from tests.scripts.processes import table
 
 QUICK = ("--size", 160, "--steps", 60, "--out", "out")
 
@@ -60,16 +60,14 @@ def test_one_image_from_strokes_to_predictions(place, succeeds):
     known = truth[truth > 0]
     right = (found + 1 == truth)[truth > 0].mean()
     assert right > 1.3 * np.bincount(known).max() / len(known)  # than to name the largest class
-    with open("out/5_overlays/photos.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table("out/5_overlays/photos.csv")
     assert len({row["photo"] for row in rows}) == 3 and rows[0]["photo"].startswith("shapes_000000")
-    network = load("out")
-    assert np.array_equal(network.predict(next((place / "photos").glob("shapes_000001.*"))),
-                          predicted("shapes_000001"))  # fmt: skip
+    network, photo = load("out"), next((place / "photos").glob("shapes_000001.*"))
+    assert np.array_equal(network.predict(photo), predicted("shapes_000001"))
     assert "strokes on 1 photos" in network.segmenter.trained_on
     succeeds("visualize.py", "--run", "out", "--image", "photos", "--out", "seen")
-    assert np.array_equal(read_mask("seen/predictions/shapes_000002.png", VOC),
-                          predicted("shapes_000002"))  # fmt: skip
+    seen = read_mask("seen/predictions/shapes_000002.png", VOC)
+    assert np.array_equal(seen, predicted("shapes_000002"))
 
 
 def test_lines_of_labelme_and_a_table_of_clicks(place, succeeds):
@@ -118,10 +116,8 @@ def test_what_cannot_be_learned_from_is_refused(place, fails):
     one = np.zeros((64, 64), dtype=np.uint8)
     one[3:5] = 1
     Image.fromarray(one).save("strokes/shapes_000000.png")
-    message = fails("models/strokes.py", "photos", "strokes", *QUICK)
-    assert "strokes: all pixels to train on are of one class" in message
+    command = ("models/strokes.py", "photos", "strokes", *QUICK)
+    assert "strokes: all pixels to train on are of one class" in fails(*command)
     (place / "strokes" / "shapes_000000.png").rename(place / "strokes" / "other.png")
-    assert "no photo has a mask with its name" in fails(
-        "models/strokes.py", "photos", "strokes", *QUICK
-    )
+    assert "no photo has a mask with its name" in fails(*command)
     assert not (place / "out").exists()

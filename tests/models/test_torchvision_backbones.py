@@ -51,16 +51,16 @@ def test_names_and_input_moments_are_those_of_the_weights():
     assert input_moments("googlenet", "imagenet") == ([0.5] * 3, [0.5] * 3)
 
 
-@pytest.mark.parametrize(
-    ("prefix", "wrapper", "how"),
-    [
-        ("features.", None, {"_use_new_zipfile_serialization": False}),
-        ("", "state_dict", {}),
-        ("module.", "model", {}),
-        ("model.backbone.features.", "model_state", {}),
-        ("backbone.", "params", {}),
-    ],
-)
+STYLES = [  # before the names of the features, around the state dict, how it is saved
+    ("features.", None, {"_use_new_zipfile_serialization": False}),
+    ("", "state_dict", {}),
+    ("module.", "model", {}),
+    ("model.backbone.features.", "model_state", {}),
+    ("backbone.", "params", {}),
+]
+
+
+@pytest.mark.parametrize("prefix, wrapper, how", STYLES)
 def test_weights_load_from_every_style_of_file_also_in_float16(path, prefix, wrapper, how):
     half = {name: value.half() for name, value in state_of().items()}
     torch.save({name: value.float() for name, value in half.items()}, path)
@@ -81,26 +81,23 @@ def test_random_weights_follow_from_the_seed_alone_and_keep_the_scale_of_the_map
         assert 0.05 < build(backbone, "random")(x)[-1].std() < 20
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ([torch.zeros(2)], "not a state dict"),
-        ({"0.weight": 1.0}, "not a state dict"),
-        ({}, "0.weight"),
-        ({"weight": torch.zeros(2)}, "another backbone"),
-        ({"0.weight": torch.zeros(64, 3, 7, 7), "0.bias": torch.zeros(64)}, "do not fit"),
-    ],
-)
+NO_STATES = [
+    ([torch.zeros(2)], "not a state dict"),
+    ({"0.weight": 1.0}, "not a state dict"),
+    ({}, "0.weight"),
+    ({"weight": torch.zeros(2)}, "another backbone"),
+    ({"0.weight": torch.zeros(64, 3, 7, 7), "0.bias": torch.zeros(64)}, "do not fit"),
+]
+
+
+@pytest.mark.parametrize("content, message", NO_STATES)
 def test_a_file_that_is_no_state_dict_of_the_backbone_is_refused(path, content, message):
     torch.save(content, path)
     with pytest.raises(UserError, match=f"^{path}: [^\n]*{message}[^\n]*$"):
         loaded(path)
 
 
-@pytest.mark.parametrize(
-    ("theirs", "ours"),
-    [(SMALL, "squeezenet1_0"), ("resnet34", "resnet18")],
-)
+@pytest.mark.parametrize("theirs, ours", [(SMALL, "squeezenet1_0"), ("resnet34", "resnet18")])
 def test_weights_of_another_backbone_are_refused(path, theirs, ours):
     """ResNet-34's first blocks have the shapes of ResNet-18's."""
     torch.save(state_of(theirs), path)

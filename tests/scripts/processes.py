@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -30,37 +30,36 @@ QUICK.set_forkserver_preload(
 )
 
 
-class Script:
-    """A script that runs in a process of its own, on one thread.
+def run_apart(
+    *command, places: Sequence[Path], killed_before: tuple[str, int] | None = None
+) -> list[subprocess.CompletedProcess]:
+    """Runs a script in processes of their own, on one thread each; what each printed.
 
     Args:
         command: the script and its flags.
-        place: the folder where it runs.
-        killed_before: (name, time): the process is killed by `kill -9` as `stopping_before` says.
-        environment: what is different there.
+        places: the folder in which each process runs, as on as many machines; several processes
+            know of each other as if by torchrun.
+        killed_before: (name, time): they are killed by `kill -9` as `stopping_before` says.
     """
-
-    def __init__(
-        self,
-        *command,
-        place: Path,
-        killed_before: tuple[str, int] | None = None,
-        **environment: str,
-    ):
-        self.command, self.folder = list(map(str, command)), TemporaryDirectory()
-        self.said = [Path(self.folder.name) / name for name in ("output", "error")]
-        arguments = self.command, place, environment, self.said, killed_before
-        self.process = QUICK.Process(target=_run, args=arguments)
-        self.process.start()
-
-    def end(self) -> subprocess.CompletedProcess:
-        """Waits for its end; its exit code and what it printed."""
-        self.process.join(LIMIT)
-        self.process.kill()
-        self.process.join()
-        output, error = (without_gloo(path.read_text(encoding="utf-8")) for path in self.said)
-        self.folder.cleanup()
-        return subprocess.CompletedProcess(self.command, self.process.exitcode, output, error)
+    command, count, port = [*map(str, command)], str(len(places)), str(_free_port())
+    known = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "TORCHELASTIC_RUN_ID": "none"}
+    known |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    with TemporaryDirectory() as folder:
+        started = []
+        for rank, place in enumerate(places):
+            said = [Path(folder, f"{rank} {stream}") for stream in ("output", "error")]
+            environment = {**known, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            arguments = command, place, environment, said, killed_before
+            started.append((QUICK.Process(target=_run, args=arguments), said))
+            started[-1][0].start()
+        done = []
+        for process, said in started:
+            process.join(LIMIT)
+            process.kill()
+            process.join()
+            output, error = (without_gloo(path.read_text(encoding="utf-8")) for path in said)
+            done.append(subprocess.CompletedProcess(command, process.exitcode, output, error))
+    return done
 
 
 def _run(
@@ -100,20 +99,6 @@ def stopping_before(name: str, time: int, number: int) -> Callable[[Any, Any], N
         real(source, target)
 
     return replace
-
-
-def run_pair(*command, places: tuple[Path, Path]) -> list[subprocess.CompletedProcess]:
-    """Runs a script in two processes that know of each other as if by torchrun; results by rank.
-
-    Each runs in a folder of its own, as on two machines.
-    """
-    known = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"}
-    known |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-    scripts = [
-        Script(*command, place=place, RANK=str(rank), LOCAL_RANK=str(rank), **known)
-        for rank, place in enumerate(places)
-    ]
-    return [script.end() for script in scripts]
 
 
 def torchrun(*command, place: Path) -> subprocess.CompletedProcess:

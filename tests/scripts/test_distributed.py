@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from data import UserError
 from data.voc_files import read_ids
+from models.run import distributed
 from tests.conftest import DATA, STEPS
-from tests.scripts.processes import contents, differences, losses, run_pair, torchrun
+from tests.scripts.processes import contents, differences, losses, run_apart, torchrun
 
 TRAIN = ("train_seg.py", "--run", "run", *DATA, "--epochs", 2, "--limit", 14)
 EVALUATE = ("evaluate.py", "--run", "run", *DATA, "--split", "train", "--save-predictions")
@@ -18,16 +20,15 @@ SEG = Path("run/3_seg")
 
 @pytest.fixture
 def other(walked, tmp_path) -> Path:
-    """The folder of the second process, as on another machine, after step 2."""
-    place = Path(shutil.copytree(walked.place, tmp_path / "other"))
-    shutil.rmtree(place / "run/3_seg")
-    return place
+    """The folder of the second process, as on another machine."""
+    return Path(shutil.copytree(walked.place, tmp_path / "other"))
 
 
 @pytest.fixture
-def place(street) -> Path:
-    """The folder of the first process, after step 2."""
-    shutil.rmtree(SEG)
+def place(street, other) -> Path:
+    """The folder of the first process, after step 2, as the other then is."""
+    for folder in (street, other):
+        shutil.rmtree(folder / SEG)
     return street
 
 
@@ -65,7 +66,7 @@ def test_torchrun_trains_as_one_process_does_and_one_of_them_speaks(place, other
 
 def test_a_pair_trains_on_drawn_pixels_as_one_process_does(place, other, succeeds):
     flags = ("--batch-size", 4, "--accumulate", 2, "--pixels", 200, "--ema", 0.9)
-    for done in run_pair(*TRAIN, *flags, places=(other, place)):
+    for done in run_apart(*TRAIN, *flags, places=(other, place)):
         assert done.returncode == 0, done.stderr
     assert not SEG.exists(), "only rank 0 writes"
     succeeds(*TRAIN, *flags)
@@ -74,7 +75,7 @@ def test_a_pair_trains_on_drawn_pixels_as_one_process_does(place, other, succeed
 
 def test_a_pair_samples_the_same_features_byte_for_byte(walked, street):
     flags = ("--run", "new", *STEPS["sample_features"])
-    done = run_pair("sample_features.py", *flags, places=(street, street))
+    done = run_apart("sample_features.py", *flags, places=(street, street))
     assert [one.returncode for one in done] == [0, 0], done
     assert done[1].stdout == "" and done[0].stdout.count("[1/5] sample_features") == 1
     assert re.search(r"\n  device +cpu, 2 processes", done[0].stdout)
@@ -86,7 +87,7 @@ def test_a_pair_samples_the_same_features_byte_for_byte(walked, street):
 def test_a_pair_scores_every_image_once_and_predicts_the_same_bytes(street, succeeds):
     alone = succeeds(*EVALUATE)
     expected = contents(Path("run/4_eval"))
-    done = run_pair(*EVALUATE, places=(street, street))
+    done = run_apart(*EVALUATE, places=(street, street))
     assert [one.returncode for one in done] == [0, 0], done
     assert differences(contents(Path("run/4_eval")), expected) == []
     assert sum(name.startswith("predictions/") for name in expected) == 18
@@ -96,7 +97,7 @@ def test_a_pair_scores_every_image_once_and_predicts_the_same_bytes(street, succ
 def test_processes_that_see_other_data_are_told(place, other):
     path = other / "shapes/ImageSets/Segmentation/val.txt"
     path.write_text("\n".join(read_ids(other / "shapes", "val")[:-1]))
-    done = run_pair(*TRAIN, "--batch-size", 2, places=(place, other))
+    done = run_apart(*TRAIN, "--batch-size", 2, places=(place, other))
     assert [one.returncode for one in done] == [2, 2]
     words = "rank 1 has other flags, data or run folder than rank 0; start all processes alike"
     assert all(words in one.stderr for one in done) and not SEG.exists()
@@ -106,7 +107,7 @@ def test_processes_that_see_other_data_are_told(place, other):
 def test_a_process_that_fails_says_why_and_the_other_that_it_is_alone(culprit, street):
     path = Path(f"shapes/JPEGImages/{read_ids(Path('shapes'), 'train')[2 + culprit]}.jpg")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    done = run_pair(*EVALUATE, places=(street, street))
+    done = run_apart(*EVALUATE, places=(street, street))
     assert [one.returncode for one in done] == ([2, 1] if culprit == 0 else [1, 2])
     said = [one.stderr for one in done]
     assert f"{path}: cannot be read as an image" in said[culprit]
@@ -129,3 +130,16 @@ def test_what_two_processes_cannot_do_is_refused(script, flags, words, street, f
     for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("TORCHELASTIC_RUN_ID", "none")):
         monkeypatch.setenv(name, value)
     assert words in fails(script, *flags)
+
+
+def test_only_torchruns_own_launch_counts_on_a_device_that_can_do_it(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "2")
+    assert (distributed.world_size(), distributed.rank()) == (1, 0), "a scheduler left that behind"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
+    assert (distributed.world_size(), distributed.rank()) == (3, 2)
+    for here in ("3", "2"):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
+        assert distributed.is_one_machine() == (here == "3")
+    with pytest.raises(UserError, match="^--device mps: several processes need cpu or cuda"):
+        distributed.init(torch.device("mps"))

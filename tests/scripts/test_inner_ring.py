@@ -8,28 +8,31 @@ import shutil
 import subprocess
 import sys
 
-import pytest
-
 from tests.conftest import HOME, STEPS
 
 TOOLS = ("data/formats", "data/figures", "data/convert.py", "data/lists.py", "models/export.py")
 PROGRAM = """
-import runpy, sys
+import os, runpy, sys
 sys.modules |= dict.fromkeys(("matplotlib", "filelock", "tqdm"))
 import data.voc, losses.loss, losses.metrics, models.segmenter
 from models import load
-import numpy as np
-mask = load("voc").predict(np.zeros((40, 50, 3), dtype=np.uint8))
-assert mask.shape == (40, 50)
+import numpy as np, torch
+network, photo = load("voc"), np.zeros((300, 400, 3), dtype=np.uint8)
+torch.set_num_threads(2)  # which a fork loses
+mask = network.predict(photo)
+assert mask.shape == (300, 400)
+if hasattr(os, "fork"):
+    if (child := os.fork()) == 0:
+        os._exit(not np.array_equal(network.predict(photo), mask))
+    assert os.waitpid(child, 0)[1] == 0 and torch.get_num_threads() == 2
+torch.set_num_threads(1)
 del sys.modules["filelock"], sys.modules["tqdm"]  # steps need them
 for sys.argv in {steps}:
     runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
-def test_steps_1_2_and_4_run_without_the_tools_and_a_network_without_their_packages(
-    drawn, tmp_path
-):
+def test_the_method_runs_without_the_tools_and_a_network_without_their_packages(drawn, tmp_path):
     home = tmp_path / "home"
     left_out = shutil.ignore_patterns("tests", "runs", ".*", "__pycache__")
     shutil.copytree(HOME, home, ignore=left_out)
@@ -43,28 +46,7 @@ def test_steps_1_2_and_4_run_without_the_tools_and_a_network_without_their_packa
     ]
     environment = {**os.environ, "PYTHONPATH": str(home), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", PROGRAM.format(steps=steps)]
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    how = {"cwd": tmp_path, "env": environment, "timeout": 120}
+    done = subprocess.run(words, **how, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/4_eval/metrics.json").is_file()
-
-
-FORK = """
-import os
-import numpy as np, torch
-from models import load
-network, photo = load(), np.zeros((300, 400, 3), dtype=np.uint8)
-torch.set_num_threads(2)
-expected = network.predict(photo)
-if (child := os.fork()) == 0:
-    os._exit(not np.array_equal(network.predict(photo), expected))
-assert os.waitpid(child, 0)[1] == 0 and torch.get_num_threads() == 2
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
-def test_a_forked_process_predicts_too():
-    environment = {**os.environ, "PYTHONPATH": str(HOME)}
-    environment.pop("OMP_NUM_THREADS", None)
-    words = [sys.executable, "-c", FORK]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr

@@ -1,35 +1,27 @@
 """What would make a number wrong stops, or is said."""
 
 import multiprocessing
-import shutil
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from data.voc_files import read_ids
 from models.run import folder
-from tests.scripts.processes import config, metrics
+from tests.conftest import BACKBONE, DATA, change_masks
+from tests.scripts.processes import metrics
 
-QUICK = ("--workers", "0", "--data", "shapes", "--run", "run")
-STEP_1 = (*QUICK, "--backbone", "squeezenet1_1", "--weights", "random", "--size", "48")
-
-
-def each_mask(place: Path, change) -> None:
-    """Replaces every mask of the data set by what `change` makes of its values."""
-    for path in (place / "shapes" / "SegmentationClass").glob("*.png"):
-        values = np.asarray(Image.open(path))
-        Image.fromarray(change(values).astype(np.uint8)).save(path)
+QUICK = (*DATA, "--run", "run")
+STEP_1 = ("sample_features.py", *QUICK, *BACKBONE)
 
 
 def test_classes_without_a_pixel_are_named_and_counted(street, succeeds):
-    each_mask(street, lambda values: np.where(values == 7, 0, values))
+    change_masks("shapes", lambda values: np.where(values == 7, 0, values))
     said = succeeds("evaluate.py", *QUICK, "--limit", "1", "--split", "val")
     assert "  note: no pixel of " in said
-    assert "  note: no pixel of car" in succeeds("sample_features.py", *STEP_1)
+    assert "  note: no pixel of car" in succeeds(*STEP_1)
     found = metrics("run")
     assert f"mIoU {found['miou']:.4f} over {found['classes_in_mean']} of 21 classes" in said
 
@@ -39,8 +31,8 @@ def test_pixels_of_one_class_alone_are_refused(street, fails):
     np.save("run/1_features/labels.npy", np.full_like(labels, 3))
     one = "all pixels to train on are of one class (number 3)"
     assert one in fails("train_cls.py", "--run", "run")
-    each_mask(street, lambda values: np.full_like(values, 3))
-    assert one in fails("sample_features.py", *STEP_1)
+    change_masks("shapes", lambda values: values * 0 + 3)
+    assert one in fails(*STEP_1)
 
 
 def test_scores_of_an_earlier_network_are_not_compared(street, succeeds, fails):
@@ -74,13 +66,6 @@ def test_the_lock_of_a_killed_run_is_forgotten(street, fails, succeeds):
     succeeds(*train)
 
 
-def test_training_on_validation_images_is_noted(walked, street, succeeds):
-    assert "validation images are also" not in walked.said["train_seg"]
-    said = succeeds("train_seg.py", *QUICK, "--epochs", "1", "--split", "trainval")
-    assert "  note: 3 of 3 validation images are also trained on" in said
-    assert config("run/3_seg")["val_images_trained_on"] == 3
-
-
 def test_scoring_what_was_learned_is_noted_whatever_it_is_called(street, succeeds):
     known, score = "images have trained this network", ("evaluate.py", *QUICK)
     assert known not in succeeds(*score)
@@ -100,46 +85,9 @@ def test_scoring_what_was_learned_is_noted_whatever_it_is_called(street, succeed
         assert metrics(run)["images_trained_on"] == seen
 
 
-def test_a_head_that_learned_nothing_is_said_so(street, succeeds):
-    said = succeeds("train_cls.py", "--run", "run", "--epochs", "1", "--lr", "1e-9")
-    assert "note: no better than always naming the most frequent class" in said
-
-
-def test_photos_left_out_are_listed_and_a_damaged_one_does_not_end_the_others(street, in_process):
-    photos = street / "photos"
-    photos.mkdir()
-    source = next(Path("shapes/JPEGImages").glob("*.jpg"))
-    for name in ("a.Jpg", "b.jfif", "notes.txt", "c.heic"):
-        shutil.copy(source, photos / name)
-    (photos / "broken.jpg").write_bytes(source.read_bytes()[:100])
-    flags = ("--workers", "0", "--run", "run", "--image", "photos", "--out", "seen")
-    done = in_process("visualize.py", *flags)
-    assert "  note: left out, as no photos: c.heic, notes.txt" in done.stdout
-    assert done.returncode == 2
-    assert "left out photos/broken.jpg: cannot be read as an image" in done.stderr
-    assert "the others are done" in done.stderr and len(done.stderr.splitlines()) == 1
-    assert {path.name for path in Path("seen").glob("*.png")} == {"a.png", "b.png"}
-
-
-def test_the_next_command_keeps_the_choice_of_images(street, succeeds):
-    succeeds("sample_features.py", *STEP_1, "--limit", "9", "--split", "trainval")
-    said = succeeds("train_cls.py", "--run", "run", "--epochs", "1")
-    assert said.splitlines()[-1] == (
-        "next: python train_seg.py --split trainval --limit 9 --run run"
-    )
-
-
-def test_odd_values_in_the_files_of_a_run_are_one_line(street, fails):
-    for name, value in (("size", -1), ("stride", 0.5)):
-        content = torch.load("run/3_seg/best.pt", weights_only=True)
-        torch.save({**content, name: value}, "odd.pt")
-        said = fails("evaluate.py", *QUICK, "--checkpoint", "odd.pt")
-        assert "odd.pt: describes no network (" in said and "is the file damaged?" in said
-
-
 def test_what_was_made_before_an_earlier_step_ran_again_is_refused(street, succeeds, fails):
     again = "run train_cls.py again, or use another --run"
-    succeeds("sample_features.py", *STEP_1, "--size", 32)
+    succeeds(*STEP_1, "--size", 32)
     steps = ("train_seg.py", *QUICK), ("evaluate.py", *QUICK), ("visualize.py", *QUICK)
     for script, *flags in steps:
         assert fails(script, *flags).endswith(again)
@@ -152,22 +100,16 @@ def test_what_was_made_before_an_earlier_step_ran_again_is_refused(street, succe
     succeeds("evaluate.py", *QUICK)
 
 
-EXTRACTORS = [("--taps", "1,2"), ("--context", "image"), ("--dilate", 1), ("--size", 32)]
-SAMPLES = [("--per-class", 6), ("--seed", 1), ("--split", "trainval"), ("--limit", 17)]
-
-
-@pytest.mark.parametrize("flags", [*EXTRACTORS, *SAMPLES])
+@pytest.mark.parametrize("flags", [("--context", "image"), ("--per-class", 6), ("--limit", 17)])
 def test_a_head_of_another_step_1_is_refused(flags, street, succeeds, fails):
     """`walked` has drawn 5 pixels of each class, with seed 0, in all of train."""
-    succeeds("sample_features.py", *STEP_1, "--per-class", 5, *flags)
+    succeeds(*STEP_1, "--per-class", 5, *flags)
     assert fails("evaluate.py", *QUICK).endswith("run train_cls.py again, or use another --run")
 
 
-def test_step_1_again_keeps_what_was_made_from_it_but_not_with_other_labels(
-    street, succeeds, fails
-):
-    succeeds("sample_features.py", *STEP_1, "--per-class", 5)
+def test_step_1_again_keeps_what_was_made_from_it_but_not_of_other_labels(street, succeeds, fails):
+    succeeds(*STEP_1, "--per-class", 5)
     succeeds("evaluate.py", *QUICK)
-    each_mask(street, lambda values: np.where(values == 255, 255, 20 * (values > 0)))
-    succeeds("sample_features.py", *STEP_1, "--per-class", 5)
+    change_masks("shapes", lambda values: np.where(values == 255, 255, 20 * (values > 0)))
+    succeeds(*STEP_1, "--per-class", 5)
     assert fails("evaluate.py", *QUICK).endswith("run train_cls.py again, or use another --run")

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from data.voc_files import read_ids
-from tests.conftest import DATA
-from tests.scripts.processes import Script, config, contents, differences, log, stopping_before
+from tests.conftest import DATA, STEPS
+from tests.scripts.processes import config, contents, differences, log, run_apart, stopping_before
 
-# All that has a state to be resumed: dropout, augmentation, drawn pixels, two optimizer groups.
+# All that has a state to be resumed: dropout, augmentation, drawn pixels, two optimizer groups, the
+# average, the scale of float16.
 TRAIN = ("train_seg.py", "--run", "run", *DATA, "--epochs", 2, "--limit", 7, "--val-limit", 1)
 TRAIN += ("--batch-size", 1, "--accumulate", 2, "--save-every", 1, "--pixels", 100, "--ema", 0.9)
-TRAIN += ("--flip", "--scale", "0.8,1.2", "--jitter", 0.2, "--finetune-backbone")
+TRAIN += ("--flip", "--scale", "0.8,1.2", "--jitter", 0.2, "--finetune-backbone", "--amp", "fp16")
 SEG, LAST = Path("run/3_seg"), Path("run/3_seg/last.pt")
 
 
@@ -37,19 +39,15 @@ def whole(walked, succeeds, tmp_path_factory) -> dict:
         return contents(SEG)
 
 
-KILLED = {  # the moment: the files that are about to get their names, and for which time
-    "before the first result": [("best.pt", 1)],
-    "while the first last.pt is saved": [("last.pt", 1)],
-    "after an epoch, before it is in last.pt": [("last.pt", 6)],
-    "at the end": [("config.json", 1)],
-    "again and again": [("last.pt", 3), ("last.pt", 2), ("steps.csv", 1), ("last.pt", 4)],
-}
+# The files that are about to get their names, and for which time, when the process is killed.
+BEGINNING = [("best.pt", 1), ("last.pt", 1)]  # before there is a result, while it is saved
+LATER = [("last.pt", 6), ("last.pt", 3), ("steps.csv", 1), ("config.json", 1)]  # 6: an epoch
 
 
-@pytest.mark.parametrize("moments", KILLED.values(), ids=KILLED)
+@pytest.mark.parametrize("moments", [BEGINNING, LATER])
 def test_a_killed_training_ends_as_one_that_was_not(moments, place, whole, succeeds):
     for moment in moments:
-        done = Script(*TRAIN, "--resume", place=place, killed_before=moment).end()
+        (done,) = run_apart(*TRAIN, "--resume", places=[place], killed_before=moment)
         assert done.returncode == -signal.SIGKILL, done.stderr
     steps = len(torch.load(LAST, weights_only=True)["training"]["losses"]) if LAST.exists() else 0
     begun = LAST.exists()
@@ -65,6 +63,9 @@ def test_a_signal_ends_with_one_line_and_the_training_goes_on(
     number, code, name, workers, place, whole, in_process, monkeypatch
 ):
     with monkeypatch.context() as patch:
+        patch.setattr("os.replace", stopping_before("best.pt", 1, number))
+        line = f"train_seg: stopped by {name}; the training had not begun\n"
+        assert in_process(*TRAIN).stderr == line
         patch.setattr("os.replace", stopping_before("last.pt", 3, number))
         done = in_process(*TRAIN, "--workers", workers)
     how = f"go on from {LAST} with the same command and --resume"
@@ -77,28 +78,30 @@ def test_a_signal_ends_with_one_line_and_the_training_goes_on(
     assert config(SEG)["seconds"] >= round(epochs, 1), "those of both runs"
 
 
-def test_a_signal_before_there_is_a_result_says_so(place, in_process, monkeypatch):
-    monkeypatch.setattr("os.replace", stopping_before("best.pt", 1, signal.SIGINT))
-    done = in_process(*TRAIN)
-    assert done.returncode == 130
-    assert done.stderr == "train_seg: stopped by Ctrl-C; the training had not begun\n"
-
-
 OTHERS = [("--lr", 0.5), ("--pixels", 99), ("--epochs", 1), ("--epochs", 3), ("--amp", "bf16")]
 OTHERS += [("--seed", 1), ("--limit", 6), ("--stride", 4)]
 
 
 def test_other_settings_epochs_and_images_are_refused(street, fails):
     before = contents(SEG)
-    again = ("train_seg.py", "--run", "run", *DATA, "--epochs", 2, "--batch-size", 4, "--resume")
+    again = ("train_seg.py", "--run", "run", *STEPS["train_seg"], "--resume")
     for flag, value in OTHERS:
         line = fails(*again, flag, value)
         assert re.search(rf"--resume: {LAST} was made with {flag} .+, not {value}; keep to", line)
         assert "with another --run and --init run/3_seg/best.pt, without --resume" in line
     path = Path("shapes/ImageSets/Segmentation/train.txt")
-    path.write_text("\n".join(reversed(read_ids(Path("shapes"), "train"))))
+    ids = read_ids(Path("shapes"), "train")
+    path.write_text("\n".join(reversed(ids)))
     assert f"--resume: {LAST} was made with images 18 (" in fails(*again)
+    path.write_text("\n".join(ids))
+    mask = Path(f"shapes/SegmentationClass/{ids[0]}.png")
+    drawn = mask.read_bytes()
+    Image.new("P", Image.open(mask).size).save(mask)
+    assert f"--resume: {LAST} was made with images 18 (" in fails(*again), "of other masks"
     assert differences(contents(SEG), before) == []
+    mask.write_bytes(drawn)
+    (SEG / "best.pt").unlink()
+    assert f"{SEG}/best.pt: no such checkpoint file" in fails(*again)
 
 
 def test_a_fresh_start_keeps_an_earlier_training_aside(street, succeeds):
@@ -118,11 +121,11 @@ def test_a_loss_that_is_not_finite_names_its_images_and_leaves_last_pt(place, fa
     *_, last = (name for name in good if name.startswith("head.") and name.endswith("weight"))
     content["state"][last] *= 1e37  # finite scores, but their sum over the pixels is not
     torch.save(content, path)
-    line = fails(*TRAIN)
+    line = fails(*TRAIN[:-2])
     named = [name for name in read_ids(Path("shapes"), "train")[:7] if name in line]
     assert "train_seg: step 1: the loss or a gradient is not finite, at images shapes_" in line
     assert len(named) == 2 and "; last.pt is still good: start over with a smaller --lr" in line
     assert torch.load(LAST, weights_only=True)["training"]["losses"] == []
     torch.save({**content, "state": good}, path)
-    succeeds(*TRAIN)
+    succeeds(*TRAIN[:-2])
     assert [row["epoch"] for row in log(SEG)] == [0, 1, 2]

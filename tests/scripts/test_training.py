@@ -1,21 +1,25 @@
-"""What the flags of step 3 do: each changes what it says, and nothing else."""
+"""What the flags of steps 2 and 3 do, and runs that build on other runs."""
 
 import re
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn.utils import parameters_to_vector
 
 from data.voc_files import read_ids
 from models.checkpoint import load_segmenter
-from tests.conftest import BACKBONE, DATA
-from tests.scripts.processes import config, contents, differences, facts, losses, metrics
+from tests.conftest import BACKBONE, DATA, change_masks
+from tests.scripts.processes import config, contents, differences, facts, log, losses, metrics
 
 FLAGS = ("--run", "run", *DATA, "--epochs", 1, "--limit", 4, "--val-limit", 1, "--batch-size", 2)
+QUICK = ("--limit", 2, "--val-limit", 1, "--epochs", 1)
 SEG, START = Path("run/3_seg"), Path("run/2_cls/dense.pt")
 
 
@@ -75,10 +79,11 @@ def test_all_pixels_drawn_train_as_all_on_the_finest_grid(train, succeeds):
 
 
 CHANGES = [("--crop", 40), ("--scale", "0.5,2"), ("--flip",), ("--jitter", 0.5), ("--stride", 4)]
-CHANGES += [("--seed", 1), ("--class-weights", "inverse")]
+CHANGES += [("--seed", 1), ("--class-weights", "inverse"), ("--lovasz", 1)]
+CHANGES += [("--label-smoothing", 0.5)]
 
 
-def test_each_flag_of_the_images_changes_the_losses(train):
+def test_each_flag_of_images_and_loss_changes_the_losses(train):
     seen = []
     for flags in [(), *CHANGES]:
         said = train(*flags)
@@ -90,18 +95,9 @@ def test_each_flag_of_the_images_changes_the_losses(train):
     assert losses(Path("run")) == seen[0]
 
 
-def test_lovasz_and_label_smoothing_add_to_the_loss(train):
-    first = []
-    for flags in ((), ("--lovasz", 1), ("--lovasz", 2), ("--label-smoothing", 0.5)):
-        train(*flags)
-        first.append(losses(Path("run"))[0])
-    plain, once, twice, smooth = first
-    assert 0.2 < once - plain < 1.0 and twice - plain == pytest.approx(2 * (once - plain))
-    assert smooth != pytest.approx(plain, rel=1e-3)
-
-
 def test_the_moving_average_is_what_is_scored_and_kept(train, succeeds):
-    succeeds("train_cls.py", "--run", "run", "--epochs", 1, "--lr", 1e-9)  # a bad start
+    said = succeeds("train_cls.py", "--run", "run", "--epochs", 1, "--lr", 1e-9)  # a bad start
+    assert "note: no better than always naming the most frequent class" in said
     said = train("--ema", 0.5, "--lr", 0.01, "--val-split", "train")
     assert "note: 18 of 18 validation images are also trained on\n" in said
     assert config(SEG)["best_epoch"] == 1
@@ -115,10 +111,9 @@ def test_accumulated_batches_are_one_batch_as_large(train):
     pixels = ("--pixels", 200)  # a CPU goes through whole grids image by image, however batched
     train(*pixels, "--batch-size", 4)
     expected, weights_then = losses(Path("run")), head()
-    for flags in (("--batch-size", 2, "--accumulate", 2), ("--batch-size", 1, "--accumulate", 4)):
-        train(*pixels, *flags)
-        assert losses(Path("run")) == pytest.approx(expected, abs=1e-5)
-        torch.testing.assert_close(head(), weights_then, rtol=1e-3, atol=1e-4)
+    train(*pixels, "--batch-size", 1, "--accumulate", 4)
+    assert losses(Path("run")) == pytest.approx(expected, abs=1e-5)
+    torch.testing.assert_close(head(), weights_then, rtol=1e-3, atol=1e-4)
 
 
 def test_low_precision_is_stated_and_ends_near_the_exact_result(train, succeeds):
@@ -154,3 +149,150 @@ def test_a_bad_image_of_20_is_left_out_and_listed(street, succeeds):
         assert "20 images" in facts(said)["data"]
         listed = Path("run", place, "skipped.txt").read_text()
         assert listed.startswith(f"{bad}: {path}: cannot be read as an image")
+
+
+def test_few_pixels_are_passed_over_until_there_are_enough_steps(street, succeeds):
+    flags = ("--run", "run", "--held-out", 0, "--batch-size", 200, "--hidden", 4)
+    rows = len(np.load("run/1_features/labels.npy"))
+    steps = -(-rows // 200)
+    assert 1 < steps < 20
+    said = succeeds("train_cls.py", *flags, "--epochs", 2, "--min-steps", 20)
+    epochs = -(-20 // steps)
+    assert f"  training  {epochs} epochs of {steps} steps\n" in said
+    assert len(log("run/2_cls")) == epochs > 2
+    assert log("run/2_cls")[-1]["lr"] < log("run/2_cls")[1]["lr"]  # it decays over all of them
+    said = succeeds("train_cls.py", *flags, "--epochs", 2, "--min-steps", steps)
+    assert len(log("run/2_cls")) == 2
+    assert f"note: {2 * steps} steps are few to learn in; --min-steps" in said
+
+
+def test_area_weights_make_the_loss_that_of_all_pixels_of_the_images(street, succeeds):
+    flags = ("--held-out", 0, "--dropout", 0, "--epochs", 1, "--lr", 1e-12, "--batch-size", 10**6)
+    succeeds("train_cls.py", "--run", "run", *flags, "--area-weight", 1)
+    labels, areas = np.load("run/1_features/labels.npy"), np.load("run/1_features/areas.npy")
+    features, mean, std = (np.load(f"run/1_features/{n}.npy") for n in ("features", "mean", "std"))
+    x = torch.from_numpy((features - mean) / np.where(std > 0, std, 1))
+    layers = [value.detach() for value in load_segmenter(START)[0].head.parameters()]
+    for number, (weight, bias) in enumerate(zip(layers[::2], layers[1::2])):
+        x = (x.relu() if number else x) @ weight.flatten(1).T + bias
+    entropies = -x.log_softmax(1)[range(len(labels)), labels.astype(int)].numpy()
+    assert len(set(areas)) > 1
+    expected = (entropies * areas).sum() / areas.sum()
+    assert log("run/2_cls")[0]["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+BOTH, SGD = ("train_cls.py", "train_seg.py"), ("--optimizer", "sgd")
+NEEDS = [  # scripts, flags, why they are refused together
+    (BOTH, ("--momentum", 0.5), "--momentum: has no effect without --optimizer sgd"),
+    (BOTH, ("--nesterov",), "--nesterov: has no effect without --optimizer sgd"),
+    (BOTH, ("--milestones", "1,2"), "--milestones: has no effect without --decay step"),
+    (BOTH, ("--gamma", 0.5), "--gamma: has no effect without --decay step"),
+    (BOTH, ("--decay", "step", "--milestones", "3,30"), "30 is not before the last of"),
+    (BOTH, (*SGD, "--momentum", 0, "--nesterov"), "no effect with --momentum 0"),
+    (BOTH[1:], ("--frozen-stages", 1), "has no effect without --finetune-backbone"),
+    (BOTH[1:], ("--backbone-lr", 0.1), "has no effect without --finetune-backbone"),
+    (BOTH[1:], ("--finetune-backbone", "--frozen-stages", 4), "4: there are 4 stages"),
+]
+
+
+@pytest.mark.parametrize("scripts, flags, words", NEEDS)
+def test_flags_that_would_change_nothing_are_refused(scripts, flags, words, street, fails):
+    for script in scripts:
+        assert words in fails(script, "--run", "run", *(DATA if script == BOTH[1] else ()), *flags)
+
+
+def test_the_logs_tell_rates_seconds_and_both_losses(street, succeeds):
+    schedule = ("--optimizer", "sgd", "--nesterov", "--decay", "step", "--milestones", 2)
+    schedule += ("--lr", 0.25, "--warmup", 0, "--gamma", 0.5)
+    succeeds("train_cls.py", "--run", "run", *schedule, "--epochs", 3)
+    rows = log("run/2_cls")
+    assert [row["lr"] for row in rows] == [0.25, 0.25, 0.125]
+    assert all(row["seconds"] > 0 and row["val_loss"] > 0 for row in rows)
+    flags = ("--limit", 2, "--val-limit", 1, "--epochs", 3, "--lr", 1e-4)
+    flags += ("--finetune-backbone", "--backbone-lr", 2e-6)
+    succeeds("train_seg.py", "--run", "run", *DATA, *schedule, *flags)
+    rows = log("run/3_seg")
+    assert [row["backbone_lr"] for row in rows] == [None, 2e-6, 2e-6, 1e-6]
+    assert [row["loss"] is None for row in rows] == [True, False, False, False]
+    assert all(row["val_loss"] > 0 for row in rows)
+
+
+def test_the_validation_loss_is_that_of_training_on_whole_images(street, succeeds):
+    """On a square image, which a crop is the whole of, both are the same, but for dropout."""
+    ids = Path("shapes/ImageSets/Segmentation/val.txt").read_text().split()
+    for path in Path("shapes").glob(f"*/{ids[0]}.*"):
+        picture = Image.open(path)
+        side = min(picture.size)
+        picture.crop((0, 0, side, side)).save(path)
+    flags = ("--lr", 1e-12, "--batch-size", 1, "--limit", 1, "--val-limit", 1, "--epochs", 1)
+    succeeds("train_cls.py", "--run", "run", "--dropout", 0, "--epochs", 2)
+    given = (*DATA, *flags, "--split", "val", "--stride", 1, "--lovasz", 0.5)
+    succeeds("train_seg.py", "--run", "run", *given)
+    before, after = log("run/3_seg")
+    assert after["loss"] == pytest.approx(before["val_loss"], rel=1e-4)
+
+
+def test_ten_heads_cost_one_sampling(street, succeeds, fails):
+    head = ("--hidden", "none", "--epochs", 1)
+    succeeds("train_cls.py", "--run", "linear", "--features", "run", *head)
+    assert config("linear/2_cls")["features"] == "run"
+    assert not Path("linear/1_features").exists(), "nothing is copied or linked"
+    init = ("--init", "linear/2_cls/dense.pt", "--lr", 1e-12)
+    said = succeeds("train_seg.py", "--run", "longer", *init, *DATA, *QUICK)
+    begun, ended = log("longer/3_seg")
+    assert "starts anew" not in said and ended["miou"] == pytest.approx(begun["miou"], abs=1e-3)
+    # Step 1 of the first run again, with other settings: the networks hold what they need of it.
+    backbone = ("--backbone", "squeezenet1_1", "--weights", "random", "--size", 72)
+    succeeds("sample_features.py", "--run", "run", *DATA, *backbone, "--limit", 2)
+    for run in ("linear", "longer"):
+        said = succeeds("evaluate.py", "--run", run, *DATA, "--limit", 1)
+        assert "shorter side 48" in said
+    line = fails("train_cls.py", "--run", "new", "--features", "nothing")
+    assert "nothing/1_features: step 1 has not finished" in line
+
+
+def test_a_network_is_fine_tuned_for_other_classes_in_one_command(street, succeeds, fails):
+    """Own data: two of the classes under new names."""
+    old, _ = load_segmenter(Path("run/3_seg/best.pt"))
+    own = Path("own")
+    shutil.copytree("shapes", own)
+    (own / "classes.txt").write_text("nothing\nthing\n")
+    change_masks(own, lambda mask: np.where(mask == 255, 255, mask > 0))
+    init = ("--init", "run/3_seg/best.pt", "--lr", 1e-12)
+    said = succeeds("train_seg.py", "--run", "new", "--data", "own", *init, *QUICK)
+    assert "the last layer of the head starts anew" in said
+    new, _ = load_segmenter(Path("new/3_seg/best.pt"))
+    assert list(new.classes.names) == ["nothing", "thing"]
+    *kept, weight, bias = new.parameters()
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(kept, old.parameters()))
+    assert len(weight) == len(bias) == 2
+    trained_on = load_segmenter(Path("new/3_seg/last.pt"))[0].trained_on
+    assert trained_on == f"2 images of train, 1 epoch; before that {old.trained_on}"
+    said = succeeds("evaluate.py", "--run", "new", "--data", "own", "--limit", 2)
+    assert "of 2 classes" in said
+    (own / "classes.txt").write_text("nothing\nrenamed\n")
+    line = fails("train_seg.py", "--run", "new", "--data", "own", *init, *QUICK, "--resume")
+    assert "class 1 is 'renamed' there but 'thing'" in line
+
+
+def test_tensorboard_gets_the_log(street, succeeds):
+    pytest.importorskip("tensorboard", reason="pip install tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    steps = {"train_cls.py": ("run/2_cls", ()), "train_seg.py": ("run/3_seg", (*DATA, *QUICK))}
+    for step, (folder, flags) in steps.items():
+        succeeds(step, "--run", "run", *flags, "--epochs", 2, "--tensorboard")
+        board = EventAccumulator(f"{folder}/tensorboard").Reload()
+        rows = log(folder)
+        assert {*board.Tags()["scalars"]} == {*rows[-1]} - {"epoch"}
+        for name in board.Tags()["scalars"]:
+            found = {event.step: event.value for event in board.Scalars(name)}
+            expected = {row["epoch"]: row[name] for row in rows if row[name] is not None}
+            assert found == pytest.approx(expected, rel=1e-6)
+
+
+def test_without_tensorboard_one_line_says_so(street, fails, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    line = fails("train_cls.py", "--run", "run", "--tensorboard")
+    assert line == "train_cls: --tensorboard: needs a package; pip install tensorboard"

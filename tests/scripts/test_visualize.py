@@ -1,6 +1,5 @@
 """Step 5 as a user runs it: which images it draws, in what order, and what it makes of photos."""
 
-import csv
 import itertools
 import json
 import re
@@ -19,7 +18,8 @@ from data.image_files import read_mask
 from data.voc_files import read_ids
 from losses.metrics import image_mious, load_image_scores
 from models import load
-from tests.conftest import DATA, HOME
+from tests.conftest import DATA, HOME, change_masks
+from tests.scripts.processes import table
 
 OVERLAYS, PHOTOS, LISTS = Path("run/5_overlays"), Path("photos"), Path("shapes")
 RUN = ("visualize.py", "--run", "run")
@@ -46,20 +46,17 @@ def mask_of(image_id: str) -> Path:
     return Path(f"shapes/SegmentationClass/{image_id}.png")
 
 
-def photo_table(folder: Path) -> list[dict]:
-    with open(folder / "photos.csv", encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def saved() -> dict[Path, bytes]:
     files = (path for path in Path().rglob("*") if path.suffix != ".lock")
     return {path: path.read_bytes() for path in files if path.is_file()}
 
 
-def test_the_worst_and_the_best_images_are_drawn_and_no_other(street, succeeds):
+def test_the_worst_and_the_best_images_are_drawn_and_none_without_a_label(street, succeeds):
+    void = read_ids(LISTS, "train")[0]
+    Image.new("L", Image.open(mask_of(void)).size, 255).save(mask_of(void))
     succeeds("evaluate.py", "--run", "run", *DATA, "--split", "train")
     _, ids, counts = load_image_scores("run/4_eval/per_image.npz")
-    scores = dict(sorted(zip(ids, image_mious(counts)), key=lambda item: item[1]))
+    scores = dict(sorted(zip(ids[1:], image_mious(counts[1:])), key=lambda item: item[1]))
     for sort, expected in (("worst", [*scores][:4]), ("best", [*scores][-4:])):
         said = succeeds(*TRAIN, "--sort", sort, "--limit", 4)
         assert "  images   18 images of shapes, split train\n" in said
@@ -67,16 +64,8 @@ def test_the_worst_and_the_best_images_are_drawn_and_no_other(street, succeeds):
         found = [picture["miou"] for picture in listed()]
         assert found == pytest.approx([scores[name] for name in expected]), "the worst comes first"
         assert found == pytest.approx([scores[name] for name in names()])
-
-
-def test_an_image_without_a_label_is_neither_the_worst_nor_the_best(street, succeeds):
-    ids = read_ids(LISTS, "val")
-    Image.new("L", Image.open(mask_of(ids[1])).size, 255).save(mask_of(ids[1]))
-    for sort in ("worst", "best"):
-        succeeds(*RUN, *DATA, "--sort", sort, "--limit", 2)
-        assert set(names()) == {ids[0], ids[2]}
-    succeeds(*RUN, *DATA)
-    assert names()[-1] == ids[1]
+    succeeds(*TRAIN, "--limit", 18)
+    assert ids[0] == names()[-1] == void
 
 
 def test_by_name_and_at_random(street, succeeds):
@@ -88,18 +77,17 @@ def test_by_name_and_at_random(street, succeeds):
     assert chosen[1] == chosen[2] and chosen[0] != chosen[1] != chosen[3]
 
 
-@pytest.mark.parametrize("command, place", [(TRAIN, OVERLAYS), (TRUTH, MASKS)])
-def test_only_images_with_some_classes(command, place, street, succeeds):
+def test_only_images_with_some_classes(street, succeeds):
     ids = read_ids(LISTS, "train")
     present = {image_id: set(np.unique(read_mask(mask_of(image_id), VOC))) for image_id in ids}
     wanted = sorted(set.union(*present.values()) - {0, 255})[:2]
     expected = sorted(image_id for image_id, labels in present.items() if labels & set(wanted))
     assert 2 < len(expected) < len(present)
     first, second = (VOC.names[label] for label in wanted)
-    said = succeeds(*command, "--classes", f"{first},{second}", "--limit", 99)
-    assert f"--classes {first},{second}" in said and sorted(names(place)) == expected
-    succeeds(*command, "--classes", f"{first},{second}", "--limit", 2)
-    assert sorted(names(place)) == expected[:2], "the limit counts those"
+    said = succeeds(*TRUTH, "--classes", f"{first},{second}", "--limit", 99)
+    assert f"--classes {first},{second}" in said and sorted(names(MASKS)) == expected
+    succeeds(*TRAIN, "--classes", f"{first},{second}", "--limit", 2)
+    assert sorted(names()) == expected[:2], "the limit counts those"
 
 
 def test_confidence_is_one_more_tile_and_the_contact_sheet_one_more_file(street, succeeds):
@@ -140,7 +128,7 @@ def test_the_truth_alone_needs_no_run(shapes, succeeds, monkeypatch):
     assert (MASKS / SHEET).is_file()
 
 
-SIZES = {"grey.jpg": (90, 60), "half clear.png": (40, 70), "turned.jpeg": (60, 90)}
+SIZES = {"grey.Jpg": (90, 60), "half clear.png": (40, 70), "turned.jfif": (60, 90)}
 SIZES["large.tif"] = (1000, 700)
 
 
@@ -149,11 +137,11 @@ def photos(street) -> None:
     """Photos in a folder: grey, half clear, turned, and a large one."""
     PHOTOS.mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
-    Image.fromarray(noise).convert("L").save(PHOTOS / "grey.jpg")
+    Image.fromarray(noise).convert("L").save(PHOTOS / "grey.Jpg")
     Image.new("RGBA", (40, 70), (255, 0, 0, 99)).save(PHOTOS / "half clear.png")
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.fromarray(noise).save(PHOTOS / "turned.jpeg", exif=exif)
+    Image.fromarray(noise).save(PHOTOS / "turned.jfif", exif=exif)
     Image.fromarray(noise).resize((1000, 700)).save(PHOTOS / "large.tif")
 
 
@@ -168,14 +156,14 @@ def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds, fai
             assert (index.mode, index.size) == ("P", size)
             labels, counts = np.unique(np.asarray(index), return_counts=True)
         shares = {VOC.names[label]: n / (size[0] * size[1]) for label, n in zip(labels, counts)}
-        rows = [row for row in photo_table(out) if row["photo"] == title]
+        rows = [row for row in table(out / "photos.csv") if row["photo"] == title]
         mine = {row["class"]: float(row["share"]) for row in rows}
         assert mine == pytest.approx(shares)
         assert list(mine.values()) == sorted(mine.values(), reverse=True)
         (line,) = [line for line in said.splitlines() if line.strip().startswith(title)]
         assert all(f"{name} " in line for name in shares)
         assert list(pictures[title]["layers"]) == ["image", "prediction", "confidence"]
-    rows = photo_table(out)
+    rows = table(out / "photos.csv")
     seen = {name: {row["photo"] for row in rows if row["class"] == name} for name in VOC.names}
     some, none = (next(n for n in seen if bool(seen[n]) is there) for there in (True, False))
     succeeds(*command, "--classes", some)
@@ -185,9 +173,9 @@ def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds, fai
 
 def test_without_a_run_photos_are_seen_by_the_network_in_the_box(photos, succeeds):
     portrait = HOME / "data/portrait/hopper.jpg"
-    said = succeeds("visualize.py", "--image", portrait, PHOTOS / "grey.jpg")
+    said = succeeds("visualize.py", "--image", portrait, PHOTOS / "grey.Jpg")
     assert "wrote runs/photos: 2 pictures" in said and "voc (efficientnet_lite2)" in said
-    (person, *_) = [row for row in photo_table(Path("runs/photos")) if row["class"] == "person"]
+    (person, *_) = [row for row in table("runs/photos/photos.csv") if row["class"] == "person"]
     index = np.asarray(Image.open("runs/photos/predictions/hopper.png")) == 15
     assert float(person["share"]) == pytest.approx(index.mean())
     network = load()
@@ -198,26 +186,30 @@ def test_without_a_run_photos_are_seen_by_the_network_in_the_box(photos, succeed
 
 def test_photos_go_on_where_they_were_interrupted(photos, succeeds, in_process, monkeypatch):
     (PHOTOS / "sub").mkdir()
-    (PHOTOS / "grey.jpg").rename(PHOTOS / "sub" / "grey.jpg")
+    (PHOTOS / "grey.Jpg").rename(PHOTOS / "sub" / "grey.Jpg")
     (PHOTOS / "broken.jpg").write_bytes(b"no photo")
+    for name in ("c.heic", "notes.txt"):
+        (PHOTOS / name).touch()
     command = (*RUN, "--image", PHOTOS, "--out", "seen", "--recursive", "--masks-only")
     clock = itertools.count(step=11)
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
     done = in_process(*command, "--limit", 2)
-    assert done.returncode == 2 and "broken.jpg: cannot be read" in done.stderr
+    assert "  note: left out, as no photos: c.heic, notes.txt" in done.stdout
+    line = r"visualize: left out photos/broken.jpg: cannot be read .*; the others are done\n"
+    assert done.returncode == 2 and re.fullmatch(line, done.stderr)
     assert re.search(r"  1 of 2 done, 0:00:11 \(h:mm:ss\) left", done.stdout)
-    (error, *rows) = photo_table(Path("seen"))
+    (error, *rows) = table("seen/photos.csv")
     assert error["photo"] == "broken.jpg" and "damaged" in error["error"]
     before = list(dict.fromkeys(row["photo"] for row in rows))
     assert before == ["half clear.png", "large.tif"]
     for mask in Path("seen/predictions").iterdir():
         mask.write_bytes(b"kept")
-    shutil.copy(PHOTOS / "turned.jpeg", PHOTOS / "broken.jpg")
+    shutil.copy(PHOTOS / "turned.jfif", PHOTOS / "broken.jpg")
     assert "2 of them are done" in succeeds(*command, "--resume")
-    table = photo_table(Path("seen"))
-    found = list(dict.fromkeys(row["photo"] for row in table))
-    assert found == [*before, "broken.jpg", "sub/grey.jpg", "turned.jpeg"]
-    assert not any(row["error"] for row in table)
+    rows = table("seen/photos.csv")
+    found = list(dict.fromkeys(row["photo"] for row in rows))
+    assert found == [*before, "broken.jpg", "sub/grey.Jpg", "turned.jfif"]
+    assert not any(row["error"] for row in rows)
     masks = {path.name: path.read_bytes() for path in Path("seen/predictions").rglob("*.png")}
     assert [*masks.values()].count(b"kept") == 2
     assert len(masks) == 5 and not Path("seen/index.html").exists()
@@ -253,9 +245,7 @@ REFUSED = [
 def test_what_cannot_be_drawn_is_said_before_anything_is_replaced(command, words, photos, fails):
     Path("page").mkdir()
     Path("page/index.html").write_text("mine")
-    for image_id in read_ids(LISTS, "val"):
-        values = read_mask(mask_of(image_id), VOC)
-        Image.fromarray(np.where(values == 20, 0, values)).save(mask_of(image_id))
+    change_masks("shapes", lambda values: np.where(values == 20, 0, values))
     before = saved()
     assert words in fails(*command)
     assert saved() == before

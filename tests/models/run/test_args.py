@@ -67,12 +67,13 @@ def test_what_the_network_sees_follows_from_the_flags(parsed):
     network, names = random_segmenter(SMALL, 48, 2), ("tta", "refine", "dilate", "size", "tile")
     for given, views in (
         ((), Views()),
-        (("--tta", "flip"), Views(flip=True)),
         (("--tta", "2,flip,0.5", "--refine"), Views((0.5, 1.0, 2.0), flip=True, refine=True)),
+        (("--dilate", "1", "--tile", "64"), Views(tile=64)),
     ):
         found = parsed("evaluate", *given)
         flags.set_views(network, *(found[name] for name in names))
         assert network.views == views
+    assert network.hypercolumn.spec()["dilated"] == 1
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -1,9 +1,12 @@
 """The run folder: steps are whole or not at all, and what does not belong together is refused."""
 
+import errno
 import json
 import os
 from pathlib import Path
+from unittest import mock
 
+import filelock
 import numpy as np
 import pytest
 
@@ -51,6 +54,14 @@ def test_a_folder_that_cannot_be_moved_away_stays_and_so_does_the_new_one(run, m
     with pytest.raises(KeyError), folder.new_folder(place):
         raise KeyError
     assert (place / "dense.pt").read_text() == "first"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EROFS, "Read-only"), NotImplementedError])
+def test_where_nothing_can_be_locked_a_folder_of_ones_own_is_named(error, run, monkeypatch):
+    monkeypatch.setattr(filelock.FileLock, "acquire", mock.Mock(side_effect=error))
+    line = "4_eval: cannot be written .* with --run or --out$"
+    with pytest.raises(UserError, match=line), folder.claim(run / "4_eval"):
+        pass
 
 
 def test_versions_are_found_without_git(tmp_path, monkeypatch):

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
+from data import UserError
 from losses.metrics import ConfusionMatrix, load_image_scores
 from models.checkpoint import load_segmenter, save_segmenter
 from models.run import chain
@@ -30,6 +32,18 @@ def test_the_record_of_a_run_is_what_its_steps_have_left(street):
     record = read_run(run, segmenter)
     assert record["configs"][2] is record["logs"][2] is record["metrics"] is None
     assert record["confusion"] is None and record["logs"][3]
+
+
+def test_a_damaged_record_of_a_run_is_named(street):
+    run = Path("run")
+    segmenter, _ = chain.trained_segmenter(run, None)
+    for name in ("2_cls/log.csv", "4_eval/metrics.json", "4_eval/confusion.csv"):
+        whole = (run / name).read_bytes()
+        for part in (b"", whole[: len(whole) // 2].replace(b"0", b"?")):
+            (run / name).write_bytes(part)
+            with pytest.raises(UserError, match=f"^run/{name}: cannot be read"):
+                read_run(run, segmenter)
+        (run / name).write_bytes(whole)
 
 
 def test_the_network_is_told_by_its_modules():

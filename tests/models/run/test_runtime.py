@@ -1,28 +1,30 @@
 """How a script ends, and which device it takes."""
 
-import multiprocessing
+import io
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
 import torch.distributed as dist
 from torch._dynamo.exc import BackendCompilerFailed
-from torch.utils.data import DataLoader, Dataset
 
 from data import UserError
 from models.run import runtime
+from tests.conftest import BACKBONE, DATA, HOME
 
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 COMPILE = "--compile: PyTorch cannot compile this network (backend='print' raised:)"
 
 
 @pytest.fixture(autouse=True)
-def system(monkeypatch):
-    """A script's name."""
+def name_of_a_script(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/train_cls.py", "--run", "x"])
 
 
@@ -48,22 +50,29 @@ def raising(error: BaseException) -> Callable[[], None]:
     return main
 
 
-@pytest.mark.parametrize(
-    "error, code, line",
-    [
-        (UserError("runs/a: not a run"), 2, "runs/a: not a run"),
-        (PermissionError(13, "Permission denied", "runs/a"), 2, "runs/a: Permission denied"),
-        (OSError(28, "No space left on device"), 2, "No space left on device"),
-        (OSError("refused"), 2, "refused"),
-        (KeyboardInterrupt(), 130, "stopped by Ctrl-C"),
-        (dist.DistNetworkError("gone\nmore"), 1, "lost another process of this run (gone)"),
-        (BackendCompilerFailed(print, TypeError("a"), None), 2, f"{COMPILE}; leave it out"),
-    ],
-)
-def test_a_script_ends_with_one_line_and_an_exit_code(error, code, line, capsys, monkeypatch):
-    assert ending(raising(error), capsys) == (code, f"train_cls: {line}\n")
-    two_processes(monkeypatch)
-    assert ending(raising(error), capsys) == (code, f"train_cls: rank 1: {line}\n")
+ENDS = [  # what was raised, the exit code, how the line begins
+    (UserError("runs/a: not a run"), 2, "runs/a: not a run\n"),
+    (PermissionError(13, "Permission denied", "runs/a"), 2, "runs/a: Permission denied\n"),
+    (OSError(28, "No space left on device"), 2, "No space left on device\n"),
+    (OSError("Caught OSError\nTraceback\nOSError: [Errno 24] Too many"), 2, "OSError: [Errno 24]"),
+    (KeyboardInterrupt(), 130, "stopped by Ctrl-C\n"),
+    (dist.DistNetworkError("gone\nmore"), 1, "lost another process of this run (gone)\n"),
+    (BackendCompilerFailed(print, TypeError("a"), None), 2, f"{COMPILE}; leave it out\n"),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "out of memory (DefaultCPUAll"),
+    (torch.OutOfMemoryError("CUDA out of memory. Tried"), 2, "out of memory (CUDA out of"),
+    (MemoryError(), 2, "out of memory (no more is known); lower --size"),
+    (RuntimeError("DataLoader worker (pid 1) is killed"), 2, "a worker process was lost (DataL"),
+    (RuntimeError("DataLoader timed out after 300 seconds"), 2, "a worker process was lost (DataL"),
+]
+
+
+@pytest.mark.parametrize("error, code, words", ENDS)
+def test_a_script_ends_with_one_line_and_an_exit_code(error, code, words, capsys, monkeypatch):
+    for rank in ("", "rank 1: "):
+        found, line = ending(raising(error), capsys)
+        assert found == code and line.startswith(f"train_cls: {rank}{words}"), line
+        assert line.count("\n") == 1
+        two_processes(monkeypatch)
 
 
 def test_our_own_mistakes_keep_their_traceback():
@@ -71,7 +80,7 @@ def test_our_own_mistakes_keep_their_traceback():
         runtime.run_script(raising(RuntimeError("ours")))
 
 
-@needs_fork
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
 def test_a_ctrl_c_in_the_callback_of_a_fork_is_not_lost(capsys):
     presses = [signal.SIGINT]
     os.register_at_fork(before=lambda: presses and signal.raise_signal(presses.pop()))
@@ -80,23 +89,18 @@ def test_a_ctrl_c_in_the_callback_of_a_fork_is_not_lost(capsys):
         if not (child := os.fork()):
             os._exit(0)
         os.waitpid(child, 0)
-        time.sleep(30)
+        for _ in range(100):
+            time.sleep(0.1)
 
     assert ending(main, capsys) == (130, "train_cls: stopped by Ctrl-C\n")
     assert not presses and sys.unraisablehook is not runtime._raise_again
 
 
-class Bad(Dataset):
-    def __len__(self):
-        return 1
-
-    def __getitem__(self, index):
-        raise UserError("a.png: cannot be read")
-
-
-def test_a_users_mistake_in_a_worker_process_is_the_same_line(capsys):
-    code, error = ending(lambda: list(DataLoader(Bad(), num_workers=1)), capsys)
-    assert (code, error) == (2, "train_cls: a.png: cannot be read\n")
+def test_a_console_may_lack_letters(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", console)
+    runtime.run_script(lambda: print("a 猫", flush=True))
+    assert console.buffer.getvalue().rstrip() == b"a ?"
 
 
 def test_a_notebook_goes_on_after_a_quiet_script(capsys):
@@ -107,17 +111,14 @@ def test_a_notebook_goes_on_after_a_quiet_script(capsys):
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-@pytest.mark.parametrize(
-    "cuda, mps, expected",
-    [(False, False, "cpu"), (True, False, "cuda"), (False, True, "mps"), (True, True, "cuda")],
-)
-def test_device_auto_prefers_cuda_then_mps(cuda, mps, expected, monkeypatch):
-    def absent(*size, device):
-        raise RuntimeError
+DEVICES = [(False, False, "cpu"), (False, True, "mps"), (True, True, "cuda")]
 
+
+@pytest.mark.parametrize("cuda, mps, expected", DEVICES)
+def test_device_auto_prefers_cuda_then_mps(cuda, mps, expected, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
-    monkeypatch.setattr(torch, "empty", absent)
+    monkeypatch.setattr(torch, "empty", mock.Mock(side_effect=RuntimeError))
     with pytest.raises(UserError, match=f"^--device {expected}: not available"):
         runtime.choose_device("auto")
 
@@ -131,20 +132,29 @@ def test_a_device_that_is_not_here_and_one_gpu_for_several_processes_are_refused
         runtime.choose_device("cuda:0")
 
 
-def survive(signals) -> None:
-    """A worker that counts the SIGTERMs that it outlives."""
-    runtime.ignore_first_sigterm(0)
-    while True:
-        signal.raise_signal(signal.SIGTERM)
-        signals.value += 1
-
-
-@needs_fork
 def test_a_worker_outlives_the_first_sigterm_and_not_the_second():
-    """A second one comes from its main process, which would else wait for it for ever."""
-    context = multiprocessing.get_context("fork")
-    outlived = context.Value("i", 0)
-    worker = context.Process(target=survive, args=(outlived,))
-    worker.start()
-    worker.join()
-    assert (outlived.value, worker.exitcode) == (1, -signal.SIGTERM)
+    handler = signal.getsignal(signal.SIGTERM)
+    runtime.ignore_first_sigterm(0)
+    signal.raise_signal(signal.SIGTERM)
+    assert signal.signal(signal.SIGTERM, handler) is signal.SIG_DFL
+
+
+STEP_1 = ("sample_features.py", "--run", "new", *DATA, *BACKBONE)
+
+
+@pytest.mark.skipif(not runtime.SHARED.is_dir(), reason="workers share no folder here")
+def test_workers_share_no_more_memory_than_there_is(street, succeeds, monkeypatch):
+    free = mock.Mock(free=runtime.SHARED_PER_WORKER - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    said = succeeds(*STEP_1, "--workers", 2)
+    assert "note: 0 of 2 workers, as /dev/shm is nearly full" in said
+
+
+def test_a_small_shared_memory_hangs_nothing(street):
+    small = ("unshare", "-Urm", "sh", "-c")
+    small += ('mount -t tmpfs -o size=400k tmpfs /dev/shm && exec "$@"', "sh")
+    if not shutil.which("unshare") or subprocess.run([*small, "true"]).returncode:
+        pytest.skip("no small /dev/shm can be mounted here")
+    command = [sys.executable, HOME / STEP_1[0], *STEP_1[1:], "--workers", "1"]
+    subprocess.run([*small, *command], check=True, timeout=200, capture_output=True)
+    assert Path("new/1_features/config.json").is_file()
