@@ -220,6 +220,8 @@ def main() -> None:
             report.save_report(new, run, pictures, f"{len(pictures)} of {facts['images']}")
         count = len(table.done) if table else len(pictures)
         config = folder.save_config(new, 5, given, scores={"pictures": count})
+    if table and table.errors and not count:
+        raise UserError(first_of([*table.errors.values()]))
     wrote = f"{folder.count(count, 'picture')}{', report.pdf and report.md' * args.report}"
     wrote += f"; open {place / gallery.INDEX} in a browser" * bool(pictures)
     then = ("sample_features.py", "--data", args.data, "--run", "runs/own") if args.truth else ()

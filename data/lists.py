@@ -94,11 +94,7 @@ def make_lists(
 def _shares(
     root: Path, ids: Sequence[str], asked: dict[str, float], force: bool, add: bool
 ) -> tuple[dict[str, float], dict[str, list[str]]]:
-    """The shares of the lists beside train, and the ids of those that are to be kept, by name.
-
-    Raises:
-        UserError: there are lists, and they are neither to be kept nor to be replaced.
-    """
+    """The shares of the lists beside train, and the ids of those that are to be kept, by name."""
     folder = root / "ImageSets" / "Segmentation"
     there = [name for name in ("train", *asked) if (folder / f"{name}.txt").exists()]
     if add:
@@ -194,7 +190,7 @@ def divide(
     groups: Sequence[str],
     sizes: Sequence[int],
     seed: int,
-    fixed: np.ndarray | None = None,
+    fixed: np.ndarray | int = -1,
 ) -> np.ndarray:
     """Choose a list for each image, so that each class is in all lists as far as possible.
 
@@ -210,7 +206,7 @@ def divide(
             the largest group more, so without groups of several images exactly these.
         seed: for the order of equal groups.
         fixed: (N,) int64, the list in which an image is already and stays, and with it its group
-            from now on; -1 where there is none, None for no image.
+            from now on; -1 where there is none.
 
     Returns:
         (N,) int64, the index of the list. No list is empty if there are as many groups.
@@ -224,11 +220,10 @@ def divide(
     order = np.random.default_rng(seed).permutation(len(names))
     order = order[np.argsort(-images[order, -1], kind="stable")]  # small groups level the sizes
     place = np.full(len(names), -1)
-    if fixed is not None:
-        np.maximum.at(place, group_of, fixed)
-        for group in np.flatnonzero(place >= 0):
-            lack[place[group]] -= images[group]
-            has[place[group]] |= images[group] > 0
+    np.maximum.at(place, group_of, fixed)
+    for group in np.flatnonzero(place >= 0):
+        lack[place[group]] -= images[group]
+        has[place[group]] |= images[group] > 0
     while (place < 0).any():
         groups_left = np.count_nonzero(images[place < 0], axis=0)
         rarest = np.where(groups_left, groups_left, len(names) + 1).argmin()
@@ -240,8 +235,7 @@ def divide(
             place[group] = row = min(keys)[-1]
             lack[row] -= images[group]
             has[row] |= images[group] > 0
-    found = place[group_of]
-    return found if fixed is None else np.where(fixed >= 0, fixed, found)
+    return np.where(np.asarray(fixed) >= 0, fixed, place[group_of])
 
 
 def report(pixels: dict[str, np.ndarray], classes: Classes, widths: np.ndarray) -> None:
@@ -299,10 +293,10 @@ def main() -> None:
         )
     sizes = ", ".join(f"{name}.txt {len(ids)}" for name, ids in lists.items())
     print(f"wrote {root / 'ImageSets' / 'Segmentation'}: {sizes} images")
-    look = ["python", "visualize.py", "--data", str(root), "--truth"]
-    print(f"look at the masks: {shlex.join(look)}")
-    command = ["python", "sample_features.py", "--data", str(root), "--run", "runs/own"]
-    print(f"next: {shlex.join(command)}")
+    data = shlex.quote(str(root))
+    split = "" if "val" in lists else " --split train"
+    print(f"look at the masks: python visualize.py --data {data} --truth{split}")
+    print(f"next: python sample_features.py --data {data} --run runs/own")
 
 
 if __name__ == "__main__":

@@ -90,15 +90,11 @@ def tables(counts: np.ndarray, names: Sequence[str], rows: Sequence[Mapping[str,
         classes = [[*row, gain] for row, gain in zip(classes, ["minus first", *gains, ""])]
     heading = ["", "mIoU", "95 % interval", "pixel acc.", "minus first", "95 % interval", ""]
     scores = [[*heading, "differs in"]]
+    own = ["{run}", "{miou:.4f}", "{miou_low:.4f} to {miou_high:.4f}", "{pixel_accuracy:.4f}"]
+    gain = ["{difference:+.4f}", "{difference_low:+.4f} to {difference_high:+.4f}", "{verdict}"]
     for row in rows:
-        interval = "{miou_low:.4f} to {miou_high:.4f}".format(**row)
-        scores.append([row["run"], f"{row['miou']:.4f}", interval, f"{row['pixel_accuracy']:.4f}"])
-        if row["verdict"]:
-            interval = "{difference_low:+.4f} to {difference_high:+.4f}".format(**row)
-            scores[-1] += [f"{row['difference']:+.4f}", interval, row["verdict"]]
-        else:
-            scores[-1] += ["", "", ""]
-        scores[-1].append(row["differs"])
+        cells = [*own, *(gain if row["verdict"] else ["", "", ""]), "{differs}"]
+        scores.append([cell.format(**row) for cell in cells])
     return f"{_markdown(classes)}\n\n{_markdown(scores)}"
 
 
@@ -118,6 +114,8 @@ def run_settings(place: Path) -> dict[str, dict[str, Any]]:
     """
     scored = chain.finished(place, 4)
     network = Path(scored["checkpoint"] or "").parent  # RUN/2_cls or RUN/3_seg
+    if scored["scored_best"] and chain.scores_folder(place) != place:
+        network = place / network.name  # the run's own, wherever it was then
     trained = {name: step for step, (_, name) in folder.STEPS.items()}.get(network.name, 0)
     found = {}
     for step in range(1, trained + 1):
@@ -150,12 +148,11 @@ def differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 def compare_runs(places: Sequence[Path]) -> tuple[str, list[dict[str, Any]]]:
     """Runs, or folders of scores, side by side with the first.
 
+    See `read_scores`.
+
     Returns:
         The tables of classes and scores in words; and the rows of `compared`, also with "run", its
         folder, the number of "images", and what "differs" from the settings of the first, in words.
-
-    Raises:
-        UserError: see `read_scores`.
     """
     names, counts = read_scores(places)
     found = [run_settings(place) for place in places]
@@ -195,12 +192,8 @@ def read_scores(places: Sequence[Path]) -> tuple[list[str], np.ndarray]:
 
 
 def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(
-        "python -m losses.compare",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    how = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m losses.compare", None, __doc__, formatter_class=how)
     what = "run, or folder of evaluate.py --out"
     parser.add_argument("first", type=Path, metavar="RUN", help=f"{what}, to compare with")
     parser.add_argument("others", type=Path, metavar="RUN", nargs="+", help=what)

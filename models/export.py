@@ -120,17 +120,6 @@ def trace(segmenter: Segmenter) -> ExportedProgram:
         return torch.export.export(PhotoSegmenter(segmenter), photo, dynamic_shapes=shapes)
 
 
-def facts(segmenter: Segmenter) -> dict[str, str]:
-    """What goes with the file, as text; class names, colours and size as JSON."""
-    return {
-        "classes": json.dumps(segmenter.classes.names),
-        "colours": json.dumps(segmenter.classes.colours),
-        "size": json.dumps(segmenter.size),
-        "backbone": segmenter.hypercolumn.backbone,
-        "trained_on": segmenter.trained_on,
-    }
-
-
 def save_onnx(path: Path, program: ExportedProgram, facts: dict[str, str]) -> None:
     """Saves the program as ONNX, with the facts as metadata."""
     with torch.no_grad():
@@ -148,12 +137,8 @@ def save_onnx(path: Path, program: ExportedProgram, facts: dict[str, str]) -> No
 
 
 def main() -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(
-        "python -m models.export",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    how = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m models.export", None, __doc__, formatter_class=how)
     source = parser.add_mutually_exclusive_group()
     add = source.add_argument
     add("--run", type=Path, metavar="RUN", help="run folder, whose network is taken")
@@ -179,12 +164,19 @@ def main() -> None:
         print(f"wrote {flags.half}: a checkpoint in float16, {flags.half.stat().st_size:,} bytes")
     if flags.onnx or flags.program:
         program = trace(segmenter)
+        facts = {  # that go with the file, as text
+            "classes": json.dumps(segmenter.classes.names),
+            "colours": json.dumps(segmenter.classes.colours),
+            "size": json.dumps(segmenter.size),
+            "backbone": segmenter.hypercolumn.backbone,
+            "trained_on": segmenter.trained_on,
+        }
     if flags.program:
         with atomic_file(flags.program) as file:
-            torch.export.save(program, file, extra_files=facts(segmenter))
+            torch.export.save(program, file, extra_files=facts)
         print(f"wrote {flags.program}: for torch.export.load")
     if flags.onnx:
-        save_onnx(flags.onnx, program, facts(segmenter))
+        save_onnx(flags.onnx, program, facts)
         print(f"wrote {flags.onnx}: image (1, 3, H, W) to classes (1, H, W), both uint8")
     if flags.check:
         import onnxruntime  # not needed to write the file

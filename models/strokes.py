@@ -18,8 +18,9 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -43,7 +44,6 @@ from models.run.args import positive, rate, taps
 from models.run.predictor import network_input
 from models.run.training import build_optimizer, build_schedule
 from models.segmenter import Segmenter
-from models.views import Views
 from models.weight_files import fingerprint
 from sample_features import FEW_IMAGES
 from train_cls import Rows, fit
@@ -58,6 +58,7 @@ PAUSE = 0.3  # seconds between two looks at the files
 class Drawn(NamedTuple):
     """What is known of a photo with strokes."""
 
+    photo: int  # its hash
     mask: np.ndarray  # (H, W) uint8, class ids and VOID
     levels: list[Tensor]  # of the photo
     features: Tensor  # (n, Z), of pixels of the strokes
@@ -66,13 +67,8 @@ class Drawn(NamedTuple):
 
 
 def read_strokes(place: Path, photos: Path, width: float) -> Source:
-    """The strokes, as `data.convert` reads them; undrawn pixels are void.
-
-    Raises:
-        UserError: they are of no form known here, or belong to no photo.
-    """
-    is_file = place.is_file()
-    root, name = (place.parent, Path(place.name)) if is_file else (place, None)
+    """The strokes, as `data.convert` reads them; undrawn pixels are void."""
+    root, name = (place.parent, Path(place.name)) if place.is_file() else (place, None)
     where = Options(images=photos.resolve(), annotations=name, unlabelled=0, stroke_width=width)
     source = recognise(root, where)
     if not source.pairs:
@@ -90,7 +86,9 @@ def extract(network: Segmenter, source: Source, known: dict[Path, Drawn]) -> dic
     device, drawn = network.hypercolumn.mean.device, {}
     for name, pair in source.pairs.items():
         mask, photo = pair.mask(), pair.photo.resolve()
-        before = known.get(photo)
+        (content,), before = hash_files([photo]), known.get(photo)
+        if before and before.photo != content:
+            before = None
         if before and np.array_equal(before.mask, mask):
             drawn[photo] = before
             continue
@@ -102,7 +100,8 @@ def extract(network: Segmenter, source: Source, known: dict[Path, Drawn]) -> dic
         points = torch.cat([points, random_places(0, name)])[None].to(device)
         columns = network.hypercolumn.at_points(levels, points)[0].float()
         classes = torch.from_numpy(labels.astype(np.int64)).to(device)
-        drawn[photo] = Drawn(mask, levels, columns[: len(labels)], classes, columns[len(labels) :])
+        features, anywhere = columns[: len(labels)], columns[len(labels) :]
+        drawn[photo] = Drawn(content, mask, levels, features, classes, anywhere)
     return drawn
 
 
@@ -130,11 +129,16 @@ def classifier(
 
 
 def save(
-    segmenter: Segmenter, photos: dict[str, Path], drawn: dict[Path, Drawn], out: Path
+    segmenter: Segmenter,
+    photos: dict[str, Path],
+    drawn: dict[Path, Drawn],
+    settings: dict[str, Any],
+    out: Path,
 ) -> None:
     """Saves the network, then pictures and predictions of all photos, the strokes on them."""
     command = folder.shell_line(["python", "-m", "models.strokes", *sys.argv[1:]])
-    flags = {"started": time.perf_counter(), "changed": {}, "command": command}
+    flags = {"started": time.perf_counter(), "command": command, "features": None}
+    flags |= {"changed": settings, "settings": settings}
     with folder.new_folder(folder.step_folder(out, 2)) as new:
         save_segmenter(new / "dense.pt", segmenter, made_from=None)
         folder.save_config(new, 2, flags, id=fingerprint(segmenter.head), made_from=None)
@@ -158,28 +162,18 @@ def save(
     print(f"wrote {count}; open {index} in a browser", flush=True)
 
 
-def changes(places: Sequence[Path]) -> Iterator[None]:
-    """Comes back at once, and then whenever a file in these places has changed."""
+def changes(places: Sequence[Path], out: Path) -> Iterator[None]:
+    """Comes back at once, and then whenever a file in these places, but not in `out`, changes."""
     before = None
     while True:
         files = [f for place in places for f in ([place] if place.is_file() else files_in(place))]
-        now = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
-        if now != before:
-            before = now
-            yield
+        files = [path for path in files if not path.resolve().is_relative_to(out.resolve())]
+        with suppress(FileNotFoundError):  # one that has gone since
+            now = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
+            if now != before:
+                before = now
+                yield
         time.sleep(PAUSE)
-
-
-def network_of(
-    backbone: str | None, weights: str, taps: list[int | str] | None, size: int
-) -> Segmenter:
-    """The network in the box, or with another backbone in it; its head is to be replaced."""
-    box, _ = load_segmenter(Path("voc"))
-    if backbone:
-        box.hypercolumn = Hypercolumn(backbone, weights, taps)
-        box.origin, box.trained_on, box.seen = None, weights, box.seen[:0]
-    box.look(Views(), size)
-    return box.eval()
 
 
 def main() -> None:
@@ -202,9 +196,15 @@ def main() -> None:
     if any(folder.step_folder(args.out, step).exists() for step in (1, 3, 4)):
         raise UserError(f"{args.out}: holds a run of the five steps; name another --out")
     device = runtime.choose_device(args.device, single=True)
-    network = network_of(args.backbone, args.weights, args.taps, args.size).to(device)
+    network, _ = load_segmenter(Path("voc"))  # the box's, whose head will be replaced
+    if args.backbone:
+        network.hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps)
+        network.origin, network.trained_on, network.seen = None, args.weights, network.seen[:0]
+    network.look(network.views, args.size)
+    network.eval().to(device)
     drawn: dict[Path, Drawn] = {}
-    for _ in changes([args.strokes, args.photos, *args.predict]):
+    settings = {"--size": args.size, "--steps": args.steps, "--stroke-width": args.stroke_width}
+    for _ in changes([args.strokes, args.photos, *args.predict], args.out):
         try:
             photos, _ = find_photos([args.photos, *args.predict])
             source = read_strokes(args.strokes, args.photos, args.stroke_width)
@@ -224,9 +224,9 @@ def main() -> None:
         parts = network.hypercolumn, head, network.size, STRIDE
         segmenter = Segmenter(*parts, Classes.from_named(source.classes)).to(device).eval()
         segmenter.origin, segmenter.seen = network.origin, network.seen
-        segmenter.remember(hash_files(drawn))
+        segmenter.remember(np.array([one.photo for one in drawn.values()]))
         segmenter.trained_on = f"strokes on {len(drawn)} photos; backbone: {network.trained_on}"
-        save(segmenter, photos, drawn, args.out)
+        save(segmenter, photos, drawn, settings, args.out)
         if not args.watch:
             break
 

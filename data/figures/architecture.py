@@ -48,19 +48,14 @@ def _boxes(
 ) -> list[float]:
     """Boxes below one another, with arrows between them; the y of their middles."""
     pitch = (BOTTOM - TOP) / max(len(texts), 6)
+    half = 0.36 * pitch
     middles = [TOP + (row + 0.5) * pitch for row in range(len(texts))]
     for middle, words, colour in zip(middles, texts, colours):
-        axes.fill_between(
-            [x - 0.14, x + 0.14],
-            middle - 0.36 * pitch,
-            middle + 0.36 * pitch,
-            facecolor=PAPER,
-            edgecolor=colour,
-            zorder=2,
-        )
+        look = {"facecolor": PAPER, "edgecolor": colour, "zorder": 2}
+        axes.fill_between([x - 0.14, x + 0.14], middle - half, middle + half, **look)
         _write(axes, x, middle, words, min(9, 160 * pitch))
     for above, below in zip(middles, middles[1:]):
-        _arrow(axes, (x, above + 0.36 * pitch), (x, below - 0.36 * pitch))
+        _arrow(axes, (x, above + half), (x, below - half))
     return middles
 
 

@@ -18,7 +18,6 @@ from matplotlib.ticker import MaxNLocator
 COLOURS = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"  # Okabe and Ito's
 INK, GREY = "#202124", "#6e7278"
 STYLES = "-", "--", ":", "-."
-GRID = {"color": "#e3e5e8", "linewidth": 0.8}
 NOT_DRAWN = "epoch", "seconds", "step"
 SMALL = 7  # points, the least that is legible in print
 LINES = 54  # bars below one another; more are in further columns
@@ -99,7 +98,7 @@ def class_counts(
     figure, parts = _bars(names, counts, [f"{count:,}" for count in counts], figure)
     for axes in parts:
         axes.set(xticks=[], xlim=(0, (1.25 if len(parts) < 3 else 2) * max(1, *counts)))
-        _bare(axes)
+        _bare(axes, "x")
         axes.spines["bottom"].set_visible(False)
     return figure
 
@@ -200,9 +199,8 @@ def short(text: str, length: int = 18) -> str:
     return text[: length - 1 - end] + "…" + text[len(text) - end :]
 
 
-def _bare(axes: Axes, grid: str = "") -> None:
+def _bare(axes: Axes, grid: str) -> None:
     """No frame at the top and the right, and grid lines behind all else."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
-    if grid:
-        axes.grid(axis=grid, **GRID)
+    axes.grid(axis=grid, color="#e3e5e8", linewidth=0.8)

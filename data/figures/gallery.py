@@ -36,11 +36,7 @@ class Record(NamedTuple):
 
 
 def save_page(folder: Path, record: Record, classes: Classes, confidence: bool = False) -> None:
-    """Draws the page of an image, ID.png, and what the gallery shows of it.
-
-    Args:
-        confidence: whether there is a tile of it.
-    """
+    """Draws the page of an image, ID.png, and what the gallery shows of it."""
     masks = record.truth, record.prediction, record.confidence if confidence else None
     page = draw_page(record.photo, classes, *masks, record.ious, record.miou, record.title)
     (folder / record.id).parent.mkdir(parents=True, exist_ok=True)

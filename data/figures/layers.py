@@ -4,7 +4,6 @@ A mask is a uint8 or int64 array (H, W) of class ids, `VOID` where there is none
 array (H, W, 3), RGB.
 """
 
-from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,10 @@ WHITE, BLACK, INK = (255, 255, 255), (0, 0, 0), (32, 33, 36)
 # They differ in hue and in lightness, so also in print.
 RIGHT, WRONG, NOT_SCORED = (203, 224, 238), (213, 80, 0), (158, 158, 158)
 HEAT = colormaps["viridis"]  # lightness increases: readable in grey and for colour-blind readers
+KEYS = {  # what the colours of a layer mean
+    "error": {"right": RIGHT, "wrong": WRONG, "void": NOT_SCORED},
+    "confidence": {f"{p}%": tuple(round(255 * c) for c in HEAT(p / 100)[:3]) for p in (0, 50, 100)},
+}
 OPACITY = 0.55  # of the tint of a class over the photo
 NAMED_FROM = 0.002  # share of the image that a class needs to be named in it
 
@@ -31,12 +34,13 @@ def tint(mask: np.ndarray, classes: Classes, sparse: bool = False, reach: int = 
     palette[:, :3] = np.reshape(classes.palette(), (256, 3))
     if sparse:
         palette[VOID, 3] = 0
-    else:
-        palette[VOID, :3] = WHITE
-        palette[0, 3] *= classes.colours[0] != BLACK
-    pixels = palette[mask]
-    if not sparse:
-        pixels[_outlines(mask, reach)] = 255
+        return Image.fromarray(palette[mask])
+    palette[VOID, :3] = WHITE
+    palette[0, 3] *= classes.colours[0] != BLACK
+    pixels, values = palette[mask], np.where(mask == VOID, np.uint8(0), mask)
+    highest = Image.fromarray(values).filter(ImageFilter.MaxFilter(2 * reach + 1))
+    # Pixels near a class of higher id, so a thin thing still shows its colour.
+    pixels[(np.asarray(highest) > values) & (mask != VOID)] = 255
     return Image.fromarray(pixels)
 
 
@@ -45,17 +49,15 @@ def draw_layers(
     masks: dict[str, np.ndarray],
     classes: Classes,
     confidence: np.ndarray | None,
-    sparse: Collection[str],
     reach: int = 1,
 ) -> dict[str, Image.Image]:
-    """The image, and what lies over it: masks (see `tint`), "error" and "confidence", of its size.
+    """The image, and what lies over it, of its size: "error", "confidence", masks by their names.
 
-    Args:
-        sparse: the names of the masks that are.
+    Those are as `tint` draws them; "labels" are sparse.
     """
     layers = {"image": Image.fromarray(photo)}
     for name, mask in masks.items():
-        layers[name] = tint(mask, classes, name in sparse, reach)
+        layers[name] = tint(mask, classes, name == "labels", reach)
     if {"ground truth", "prediction"} == set(masks):
         layers["error"] = error_map(masks["prediction"], masks["ground truth"])
     if confidence is not None:
@@ -88,7 +90,11 @@ def write_names(picture: Image.Image, mask: np.ndarray, classes: Classes) -> Non
         width, height = round(letters.getlength(name) + 0.8 * size), round(1.4 * size)
         if width > picture.width or height > picture.height:
             continue
-        x, y = _middle(mask == label)
+        own = mask == label
+        rows = np.flatnonzero(own.any(axis=1))
+        y = int(rows[len(rows) // 2])
+        columns = np.flatnonzero(own[y])
+        x = int(columns[len(columns) // 2])  # in the middle of the middle row
         left = min(max(x - width // 2, 0), picture.width - width)
         top = min(max(y - height // 2, 0), picture.height - height)
         covered = written[top : top + height, left : left + width]
@@ -98,14 +104,6 @@ def write_names(picture: Image.Image, mask: np.ndarray, classes: Classes) -> Non
             draw.rounded_rectangle(box, radius=size // 3, fill=INK)
             middle = left + width // 2, top + height // 2
             draw.text(middle, name, WHITE, letters, anchor="mm")
-
-
-def _middle(region: np.ndarray) -> tuple[int, int]:
-    """The pixel (x, y) of a region, bool (H, W), in the middle of its middle row."""
-    rows = np.flatnonzero(region.any(axis=1))
-    y = rows[len(rows) // 2]
-    columns = np.flatnonzero(region[y])
-    return int(columns[len(columns) // 2]), int(y)
 
 
 def fit(mask: np.ndarray, size: tuple[int, int], sparse: bool) -> np.ndarray:
@@ -132,13 +130,6 @@ def fit(mask: np.ndarray, size: tuple[int, int], sparse: bool) -> np.ndarray:
     for label, place in places.items():
         drawn[place] = label
     return drawn
-
-
-def _outlines(mask: np.ndarray, reach: int) -> np.ndarray:
-    """Bool (H, W): pixels near a class of higher id, so a thin thing still shows its colour."""
-    values = np.where(mask == VOID, np.uint8(0), mask)
-    highest = Image.fromarray(values).filter(ImageFilter.MaxFilter(2 * reach + 1))
-    return (np.asarray(highest) > values) & (mask != VOID)
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:

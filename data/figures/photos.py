@@ -112,8 +112,7 @@ def photo_records(
         except UserError as error:
             table.leave_out(title, str(error))
             continue
-        found = predict_photo(segmenter, photo, name)
-        prediction, confidence = (array.numpy() for array in found)
+        prediction, confidence = (part.numpy() for part in predict_photo(segmenter, photo, name))
         if not wanted or np.isin(prediction, [*wanted]).any():
             yield Record(name, title, photo, None, prediction, confidence)
 
@@ -147,6 +146,8 @@ def photo_folder(place: Path, flags: Mapping[str, Any]) -> Iterator[Path]:
         try:
             yield place
         except KeyboardInterrupt as stop:
+            if old.exists() and not (place / MASKS).exists():
+                raise
             raise type(stop)("go on with the same command and --resume") from None
         finally:
             if old.exists() and not (place / MASKS).exists():
@@ -157,11 +158,10 @@ def photo_folder(place: Path, flags: Mapping[str, Any]) -> Iterator[Path]:
 
 def _check_same(place: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuses to go on with another network, or other flags than --limit and --sort."""
-    names = ("made_from", "image", "recursive", "masks_only")
-    pairs = {name: (before.get(name), now[name]) for name in names}
-    for flag in now["settings"].keys() - {"--limit", "--sort", "--seed"}:
-        pairs[flag] = before.get("settings", {}).get(flag), now["settings"][flag]
-    for name, (old, new) in pairs.items():
-        if old != new:
-            what = f"{place} was made with {name} {old}, not {new}"
+    names = ["made_from", "image", "recursive", "masks_only"]
+    names += [flag for flag in now["settings"] if flag not in ("--limit", "--sort", "--seed")]
+    before, now = ({**flags, **flags.get("settings", {})} for flags in (before, now))
+    for name in names:
+        if before.get(name) != now[name]:
+            what = f"{place} was made with {name} {before.get(name)}, not {now[name]}"
             raise UserError(f"--resume: {what}; keep to that, or name another --out")

@@ -1,10 +1,6 @@
-"""The page of an image: photo, masks, errors and confidence side by side, and a legend.
+"""The page of an image: what `layers` draws of it side by side, and a legend."""
 
-A mask is a uint8 or int64 array (H, W) of class ids, `VOID` where there is none; a photo is a uint8
-array (H, W, 3), RGB.
-"""
-
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -13,28 +9,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data.classes import VOID, Classes, Colour, is_sparse
-from data.figures.layers import (
-    HEAT,
-    INK,
-    NOT_SCORED,
-    RIGHT,
-    WHITE,
-    WRONG,
-    draw_layers,
-    fit,
-    font,
-    write_names,
-)
+from data.figures.layers import INK, KEYS, WHITE, draw_layers, fit, font, write_names
 
 GREY = (110, 114, 120)
-KEYS = {  # what the colours of a tile mean, written below it
-    "error": {"right": RIGHT, "wrong": WRONG, "void": NOT_SCORED},
-    "confidence": {f"{p}%": tuple(round(255 * c) for c in HEAT(p / 100)[:3]) for p in (0, 50, 100)},
-}
 TILE_SIDES = 320, 640  # px, the longer side of a tile on a page
 # For strokes on the background, whose black is hard to see: that which is least like a class.
 BRIGHT = (0, 255, 255), (255, 240, 0), (255, 0, 255)
-Box = tuple[int, int, int, int]  # left, top, right, bottom, px
 
 
 class Row(NamedTuple):
@@ -42,7 +22,7 @@ class Row(NamedTuple):
 
     label: int
     name: str
-    colour: tuple[int, int, int]
+    colour: Colour
     shares: dict[str, float]  # of the pixels (0..1), by the name of the mask
     iou: float | None
 
@@ -56,7 +36,7 @@ class Page(NamedTuple):
     """A page about one image."""
 
     picture: Image.Image
-    tiles: dict[str, Box]  # where each is on the page; see `draw_page`
+    tiles: dict[str, tuple[int, int, int, int]]  # left, top, right, bottom of each on the page
     rows: list[Row]  # of the legend, by class id, void last
     # What the tiles show, at the photo's size: see `draw_layers`. Of a large photo that takes long.
     layers: Callable[[], dict[str, Image.Image]]
@@ -65,7 +45,7 @@ class Page(NamedTuple):
 def overlay(photo: np.ndarray, mask: np.ndarray, classes: Classes) -> Image.Image:
     """The photo (H, W, 3) with its mask (H, W): classes are tinted, outlined and named."""
     masks = {"mask": mask.astype(np.uint8)}
-    return _tiles(Image.fromarray(photo), masks, classes, None, ())["mask"][0]
+    return _tiles(Image.fromarray(photo), masks, classes, None)["mask"][0]
 
 
 def draw_page(
@@ -88,19 +68,19 @@ def draw_page(
         truth, prediction: masks of the photo's size; one of them at least.
         confidence: probability of the predicted class, (H, W) float32.
         ious: (C,) of the classes, nan where a class has none; the legend's last column.
-        miou: written at the top right.
-        title: written at the top left.
+        miou, title: written at the top.
     """
     image = Image.fromarray(photo)
     scale = np.clip(max(image.size), *TILE_SIDES) / max(image.size)
     image = image.resize([max(1, round(side * scale)) for side in image.size], Image.BICUBIC)
-    known = "labels" if truth is not None and _is_sparse(truth) else "ground truth"
-    masks = {known: truth, "prediction": prediction}
+    strokes = truth is not None and is_sparse(np.count_nonzero(truth == VOID), truth.size)
+    masks = {"labels" if strokes else "ground truth": truth, "prediction": prediction}
     masks = {name: mask.astype(np.uint8) for name, mask in masks.items() if mask is not None}
-    sparse = [name for name, mask in masks.items() if _is_sparse(mask)]
-    if sparse and not any(classes.colours[0]):
-        classes = replace(classes, colours=(_bright(classes), *classes.colours[1:]))
-    tiles = _tiles(image, masks, classes, confidence, sparse)
+    if strokes and not any(classes.colours[0]):
+        others = np.array(classes.colours[1:])
+        bright = max(BRIGHT, key=lambda colour: np.linalg.norm(others - colour, axis=1).min())
+        classes = replace(classes, colours=(bright, *classes.colours[1:]))
+    tiles = _tiles(image, masks, classes, confidence)
     rows = legend_rows(masks, classes, ious)
 
     # In print a page is as wide as the paper, so the more tiles, the larger the letters.
@@ -127,18 +107,8 @@ def draw_page(
         for place, (word, colour) in enumerate(KEYS.get(name, {}).items()):
             _entry(draw, (left + 5 * size * place, below - line // 2), word, colour, letters)
     page.paste(legend, (size, below))
-    layers = partial(draw_layers, photo, masks, classes, confidence, sparse)
+    layers = partial(draw_layers, photo, masks, classes, confidence)
     return Page(page, boxes, rows, layers)
-
-
-def _is_sparse(mask: np.ndarray) -> bool:
-    return is_sparse(np.count_nonzero(mask == VOID), mask.size)
-
-
-def _bright(classes: Classes) -> Colour:
-    """Of the `BRIGHT` colours the one farthest from those of all classes."""
-    others = np.array(classes.colours[1:])
-    return max(BRIGHT, key=lambda colour: np.linalg.norm(others - colour, axis=1).min())
 
 
 def _legend(
@@ -168,7 +138,7 @@ def _entry(
     draw: ImageDraw.ImageDraw,
     at: tuple[int, int],
     word: str,
-    colour: tuple[int, int, int],
+    colour: Colour,
     letters: ImageFont.FreeTypeFont,
 ) -> None:
     """A swatch and what it stands for; `at`: the middle of its left edge."""
@@ -182,10 +152,9 @@ def _tiles(
     masks: dict[str, np.ndarray],
     classes: Classes,
     confidence: np.ndarray | None,
-    sparse: Collection[str],
 ) -> dict[str, tuple[Image.Image, str]]:
     """The tiles of a page, of the image's size, each with its caption."""
-    shown = {name: fit(mask, image.size, name in sparse) for name, mask in masks.items()}
+    shown = {name: fit(mask, image.size, name == "labels") for name, mask in masks.items()}
     captions = {}
     if {"ground truth", "prediction"} == set(masks):
         truth, prediction = masks.values()
@@ -196,12 +165,12 @@ def _tiles(
         captions["confidence"] = f"confidence {confidence.mean():.1%}"
         confidence = np.asarray(Image.fromarray(confidence).resize(image.size, Image.BILINEAR))
     reach = max(1, round(max(image.size) / 400))
-    layers = draw_layers(np.asarray(image), shown, classes, confidence, sparse, reach)
+    layers = draw_layers(np.asarray(image), shown, classes, confidence, reach)
     tiles = {}
     for name, layer in layers.items():
         if name in shown:
             layer = Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
-            if name not in sparse:
+            if name != "labels":
                 write_names(layer, shown[name], classes)
         tiles[name] = layer, captions.get(name, name)
     return tiles

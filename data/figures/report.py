@@ -35,7 +35,7 @@ ROOM = 9.6, 7.1  # inches of a page: what a picture needs in width to be legible
 def report_pages(
     record: Mapping[str, Any], shown: str, pictures: Sequence[tuple[str, Image.Image]]
 ) -> list[Figure]:
-    """The pages of the write-up, A4 landscape, to be saved with `save_pages`.
+    """The pages of the write-up, A4 landscape.
 
     What a step has not left, since it was not run to its end, has no page.
 
@@ -85,24 +85,15 @@ def report_pages(
 def save_report(
     folder: Path, record: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]], shown: str
 ) -> None:
-    """Writes the run up as report.pdf and report.md, with some of the pictures.
-
-    Args:
-        record, shown: see `report_pages`.
-        pictures: of the folder, see `data.figures.gallery.read_pictures`.
-    """
+    """Writes report.pdf and report.md, with some of the pictures of `gallery.read_pictures`."""
     chosen = choose({picture["name"]: picture["miou"] for picture in pictures})
     images = [(kind, Image.open(folder / f"{name}.png")) for kind, name in chosen]
-    save_pages(folder / "report.pdf", report_pages(record, shown, images))
+    about = {"Title": TITLE, "CreationDate": None}
+    with PdfPages(folder / "report.pdf", metadata=about) as document:
+        for page in report_pages(record, shown, images):
+            document.savefig(page)
     text = report_text(record, [(kind, f"{name}.png") for kind, name in chosen])
     (folder / "report.md").write_text(text, encoding="utf-8")
-
-
-def save_pages(path: Path, pages: Sequence[Figure]) -> None:
-    """Writes the pages as PDF."""
-    with PdfPages(path, metadata={"Title": TITLE, "CreationDate": None}) as document:
-        for page in pages:
-            document.savefig(page)
 
 
 def report_text(record: Mapping[str, Any], pictures: Sequence[tuple[str, str]]) -> str:
@@ -158,7 +149,8 @@ def procedure(record: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         known |= {name.replace("_", " "): config[name] for name in FACTS if name in config}
         for row in record["logs"].get(step) or ():
             if row["epoch"] == config.get("best_epoch", len(record["logs"][step])):
-                known |= {LOGGED[name]: row[name] for name in row if name in LOGGED}
+                scores = {name: row[name] for name in LOGGED if row.get(name) is not None}
+                known |= {LOGGED[name]: x for name, x in scores.items() if math.isfinite(x)}
         known["time (h:mm:ss)"] = timedelta(seconds=round(config["seconds"]))
         tables[f"{step}  {script}.py"] = {name: _words(value) for name, value in known.items()}
     return tables
@@ -217,8 +209,7 @@ def _words(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return ",".join(map(str, value)) or "none"
-    form = {int: ",", float: ".4g"}.get(type(value), "")
-    return f"{value:{form}}" if form else str(value)
+    return format(value, {int: ",", float: ".4g"}.get(type(value), ""))
 
 
 def _picture_pages(shown: str, pictures: Sequence[tuple[str, Image.Image]]) -> list[Figure]:
