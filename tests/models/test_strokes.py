@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -12,6 +13,8 @@ from data.classes import VOC, VOID
 from data.files import hash_files
 from data.image_files import read_mask
 from models import load
+from models.run import chain
+from models.run.record import settings
 from tests.drawn_strokes import draw_strokes
 from tests.scripts.processes import table
 
@@ -65,6 +68,7 @@ def test_one_image_from_strokes_to_predictions(place, succeeds):
     network, photo = load("out"), next((place / "photos").glob("shapes_000001.*"))
     assert np.array_equal(network.predict(photo), predicted("shapes_000001"))
     assert "strokes on 1 photos" in network.segmenter.trained_on
+    assert settings(chain.finished(Path("out"), 2))["--steps"] == 60
     succeeds("visualize.py", "--run", "out", "--image", "photos", "--out", "seen")
     seen = read_mask("seen/predictions/shapes_000002.png", VOC)
     assert np.array_equal(seen, predicted("shapes_000002"))

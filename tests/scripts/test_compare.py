@@ -169,6 +169,12 @@ def test_runs_are_compared_with_the_first_and_by_class_and_saved(theirs, succeed
     succeeds("evaluate.py", "--run", "run", *SPLIT, "--tta", "flip", "--out", "flipped")
     said = succeeds(COMPARE, "run", "flipped")
     assert [line[-1] for line in cells(said)[-2:]] == ["", "evaluate --tta flip"]
+    Path("run").rename("moved")
+    shutil.copytree("moved", "run")  # what is now where the moved run has been
+    config = Path("run/2_cls/config.json")
+    config.write_text(config.read_text("utf-8").replace('"--epochs": ', '"--epochs": 9'), "utf-8")
+    last = cells(succeeds(COMPARE, "run", "moved"))[-1]
+    assert last[-1].startswith("train_cls --epochs ")
     assert (rows[0]["difference"], rows[2]["difference_high"]) == ("", "0.0")
     assert float(rows[1]["miou"]) == pytest.approx(ours["miou"], rel=1e-14)
     assert Image.open("table/compare.png").format == "PNG"

@@ -184,6 +184,14 @@ def test_without_a_run_photos_are_seen_by_the_network_in_the_box(photos, succeed
     assert float(person["confidence"]) == pytest.approx(expected, rel=1e-4)
 
 
+def test_where_no_photo_can_be_read_earlier_pictures_stay_and_it_is_said(photos, in_process, fails):
+    assert in_process(*RUN, "--image", PHOTOS / "large.tif", "--out", "seen").returncode == 0
+    before = saved()
+    done = in_process(*RUN, "--image", "gone.jpg", "--out", "seen")
+    assert done.returncode == 2 and "gone.jpg: no such file" in done.stderr
+    assert "wrote" not in done.stdout and saved() == before
+
+
 def test_photos_go_on_where_they_were_interrupted(photos, succeeds, in_process, monkeypatch):
     (PHOTOS / "sub").mkdir()
     (PHOTOS / "grey.Jpg").rename(PHOTOS / "sub" / "grey.Jpg")
