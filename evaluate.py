@@ -46,7 +46,7 @@ def parse() -> argparse.Namespace:
     flags.add_view_flags(parser)
     flags.add_speed_flags(parser)
     flag("--save-predictions", bool, False, "save predictions/ID.png for the VOC server")
-    flag("--out", Path, None, "where to write; default: RUN/4_eval", free=True, metavar="DIR")
+    flag("--out", flags.replaced, None, "where to write; default: RUN/4_eval", free=True)
     flag("--predictions", Path, None, "score index PNGs, ID.png", free=True, metavar="FOLDER")
     args = parser.parse_args()
     if args.predictions:
@@ -85,9 +85,6 @@ def score(
     Returns:
         The confusion matrix, and (N, C, 3) pixels of each image, in the order of the data set: see
         `ConfusionMatrix.class_counts`.
-
-    Raises:
-        UserError: see `VOCFolder.absent_classes`.
     """
     matrix, counts, void = ConfusionMatrix(len(dataset.classes)), {}, 0
     if save_to:
@@ -127,7 +124,7 @@ def main() -> None:
     else:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
         made_from = fingerprint(segmenter)
-        flags.set_views(segmenter, args.tta, args.refine, args.dilate, args.size, args.tile)
+        flags.set_views(segmenter, args)
         resize, needs_masks = ResizeImage(segmenter.input_size), not args.save_predictions
         dataset = VOCFolder(args.data, args.split, resize, args.limit, needs_masks=needs_masks)
         if not (dataset.has_masks or args.out):
@@ -139,9 +136,8 @@ def main() -> None:
         runtime.prepare(segmenter, device, args.amp, args.compile)
         predictions = predict_split(segmenter, dataset, args.workers)
     runtime.print_header(
-        folder.step_title(4),
-        args.quiet,
-        args.changed,
+        4,
+        args,
         data=f"{dataset.root}, split {args.split}: {len(dataset)} images",
         network=network,
         protocol=PROTOCOL,
@@ -173,7 +169,7 @@ def main() -> None:
         then = ("visualize.py", "--data", dataset.root, *split, "--run", args.run)
         scored = f"mIoU {matrix.miou():.4f} {over}" if dataset.has_masks else "predictions"
         scored += f", {len(dataset)} images"
-        folder.finish(args.run, 4, config, scored, then if args.run and not args.out else (), place)
+        folder.finish(place, 4, config, scored, then if args.run and not args.out else ())
 
 
 if __name__ == "__main__":

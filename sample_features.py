@@ -13,6 +13,8 @@ next steps), with --skip-bad skipped.txt, config.json.
 """
 
 import argparse
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +29,10 @@ from data.sampling import PLACES, pixel_centres, random_places, sample_pixels
 from data.transforms import DEFAULT_SIZE, ResizeImage
 from data.voc import VOCFolder
 from data.widths import local_widths, thin_classes
-from models.backbones import weights_name
 from models.checkpoint import save_extractor
 from models.hypercolumn import Hypercolumn
 from models.run import args as flags
-from models.run import chain, distributed, folder, runtime
+from models.run import distributed, folder, runtime
 
 FEW_IMAGES = 12  # of fewer, context windows teach little but where things are
 
@@ -52,7 +53,7 @@ def parse() -> argparse.Namespace:
     flag("--size", flags.positive, DEFAULT_SIZE, "shorter side of the network's input, in pixels")
     flag("--per-class", flags.positive, 3, "pixels of each class present in an image")
     flag("--seed", flags.natural, 0, "for the choice of pixels and for random weights")
-    flags.add_skip_flag(parser)
+    flag("--skip-bad", bool, False, flags.SKIP_BAD)
     return parser.parse_args()
 
 
@@ -68,22 +69,19 @@ def choose_pixels(
     Raises:
         UserError: there is no labelled pixel, or nothing but background and void.
     """
-    pixels, labels, areas, widths = [], [], [], []
-    counts = np.zeros(VOID + 1, dtype=np.int64)
+    drawn, counts = [], np.zeros(VOID + 1, dtype=np.int64)
     for index in runtime.bar(range(len(dataset)), len(dataset), "mask", "choose pixels"):
         mask = dataset.mask(index)
-        found, classes, shares = sample_pixels(mask, per_class, seed, dataset.ids[index])
-        pixels.append(np.insert(found, 0, index, axis=1))
-        labels.append(classes)
-        areas.append(shares)
-        widths.append(local_widths(mask, size))
+        places, *of_pixels = sample_pixels(mask, per_class, seed, dataset.ids[index])
+        places = np.insert(places, 0, index, axis=1)
+        drawn.append((places, *of_pixels, local_widths(mask, size)))
         counts += np.bincount(mask.ravel(), minlength=len(counts))
-    pixels, labels, areas = map(np.concatenate, (pixels, labels, areas))
+    pixels, labels, areas, widths = map(np.concatenate, zip(*drawn))
     absent = dataset.absent_classes(counts[: len(dataset.classes)], counts[VOID])
     check_several(labels, f"{dataset.root}, split {dataset.split}")
     if absent:
         print(f"  note: no pixel of {first_of(absent)} in {dataset.split}")
-    for thin in thin_classes(np.concatenate(widths), dataset.classes.names, size):
+    for thin in thin_classes(widths, dataset.classes.names, size):
         print(f"  note: {thin}")
     return pixels, labels, areas
 
@@ -125,7 +123,7 @@ def extract(
 def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device)
-    if not distributed.is_one_machine():
+    if distributed.local_world_size() < distributed.world_size():
         raise UserError("step 1 runs on one machine, as its processes write into one mapped file")
     place = folder.step_folder(args.run, 1)
     folder.check_free(place, 1)
@@ -136,12 +134,11 @@ def main() -> None:
     )
     hypercolumn.check_size(args.size)
     hypercolumn.to(device).eval()
-    weights = weights_name(args.backbone, args.weights)
+    weights = hypercolumn.features.weights
     names, widths = dataset.classes.names, "+".join(map(str, hypercolumn.channels))
     runtime.print_header(
-        folder.step_title(1),
-        args.quiet,
-        args.changed,
+        1,
+        args,
         data=f"{dataset.root}, split {args.split}: {len(dataset)} images, {len(names)} classes",
         network=f"{args.backbone}, weights {weights}, Z = {widths} = {hypercolumn.Z}",
         device=runtime.describe(device),
@@ -166,16 +163,16 @@ def main() -> None:
             save_extractor(new / "backbone.pt", hypercolumn)
             skipped = folder.save_skipped(new, dataset.skipped)
             spec, counts = hypercolumn.spec(), np.bincount(labels, minlength=len(names))
+            what = json.dumps([spec, args.size, args.per_class, args.seed, images], sort_keys=True)
+            made = hashlib.sha256(what.encode()).hexdigest()[:16]
             scores = {"images": len(dataset), "rows": len(labels)}
-            facts: dict[str, Any] = {"hypercolumn": spec, "channels": hypercolumn.channels}
-            facts |= {"classes": names, "colours": dataset.classes.colours, "scores": scores}
-            made = chain.samples_id(spec, args.size, images, pixels, labels)
-            facts |= {"id": made, **scores}
+            facts: dict[str, Any] = {"hypercolumn": spec, "id": made, **scores, "scores": scores}
+            facts |= {"classes": names, "colours": dataset.classes.colours}
             given = vars(args) | {"weights": weights, "data": dataset.root}
             config = folder.save_config(new, 1, given, rows_per_class=counts.tolist(), **facts)
     if distributed.is_main():
         wrote = f"{len(labels)} hypercolumns of {hypercolumn.Z} channels from {len(dataset)} images"
-        folder.finish(args.run, 1, config, wrote + skipped, ("train_cls.py", "--run", args.run))
+        folder.finish(place, 1, config, wrote + skipped, ("train_cls.py", "--run", args.run))
 
 
 if __name__ == "__main__":

@@ -60,37 +60,6 @@ def parse() -> argparse.Namespace:
     return args
 
 
-def train_one_epoch(
-    fc: FCClassifier,
-    rows: Rows,
-    batch_size: int,
-    optimizer: Optimizer,
-    schedule: LRScheduler,
-    label_smoothing: float,
-) -> dict[str, float]:
-    """One pass over the rows in random order; gives its last rate, mean loss and accuracy.
-
-    Raises:
-        UserError: the loss is not finite.
-    """
-    fc.train()
-    loss_sum, hits, total = 0.0, 0, len(rows[1])
-    for batch in torch.randperm(total).to(rows[1].device).split(batch_size):
-        features, labels, weights = (part[batch] for part in rows)
-        logits = fc(features)
-        loss = weighted_cross_entropy(logits, labels, weights, label_smoothing)
-        if not math.isfinite(loss.item()):
-            raise UserError(f"the loss is {loss.item()}; try a smaller --lr")
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        rate = schedule.get_last_lr()[0]
-        schedule.step()
-        loss_sum += loss.item() * len(batch)
-        hits += int((logits.argmax(1) == labels).sum())
-    return {"lr": rate, "loss": loss_sum / total, "accuracy": hits / total}
-
-
 def fit(
     fc: FCClassifier,
     rows: Rows,
@@ -101,11 +70,29 @@ def fit(
     schedule: LRScheduler,
     label_smoothing: float = 0.0,
 ) -> list[dict[str, float]]:
-    """Trains on the rows; gives the log, a row per epoch."""
-    log = []
+    """Passes over the rows, in random order; gives the log, a row per epoch.
+
+    Raises:
+        UserError: the loss is not finite.
+    """
+    log, total = [], len(rows[1])
     for epoch in runtime.bar(range(1, epochs + 1), epochs, "epoch"):
-        began = time.perf_counter()
-        trained = train_one_epoch(fc, rows, batch_size, optimizer, schedule, label_smoothing)
+        began, loss_sum, hits = time.perf_counter(), 0.0, 0
+        fc.train()
+        for batch in torch.randperm(total).to(rows[1].device).split(batch_size):
+            features, labels, weights = (part[batch] for part in rows)
+            logits = fc(features)
+            loss = weighted_cross_entropy(logits, labels, weights, label_smoothing)
+            if not math.isfinite(loss.item()):
+                raise UserError(f"the loss is {loss.item()}; try a smaller --lr")
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            rate = schedule.get_last_lr()[0]
+            schedule.step()
+            loss_sum += loss.item() * len(batch)
+            hits += int((logits.argmax(1) == labels).sum())
+        trained = {"lr": rate, "loss": loss_sum / total, "accuracy": hits / total}
         scores = evaluate(fc, held_out, label_smoothing)
         seconds = time.perf_counter() - began
         log.append({"epoch": epoch, "seconds": seconds, **trained, **scores})
@@ -146,14 +133,13 @@ def main() -> None:
     step_1 = chain.finished(args.features or args.run, 1)
     names, hypercolumn = step_1["classes"], load_extractor(source / "backbone.pt")
     store = read_features(source)
-    rows, held_out = split_rows(store, args.area_weight, args.held_out, args.seed)
+    rows, held_out, trained = split_rows(store, args.area_weight, args.held_out, args.seed)
     check_several(rows[1], source)
     steps = math.ceil(len(rows[1]) / args.batch_size)  # of an epoch
     epochs = max(args.epochs, math.ceil(args.min_steps / steps))
     runtime.print_header(
-        folder.step_title(2),
-        args.quiet,
-        args.changed,
+        2,
+        args,
         data=f"{source}: {len(rows[1])} for training, {len(held_out[1])} of held-out images",
         training=f"{folder.count(epochs, 'epoch')} of {folder.count(steps, 'step')}",
         network=" -> ".join(map(str, [hypercolumn.Z, *(args.hidden or ["linear"]), len(names)])),
@@ -186,18 +172,19 @@ def main() -> None:
         if not accuracy > majority:
             print(f"  note: no better than always naming the most frequent class ({majority:.3f})")
 
-        classes = Classes.from_lists(names, step_1["colours"])
+        classes = Classes(tuple(names), tuple(map(tuple, step_1["colours"])))
         segmenter = Segmenter(hypercolumn, dense.cpu(), step_1["size"], STRIDE, classes)
         images = f"{step_1['images']} images of {step_1['split']}"
         segmenter.trained_on = f"{len(rows[1])} pixels of {images}"
-        segmenter.remember(store.photos)
+        segmenter.remember(store.photos[trained])
         save_segmenter(new / "dense.pt", segmenter, made_from=step_1["id"])
         board = log if args.tensorboard else ()
         save_log(new, log, "Step 2: classifier on sparse hypercolumns", board)
         facts = {"id": fingerprint(dense), "made_from": step_1["id"], "data": step_1["data"]}
+        given = vars(args) | {"epochs": epochs}  # perhaps more, by --min-steps
         facts |= {"rows": len(rows[1]), "held_out_rows": len(held_out[1])}
         facts["scores"] = {name: log[-1][name] for name in log[-1] if name.endswith("accuracy")}
-        config = folder.save_config(new, 2, vars(args), **facts, dense_minus_fc=error)
+        config = folder.save_config(new, 2, given, **facts, dense_minus_fc=error)
     wrote = f"{which} pixel accuracy {accuracy:.3f} after {folder.count(epochs, 'epoch')}"
     same = {name: step_1["changed"].get(name) for name in ("--split", "--limit", "--skip-bad")}
     images = [word for flag in same.items() if flag[1] for word in flag if word is not True]
@@ -205,7 +192,7 @@ def main() -> None:
         then = ("evaluate.py", "--run", args.run)
     else:
         then = ("train_seg.py", *images, "--run", args.run)
-    folder.finish(args.run, 2, config, wrote, then)
+    folder.finish(place, 2, config, wrote, then)
 
 
 if __name__ == "__main__":

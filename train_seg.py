@@ -80,7 +80,7 @@ def parse() -> argparse.Namespace:
     flags.add_speed_flags(parser)
     flag("--seed", flags.natural, 0, "for all that is random")
     flag("--save-every", flags.positive, 100, "save last.pt every N steps, too", free=True)
-    flags.add_skip_flag(parser)
+    flag("--skip-bad", bool, False, flags.SKIP_BAD)
     flag("--resume", bool, False, "go on from 3_seg/last.pt, with the same settings", free=True)
     args = parser.parse_args()
     flags.check_optimizer_flags(parser, args)
@@ -141,9 +141,6 @@ def validate(
 
     Args:
         loader: of this process's share of the data set.
-
-    Raises:
-        UserError: see `VOCFolder.absent_classes`.
     """
     matrix, previews, loss_sum = ConfusionMatrix(len(segmenter.classes)), {}, torch.zeros(1)
     dataset, void = loader.dataset, torch.zeros(1)
@@ -242,7 +239,7 @@ def save_result(
     wrote += f", on all of {given['val_split']} {scores['miou']:.4f}" * (scores != best)
     split = ("--split", given["val_split"]) if given["val_split"] != "val" else ()
     then = ("evaluate.py", "--data", images.root, *split, "--run", given["run"])
-    folder.finish(given["run"], 3, config, wrote + skipped, then)
+    folder.finish(place, 3, config, wrote + skipped, then)
 
 
 def main() -> None:
@@ -295,9 +292,8 @@ def main() -> None:
         args.started -= training.seconds  # those of the runs before
 
     runtime.print_header(
-        folder.step_title(3),
-        args.quiet,
-        args.changed,
+        3,
+        args,
         data=f"{images.root}: {len(images)} images of {args.split}, validation on {len(val_part)} "
         f"of the {len(val_set)} of {args.val_split}",
         network=f"{segmenter.hypercolumn.backbone}, size {segmenter.size}, crop {crop}, logits at "

@@ -23,7 +23,7 @@ for --truth, which shows image and ground truth and needs no network.
 import argparse
 import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def parse() -> argparse.Namespace:
     image = "photos and folders, not --data"
     flag("--image", Path, None, image, free=True, metavar="PATH", nargs="+")
     out = "where to write; default: 5_overlays of the run"
-    flag("--out", Path, None, out, free=True, metavar="DIR")
+    flag("--out", flags.replaced, None, out, free=True, metavar="DIR")
     flag("--checkpoint", Path, None, "network; default: the run's", free=True, metavar="FILE")
     flag("--masks-only", bool, False, "of --image: index PNGs and the table alone", free=True)
     flag("--recursive", bool, False, "photos in sub-folders of --image, too", free=True)
@@ -108,24 +108,6 @@ def split_records(
         yield Record(sample.id, sample.id, *shown, None if math.isnan(miou) else miou)
 
 
-def truth_records(dataset: VOCFolder, indices: Iterable[int]) -> Iterator[Record]:
-    """Images of a split with their ground truth alone."""
-    for index in indices:
-        name = dataset.ids[index]
-        yield Record(name, name, dataset.image(index), dataset.mask(index))
-
-
-def by_miou(
-    segmenter: Segmenter, dataset: VOCFolder, indices: Sequence[int], best: bool, workers: int
-) -> list[int]:
-    """Images of a split, all predicted: the worst or the best first, without a label last."""
-    records = split_records(segmenter, dataset, indices, workers)
-    records = runtime.bar(records, len(indices), "image", "score")
-    mious = np.array([record.miou for record in records], dtype=float)  # None is nan: last
-    order = np.argsort(-mious if best else mious, kind="stable")
-    return [indices[place] for place in order]
-
-
 def chosen_records(
     segmenter: Segmenter | None,
     dataset: VOCFolder,
@@ -134,15 +116,24 @@ def chosen_records(
     limit: int,
     workers: int,
 ) -> Iterator[Record]:
-    """Up to `limit` images of a split, of those with a wanted class if there are any."""
+    """Up to `limit` images of a split, of those with a wanted class if there are any.
+
+    Without a network they have their ground truth alone.
+    """
     every = range(len(dataset.ids))
     chosen = (i for i in every if not wanted or wanted & {*np.unique(dataset.mask(i))})
-    if segmenter and sort in ("worst", "best"):
-        chosen = iter(by_miou(segmenter, dataset, [*chosen], sort == "best", workers))
+    if sort in ("worst", "best"):  # all are predicted; those without a label come last
+        chosen = [*chosen]
+        records = split_records(segmenter, dataset, chosen, workers)
+        records = runtime.bar(records, len(chosen), "image", "score")
+        mious = np.array([record.miou for record in records], dtype=float)  # None is nan: last
+        order = np.argsort(mious if sort == "worst" else -mious, kind="stable")
+        chosen = [chosen[place] for place in order]
     indices = list(islice(chosen, limit))
-    if segmenter is None:
-        return truth_records(dataset, indices)
-    return split_records(segmenter, dataset, indices, workers)
+    if segmenter:
+        return split_records(segmenter, dataset, indices, workers)
+    names = ((dataset.ids[index], index) for index in indices)
+    return (Record(name, name, dataset.image(i), dataset.mask(i)) for name, i in names)
 
 
 def main() -> None:
@@ -152,8 +143,7 @@ def main() -> None:
     if not args.truth:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
         given = given | {"checkpoint": source, "made_from": fingerprint(segmenter)}
-        views = args.tta, args.refine, args.dilate, args.size, args.tile
-        flags.set_views(segmenter, *views)
+        flags.set_views(segmenter, args)
         runtime.prepare(segmenter, device, args.amp, args.compile)
         facts["network"] = f"{source} ({segmenter.hypercolumn.backbone})"
         where = runtime.describe(device, args.amp, args.compile)
@@ -183,7 +173,7 @@ def main() -> None:
         run = read_run(args.run, segmenter) | {"author": args.author, "experiments": []}
     if args.compare:
         run["experiments"] = compare_runs([args.run, *args.compare])[1]
-    runtime.print_header(folder.step_title(5), args.quiet, args.changed, **facts, device=where)
+    runtime.print_header(5, args, **facts, device=where)
     if others:
         notes.append(f"left out, as no photos: {first_of(others)}")
     for note in notes:
@@ -225,7 +215,7 @@ def main() -> None:
     wrote = f"{folder.count(count, 'picture')}{', report.pdf and report.md' * args.report}"
     wrote += f"; open {place / gallery.INDEX} in a browser" * bool(pictures)
     then = ("sample_features.py", "--data", args.data, "--run", "runs/own") if args.truth else ()
-    folder.finish(args.run, 5, config, wrote, then, place)
+    folder.finish(place, 5, config, wrote, then)
     if table and table.errors:
         raise UserError(f"left out {first_of([*table.errors.values()])}; the others are done")
     if not count:

@@ -53,11 +53,6 @@ class Classes:
     colours: tuple[Colour, ...]
 
     @classmethod
-    def from_lists(cls, names: list[str], colours: list[list[int]]) -> "Classes":
-        """Classes from the plain lists that checkpoints and configurations hold."""
-        return cls(tuple(names), tuple(tuple(colour) for colour in colours))
-
-    @classmethod
     def from_named(cls, named: Mapping[str, Colour | None]) -> "Classes":
         """Classes by their names; one without a colour gets VOC's of its place.
 
@@ -73,11 +68,7 @@ class Classes:
         return len(self.names)
 
     def labels(self, names: Iterable[str]) -> set[int]:
-        """The ids of the classes with these names.
-
-        Raises:
-            UserError: an unknown name; it lists the known ones.
-        """
+        """The ids of the classes with these names; a UserError lists the known ones."""
         if unknown := [name for name in names if name not in self.names]:
             known = ", ".join(self.names)
             raise UserError(f"--classes: {unknown[0]!r} is no class here; there are: {known}")

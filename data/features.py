@@ -86,10 +86,8 @@ def save_rows(
             hardly vary in some; divided by their own std, these would be huge elsewhere.
     """
     mean, std = moments(open_rows(folder))
-    std = np.maximum(std, spread)
-    arrays = {"labels": labels, "pixels": pixels, "areas": areas, "mean": mean, "std": std}
-    arrays["photos"] = photos
-    for name, array in arrays.items():
+    arrays = labels, pixels, areas, mean, np.maximum(std, spread), photos
+    for name, array in zip(Features._fields[1:], arrays):
         np.save(folder / f"{name}.npy", array)
     lines = "".join(f"{image_id}\n" for image_id in ids)
     (folder / "images.txt").write_text(lines, encoding="utf-8", newline="\n")
@@ -108,7 +106,6 @@ def read_features(folder: Path) -> Features:
         raise UserError(f"{folder}: cannot be read ({error}); {again}") from None
     rows, channels = len(store.features), store.features.shape[-1]
     shapes = (rows, channels), (rows,), (rows, 3), (rows,), (channels,), (channels,)
-    shapes += ((len(store.photos),),)
     for name, array, shape in zip(Features._fields, store, shapes):
         if array.shape != shape:
             raise UserError(f"{folder}: {name}.npy has shape {array.shape}, not {shape}; {again}")
@@ -116,11 +113,7 @@ def read_features(folder: Path) -> Features:
 
 
 def check_several(labels: np.ndarray | Tensor, where: object) -> None:
-    """Refuses labels (N,) of one class alone, which every classifier gets right.
-
-    Raises:
-        UserError: says `where` they are.
-    """
+    """Refuses labels (N,) of one class alone, which every classifier gets right; says `where`."""
     if len(labels) and (labels == labels[0]).all():
         raise UserError(
             f"{where}: all pixels to train on are of one class (number {int(labels[0])}); label "
@@ -130,12 +123,12 @@ def check_several(labels: np.ndarray | Tensor, where: object) -> None:
 
 def split_rows(
     store: Features, area_weight: float, share: float, seed: int
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], np.ndarray]:
     """Training rows, and the held-out rows: those of a random share of the images, never of all.
 
     Returns:
         Twice features (n, Z) float32, labels (n,) int64 and weights in the loss (n,) float32: the
-        areas to the power `area_weight`.
+        areas to the power `area_weight`. And the indices of the images that train.
     """
     images = np.random.default_rng(seed).permutation(np.unique(store.pixels[:, 0]))
     count = min(math.ceil(len(images) * share), len(images) - 1)
@@ -145,4 +138,4 @@ def split_rows(
         tuple(torch.from_numpy(array[chosen]) for array in (store.features, labels, weights))
         for chosen in (~held_out, held_out)
     )
-    return train, held
+    return train, held, images[count:]

@@ -199,34 +199,27 @@ def find_photos(
     Raises:
         UserError: a folder has no photos, or two have the same name, or one cannot be printed.
     """
-    paths, inside, others = [], [], []  # inside: without the place
-    pattern = "**/*" if recursive else "*"
+    files, others = [], []  # (its path inside the place, its path); what is left out
     for place in places:
         if not place.is_dir():  # one that is missing is named when it is read
-            paths.append(place)
-            inside.append(Path(place.name))
+            files.append((Path(place.name), place))
             continue
-        found = {path.relative_to(place): path for path in sorted(place.glob(pattern))}
-        for part in [*found]:
+        known = len(files)
+        for path in sorted(place.glob("**/*" if recursive else "*")):
+            part = path.relative_to(place)
             if any(name.startswith(".") for name in part.parts):
-                del found[part]  # systems such as macOS leave hidden files
-        photos = [
-            part
-            for part, path in found.items()
-            if path.is_file() and path.suffix.lower() in PHOTO_SUFFIXES
-        ]
-        if not photos:
-            raise UserError(f"{place}: no photo in this folder, called {' '.join(PHOTO_SUFFIXES)}")
-        inside += photos
-        paths += [found.pop(part) for part in photos]
-        for part, path in found.items():
-            if path.is_file() or not recursive:
+                continue  # systems such as macOS leave hidden files
+            if path.is_file() and path.suffix.lower() in PHOTO_SUFFIXES:
+                files.append((part, path))
+            elif path.is_file() or not recursive:
                 others.append(f"{part.as_posix()}{'/' * path.is_dir()}")
-    stems = [part.with_suffix("").as_posix() for part in inside]
+        if len(files) == known:
+            raise UserError(f"{place}: no photo in this folder, called {' '.join(PHOTO_SUFFIXES)}")
+    stems = [part.with_suffix("").as_posix() for part, _ in files]
     counts = Counter(map(str.casefold, stems))  # some disks do not tell A from a
     names = [
         stem if counts[stem.casefold()] == 1 else part.as_posix()
-        for stem, part in zip(stems, inside)
+        for stem, (part, _) in zip(stems, files)
     ]
     for name, count in Counter(map(str.casefold, names)).items():
         if count > 1 or not can_be_shown(name):
@@ -234,7 +227,7 @@ def find_photos(
                 f"--image: {count} files are called {name!r}; each needs a name of its own, of "
                 "letters that can be shown"
             )
-    return dict(zip(names, paths)), others
+    return dict(zip(names, (path for _, path in files))), others
 
 
 def can_be_shown(name: str) -> bool:

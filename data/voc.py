@@ -48,7 +48,6 @@ class VOCFolder(Dataset):
 
     Args:
         data: see `find_root`.
-        split: name of the list.
         transform: of an item's image, not of its mask; None leaves it as it is.
         limit: only the first ids of the list.
         skip_bad: read every image and mask at construction; leave out those that cannot be used.
@@ -57,7 +56,6 @@ class VOCFolder(Dataset):
 
     Attributes:
         root: the folder in VOC layout.
-        ids: the image ids, in the order of the list.
         classes: names and colours.
         has_masks: False if they are void for want of masks.
         notes: what the user should know of the ids.
@@ -94,8 +92,16 @@ class VOCFolder(Dataset):
         self.skipped: dict[str, str] = {}
         pairs = [self.files(index) for index in range(len(self))]
         self.has_masks = needs_masks or any(mask.is_file() for _, mask in pairs)
-        if skip_bad:
-            self._leave_out_bad()
+        if skip_bad:  # all are read up front, so that all processes and epochs use the same
+            reasons = zip(self.ids, read_pairs(pairs, self.classes, lambda mask: ""))
+            self.skipped = {image_id: why for image_id, why in reasons if why}
+            if 100 * len(self.skipped) > MAX_SKIPPED * len(self.ids):
+                raise UserError(
+                    f"{self.root}: {len(self.skipped)} of {len(self.ids)} images of {split} "
+                    f"cannot be used, more than the {MAX_SKIPPED} % that --skip-bad tolerates; "
+                    f"the first: {next(iter(self.skipped.values()))}"
+                )
+            self.ids = [image_id for image_id in self.ids if image_id not in self.skipped]
         elif self.has_masks:
             for pair in pairs:
                 check_sizes(*pair)
@@ -162,19 +168,6 @@ class VOCFolder(Dataset):
             digest = zlib.crc32(self.files(index)[1].read_bytes(), digest)
         return f"{len(self)} ({digest:08x})"
 
-    def _leave_out_bad(self) -> None:
-        """Reads everything up front, so that all processes and epochs use the same images."""
-        pairs = [self.files(index) for index in range(len(self))]
-        reasons = zip(self.ids, read_pairs(pairs, self.classes, lambda mask: ""))
-        self.skipped = {image_id: why for image_id, why in reasons if why}
-        if 100 * len(self.skipped) > MAX_SKIPPED * len(self.ids):
-            raise UserError(
-                f"{self.root}: {len(self.skipped)} of {len(self.ids)} images of {self.split} "
-                f"cannot be used, more than the {MAX_SKIPPED} % that --skip-bad tolerates; "
-                f"the first: {next(iter(self.skipped.values()))}"
-            )
-        self.ids = [image_id for image_id in self.ids if image_id not in self.skipped]
-
 
 class TrainingSet(Dataset):
     """What step 3 trains on: a random square of each image, another one in each epoch.
@@ -187,12 +180,6 @@ class TrainingSet(Dataset):
     `pixels` is None, all train: points are () and labels (S, S). `kept` are the hidden units that
     dropout keeps in this image, see `draw_kept`. All that is random follows from the seed, the
     epoch and the image's id: neither other images nor the process that reads matter.
-
-    Args:
-        folder: the images, at their own size.
-        augment: makes the square.
-        pixels: n, or None.
-        widths, dropout: of the classifier's hidden layers.
     """
 
     def __init__(

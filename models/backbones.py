@@ -5,7 +5,6 @@ Two sources, each in a file with the same functions: torchvision's networks, wit
 """
 
 from collections.abc import Sequence
-from types import ModuleType
 
 from torch import nn
 
@@ -17,6 +16,7 @@ class Backbone(nn.Module):
         taps: of the levels, fine to coarse, as `--taps` names them.
         channels: of each level.
         mean, std: RGB in 0..1, that the weights expect of their input; of a file as of "imagenet".
+        weights: in words: the published name that "imagenet" means, or a file.
         patch: to multiples of which the sides of images are resized first, in pixels; or None.
     """
 
@@ -24,13 +24,8 @@ class Backbone(nn.Module):
     channels: list[int]
     mean: list[float]
     std: list[float]
+    weights: str | None
     patch: int | None = None
-
-
-def _source(backbone: str) -> ModuleType:
-    from models import timm_backbones, torchvision_backbones  # which themselves need this file
-
-    return timm_backbones if backbone.startswith("timm/") else torchvision_backbones
 
 
 def build(
@@ -54,9 +49,7 @@ def build(
         UserError: an unknown backbone, taps or dilation that it does not have, no network for the
             download, or a file that is missing, damaged, no state dict, or of another architecture.
     """
-    return _source(backbone).build(backbone, weights, seed, taps, drops)
+    from models import timm_backbones, torchvision_backbones  # which themselves need this file
 
-
-def weights_name(backbone: str, weights: str) -> str:
-    """What stands for the weights in words: the published name that "imagenet" means, or a file."""
-    return _source(backbone).weights_name(backbone, weights)
+    source = timm_backbones if backbone.startswith("timm/") else torchvision_backbones
+    return source.build(backbone, weights, seed, taps, drops)

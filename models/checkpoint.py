@@ -58,11 +58,7 @@ def save_extractor(path: Path, hypercolumn: Hypercolumn) -> None:
 
 
 def load_extractor(path: Path) -> Hypercolumn:
-    """The extractor of `save_extractor`, on the CPU.
-
-    Raises:
-        UserError: see `models.checkpoint.load_checkpoint`.
-    """
+    """The extractor of `save_extractor`, on the CPU."""
     content = load_checkpoint(path, "extractor")
     hypercolumn = rebuilt_extractor(content["hypercolumn"])
     load_state(hypercolumn, content["state"], path, hypercolumn.backbone)
@@ -95,14 +91,10 @@ def save_segmenter(path: Path, segmenter: Segmenter, **training: Any) -> None:
 
 
 def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
-    """The segmenter of `save_segmenter`, on the CPU, and the whole content of the file.
-
-    Raises:
-        UserError: see `models.checkpoint.load_checkpoint`.
-    """
+    """The segmenter of `save_segmenter`, on the CPU, and the whole content of the file."""
     content = load_checkpoint(path, "segmenter")
     try:
-        classes = Classes.from_lists(content["classes"], content["colours"])
+        classes = Classes(tuple(content["classes"]), tuple(map(tuple, content["colours"])))
         ones = torch.ones(sum(content["head"]["channels"]))
         head = DenseClassifier(mean=ones, std=ones, classes=len(classes), **content["head"])
         hypercolumn = rebuilt_extractor(content["hypercolumn"])

@@ -37,9 +37,6 @@ class Hypercolumn(nn.Module):
         features: the backbone.
         channels: channels of each level; Z is their sum (1472 for VGG11, 960 for SqueezeNet 1.1).
         frozen: the backbone is not trained. It stays in eval mode either way.
-
-    Raises:
-        UserError: see `models.backbones.build`.
     """
 
     def __init__(
@@ -112,11 +109,7 @@ class Hypercolumn(nn.Module):
         return copy.deepcopy(self, tensors | {id(b): b.to("meta") for b in self.buffers()})
 
     def unfreeze(self, frozen_stages: int = 0) -> None:
-        """Lets the backbone learn, but for its first stages: all that so many taps depend on.
-
-        Raises:
-            UserError: that leaves nothing to learn.
-        """
+        """Lets the backbone learn, but for its first stages: all that so many taps depend on."""
         if frozen_stages >= len(self.taps):
             raise UserError(f"--frozen-stages {frozen_stages}: there are {len(self.taps)} stages")
         self.frozen = False

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -21,20 +20,11 @@ SIDE = 512  # pixels of the input on which drops of resolution are looked for
 class Blocks(nn.Sequential, Backbone):
     """Blocks one after the other, of which some give levels.
 
-    Args:
+    Attributes:
         ends: indices of the blocks that give the levels; the last block is one of them.
-        taps, channels: see `Backbone`.
     """
 
-    def __init__(
-        self,
-        blocks: nn.Sequential,
-        ends: Sequence[int],
-        taps: Sequence[int | str],
-        channels: Sequence[int],
-    ):
-        super().__init__(*blocks)
-        self.ends, self.taps, self.channels = list(ends), list(taps), list(channels)
+    ends: list[int]
 
     def forward(self, x: Tensor) -> list[Tensor]:  # type: ignore[override]
         """(B, 3, H, W), normalised -> (B, C_l, h_l, w_l) of each level."""
@@ -82,17 +72,6 @@ def find_taps(shapes: Sequence[tuple[int, int]]) -> list[int]:
     return [*drops, len(shapes) - 1]
 
 
-class DilatedMaxPool(nn.MaxPool2d):
-    """The maximum of 3x3 values that are `dilation` pixels apart, at every pixel."""
-
-    def __init__(self, dilation: int):
-        super().__init__(3, stride=1, dilation=dilation)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, h, w); nothing lies outside."""
-        return super().forward(F.pad(x, [self.dilation] * 4, value=-torch.inf))
-
-
 def dilate(blocks: nn.Sequential, drops: int) -> None:
     """Sets the strides of the last `drops` drops of resolution to 1, and dilates what follows.
 
@@ -116,8 +95,9 @@ def dilate(blocks: nn.Sequential, drops: int) -> None:
             is_strided = layer.stride not in (1, (1, 1))
             behind = 2 * rate if is_strided else behind
             own = rate if is_strided else behind
-            if isinstance(layer, nn.MaxPool2d):
-                blocks.set_submodule(name, DilatedMaxPool(own))
+            if isinstance(layer, nn.MaxPool2d):  # of 3x3 values `own` apart; none lies outside
+                pool = nn.ConstantPad2d(own, -torch.inf), nn.MaxPool2d(3, 1, dilation=own)
+                blocks.set_submodule(name, nn.Sequential(*pool))
             else:
                 layer.padding = "same" if is_strided else tuple(own * p for p in layer.padding)
                 layer.stride, layer.dilation = (1, 1), (own, own)

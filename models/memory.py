@@ -2,8 +2,8 @@
 
 import ctypes
 import sys
-from typing import Any
 
+GLIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
@@ -13,7 +13,7 @@ def keep_freed_memory() -> None:
     By default glibc gives large blocks back to the system, and each use of new ones waits for it
     page by page: up to a third of a training step.
     """
-    if mallopt := _of_glibc("mallopt"):
+    if mallopt := getattr(GLIBC, "mallopt", None):
         mallopt(M_TRIM_THRESHOLD, 2**30)
         mallopt(M_MMAP_THRESHOLD, 2**30) or mallopt(M_MMAP_THRESHOLD, 2**25)  # some take no more
 
@@ -23,9 +23,5 @@ def give_back_freed_memory() -> None:
 
     Maps of ever other sizes leave ever more holes between them, which glibc keeps.
     """
-    if malloc_trim := _of_glibc("malloc_trim"):
+    if malloc_trim := getattr(GLIBC, "malloc_trim", None):
         malloc_trim(0)
-
-
-def _of_glibc(function: str) -> Any:
-    return getattr(ctypes.CDLL(None), function, None) if sys.platform == "linux" else None

@@ -126,9 +126,6 @@ class Segmenter(nn.Module):
 
         Returns:
             (height, width) uint8 class ids and float32 probabilities of these classes, on the CPU.
-
-        Raises:
-            UserError: see `probabilities`.
         """
         classes, best = decided(self.rows(image, size[0], name), size)
         return classes.cpu(), best.cpu()

@@ -74,7 +74,9 @@ def build(
         network = create(backbone, out_indices=[tap - 1 for tap in chosen], **options)
     if weights not in (None, "random", "imagenet"):
         load(network, backbone, weights)
-    return Levels(network, chosen, patch).eval().requires_grad_(False)
+    built = Levels(network, chosen, patch).eval().requires_grad_(False)
+    built.weights = network.pretrained_cfg["tag"] if weights == "imagenet" else weights
+    return built
 
 
 def create(backbone: str, **options: Any) -> nn.Module:
@@ -102,9 +104,3 @@ def load(network: nn.Module, backbone: str, path: str) -> None:
     names = {name: name.removeprefix("model.").replace(".", "_") for name in network.state_dict()}
     state = {name: theirs[other] for name, other in names.items() if other in theirs}
     load_state(network, state, path, backbone)
-
-
-def weights_name(backbone: str, weights: str) -> str:
-    """See `models.backbones.weights_name`."""
-    with torch.device("meta"):
-        return create(backbone).pretrained_cfg["tag"] if weights == "imagenet" else weights

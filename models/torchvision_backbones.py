@@ -60,8 +60,11 @@ def build(
         for layer in blocks[end + 1].modules():
             if hasattr(layer, "inplace"):
                 layer.inplace = False
-    channels = [shapes[end][0] for end in ends]
-    built = Blocks(blocks, ends, [by_end[end] for end in ends], channels).requires_grad_(False)
+    built = Blocks(*blocks).requires_grad_(False)
+    built.ends, built.taps = ends, [by_end[end] for end in ends]
+    built.channels = [shapes[end][0] for end in ends]
+    preset = find_weights(backbone, weights) if weights else None
+    built.weights = preset.name if preset else weights
     built.mean, built.std = input_moments(backbone, weights or "imagenet")
     return built
 
@@ -73,11 +76,7 @@ def backbones() -> list[str]:
 
 
 def empty_network(name: str) -> nn.Sequential:
-    """The children of a network but for its `HEADS`, in eval mode on the meta device.
-
-    Raises:
-        UserError: the name is not in `backbones`.
-    """
+    """The children of a network but for its `HEADS`, in eval mode on the meta device."""
     if name not in backbones():
         raise UserError(
             f"unknown backbone {name!r}; choose one of {', '.join(backbones())} "
@@ -164,9 +163,3 @@ def input_moments(backbone: str, weights: str) -> tuple[list[float], list[float]
         return [0.5] * 3, [0.5] * 3
     moments = (find_weights(backbone, weights) or find_weights(backbone, "imagenet")).transforms()
     return list(moments.mean), list(moments.std)
-
-
-def weights_name(backbone: str, weights: str) -> str:
-    """See `models.backbones.weights_name`."""
-    preset = find_weights(backbone, weights)
-    return preset.name if preset else weights

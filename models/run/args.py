@@ -23,12 +23,7 @@ Value = TypeVar("Value")
 
 
 class Parser(argparse.ArgumentParser):
-    """Knows for each flag whether it decides the result; says what is wrong in one line.
-
-    Args:
-        doc: the script's docstring, shown as help.
-        needs_run: whether --run is required.
-    """
+    """Knows for each flag whether it decides the result; says what is wrong in one line."""
 
     def __init__(self, doc: str, needs_run: bool = True):
         super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -87,8 +82,10 @@ class Parser(argparse.ArgumentParser):
             recipe = RECIPES[values.recipe].get(Path(self.prog).stem, "")
             values = super().parse_args([*recipe.split(), *given])  # the later of two wins
             values.recipe = f"{values.recipe}: {recipe or 'nothing but the defaults'}"
-        if getattr(values, "data", "none is read") is None:
-            values.data = chain.data_of(values.run)
+        if getattr(values, "data", "none is read") is None:  # that of the run's step 2, else VOC
+            is_there = values.run and chain.is_finished(values.run, 2)
+            config = chain.finished(values.run, 2) if is_there else {}
+            values.data = Path(config.get("data", chain.VOC_FOLDER))
         for action in self._deciding:
             name, value = action.option_strings[0], plain(getattr(values, action.dest))
             settings[name] = value
@@ -118,12 +115,6 @@ def add_data_flags(parser: Parser, split: str, limit: str = "only the first N im
     parser.flag("--workers", natural, default_workers(), "processes that decode images", free=True)
 
 
-def add_skip_flag(parser: Parser) -> None:
-    """The flag of the steps that may do without a few images."""
-    text = "read all images of --split first and leave out bad ones, up to 5 in 100"
-    parser.flag("--skip-bad", bool, False, text)
-
-
 def add_view_flags(parser: Parser) -> None:
     """The flags of the steps that predict."""
     text = "average the probabilities over mirrored and scaled views (test-time augmentation)"
@@ -136,6 +127,7 @@ def add_view_flags(parser: Parser) -> None:
 
 
 DILATE = "the last N strides become dilation: finer edges, more time"
+SKIP_BAD = "read all images of --split first and leave out bad ones, up to 5 in 100"
 
 
 def add_speed_flags(parser: Parser) -> None:
@@ -200,19 +192,14 @@ def default_workers() -> int:
     return min(8, free, most_workers())
 
 
-def set_views(
-    segmenter: Segmenter,
-    tta: list[str | float] | None,
-    refine: bool,
-    dilate: int | None,
-    size: int | None,
-    tile: int | None,
-) -> None:
+def set_views(segmenter: Segmenter, args: argparse.Namespace) -> None:
     """Lets the network look at photos as the flags of `add_view_flags` say."""
-    if dilate is not None:
-        segmenter.hypercolumn.dilate(dilate)
-    scales = {1.0} | {part for part in tta or () if isinstance(part, float)}
-    segmenter.look(Views(tuple(sorted(scales)), "flip" in (tta or ()), refine, tile), size)
+    if args.dilate is not None:
+        segmenter.hypercolumn.dilate(args.dilate)
+    tta = args.tta or ()
+    scales = {1.0} | {part for part in tta if isinstance(part, float)}
+    views = Views(tuple(sorted(scales)), "flip" in tta, args.refine, args.tile)
+    segmenter.look(views, args.size)
 
 
 def numbers(text: str) -> list[int]:
@@ -268,6 +255,7 @@ tta = checked(
     lambda parts: all(0.25 <= part <= 4 for part in parts if isinstance(part, float)),
     "some of flip and scales from 0.25 to 4, with commas between",
 )
+replaced = checked(Path, lambda path: bool(path.name), "a folder that a later run may replace")
 CONTEXTS = {"image", "quadrants", *map(str, range(1, 1000, 2))}
 contexts = checked(
     lambda text: text.split(","),

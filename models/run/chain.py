@@ -1,13 +1,10 @@
 """What earlier steps have left: whether one has finished, what fits what, which network it is."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from data import UserError
 from models.checkpoint import load_segmenter
@@ -54,33 +51,6 @@ def finished(run: Path, step: int) -> dict[str, Any]:
     return config
 
 
-def data_of(run: Path | None) -> Path:
-    """The data set that the run's classifier was fitted on, else VOC where `data.download` puts it.
-
-    Raises:
-        UserError: see `finished`.
-    """
-    config = finished(run, 2) if run and is_finished(run, 2) else {}
-    return Path(config.get("data", VOC_FOLDER))
-
-
-def samples_id(
-    spec: Mapping[str, Any], size: int, images: str, pixels: np.ndarray, labels: np.ndarray
-) -> str:
-    """What stands for the result of step 1: the extractor, what it saw, and the pixels drawn.
-
-    Args:
-        spec: see `Hypercolumn.spec`.
-        size: shorter side of the network's input, in pixels.
-        images: see `VOCFolder.checksum`.
-        pixels, labels: (N, 3) int64 and (N,) uint8, see `data.features.Features`.
-    """
-    found = hashlib.sha256(json.dumps([spec, size, images], sort_keys=True).encode())
-    found.update(pixels.tobytes())
-    found.update(labels.tobytes())
-    return found.hexdigest()[:16]
-
-
 def check_chain(run: Path, step: int, made_from: str | None, source: Path) -> None:
     """Refuses what was made from something else than the steps before it hold now.
 
@@ -88,9 +58,6 @@ def check_chain(run: Path, step: int, made_from: str | None, source: Path) -> No
         step: that has made `source`.
         made_from: "id" of the step before, see `models.run.folder.save_config`; None: of no step
             of this run.
-
-    Raises:
-        UserError: names the first link that does not hold, and which step to run again.
     """
     while step > 1 and made_from and is_finished(run, step - 1):
         before = finished(run, step - 1)
@@ -174,11 +141,7 @@ def scored_another_network(run: Path) -> bool:
 
 
 def check_classes(trained: Sequence[str], given: Sequence[str], source: Path, data: Path) -> None:
-    """Refuses a data set with other classes than the network was trained on.
-
-    Raises:
-        UserError: names the first difference.
-    """
+    """Refuses a data set with other classes than the network was trained on; names the first."""
     for index, (ours, theirs) in enumerate(zip_longest(trained, given, fillvalue="none")):
         if ours != theirs:
             raise UserError(
@@ -188,14 +151,7 @@ def check_classes(trained: Sequence[str], given: Sequence[str], source: Path, da
 
 
 def check_resumed(saved: Mapping[str, Any], settings: Mapping[str, Any], last: Path) -> None:
-    """Refuses to resume with other settings; more epochs, too, as the rate has decayed by then.
-
-    Args:
-        saved: what `last`, the last.pt, holds.
-
-    Raises:
-        UserError: names the first setting that differs, and says how to train on.
-    """
+    """Refuses to resume with other settings; more epochs, too, as the rate has decayed by then."""
     for name, value in settings.items():
         if saved["settings"].get(name) != value:
             raise UserError(

@@ -37,22 +37,13 @@ def local_world_size() -> int:
     return int(os.environ.get("LOCAL_WORLD_SIZE", processes)) if processes > 1 else 1
 
 
-def is_one_machine() -> bool:
-    """Whether all processes run on this machine."""
-    return local_world_size() == world_size()
-
-
 def share(count: int) -> range:
     """The indices, of 0 to `count` - 1, that this process works on."""
     return range(rank(), count, world_size())
 
 
 def init(device: torch.device) -> None:
-    """Meets the other processes: NCCL between GPUs, gloo between CPUs. The others fall silent.
-
-    Raises:
-        UserError: the device cannot do it.
-    """
+    """Meets the other processes: NCCL between GPUs, gloo between CPUs. The others fall silent."""
     if world_size() == 1 or dist.is_initialized():
         return
     if device.type not in ("cpu", "cuda"):
@@ -64,7 +55,7 @@ def init(device: torch.device) -> None:
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     if not is_main():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open until the process ends)
+        sys.stdout = open(os.devnull, "w", errors="replace")  # noqa: SIM115 (open until the process ends)
 
 
 def shutdown() -> None:
@@ -102,11 +93,7 @@ def gather(value: Any) -> list[Any]:
 
 
 def check_same(value: Any) -> None:
-    """Compares a plain value, flags and what was found on disk, over the processes.
-
-    Raises:
-        UserError: it is not the same everywhere.
-    """
+    """Refuses flags, or what was found on disk, that are not the same in all processes."""
     for other, theirs in enumerate(gather(value)):
         if theirs != value:
             raise UserError(

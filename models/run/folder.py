@@ -41,11 +41,6 @@ def step_folder(run: Path, step: int) -> Path:
     return run / STEPS[step][1]
 
 
-def step_title(step: int) -> str:
-    """What a step calls itself, like "[1/5] sample_features"."""
-    return f"[{step}/{len(STEPS)}] {STEPS[step][0]}"
-
-
 @contextmanager
 def claim(place: Path) -> Iterator[None]:
     """Keeps other processes out of a step's folder until the block ends; rank 0 does it for all.
@@ -90,8 +85,9 @@ def check_free(place: Path, step: int) -> None:
         own = config["files"] if config["step"] == STEPS[step][0] else []
     except (OSError, ValueError, KeyError, TypeError):
         own = []
-    for path in sorted(place.rglob("[!.]*")):
-        if path.is_file() and path.relative_to(place).as_posix() not in own:
+    for path in sorted(place.rglob("*")):
+        is_litter = path.name == ".DS_Store" or path.suffix == ".part"  # of a Mac, or killed
+        if path.is_file() and not is_litter and path.relative_to(place).as_posix() not in own:
             raise UserError(f"{path}: would be replaced; move it away, or name another folder")
 
 
@@ -174,21 +170,14 @@ def save_config(place: Path, step: int, flags: Mapping[str, Any], **results: Any
 
 
 def finish(
-    run: Path | None,
-    step: int,
-    config: Mapping[str, Any],
-    wrote: str,
-    then: Sequence[Any] = (),
-    place: Path | None = None,
+    place: Path, step: int, config: Mapping[str, Any], wrote: str, then: Sequence[Any] = ()
 ) -> None:
     """Says what is in a step's folder now, and which command comes next.
 
     Args:
         config: as saved; its recipe goes on to the next command.
         then: script and flags of the next command.
-        place: another folder than the step's own.
     """
-    place = place or step_folder(run, step)
     print(f"wrote {place}: {wrote}")
     if then:
         recipe = (config.get("recipe") or "").partition(":")[0]

@@ -36,14 +36,7 @@ def save_scores(
     names: Sequence[str],
     facts: Mapping[str, Any],
 ) -> None:
-    """Writes all that step 4 keeps of a score.
-
-    Args:
-        counts: (N, C, 3) pixels of each image, see `ConfusionMatrix.class_counts`.
-        ids: of the images.
-        names: of the classes.
-        facts: what was scored, for metrics.json.
-    """
+    """Writes all that step 4 keeps of a score; `counts` are the (N, C, 3) pixels of each image."""
     ious = matrix.iou().tolist()
     metrics: dict[str, Any] = {**matrix.scores(), "classes_in_mean": matrix.classes_in_mean()}
     metrics |= {"images": len(ids), "per_class": dict(zip(names, ious)), **facts}
@@ -102,7 +95,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     if decay in GAMMAS and given["--gamma"] is None:
         given["--gamma"] = GAMMAS[decay]
     if decay == "step" and not given["--milestones"]:
-        given["--milestones"] = [share * given["--epochs"] for share in MILESTONES]
+        given["--milestones"] = [share * config["epochs"] for share in MILESTONES]
     on = given.get("--optimizer"), decay, given.get("--finetune-backbone")
     return {
         flag: value

@@ -1,6 +1,7 @@
 """Device, precision, loaders, what a script prints, and how it ends."""
 
 import _thread
+import argparse
 import io
 import os
 import platform
@@ -24,6 +25,7 @@ from data.sampling import EpochSampler
 from data.voc import TrainingSet
 from models.memory import keep_freed_memory
 from models.run import distributed
+from models.run.folder import STEPS
 from models.segmenter import Segmenter
 
 Item = TypeVar("Item")
@@ -42,6 +44,11 @@ FAILURES = (  # in an error that is not ours; what it means for the user; the ex
         "DataLoader (worker|timed out)|shared memory",
         "a worker process was lost ({}); is memory or /dev/shm full? use --workers 0, in step 3 "
         "together with --resume",
+        2,
+    ),
+    (
+        "Kernel size can't be greater|Output size is too small",
+        "an image is too small for the backbone ({}); take a larger --size",
         2,
     ),
     ("^Dist|gloo", "lost another process of this run ({})", 1),
@@ -69,8 +76,7 @@ def run_script(main: Callable[[], None]) -> None:
         main()
         distributed.shutdown()
     except KeyboardInterrupt as stop:
-        code = 143 if isinstance(stop, Terminated) else 130
-        how = "SIGTERM" if isinstance(stop, Terminated) else "Ctrl-C"
+        code, how = (143, "SIGTERM") if isinstance(stop, Terminated) else (130, "Ctrl-C")
         end("; ".join([f"stopped by {how}", *stop.args]), code)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -102,7 +108,7 @@ def end(line: str, code: int) -> NoReturn:
 
 def _last_line(error: Exception) -> str:
     """Of its message, which comes from a worker process with a traceback before it."""
-    return str(error).splitlines()[-1]
+    return (str(error) or type(error).__name__).splitlines()[-1]
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -159,19 +165,11 @@ def ignore_first_sigterm(worker: int) -> None:
 
     It does so by SIGTERM, too, at the latest when it exits: a second one therefore ends them.
     """
-
-    def ignore_once(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    signal.signal(signal.SIGTERM, ignore_once)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def find_device(name: str) -> torch.device:
-    """The device of that name, computing in exact float32; "auto" is cuda, else mps, else cpu.
-
-    Raises:
-        UserError: no such device here.
-    """
+    """The device of that name, computing in exact float32; "auto" is cuda, else mps, else cpu."""
     if name == "auto":
         mps = torch.backends.mps.is_available()
         name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
@@ -266,20 +264,15 @@ def has_arithmetic(precision: str) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def print_header(
-    step: str, quiet: bool, changed: Mapping[str, Any] | None = None, **facts: Any
-) -> None:
+def print_header(step: int, args: argparse.Namespace, **facts: Any) -> None:
     """Prints the step and what it is about to do, aligned, without facts that are None.
 
-    A quiet step prints nothing here nor later, but what is wrong.
-
-    Args:
-        changed: flags that are not at their defaults, by their names.
+    With --quiet a step prints nothing here nor later, but what is wrong.
     """
-    if quiet:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 (open until the process ends)
-    print(step)
-    facts["flags"] = as_typed(changed or {}) or None
+    if args.quiet:
+        sys.stdout = open(os.devnull, "w", errors="replace")  # noqa: SIM115 (until the process ends)
+    print(f"[{step}/{len(STEPS)}] {STEPS[step][0]}")
+    facts["flags"] = as_typed(args.changed) or None
     facts = {name: fact for name, fact in facts.items() if fact is not None}
     width = max(map(len, facts))
     for name, fact in facts.items():
@@ -300,8 +293,7 @@ def bar(items: Iterable[Item], total: int, unit: str, label: str = "") -> Iterab
     """The items with a progress bar on standard error; none off a terminal or where silent."""
     from tqdm import tqdm  # a network in a server does without it
 
-    silent = getattr(sys.stdout, "name", None) == os.devnull
-    disable = True if silent else None
+    disable = getattr(sys.stdout, "name", None) == os.devnull or None
     return tqdm(items, label, total, unit=unit, disable=disable, leave=False, dynamic_ncols=True)
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torchvision.models import WeightsEnum, get_model
 
 from data import UserError
-from models.backbones import build, weights_name
-from models.torchvision_backbones import backbones, input_moments
+from models.backbones import build
+from models.torchvision_backbones import backbones, find_weights, input_moments
 from models.weight_files import fingerprint
 from tests.models.conftest import SMALL
 
@@ -40,10 +40,9 @@ def test_torchvisions_classifiers_but_the_transformers_are_offered_and_else_refu
 
 
 def test_names_and_input_moments_are_those_of_the_weights():
-    assert weights_name("resnet50", "imagenet") == "IMAGENET1K_V2"
+    assert find_weights("resnet50", "imagenet").name == "IMAGENET1K_V2"
     imagenet = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     for weights in ("IMAGENET1K_V1", "random", "a/file.pth"):
-        assert weights_name("vgg16", weights) == weights
         assert input_moments("vgg16", weights) == imagenet
     mean, std = input_moments("vgg16", "IMAGENET1K_FEATURES")  # Caffe's, on 0..255
     assert mean == pytest.approx([0.482, 0.459, 0.408], abs=1e-3) and std == [1 / 255] * 3

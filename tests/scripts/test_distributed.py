@@ -140,6 +140,6 @@ def test_only_torchruns_own_launch_counts_on_a_device_that_can_do_it(monkeypatch
     assert (distributed.world_size(), distributed.rank()) == (3, 2)
     for here in ("3", "2"):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
-        assert distributed.is_one_machine() == (here == "3")
+        assert distributed.local_world_size() == int(here)
     with pytest.raises(UserError, match="^--device mps: several processes need cpu or cuda"):
         distributed.init(torch.device("mps"))

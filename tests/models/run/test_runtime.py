@@ -1,5 +1,6 @@
 """How a script ends, and which device it takes."""
 
+import argparse
 import io
 import os
 import shutil
@@ -105,7 +106,8 @@ def test_a_console_may_lack_letters(monkeypatch):
 
 def test_a_notebook_goes_on_after_a_quiet_script(capsys):
     handler = signal.getsignal(signal.SIGTERM)
-    runtime.run_script(lambda: runtime.print_header("[2/5] train_cls", True, data="voc"))
+    quiet = argparse.Namespace(quiet=True, changed={})
+    runtime.run_script(lambda: runtime.print_header(2, quiet, data="voc"))
     print("the next cell")
     assert capsys.readouterr().out == "the next cell\n"
     assert signal.getsignal(signal.SIGTERM) is handler
