@@ -134,11 +134,9 @@ def _values(text: str) -> dict[int, int]:
 
 def _unlabelled(text: str) -> int | str:
     """The value of --unlabelled."""
-    if text in UNKNOWN:
-        return text
-    if not text.isdecimal():
+    if text not in UNKNOWN and not text.isdecimal():
         raise UserError(f"--unlabelled {text}: expected void, background, or a value of the masks")
-    return int(text)
+    return int(text) if text.isdecimal() else text
 
 
 def _parser() -> argparse.ArgumentParser:

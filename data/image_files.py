@@ -199,34 +199,27 @@ def find_photos(
     Raises:
         UserError: a folder has no photos, or two have the same name, or one cannot be printed.
     """
-    paths, inside, others = [], [], []  # inside: without the place
-    pattern = "**/*" if recursive else "*"
+    found: list[tuple[Path, Path]] = []  # a photo, and where it is below its place
+    others = []
     for place in places:
         if not place.is_dir():  # one that is missing is named when it is read
-            paths.append(place)
-            inside.append(Path(place.name))
+            found.append((place, Path(place.name)))
             continue
-        found = {path.relative_to(place): path for path in sorted(place.glob(pattern))}
-        for part in [*found]:
-            if any(name.startswith(".") for name in part.parts):
-                del found[part]  # systems such as macOS leave hidden files
-        photos = [
-            part
-            for part, path in found.items()
-            if path.is_file() and path.suffix.lower() in PHOTO_SUFFIXES
-        ]
+        below = [path.relative_to(place) for path in place.glob("**/*" if recursive else "*")]
+        parts = {it for it in below if not re.search(r"(^|/)\.", it.as_posix())}  # hidden ones
+        photos = {it for it in parts if it.suffix.lower() in PHOTO_SUFFIXES}
+        photos = {it for it in photos if (place / it).is_file()}
         if not photos:
             raise UserError(f"{place}: no photo in this folder, called {' '.join(PHOTO_SUFFIXES)}")
-        inside += photos
-        paths += [found.pop(part) for part in photos]
-        for part, path in found.items():
-            if path.is_file() or not recursive:
-                others.append(f"{part.as_posix()}{'/' * path.is_dir()}")
-    stems = [part.with_suffix("").as_posix() for part in inside]
+        found += [(place / it, it) for it in sorted(photos)]
+        for part in sorted(parts - photos):
+            if (place / part).is_file() or not recursive:
+                others.append(f"{part.as_posix()}{'/' * (place / part).is_dir()}")
+    stems = [part.with_suffix("").as_posix() for _, part in found]
     counts = Counter(map(str.casefold, stems))  # some disks do not tell A from a
     names = [
         stem if counts[stem.casefold()] == 1 else part.as_posix()
-        for stem, part in zip(stems, inside)
+        for stem, (_, part) in zip(stems, found)
     ]
     for name, count in Counter(map(str.casefold, names)).items():
         if count > 1 or not can_be_shown(name):
@@ -234,7 +227,7 @@ def find_photos(
                 f"--image: {count} files are called {name!r}; each needs a name of its own, of "
                 "letters that can be shown"
             )
-    return dict(zip(names, paths)), others
+    return {name: path for name, (path, _) in zip(names, found)}, others
 
 
 def can_be_shown(name: str) -> bool:
