@@ -76,7 +76,7 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
         if (out / "ImageSets").exists():
             source.notes |= keep_lists(out, part)
         else:
-            write_lists(source.pairs, part)
+            write_lists([name for name in source.pairs if labels[name] != {VOID}], part)
         folder.save_json(part / NOTE, {"source": root, "notes": source.notes})
     return source
 

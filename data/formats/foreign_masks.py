@@ -202,7 +202,7 @@ def read_mask(photo: Path, path: Path, legend: dict[Drawn, int], source: Source)
             name = f"value {value}" if colour == value * GREY else f"colour {_rgb(colour)}"
             raise UserError(
                 f"{path}: {name} is of no class; list it (--list-colours shows all), go by values "
-                "with --map; --unknown void leaves it out"
+                "with --map; --unknown void leaves it out, nearest is for smoothed edges"
             )
         lost = counts[[label is None for label in ids]].sum()
         source.note("pixels of no class, as --unknown says", f"{path.name}: {lost}")
