@@ -92,9 +92,8 @@ def find_legend(
     """The classes of surveyed masks, and the class id, or VOID, of what is drawn in them.
 
     `--map` decides, then the colours of the listed classes, but for grey of other values that are
-    class ids; then the values, see `_ids_of_values`. All leave out what is of no class.
-
-    With `--unknown nearest` what is near to a listed colour, or to a value of `--map`, is the same.
+    class ids; then the values, see `_ids_of_values`. What is of no class is left out, but with
+    `--unknown nearest` what is near to a listed colour, or to a value of `--map`, has its class.
 
     Raises:
         UserError: that does not say enough; the message, about `masks`, says what to add.
