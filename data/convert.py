@@ -76,7 +76,7 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
         if (out / "ImageSets").exists():
             source.notes |= keep_lists(out, part)
         else:
-            write_lists(source.pairs, part)
+            write_lists([name for name in source.pairs if labels[name] != {VOID}], part)
         folder.save_json(part / NOTE, {"source": root, "notes": source.notes})
     return source
 
@@ -134,11 +134,9 @@ def _values(text: str) -> dict[int, int]:
 
 def _unlabelled(text: str) -> int | str:
     """The value of --unlabelled."""
-    if text in UNKNOWN:
-        return text
-    if not text.isdecimal():
+    if text not in UNKNOWN and not text.isdecimal():
         raise UserError(f"--unlabelled {text}: expected void, background, or a value of the masks")
-    return int(text)
+    return int(text) if text.isdecimal() else text
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -101,7 +101,9 @@ def find(form: ModuleType, root: Path, options: Options) -> Source | None:
     folder = root / (options.images or "")
     images = [path for path in files_in(folder) if path.suffix.lower() in PHOTO_SUFFIXES]
     photos = _find_photos(records, images)
-    top = os.path.commonpath([os.path.abspath(photo.parent) for photo in photos if photo] or ["."])
+    used = {photo for photo in photos if photo}
+    places = used if options.unmasked is None else used.union(images)
+    top = os.path.commonpath([os.path.abspath(path.parent) for path in places] or ["."])
     doubtful: set[str] = set()  # names of photos that perhaps are not without annotations
     for record, photo in zip(records, photos):
         stems = [PurePosixPath(_parts(str(it))[-1]).stem for it in (record.path, record.photo)]
@@ -116,7 +118,6 @@ def find(form: ModuleType, root: Path, options: Options) -> Source | None:
             with source.leaving_out_bad():
                 name = os.path.relpath(photo.with_suffix(""), top)
                 source.add(name, Pair(photo, record.path, mask))
-    used = {photo for photo in photos if photo}
     names_of = {path: os.path.relpath(path.with_suffix(""), top) for path in {*images} - used}
     doubts = {path: "" for path in names_of if plain(path.stem).casefold() in doubtful}
     source.add_unmasked(names_of | doubts, folder, used)

@@ -62,14 +62,13 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     photos = {path: photos[path] for path in photos if path not in masks} or photos
     photos_of = _by_name(photos, options.image_suffix or "", PHOTO_SUFFIXES)
     are_jpeg = options.unknown is not None and not _by_name(masks, "", MASK_SUFFIXES)
-    tried: dict[str, dict[str, list[tuple[Path, Path]]]] = {}  # ending -> name -> pairs
-    for ending in MASK_ENDINGS if options.mask_suffix is None else [options.mask_suffix]:
-        masks_of = _by_name(masks, ending, JPEG_SUFFIXES if are_jpeg else MASK_SUFFIXES)
-        pairs = {name: list(product(photos_of[name], masks_of[name])) for name in sorted(photos_of)}
-        pairs = {name: [(a, b) for a, b in some if a != b] for name, some in pairs.items()}
-        tried[ending] = {name: some for name, some in pairs.items() if some}
-    ending = max(tried, key=lambda ending: len(tried[ending]))
-    found = tried[ending]
+    found, ending = {}, ""
+    for tried in MASK_ENDINGS if options.mask_suffix is None else [options.mask_suffix]:
+        masks_of = _by_name(masks, tried, JPEG_SUFFIXES if are_jpeg else MASK_SUFFIXES)
+        every = {name: product(photos_of[name], masks_of[name]) for name in sorted(photos_of)}
+        every = {name: [(a, b) for a, b in pairs if a != b] for name, pairs in every.items()}
+        every = {name: pairs for name, pairs in every.items() if pairs}
+        found, ending = max((found, ending), (every, tried), key=lambda it: len(it[0]))
     if not found:
         names = [[*_by_name(some, "", PHOTO_SUFFIXES)] for some in (photos, masks)]
         photo, mask = (first_of(some) or "none" for some in names)
@@ -85,14 +84,11 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     unused = images.difference(*pairs.values())
     if options.masks is None and options.mask_suffix is None:
         _check_only_choice(root, pairs.values(), unused)
-    names = {path: name for name, some in photos_of.items() for path in some}
-    if ending:  # a mask without a photo, in the folder of the photos
-        names = {
-            it: name for it, name in names.items() if not name.lower().endswith(ending.lower())
-        }
-    source.add_unmasked(
-        {path: names.get(path, "") for path in unused}, root, [photo for photo, _ in pairs.values()]
-    )
+    others = dict.fromkeys(unused, "")
+    for name, paths in photos_of.items():
+        if not name.lower().endswith(ending.lower() or "/"):  # else it is a mask without a photo
+            others |= dict.fromkeys(unused.intersection(paths), name)
+    source.add_unmasked(others, root, [photo for photo, _ in pairs.values()])
     return pairs
 
 

@@ -92,9 +92,8 @@ def find_legend(
     """The classes of surveyed masks, and the class id, or VOID, of what is drawn in them.
 
     `--map` decides, then the colours of the listed classes, but for grey of other values that are
-    class ids; then the values, see `_ids_of_values`. All leave out what is of no class.
-
-    With `--unknown nearest` what is near to a listed colour, or to a value of `--map`, is the same.
+    class ids; then the values, see `_ids_of_values`. What is of no class is left out, but with
+    `--unknown nearest` what is near to a listed colour, or to a value of `--map`, has its class.
 
     Raises:
         UserError: that does not say enough; the message, about `masks`, says what to add.
@@ -202,7 +201,7 @@ def read_mask(photo: Path, path: Path, legend: dict[Drawn, int], source: Source)
             name = f"value {value}" if colour == value * GREY else f"colour {_rgb(colour)}"
             raise UserError(
                 f"{path}: {name} is of no class; list it (--list-colours shows all), go by values "
-                "with --map; --unknown void leaves it out"
+                "with --map; --unknown void leaves it out, nearest is for smoothed edges"
             )
         lost = counts[[label is None for label in ids]].sum()
         source.note("pixels of no class, as --unknown says", f"{path.name}: {lost}")

@@ -145,6 +145,11 @@ def test_photos_without_annotations_are_named_or_nothing_is_in_them(writes, form
     assert masks.keys() == {"a", "b", "images_c"} and (masks["a"] == 1).any()
     assert all(masks[name].dtype == "uint8" for name in masks)
     assert (masks["b"] == VOID).all() and masks["images_c"].shape == (4, 6)
+    (tmp_path / "a.jpg").rename(tmp_path / "images" / "a.jpg")
+    for place in (None, Path()):
+        found = find(form, tmp_path, unmasked=0, images=place).pairs
+        assert found.keys() == ({"images_a", "images_c"} | ({"b", "shown_d"} if place else set()))
+    (tmp_path / "images" / "a.jpg").rename(tmp_path / "a.jpg")
     source = find(form, tmp_path, unmasked=0, unlabelled="void")
     assert [*source.classes] == ["background", "dog"] and not source.pairs["b"].mask().any()
 
