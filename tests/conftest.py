@@ -158,21 +158,3 @@ def street(walked, tmp_path, monkeypatch) -> Path:
     place = Path(shutil.copytree(walked.place, tmp_path / "street"))
     monkeypatch.chdir(place)
     return place
-
-
-@pytest.fixture(scope="session")
-def voc_root() -> Path:
-    """Real data in VOC layout."""
-    return _from_environment("VOC_ROOT")
-
-
-@pytest.fixture(scope="session")
-def squeezenet_weights() -> Path:
-    """ImageNet weights of SqueezeNet 1.1 (features)."""
-    return _from_environment("HYPERCOLUMN_WEIGHTS")
-
-
-def _from_environment(name: str) -> Path:
-    if not os.environ.get(name):
-        pytest.skip(f"{name} is not set: it names real data for this test")
-    return Path(os.environ[name])

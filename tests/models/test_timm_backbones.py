@@ -15,7 +15,6 @@ timm = pytest.importorskip("timm")
 
 PYRAMIDS = ["resnet10t", "convnext_atto", "tf_efficientnet_lite0"]
 TRANSFORMERS = ["vit_tiny_patch16_224", "vit_small_patch16_dinov3"]
-VIT = "timm/vit_tiny_patch16_224"
 
 
 @pytest.mark.parametrize("name", [*PYRAMIDS, *TRANSFORMERS])
@@ -52,7 +51,7 @@ def test_photos_of_any_size_chosen_taps_and_a_checkpoint_without_timms_weights(n
 
 
 def test_a_transformer_sees_the_photo_resized_to_whole_patches():
-    hypercolumn = Hypercolumn(VIT, "random", [2, 5])
+    hypercolumn = Hypercolumn(f"timm/{TRANSFORMERS[0]}", "random", [2, 5])
     image = torch.rand(1, 3, 70, 106)
     x = resize((image - hypercolumn.mean) / hypercolumn.std, [64, 112], antialias=True)
     for level, other in zip(hypercolumn(image), hypercolumn.features.network(x), strict=True):
@@ -71,6 +70,11 @@ def test_dilation_is_timms_output_stride(name):
     assert [level.shape[-1] for level in hypercolumn(images)][-2:] == [6, 6]
     for level, other in zip(hypercolumn(images), network(x), strict=True):
         torch.testing.assert_close(level, other, rtol=1e-4, atol=1e-4)
+
+
+def test_drops_are_counted_from_the_last_level_that_is_used():
+    hypercolumn = Hypercolumn("timm/convnext_atto", "random", [1, 2, 3], dilated=1)
+    assert [level.shape[-1] for level in hypercolumn(noise(96, 96))] == [24, 12, 12]
 
 
 @pytest.mark.parametrize("name", [PYRAMIDS[0], TRANSFORMERS[0]])

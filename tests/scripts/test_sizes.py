@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from data import UserError
 from models import load
 from tests.scripts.processes import config, metrics
 
@@ -80,15 +79,3 @@ def test_python_takes_size_and_tile_as_the_commands_do(fibres, monkeypatch, succ
     assert np.array_equal(network.predict("fibres/JPEGImages/3.png"), drawn)
     probabilities = network.predict("fibres/JPEGImages/3.png", probabilities=True)
     assert np.array_equal(probabilities.argmax(0), drawn)
-
-
-def test_a_window_or_size_too_small_for_the_backbone_is_refused(fibres, monkeypatch, fails):
-    monkeypatch.chdir(fibres)
-    data = ("--data", "fibres", "--run", "large")
-    assert "--tile: 9 pixels are too few" in fails("evaluate.py", *data, "--tile", 9)
-    assert "--size: 9 pixels are too few" in fails("evaluate.py", *data, "--size", 9)
-    assert "--size: 9 pixels are too few" in fails("train_seg.py", *data, "--size", 9)
-    assert "--tile 31: a window needs at least 32" in fails("evaluate.py", *data, "--tile", 31)
-    for how in ({"tile": 0}, {"tile": -5}, {"size": 0}):
-        with pytest.raises(UserError):
-            load("large", **how)

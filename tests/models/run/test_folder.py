@@ -41,10 +41,7 @@ def test_a_folder_that_cannot_be_moved_away_stays_and_so_does_the_new_one(run, m
     place = run / "2_cls"
     place.mkdir(parents=True)
     (place / "dense.pt").write_text("first")
-
-    def locked(path: Path, target: Path) -> None:  # as Windows says where a file is open
-        raise PermissionError(13, "Permission denied", str(path))
-
+    locked = mock.Mock(side_effect=PermissionError(13, "in use"))  # as Windows says of open files
     with monkeypatch.context() as patch, pytest.raises(UserError, match="is a file of it open"):
         patch.setattr(Path, "rename", locked)
         with folder.new_folder(place) as new:

@@ -130,6 +130,9 @@ def test_a_run_or_a_checkpoint_is_loaded_too(street):
     assert best.shape == (50, 70) and np.array_equal(load("run").predict(photo), best)
     with pytest.raises(UserError, match="nothing: no such checkpoint file"):
         load("nothing")
+    for how in ({"tile": 0}, {"tile": -5}, {"size": 0}):
+        with pytest.raises(UserError):
+            load("run", **how)
     shutil.copytree("shapes", "voc")
     trained_on = load("voc").segmenter.trained_on
     assert not trained_on.startswith("18 images"), "a data set of that name is not taken for a run"

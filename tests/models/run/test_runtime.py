@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch._dynamo.exc import BackendCompilerFailed
+from torch.utils.data import DataLoader, Dataset
 
 from data import UserError
 from models.run import runtime
@@ -44,13 +45,6 @@ def ending(main: Callable[[], None], capsys) -> tuple[int, str]:
     return stop.value.code, error
 
 
-def raising(error: BaseException) -> Callable[[], None]:
-    def main():
-        raise error
-
-    return main
-
-
 ENDS = [  # what was raised, the exit code, how the line begins
     (UserError("runs/a: not a run"), 2, "runs/a: not a run\n"),
     (PermissionError(13, "Permission denied", "runs/a"), 2, "runs/a: Permission denied\n"),
@@ -70,7 +64,7 @@ ENDS = [  # what was raised, the exit code, how the line begins
 @pytest.mark.parametrize("error, code, words", ENDS)
 def test_a_script_ends_with_one_line_and_an_exit_code(error, code, words, capsys, monkeypatch):
     for rank in ("", "rank 1: "):
-        found, line = ending(raising(error), capsys)
+        found, line = ending(mock.Mock(side_effect=error), capsys)
         assert found == code and line.startswith(f"train_cls: {rank}{words}"), line
         assert line.count("\n") == 1
         two_processes(monkeypatch)
@@ -78,7 +72,7 @@ def test_a_script_ends_with_one_line_and_an_exit_code(error, code, words, capsys
 
 def test_our_own_mistakes_keep_their_traceback():
     with pytest.raises(RuntimeError, match="ours"):
-        runtime.run_script(raising(RuntimeError("ours")))
+        runtime.run_script(mock.Mock(side_effect=RuntimeError("ours")))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
@@ -95,6 +89,19 @@ def test_a_ctrl_c_in_the_callback_of_a_fork_is_not_lost(capsys):
 
     assert ending(main, capsys) == (130, "train_cls: stopped by Ctrl-C\n")
     assert not presses and sys.unraisablehook is not runtime._raise_again
+
+
+class Bad(Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise UserError("a.png: cannot be read")
+
+
+def test_a_users_mistake_in_a_worker_process_is_the_same_line(capsys):
+    code, error = ending(lambda: list(DataLoader(Bad(), num_workers=1)), capsys)
+    assert (code, error) == (2, "train_cls: a.png: cannot be read\n")
 
 
 def test_a_console_may_lack_letters(monkeypatch):
