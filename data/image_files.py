@@ -324,7 +324,9 @@ def _reason(error: Exception, head: bytes) -> str:
             return "is a link to a file that is gone"
         return f"no such file{f', but {first_of(others)}; see data.convert' if others else ''}"
     if isinstance(error, Image.DecompressionBombError):
-        return f"{error.args[0].partition(',')[0]}: cut it into parts, or make it smaller"
+        limit = "PIL.Image.MAX_IMAGE_PIXELS, which the scripts set to what memory has room for"
+        what = error.args[0].partition(",")[0]
+        return f"{what}: cut it into parts, make it smaller, or raise {limit}"
     if isinstance(error, UnidentifiedImageError):
         for pattern, what in HEADS.items():
             if re.match(pattern, head):

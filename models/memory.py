@@ -1,10 +1,19 @@
-"""What glibc's malloc does with memory that is freed; other C libraries have no such functions."""
+"""How large a photo may be; and what glibc's malloc does with freed memory, where it is glibc's."""
 
 import ctypes
+import os
 import sys
 
 GLIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+PIXEL = 24  # bytes that one of a large photo takes, read, predicted and drawn
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+
+
+def most_pixels() -> int | None:
+    """Of a photo that this machine's memory has room for; None where that is not known."""
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // PIXEL
 
 
 def keep_freed_memory() -> None:

@@ -18,12 +18,13 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from data import UserError
 from data.sampling import EpochSampler
 from data.voc import TrainingSet
-from models.memory import keep_freed_memory
+from models.memory import keep_freed_memory, most_pixels
 from models.run import distributed
 from models.run.folder import STEPS
 from models.segmenter import Segmenter
@@ -69,6 +70,8 @@ def run_script(main: Callable[[], None]) -> None:
     """
     output, handler = sys.stdout, signal.signal(signal.SIGTERM, _terminate)
     hook, sys.unraisablehook = sys.unraisablehook, _raise_again
+    limit, most = Image.MAX_IMAGE_PIXELS, most_pixels()
+    Image.MAX_IMAGE_PIXELS = most // 2 if most else limit  # twice of it Pillow refuses
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a console may lack letters of a class name
@@ -93,7 +96,8 @@ def run_script(main: Callable[[], None]) -> None:
         if not isinstance(error, BackendCompilerFailed):
             raise
         end(f"--compile: PyTorch cannot compile this network ({reason}); leave it out", 2)
-    finally:  # a notebook goes on with all three
+    finally:  # a notebook goes on with all four
+        Image.MAX_IMAGE_PIXELS = limit
         sys.stdout = output
         sys.unraisablehook = hook
         signal.signal(signal.SIGTERM, handler)

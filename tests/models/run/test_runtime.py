@@ -15,6 +15,7 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
+from PIL import Image
 from torch._dynamo.exc import BackendCompilerFailed
 from torch.utils.data import DataLoader, Dataset
 
@@ -111,10 +112,18 @@ def test_a_console_may_lack_letters(monkeypatch):
     assert console.buffer.getvalue().rstrip() == b"a ?"
 
 
-def test_a_notebook_goes_on_after_a_quiet_script(capsys):
-    handler = signal.getsignal(signal.SIGTERM)
+def test_a_notebook_goes_on_after_a_quiet_script(capsys, monkeypatch):
+    handler, limit, within = signal.getsignal(signal.SIGTERM), Image.MAX_IMAGE_PIXELS, []
     quiet = argparse.Namespace(quiet=True, changed={})
-    runtime.run_script(lambda: runtime.print_header(2, quiet, data="voc"))
+
+    def main() -> None:
+        runtime.print_header(2, quiet, data="voc")
+        within.append(Image.MAX_IMAGE_PIXELS)
+
+    for most in (2_000_000, None):  # pixels that memory has room for; where it is not known
+        monkeypatch.setattr(runtime, "most_pixels", lambda most=most: most)
+        runtime.run_script(main)
+    assert within == [1_000_000, limit] and limit == Image.MAX_IMAGE_PIXELS
     print("the next cell")
     assert capsys.readouterr().out == "the next cell\n"
     assert signal.getsignal(signal.SIGTERM) is handler
