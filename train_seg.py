@@ -153,7 +153,7 @@ def validate(
         matrix.update(prediction, sample.mask.numpy())
         void += (sample.mask == VOID).sum()
         if len(previews) < drawn and distributed.is_main():
-            from data.figures.picture import draw_page  # matplotlib takes a second to import
+            from data.figures.overlay import draw_page  # matplotlib takes a second to import
 
             shown = dataset.image(dataset.ids.index(sample.id)), segmenter.classes
             page = draw_page(*shown, sample.mask.numpy(), prediction, title=sample.id)

@@ -1,4 +1,4 @@
-"""Many pages of `picture` at a glance: `index.html` for the browser, and a contact sheet."""
+"""Many pages of `overlay` at a glance: `index.html` for the browser, and a contact sheet."""
 
 import html
 import json
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from data.classes import VOID, Classes
 from data.figures.layers import BLACK, INK, WHITE, font
-from data.figures.picture import GREY, Page, draw_page, shorten
+from data.figures.overlay import GREY, Page, draw_page, shorten
 
 INDEX, SHEET = "index.html", "contact_sheet.png"
 FILES = "gallery"  # folder of what the page shows: NAME.json, its thumbnail and its layers

@@ -13,7 +13,7 @@ from data import UserError
 from data.classes import Classes
 from data.figures import gallery
 from data.figures.gallery import Record
-from data.figures.picture import legend_rows, percent
+from data.figures.overlay import legend_rows, percent
 from data.image_files import colour_mask, read_image
 from models.run import folder
 from models.run.predictor import predict_photo

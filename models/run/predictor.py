@@ -98,7 +98,7 @@ class Predictor:
         Raises:
             ValueError: the mask has another size than the photo.
         """
-        from data.figures.picture import overlay  # not needed to predict
+        from data.figures.overlay import overlay  # not needed to predict
 
         pixels, mask = to_array(photo), np.asarray(self.predict(photo) if mask is None else mask)
         if mask.shape != pixels.shape[:2]:

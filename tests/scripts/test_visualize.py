@@ -13,7 +13,7 @@ from PIL import Image
 
 from data.classes import VOC
 from data.figures.gallery import INDEX, SHEET
-from data.figures.picture import percent
+from data.figures.overlay import percent
 from data.image_files import read_mask
 from data.voc_files import read_ids
 from losses.metrics import image_mious, load_image_scores

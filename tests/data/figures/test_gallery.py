@@ -13,7 +13,7 @@ from PIL import Image
 
 from data.classes import VOC, VOID, Classes
 from data.figures.gallery import INDEX, contact_sheet, read_pictures, save_gallery, save_picture
-from data.figures.picture import draw_page
+from data.figures.overlay import draw_page
 from tests.data.figures.browser import installed, look
 
 NASTY = "a\"b'c<i>&amp; {{pictures}} </script> #1?%20.x".replace("/", "")
@@ -102,7 +102,7 @@ def test_a_class_0_that_is_no_background_is_tinted_named_and_filtered_by(first, 
 
 
 @pytest.mark.parametrize("alone", ["prediction", "ground truth"])
-def test_pictures_of_one_mask_are_filtered_by_it_and_have_no_score(alone, tmp_path):
+def test_overlays_of_one_mask_are_filtered_by_it_and_have_no_score(alone, tmp_path):
     for name, label in (("b", 8), ("a", 12)):
         save(tmp_path, name, label, None, alone)
     facts = read_pictures(tmp_path)

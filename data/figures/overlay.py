@@ -43,9 +43,9 @@ class Page(NamedTuple):
 
 
 def overlay(photo: np.ndarray, mask: np.ndarray, classes: Classes) -> Image.Image:
-    """The photo (H, W, 3) with its mask (H, W): classes are tinted, outlined and named."""
+    """A photo (H, W, 3), also as PIL has it, with its mask (H, W): tinted, outlined, named."""
     masks = {"mask": mask.astype(np.uint8)}
-    return _tiles(Image.fromarray(photo), masks, classes, None)["mask"][0]
+    return _tiles(Image.fromarray(np.asarray(photo)), masks, classes, None)["mask"][0]
 
 
 def draw_page(

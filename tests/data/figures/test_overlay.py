@@ -16,7 +16,7 @@ from data.figures.layers import (
     error_map,
     heat_map,
 )
-from data.figures.picture import draw_page, overlay, percent
+from data.figures.overlay import draw_page, overlay, percent
 
 SIZES = [(16, 16), (500, 375), (2000, 100), (60, 900), (40, 1), (1, 40)]
 MANY = Classes(
