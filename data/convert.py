@@ -93,7 +93,9 @@ def _bring(source: Source, classes: Classes, out: Path, image_id: str) -> set[in
         elif values == {VOID}:
             source.note("left out: no labelled pixel", image_id)
             return set()
-        elif orientation(pair.photo) in (2, 3, 4):  # its size does not tell how the mask lies
+        elif (
+            orientation(pair.photo) in (2, 3, 4) and not source.options.turn_masks
+        ):  # its size does not tell how the mask lies
             source.note("in doubt: EXIF turns the photo, its mask is taken as upright", image_id)
         place_photo(pair.photo, pixels, out / "JPEGImages" / image_id)
         colour_mask(mask, classes).save(out / "SegmentationClass" / f"{image_id}.png")
@@ -167,6 +169,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--unmasked", choices=[*UNKNOWN, "leave-out"], help=unmasked)
     width = "pixels, of points and lines (default: 5)"
     add("--stroke-width", type=rate, default=5.0, metavar="N", help=width)
+    turn = "masks lie as photos are stored, before EXIF turns these upright"
+    add("--turn-masks", action="store_true", help=turn)
     add("--skip-bad", action="store_true", help="leave out images that cannot be used")
     add("--force", action="store_true", help="replace an earlier result in OUT, not its lists")
     return parser

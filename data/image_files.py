@@ -23,8 +23,9 @@ PHOTO_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".jp2", ".png", ".webp", ".avif", ".
 PHOTO_SUFFIXES += (".tif", ".tiff")
 PHOTO_FORMATS = ("JPEG", "JPEG2000", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF")
 EXIF_ORIENTATION = 0x0112
-TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE"}
-TURNS |= {6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}  # to turn a photo upright
+Turn = Image.Transpose
+TURNS = {2: Turn.FLIP_LEFT_RIGHT, 3: Turn.ROTATE_180, 4: Turn.FLIP_TOP_BOTTOM, 5: Turn.TRANSPOSE}
+TURNS |= {6: Turn.ROTATE_270, 7: Turn.TRANSVERSE, 8: Turn.ROTATE_90}  # to turn a photo upright
 # Pillow's modes of index images -> the type that holds their values. 16 bits of grey: I;16 or I.
 INDEX_MODES = {"P": np.uint8, "L": np.uint8, "1": np.uint8, "I": np.uint32}
 INDEX_MODES |= {"I;16": np.uint16, "I;16B": np.uint16}
@@ -64,8 +65,8 @@ def upright_pixels(image: Image.Image, name: object = "the photo") -> np.ndarray
     if image.format == "TIFF":
         image.filename = ""  # mapped from its file, Pillow would turn it wrongly as it loads it
     image.load()
-    if turn := TURNS.get(_orientation(image)):
-        image = image.transpose(Image.Transpose[turn])
+    if (turn := _orientation(image)) in TURNS:
+        image = image.transpose(TURNS[turn])
     if image.mode[0] in "IF":  # which Pillow would clip to white
         image = Image.fromarray(_to_8_bits(np.asarray(image), name))
     pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
@@ -106,9 +107,9 @@ def check_sizes(photo: Path, mask: Path, size: tuple[int, int] | None = None) ->
             size = image.size[::-1]
     if size != (height, width):
         is_turned = size == (width, height)  # mostly since the photo is, by its EXIF
-        remedy = "; EXIF turns the photo, so turn it, too" if is_turned else ""
+        remedy = "; EXIF turns the photo, so turn it, too (data.convert --turn-masks)"
         sizes = f"{size[1]}x{size[0]} but its image {photo.name} is {width}x{height}"
-        raise UserError(f"{mask}: the mask is {sizes}{remedy}")
+        raise UserError(f"{mask}: the mask is {sizes}{remedy * is_turned}")
 
 
 def upright_size(photo: Path) -> tuple[int, int]:

@@ -4,13 +4,22 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from data import UserError
 from data.classes import VOID, Colour, voc_colour
 from data.formats.class_names import fixed_id, number_classes
 from data.formats.source import Named, Source
-from data.image_files import INDEX_MODES, LISTED, check_sizes, index_values, open_image
+from data.image_files import (
+    INDEX_MODES,
+    LISTED,
+    TURNS,
+    check_sizes,
+    index_values,
+    open_image,
+    orientation,
+)
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # without loss
 JPEG_SUFFIXES = (".jpg", ".jpeg")  # values change along all edges: for those who say --unknown
@@ -192,6 +201,9 @@ def read_mask(photo: Path, path: Path, legend: dict[Drawn, int], source: Source)
         UserError: nothing says what becomes of these, or the mask does not fit the photo.
     """
     codes = read_pixels(path, source.options.unlabelled is not None)
+    if source.options.turn_masks and (turn := orientation(photo)) in TURNS:
+        places = np.arange(codes.size, dtype=np.int32).reshape(codes.shape)
+        codes = codes.ravel()[np.asarray(Image.fromarray(places).transpose(TURNS[turn]))]
     check_sizes(photo, path, codes.shape)
     found, counts = np.unique(codes, return_counts=True)
     ids = [legend.get(divmod(code, CODE)) for code in found.tolist()]

@@ -46,6 +46,7 @@ class Options(NamedTuple):
     stroke_width: float = 5.0  # pixels, of points and lines
     skip_bad: bool = False  # leave out images that cannot be used
     nearest: bool = False  # but what is near to a class's colour or value becomes this class
+    turn_masks: bool = False  # masks lie as the photos are stored, before EXIF turns these
     unmasked: int | None = None  # class id, or VOID, everywhere in photos without a mask
 
     @property

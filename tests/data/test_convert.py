@@ -214,6 +214,22 @@ def test_a_turn_that_leaves_the_size_is_in_doubt(root, tmp_path, run):
     assert lines[1] == "  in doubt: EXIF turns the photo, its mask is taken as upright: 1 (b)"
 
 
+@pytest.mark.parametrize("turn", range(2, 9))
+def test_masks_as_photos_are_stored_are_turned_with_these(turn, root, tmp_path, run):
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = turn
+    stored = np.array([[0, 1, 0], [1, 1, 0]], dtype=np.uint8)
+    Image.fromarray(stored).save(root / "masks" / "b.png")
+    photo = Image.fromarray(stored * 255).convert("RGB")
+    photo.save(root / "images" / "b.png", exif=exif)
+    (root / "images" / "b.jpg").unlink()
+    code, lines = run(root, tmp_path / "out")
+    assert code == 2 * (turn > 4) and ("--turn-masks" in lines[-1]) == (turn > 4)
+    assert run(root, tmp_path / "turned", "--turn-masks")[0] == 0
+    mask = np.array(Image.open(tmp_path / "turned" / "SegmentationClass" / "b.png"))
+    assert np.array_equal(mask * 255, read_image(root / "images" / "b.png")[..., 0])
+
+
 def test_a_result_is_replaced_by_force_alone_and_when_the_new_one_is_whole(root, tmp_path, run):
     out = tmp_path / "out"
     run(root, out)
