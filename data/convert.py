@@ -42,6 +42,7 @@ from models.run import folder, runtime
 from models.run.args import rate
 
 UNKNOWN = {"void": VOID, "background": 0}
+UNSEEN = 2, 3, 4  # turns by EXIF that leave the size, which then does not tell how a mask lies
 READERS = 4  # threads; each holds one photo at a time
 
 
@@ -93,9 +94,7 @@ def _bring(source: Source, classes: Classes, out: Path, image_id: str) -> set[in
         elif values == {VOID}:
             source.note("left out: no labelled pixel", image_id)
             return set()
-        elif (
-            orientation(pair.photo) in (2, 3, 4) and not source.options.turn_masks
-        ):  # its size does not tell how the mask lies
+        elif orientation(pair.photo) in UNSEEN and not source.options.turn_masks:
             source.note("in doubt: EXIF turns the photo, its mask is taken as upright", image_id)
         place_photo(pair.photo, pixels, out / "JPEGImages" / image_id)
         colour_mask(mask, classes).save(out / "SegmentationClass" / f"{image_id}.png")
