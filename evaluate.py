@@ -102,11 +102,15 @@ def score(
     counts = {image_id: pixels for part in of_images for image_id, pixels in part.items()}
     if dataset.has_masks:
         if absent := dataset.absent_classes(matrix.counts.sum(axis=1), void):
-            print(f"  note: no pixel of {first_of(absent)} in {dataset.split}")
+            where = f"the {len(dataset)} images of {dataset.split}"
+            print(f"  note: no pixel of {first_of(absent)} in {where}")
         right, above, below = (np.trace(matrix.counts, shift) for shift in (0, 1, -1))
         if max(above, below) > 2 * right:
             way = "above" if above > below else "below"
             print(f"  note: most predictions are the class {way} the true one: are they shifted?")
+        majority = matrix.counts.sum(1).max() / max(1, matrix.counts.sum())
+        if not matrix.pixel_accuracy() > majority:
+            print(f"  note: no better than the most frequent class everywhere ({majority:.3f})")
         print(matrix.table(dataset.classes.names))
     return matrix, np.stack([counts[image_id] for image_id in dataset.ids])
 
@@ -141,7 +145,7 @@ def main() -> None:
         data=f"{dataset.root}, split {args.split}: {len(dataset)} images",
         network=network,
         protocol=PROTOCOL,
-        device=runtime.describe(device, args.amp, args.compile),
+        device=None if args.predictions else runtime.describe(device, args.amp, args.compile),
     )
     if args.run and not args.checkpoint and not chain.is_finished(args.run, 3):
         print(f"  note: step 3 has not finished in this run; {source} is scored")

@@ -80,7 +80,8 @@ def choose_pixels(
     absent = dataset.absent_classes(counts[: len(dataset.classes)], counts[VOID])
     check_several(labels, f"{dataset.root}, split {dataset.split}")
     if absent:
-        print(f"  note: no pixel of {first_of(absent)} in {dataset.split}")
+        where = f"the {len(dataset)} images of {dataset.split}"
+        print(f"  note: no pixel of {first_of(absent)} in {where}")
     for thin in thin_classes(widths, dataset.classes.names, size):
         print(f"  note: {thin}")
     return pixels, labels, areas

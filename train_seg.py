@@ -315,7 +315,8 @@ def main() -> None:
                 scores = score_file(place / "best.pt", val_set, loss_of, *how)
         except KeyboardInterrupt as stop:
             has_begun = training.log and (place / "last.pt").is_file()
-            kept = f"go on from {place / 'last.pt'} with the same command and --resume"
+            done = f"{training.saved} of the {len(training.losses)} steps made are in last.pt"
+            kept = f"{done}: go on from {place / 'last.pt'} with the same command and --resume"
             raise type(stop)(kept if has_begun else "the training had not begun") from None
         if distributed.is_main():
             results = {"made_from": facts["made_from"], "val_images_trained_on": both}

@@ -140,7 +140,8 @@ def read_mask(path: Path, classes: Classes, may_be_void: bool = True) -> np.ndar
         _check_palette(image, classes, path)
     wrong = mask[(mask >= len(classes)) & ~(may_be_void & (mask == VOID))]
     if wrong.size:
-        hints = {VOID: "; save an object of 255 as 1", len(classes): "; is it class + 1?"}
+        hints = {VOID: "; 255 is void: save the likeliest class, and an object of 255 as 1"}
+        hints[len(classes)] = "; is it class + 1?"
         rest = "each pixel of a prediction needs one" + hints.get(int(wrong[0]), "")
         rest = f"void is {VOID}" if may_be_void else rest
         what = f"label {wrong[0]} is outside the classes 0..{len(classes) - 1} ({rest})"

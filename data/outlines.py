@@ -20,8 +20,12 @@ def polygons(mask: np.ndarray) -> list[tuple[int, list[np.ndarray]]]:
         of the first pixel is (0.5, 0.5), and ends where it began. The pixels whose centres are
         inside are those of the area.
     """
-    from contourpy import FillType, contour_generator  # comes with matplotlib
-
+    try:
+        from contourpy import FillType, contour_generator
+    except ImportError:
+        raise UserError(
+            "polygons need contourpy, which comes with: pip install matplotlib"
+        ) from None
     found = []
     for label in np.setdiff1d(mask, VOID).tolist():
         inside = np.pad(mask == label, 1).astype(np.float64)
@@ -32,14 +36,7 @@ def polygons(mask: np.ndarray) -> list[tuple[int, list[np.ndarray]]]:
 
 
 def run_lengths(mask: np.ndarray) -> dict[int, dict[str, Any]]:
-    """The area of each class id but `VOID` as COCO's compressed RLE: {"size", "counts" as text}.
-
-    Args:
-        mask: (H, W) class ids.
-
-    Raises:
-        UserError: pycocotools is not there.
-    """
+    """The area of each class id (H, W) but `VOID` as COCO's RLE: {"size", "counts" as text}."""
     try:
         from pycocotools.mask import encode
     except ImportError:

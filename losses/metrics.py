@@ -126,7 +126,8 @@ def image_rows(
     ious = np.where(counts[..., 0] > 0, class_ious(counts), np.nan)
     accuracies = ratio(counts[..., 2].sum(1), counts[..., 0].sum(1))
     labelled = np.isfinite(ious).any(1)
-    worst = np.where(np.isnan(ious), np.inf, ious).argmin(1)
+    # Of several with the same IoU, such as 0, the one with most pixels.
+    worst = np.where(np.isnan(ious), np.inf, ious - 1e-12 * counts[..., 0]).argmin(1)
     return [
         {"id": name, "miou": miou, "pixel_accuracy": right, "worst_class": names[w] if some else ""}
         for name, miou, right, w, some in zip(ids, mean(ious), accuracies, worst, labelled)

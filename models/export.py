@@ -35,6 +35,7 @@ from models.run.predictor import predict_photo
 from models.run.runtime import run_script
 from models.segmenter import Segmenter
 
+AGREE = 0.999  # of the pixels of a photo: at others two classes are equally likely
 LEAST_TORCH = "2.13"  # before, torch.export refused poolings that round up at any size
 
 
@@ -158,6 +159,7 @@ def main() -> None:
     if missing := [package for package in needed if not find_spec(package)]:
         raise UserError(f"a package is missing: pip install {' '.join(missing)}")
 
+    pixels = read_image(flags.check) if flags.check else None
     segmenter, _ = trained_segmenter(flags.run, flags.checkpoint)
     if flags.half:
         save_segmenter(flags.half, copy.deepcopy(segmenter).half())  # read as float32 again
@@ -181,11 +183,12 @@ def main() -> None:
     if flags.check:
         import onnxruntime  # not needed to write the file
 
-        pixels = read_image(flags.check)
         session = onnxruntime.InferenceSession(flags.onnx, providers=["CPUExecutionProvider"])
         (found,) = session.run(None, {"image": pixels.transpose(2, 0, 1)[None]})
         same = found[0] == predict_photo(segmenter, pixels)[0].numpy()
         print(f"{flags.check}: onnxruntime agrees with predict on {same.mean():.2%} of the pixels")
+        if same.mean() < AGREE:
+            raise UserError(f"{flags.onnx}: gives other classes than predict; do not use it")
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def save_report(
     """Writes report.pdf and report.md, with some of the pictures of `gallery.read_pictures`."""
     chosen = choose({picture["name"]: picture["miou"] for picture in pictures})
     images = [(kind, Image.open(folder / f"{name}.png")) for kind, name in chosen]
-    about = {"Title": TITLE, "CreationDate": None}
+    about = {"Title": TITLE, "Author": record["author"], "CreationDate": None}
     with PdfPages(folder / "report.pdf", metadata=about) as document:
         for page in report_pages(record, shown, images):
             document.savefig(page)
@@ -103,7 +103,8 @@ def report_text(record: Mapping[str, Any], pictures: Sequence[tuple[str, str]]) 
         parts += [f"## {heading}", text]
     if record["metrics"]:
         ious = record["metrics"]["per_class"].items()
-        tables = {"IoU of the classes": {name: _words(iou) for name, iou in ious}, **tables}
+        cells = {name: "absent" if iou is None else f"{iou:.3f}" for name, iou in ious}
+        tables = {"IoU of the classes": cells, **tables}
     for heading, rows in tables.items():
         lines = [f"| {name} | {value} |" for name, value in rows.items()]
         parts += [f"## {heading}", "\n".join(["| | |", "|---|---|", *lines])]
@@ -175,8 +176,10 @@ def discussion(record: Mapping[str, Any]) -> str:
         "The best classes, by IoU, are": ranked[:some],
         "The worst are": ranked[::-1][:some],
         "The most frequent confusions, by pixels, are": confusions,
-        f"Of {len(images)} images {half} have an mIoU below 0.5; the worst, by their worst class, "
-        "are": [f"{one['id']} ({one['miou']:.3f}, {one['worst_class']})" for one in images[:NAMED]],
+        f"Of {len(images)} images {half} have an mIoU, over the classes of their ground truth, "
+        "below 0.5; the worst are, with the class that is worst in them,": [
+            f"{one['id']} ({one['miou']:.3f}, {one['worst_class']})" for one in images[:NAMED]
+        ],
     }
     return " ".join(f"{start} {', '.join(named)}." for start, named in sentences.items() if named)
 

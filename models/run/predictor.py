@@ -3,6 +3,7 @@
 import io
 import os
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from data import UserError
 from data.classes import VOID
 from data.image_files import read_image, upright_pixels
 from data.transforms import ResizeImage
@@ -25,7 +27,7 @@ class Predictor:
     """A trained network; several threads may predict with it.
 
     On a GPU it computes in exact float32, as the scripts do: cuDNN's TensorFloat-32 is turned off.
-    In a process forked from the one that made it, it turns torch's threads off: they were lost.
+    In processes that are forked from then on torch has one thread: the others were lost.
 
     Args:
         segmenter: the network.
@@ -40,7 +42,7 @@ class Predictor:
     def __init__(self, segmenter: Segmenter, device: str = "auto"):
         self.segmenter = segmenter.to(find_device(device))
         self.names, self.colours = segmenter.classes.names, segmenter.classes.colours
-        self._process = os.getpid()
+        _use_one_thread_after_forks()
 
     def predict(
         self,
@@ -52,9 +54,9 @@ class Predictor:
         """The classes of each pixel.
 
         Args:
-            photos: a photo, or a list of them: a path, an opened file or its bytes, or a PIL image,
-                all turned upright as their EXIF data say; an array (H, W), (H, W, 1) or (H, W, 3)
-                or a tensor (3, H, W), uint8 or floating point 0..1.
+            photos: a photo, or a list of them, each: a path, an opened file or its bytes, or a PIL
+                image, all turned upright as their EXIF data say; an array (H, W), (H, W, 1) or
+                (H, W, 3) or a tensor (3, H, W), uint8 or floating point 0..1.
             probabilities: of all classes, not the most likely class.
             confidence: the probability of the most likely class, too.
             threshold: less likely pixels become `data.classes.VOID`.
@@ -64,13 +66,15 @@ class Predictor:
             (C, H, W) float32 probabilities. Of a list, a list of them.
 
         Raises:
-            UserError: a file that is missing or no photo.
-            ValueError, TypeError: an array or tensor of another shape or dtype.
+            UserError: a file that is missing or no photo; the others of a list are lost, too.
+            ValueError, TypeError: an array or tensor of another shape or dtype, another threshold.
         """
-        if os.getpid() != self._process:  # forked; waiting for threads of the parent would hang
-            torch.set_num_threads(1)
+        if probabilities and (confidence or threshold):
+            raise ValueError("probabilities are of all classes: without confidence and threshold")
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold {threshold}: a probability is from 0 to 1")
         how = probabilities, confidence, threshold
-        if isinstance(photos, Sequence) and not isinstance(photos, str | bytes):
+        if isinstance(photos, list | tuple):
             found = []
             for index, photo in enumerate(photos):
                 try:
@@ -98,12 +102,21 @@ class Predictor:
         Raises:
             ValueError: the mask has another size than the photo.
         """
-        from data.figures.overlay import overlay  # not needed to predict
-
+        try:
+            from data.figures.overlay import overlay  # not needed to predict
+        except ImportError:
+            raise UserError("names on a photo need a package: pip install matplotlib") from None
         pixels, mask = to_array(photo), np.asarray(self.predict(photo) if mask is None else mask)
         if mask.shape != pixels.shape[:2]:
             raise ValueError(f"expected a mask {pixels.shape[:2]} for this photo, got {mask.shape}")
         return overlay(pixels, mask, self.segmenter.classes)
+
+
+@cache
+def _use_one_thread_after_forks() -> None:
+    """Waiting for threads of the parent, which a fork does not copy, torch would hang."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 def network_input(segmenter: Segmenter, pixels: np.ndarray) -> Tensor:
@@ -122,19 +135,23 @@ def to_array(photo: Any) -> np.ndarray:
     """A photo as (H, W, 3) uint8 RGB; see `Predictor.predict`."""
     if isinstance(photo, str) and "://" in photo:
         raise ValueError(f"{photo}: is not fetched; pass what is there, as bytes")
-    if isinstance(photo, bytes):
+    if isinstance(photo, bytes | bytearray | memoryview):
         return read_image(io.BytesIO(photo))
     if isinstance(photo, str | Path):
         return read_image(Path(photo))
-    if isinstance(photo, Image.Image):
-        return upright_pixels(photo)
     if hasattr(photo, "read"):
-        return read_image(photo)
+        return read_image(photo if photo.seekable() else io.BytesIO(photo.read()))
+    if isinstance(photo, Image.Image):
+        try:
+            photo.load()
+        except Exception as error:  # Pillow's decoders raise many kinds
+            raise UserError(f"the photo cannot be read ({error}); is it damaged?") from None
+        photo = upright_pixels(photo)
     if isinstance(photo, Tensor):
         if photo.ndim != 3 or len(photo) != 3:
             raise ValueError(f"expected a tensor (3, H, W), got {tuple(photo.shape)}")
         photo = photo.float() if photo.is_floating_point() else photo  # NumPy has no bfloat16
-        photo = photo.permute(1, 2, 0).cpu().numpy()
+        photo = photo.detach().permute(1, 2, 0).cpu().numpy()
     is_array = isinstance(photo, np.ndarray)
     if is_array and photo.dtype.kind == "f":
         if photo.size and not 0 <= photo.min() <= photo.max() <= 1:

@@ -140,7 +140,7 @@ def read_confusion(path: Path) -> np.ndarray:
 def network_facts(segmenter: Segmenter) -> dict[str, Any]:
     """What `data.figures.architecture.draw_architecture` shows, read off the modules."""
     hypercolumn, head, size = segmenter.hypercolumn, segmenter.head, segmenter.size
-    boxes = [("standardise", "(x − mean) / std of the sampled features")]
+    boxes = [("standardise", "(x − mean) / std")]
     for layer in head.layers:
         title = f"1×1 convolution {layer.in_channels} → {layer.out_channels}"
         boxes.append((title, f"{_parameters(layer):,} parameters"))

@@ -131,6 +131,7 @@ class Training:
         self.average = AveragedModel(network, multi_avg_fn=average) if ema else None
         self.rates: list[float | None] = [None] * len(optimizer.param_groups)  # of the last step
         self.losses: list[float] = []
+        self.saved = 0  # steps that last.pt holds
         self.log: list[dict[str, Any]] = []
         self.began = time.perf_counter()
 
@@ -219,12 +220,14 @@ class Training:
             self.average.load_state_dict(state["average"])
         self.losses, self.rates, self.log = state["losses"], state["rates"], state["log"]
         self.began = time.perf_counter() - state["seconds"]
+        self.saved = len(self.losses)
 
 
 def save_last(place: Path, training: Training, facts: Mapping[str, Any]) -> None:
     """Saves last.pt, to go on from; `facts` are what every checkpoint of the training holds."""
     state = training.state_dict()
     save_segmenter(place / "last.pt", training.network, **facts, training=state)
+    training.saved = len(training.losses)
 
 
 def save_epoch(

@@ -66,7 +66,10 @@ UNFIT = "label {} is outside the classes 0..20 (each pixel of a prediction needs
 SPOILT = [  # what is made of a prediction, what is said of it
     (lambda values: values[:, :-1], "the mask is 63x64 but its image {stem}.jpg is 64x"),
     (lambda values: values * 0 + 21, UNFIT.format(21) + "is it class + 1?)"),
-    (lambda values: values * 0 + 255, UNFIT.format(255) + "save an object of 255 as 1)"),
+    (
+        lambda values: values * 0 + 255,
+        UNFIT.format(255) + "255 is void: save the likeliest ",
+    ),
     (None, "no such file"),
 ]
 

@@ -23,7 +23,8 @@ mask = network.predict(photo)
 assert mask.shape == (300, 400)
 if hasattr(os, "fork"):
     if (child := os.fork()) == 0:
-        os._exit(not np.array_equal(network.predict(photo), mask))
+        found = [network.predict(photo), load("voc").predict(photo)]
+        os._exit(not all(np.array_equal(one, mask) for one in found))
     assert os.waitpid(child, 0)[1] == 0 and torch.get_num_threads() == 2
 torch.set_num_threads(1)
 del sys.modules["filelock"], sys.modules["tqdm"]  # steps need them

@@ -110,7 +110,10 @@ def test_the_values_are_on_the_pages_in_order(values):
         + ["mIoU 0.432, pixel accuracy 0.876", "scored somehow", "torch 2.9.1+cu130"]
         + ["best classes, by IoU, are class_0 (0.700). The worst are class_2 (0.100)."]
         + ["class_0 taken for class_1 (25% of it), class_2 taken for class_0 (0% of it)."]
-        + ["2 images 1 have an mIoU below 0.5", "i1 (0.100, class_0), i9 (0.900, class_0)."],
+        + [
+            "2 images 1 have an mIoU, over the classes of their",
+            "i1 (0.100, class_0), i9 (0.900, class_0).",
+        ],
         ["Training procedure", "lr 0.5", "flip yes", "crop 320", "loss cross entropy"]
         + ["training loss 0.4", "val mIoU 0.5", "best epoch 4", "rows 123,456", "0:01:23"],
         ["Architecture", "image 3 × 320 × 320", "tap 3", "256 × 80 × 80", "Z = 1472 channels"]

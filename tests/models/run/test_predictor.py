@@ -1,5 +1,6 @@
 """Three lines of Python: what a trained network takes, what it gives, and the one in the box."""
 
+import io
 import re
 import shutil
 from hashlib import sha256
@@ -63,7 +64,11 @@ def test_a_photo_may_come_in_any_form_without_a_word(network, mask, recwarn):
     read_only = pixels.copy()
     read_only.flags.writeable = False
     forms = [str(PORTRAIT), Image.open(PORTRAIT), tensor, tensor / 255, mirrored, read_only]
-    forms += [PORTRAIT.read_bytes(), PORTRAIT.open("rb"), pixels / 255]
+    content = PORTRAIT.read_bytes()
+    forms += [content, bytearray(content), PORTRAIT.open("rb"), pixels / 255]
+    pipe = io.BytesIO(content)
+    pipe.seekable, pipe.seek = lambda: False, None  # as of a download
+    forms += [pipe, (tensor / 255).requires_grad_()]
     assert all(np.array_equal(found, mask) for found in network.predict(forms))
     grey = pixels[:40, :50, 0]
     in_colour = network.predict(np.stack([grey] * 3, axis=-1))
@@ -72,7 +77,14 @@ def test_a_photo_may_come_in_any_form_without_a_word(network, mask, recwarn):
     assert not recwarn.list
 
 
+def damaged() -> Image.Image:
+    """A photo that ends too early, which Pillow finds out when it is read."""
+    return Image.open(io.BytesIO(PORTRAIT.read_bytes()[:2000]))
+
+
 NO_PHOTOS = [
+    (damaged(), UserError, "^the photo cannot be read .*truncated"),
+    (Image.new("RGB", (0, 5)), ValueError, r"got \(5, 0, 3\)"),
     ("none.jpg", UserError, "none.jpg: no such"),
     (np.zeros((4, 4, 4), np.uint8), ValueError, r"expected an array .* got \(4, 4, 4\)"),
     (np.zeros((0, 4, 3), np.uint8), ValueError, r"got \(0, 4, 3\)"),
@@ -99,6 +111,9 @@ def test_probabilities_confidence_and_what_is_void_belong_to_the_mask(network, m
     assert (found.argmax(0) == mask).mean() > 0.9999  # ties
     same, sure = network.predict(PORTRAIT, confidence=True)
     assert np.array_equal(same, mask) and np.allclose(sure, found.max(0), atol=1e-4)
+    for how in ({"probabilities": True, "threshold": 0.9}, {"threshold": 90}):
+        with pytest.raises(ValueError, match="probabilit"):
+            network.predict(PORTRAIT, **how)
     doubtful = network.predict(PORTRAIT, threshold=0.9)
     assert 0 < (doubtful == VOID).mean() < 0.5
     assert np.array_equal(doubtful, np.where(sure < 0.9, VOID, mask))
