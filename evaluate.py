@@ -104,13 +104,8 @@ def score(
         if absent := dataset.absent_classes(matrix.counts.sum(axis=1), void):
             where = f"the {len(dataset)} images of {dataset.split}"
             print(f"  note: no pixel of {first_of(absent)} in {where}")
-        right, above, below = (np.trace(matrix.counts, shift) for shift in (0, 1, -1))
-        if max(above, below) > 2 * right:
-            way = "above" if above > below else "below"
-            print(f"  note: most predictions are the class {way} the true one: are they shifted?")
-        majority = matrix.counts.sum(1).max() / max(1, matrix.counts.sum())
-        if not matrix.pixel_accuracy() > majority:
-            print(f"  note: no better than the most frequent class everywhere ({majority:.3f})")
+        for doubt in matrix.doubts(dataset.classes.names):
+            print(f"  note: {doubt}")
         print(matrix.table(dataset.classes.names))
     return matrix, np.stack([counts[image_id] for image_id in dataset.ids])
 

@@ -82,7 +82,7 @@ def choose_pixels(
     if absent:
         where = f"the {len(dataset)} images of {dataset.split}"
         print(f"  note: no pixel of {first_of(absent)} in {where}")
-    for thin in thin_classes(widths, dataset.classes.names, size):
+    for thin, _ in thin_classes(widths, dataset.classes.names, size):
         print(f"  note: {thin}")
     return pixels, labels, areas
 

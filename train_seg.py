@@ -244,8 +244,7 @@ def save_result(
 
 def main() -> None:
     args = parse()
-    device = runtime.choose_device(args.device)
-    place = folder.step_folder(args.run, 3)
+    device, place = runtime.choose_device(args.device), folder.step_folder(args.run, 3)
     segmenter, start, facts, saved = chain.training_start(args.run, args.init, args.resume)
 
     # Random squares to train on, whole images to validate on.
@@ -299,9 +298,11 @@ def main() -> None:
         network=f"{segmenter.hypercolumn.backbone}, size {segmenter.size}, crop {crop}, logits at "
         f"1/{args.stride}, {training.parameter_count:,} parameters learn",
         start=f"{start}" + (f", after {len(training.losses)} steps" if saved else ""),
+        training=f"{folder.count(args.epochs, 'epoch')} of {loader.batch_sampler.steps} steps",
         device=runtime.describe(device, args.amp, args.compile),
     )
     if new_classes:
+        images.note_thin_classes(segmenter.size)
         print("  note: other classes than in --init: the last layer of the head starts anew")
     if both := segmenter.has_seen(val_set.photo_hashes()):
         print(f"  note: {both} of {len(val_set)} validation images are also trained on")

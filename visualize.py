@@ -13,8 +13,9 @@ ID.png, index.html (all of them, to be opened in a browser), with --contact-shee
 with --report report.pdf (settings, architecture, data, curves, scores, best and worst pictures) and
 report.md (its text, to be edited), config.json. For your own pictures also predictions/NAME.png
 (8-bit palette indices at the original size) and photos.csv (the classes of each, their share and
-how sure the network is of them, or why it could not be read): photo by photo, so that --resume goes
-on with what was interrupted. --masks-only draws no pictures; --recursive looks into sub-folders.
+how sure the network is of them, or why it could not be read), in RUN/photos/: photo by photo, so
+that --resume goes on with what was interrupted. --masks-only draws no pictures, --recursive looks
+into sub-folders.
 --out names another folder: a new or empty one, or one of earlier pictures alone, which go. Without
 a run it is runs/photos/ for --image, with the network that comes with the project, and runs/truth/
 for --truth, which shows image and ground truth and needs no network.
@@ -64,7 +65,7 @@ def parse() -> argparse.Namespace:
     flag("--truth", bool, False, "the ground truth alone, without a run")
     image = "photos and folders, not --data"
     flag("--image", Path, None, image, free=True, metavar="PATH", nargs="+")
-    out = "where to write; default: 5_overlays of the run"
+    out = "where to write; default: 5_overlays of the run, or its photos"
     flag("--out", flags.replaced, None, out, free=True, metavar="DIR")
     flag("--checkpoint", Path, None, "network; default: the run's", free=True, metavar="FILE")
     flag("--masks-only", bool, False, "of --image: index PNGs and the table alone", free=True)
@@ -164,7 +165,8 @@ def main() -> None:
     if args.sort == "random":
         random.Random(args.seed).shuffle(names)
     wanted = classes.labels(args.classes or ())
-    place = args.out or (folder.step_folder(args.run, 5) if args.run else own_place)
+    in_run = args.run and (args.run / "photos" if photos else folder.step_folder(args.run, 5))
+    place = args.out or in_run or own_place
     if not photos:
         folder.check_free(place, 5)
     facts = {"images": f"{len(names)} {what}", **facts}

@@ -204,8 +204,10 @@ def main() -> None:
     for what, names in source.notes.items():
         print(f"  {what}: {len(names)} ({first_of(list(dict.fromkeys(names)))})")
     print(f"wrote {out}: photos, masks and {len(source.classes)} classes in classes.txt")
-    add_to = ["--add"] if (out / "ImageSets").exists() else []
-    print(f"next: {shlex.join(['python', '-m', 'data.lists', str(out), *add_to])}")
+    has_lists, new = (out / "ImageSets").exists(), "new since the earlier result" in source.notes
+    lists = ["-m", "data.lists", str(out), *["--add"] * has_lists]
+    look = ["visualize.py", "--data", str(out), "--truth"]
+    print(f"next: {shlex.join(['python', *(look if has_lists and not new else lists)])}")
 
 
 if __name__ == "__main__":

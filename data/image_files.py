@@ -64,7 +64,10 @@ def upright_pixels(image: Image.Image, name: object = "the photo") -> np.ndarray
     """
     if image.format == "TIFF":
         image.filename = ""  # mapped from its file, Pillow would turn it wrongly as it loads it
-    image.load()
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:  # one that Pillow has only opened
+        raise UserError(f"{name}: cannot be read ({error}); is it damaged?") from None
     if (turn := _orientation(image)) in TURNS:
         image = image.transpose(TURNS[turn])
     if image.mode[0] in "IF":  # which Pillow would clip to white
@@ -216,7 +219,8 @@ def find_photos(
             elif path.is_file() or not recursive:
                 others.append(f"{part.as_posix()}{'/' * path.is_dir()}")
         if len(files) == known:
-            raise UserError(f"{place}: no photo in this folder, called {' '.join(PHOTO_SUFFIXES)}")
+            where = "this folder" if recursive else "this folder (--recursive looks below)"
+            raise UserError(f"{place}: no photo in {where}, called {' '.join(PHOTO_SUFFIXES)}")
     stems = [part.with_suffix("").as_posix() for part, _ in files]
     counts = Counter(map(str.casefold, stems))  # some disks do not tell A from a
     names = [

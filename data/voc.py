@@ -31,6 +31,7 @@ from data.voc_files import (
     read_pairs,
     sparse_note,
 )
+from data.widths import local_widths, thin_classes
 
 MAX_SKIPPED = 5  # per cent of a list that `skip_bad` may leave out; beyond, the data is in doubt
 
@@ -156,6 +157,12 @@ class VOCFolder(Dataset):
             self._said.append(sparse_note(counts.sum() / (counts.sum() + void)))
             print(f"  note: {self._said[0]}")
         return [name for name, count in zip(self.classes.names, counts) if not count]
+
+    def note_thin_classes(self, size: int) -> None:
+        """Prints which classes are too thin for the network's size, see `data.widths`."""
+        widths = [local_widths(self.mask(index), size) for index in range(len(self))]
+        for thin, _ in thin_classes(np.concatenate(widths), self.classes.names, size):
+            print(f"  note: {thin}")
 
     def photo_hashes(self) -> np.ndarray:
         """What tells each photo from others, (N,) int64; see `hash_files`."""

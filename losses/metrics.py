@@ -8,6 +8,7 @@ import numpy as np
 
 from data import UserError
 from data.classes import VOID
+from data.image_files import first_of
 
 
 class ConfusionMatrix:
@@ -73,6 +74,22 @@ class ConfusionMatrix:
             "mean_accuracy": float(mean(ratio(right, truth))),
             "fw_iou": float(ratio(np.nansum(truth * self.iou()), total)),
         }
+
+    def doubts(self, names: Sequence[str]) -> list[str]:
+        """What speaks against the predictions or the training, in words."""
+        found, (truth, predicted, right) = [], self.class_counts().T
+        above, below = (np.trace(self.counts, shift) for shift in (1, -1))
+        if max(above, below) > 2 * right.sum():
+            way = "above" if above > below else "below"
+            found.append(f"most predictions are the class {way} the true one: are they shifted?")
+        if never := [name for name, t, p in zip(names, truth, predicted) if t > p == 0]:
+            found.append(
+                f"never predicted: {first_of(never)}; see --class-weights in steps 2 and 3"
+            )
+        if right.sum() <= truth.max() and truth.any():
+            share = truth.max() / truth.sum()
+            found.append(f"no better than the most frequent class everywhere ({share:.3f})")
+        return found
 
     def table(self, names: Sequence[str]) -> str:
         """The score as text: a line per class, then the means."""

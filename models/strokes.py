@@ -69,8 +69,8 @@ class Drawn(NamedTuple):
 def read_strokes(place: Path, photos: Path, width: float) -> Source:
     """The strokes, as `data.convert` reads them; undrawn pixels are void."""
     root, name = (place.parent, Path(place.name)) if place.is_file() else (place, None)
-    where = Options(images=photos.resolve(), annotations=name, unlabelled=0, stroke_width=width)
-    source = recognise(root, where)
+    where = Options(photos.resolve(), annotations=name, unlabelled=0, stroke_width=width)
+    source = recognise(root, where._replace(skip_bad=True))
     if not source.pairs:
         raise UserError(f"{place}: no strokes on a photo of {photos}; {source.said()}")
     return source
@@ -124,7 +124,7 @@ def classifier(
     schedule = build_schedule(optimizer, "cosine", epochs, steps)
     nothing = tuple(part[:0] for part in rows)  # is held out
     log = fit(fc, rows, nothing, epochs, BATCH, optimizer, schedule)
-    print(f"  {len(labels)} pixels, {log[-1]['accuracy']:.1%} of them right", flush=True)
+    print(f"  {len(labels)} labelled pixels, {log[-1]['accuracy']:.1%} of these come out right")
     return fc
 
 
@@ -188,7 +188,8 @@ def main() -> None:
     add("--backbone", metavar="NAME", help="as in step 1 (default: that of the network in the box)")
     add("--weights", default="imagenet", metavar="NAME", help="of --backbone, as in step 1")
     add("--taps", type=taps, metavar="1,2,..", help="of --backbone, as in step 1")
-    add("--size", type=positive, default=SIZE, metavar="N", help="shorter side of the input, px")
+    size = f"shorter side of the input, px; thin things need more (default: {SIZE})"
+    add("--size", type=positive, default=SIZE, metavar="N", help=size)
     add("--steps", type=positive, default=400, metavar="N", help="of the training (default: 400)")
     add("--stroke-width", type=rate, default=5.0, metavar="N", help="of points and lines, px")
     add("--device", default="auto", metavar="NAME", help="as in step 1")
@@ -203,11 +204,14 @@ def main() -> None:
     network.look(network.views, args.size)
     network.eval().to(device)
     drawn: dict[Path, Drawn] = {}
+    print(f"photos are seen with {args.size} pixels on the shorter side: --size")
     settings = {"--size": args.size, "--steps": args.steps, "--stroke-width": args.stroke_width}
     for _ in changes([args.strokes, args.photos, *args.predict], args.out):
         try:
             photos, _ = find_photos([args.photos, *args.predict])
             source = read_strokes(args.strokes, args.photos, args.stroke_width)
+            if source.notes:
+                print(f"  note: {source.said()}")
             drawn = extract(network, source, drawn)
             features = torch.cat([one.features for one in drawn.values()])
             labels = torch.cat([one.labels for one in drawn.values()])
@@ -229,6 +233,7 @@ def main() -> None:
         save(segmenter, photos, drawn, settings, args.out)
         if not args.watch:
             break
+        print("watching: save a stroke, and it goes on; Ctrl-C ends it", flush=True)
 
 
 if __name__ == "__main__":

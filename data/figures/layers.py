@@ -4,6 +4,7 @@ A mask is a uint8 or int64 array (H, W) of class ids, `VOID` where there is none
 array (H, W, 3), RGB.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,18 @@ KEYS = {  # what the colours of a layer mean
     "error": {"right": RIGHT, "wrong": WRONG, "void": NOT_SCORED},
     "confidence": {f"{p}%": tuple(round(255 * c) for c in HEAT(p / 100)[:3]) for p in (0, 50, 100)},
 }
+BRIGHT = (0, 255, 255), (255, 240, 0), (255, 0, 255)
 OPACITY = 0.55  # of the tint of a class over the photo
 NAMED_FROM = 0.002  # share of the image that a class needs to be named in it
+
+
+def with_bright_background(classes: Classes) -> Classes:
+    """For strokes on a black background, hard to see: the `BRIGHT` colour least like a class."""
+    if any(classes.colours[0]):
+        return classes
+    others = np.array(classes.colours[1:])
+    bright = max(BRIGHT, key=lambda colour: np.linalg.norm(others - colour, axis=1).min())
+    return replace(classes, colours=(bright, *classes.colours[1:]))
 
 
 def tint(mask: np.ndarray, classes: Classes, sparse: bool = False, reach: int = 1) -> Image.Image:
@@ -30,6 +41,7 @@ def tint(mask: np.ndarray, classes: Classes, sparse: bool = False, reach: int = 
     The background, a class 0 whose colour is black, is clear, void whitish. Where the mask is
     sparse, its labels are opaque, and void is clear.
     """
+    classes = with_bright_background(classes) if sparse else classes
     palette = np.full((256, 4), 255 if sparse else round(255 * OPACITY), np.uint8)
     palette[:, :3] = np.reshape(classes.palette(), (256, 3))
     if sparse:

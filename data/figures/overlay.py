@@ -1,7 +1,6 @@
 """The page of an image: what `layers` draws of it side by side, and a legend."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -9,12 +8,19 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data.classes import VOID, Classes, Colour, is_sparse
-from data.figures.layers import INK, KEYS, WHITE, draw_layers, fit, font, write_names
+from data.figures.layers import (
+    INK,
+    KEYS,
+    WHITE,
+    draw_layers,
+    fit,
+    font,
+    with_bright_background,
+    write_names,
+)
 
 GREY = (110, 114, 120)
 TILE_SIDES = 320, 640  # px, the longer side of a tile on a page
-# For strokes on the background, whose black is hard to see: that which is least like a class.
-BRIGHT = (0, 255, 255), (255, 240, 0), (255, 0, 255)
 
 
 class Row(NamedTuple):
@@ -76,12 +82,8 @@ def draw_page(
     strokes = truth is not None and is_sparse(np.count_nonzero(truth == VOID), truth.size)
     masks = {"labels" if strokes else "ground truth": truth, "prediction": prediction}
     masks = {name: mask.astype(np.uint8) for name, mask in masks.items() if mask is not None}
-    if strokes and not any(classes.colours[0]):
-        others = np.array(classes.colours[1:])
-        bright = max(BRIGHT, key=lambda colour: np.linalg.norm(others - colour, axis=1).min())
-        classes = replace(classes, colours=(bright, *classes.colours[1:]))
     tiles = _tiles(image, masks, classes, confidence)
-    rows = legend_rows(masks, classes, ious)
+    rows = legend_rows(masks, with_bright_background(classes) if strokes else classes, ious)
 
     # In print a page is as wide as the paper, so the more tiles, the larger the letters.
     (width, height), count = image.size, len(tiles)

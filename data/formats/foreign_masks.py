@@ -26,6 +26,7 @@ JPEG_SUFFIXES = (".jpg", ".jpeg")  # values change along all edges: for those wh
 COLOUR_MODES = ("P", "RGB", "RGBA", "LA", "PA")  # Pillow's
 GREY = 0x010101
 ROWS = 40  # colours that a listing shows
+RARE = 1e-3  # share of the pixels, below which a colour is more likely a mixture than a class
 
 Drawn = tuple[int, int]  # a value and its colour 0xRRGGBB
 CODE = 1 << 40  # a `Drawn` in one number: value * CODE + colour
@@ -88,11 +89,15 @@ def listing(found: Counter[Drawn], classes_file: Path) -> str:
     for (_, colour), count in found.items():
         pixels[colour] += count
     head = (
-        f"the most frequent of {len(pixels)} colours; write them to {classes_file}, the background "
-        "first, with names of yours, void for what is no class; smoothed edges: --unknown nearest"
+        f"# the most frequent of {len(pixels)} colours; write those of classes to {classes_file}, "
+        "the background first,\n# with names of yours, void for what is no class. Mixtures at "
+        "smoothed edges are none: --unknown nearest"
     )
-    rows = zip(_default_classes(ROWS), pixels.most_common(ROWS))
-    return "\n".join([head, *(f"{name} {_rgb(colour)}" for name, (colour, _) in rows)])
+    lines, total = [head], sum(pixels.values())
+    for name, (colour, count) in zip(_default_classes(ROWS), pixels.most_common(ROWS)):
+        share = count / total
+        lines.append(f"{f'# {share:.3%} are' if share < RARE else name} {_rgb(colour)}")
+    return "\n".join(lines)
 
 
 def find_legend(

@@ -82,9 +82,9 @@ class Parser(argparse.ArgumentParser):
             recipe = RECIPES[values.recipe].get(Path(self.prog).stem, "")
             values = super().parse_args([*recipe.split(), *given])  # the later of two wins
             values.recipe = f"{values.recipe}: {recipe or 'nothing but the defaults'}"
-        if getattr(values, "data", "none is read") is None:  # that of the run's step 2, else VOC
-            is_there = values.run and chain.is_finished(values.run, 2)
-            config = chain.finished(values.run, 2) if is_there else {}
+        if getattr(values, "data", "none is read") is None:  # that of the run, else VOC
+            done = [step for step in (2, 3) if values.run and chain.is_finished(values.run, step)]
+            config = chain.finished(values.run, done[0]) if done else {}
             values.data = Path(config.get("data", chain.VOC_FOLDER))
         for action in self._deciding:
             name, value = action.option_strings[0], plain(getattr(values, action.dest))

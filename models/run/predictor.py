@@ -142,10 +142,6 @@ def to_array(photo: Any) -> np.ndarray:
     if hasattr(photo, "read"):
         return read_image(photo if photo.seekable() else io.BytesIO(photo.read()))
     if isinstance(photo, Image.Image):
-        try:
-            photo.load()
-        except Exception as error:  # Pillow's decoders raise many kinds
-            raise UserError(f"the photo cannot be read ({error}); is it damaged?") from None
         photo = upright_pixels(photo)
     if isinstance(photo, Tensor):
         if photo.ndim != 3 or len(photo) != 3:

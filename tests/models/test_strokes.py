@@ -111,7 +111,7 @@ def test_a_stroke_that_changes_is_noticed(place, in_process):
     with mock.patch("time.sleep", pause):
         done = in_process("models/strokes.py", "photos", "strokes", *QUICK, "--watch")
     assert done.returncode == 130 and drawn.any()
-    pixels = [int(number) for number in re.findall(r"(\d+) pixels, ", done.stdout)]
+    pixels = [int(number) for number in re.findall(r"(\d+) labelled pixels, ", done.stdout)]
     assert pixels[0] < pixels[1] == pixels[2]
     assert re.findall(r"\nwrote (\d) pictures", done.stdout) == ["3", "3", "2"]
 

@@ -74,7 +74,7 @@ def test_python_takes_size_and_tile_as_the_commands_do(fibres, monkeypatch, succ
     monkeypatch.chdir(fibres)
     flags = ("--size", 320, "--tile", 128)
     succeeds("visualize.py", "--run", "large", "--image", "fibres/JPEGImages/3.png", *flags)
-    drawn = np.asarray(Image.open("large/5_overlays/predictions/3.png"))
+    drawn = np.asarray(Image.open("large/photos/predictions/3.png"))
     network = load("large", size=320, tile=128)
     assert np.array_equal(network.predict("fibres/JPEGImages/3.png"), drawn)
     probabilities = network.predict("fibres/JPEGImages/3.png", probabilities=True)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from data import UserError
 from data.classes import VOC, VOID
+from data.formats.class_names import read_class_list
 from data.formats.foreign_masks import find_legend, listing, read_mask, survey
 from data.formats.source import Options, Source
 
@@ -199,7 +200,11 @@ def test_a_first_class_that_may_be_what_nobody_has_drawn_is_said(first, doubts, 
 
 
 def test_colours_are_listed_with_what_to_write(tmp_path):
-    path = saved(tmp_path / "a.png", [[(10, 20, 30)] * 3 + [(1, 2, 3)]], "RGB")
-    head, *classes = listing(surveyed(path), Path("mine/classes.txt")).splitlines()
-    assert "2 colours" in head and "mine/classes.txt" in head
-    assert classes == ["background 10 20 30", "class 1 1 2 3"]
+    colours = [(10, 20, 30)] * 1500 + [(1, 2, 3)] * 499 + [(9, 9, 9)]  # the last a mixture
+    path = saved(tmp_path / "a.png", [colours], "RGB")
+    text = listing(surveyed(path), Path("mine/classes.txt"))
+    head, _, *classes = text.splitlines()
+    assert "3 colours" in head and "mine/classes.txt" in head
+    assert classes == ["background 10 20 30", "class 1 1 2 3", "# 0.050% are 9 9 9"]
+    (tmp_path / "classes.txt").write_text(text)  # as it is
+    assert [*read_class_list(tmp_path / "classes.txt")] == ["background", "class 1"]

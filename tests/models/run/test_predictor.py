@@ -83,7 +83,7 @@ def damaged() -> Image.Image:
 
 
 NO_PHOTOS = [
-    (damaged(), UserError, "^the photo cannot be read .*truncated"),
+    (damaged(), UserError, "^the photo: cannot be read .*truncated"),
     (Image.new("RGB", (0, 5)), ValueError, r"got \(5, 0, 3\)"),
     ("none.jpg", UserError, "none.jpg: no such"),
     (np.zeros((4, 4, 4), np.uint8), ValueError, r"expected an array .* got \(4, 4, 4\)"),
