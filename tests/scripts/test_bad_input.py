@@ -257,12 +257,12 @@ def all_but_the_first_are_used() -> bool:
     return sampled() == {*range(1, 18)} and scored()
 
 
-def drawn_page() -> bool:
-    return Image.open(f"run/5_overlays/{FIRST}.png").width > 300
+def drawn_page(place: str = "5_overlays") -> bool:
+    return Image.open(f"run/{place}/{FIRST}.png").width > 300
 
 
 def upright_page() -> bool:
-    page = np.asarray(Image.open(f"run/5_overlays/{FIRST}.png")).astype(int)
+    page = np.asarray(Image.open(f"run/photos/{FIRST}.png")).astype(int)
     picture = page[:, : page.shape[1] // 2]
     red, blue = (
         np.argwhere((picture[..., channel] > 200) & (picture.sum(-1) < 330)).mean(0)
@@ -276,7 +276,7 @@ WORKS = {  # what is odd: (how it is made, steps, what holds after them)
     "EXIF-rotated image": (turned, READ, used),
     "EXIF-rotated photo": (photo(turned), FIVE, upright_page),
     "1x1 image": (partial(of_size, 1, 1), ALL, lambda: used() and drawn_page()),
-    "1x1 photo": (photo(partial(of_size, 1, 1)), FIVE, drawn_page),
+    "1x1 photo": (photo(partial(of_size, 1, 1)), FIVE, partial(drawn_page, "photos")),
     "3000x2000 image": (partial(of_size, 3000, 2000), ("evaluate",), scored),
     "a mask all void": (partial(label, 255, ...), ("visualize", *READ), all_but_the_first_are_used),
     "Windows line ends, blank lines, BOM": (edited_list, READ, used),
