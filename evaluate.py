@@ -123,7 +123,7 @@ def main() -> None:
     else:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
         made_from = fingerprint(segmenter)
-        flags.set_views(segmenter, args)
+        flags.set_views(segmenter, args.tta, args.refine, args.dilate, args.size, args.tile)
         resize, needs_masks = ResizeImage(segmenter.input_size), not args.save_predictions
         dataset = VOCFolder(args.data, args.split, resize, args.limit, needs_masks=needs_masks)
         if not (dataset.has_masks or args.out):
@@ -136,7 +136,8 @@ def main() -> None:
         predictions = predict_split(segmenter, dataset, args.workers)
     runtime.print_header(
         4,
-        args,
+        args.quiet,
+        args.changed,
         data=f"{dataset.root}, split {args.split}: {len(dataset)} images",
         network=network,
         protocol=PROTOCOL,

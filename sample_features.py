@@ -82,7 +82,7 @@ def choose_pixels(
     if absent:
         where = f"the {len(dataset)} images of {dataset.split}"
         print(f"  note: no pixel of {first_of(absent)} in {where}")
-    for thin, _ in thin_classes(widths, dataset.classes.names, size):
+    for thin in thin_classes(widths, dataset.classes.names, size):
         print(f"  note: {thin}")
     return pixels, labels, areas
 
@@ -139,7 +139,8 @@ def main() -> None:
     names, widths = dataset.classes.names, "+".join(map(str, hypercolumn.channels))
     runtime.print_header(
         1,
-        args,
+        args.quiet,
+        args.changed,
         data=f"{dataset.root}, split {args.split}: {len(dataset)} images, {len(names)} classes",
         network=f"{args.backbone}, weights {weights}, Z = {widths} = {hypercolumn.Z}",
         device=runtime.describe(device),

@@ -261,8 +261,6 @@ def main() -> None:
     segmenter.remember(photos := images.photo_hashes())
     settings = args.settings | {"images": images.checksum(photos)}
     settings["validation images"] = val_part.checksum(val_part.photo_hashes())
-    if saved:
-        chain.check_resumed(saved, settings, start)
     augment = Augment(segmenter.size, crop, args.scale, args.flip, args.jitter)
     drop = segmenter.head.widths, segmenter.head.dropout
     train_set = TrainingSet(images, augment, args.seed, args.pixels, *drop)
@@ -287,12 +285,14 @@ def main() -> None:
         weight = inverse_frequency(torch.from_numpy(images.count_pixels())).to(device)
         loss_of = partial(loss_of, weight=weight)
     if saved:
+        chain.check_resumed(saved, settings, start)
         training.load_state_dict(saved["training"])
         args.started -= training.seconds  # those of the runs before
 
     runtime.print_header(
         3,
-        args,
+        args.quiet,
+        args.changed,
         data=f"{images.root}: {len(images)} images of {args.split}, validation on {len(val_part)} "
         f"of the {len(val_set)} of {args.val_split}",
         network=f"{segmenter.hypercolumn.backbone}, size {segmenter.size}, crop {crop}, logits at "

@@ -133,8 +133,8 @@ def chosen_records(
     indices = list(islice(chosen, limit))
     if segmenter:
         return split_records(segmenter, dataset, indices, workers)
-    names = ((dataset.ids[index], index) for index in indices)
-    return (Record(name, name, dataset.image(i), dataset.mask(i)) for name, i in names)
+    ids = dataset.ids
+    return (Record(ids[i], ids[i], dataset.image(i), dataset.mask(i)) for i in indices)
 
 
 def main() -> None:
@@ -144,7 +144,7 @@ def main() -> None:
     if not args.truth:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
         given = given | {"checkpoint": source, "made_from": fingerprint(segmenter)}
-        flags.set_views(segmenter, args)
+        flags.set_views(segmenter, args.tta, args.refine, args.dilate, args.size, args.tile)
         runtime.prepare(segmenter, device, args.amp, args.compile)
         facts["network"] = f"{source} ({segmenter.hypercolumn.backbone})"
         where = runtime.describe(device, args.amp, args.compile)
@@ -175,7 +175,7 @@ def main() -> None:
         run = read_run(args.run, segmenter) | {"author": args.author, "experiments": []}
     if args.compare:
         run["experiments"] = compare_runs([args.run, *args.compare])[1]
-    runtime.print_header(5, args, **facts, device=where)
+    runtime.print_header(5, args.quiet, args.changed, **facts, device=where)
     if others:
         notes.append(f"left out, as no photos: {first_of(others)}")
     for note in notes:
@@ -185,8 +185,7 @@ def main() -> None:
     with photo_folder(place, given) if photos else folder.new_folder(place) as new:
         table = PhotoTable(new, classes) if photos else None
         if table:
-            own = {name: photos[name] for name in names}
-            records = photo_records(segmenter, own, table, wanted)
+            records = photo_records(segmenter, {n: photos[n] for n in names}, table, wanted)
         else:
             dataset.ids = names
             records = chosen_records(segmenter, dataset, wanted, args.sort, limit, args.workers)
@@ -197,9 +196,10 @@ def main() -> None:
             if table:
                 table.add(record)
         pictures = gallery.read_pictures(new)
-        none = f"--classes {','.join(args.classes or ())}: in none of the {len(names)} images"
-        if not pictures and not table:
-            raise UserError(none)
+        count = len(table.done) if table else len(pictures)
+        if not count:
+            none = f"--classes {','.join(args.classes or ())}: in none of the {len(names)} images"
+            raise UserError(first_of([*table.errors.values()]) if table and table.errors else none)
         facts["flags"] = runtime.as_typed(args.changed) or "none"
         heading = f"{'Ground truth' if args.truth else 'Predictions'} of {what}"
         if pictures:
@@ -210,18 +210,13 @@ def main() -> None:
             from data.figures import report  # matplotlib takes a second to import
 
             report.save_report(new, run, pictures, f"{len(pictures)} of {facts['images']}")
-        count = len(table.done) if table else len(pictures)
         config = folder.save_config(new, 5, given, scores={"pictures": count})
-    if table and table.errors and not count:
-        raise UserError(first_of([*table.errors.values()]))
     wrote = f"{folder.count(count, 'picture')}{', report.pdf and report.md' * args.report}"
     wrote += f"; open {place / gallery.INDEX} in a browser" * bool(pictures)
     then = ("sample_features.py", "--data", args.data, "--run", "runs/own") if args.truth else ()
     folder.finish(place, 5, config, wrote, then)
     if table and table.errors:
         raise UserError(f"left out {first_of([*table.errors.values()])}; the others are done")
-    if not count:
-        raise UserError(none)
 
 
 if __name__ == "__main__":

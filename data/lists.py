@@ -257,7 +257,7 @@ def report(pixels: dict[str, np.ndarray], classes: Classes, widths: np.ndarray) 
     totals = zip(classes.names, sum(images.values()))
     if few := [f"{name} ({total})" for name, total in totals if 0 < total < FEW]:
         print(f"  note: classes in fewer than {FEW} images, too few to score: {first_of(few)}")
-    for thin, _ in thin_classes(widths, classes.names, DEFAULT_SIZE):
+    for thin in thin_classes(widths, classes.names, DEFAULT_SIZE):
         print(f"  note: {thin}")
     names = [*classes.names, "void"]
     width = max(map(len, names))

@@ -161,7 +161,7 @@ class VOCFolder(Dataset):
     def note_thin_classes(self, size: int) -> None:
         """Prints which classes are too thin for the network's size, see `data.widths`."""
         widths = [local_widths(self.mask(index), size) for index in range(len(self))]
-        for thin, _ in thin_classes(np.concatenate(widths), self.classes.names, size):
+        for thin in thin_classes(np.concatenate(widths), self.classes.names, size):
             print(f"  note: {thin}")
 
     def photo_hashes(self) -> np.ndarray:

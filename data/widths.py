@@ -54,12 +54,10 @@ def local_widths(mask: np.ndarray, size: int) -> np.ndarray:
     return np.stack([framed[places.ravel()], widths, np.full(len(widths), side)], axis=1)
 
 
-def thin_classes(
-    measured: np.ndarray, names: Sequence[str], size: int
-) -> Iterator[tuple[str, int]]:
+def thin_classes(measured: np.ndarray, names: Sequence[str], size: int) -> Iterator[str]:
     """A line for each class that is less than `LEAST_WIDTH` wide at the network's size.
 
-    With it comes the size at which it is wide enough, though a fifth less were measured.
+    The size that it advises is enough, too, where a sixth less is measured of other pixels.
 
     The width of a class is the upper quartile of those at pixels drawn uniformly from it. In a
     stripe all are equal; in a disc of diameter d the quartile is 0.87 d, the median 0.71 d; and
@@ -76,4 +74,4 @@ def thin_classes(
             side, enough = np.median(sides), 100 * math.ceil(1.2 * LEAST_WIDTH / share / 100)
             what = f"{round(share * side, 1):g} px wide in photos of {side:.0f} (shorter side)"
             at = f"{share * size:.1f} at --size {size}; take --size {enough} or more"
-            yield f"{name}: {what}, {at}", enough
+            yield f"{name}: {what}, {at}"

@@ -69,8 +69,14 @@ class Drawn(NamedTuple):
 def read_strokes(place: Path, photos: Path, width: float) -> Source:
     """The strokes, as `data.convert` reads them; undrawn pixels are void."""
     root, name = (place.parent, Path(place.name)) if place.is_file() else (place, None)
-    where = Options(photos.resolve(), annotations=name, unlabelled=0, stroke_width=width)
-    source = recognise(root, where._replace(skip_bad=True))
+    options = Options(
+        images=photos.resolve(),
+        annotations=name,
+        unlabelled=0,
+        stroke_width=width,
+        skip_bad=True,
+    )
+    source = recognise(root, options)
     if not source.pairs:
         raise UserError(f"{place}: no strokes on a photo of {photos}; {source.said()}")
     return source

@@ -121,7 +121,7 @@ def photo_records(
 def photo_folder(place: Path, flags: Mapping[str, Any]) -> Iterator[Path]:
     """The folder of photos in its own place, for what is interrupted goes on with --resume.
 
-    What an earlier run has left there goes, unless no photo could be read.
+    What an earlier run has left there goes as soon as there is a prediction; without any, it stays.
 
     Args:
         flags: of the step, with "made_from", the fingerprint of the network.
@@ -146,13 +146,14 @@ def photo_folder(place: Path, flags: Mapping[str, Any]) -> Iterator[Path]:
         try:
             yield place
         except KeyboardInterrupt as stop:
-            if old.exists() and not (place / MASKS).exists():
+            if not (place / MASKS).exists():
                 raise
             raise type(stop)("go on with the same command and --resume") from None
         finally:
-            if old.exists() and not (place / MASKS).exists():
+            if not (place / MASKS).exists():
                 shutil.rmtree(place)
-                old.rename(place)
+                if old.exists():
+                    old.rename(place)
             shutil.rmtree(old, ignore_errors=True)
 
 

@@ -108,7 +108,7 @@ class Parser(argparse.ArgumentParser):
 
 def add_data_flags(parser: Parser, split: str, limit: str = "only the first N images") -> None:
     """The flags of the steps that read images; `limit` is the help of that flag."""
-    data = f"data set in VOC layout; default: that of the run's step 2, else {chain.VOC_FOLDER}"
+    data = f"data set in VOC layout; default: that of the run, else {chain.VOC_FOLDER}"
     parser.flag("--data", Path, None, data, free=True, metavar="DIR")
     parser.flag("--split", str, split, "list in ImageSets/Segmentation to read", metavar="LIST")
     parser.flag("--limit", positive, None, limit)
@@ -192,14 +192,19 @@ def default_workers() -> int:
     return min(8, free, most_workers())
 
 
-def set_views(segmenter: Segmenter, args: argparse.Namespace) -> None:
+def set_views(
+    segmenter: Segmenter,
+    tta: list[str | float] | None,
+    refine: bool,
+    dilate: int | None,
+    size: int | None,
+    tile: int | None,
+) -> None:
     """Lets the network look at photos as the flags of `add_view_flags` say."""
-    if args.dilate is not None:
-        segmenter.hypercolumn.dilate(args.dilate)
-    tta = args.tta or ()
-    scales = {1.0} | {part for part in tta if isinstance(part, float)}
-    views = Views(tuple(sorted(scales)), "flip" in tta, args.refine, args.tile)
-    segmenter.look(views, args.size)
+    if dilate is not None:
+        segmenter.hypercolumn.dilate(dilate)
+    scales = {1.0} | {part for part in tta or () if isinstance(part, float)}
+    segmenter.look(Views(tuple(sorted(scales)), "flip" in (tta or ()), refine, tile), size)
 
 
 def numbers(text: str) -> list[int]:

@@ -86,7 +86,8 @@ def check_free(place: Path, step: int) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         own = []
     for path in sorted(place.rglob("*")):
-        is_litter = path.name == ".DS_Store" or path.suffix == ".part"  # of a Mac, or killed
+        is_part = path.name.startswith(".") and path.suffix == ".part"  # of a killed process
+        is_litter = is_part or path.name == ".DS_Store"
         if path.is_file() and not is_litter and path.relative_to(place).as_posix() not in own:
             raise UserError(f"{path}: would be replaced; move it away, or name another folder")
 

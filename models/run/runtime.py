@@ -1,7 +1,6 @@
 """Device, precision, loaders, what a script prints, and how it ends."""
 
 import _thread
-import argparse
 import io
 import os
 import platform
@@ -268,15 +267,16 @@ def has_arithmetic(precision: str) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def print_header(step: int, args: argparse.Namespace, **facts: Any) -> None:
+def print_header(step: int, quiet: bool, changed: Mapping[str, Any], **facts: Any) -> None:
     """Prints the step and what it is about to do, aligned, without facts that are None.
 
-    With --quiet a step prints nothing here nor later, but what is wrong.
+    A quiet step prints nothing here nor later, but what is wrong. `changed` are the flags that are
+    not at their defaults, by their names.
     """
-    if args.quiet:
+    if quiet:
         sys.stdout = open(os.devnull, "w", errors="replace")  # noqa: SIM115 (until the process ends)
     print(f"[{step}/{len(STEPS)}] {STEPS[step][0]}")
-    facts["flags"] = as_typed(args.changed) or None
+    facts["flags"] = as_typed(changed) or None
     facts = {name: fact for name, fact in facts.items() if fact is not None}
     width = max(map(len, facts))
     for name, fact in facts.items():

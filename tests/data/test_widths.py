@@ -16,7 +16,7 @@ def width_of(mask: np.ndarray, label: int = 1) -> float:
     """Of a class, in pixels, as said for a network so small that every class is too thin."""
     measured = local_widths(mask, size=2)
     lines = thin_classes(measured[measured[:, 0] == label], ["ground", "thing"], size=2)
-    return float(next(lines)[0].removeprefix("thing: ").split()[0])
+    return float(next(lines).removeprefix("thing: ").split()[0])
 
 
 @pytest.mark.parametrize("width", [3, 4, 5, 8, 13, 30, 60])
@@ -33,9 +33,8 @@ def test_stripes_have_their_width_at_every_angle(width, shift):
 def test_a_very_long_photo_shrinks_further():
     mask = np.zeros((200, 3000), dtype=np.uint8)
     mask[:, ::50] = mask[:, 1::50] = mask[:, 2::50] = 1
-    ((line, enough),) = thin_classes(local_widths(mask, 224), ["ground", "thing"], 224)
+    (line,) = thin_classes(local_widths(mask, 224), ["ground", "thing"], 224)
     assert line.startswith("thing: 3 px wide in photos of 750") and "0.9 at --size 224" in line
-    assert line.endswith(f"take --size {enough} or more")
 
 
 @pytest.fixture

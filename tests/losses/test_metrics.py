@@ -34,6 +34,23 @@ def scored(prediction, target, classes: int = CLASSES) -> ConfusionMatrix:
     return matrix
 
 
+DOUBTS = [  # predictions, truth, what is said of them
+    ([0, 1, 2, 2], [0, 1, 2, 2], []),
+    ([0, 1, 1, 1], [0, 1, 2, VOID], ["never predicted: c"]),
+    ([0, 0, 0, 0], [0, 0, 1, 2], ["never predicted: b, c", "most frequent class .*0.500"]),
+    ([1, 2, 1, 2], [0, 1, 0, 1], ["class above the true", "never predicted: a", "most frequent"]),
+    ([0, 0, 1, 1], [1, 1, 2, 2], ["the class below", "never predicted: c", "most frequent class"]),
+    ([0, 1], [VOID, VOID], []),
+]
+
+
+@pytest.mark.parametrize("prediction, truth, words", DOUBTS)
+def test_what_speaks_against_a_score_is_said(prediction, truth, words):
+    found = scored(prediction, truth).doubts("abcde")
+    assert len(found) == len(words)
+    assert all(map(re.search, words, found))
+
+
 def means(matrix: ConfusionMatrix) -> dict[str, float]:
     return matrix.scores() | {"image_miou": float(image_mious(matrix.class_counts()))}
 

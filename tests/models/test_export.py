@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from unittest import mock
 
 import pytest
 import torch
@@ -26,6 +27,17 @@ NETWORKS = {  # backbone, stride, further arguments
     "padding of odd sides, a window": ("efficientnet_lite0", 3, {"taps": [1, 2], "context": ["3"]}),
     "poolings that round up, dilation": (SMALL, 2, {"taps": [1, 2], "dilated": 1, **CONTEXT}),
 }
+
+
+def test_a_file_that_gives_other_classes_is_refused(tmp_path, fails):
+    list(map(pytest.importorskip, PACKAGES))
+    best, seen = tmp_path / "best.pt", tmp_path / "seen.png"
+    save_segmenter(best, random_segmenter(SMALL, SIZE, 2, taps=[1]))
+    Image.fromarray(blots(50, 77).permute(1, 2, 0).numpy()).save(seen)
+    flags = "--checkpoint", best, "--onnx", tmp_path / "a.onnx", "--check", seen
+    others = [torch.full((50, 77), len(CLASSES))]
+    with mock.patch("models.run.predictor.predict_photo", return_value=others):
+        assert "a.onnx: gives other classes than predict" in fails("models/export.py", *flags)
 
 
 @pytest.mark.parametrize(("backbone", "stride", "extractor"), NETWORKS.values(), ids=NETWORKS)

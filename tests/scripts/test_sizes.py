@@ -1,5 +1,8 @@
 """Small structures in large photos: what --size, --tile and --crop do to them, in all steps."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -68,6 +71,15 @@ def test_step_3_moves_a_network_to_larger_photos(fibres, monkeypatch, succeeds):
     assert "size 256, crop 256," in said
     assert config("moved/3_seg")["size"] == 256
     assert load("moved").segmenter.input_size == 256
+
+
+def test_step_3_names_classes_of_ones_own_that_are_too_thin(fibres, monkeypatch, succeeds):
+    monkeypatch.chdir(fibres)
+    shutil.copytree("fibres", "threads")
+    Path("threads/classes.txt").write_text("background\nthread\n")
+    flags = ("--data", "threads", "--workers", 0, "--run", "thin", "--epochs", 1, "--pixels", 50)
+    said = succeeds("train_seg.py", *flags, "--init", "small", "--crop", 96)
+    assert "  note: thread: " in said and "at --size 96; take --size" in said
 
 
 def test_python_takes_size_and_tile_as_the_commands_do(fibres, monkeypatch, succeeds):

@@ -1,6 +1,5 @@
 """The flags: values that are refused in a line, recipes, and which flags decide the result."""
 
-import argparse
 import json
 import runpy
 import sys
@@ -65,14 +64,14 @@ def test_values_are_read_and_those_that_decide_the_result_are_kept_as_json(parse
 
 
 def test_what_the_network_sees_follows_from_the_flags(parsed):
-    network = random_segmenter(SMALL, 48, 2)
+    network, names = random_segmenter(SMALL, 48, 2), ("tta", "refine", "dilate", "size", "tile")
     for given, views in (
         ((), Views()),
         (("--tta", "2,flip,0.5", "--refine"), Views((0.5, 1.0, 2.0), flip=True, refine=True)),
         (("--dilate", "1", "--tile", "64"), Views(tile=64)),
     ):
         found = parsed("evaluate", *given)
-        flags.set_views(network, argparse.Namespace(**found))
+        flags.set_views(network, *(found[name] for name in names))
         assert network.views == views
     assert network.hypercolumn.spec()["dilated"] == 1
 

@@ -1,6 +1,5 @@
 """How a script ends, and which device it takes."""
 
-import argparse
 import io
 import os
 import shutil
@@ -114,10 +113,9 @@ def test_a_console_may_lack_letters(monkeypatch):
 
 def test_a_notebook_goes_on_after_a_quiet_script(capsys, monkeypatch):
     handler, limit, within = signal.getsignal(signal.SIGTERM), Image.MAX_IMAGE_PIXELS, []
-    quiet = argparse.Namespace(quiet=True, changed={})
 
     def main() -> None:
-        runtime.print_header(2, quiet, data="voc")
+        runtime.print_header(2, True, {}, data="voc")
         within.append(Image.MAX_IMAGE_PIXELS)
 
     for most in (2_000_000, None):  # pixels that memory has room for; where it is not known
