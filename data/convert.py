@@ -15,6 +15,7 @@ stays as it is; photos in OUT are links, or copies.
 """
 
 import argparse
+import re
 import shlex
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -117,15 +118,11 @@ def _classes(text: str) -> Named:
 
 
 def _values(text: str) -> dict[int, int]:
-    """The value of --map."""
-    if text == "same":
-        return {}
-    try:
-        pairs = (pair.split("=") for pair in text.replace("void", str(VOID)).split(","))
-        values = {int(value): int(to) for value, to in pairs}
-    except ValueError:
-        values = {-1: -1}
-    if min(values) < 0 or not all(0 <= to <= VOID for to in values.values()):
+    """The value of --map; nothing is mapped for `same`."""
+    numbers = text.replace("void", str(VOID))
+    values = {int(value): int(to) for value, to in re.findall(r"(\d+)=(\d+)", numbers)}
+    is_map = re.fullmatch(r"\d+=\d+(, *\d+=\d+)*", numbers) and max(values.values()) <= VOID
+    if not is_map and text != "same":
         raise UserError(
             f"--map {text}: expected VALUE=CLASS, where CLASS is an id or void, as in "
             "0=0,255=1,128=void"

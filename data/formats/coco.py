@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,15 +11,14 @@ import numpy as np
 from data import UserError
 from data.formats.annotations import Record, Shape, files_with, name_of, numbers
 from data.formats.rasterize import Area, Size, polygons, runs
-from data.formats.source import Named, Options
+from data.formats.source import Named
 
 NAME = "COCO JSON"
 
 
-def find(root: Path, options: Options) -> list[Path]:
+def find(files: Iterable[Path]) -> list[Path]:
     """The files called `instances*.json`, or else all of COCO's kind."""
-    words = '"images"', '"annotations"', '"categories"'
-    paths = files_with(".json", words, root, options)
+    paths = files_with(".json", ('"images"', '"annotations"', '"categories"'), files)
     return [path for path in paths if path.name.startswith("instances")] or paths
 
 

@@ -95,31 +95,24 @@ def test_what_does_not_pair_is_named(names, message, tmp_path):
         find(tmp_path, Options())
 
 
-DRIVE = [f"{n}_training.tif 1st_manual/{n}_manual1.gif mask/{n}_training_mask.gif" for n in (1, 2)]
-DRIVE = " ".join(f"images/{names}" for names in DRIVE)
-BOTH = ["images/a.jpg masks/a.png {0}/a.png", "images/b.jpg masks/b.png {0}/b.png {0}/c.png"]
+DRIVE = ["images/{0}_training.tif", "1st_manual/{0}_manual1.gif", "mask/{0}_training_mask.gif"]
+BOTH = ["images/{0}.jpg", "masks/{0}.png", "x/labels/{0}_y.png"]
 
 
 @pytest.mark.parametrize(
-    "names, other, options",
-    [
-        (DRIVE, "mask and 1st_manual", {}),
-        (" ".join(BOTH).format("x/y"), "masks and x/y", {}),
-        (" ".join(BOTH).format("SegmentationObject"), "", {}),
-        (" ".join(BOTH).format("shown").replace("shown/a.png", ""), "", {}),
-        (" ".join(BOTH).format("x"), "", {"masks": Path("masks")}),
-        (" ".join(BOTH).format("x"), "", {"mask_suffix": ""}),
-        (BOTH[0].format("x"), "", {}),
-    ],
+    "names, other, masks, ending",
+    [(DRIVE, "1st_manual", "mask", "_mask"), (BOTH, "x/labels", "masks", "")],
 )
-def test_two_folders_that_may_hold_the_masks_are_refused(names, other, options, tmp_path):
+def test_two_folders_that_may_hold_the_masks_are_refused(names, other, masks, ending, tmp_path):
     """In DRIVE `mask` is the field of view."""
-    if other:
-        message = f"both {other} have a file for each photo; .*: --masks FOLDER"
-        with pytest.raises(UserError, match=message):
-            pairs(tmp_path, *names.split(), **options)
-    else:
-        assert len(pairs(tmp_path, *names.split(), **options)) == names.count("images/")
+    files = [name.format(number) for name in names for number in (1, 2)]
+    message = f"{tmp_path / other}: seems to hold masks, too, .*: --masks FOLDER"
+    with pytest.raises(UserError, match=message):
+        pairs(tmp_path, *files)
+    for options in ({"masks": Path(masks)}, {"mask_suffix": ending}, {"skip_bad": True}):
+        assert len(pairs(tmp_path, **options)) == 2
+    (tmp_path / other).rename(tmp_path / "shown")
+    assert len(pairs(tmp_path)) == 2, "nothing says that these are masks"
 
 
 @pytest.mark.parametrize(
