@@ -44,12 +44,10 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
 
 
 def _shape(label: str, thing: dict) -> Shape:
-    """An annotation: polygons, runs or compressed runs; else keypoints, or nothing but a box."""
+    """An annotation: polygons, runs or compressed runs; or a box, or keypoints, alone."""
     outline = thing.get("segmentation")
     if not any(outline or ()):
-        points = numbers(thing.get("keypoints", ())).reshape(-1, 3)  # x, y, 0 if it is not there
-        lines = list(points[points[:, 2] > 0, None, :2] + 0.5)  # a pixel's centre
-        return Shape("keypoints" if lines else "no outline", label, lines=lines)
+        return Shape("no outline", label)
     if isinstance(outline, list):
         rings = [numbers(part).reshape(-1, 2) for part in outline]
         corners = np.concatenate(rings)
