@@ -31,6 +31,7 @@ from data.formats.class_names import read_class_list
 from data.formats.foreign_masks import listing, survey
 from data.formats.source import Named, Options, Source
 from data.image_files import colour_mask, first_of, orientation, read_image
+from data.voc_files import READERS
 from data.voc_layout import (
     NOTE,
     check_free,
@@ -44,7 +45,6 @@ from models.run.args import rate
 
 UNKNOWN = {"void": VOID, "background": 0}
 UNSEEN = 2, 3, 4  # turns by EXIF that leave the size, which then does not tell how a mask lies
-READERS = 4  # threads; each holds one photo at a time
 
 
 def convert(root: Path, out: Path, options: Options, force: bool = False) -> Source:

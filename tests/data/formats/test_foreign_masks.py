@@ -71,6 +71,8 @@ def test_values_are_class_ids_in_each_kind_of_file(suffix, mode, tmp_path):
         ([[(9, 9, 9), (224, 224, 192)]], "RGB", LISTED, {}, [[VOID, VOID]]),  # listed, and VOC's
         ([[(1, 2, 3), (128, 0, 0)]], "RGB", LISTED, {"unknown": 0}, [[0, 1]]),
         (INDICES, "L", LISTED, {}, INDICES),  # values that are no colours
+        ([[(0, 0, 0, 0), (0, 0, 0, 255)]], "RGBA", TWO, {}, [[0, 1]]),  # in the alpha channel
+        ([[(200, 0, 0, 0), (200, 0, 0, 255)]], "RGBA", TWO, {}, [[0, 1]]),
         ([[0, 255]], "L", SNOW, {}, [[0, 2]]),  # black and white of three, not void
         ([[0, 255]], "RGB", SNOW, {}, [[0, 2]]),
         ([[0, 9, 255]], "L", SNOW, {"unknown": VOID}, [[0, VOID, 2]]),  # with smoothed edges
@@ -91,14 +93,6 @@ def test_values_and_colours_are_classes(pixels, mode, listed, options, mask, tmp
     classes, masks = read([path], listed, **options)
     assert masks == [mask]
     assert list(classes) == [name for name in listed or list(DEFAULT)[:2] if name != "void"]
-
-
-@pytest.mark.parametrize("colour", [(0, 0, 0), (200, 0, 0)])
-def test_an_object_may_be_in_the_alpha_channel(colour, tmp_path):
-    image = Image.new("RGBA", (3, 2), colour)
-    image.putalpha(Image.fromarray(np.array([[0, 255, 255], [0, 0, 0]], dtype=np.uint8)))
-    image.save(tmp_path / "a.png")
-    assert read([tmp_path / "a.png"], TWO)[1] == [[[0, 1, 1], [0, 0, 0]]]
 
 
 LAYER = [[(0, 0, 0, 0), (0, 0, 255, 255), (128, 0, 0, 255), (128, 0, 0, 0)]]  # two are clear

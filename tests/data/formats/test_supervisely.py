@@ -2,6 +2,7 @@
 
 import base64
 import io
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -14,7 +15,6 @@ from data.formats import supervisely
 from tests.data.formats import DRAWN, find, only_mask, photo, write
 
 COLOURS = {"dog": "#00FF01", "cat": "#FF0000"}
-LARGE = bytes(3 * 10**8)
 
 
 def bitmap(packed: bytes, *origin: int) -> dict:
@@ -75,9 +75,12 @@ def test_a_bitmap_has_a_shape_within_its_box_and_bounds(tmp_path):
     """It is cut off at the photo, and refused where it grows without end."""
     annotate(tmp_path, bitmap(png([[1, 0, 1], [0, 1, 0]]), 4, -1))
     assert only_mask(supervisely, tmp_path) == [[0] * 5 + [1], *[[0] * 6] * 3]
-    annotate(tmp_path, bitmap(LARGE, 0, 0))
+    annotate(tmp_path, bitmap(bytes(3 * 10**8), 0, 0))
+    tracemalloc.start()
     with pytest.raises(UserError, match="a.jpg.json: not Supervisely JSON as it is known here"):
         only_mask(supervisely, tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 2.5e8
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("gone", ["meta.json", "ds/ann/a.jpg.json"])
