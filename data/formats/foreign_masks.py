@@ -37,14 +37,11 @@ NEAR = 64
 
 
 def read_pixels(path: Path, is_layer: bool = False, turn: int | None = None) -> np.ndarray:
-    """The code of what is drawn in each pixel of a mask, (H, W) int64.
+    """The code of what is drawn in each pixel of a mask, (H, W) int64, with a `turn` of `TURNS`.
 
     The value of a pixel in a picture of colours is that of grey, and -1 of another colour. Values
-    above 255 have a colour that no class can have.
-
-    Args:
-        is_layer: a picture to draw on, whose transparent pixels nobody has drawn: they are `CLEAR`.
-        turn: what turns the mask upright, see `TURNS`.
+    above 255 have a colour that no class can have. In a picture to draw on (`is_layer`) nobody has
+    drawn what is transparent: it is `CLEAR`.
 
     Raises:
         UserError: the file is damaged, or no mask.
@@ -130,9 +127,8 @@ def find_legend(
     elif len(known) < len(painted):
         raise UserError(f"{masks}: two of the listed classes have one colour")
     shown = {drawn[part] for drawn in rest}
-    of = border | known
-    if options.nearest:
-        of = _nearest(known, shown, part == 1) | of
+    near = _nearest(known, shown, part == 1) if options.nearest else {}
+    of = near | border | known
     return classes, legend | {drawn: of[drawn[part]] for drawn in rest if drawn[part] in of}
 
 
@@ -224,8 +220,7 @@ def read_mask(photo: Path, path: Path, legend: dict[Drawn, int], source: Source)
             "with --map; --unknown void leaves it out, nearest is for smoothed edges"
         )
     if lost:
-        what = f"{path.name}: {sum(lost.values())}"
-        source.note("pixels of no class, as --unknown says", what)
+        source.note("pixels of no class, as --unknown says", f"{path.name}: {sum(lost.values())}")
     ids = [legend.get(it, options.unknown) for it in drawn]
     return np.array(ids, dtype=np.uint8)[np.searchsorted(found, codes)]
 

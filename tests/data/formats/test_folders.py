@@ -33,44 +33,35 @@ def pairs(root: Path, *names: str, **options) -> dict[str, tuple[str, ...]]:
 
 
 @pytest.mark.parametrize(
-    "photo, mask, name",
+    "photo, mask, name, options",
     [
-        ("Img/a.JPEG", "Labels/a.PNG", "a"),
-        ("JPEGImages/a.jpg", "SegmentationClass/a.png", "a"),
-        ("images/x/y/a.jpg", "masks/x/y/a.png", "x/y/a"),
-        ("train/images/a.jpg", "train/masks/a.png", "train/a"),
-        ("images/a.tif", "masks/a_mask.gif", "a"),
-        ("images/a.png", "masks/a_LABEL.bmp", "a"),
-        ("a.jpg", "masks/a.png", "a"),
-        ("a.jpg", "a.png", "a"),
-        ("a.png", "a_L.png", "a"),
-        ("x/a.b.jpg", "x/a.b_gt.png", "x/a.b"),
-        ("images/a_l.jpg", "masks/a_l.png", "a_l"),
-        ("Original/a.tif", "Ground Truth/a.tif", "a"),
-        ("train/a.png", "train_labels/a.png", "train/a"),
-        ("train_images/a.jpg", "train_masks/a.PNG", "train/a"),
-        ("val/a.png", "valannot/a.png", "val/a"),
-        (f"images/{E_ACUTE}.jpg", f"masks/{E_AND_ACUTE}.png", E_ACUTE),
+        ("Img/a.JPEG", "Labels/a.PNG", "a", {}),
+        ("JPEGImages/a.jpg", "SegmentationClass/a.png", "a", {}),
+        ("images/x/y/a.jpg", "masks/x/y/a.png", "x/y/a", {}),
+        ("train/images/a.jpg", "train/masks/a.png", "train/a", {}),
+        ("images/a.tif", "masks/a_mask.gif", "a", {}),
+        ("images/a.png", "masks/a_LABEL.bmp", "a", {}),
+        ("a.jpg", "masks/a.png", "a", {}),
+        ("a.jpg", "a.png", "a", {}),
+        ("a.png", "a_L.png", "a", {}),
+        ("x/a.b.jpg", "x/a.b_gt.png", "x/a.b", {}),
+        ("images/a_l.jpg", "masks/a_l.png", "a_l", {}),
+        ("Original/a.tif", "Ground Truth/a.tif", "a", {}),
+        ("train/a.png", "train_labels/a.png", "train/a", {}),
+        ("train_images/a.jpg", "train_masks/a.PNG", "train/a", {}),
+        ("val/a.png", "valannot/a.png", "val/a", {}),
+        (f"images/{E_ACUTE}.jpg", f"masks/{E_AND_ACUTE}.png", E_ACUTE, {}),
+        ("my photos/a.jpg", "drawn/a.png", "a", {"images": "my photos", "masks": "drawn"}),
+        ("images/a.jpg", "annotations/trimaps/a.png", "a", {"masks": "annotations/trimaps"}),
+        ("all/a.jpg", "all/a_mask.png", "a", {"images": "all", "masks": "all"}),
+        ("a.jpg", "drawn/a.png", "a", {"masks": "drawn"}),
+        ("images/a_1.jpg", "masks/a_2.png", "a", {"image_suffix": "_1", "mask_suffix": "_2"}),
+        ("a.rgb.png", "a.seg.png", "a", {"image_suffix": ".rgb", "mask_suffix": ".seg"}),
+        ("images/a.jpg", "masks/a.jpg", "a", {"unknown": VOID}),
     ],
 )
-def test_usual_names_are_known(photo, mask, name, tmp_path):
-    assert pairs(tmp_path, photo, mask) == {name: (photo, mask)}
-
-
-@pytest.mark.parametrize(
-    "photo, mask, options",
-    [
-        ("my photos/a.jpg", "drawn/a.png", {"images": "my photos", "masks": "drawn"}),
-        ("images/a.jpg", "annotations/trimaps/a.png", {"masks": "annotations/trimaps"}),
-        ("all/a.jpg", "all/a_mask.png", {"images": "all", "masks": "all"}),
-        ("a.jpg", "drawn/a.png", {"masks": "drawn"}),
-        ("images/a_1.jpg", "masks/a_2.png", {"image_suffix": "_1", "mask_suffix": "_2"}),
-        ("a.rgb.png", "a.seg.png", {"image_suffix": ".rgb", "mask_suffix": ".seg"}),
-        ("images/a.jpg", "masks/a.jpg", {"unknown": VOID}),
-    ],
-)
-def test_other_names_are_given(photo, mask, options, tmp_path):
-    assert pairs(tmp_path, photo, mask, **options) == {"a": (photo, mask)}
+def test_usual_names_are_known_and_others_given(photo, mask, name, options, tmp_path):
+    assert pairs(tmp_path, photo, mask, **options) == {name: (photo, mask)}
 
 
 def test_the_ending_counts_that_pairs_most_files(tmp_path):
