@@ -86,12 +86,11 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     if options.masks is None and options.mask_suffix is None:
         used = {path.parent for pair in pairs.values() for path in pair}
         for other in sorted({path.parent for path in unused} - used):
-            if MASKS.search(other.name):
-                with source.leaving_out_bad():
-                    raise UserError(
-                        f"{other}: seems to hold masks, too, and none is in a pair; say in which "
-                        "folder the masks are: --masks FOLDER"
-                    )
+            if MASKS.search(other.name):  # in DRIVE `mask` is the field of view
+                raise UserError(
+                    f"{other}: seems to hold masks, too, and none is in a pair; say in which "
+                    "folder they are, --masks FOLDER, or what their names end in, --mask-suffix"
+                )
     for name, paths in photos_of.items():
         if not name.lower().endswith(ending.lower() or "/"):  # else it is a mask without a photo
             unused |= dict.fromkeys(unused.keys() & paths, name)
