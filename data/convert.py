@@ -15,6 +15,7 @@ stays as it is; photos in OUT are links, or copies.
 """
 
 import argparse
+import re
 import shlex
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -30,6 +31,7 @@ from data.formats.class_names import read_class_list
 from data.formats.foreign_masks import listing, survey
 from data.formats.source import Named, Options, Source
 from data.image_files import colour_mask, first_of, orientation, read_image
+from data.voc_files import READERS
 from data.voc_layout import (
     NOTE,
     check_free,
@@ -43,7 +45,6 @@ from models.run.args import rate
 
 UNKNOWN = {"void": VOID, "background": 0}
 UNSEEN = 2, 3, 4  # turns by EXIF that leave the size, which then does not tell how a mask lies
-READERS = 4  # threads; each holds one photo at a time
 
 
 def convert(root: Path, out: Path, options: Options, force: bool = False) -> Source:
@@ -117,15 +118,11 @@ def _classes(text: str) -> Named:
 
 
 def _values(text: str) -> dict[int, int]:
-    """The value of --map."""
-    if text == "same":
-        return {}
-    try:
-        pairs = (pair.split("=") for pair in text.replace("void", str(VOID)).split(","))
-        values = {int(value): int(to) for value, to in pairs}
-    except ValueError:
-        values = {-1: -1}
-    if min(values) < 0 or not all(0 <= to <= VOID for to in values.values()):
+    """The value of --map; nothing is mapped for `same`."""
+    numbers = text.replace("void", str(VOID))
+    values = {int(value): int(to) for value, to in re.findall(r"(\d+)=(\d+)", numbers)}
+    is_map = re.fullmatch(r"\d+=\d+(, *\d+=\d+)*", numbers) and max(values.values()) <= VOID
+    if not is_map and text != "same":
         raise UserError(
             f"--map {text}: expected VALUE=CLASS, where CLASS is an id or void, as in "
             "0=0,255=1,128=void"

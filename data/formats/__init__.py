@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data import UserError
 from data.formats import annotations, cityscapes, clicks, coco, cvat, folders, labelme, supervisely
-from data.formats.source import Options, Source, unread
+from data.formats.source import Options, Source, files_in, unread
 
 FORMS = (supervisely, cvat, coco, labelme, clicks)  # in the order in which they are tried
 
@@ -18,10 +18,10 @@ def recognise(root: Path, options: Options) -> Source:
     Raises:
         UserError: it is of no form, or cannot be used.
     """
+    files = [root / options.annotations] if options.annotations else files_in(root)
     for form in () if options.masks else FORMS:
-        if source := annotations.find(form, root, options):
-            return source
+        if paths := form.find(files):
+            return annotations.read_form(form, paths, root, options)
     if options.annotations and not options.masks:
-        path = root / options.annotations
-        raise UserError(f"{path}: annotations of no form known here{unread([path])}")
+        raise UserError(f"{files[0]}: annotations of no form known here{unread(files)}")
     return folders.find(root, cityscapes.known(root, options))

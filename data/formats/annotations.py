@@ -1,8 +1,8 @@
 """From annotations to masks, for every form: photos found, classes numbered, shapes drawn, counted.
 
-A form is a module with `NAME`; `find(root, options)`, its files; and `read(path, labels)`, which
-yields a `Record` for each photo of a file and adds the classes that it lists to `labels`. Whatever
-it raises, or a shape while it is drawn, becomes a UserError that names the file.
+A form is a module with `NAME`; `find(files)`, which of them are of it; and `read(path, labels)`,
+which yields a `Record` for each photo of a file and adds the classes that it lists to `labels`.
+Whatever it raises, or a shape while it is drawn, becomes a UserError that names the file.
 """
 
 import os
@@ -67,15 +67,14 @@ def numbers(values: Any) -> np.ndarray:
     return found
 
 
-def files_with(suffix: str, words: Iterable[str], root: Path, options: Options) -> list[Path]:
-    """The files with this suffix whose text has all the words; only that which the user names."""
-    paths = [root / options.annotations] if options.annotations else files_in(root)
-    texts = ((path, path.read_bytes()) for path in paths if path.suffix.lower() == suffix)
+def files_with(suffix: str, words: Iterable[str], files: Iterable[Path]) -> list[Path]:
+    """Of the files those with this suffix whose text has all the words."""
+    texts = ((path, path.read_bytes()) for path in files if path.suffix.lower() == suffix)
     return [path for path, text in texts if all(word.encode() in text for word in words)]
 
 
-def find(form: ModuleType, root: Path, options: Options) -> Source | None:
-    """The photos in the files of a form; None if there are no such files.
+def read_form(form: ModuleType, paths: Iterable[Path], root: Path, options: Options) -> Source:
+    """The photos of files of a form; they lie below `root`, or where `options` say.
 
     The id of a photo is its path below the folder that all of them share.
 
@@ -83,9 +82,6 @@ def find(form: ModuleType, root: Path, options: Options) -> Source | None:
         UserError: see `number_labels`; a file is not as the form wants it; photos cannot be told
             apart; there are points or lines, and nothing says what all other pixels are.
     """
-    paths = form.find(root, options)
-    if not paths:
-        return None
     source, labels = Source(form.NAME, options), {}
     records: list[Record] = []
     for path in paths:
@@ -100,27 +96,22 @@ def find(form: ModuleType, root: Path, options: Options) -> Source | None:
     source.classes, ids = number_labels(labels, {shape.label for shape in shapes}, options)
     folder = root / (options.images or "")
     images = [path for path in files_in(folder) if path.suffix.lower() in PHOTO_SUFFIXES]
-    photos = _find_photos(records, images)
+    photos = _find_photos(records, images, source)
     used = {photo for photo in photos if photo}
     places = used if options.unmasked is None else used.union(images)
     top = os.path.commonpath([os.path.abspath(path.parent) for path in places] or ["."])
-    doubtful: set[str] = set()  # names of photos that perhaps are not without annotations
+    names = {path: os.path.relpath(path.with_suffix(""), top) for path in used.union(images)}
     for record, photo in zip(records, photos):
-        stems = [PurePosixPath(_parts(str(it))[-1]).stem for it in (record.path, record.photo)]
-        if not photo:
-            source.note("left out: no photo of that name, or several", str(record.photo))
-            doubtful.update(stems)
-        elif photo.stem != record.path.stem and photo.with_stem(record.path.stem).is_file():
-            source.note("left out: names another photo than that of its own name", record.path.name)
-            doubtful.update(stems)
-        else:
+        if photo:
             mask = partial(_draw, record, ids, source, photo)
             with source.leaving_out_bad():
-                name = os.path.relpath(photo.with_suffix(""), top)
-                source.add(name, Pair(photo, record.path, mask))
-    names_of = {path: os.path.relpath(path.with_suffix(""), top) for path in {*images} - used}
-    doubts = {path: "" for path in names_of if plain(path.stem).casefold() in doubtful}
-    source.add_unmasked(names_of | doubts, folder, used)
+                source.add(names[photo], Pair(photo, record.path, mask))
+    lost = [record for record, photo in zip(records, photos) if not photo]
+    names_of_lost = (name for it in lost for name in (it.path.name, str(it.photo)))
+    doubtful = {PurePosixPath(_parts(name)[-1]).stem for name in names_of_lost}
+    unused = {path: names[path] for path in {*images} - used}
+    unused |= {path: "" for path in unused if _parts(path.stem)[-1] in doubtful}
+    source.add_unmasked(unused, folder, used)
     return source
 
 
@@ -129,11 +120,14 @@ def _parts(name: str) -> tuple[str, ...]:
     return PurePosixPath(plain(name.replace("\\", "/")).casefold()).parts or ("",)
 
 
-def _find_photos(records: list[Record], images: Sequence[Path]) -> list[Path | None]:
+def _find_photos(
+    records: Sequence[Record], images: Sequence[Path], source: Source
+) -> list[Path | None]:
     """Each photo where it should be, else the only one in `images` with its folders, or its name.
 
     Only the photo of a name that no other record has may lie in another folder than it says. Large
-    and small letters are one, but where the photo should be.
+    and small letters are one, but where the photo should be. Notes what has none, or perhaps
+    another one: photos may be renumbered after they were annotated.
     """
     files = defaultdict(list)
     for path in images:
@@ -149,7 +143,13 @@ def _find_photos(records: list[Record], images: Sequence[Path]) -> list[Path | N
             found = [as_found.get(os.path.abspath(there), there)]
         elif not found and namesakes[name[-1]] == 1:
             found = near
-        photos.append(found[0] if len(found) == 1 else None)
+        photo, own = found[0] if len(found) == 1 else None, record.path.stem
+        if not photo:
+            source.note("left out: no photo of that name, or several", str(record.photo))
+        elif photo.stem != own and photo.with_stem(own).is_file():
+            source.note("left out: names another photo than that of its own name", record.path.name)
+            photo = None
+        photos.append(photo)
     return photos
 
 

@@ -62,7 +62,7 @@ def number_labels(labels: Named, used: set[str], options: Options) -> tuple[Name
         used: the names of what is drawn.
 
     Raises:
-        UserError: a used label is not listed, and nothing says what it becomes; or the nearest.
+        UserError: a used label is not listed, and nothing says what it becomes.
     """
     listed = options.classes or labels | dict.fromkeys(sorted(used - labels.keys()))
     needs_background = 0 in (options.undrawn, options.unmasked) and not any(
@@ -71,10 +71,6 @@ def number_labels(labels: Named, used: set[str], options: Options) -> tuple[Name
     if needs_background and not (options.classes and used.isdisjoint([*listed][:1])):
         listed = {"background": None} | listed
     classes, ids = number_classes(listed, used)
-    if options.nearest:
-        raise UserError(
-            "--unknown nearest is about colours in masks; names become void, or background"
-        )
     unlisted = sorted(used - ids.keys())
     if unlisted and options.unknown is None:
         raise UserError(

@@ -2,19 +2,19 @@
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data.files import read_lines
 from data.formats.annotations import Record, Shape, files_with, name_of, numbers
-from data.formats.source import Named, Options
+from data.formats.source import Named
 
 NAME = "a table of clicks"
 COLUMNS = ("photo", "row", "column", "label")
 
 
-def find(root: Path, options: Options) -> list[Path]:
-    paths = files_with(".csv", COLUMNS, root, options)
+def find(files: Iterable[Path]) -> list[Path]:
+    paths = files_with(".csv", COLUMNS, files)
     return [path for path in paths if {*COLUMNS} <= {*_table(path).fieldnames}]
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,15 +11,14 @@ import numpy as np
 from data import UserError
 from data.formats.annotations import Record, Shape, files_with, name_of, numbers
 from data.formats.rasterize import Area, Size, polygons, runs
-from data.formats.source import Named, Options
+from data.formats.source import Named
 
 NAME = "COCO JSON"
 
 
-def find(root: Path, options: Options) -> list[Path]:
+def find(files: Iterable[Path]) -> list[Path]:
     """The files called `instances*.json`, or else all of COCO's kind."""
-    words = '"images"', '"annotations"', '"categories"'
-    paths = files_with(".json", words, root, options)
+    paths = files_with(".json", ('"images"', '"annotations"', '"categories"'), files)
     return [path for path in paths if path.name.startswith("instances")] or paths
 
 
@@ -45,12 +44,10 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
 
 
 def _shape(label: str, thing: dict) -> Shape:
-    """An annotation: polygons, runs or compressed runs; else keypoints, or nothing but a box."""
+    """An annotation: polygons, runs or compressed runs; or a box, or keypoints, alone."""
     outline = thing.get("segmentation")
     if not any(outline or ()):
-        points = numbers(thing.get("keypoints", ())).reshape(-1, 3)  # x, y, 0 if it is not there
-        lines = list(points[points[:, 2] > 0, None, :2] + 0.5)  # a pixel's centre
-        return Shape("keypoints" if lines else "no outline", label, lines=lines)
+        return Shape("no outline", label)
     if isinstance(outline, list):
         rings = [numbers(part).reshape(-1, 2) for part in outline]
         corners = np.concatenate(rings)

@@ -1,9 +1,8 @@
 """Photos and masks as image files: in two folders or in one, their names equal up to an ending."""
 
-import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -18,9 +17,9 @@ from data.image_files import PHOTO_SUFFIXES, first_of
 # What names of folders of masks end in, as in train_labels.
 MASKS = re.compile(
     "(?i)((^|[ _-])(masks?|labels?|annotations?|segmentations?|gt|gtfine|segmentationclass(png)?|"
-    "ground.?truth)|annot)$"
+    "manual|ground.?truth)|annot)$"
 )
-OBJECTS = re.compile("(?i)object|instance")  # beside masks of classes, as in VOC
+REMEDY = "--images and --masks name folders, --image-suffix and --mask-suffix what names end in"
 MASK_ENDINGS = ["", "_mask", "_gt", "_label", "_labels", "_l", "_seg", "_segmentation", "_matte"]
 
 
@@ -55,68 +54,48 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
         UserError: a folder that the user names is missing, no photo has a mask, or two have a name;
             or the masks may be in either of two folders.
     """
-    options, remedy = source.options, "--images and --masks name folders, --image-suffix and "
-    remedy += "--mask-suffix what names end in"
-    images = {path for path in files_in(root) if path.suffix.lower() in PHOTO_SUFFIXES}
+    options = source.options
     masks, photos = _files(root, options.masks, MASKS), _files(root, options.images, IMAGES)
     photos = {path: photos[path] for path in photos if path not in masks} or photos
     photos_of = _by_name(photos, options.image_suffix or "", PHOTO_SUFFIXES)
     are_jpeg = options.unknown is not None and not _by_name(masks, "", MASK_SUFFIXES)
     found, ending = {}, ""
     for tried in MASK_ENDINGS if options.mask_suffix is None else [options.mask_suffix]:
-        masks_of = _by_name(masks, tried, JPEG_SUFFIXES if are_jpeg else MASK_SUFFIXES)
-        every = {name: product(photos_of[name], masks_of[name]) for name in sorted(photos_of)}
-        every = {name: [(a, b) for a, b in pairs if a != b] for name, pairs in every.items()}
-        every = {name: pairs for name, pairs in every.items() if pairs}
-        found, ending = max((found, ending), (every, tried), key=lambda it: len(it[0]))
+        masks_of, every = _by_name(masks, tried, JPEG_SUFFIXES if are_jpeg else MASK_SUFFIXES), {}
+        for name in sorted(photos_of.keys() & masks_of.keys()):
+            pairs = product(photos_of[name], masks_of[name])
+            if several := [(photo, mask) for photo, mask in pairs if photo != mask]:
+                every[name] = several
+        if len(every) > len(found):
+            found, ending = every, tried
     if not found:
-        names = [[*_by_name(some, "", PHOTO_SUFFIXES)] for some in (photos, masks)]
-        photo, mask = (first_of(some) or "none" for some in names)
+        photo, mask = (
+            first_of([*_by_name(some, "", PHOTO_SUFFIXES)]) or "none" for some in (photos, masks)
+        )
         raise UserError(
             f"{root}: no photo has a mask with its name; photos: {photo}, masks (PNG, TIFF, BMP or "
-            f"GIF; with --unknown JPEG): {mask}; {remedy}{unread(files_in(root))}"
+            f"GIF; with --unknown JPEG): {mask}; {REMEDY}{unread(files_in(root))}"
         )
     for one, *others in found.values():
         if others:
             files = ", ".join(map(str, dict.fromkeys(sum(others, one))))
-            raise UserError(f"{files}: are all of one name; keep a photo and a mask; {remedy}")
+            raise UserError(f"{files}: are all of one name; keep a photo and a mask; {REMEDY}")
     pairs = {name: pair for name, (pair,) in found.items()}
-    unused = images.difference(*pairs.values())
+    images = {path for path in files_in(root) if path.suffix.lower() in PHOTO_SUFFIXES}
+    unused = dict.fromkeys(images.difference(*pairs.values()), "")
     if options.masks is None and options.mask_suffix is None:
-        _check_only_choice(root, pairs.values(), unused)
-    others = dict.fromkeys(unused, "")
+        used = {path.parent for pair in pairs.values() for path in pair}
+        for other in sorted({path.parent for path in unused} - used):
+            if MASKS.search(other.name):  # in DRIVE `mask` is the field of view
+                raise UserError(
+                    f"{other}: seems to hold masks, too, and none is in a pair; say in which "
+                    "folder they are, --masks FOLDER, or what their names end in, --mask-suffix"
+                )
     for name, paths in photos_of.items():
         if not name.lower().endswith(ending.lower() or "/"):  # else it is a mask without a photo
-            others |= dict.fromkeys(unused.intersection(paths), name)
-    source.add_unmasked(others, root, [photo for photo, _ in pairs.values()])
+            unused |= dict.fromkeys(unused.keys() & paths, name)
+    source.add_unmasked(unused, root, [photo for photo, _ in pairs.values()])
     return pairs
-
-
-def _check_only_choice(
-    root: Path, pairs: Collection[tuple[Path, Path]], unused: Iterable[Path]
-) -> None:
-    """Refuses a second folder with a file for each photo: DRIVE's `mask` is the field of view."""
-    in_pairs = {path.parent for pair in pairs for path in pair}
-    names, others = defaultdict(list), defaultdict(list)
-    for photo, mask in pairs:
-        names[mask.parent].append(photo.stem)
-    for path in unused:
-        is_mask = path.suffix.lower() in MASK_SUFFIXES and not OBJECTS.search(path.parent.name)
-        if is_mask and path.parent not in in_pairs:
-            others[path.parent].append(path.stem)
-    for (first, photos), (second, files) in product(names.items(), others.items()):
-        if len(photos) > 1 and _cores(photos) <= _cores(files):
-            both = " and ".join(path.relative_to(root).as_posix() for path in (first, second))
-            raise UserError(
-                f"{root}: both {both} have a file for each photo; say in which folder the masks "
-                "are: --masks FOLDER"
-            )
-
-
-def _cores(names: Sequence[str]) -> set[str]:
-    """The names without the ending that all of them share."""
-    shared = len(os.path.commonprefix([name[::-1] for name in names]))
-    return {name[: len(name) - shared] for name in names}
 
 
 def _files(root: Path, named: Path | None, usual: re.Pattern) -> dict[Path, str]:

@@ -1,10 +1,10 @@
 """Masks of other programs: what values and colours they hold, and which classes these are."""
 
 from collections import Counter
+from collections.abc import Set
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from data import UserError
@@ -36,20 +36,19 @@ CLEAR = (-2, 1 << 24)  # stands for transparent pixels
 NEAR = 64
 
 
-def read_pixels(path: Path, is_layer: bool = False) -> np.ndarray:
-    """The code of what is drawn in each pixel of a mask, (H, W) int64.
+def read_pixels(path: Path, is_layer: bool = False, turn: int | None = None) -> np.ndarray:
+    """The code of what is drawn in each pixel of a mask, (H, W) int64, with a `turn` of `TURNS`.
 
     The value of a pixel in a picture of colours is that of grey, and -1 of another colour. Values
-    above 255 have a colour that no class can have.
-
-    Args:
-        is_layer: a picture to draw on, whose transparent pixels nobody has drawn: they are `CLEAR`.
+    above 255 have a colour that no class can have. In a picture to draw on (`is_layer`) nobody has
+    drawn what is transparent: it is `CLEAR`.
 
     Raises:
         UserError: the file is damaged, or no mask.
     """
     is_jpeg = path.suffix.lower() in JPEG_SUFFIXES
     image = open_image(path, ("JPEG",) if is_jpeg else ("PNG", "BMP", "TIFF", "GIF"))
+    image = image.transpose(TURNS[turn]) if turn in TURNS else image
     if image.mode in INDEX_MODES and image.mode != "P":
         return index_values(image, path).astype(np.int64) * (CODE + GREY)
     if image.mode not in COLOUR_MODES:
@@ -58,16 +57,16 @@ def read_pixels(path: Path, is_layer: bool = False) -> np.ndarray:
             "16 bits, a palette, or RGB"
         )
     rgba = np.asarray(image.convert("RGBA"), dtype=np.int64)
-    first, alpha, has_alpha = rgba[:, :, 0], rgba[:, :, 3], image.mode.endswith("A")
-    if has_alpha and not is_layer and np.ptp(alpha) and (rgba == rgba[0, 0])[:, :, :3].all():
-        return alpha * (CODE + GREY)  # a picture of one colour: only the transparency varies
-    colours = rgba @ (1 << 16, 1 << 8, 1, 0)
-    grey_values = np.where(colours == first * GREY, first, -1)
-    values = np.asarray(image, dtype=np.int64) if image.mode == "P" else grey_values
+    colours, alpha = rgba @ (1 << 16, 1 << 8, 1, 0), rgba[:, :, 3]
+    values = np.where(colours % GREY, -1, colours // GREY)
+    values = np.asarray(image, dtype=np.int64) if image.mode == "P" else values
     codes = values * CODE + colours
-    if has_alpha and is_layer:
-        codes[alpha == 0] = CLEAR[0] * CODE + CLEAR[1]
-    return codes
+    if not image.mode.endswith("A"):
+        return codes
+    if is_layer:
+        return np.where(alpha, codes, CLEAR[0] * CODE + CLEAR[1])
+    is_plain = np.ptp(alpha) and not np.ptp(colours)  # only the transparency varies
+    return alpha * (CODE + GREY) if is_plain else codes
 
 
 def survey(pairs: dict[str, tuple[Path, Path]], source: Source) -> Counter[Drawn]:
@@ -112,36 +111,25 @@ def find_legend(
     Raises:
         UserError: that does not say enough; the message, about `masks`, says what to add.
     """
-    options, undrawn = source.options, {CLEAR: source.options.undrawn}
+    options, legend = source.options, {CLEAR: source.options.undrawn}
     if options.unlabelled not in (options.values or ()):
-        undrawn |= {drawn: VOID for drawn in found if drawn[0] == options.unlabelled}
-    rest = found.keys() - undrawn.keys()
-    values, shown = {value for value, _ in rest}, {colour for _, colour in rest}
+        legend |= {drawn: VOID for drawn in found if drawn[0] == options.unlabelled}
+    rest = found.keys() - legend.keys()
     classes, ids = number_classes(listed)
-    painted = {(_code(rgb), ids[name]) for name, rgb in listed.items() if rgb}
-    colours = dict(painted)
-    ids_there = {*range(len(classes) + (options.unlabelled == 0)), VOID}
-    are_grey = all(colour == value * GREY for value, colour in rest)
-    are_ids = are_grey and values <= ids_there and not shown <= colours.keys()
-    if colours and options.values is None and not are_ids:
-        if len(colours) < len(painted):
-            raise UserError(f"{masks}: two of the listed classes have one colour")
-        of, part = {_code(voc_colour(VOID)): VOID} | colours, 1
-    else:
-        several = [value for value, colours in Counter(it[0] for it in rest).items() if colours > 1]
-        if -1 in values or options.values is None and several:  # unequal palettes
-            raise UserError(
-                f"{masks}: masks have colours, and nothing says which classes they are (--map is "
-                "about values); --list-colours shows them and what to write"
-            )
-        for value in several:
-            source.note("in doubt: a value has several colours, which --map ignores", str(value))
-        (classes, of), part = _ids_of_values(values, listed, source, masks), 0
-    if options.nearest:
-        if not (part or options.values):
-            raise UserError("--unknown nearest: needs colours in the list of classes, or --map")
-        of = _nearest(colours if part else of, {drawn[part] for drawn in rest}, part == 1) | of
-    return classes, undrawn | {drawn: of[drawn[part]] for drawn in rest if drawn[part] in of}
+    painted = {(_code(colour), ids[name]) for name, colour in listed.items() if colour}
+    known, border, part = dict(painted), {_code(voc_colour(VOID)): VOID}, 1
+    ids_there = (*range(len(classes) + (options.unlabelled == 0)), VOID)
+    are_ids = rest <= {(value, value * GREY) for value in ids_there}
+    are_ids = are_ids and not {colour for _, colour in rest} <= known.keys()
+    if not known or options.values is not None or are_ids:
+        classes, known = _ids_of_values(rest, listed, source, masks)
+        border, part = {}, 0
+    elif len(known) < len(painted):
+        raise UserError(f"{masks}: two of the listed classes have one colour")
+    shown = {drawn[part] for drawn in rest}
+    near = _nearest(known, shown, part == 1) if options.nearest else {}
+    of = near | border | known
+    return classes, legend | {drawn: of[drawn[part]] for drawn in rest if drawn[part] in of}
 
 
 def _nearest(known: dict[int, int], drawn: set[int], are_colours: bool) -> dict[int, int]:
@@ -163,7 +151,7 @@ def _nearest(known: dict[int, int], drawn: set[int], are_colours: bool) -> dict[
 
 
 def _ids_of_values(
-    values: set[int], listed: Named, source: Source, masks: Path
+    drawn: Set[Drawn], listed: Named, source: Source, masks: Path
 ) -> tuple[Named, dict[int, int]]:
     """The classes, and the class id, or VOID, of values.
 
@@ -171,10 +159,21 @@ def _ids_of_values(
     if two are listed, and if 0 is unlabelled, 1 is the first class, as all programs have it that
     leave 0 to what nobody has drawn.
     """
-    given = source.options.values
-    first = int(given is None and source.options.unlabelled == 0)
+    options, values = source.options, {value for value, _ in drawn}
+    given, is_free = options.values, options.values is None
+    several = [value for value, count in Counter(it[0] for it in drawn).items() if count > 1]
+    if -1 in values or is_free and several:  # unequal palettes
+        raise UserError(
+            f"{masks}: masks have colours, and nothing says which classes they are (--map is about "
+            "values); --list-colours shows them and what to write"
+        )
+    for value in several:
+        source.note("in doubt: a value has several colours, which --map ignores", str(value))
+    if options.nearest and not given:
+        raise UserError("--unknown nearest: needs colours in the list of classes, or --map")
+    first = int(is_free and options.unlabelled == 0)
     last = max({*(given.values() if given else values)} - {VOID}, default=0)
-    if not listed and given is None and not 0 < last < 2 * len(values - {VOID}) + first:
+    if is_free and not listed and not 0 < last < 2 * len(values - {VOID}) + first:
         pairs = ",".join(f"{value}={index}" for index, value in enumerate(sorted(values)[:LISTED]))
         raise UserError(
             f"{masks}: the masks hold {len(values)} values, which do not look like class ids; if "
@@ -182,20 +181,21 @@ def _ids_of_values(
         )
     listed = listed or dict.fromkeys([*_default_classes(last)][first:])
     classes, ids = number_classes(listed)
+    if given and last >= len(classes):
+        raise UserError(f"--map: class {last}, but the classes are 0..{len(classes) - 1}")
     if given:
-        if last >= len(classes):
-            raise UserError(f"--map: class {last}, but the classes are 0..{len(classes) - 1}")
         return classes, given
-    if given is None and values <= {0, VOID} and len(classes) == 2 and not first:
+    if is_free and values <= {0, VOID} and len(classes) == 2 and not first:
         return classes, {0: 0, VOID: 1}
     order = [name for name in listed if name in classes] if first else [*classes]
-    if given is None and not first and last == len(order) and fixed_id(order[0]) != 0:
-        raise UserError(
-            f"{masks}: {last} classes, and values up to {last}; if nobody has drawn 0, add "
-            f"--unlabelled 0: 1 is then {order[0]}; else name 0, too"
-        )
-    if 0 in values and fixed_id(order[0]) != 0:
-        source.note("note: 0 is this class; if nobody has drawn it, --unlabelled 0", order[0])
+    if not first and fixed_id(order[0]) != 0:
+        if is_free and last == len(order):
+            raise UserError(
+                f"{masks}: {last} classes, and values up to {last}; if nobody has drawn 0, add "
+                f"--unlabelled 0: 1 is then {order[0]}; else name 0, too"
+            )
+        if 0 in values:
+            source.note("note: 0 is this class; if nobody has drawn it, --unlabelled 0", order[0])
     return classes, {VOID: VOID} | {value: ids[name] for value, name in enumerate(order, first)}
 
 
@@ -205,24 +205,23 @@ def read_mask(photo: Path, path: Path, legend: dict[Drawn, int], source: Source)
     Raises:
         UserError: nothing says what becomes of these, or the mask does not fit the photo.
     """
-    codes = read_pixels(path, source.options.unlabelled is not None)
-    if source.options.turn_masks and (turn := orientation(photo)) in TURNS:
-        places = np.arange(codes.size, dtype=np.int32).reshape(codes.shape)
-        codes = codes.ravel()[np.asarray(Image.fromarray(places).transpose(TURNS[turn]))]
+    options = source.options
+    turn = orientation(photo) if options.turn_masks else None
+    codes = read_pixels(path, options.unlabelled is not None, turn)
     check_sizes(photo, path, codes.shape)
     found, counts = np.unique(codes, return_counts=True)
-    ids = [legend.get(divmod(code, CODE)) for code in found.tolist()]
-    if None in ids:
-        if source.options.unknown is None:
-            value, colour = divmod(int(found[ids.index(None)]), CODE)
-            name = f"value {value}" if colour == value * GREY else f"colour {_rgb(colour)}"
-            raise UserError(
-                f"{path}: {name} is of no class; list it (--list-colours shows all), go by values "
-                "with --map; --unknown void leaves it out, nearest is for smoothed edges"
-            )
-        lost = counts[[label is None for label in ids]].sum()
-        source.note("pixels of no class, as --unknown says", f"{path.name}: {lost}")
-        ids = [source.options.unknown if label is None else label for label in ids]
+    drawn = [divmod(code, CODE) for code in found.tolist()]
+    lost = {it: count for it, count in zip(drawn, counts.tolist()) if it not in legend}
+    if lost and options.unknown is None:
+        value, colour = min(lost)
+        name = f"value {value}" if colour == value * GREY else f"colour {_rgb(colour)}"
+        raise UserError(
+            f"{path}: {name} is of no class; list it (--list-colours shows all), go by values "
+            "with --map; --unknown void leaves it out, nearest is for smoothed edges"
+        )
+    if lost:
+        source.note("pixels of no class, as --unknown says", f"{path.name}: {sum(lost.values())}")
+    ids = [legend.get(it, options.unknown) for it in drawn]
     return np.array(ids, dtype=np.uint8)[np.searchsorted(found, codes)]
 
 

@@ -17,12 +17,13 @@ from data import UserError
 from data.classes import VOID, Colour
 from data.image_files import first_of, upright_size
 
-UNREAD = {  # forms that are not read: how their files end, and what stands at the start, or there
-    "YOLO": (".txt", rb"\d+( -?[\d.]+){4,}\s"),
-    "VGG Image Annotator": (".json .csv", rb"(?s).*shape_attributes"),
-    "Label Studio": (".json", rb'(?s).*"original_width"'),
-    "Pascal VOC, boxes alone": (".xml", rb"(?s).*<bndbox>"),
+UNREAD = {  # forms that are not read: what tells their files, which are of `TEXTS`
+    "YOLO": rb"\A\d+( -?[\d.]+){4,}\s",
+    "VGG Image Annotator": b"shape_attributes",
+    "Label Studio": b'"original_width"',
+    "Pascal VOC, boxes alone": b"<bndbox>",
 }
+TEXTS = (".txt", ".json", ".csv", ".xml")
 # What names of folders of photos end in, as in train_images.
 IMAGES = re.compile(
     "(?i)(^|[ _-])(images?|imgs?|photos|jpegimages|rgb|inputs|leftimg8bit|originals?)$"
@@ -99,18 +100,14 @@ class Source:
         """
         folders, suffixes = {it.parent for it in used}, {it.suffix.lower() for it in used}
         value = self.options.unmasked
-
-        def mask(photo: Path) -> np.ndarray:
-            return np.full(upright_size(photo), value, dtype=np.uint8)
-
         for path, name in sorted(images.items()):
-            *parents, _ = inside = path.relative_to(root).parts
+            inside = path.relative_to(root)
             is_there = self.options.images or path.parent in folders
-            is_there = is_there or any(map(IMAGES.search, parents))
+            is_there = is_there or any(map(IMAGES.search, inside.parts[:-1]))
             if value is not None and name and is_there and path.suffix.lower() in suffixes:
-                self.add(name, Pair(path, path, partial(mask, path)))
+                self.add(name, Pair(path, path, partial(_all_of, value, path)))
             else:
-                self.note("left out: in no pair", "/".join(inside))
+                self.note("left out: in no pair", inside.as_posix())
 
     def note(self, what: str, name: str) -> None:
         """Keeps the name of a file or an image among those of which the user is told this."""
@@ -131,6 +128,10 @@ class Source:
             self.note("left out: cannot be used", str(error))
 
 
+def _all_of(value: int, photo: Path) -> np.ndarray:
+    return np.full(upright_size(photo), value, dtype=np.uint8)
+
+
 def files_in(folder: Path) -> list[Path]:
     """All files in a folder and in those below, links followed, hidden ones left aside, sorted.
 
@@ -145,8 +146,9 @@ def files_in(folder: Path) -> list[Path]:
 
 def unread(paths: Iterable[Path]) -> str:
     """What to say of the first of these files that is of a form which is not read; "" if none."""
-    for path, (form, (suffixes, content)) in product(paths, UNREAD.items()):
-        if path.suffix.lower() in suffixes.split() and re.match(content, path.read_bytes()):
+    texts = (path for path in paths if path.suffix.lower() in TEXTS)
+    for path, (form, content) in product(texts, UNREAD.items()):
+        if re.search(content, path.read_bytes()):
             read = "COCO, LabelMe, Supervisely, CVAT for images, or masks"
             return f"; {path.name} is of {form}, which is not read: export it as {read}"
     return ""

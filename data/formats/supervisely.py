@@ -3,7 +3,7 @@
 import base64
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -11,18 +11,19 @@ from PIL import ImageColor
 
 from data.formats.annotations import Record, Shape, files_with, name_of, numbers
 from data.formats.rasterize import box, outlined, picture, placed
-from data.formats.source import Named, Options, files_in
+from data.formats.source import Named
 
 NAME = "Supervisely JSON"
 LARGEST = 10**8  # bytes of an unpacked bitmap, which is a PNG
 
 
-def find(root: Path, options: Options) -> list[Path]:
-    """`meta.json`, which lists the classes, and the files in folders `ann`; both must be there."""
-    metas = [path for path in files_in(root) if path.name == "meta.json"]
-    paths = files_with(".json", ('"objects"', '"size"'), root, options)
-    paths = [path for path in paths if path.parent.name == "ann"]
-    return metas + paths if metas and paths else []
+def find(files: Iterable[Path]) -> list[Path]:
+    """The files in folders `ann`, behind the `meta.json` above these, which must be there."""
+    words = '"objects"', '"size"'
+    things = [path for path in files_with(".json", words, files) if path.parent.name == "ann"]
+    metas = {above / "meta.json" for path in things for above in path.parents[1:4]}
+    metas = [path for path in sorted(metas) if path.is_file()]
+    return metas + things if metas else []
 
 
 def read(path: Path, labels: Named) -> Iterator[Record]:

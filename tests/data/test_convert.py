@@ -51,6 +51,12 @@ def run(monkeypatch, capsys):
     return command
 
 
+def turned_by(turn: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = turn
+    return exif
+
+
 def files(folder: Path) -> dict[str, bytes]:
     found = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
@@ -83,9 +89,7 @@ def test_the_command_writes_the_layout_and_says_what_it_holds(root, tmp_path, ru
 
 @pytest.mark.parametrize("unmasked, value", [("void", 255), ("background", 0)])
 def test_photos_without_a_mask_may_be_of_one_value(unmasked, value, root, tmp_path, run):
-    exif = Image.Exif()
-    exif[EXIF_ORIENTATION] = 6
-    Image.new("RGB", (3, 2)).save(root / "images" / "c.jpg", exif=exif)
+    Image.new("RGB", (3, 2)).save(root / "images" / "c.jpg", exif=turned_by(6))
     run(root, tmp_path / "out", "--unmasked", "leave-out", "--classes", "wall,door")
     assert {Path(name).stem for name in files(tmp_path / "out" / "JPEGImages")} == {*"ab"}
     flags = ["--unmasked", unmasked, "--classes", "wall,door", "--force"]
@@ -118,32 +122,31 @@ def test_photos_are_linked_where_they_can_be_and_never_lose(
     assert photo.samefile(there) == (links and suffix != ".TIF")
 
 
-def test_flags_reach_the_masks(root, tmp_path, run):
-    add(root, "a", [[0, 255, 128], [7, 0, 0]])
+RED, BORDER = (128, 0, 0), (224, 224, 192)
+PAINTED = [[(0, 0, 0), RED, BORDER], [(0, 0, 0)] * 3]
+SMOOTH = [[(0, 0, 0), (120, 3, 0), (30, 0, 0)], [(63, 0, 0), (0, 0, 0), (0, 99, 0)]]
+MAPPED = "--masks drawn --map 0=0,255=1,128=void --unknown"
+
+
+@pytest.mark.parametrize(
+    "mask, flags, expected, lost",
+    [
+        ([[0, 255, 128], [7, 0, 0]], f"{MAPPED} background", [[0, 1, 255], [0, 0, 0]], 1),
+        (PAINTED, "--classes mine.txt", [[0, 1, 255], [0, 0, 0]], 0),
+        (PAINTED, "--classes voc", [[0, 1, 255], [0, 0, 0]], 0),
+        (SMOOTH, "--classes mine.txt --unknown nearest", [[0, 1, 0], [0, 0, 255]], 1),
+    ],
+)
+def test_flags_reach_the_masks(mask, flags, expected, lost, root, tmp_path, run, monkeypatch):
+    add(root, "a", mask)
     (root / "masks" / "b.png").unlink()
-    (root / "masks").rename(root / "drawn")
-    flags = ["--masks", "drawn", "--map", "0=0, 255=1, 128=void", "--unknown", "background"]
-    code, lines = run(root, tmp_path / "out", *flags)
-    assert code == 0 and "  pixels of no class, as --unknown says: 1 (a.png: 1)" in lines
-    assert written(tmp_path / "out") == [[0, 1, 255], [0, 0, 0]]
-
-
-def test_colours_have_the_classes_of_a_file_or_of_voc(root, tmp_path, run):
-    for name in "ab":
-        add(root, name, [[(0, 0, 0), (128, 0, 0), (224, 224, 192)], [(0, 0, 0)] * 3])
-    listed = write(tmp_path / "mine.txt", "background 0 0 0\naeroplane 128 0 0\nvoid 224 224 192\n")
-    for classes in (listed, "voc"):
-        assert run(root, tmp_path / "out", "--classes", classes, "--force")[0] == 0
-        assert written(tmp_path / "out") == [[0, 1, 255], [0, 0, 0]]
-
-
-def test_what_is_near_to_a_colour_has_its_class_and_the_rest_is_counted(root, tmp_path, run):
-    for name in "ab":
-        add(root, name, [[(0, 0, 0), (120, 3, 0), (30, 0, 0)], [(63, 0, 0), (0, 0, 0), (0, 99, 0)]])
-    listed = write(tmp_path / "mine.txt", "background 0 0 0\ncat 128 0 0\n")
-    code, lines = run(root, tmp_path / "out", "--classes", listed, "--unknown", "nearest")
-    assert code == 0 and written(tmp_path / "out") == [[0, 1, 0], [0, 0, 255]]
-    assert "  pixels of no class, as --unknown says: 2 (a.png: 1, b.png: 1)" in lines
+    if "drawn" in flags:
+        (root / "masks").rename(root / "drawn")
+    write(tmp_path / "mine.txt", "background 0 0 0\naeroplane 128 0 0\n")
+    monkeypatch.chdir(tmp_path)
+    code, lines = run(root, tmp_path / "out", *flags.split())
+    assert code == 0 and written(tmp_path / "out") == expected
+    assert ("  pixels of no class, as --unknown says: 1 (a.png: 1)" in lines) == lost
 
 
 def damaged(root: Path, name: str = "images/b.jpg") -> str:
@@ -156,9 +159,7 @@ damaged_mask = partial(damaged, name="masks/b.png")
 
 def turned(root: Path) -> str:
     """Upright the photo is 2x3; its mask is as on disk."""
-    exif = Image.Exif()
-    exif[EXIF_ORIENTATION] = 6
-    Image.new("RGB", (3, 2)).save(root / "images" / "b.jpg", exif=exif)
+    Image.new("RGB", (3, 2)).save(root / "images" / "b.jpg", exif=turned_by(6))
     return f"{root / 'masks' / 'b.png'}: the mask is 3x2 but its image b.jpg is 2x3; EXIF turns"
 
 
@@ -206,25 +207,17 @@ def test_folders_of_a_division_become_lists(root, tmp_path, run):
     assert not (tmp_path / "other" / "ImageSets").exists()
 
 
-def test_a_turn_that_leaves_the_size_is_in_doubt(root, tmp_path, run):
-    exif = Image.Exif()
-    exif[EXIF_ORIENTATION] = 3
-    Image.new("RGB", (3, 2)).save(root / "images" / "b.jpg", exif=exif)
-    _, lines = run(root, tmp_path / "out")
-    assert lines[1] == "  in doubt: EXIF turns the photo, its mask is taken as upright: 1 (b)"
-
-
 @pytest.mark.parametrize("turn", range(2, 9))
 def test_masks_as_photos_are_stored_are_turned_with_these(turn, root, tmp_path, run):
-    exif = Image.Exif()
-    exif[EXIF_ORIENTATION] = turn
     stored = np.array([[0, 1, 0], [1, 1, 0]], dtype=np.uint8)
     Image.fromarray(stored).save(root / "masks" / "b.png")
     photo = Image.fromarray(stored * 255).convert("RGB")
-    photo.save(root / "images" / "b.png", exif=exif)
+    photo.save(root / "images" / "b.png", exif=turned_by(turn))
     (root / "images" / "b.jpg").unlink()
     code, lines = run(root, tmp_path / "out")
     assert code == 2 * (turn > 4) and ("--turn-masks" in lines[-1]) == (turn > 4)
+    doubt = "  in doubt: EXIF turns the photo, its mask is taken as upright: 1 (b)"
+    assert (doubt in lines) == (turn <= 4), "the size does not tell"
     assert run(root, tmp_path / "turned", "--turn-masks")[0] == 0
     mask = np.array(Image.open(tmp_path / "turned" / "SegmentationClass" / "b.png"))
     assert np.array_equal(mask * 255, read_image(root / "images" / "b.png")[..., 0])

@@ -6,8 +6,9 @@ from pathlib import Path
 from PIL import Image
 
 from data.formats import annotations
-from data.formats.source import Options
+from data.formats.source import Options, files_in
 
+BOX = [[1, 1], [4, 1], [4, 3], [1, 3]]
 DRAWN = [[0] * 6, [0, 1, 1, 1, 0, 0], [0, 1, 1, 1, 0, 0], [0] * 6]  # a box of class 1
 
 
@@ -26,11 +27,44 @@ def write(path: Path, content: object) -> Path:
 
 
 def find(form, root: Path, **options):
-    """The source that a form of annotations finds."""
-    return annotations.find(form, root, Options(**options))
+    """The source that a form of annotations finds; None if there are no files of it."""
+    options = Options(**options)
+    paths = form.find([root / options.annotations] if options.annotations else files_in(root))
+    return annotations.read_form(form, paths, root, options) if paths else None
 
 
 def only_mask(form, root: Path, **options) -> list:
     """The mask of the only photo."""
     (pair,) = find(form, root, **options).pairs.values()
     return pair.mask().tolist()
+
+
+def labelme(root: Path, photo: str, label: object = "dog", kind: str = "polygon", box=BOX) -> Path:
+    """The file about a photo of 6x4 pixels with one shape, as all below."""
+    shape = {"label": label, "points": box, "shape_type": kind}
+    size = {"imageWidth": 6, "imageHeight": 4}
+    return write(root / "json" / "a.json", {"shapes": [shape], "imagePath": photo, **size})
+
+
+def coco(root: Path, photo: str, label: object = "dog", kind: str = "polygon", box=BOX) -> Path:
+    outline = [sum(box, [])] if kind == "polygon" else []
+    area = {"id": 1, "image_id": 1, "category_id": 5, "segmentation": outline}
+    image = {"id": 1, "file_name": photo, "width": 6, "height": 4}
+    content = {"images": [image], "annotations": [area], "categories": [{"id": 5, "name": label}]}
+    return write(root / "json" / "coco.json", content)
+
+
+def supervisely(
+    root: Path, photo: str, label: object = "dog", kind: str = "polygon", box=BOX
+) -> Path:
+    write(root / "json" / "meta.json", {"classes": [{"title": label, "color": "#0a0B0c"}]})
+    thing = {"geometryType": kind, "classTitle": label, "points": {"exterior": box}}
+    content = {"size": {"width": 6, "height": 4}, "objects": [thing]}
+    return write(root / "json" / "ds" / "ann" / f"{photo}.json", content)
+
+
+def cvat(root: Path, photo: str, label: object = "dog", kind: str = "polygon", box=BOX) -> Path:
+    points = ";".join(f"{x},{y}" for x, y in box)
+    shape = f'<{kind} label="{label}" points="{points}"/>'
+    image = f'<image name="{photo}" width="6" height="4">{shape}</image>'
+    return write(root / "json" / "annotations.xml", f"<annotations>{image}</annotations>")

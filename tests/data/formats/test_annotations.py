@@ -10,42 +10,11 @@ import pytest
 from data import UserError, formats
 from data.classes import VOID
 from data.formats.source import files_in
-from tests.data.formats import find, only_mask, photo, write
+from tests.data.formats import BOX, coco, cvat, find, labelme, only_mask, photo, supervisely, write
 
-BOX = [[1, 1], [4, 1], [4, 3], [1, 3]]
 ABSENT = "left out: no photo of that name, or several"
 ALONE = "left out: in no pair"
 NO_PIXEL = "left out: shape without a pixel in its photo"
-
-
-def labelme(root: Path, photo: str, label: object = "dog", kind: str = "polygon", box=BOX) -> Path:
-    shape = {"label": label, "points": box, "shape_type": kind}
-    size = {"imageWidth": 6, "imageHeight": 4}
-    return write(root / "json" / "a.json", {"shapes": [shape], "imagePath": photo, **size})
-
-
-def coco(root: Path, photo: str, label: object = "dog", kind: str = "polygon", box=BOX) -> Path:
-    outline = [sum(box, [])] if kind == "polygon" else []
-    area = {"id": 1, "image_id": 1, "category_id": 5, "segmentation": outline}
-    image = {"id": 1, "file_name": photo, "width": 6, "height": 4}
-    content = {"images": [image], "annotations": [area], "categories": [{"id": 5, "name": label}]}
-    return write(root / "json" / "coco.json", content)
-
-
-def supervisely(
-    root: Path, photo: str, label: object = "dog", kind: str = "polygon", box=BOX
-) -> Path:
-    write(root / "json" / "meta.json", {"classes": [{"title": label, "color": "#0a0B0c"}]})
-    thing = {"geometryType": kind, "classTitle": label, "points": {"exterior": box}}
-    content = {"size": {"width": 6, "height": 4}, "objects": [thing]}
-    return write(root / "json" / "ds" / "ann" / f"{photo}.json", content)
-
-
-def cvat(root: Path, photo: str, label: object = "dog", kind: str = "polygon", box=BOX) -> Path:
-    points = ";".join(f"{x},{y}" for x, y in box)
-    shape = f'<{kind} label="{label}" points="{points}"/>'
-    image = f'<image name="{photo}" width="6" height="4">{shape}</image>'
-    return write(root / "json" / "annotations.xml", f"<annotations>{image}</annotations>")
 
 
 @pytest.fixture(params=[labelme, coco, supervisely, cvat], ids=lambda form: form.__name__)
@@ -213,13 +182,14 @@ def test_the_photo_of_one_is_no_others(tmp_path):
 
 def test_a_file_that_names_another_photo_than_that_of_its_own_name_is_left_out(tmp_path):
     """As when photos are renumbered after they were annotated."""
+    labelme(tmp_path, "c.jpg").rename(tmp_path / "json" / "c.json")
     labelme(tmp_path, "b.jpg")
-    for name in ("a.jpg", "b.jpg"):
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
         photo(tmp_path / "far" / name)
     source = find(formats.labelme, tmp_path)
     reason = "left out: names another photo than that of its own name"
-    assert source.notes == {reason: ["a.json"], ALONE: ["far/a.jpg"]} and not source.pairs
-    assert not find(formats.labelme, tmp_path, unmasked=0).pairs
+    assert source.notes == {reason: ["a.json"], ALONE: ["far/a.jpg", "far/b.jpg"]}
+    assert [*source.pairs] == [*find(formats.labelme, tmp_path, unmasked=0).pairs] == ["c"]
 
 
 def test_two_files_about_one_photo_are_refused(tmp_path):
@@ -237,8 +207,6 @@ def test_labels_that_are_not_listed_are_refused_or_counted(unknown, writes, form
     listed = dict.fromkeys(["background", "cat"])
     with pytest.raises(UserError, match="^--classes has no dog; .* --unknown void or"):
         find(form, tmp_path, classes=listed)
-    with pytest.raises(UserError, match="^--unknown nearest is about colours in masks; names "):
-        find(form, tmp_path, classes=listed, unknown=VOID, nearest=True)
     source = find(form, tmp_path, classes=listed, unknown=unknown)
     mask, pixels = source.pairs["a"].mask(), 12 if writes in (labelme, supervisely) else 6
     assert set(mask.ravel().tolist()) == {0, unknown} and (mask[1:3, 1:4] == unknown).all()

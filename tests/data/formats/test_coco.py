@@ -8,8 +8,7 @@ import pytest
 from data import UserError
 from data.classes import VOID
 from data.formats import coco
-from tests.data.formats import DRAWN, find, only_mask, photo
-from tests.data.formats import write as write_file
+from tests.data.formats import DRAWN, find, only_mask, photo, write
 
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 10, "name": "dog"}]
 BOX = [1, 1, 4, 1, 4, 3, 1, 3]  # x, y of the corners
@@ -17,25 +16,24 @@ RUNS = {"size": [4, 6], "counts": [5, 2, 2, 2, 2, 2, 9]}  # down the columns
 
 
 def annotation(segmentation, category=3, crowd: int = 0, of=1) -> dict:
-    """An annotation as COCO writes it."""
-    ids = {"id": 1, "image_id": of, "category_id": category, "iscrowd": crowd}
-    return ids | {"segmentation": segmentation, "area": 1.0, "bbox": [0, 0, 1, 1]}
+    ids = {"image_id": of, "category_id": category, "iscrowd": crowd}
+    return ids | {"segmentation": segmentation}
 
 
-def write(path: Path, *annotations: dict, names=("a.jpg",), ids=(1, 2), size=(6, 4), **content):
+def annotate(path: Path, *annotations: dict, names=("a.jpg",), ids=(1, 2), size=(6, 4), **content):
     """The file of photos of 6x4 pixels, and these."""
     images = []
     for key, name in zip(ids, names):
         images.append({"id": key, "file_name": name, "width": size[0], "height": size[1]})
         photo(path.parent / name, size)
     usual = {"images": images, "annotations": annotations, "categories": CATEGORIES}
-    write_file(path, usual | content)
+    write(path, usual | content)
 
 
 @pytest.mark.parametrize("segmentation", [[BOX], RUNS, [BOX, [], [1, 1, 2, 1, 2, 3, 1, 3]]])
 @pytest.mark.parametrize("ids", [{}, {"of": "1", "category": "3"}], ids=["numbers", "text"])
 def test_areas_have_their_category(segmentation, ids, tmp_path):
-    write(tmp_path / "coco.json", annotation(segmentation, **ids))
+    annotate(tmp_path / "coco.json", annotation(segmentation, **ids))
     assert list(find(coco, tmp_path).classes) == ["background", "cat", "dog"]
     assert only_mask(coco, tmp_path) == DRAWN
 
@@ -45,14 +43,14 @@ def test_compressed_runs_are_read(tmp_path):
     mask = np.repeat(np.random.default_rng(0).integers(0, 2, (20, 3)), 20, axis=1)
     runs = theirs.encode(np.asfortranarray(mask, dtype=np.uint8))
     compressed = annotation(runs | {"counts": runs["counts"].decode()})
-    write(tmp_path / "coco.json", compressed, size=(60, 20))
+    annotate(tmp_path / "coco.json", compressed, size=(60, 20))
     assert only_mask(coco, tmp_path) == mask.tolist()
 
 
 def test_polygons_are_as_large_as_those_of_pycocotools(tmp_path):
     theirs = pytest.importorskip("pycocotools.mask")
     corners = [0.4, 0.3, 5.2, 1.1, 4.9, 3.8, 2.2, 2.4]
-    write(tmp_path / "coco.json", annotation([corners]))
+    annotate(tmp_path / "coco.json", annotation([corners]))
     drawn = theirs.decode(theirs.merge(theirs.frPyObjects([corners], 4, 6)))
     assert (np.array(only_mask(coco, tmp_path)) != drawn).sum() <= 2, "pixels on the outline"
 
@@ -60,20 +58,20 @@ def test_polygons_are_as_large_as_those_of_pycocotools(tmp_path):
 def test_smaller_areas_lie_on_larger_ones_and_crowds_beneath_all(tmp_path):
     small, large = [0, 0, 1, 0, 1, 4, 0, 4], [0, 0, 3, 0, 3, 4, 0, 4]
     crowd = annotation({"size": [4, 6], "counts": [8, 8, 8]}, crowd=1)
-    write(tmp_path / "coco.json", annotation([small], category=10), annotation([large]), crowd)
+    annotate(tmp_path / "coco.json", annotation([small], category=10), annotation([large]), crowd)
     assert only_mask(coco, tmp_path) == [[2, 1, 1, VOID, 0, 0]] * 4
 
 
 def test_several_files_are_one_set_and_those_called_instances_come_first(tmp_path):
     """Photos of one name are told apart by their folders, classes by their names."""
-    write(tmp_path / "train" / "coco.json", annotation([BOX]), names=["x/a.jpg"])
+    annotate(tmp_path / "train" / "coco.json", annotation([BOX]), names=["x/a.jpg"])
     others = [{"id": 1, "name": "cow"}, {"id": 3, "name": "cat"}]
-    write(tmp_path / "valid" / "coco.json", annotation([BOX]), categories=others)
+    annotate(tmp_path / "valid" / "coco.json", annotation([BOX]), categories=others)
     source = find(coco, tmp_path)
     assert [*source.classes] == ["background", "cat", "dog", "cow"]
     assert list(source.pairs) == ["train_x_a", "valid_a"]
     assert source.pairs["valid_a"].mask().tolist() == DRAWN
-    write(tmp_path / "instances_val.json", annotation([BOX]), names=["c.jpg"])
+    annotate(tmp_path / "instances_val.json", annotation([BOX]), names=["c.jpg"])
     assert find(coco, tmp_path).pairs["c"].photo == tmp_path / "c.jpg"
     assert len(find(coco, tmp_path, annotations=Path("valid/coco.json")).pairs) == 1
 
@@ -91,28 +89,22 @@ def test_several_files_are_one_set_and_those_called_instances_come_first(tmp_pat
     ],
 )
 def test_a_file_that_contradicts_itself_or_is_no_coco_is_refused(content, reason, tmp_path):
-    write(tmp_path / "coco.json", **content)
+    annotate(tmp_path / "coco.json", **content)
     with pytest.raises(UserError, match=f"^{tmp_path / 'coco.json'}: .*{reason}"):
         only_mask(coco, tmp_path)
 
 
-@pytest.mark.parametrize("share", [1 / 6, 1])
-def test_coordinates_from_0_to_1_are_no_pixels(share, tmp_path):
-    write(tmp_path / "coco.json", annotation([[share * value for value in BOX]]))
+def test_coordinates_from_0_to_1_are_no_pixels(tmp_path):
+    annotate(tmp_path / "coco.json", annotation([[value / 4 for value in BOX]]))
     source = find(coco, tmp_path)
-    assert source.pairs["a"].mask().any() == (share == 1) != bool(source.notes)
-
-
-def test_keypoints_are_points(tmp_path):
-    write(tmp_path / "coco.json", annotation([]) | {"keypoints": [1, 1, 2, 0, 0, 0, 4, 2, 1]})
-    with pytest.raises(UserError, match=r"points or lines \(keypoints\)"):
-        find(coco, tmp_path)
-    mask = np.array(only_mask(coco, tmp_path, unlabelled="void", stroke_width=1.0))
-    assert np.argwhere(mask != VOID).tolist() == [[1, 1], [2, 4]]
+    assert not source.pairs["a"].mask().any()
+    assert source.notes == {
+        "left out: shape not drawn (coordinates from 0 to 1, not in pixels)": ["a.jpg"]
+    }
 
 
 def test_annotations_of_no_image_are_counted(tmp_path):
-    write(tmp_path / "coco.json", annotation([BOX]), annotation([BOX], of=9))
+    annotate(tmp_path / "coco.json", annotation([BOX]), annotation([BOX], of=9))
     source = find(coco, tmp_path)
     assert list(source.pairs) == ["a"]
     reason = "left out: no photo of that name, or several"

@@ -10,31 +10,21 @@ from data.formats import cvat
 from tests.data.formats import DRAWN, find, only_mask, photo, write
 
 FILE = """<?xml version="1.0" encoding="utf-8"?>
-<annotations>
-  <version>1.1</version>
-  <meta>
-    <job>
-      <labels>
-        <label><name>dog</name><color>#00ff01</color><type>any</type></label>
-        <label><name>cat</name><color>#ff0000</color><type>any</type></label>
-      </labels>
-    </job>
-  </meta>
-  <image id="0" name="x/a.jpg" width="6" height="4">
-{shapes}
-  </image>
-</annotations>
+<annotations><meta><job><labels>
+  <label><name>dog</name><color>#00ff01</color></label>
+  <label><name>cat</name><color>#ff0000</color></label>
+</labels></job></meta>
+<image id="0" name="x/a.jpg" width="6" height="4">{}</image></annotations>
 """
-COMMON = 'source="manual" occluded="0"'
-POLYGON = f'<polygon label="dog" {COMMON} points="1.00,1.00;4.00,1.00;4.00,3.00;1.00,3.00"/>'
-BOX = f'<box label="dog" {COMMON} xtl="1.00" ytl="1.00" xbr="4.00" ybr="3.00" z_order="0"></box>'
+POLYGON = '<polygon label="dog" points="1.00,1.00;4.00,1.00;4.00,3.00;1.00,3.00"/>'
+BOX = '<box label="dog" xtl="1.00" ytl="1.00" xbr="4.00" ybr="3.00" z_order="0"></box>'
 TURNED = '<box label="dog" xtl="1.5" ytl="0.5" xbr="3.5" ybr="3.5" rotation="90.0"/>'
-MASK = f'<mask label="dog" {COMMON} rle="1, 3, 1, 3" left="0" top="1" width="4" height="2"/>'
+MASK = '<mask label="dog" rle="1, 3, 1, 3" left="0" top="1" width="4" height="2"/>'
 
 
 def mask_of(root: Path, *shapes: str) -> list:
     photo(root / "images/x/a.jpg")
-    write(root / "annotations.xml", FILE.format(shapes="\n".join(shapes)))
+    write(root / "annotations.xml", FILE.format("".join(shapes)))
     return only_mask(cvat, root)
 
 

@@ -33,44 +33,35 @@ def pairs(root: Path, *names: str, **options) -> dict[str, tuple[str, ...]]:
 
 
 @pytest.mark.parametrize(
-    "photo, mask, name",
+    "photo, mask, name, options",
     [
-        ("Img/a.JPEG", "Labels/a.PNG", "a"),
-        ("JPEGImages/a.jpg", "SegmentationClass/a.png", "a"),
-        ("images/x/y/a.jpg", "masks/x/y/a.png", "x/y/a"),
-        ("train/images/a.jpg", "train/masks/a.png", "train/a"),
-        ("images/a.tif", "masks/a_mask.gif", "a"),
-        ("images/a.png", "masks/a_LABEL.bmp", "a"),
-        ("a.jpg", "masks/a.png", "a"),
-        ("a.jpg", "a.png", "a"),
-        ("a.png", "a_L.png", "a"),
-        ("x/a.b.jpg", "x/a.b_gt.png", "x/a.b"),
-        ("images/a_l.jpg", "masks/a_l.png", "a_l"),
-        ("Original/a.tif", "Ground Truth/a.tif", "a"),
-        ("train/a.png", "train_labels/a.png", "train/a"),
-        ("train_images/a.jpg", "train_masks/a.PNG", "train/a"),
-        ("val/a.png", "valannot/a.png", "val/a"),
-        (f"images/{E_ACUTE}.jpg", f"masks/{E_AND_ACUTE}.png", E_ACUTE),
+        ("Img/a.JPEG", "Labels/a.PNG", "a", {}),
+        ("JPEGImages/a.jpg", "SegmentationClass/a.png", "a", {}),
+        ("images/x/y/a.jpg", "masks/x/y/a.png", "x/y/a", {}),
+        ("train/images/a.jpg", "train/masks/a.png", "train/a", {}),
+        ("images/a.tif", "masks/a_mask.gif", "a", {}),
+        ("images/a.png", "masks/a_LABEL.bmp", "a", {}),
+        ("a.jpg", "masks/a.png", "a", {}),
+        ("a.jpg", "a.png", "a", {}),
+        ("a.png", "a_L.png", "a", {}),
+        ("x/a.b.jpg", "x/a.b_gt.png", "x/a.b", {}),
+        ("images/a_l.jpg", "masks/a_l.png", "a_l", {}),
+        ("Original/a.tif", "Ground Truth/a.tif", "a", {}),
+        ("train/a.png", "train_labels/a.png", "train/a", {}),
+        ("train_images/a.jpg", "train_masks/a.PNG", "train/a", {}),
+        ("val/a.png", "valannot/a.png", "val/a", {}),
+        (f"images/{E_ACUTE}.jpg", f"masks/{E_AND_ACUTE}.png", E_ACUTE, {}),
+        ("my photos/a.jpg", "drawn/a.png", "a", {"images": "my photos", "masks": "drawn"}),
+        ("images/a.jpg", "annotations/trimaps/a.png", "a", {"masks": "annotations/trimaps"}),
+        ("all/a.jpg", "all/a_mask.png", "a", {"images": "all", "masks": "all"}),
+        ("a.jpg", "drawn/a.png", "a", {"masks": "drawn"}),
+        ("images/a_1.jpg", "masks/a_2.png", "a", {"image_suffix": "_1", "mask_suffix": "_2"}),
+        ("a.rgb.png", "a.seg.png", "a", {"image_suffix": ".rgb", "mask_suffix": ".seg"}),
+        ("images/a.jpg", "masks/a.jpg", "a", {"unknown": VOID}),
     ],
 )
-def test_usual_names_are_known(photo, mask, name, tmp_path):
-    assert pairs(tmp_path, photo, mask) == {name: (photo, mask)}
-
-
-@pytest.mark.parametrize(
-    "photo, mask, options",
-    [
-        ("my photos/a.jpg", "drawn/a.png", {"images": "my photos", "masks": "drawn"}),
-        ("images/a.jpg", "annotations/trimaps/a.png", {"masks": "annotations/trimaps"}),
-        ("all/a.jpg", "all/a_mask.png", {"images": "all", "masks": "all"}),
-        ("a.jpg", "drawn/a.png", {"masks": "drawn"}),
-        ("images/a_1.jpg", "masks/a_2.png", {"image_suffix": "_1", "mask_suffix": "_2"}),
-        ("a.rgb.png", "a.seg.png", {"image_suffix": ".rgb", "mask_suffix": ".seg"}),
-        ("images/a.jpg", "masks/a.jpg", {"unknown": VOID}),
-    ],
-)
-def test_other_names_are_given(photo, mask, options, tmp_path):
-    assert pairs(tmp_path, photo, mask, **options) == {"a": (photo, mask)}
+def test_usual_names_are_known_and_others_given(photo, mask, name, options, tmp_path):
+    assert pairs(tmp_path, photo, mask, **options) == {name: (photo, mask)}
 
 
 def test_the_ending_counts_that_pairs_most_files(tmp_path):
@@ -95,31 +86,24 @@ def test_what_does_not_pair_is_named(names, message, tmp_path):
         find(tmp_path, Options())
 
 
-DRIVE = [f"{n}_training.tif 1st_manual/{n}_manual1.gif mask/{n}_training_mask.gif" for n in (1, 2)]
-DRIVE = " ".join(f"images/{names}" for names in DRIVE)
-BOTH = ["images/a.jpg masks/a.png {0}/a.png", "images/b.jpg masks/b.png {0}/b.png {0}/c.png"]
+DRIVE = ["images/{0}_training.tif", "1st_manual/{0}_manual1.gif", "mask/{0}_training_mask.gif"]
+BOTH = ["images/{0}.jpg", "masks/{0}.png", "x/labels/{0}_y.png"]
 
 
 @pytest.mark.parametrize(
-    "names, other, options",
-    [
-        (DRIVE, "mask and 1st_manual", {}),
-        (" ".join(BOTH).format("x/y"), "masks and x/y", {}),
-        (" ".join(BOTH).format("SegmentationObject"), "", {}),
-        (" ".join(BOTH).format("shown").replace("shown/a.png", ""), "", {}),
-        (" ".join(BOTH).format("x"), "", {"masks": Path("masks")}),
-        (" ".join(BOTH).format("x"), "", {"mask_suffix": ""}),
-        (BOTH[0].format("x"), "", {}),
-    ],
+    "names, other, masks, ending",
+    [(DRIVE, "1st_manual", "mask", "_mask"), (BOTH, "x/labels", "masks", "")],
 )
-def test_two_folders_that_may_hold_the_masks_are_refused(names, other, options, tmp_path):
+def test_two_folders_that_may_hold_the_masks_are_refused(names, other, masks, ending, tmp_path):
     """In DRIVE `mask` is the field of view."""
-    if other:
-        message = f"both {other} have a file for each photo; .*: --masks FOLDER"
-        with pytest.raises(UserError, match=message):
-            pairs(tmp_path, *names.split(), **options)
-    else:
-        assert len(pairs(tmp_path, *names.split(), **options)) == names.count("images/")
+    files = [name.format(number) for name in names for number in (1, 2)]
+    message = f"{tmp_path / other}: seems to hold masks, too, .* --masks FOLDER, or"
+    with pytest.raises(UserError, match=message):
+        pairs(tmp_path, *files)
+    for options in ({"masks": Path(masks)}, {"mask_suffix": ending}):
+        assert len(pairs(tmp_path, **options)) == 2
+    (tmp_path / other).rename(tmp_path / "shown")
+    assert len(pairs(tmp_path)) == 2, "nothing says that these are masks"
 
 
 @pytest.mark.parametrize(

@@ -36,13 +36,14 @@ def saved(path: Path, pixels, mode: str = "L", palette: list[int] | None = None)
     return path
 
 
-def surveyed(*paths: Path) -> Counter:
-    return survey({path.name: (path, path) for path in paths}, Source("test", Options()))
+def surveyed(*paths: Path, source: Source | None = None) -> Counter:
+    return survey({it.name: (it, it) for it in paths}, source or Source("test", Options()))
 
 
 def read(paths: list[Path], listed: dict | None = None, source: Source | None = None, **options):
     """The classes, and the masks as lists; each mask stands for its photo, too."""
-    found, source = surveyed(*paths), source or Source("test", Options(**options))
+    source = source or Source("test", Options(**options))
+    found = surveyed(*paths, source=source)
     classes, legend = find_legend(found, listed or {}, source, Path("masks"))
     return classes, [read_mask(path, path, legend, source).tolist() for path in paths]
 
@@ -70,6 +71,8 @@ def test_values_are_class_ids_in_each_kind_of_file(suffix, mode, tmp_path):
         ([[(9, 9, 9), (224, 224, 192)]], "RGB", LISTED, {}, [[VOID, VOID]]),  # listed, and VOC's
         ([[(1, 2, 3), (128, 0, 0)]], "RGB", LISTED, {"unknown": 0}, [[0, 1]]),
         (INDICES, "L", LISTED, {}, INDICES),  # values that are no colours
+        ([[(0, 0, 0, 0), (0, 0, 0, 255)]], "RGBA", TWO, {}, [[0, 1]]),  # in the alpha channel
+        ([[(200, 0, 0, 0), (200, 0, 0, 255)]], "RGBA", TWO, {}, [[0, 1]]),
         ([[0, 255]], "L", SNOW, {}, [[0, 2]]),  # black and white of three, not void
         ([[0, 255]], "RGB", SNOW, {}, [[0, 2]]),
         ([[0, 9, 255]], "L", SNOW, {"unknown": VOID}, [[0, VOID, 2]]),  # with smoothed edges
@@ -92,12 +95,30 @@ def test_values_and_colours_are_classes(pixels, mode, listed, options, mask, tmp
     assert list(classes) == [name for name in listed or list(DEFAULT)[:2] if name != "void"]
 
 
-@pytest.mark.parametrize("colour", [(0, 0, 0), (200, 0, 0)])
-def test_an_object_may_be_in_the_alpha_channel(colour, tmp_path):
-    image = Image.new("RGBA", (3, 2), colour)
-    image.putalpha(Image.fromarray(np.array([[0, 255, 255], [0, 0, 0]], dtype=np.uint8)))
-    image.save(tmp_path / "a.png")
-    assert read([tmp_path / "a.png"], TWO)[1] == [[[0, 1, 1], [0, 0, 0]]]
+LAYER = [[(0, 0, 0, 0), (0, 0, 255, 255), (128, 0, 0, 255), (128, 0, 0, 0)]]  # two are clear
+MAP, STROKES = {"values": {7: 1, 9: 0}}, [[0, 1, 2], [0, 0, 0]]
+BLUE = {"background": (0, 0, 255), "cat": (128, 0, 0)}
+PLANTS, REVERSED = dict.fromkeys(["soil", "root", "leaf"]), dict.fromkeys(["root", "background"])
+
+
+@pytest.mark.parametrize(
+    "pixels, mode, listed, options, names, mask",
+    [
+        (STROKES, "L", None, {"unlabelled": 0}, "class 1 class 2", [[VOID, 0, 1], [VOID] * 3]),
+        (STROKES, "L", PLANTS, {"unlabelled": 0}, "soil root leaf", [[VOID, 0, 1], [VOID] * 3]),
+        (STROKES, "L", REVERSED, {"unlabelled": 0}, "background root", [[VOID, 1, 0], [VOID] * 3]),
+        (STROKES, "L", None, {"unlabelled": 2}, "background class 1", [[0, 1, VOID], [0, 0, 0]]),
+        (STROKES, "L", None, {"unlabelled": "void"}, "background class 1 class 2", STROKES),
+        ([[0, 7, 9]], "L", TWO, {"unlabelled": 0} | MAP, "background cat", [[VOID, 1, 0]]),
+        (LAYER, "RGBA", BLUE, {"unlabelled": "void"}, "background cat", [[VOID, 0, 1, VOID]]),
+        (LAYER, "RGBA", BLUE, {"unlabelled": "background"}, "background cat", [[0, 0, 1, 0]]),
+        (LAYER, "RGBA", BLUE, {"unlabelled": 0}, "background cat", [[VOID, 0, 1, VOID]]),
+        ([[(0, 0, 0), (0, 0, 255)]], "RGB", BLUE, {"unlabelled": 0}, "background cat", [[VOID, 0]]),
+    ],
+)
+def test_strokes_lie_on_what_nobody_has_drawn(pixels, mode, listed, options, names, mask, tmp_path):
+    classes, masks = read([saved(tmp_path / "a.png", pixels, mode)], listed, **options)
+    assert (" ".join(classes), masks) == (names, [mask])
 
 
 def test_values_of_one_palette_are_class_ids(tmp_path):

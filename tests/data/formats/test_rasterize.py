@@ -1,11 +1,12 @@
-"""Polygons as pixels; the other shapes are judged with the forms that draw them."""
+"""Polygons and strokes as pixels; the other shapes are judged with the forms that draw them."""
 
 import tracemalloc
 from functools import partial
 
 import numpy as np
+import pytest
 
-from data.formats.rasterize import ellipse, outlined, polygons
+from data.formats.rasterize import ellipse, outlined, polygons, stroke
 
 SIZE = 6, 8
 
@@ -43,3 +44,16 @@ def test_a_small_shape_in_a_large_photo_needs_little_memory_and_a_huge_one_no_mo
     assert tracemalloc.get_traced_memory()[1] < 1e6
     tracemalloc.stop()
     assert filled(ellipse((0, 0), (1e6, 1e6))).all()
+
+
+@pytest.mark.parametrize("width", [1.0, 3.0, 5.0])
+def test_a_stroke_is_all_pixels_near_its_line_and_has_no_gap(width):
+    start, end = np.array([3.2, 4.1]), np.array([24.7, 17.3])
+    found = on_photo(stroke([np.array([start, end])], width, (20, 30)), (20, 30))
+    for y, x in np.ndindex(found.shape):
+        steps = np.linspace(start, end, 2000)  # points of the line
+        near = np.hypot(*(steps - (x + 0.5, y + 0.5)).T).min()
+        if abs(near - max(width / 2, 0.5**0.5)) > 0.01:
+            assert found[y, x] == (near < max(width / 2, 0.5**0.5))
+    columns = np.flatnonzero(found.any(axis=0))
+    assert (np.diff(columns) == 1).all() and len(columns) >= 21

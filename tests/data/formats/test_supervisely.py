@@ -2,6 +2,7 @@
 
 import base64
 import io
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -11,83 +12,78 @@ from PIL import Image
 
 from data import UserError
 from data.formats import supervisely
-from tests.data.formats import DRAWN, find, only_mask, photo
-from tests.data.formats import write as write_file
+from tests.data.formats import DRAWN, find, only_mask, photo, write
 
-DOG = {"title": "dog", "shape": "any", "color": "#00FF01", "geometry_config": {}, "id": 1}
-META = {"classes": [DOG, DOG | {"title": "cat", "color": "#FF0000", "id": 2}]}
+COLOURS = {"dog": "#00FF01", "cat": "#FF0000"}
 
 
-def thing(kind: str, label: str = "dog", **geometry) -> dict:
-    usual = {"id": 1, "classId": 1, "description": "", "labelerLogin": "me", "tags": []}
-    return usual | {"geometryType": kind, "classTitle": label} | geometry
+def bitmap(packed: bytes, *origin: int) -> dict:
+    data = base64.b64encode(zlib.compress(packed, 1)).decode()
+    bits = {"data": data, "origin": origin}
+    return {"geometryType": "bitmap", "classTitle": "dog", "bitmap": bits}
 
 
-def packed(data: bytes) -> str:
-    return base64.b64encode(zlib.compress(data)).decode()
-
-
-def bitmap(inside, origin: tuple[int, int], alpha: bool = True) -> dict:
-    """A bitmap as a PNG whose transparent colour is outside, as Supervisely saves it, or grey."""
-    image = Image.fromarray(np.array(inside, dtype=np.uint8))
+def png(inside, alpha: bool = True) -> bytes:
+    """A picture whose transparent colour is outside, as Supervisely saves it, or grey."""
+    image, file = Image.fromarray(np.array(inside, dtype=np.uint8)), io.BytesIO()
     if alpha:
         image.putpalette([0, 0, 0, 255, 255, 255])
-    file = io.BytesIO()
     image.save(file, "PNG", **({"transparency": 0} if alpha else {}))
-    return thing("bitmap", bitmap={"data": packed(file.getvalue()), "origin": list(origin)})
+    return file.getvalue()
 
 
 def area(kind: str, exterior: list, interior: list = (), label: str = "dog") -> dict:
-    return thing(kind, label, points={"exterior": exterior, "interior": list(interior)})
+    points = {"exterior": exterior, "interior": interior}
+    return {"geometryType": kind, "classTitle": label, "points": points}
 
 
-def write(root: Path, *things: dict) -> Path:
-    """The photo, and the files about it."""
+def annotate(root: Path, *things: dict) -> Path:
     photo(root / "ds/img/a.jpg")
-    write_file(root / "meta.json", META)
-    content = {"description": "", "tags": [], "size": {"height": 4, "width": 6}, "objects": things}
-    write_file(root / "ds/ann/a.jpg.json", content)
+    classes = [{"title": title, "color": colour} for title, colour in COLOURS.items()]
+    write(root / "meta.json", {"classes": classes})
+    write(root / "ds/ann/a.jpg.json", {"size": {"height": 4, "width": 6}, "objects": things})
     return root
 
 
 @pytest.mark.parametrize(
     "drawn",
     [
-        bitmap(np.ones((2, 3)), (1, 1)),
-        bitmap(np.ones((2, 3)), (1, 1), alpha=False),
+        bitmap(png(np.ones((2, 3))), 1, 1),
+        bitmap(png(np.ones((2, 3)), alpha=False), 1, 1),
         area("polygon", [[1, 1], [3, 1], [3, 2], [1, 2]]),
         area("rectangle", [[1, 1], [3, 2]]),
         area("rectangle", [[3, 2], [1, 1]]),
     ],
 )
 def test_areas_have_their_class(drawn, tmp_path):
-    source = find(supervisely, write(tmp_path, drawn))
+    source = find(supervisely, annotate(tmp_path, drawn))
     assert source.classes == {"background": None, "dog": (0, 255, 1), "cat": (255, 0, 0)}
     assert source.pairs["a"].photo == tmp_path / "ds/img/a.jpg"
-    assert only_mask(supervisely, tmp_path) == DRAWN
+    for only in (None, Path("ds/ann/a.jpg.json")):
+        assert only_mask(supervisely, tmp_path, annotations=only) == DRAWN
 
 
 def test_earlier_objects_show_through_holes(tmp_path):
     ring = area("polygon", [[0, 0], [4, 0], [4, 3], [0, 3]], [[[1, 1], [3, 1], [3, 2], [1, 2]]])
-    write(tmp_path, area("rectangle", [[2, 0], [5, 3]], label="cat"), ring)
+    annotate(tmp_path, area("rectangle", [[2, 0], [5, 3]], label="cat"), ring)
     edge = [1, 1, 1, 1, 1, 2]
     mask = [edge, [1, 0, 2, 2, 1, 2], [1, 0, 2, 2, 1, 2], edge]
     assert only_mask(supervisely, tmp_path) == mask
 
 
-def test_a_bitmap_has_a_shape_within_its_box_and_is_cut_off_at_the_photo(tmp_path):
-    write(tmp_path, bitmap([[1, 0, 1], [0, 1, 0]], (4, -1)))
+def test_a_bitmap_has_a_shape_within_its_box_and_bounds(tmp_path):
+    """It is cut off at the photo, and refused where it grows without end."""
+    annotate(tmp_path, bitmap(png([[1, 0, 1], [0, 1, 0]]), 4, -1))
     assert only_mask(supervisely, tmp_path) == [[0] * 5 + [1], *[[0] * 6] * 3]
-
-
-def test_a_bitmap_that_grows_without_end_is_refused(tmp_path):
-    zeros = {"data": packed(bytes(3 * 10**8)), "origin": [0, 0]}
-    write(tmp_path, thing("bitmap", bitmap=zeros))
+    annotate(tmp_path, bitmap(bytes(3 * 10**8), 0, 0))
+    tracemalloc.start()
     with pytest.raises(UserError, match="a.jpg.json: not Supervisely JSON as it is known here"):
         only_mask(supervisely, tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 2.5e8
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("gone", ["meta.json", "ds/ann/a.jpg.json"])
 def test_other_folders_are_of_another_form(gone, tmp_path):
-    (write(tmp_path) / gone).unlink()
+    (annotate(tmp_path) / gone).unlink()
     assert find(supervisely, tmp_path) is None
