@@ -164,14 +164,17 @@ def main() -> None:
             save_rows(new, labels, pixels, areas, dataset.ids, photos, spread)
             save_extractor(new / "backbone.pt", hypercolumn)
             skipped = folder.save_skipped(new, dataset.skipped)
-            spec, counts = hypercolumn.spec(), np.bincount(labels, minlength=len(names))
-            what = json.dumps([spec, args.size, args.per_class, args.seed, images], sort_keys=True)
-            made = hashlib.sha256(what.encode()).hexdigest()[:16]
+            made_of = [hypercolumn.spec(), args.size, args.per_class, args.seed, images]
+            made = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+            counts = np.bincount(labels, minlength=len(names)).tolist()
             scores = {"images": len(dataset), "rows": len(labels)}
-            facts: dict[str, Any] = {"hypercolumn": spec, "id": made, **scores, "scores": scores}
-            facts |= {"classes": names, "colours": dataset.classes.colours}
-            given = vars(args) | {"weights": weights, "data": dataset.root}
-            config = folder.save_config(new, 1, given, rows_per_class=counts.tolist(), **facts)
+            facts: dict[str, Any] = {"id": made, **scores, "scores": scores, "classes": names}
+            facts |= {"colours": dataset.classes.colours, "rows_per_class": counts}
+            args.settings |= {
+                "--taps": hypercolumn.taps,
+                "--weights": weights,
+            }  # by default several
+            config = folder.save_config(new, 1, vars(args) | {"data": dataset.root}, **facts)
     if distributed.is_main():
         wrote = f"{len(labels)} hypercolumns of {hypercolumn.Z} channels from {len(dataset)} images"
         folder.finish(place, 1, config, wrote + skipped, ("train_cls.py", "--run", args.run))

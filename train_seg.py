@@ -73,8 +73,10 @@ def parse() -> argparse.Namespace:
     flag("--lovasz", flags.factor, 0.0, "of the Lovasz-softmax in the loss", metavar="FACTOR")
     flag("--ema", flags.fraction, 0.0, "of a moving average, scored and kept", metavar="SHARE")
     flag("--finetune-backbone", bool, False, "train the backbone, too")
-    flag("--backbone-lr", flags.rate, 1e-4, "its peak rate", metavar="RATE")
-    flag("--frozen-stages", flags.natural, 0, "its first N stages, up to tap N, stay as they are")
+    needs = "--finetune-backbone"
+    flag("--backbone-lr", flags.rate, 1e-4, "its peak rate", metavar="RATE", needs=needs)
+    stages = "its first N stages, up to tap N, stay as they are"
+    flag("--frozen-stages", flags.natural, 0, stages, needs=needs)
     flag("--stride", flags.positive, 2, "input size over size of the logits' grid")
     flag("--pixels", flags.positive, None, "train on N random labelled pixels of each image alone")
     flags.add_speed_flags(parser)
@@ -84,11 +86,8 @@ def parse() -> argparse.Namespace:
     flag("--resume", bool, False, "go on from 3_seg/last.pt, with the same settings", free=True)
     args = parser.parse_args()
     flags.check_optimizer_flags(parser, args)
-    parser.needs(args, "--backbone-lr", "--finetune-backbone")
-    parser.needs(args, "--frozen-stages", "--finetune-backbone")
     if args.batch_size % (processes := distributed.world_size()):
-        what = f"{args.batch_size} does not divide into {processes} processes"
-        parser.error(f"argument --batch-size: {what}")
+        parser.error(f"argument --batch-size: does not divide into {processes} processes")
     return args
 
 
@@ -226,13 +225,13 @@ def save_result(
     training: Training,
     scores: dict[str, float],
     images: VOCFolder,
-    **results: Any,
+    made_from: str | None,
 ) -> None:
     """Writes config.json, and says what was reached: best.pt has these scores, on all images."""
     best = training.best
     skipped = folder.save_skipped(place, images.skipped)
-    results |= {"parameters": training.parameter_count, "best_epoch": best["epoch"]}
-    results |= {"val_miou": best["miou"], "val_miou_on_all": scores["miou"]}
+    results = {"made_from": made_from, "best_epoch": best["epoch"], "val_miou": best["miou"]}
+    results["val_miou_on_all"] = scores["miou"]
     results["scores"] = {name: scores[name] for name in ("miou", "pixel_accuracy")}
     config = folder.save_config(place, 3, given, **results)
     wrote = f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}"
@@ -280,6 +279,7 @@ def main() -> None:
     optimizer = build_optimizer(args.optimizer, groups, args.lr, args.weight_decay, *sgd)
     schedule = build_schedule(optimizer, args.decay, args.epochs, loader.batch_sampler.steps, *rate)
     training = Training(segmenter, optimizer, schedule, args.ema, args.amp == "fp16")
+    learned = sum(parameter.numel() for parameter in training.parameters)
     loss_of = partial(segmentation_loss, label_smoothing=args.label_smoothing, lovasz=args.lovasz)
     if args.class_weights == "inverse":
         weight = inverse_frequency(torch.from_numpy(images.count_pixels())).to(device)
@@ -296,7 +296,7 @@ def main() -> None:
         data=f"{images.root}: {len(images)} images of {args.split}, validation on {len(val_part)} "
         f"of the {len(val_set)} of {args.val_split}",
         network=f"{segmenter.hypercolumn.backbone}, size {segmenter.size}, crop {crop}, logits at "
-        f"1/{args.stride}, {training.parameter_count:,} parameters learn",
+        f"1/{args.stride}, {learned:,} parameters learn",
         start=f"{start}" + (f", after {len(training.losses)} steps" if saved else ""),
         training=f"{folder.count(args.epochs, 'epoch')} of {loader.batch_sampler.steps} steps",
         device=runtime.describe(device, args.amp, args.compile),
@@ -320,8 +320,8 @@ def main() -> None:
             kept = f"{done}: go on from {place / 'last.pt'} with the same command and --resume"
             raise type(stop)(kept if has_begun else "the training had not begun") from None
         if distributed.is_main():
-            results = {"made_from": facts["made_from"], "val_images_trained_on": both}
-            save_result(vars(args), place, training, scores, images, **results)
+            given = vars(args) | {"parameters": learned, "val_images_trained_on": both}
+            save_result(given, place, training, scores, images, facts["made_from"])
 
 
 if __name__ == "__main__":

@@ -46,8 +46,6 @@ from models.segmenter import Segmenter
 from models.weight_files import fingerprint
 
 IMAGES = 12  # of a split that are drawn unless --limit says otherwise
-NEEDS = {"--masks-only": "--image", "--recursive": "--image", "--resume": "--image"}
-NEEDS |= {"--author": "--report", "--compare": "--report"}
 
 
 def parse() -> argparse.Namespace:
@@ -57,7 +55,7 @@ def parse() -> argparse.Namespace:
     flags.add_data_flags(parser, split="val", limit=limit)
     sort = "worst, best: by the mIoU of each image"
     flag("--sort", ("name", "worst", "best", "random"), "name", sort)
-    flag("--seed", flags.natural, 0, "of --sort random")
+    flag("--seed", flags.natural, 0, "of --sort random", needs="--sort random")
     having = "only images with one of these in the ground truth; photos where the network sees one"
     flag("--classes", lambda text: text.split(","), None, having, metavar="dog,cat")
     flag("--confidence", bool, False, "a tile of how sure the network is, too")
@@ -68,14 +66,16 @@ def parse() -> argparse.Namespace:
     out = "where to write; default: 5_overlays of the run, or its photos"
     flag("--out", flags.replaced, None, out, free=True, metavar="DIR")
     flag("--checkpoint", Path, None, "network; default: the run's", free=True, metavar="FILE")
-    flag("--masks-only", bool, False, "of --image: index PNGs and the table alone", free=True)
-    flag("--recursive", bool, False, "photos in sub-folders of --image, too", free=True)
+    masks = "index PNGs and the table alone"
+    flag("--masks-only", bool, False, masks, free=True, needs="--image")
+    flag("--recursive", bool, False, "photos in sub-folders, too", free=True, needs="--image")
     resume = "go on with the photos that are not in photos.csv yet"
-    flag("--resume", bool, False, resume, free=True)
+    flag("--resume", bool, False, resume, free=True, needs="--image")
     flag("--report", bool, False, "write the run up as report.pdf and report.md", free=True)
-    flag("--author", str, None, "on page 1 of the report", free=True, metavar="NAME")
-    others = "runs, or folders of evaluate.py --out: a page of experiments in the report"
-    flag("--compare", Path, None, others, free=True, metavar="RUN", nargs="+")
+    report = "--report"
+    flag("--author", str, None, "on page 1", free=True, needs=report, metavar="NAME")
+    others = "runs, or folders of evaluate.py --out: a page of experiments"
+    flag("--compare", Path, None, others, free=True, needs=report, metavar="RUN", nargs="+")
     flags.add_view_flags(parser)
     flags.add_speed_flags(parser)
     args = parser.parse_args()
@@ -88,9 +88,6 @@ def parse() -> argparse.Namespace:
         parser.error("argument --report: has no effect without --run and --data")
     if alone and args.sort in ("worst", "best"):
         parser.error(f"argument --sort: {args.sort} needs scores, which --{alone} does not have")
-    parser.needs(args, "--seed", "--sort", "random")
-    for name, other in NEEDS.items():
-        parser.needs(args, name, other)
     return args
 
 

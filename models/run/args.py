@@ -1,20 +1,18 @@
 """The flags of the scripts: the parser, groups that several steps share, and types."""
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable, Collection
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-import torch
-
 from data import UserError
-from models.run import chain, distributed
+from models.run import chain
 from models.run.folder import plain
 from models.run.recipes import RECIPES
-from models.run.runtime import PRECISIONS, end, most_workers
+from models.run.runtime import PRECISIONS, default_workers, end
 from models.run.training import DECAYS, OPTIMIZERS
 from models.segmenter import Segmenter
 from models.views import Views
@@ -27,7 +25,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, doc: str, needs_run: bool = True):
         super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-        self._deciding: list[argparse.Action] = []
+        self._declared: list[tuple[argparse.Action, bool, str]] = []
         run = "run folder, shared by the five steps"
         self.flag("--run", Path, None, run, free=True, metavar="DIR", required=needs_run)
         device = "auto (cuda, else mps, else cpu) or a torch device, like cuda:1"
@@ -45,7 +43,7 @@ class Parser(argparse.ArgumentParser):
         default: Any,
         text: str,
         free: bool = False,
-        metavar: str = "N",
+        needs: str = "",
         **options: Any,
     ) -> None:
         """Declares a flag.
@@ -55,20 +53,22 @@ class Parser(argparse.ArgumentParser):
             text: its help; a default that says something is added.
             free: the flag says where or how fast, and decides nothing about the result: a resumed
                 run may change it, and the header and the write-up leave it out.
-            metavar, options: see `argparse.ArgumentParser.add_argument`.
+            needs: what this flag has no effect without, and is then refused: another one, or some
+                values of it, like "--decay step,exponential".
+            options: see `argparse.ArgumentParser.add_argument`.
         """
         if not (default is None or default is False or default == []):
             text += " (default: %(default)s)"
-        options |= {"default": default, "help": text}
+        if needs:
+            text = f"with {needs}: {text}"
         if kind is bool:
             options["action"] = "store_true"
         elif isinstance(kind, Collection):
             options["choices"] = kind
         else:
-            options |= {"type": kind, "metavar": metavar}
-        action = self.add_argument(name, **options)
-        if not free:
-            self._deciding.append(action)
+            options = {"type": kind, "metavar": "N", **options}
+        action = self.add_argument(name, default=default, help=text, **options)
+        self._declared.append((action, free, needs))
 
     def parse_args(self) -> argparse.Namespace:  # type: ignore[override]
         """The flags; with "started", the time, and two dicts of flags by their names.
@@ -86,24 +86,26 @@ class Parser(argparse.ArgumentParser):
             done = [step for step in (2, 3) if values.run and chain.is_finished(values.run, step)]
             config = chain.finished(values.run, done[0]) if done else {}
             values.data = Path(config.get("data", chain.VOC_FOLDER))
-        for action in self._deciding:
+        for action, free, needs in self._declared:
             name, value = action.option_strings[0], plain(getattr(values, action.dest))
-            settings[name] = value
-            if value != plain(action.default):
-                changed[name] = value
+            is_changed, has_effect = value != plain(action.default), _is_met(needs, values)
+            if is_changed and not has_effect:
+                self.error(f"argument {name}: has no effect without {needs}")
+            if has_effect and not free:
+                settings[name] = value
+                changed |= {name: value} if is_changed else {}
         values.settings, values.changed, values.started = settings, changed, time.perf_counter()
         return values
 
-    def needs(self, values: argparse.Namespace, flag: str, other: str, *choices: str) -> None:
-        """Refuses a flag whose effect a user would miss without another (one of these choices)."""
-        name, needed = (text.lstrip("-").replace("-", "_") for text in (flag, other))
-        value = getattr(values, needed)
-        fits = value in choices if choices else bool(value)
-        if getattr(values, name) != self.get_default(name) and not fits:
-            self.error(f"argument {flag}: has no effect without {' '.join([other, *choices[:1]])}")
-
     def error(self, message: str) -> NoReturn:
         end(f"{message}; see --help", 2)
+
+
+def _is_met(needs: str, values: argparse.Namespace) -> bool:
+    """See `Parser.flag`."""
+    name, _, choices = needs.lstrip("-").replace("-", "_").partition(" ")
+    value = getattr(values, name, True)  # nothing is needed
+    return value in choices.split(",") if choices else bool(value)
 
 
 def add_data_flags(parser: Parser, split: str, limit: str = "only the first N images") -> None:
@@ -141,17 +143,18 @@ def add_optimizer_flags(parser: Parser) -> None:
     flag = parser.flag
     flag("--optimizer", OPTIMIZERS, "adamw", "of torch.optim")
     flag("--lr", rate, 1e-3, "peak rate of the head", metavar="RATE")
-    decay = "of the optimizer; added to the gradient by all but adamw"
+    sgd, decay = "--optimizer sgd", "of the optimizer; added to the gradient by all but adamw"
     flag("--weight-decay", fraction, 0.01, decay, metavar="SHARE")
-    flag("--momentum", fraction, 0.9, "of sgd", metavar="SHARE")
-    flag("--nesterov", bool, False, "sgd with Nesterov's momentum")
+    flag("--momentum", fraction, 0.9, "its momentum", metavar="SHARE", needs=sgd)
+    flag("--nesterov", bool, False, "Nesterov's form of it", needs=sgd)
     flag("--decay", DECAYS, "cosine", "how the rate falls from its peak")
     warmup = "of the steps, over which the rate rises to its peak"
     flag("--warmup", fraction, 0.1, warmup, metavar="SHARE")
-    milestones = "epochs after which --decay step lowers the rate; default: 60 and 80 %% of them"
-    flag("--milestones", numbers, None, milestones, metavar="6,8,..")
+    milestones = "epochs after which the rate is lowered; default: 60 and 80 %% of them"
+    flag("--milestones", numbers, None, milestones, metavar="6,8,..", needs="--decay step")
     gamma = "factor of step at each of them (default: 0.1), of exponential an epoch (default: 0.9)"
-    flag("--gamma", fraction, None, gamma, metavar="SHARE")
+    falling = "--decay step,exponential"
+    flag("--gamma", fraction, None, gamma, metavar="SHARE", needs=falling)
     smoothing = "share of the target that is spread over all classes"
     flag("--label-smoothing", fraction, 0.0, smoothing, metavar="SHARE")
     weights = "weigh classes by inverse frequency in the training data"
@@ -161,35 +164,14 @@ def add_optimizer_flags(parser: Parser) -> None:
 
 
 def check_optimizer_flags(parser: Parser, args: argparse.Namespace) -> None:
-    """Refuses flags of another optimizer or decay, and milestones behind the end.
-
-    Raises:
-        UserError: TensorBoard is asked for and not installed.
-    """
-    parser.needs(args, "--momentum", "--optimizer", "sgd")
-    parser.needs(args, "--nesterov", "--optimizer", "sgd")
-    parser.needs(args, "--milestones", "--decay", "step")
-    parser.needs(args, "--gamma", "--decay", "step", "exponential")
+    """Refuses milestones behind the end, momentum of 0 that is to look ahead, no TensorBoard."""
     if args.milestones and max(args.milestones) >= args.epochs:
         last = f"{max(args.milestones)} is not before the last of {args.epochs} epochs"
         parser.error(f"argument --milestones: {last}")
     if args.nesterov and not args.momentum:
         parser.error("argument --nesterov: has no effect with --momentum 0")
-    if args.tensorboard:
-        try:
-            import torch.utils.tensorboard  # noqa: F401
-        except ImportError:
-            raise UserError("--tensorboard: needs a package; pip install tensorboard") from None
-
-
-def default_workers() -> int:
-    """Half of the cores beside a GPU, else those that torch does not compute with."""
-    has_affinity = hasattr(os, "sched_getaffinity")  # a job may have some of a machine's cores
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    cores //= distributed.local_world_size()
-    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    free = cores // 2 if has_gpu else max(0, cores - torch.get_num_threads())
-    return min(8, free, most_workers())
+    if args.tensorboard and not find_spec("tensorboard"):
+        raise UserError("--tensorboard: needs a package; pip install tensorboard")
 
 
 def set_views(

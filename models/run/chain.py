@@ -1,6 +1,5 @@
 """What earlier steps have left: whether one has finished, what fits what, which network it is."""
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
@@ -8,7 +7,16 @@ from typing import Any
 
 from data import UserError
 from models.checkpoint import load_segmenter
-from models.run.folder import CONFIG, CONFIG_FORMAT, PER_IMAGE, STEPS, shell_line, step_folder
+from models.run.folder import (
+    CONFIG,
+    CONFIG_FORMAT,
+    PER_IMAGE,
+    STEPS,
+    read,
+    read_json,
+    shell_line,
+    step_folder,
+)
 from models.segmenter import Segmenter
 from models.weight_files import fingerprint
 
@@ -34,16 +42,10 @@ def finished(run: Path, step: int) -> dict[str, Any]:
     place = scores_folder(run) if step == 4 else step_folder(run, step)
     where = ["--run", "RUN", "--out", run] if place == run else ["--run", run]
     path, again = place / CONFIG, shell_line(["python", f"{STEPS[step][0]}.py", *where])
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        version = config["format"]
-    except FileNotFoundError:
-        raise UserError(
-            f"{path.parent}: step {step} has not finished there; run it first: {again}"
-        ) from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: cannot be read; run step {step} again: {again}") from None
-    if version != CONFIG_FORMAT:
+    if not path.is_file():
+        raise UserError(f"{place}: step {step} has not finished there; run it first: {again}")
+    config = read(read_json, path)
+    if (version := config.get("format")) != CONFIG_FORMAT:
         raise UserError(
             f"{path}: written by another version (format {version}, this one reads "
             f"{CONFIG_FORMAT}); run step {step} again: {again}"

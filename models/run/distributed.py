@@ -33,8 +33,7 @@ def is_main() -> bool:
 
 def local_world_size() -> int:
     """How many processes run on this machine."""
-    processes = world_size()
-    return int(os.environ.get("LOCAL_WORLD_SIZE", processes)) if processes > 1 else 1
+    return int(os.environ["LOCAL_WORLD_SIZE"]) if world_size() > 1 else 1
 
 
 def share(count: int) -> range:
@@ -55,7 +54,12 @@ def init(device: torch.device) -> None:
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     if not is_main():
-        sys.stdout = open(os.devnull, "w", errors="replace")  # noqa: SIM115 (open until the process ends)
+        fall_silent()
+
+
+def fall_silent() -> None:
+    """Prints nothing from now on but what goes to standard error."""
+    sys.stdout = open(os.devnull, "w", errors="replace")  # noqa: SIM115 (until the process ends)
 
 
 def shutdown() -> None:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Any
@@ -81,10 +81,10 @@ def check_free(place: Path, step: int) -> None:
         UserError: names one that no config.json of the step lists.
     """
     try:
-        config = json.loads((place / CONFIG).read_text(encoding="utf-8"))
-        own = config["files"] if config["step"] == STEPS[step][0] else []
-    except (OSError, ValueError, KeyError, TypeError):
-        own = []
+        config = read_json(place / CONFIG)
+    except (OSError, ValueError, TypeError):  # none, or damaged
+        config = {}
+    own = config.get("files", ()) if config.get("step") == STEPS[step][0] else ()
     for path in sorted(place.rglob("*")):
         is_part = path.name.startswith(".") and path.suffix == ".part"  # of a killed process
         is_litter = is_part or path.name == ".DS_Store"
@@ -222,6 +222,16 @@ def save_json(path: Path, content: Mapping[str, Any]) -> None:
         file.write((json.dumps(plain(content), indent=2) + "\n").encode())
 
 
+def save_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Saves rows that share their keys as CSV with a header; what is nan or None is empty."""
+    text, rows = io.StringIO(), plain(rows)
+    table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    with atomic_file(path) as file:
+        file.write(text.getvalue().encode())
+
+
 def plain(value: Any) -> Any:
     """A value as it is after JSON: numpy's numbers are numbers, paths text, tuples lists, nan None.
 
@@ -232,14 +242,23 @@ def plain(value: Any) -> Any:
     return json.loads(text, parse_constant=lambda name: None)
 
 
-def save_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Saves rows that share their keys as CSV with a header."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    with atomic_file(path) as file:
-        file.write(text.getvalue().encode())
+def read(reader: Callable[[Path], Any], path: Path) -> Any:
+    """What the reader finds in a file of the run; a UserError if it is damaged."""
+    try:
+        return reader(path)
+    except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); run its step again") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A dict of `save_json`."""
+    return dict(json.loads(path.read_text("utf-8")))
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV with a header."""
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def save_chart(path: Path, kind: str, *facts: Any) -> None:

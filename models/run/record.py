@@ -1,15 +1,12 @@
 """What a run has left, for the write-up as plain values: settings, logs, scores, the network."""
 
-import csv
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from data import UserError
 from losses.metrics import (
     ConfusionMatrix,
     class_rows,
@@ -19,13 +16,9 @@ from losses.metrics import (
 )
 from models.hypercolumn import level_names
 from models.run import chain, folder
+from models.run.folder import read, read_json, read_table
 from models.run.training import GAMMAS, MILESTONES
 from models.segmenter import Segmenter
-
-# Flags that have no effect without a value of another: --optimizer, --decay, --finetune-backbone.
-NEEDS: dict[str, str | bool]
-NEEDS = {"--momentum": "sgd", "--nesterov": "sgd", "--milestones": "step"}
-NEEDS |= {"--backbone-lr": True, "--frozen-stages": True}
 
 
 def save_scores(
@@ -41,11 +34,9 @@ def save_scores(
     metrics: dict[str, Any] = {**matrix.scores(), "classes_in_mean": matrix.classes_in_mean()}
     metrics |= {"images": len(ids), "per_class": dict(zip(names, ious)), **facts}
     folder.save_json(place / "metrics.json", metrics)
-    of_classes = class_rows(names, matrix.class_counts())
-    folder.save_csv(place / "per_class.csv", folder.plain(of_classes))
-    of_images = image_rows(names, ids, counts)
-    folder.save_csv(place / "per_image.csv", folder.plain(of_images))
     pixels = [{"ground truth": n, **dict(zip(names, row))} for n, row in zip(names, matrix.counts)]
+    folder.save_csv(place / "per_class.csv", class_rows(names, matrix.class_counts()))
+    folder.save_csv(place / "per_image.csv", image_rows(names, ids, counts))
     folder.save_csv(place / "confusion.csv", pixels)
     with open(place / folder.PER_IMAGE, "wb") as file:
         save_image_scores(file, names, ids, counts)
@@ -58,7 +49,7 @@ def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
 
     Returns:
         "run": the folder; "configs": {1 to 4: config.json, None where the step has not finished};
-        "settings": {1 to 4: see `settings`}, of those that have; "logs": {2, 3: rows of log.csv, or
+        "settings": {1 to 4: see `settings`, of those that have; "logs": {2, 3: rows of log.csv, or
         None}; "metrics": 4_eval/metrics.json, or None; "confusion": (C, C) int64 pixels, rows the
         ground truth, or None; "images": see `losses.metrics.image_rows`, or None; "scores_are_old":
         whether step 4 has scored another network than the run has now; "network": see
@@ -67,59 +58,38 @@ def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
     Raises:
         UserError: a file of a finished step is missing or damaged.
     """
-    done = {step: chain.is_finished(run, step) for step in (1, 2, 3, 4)}
-    four = folder.step_folder(run, 4)
+    configs = {
+        step: chain.finished(run, step) if chain.is_finished(run, step) else None
+        for step in (1, 2, 3, 4)
+    }
     logs = {step: folder.step_folder(run, step) / "log.csv" for step in (2, 3)}
-    confusion, images = four / "confusion.csv", four / folder.PER_IMAGE
-    configs = {step: chain.finished(run, step) if done[step] else None for step in done}
-    return {
+    record: dict[str, Any] = dict.fromkeys(("metrics", "confusion", "images"))
+    record["scores_are_old"] = False
+    if configs[4]:
+        scores = folder.step_folder(run, 4)
+        record["metrics"] = read(read_json, scores / "metrics.json")
+        record["confusion"] = read(read_confusion, scores / "confusion.csv")
+        record["images"] = image_rows(*load_image_scores(scores / folder.PER_IMAGE))
+        record["scores_are_old"] = chain.scored_another_network(run)
+    return record | {
         "run": str(run),
         "configs": configs,
         "settings": {step: settings(config) for step, config in configs.items() if config},
-        "logs": {step: read(read_log, logs[step]) if done[step] else None for step in logs},
-        "metrics": read(read_json, four / "metrics.json") if done[4] else None,
-        "confusion": read(read_confusion, confusion) if done[4] else None,
-        "images": image_rows(*load_image_scores(images)) if done[4] else None,
-        "scores_are_old": done[4] and chain.scored_another_network(run),
+        "logs": {step: read(read_log, logs[step]) if configs[step] else None for step in logs},
         "network": network_facts(segmenter),
         "versions": folder.versions(),
     }
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags of a step, defaults too, that had an effect on its result, from its config.json."""
-    given = dict(config["settings"])
-    if extractor := config.get("hypercolumn"):  # of step 1, where a default means several
-        given |= {"--taps": extractor["taps"], "--weights": config["weights"]}
-    decay = given.get("--decay")
-    if decay in GAMMAS and given["--gamma"] is None:
-        given["--gamma"] = GAMMAS[decay]
-    if decay == "step" and not given["--milestones"]:
-        given["--milestones"] = [share * config["epochs"] for share in MILESTONES]
-    on = given.get("--optimizer"), decay, given.get("--finetune-backbone")
-    return {
-        flag: value
-        for flag, value in given.items()
-        if value is not None and (flag not in NEEDS or NEEDS[flag] in on)
-    }
-
-
-def read(reader: Callable[[Path], Any], path: Path) -> Any:
-    """What the reader finds in a file of the run; a UserError if it is damaged."""
-    try:
-        return reader(path)
-    except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); run its step again") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text("utf-8")))
-
-
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV with a header."""
-    with open(path, encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    """The flags of a step, defaults too, that decided its result, from its config.json."""
+    found = {flag: value for flag, value in config["settings"].items() if value is not None}
+    decay = found.get("--decay")
+    if decay in GAMMAS:
+        found.setdefault("--gamma", GAMMAS[decay])
+    if decay == "step":
+        found.setdefault("--milestones", [share * config["epochs"] for share in MILESTONES])
+    return found
 
 
 def read_log(path: Path) -> list[dict[str, float | None]]:
@@ -132,29 +102,30 @@ def read_log(path: Path) -> list[dict[str, float | None]]:
 
 
 def read_confusion(path: Path) -> np.ndarray:
-    with open(path, encoding="utf-8", newline="") as file:
-        _, *rows = csv.reader(file)
-    return np.array([row[1:] for row in rows]).astype(np.int64)
+    """(C, C) int64."""
+    first, *others = ([*row.values()][1:] for row in read_table(path))
+    return np.array([first, *others]).astype(np.int64)
 
 
 def network_facts(segmenter: Segmenter) -> dict[str, Any]:
     """What `data.figures.architecture.draw_architecture` shows, read off the modules."""
     hypercolumn, head, size = segmenter.hypercolumn, segmenter.head, segmenter.size
-    boxes = [("standardise", "(x − mean) / std")]
-    for layer in head.layers:
-        title = f"1×1 convolution {layer.in_channels} → {layer.out_channels}"
-        boxes.append((title, f"{_parameters(layer):,} parameters"))
-    boxes.append(("class map", "the most probable class, at the size of the photo"))
-    state = "fine-tuned" if segmenter.origin else "frozen"
+
+    def parameters(module: nn.Module) -> str:
+        return f"{sum(parameter.numel() for parameter in module.parameters()):,} parameters"
+
+    layers = [
+        (f"1×1 convolution {layer.in_channels} → {layer.out_channels}", parameters(layer))
+        for layer in head.layers
+    ]
+    standardise = "standardise", "(x − mean) / std"
+    decide = "class map", "the most probable class, at the size of the photo"
     names = level_names(hypercolumn.taps, hypercolumn.context)
+    state = "fine-tuned" if segmenter.origin else "frozen"
     return {
-        "backbone": f"{hypercolumn.backbone}, {state}, {_parameters(hypercolumn):,} parameters",
-        "classifier": f"classifier, {_parameters(head):,} parameters",
+        "backbone": f"{hypercolumn.backbone}, {state}, {parameters(hypercolumn)}",
+        "classifier": f"classifier, {parameters(head)}",
         "size": size,
         "levels": list(zip(names, hypercolumn.level_shapes(size, size))),
-        "head": boxes,
+        "head": [standardise, *layers, decide],
     }
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

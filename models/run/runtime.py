@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -34,25 +33,19 @@ SHARED = Path("/dev/shm")  # where the batches of workers wait; in containers it
 SHARED_PER_WORKER = 2**25  # bytes of it
 PROGRESS = 10  # seconds between two lines about it, off a terminal
 PATIENCE = 300  # seconds for a batch, after which its worker is taken for lost
-FAILURES = (  # in an error that is not ours; what it means for the user; the exit code
-    (
-        "MemoryError|can't allocate memory|out of memory",
-        "out of memory ({}); lower --size, --crop, --batch-size or --tile, or use another --device",
-        2,
-    ),
-    (
-        "DataLoader (worker|timed out)|shared memory",
-        "a worker process was lost ({}); is memory or /dev/shm full? use --workers 0, in step 3 "
-        "together with --resume",
-        2,
-    ),
-    (
-        "Kernel size can't be greater|Output size is too small",
-        "an image is too small for the backbone ({}); take a larger --size",
-        2,
-    ),
-    ("^Dist|gloo", "lost another process of this run ({})", 1),
-)
+LOST = "^Dist|gloo"
+FAILURES = {  # by words of an error that is not ours: what it means for the user
+    "MemoryError|can't allocate memory|out of memory": "out of memory ({}); lower --size, --crop, "
+    "--batch-size or --tile, or use another --device",
+    "DataLoader (worker|timed out)|shared memory": "a worker process was lost ({}); is memory or "
+    "/dev/shm full? use --workers 0, in step 3 together with --resume",
+    "Kernel size can't be greater|Output size is too small": "an image is too small for the "
+    "backbone ({}); take a larger --size",
+    "autocast device_type|does not support bfloat16": "--amp: not possible here ({}); leave it out",
+    "^NotImplementedError": "the device lacks an operation ({}); use --device cpu",
+    "^BackendCompilerFailed": "--compile: PyTorch cannot compile this network ({}); leave it out",
+    LOST: "lost another process of this run ({})",
+}
 PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -86,19 +79,14 @@ def run_script(main: Callable[[], None]) -> None:
     except UserError as error:
         end(_last_line(error).removeprefix("data.UserError: "), 2)
     except (RuntimeError, MemoryError) as error:
-        reason, said = str(error).partition("\n")[0], f"{type(error).__name__}: {error}"
-        for pattern, meaning, code in FAILURES:
-            if re.search(pattern, said):
-                end(meaning.format(reason or "no more is known"), code)
-        from torch._dynamo.exc import BackendCompilerFailed  # takes a second to import
-
-        if not isinstance(error, BackendCompilerFailed):
-            raise
-        end(f"--compile: PyTorch cannot compile this network ({reason}); leave it out", 2)
+        reason = str(error).partition("\n")[0] or "no more is known"
+        for words, meaning in FAILURES.items():
+            if re.search(words, f"{type(error).__name__}: {error}"):
+                end(meaning.format(reason), 1 if words == LOST else 2)
+        raise
     finally:  # a notebook goes on with all four
         Image.MAX_IMAGE_PIXELS = limit
-        sys.stdout = output
-        sys.unraisablehook = hook
+        sys.stdout, sys.unraisablehook = output, hook
         signal.signal(signal.SIGTERM, handler)
 
 
@@ -114,7 +102,7 @@ def _last_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[-1]
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+def _terminate(number: int, frame: object) -> NoReturn:
     raise Terminated
 
 
@@ -161,6 +149,16 @@ def worker_options(workers: int, items: int) -> dict[str, Any]:
 def most_workers() -> int:
     """How many workers `SHARED` has room for; one that waits for room may wait for ever."""
     return shutil.disk_usage(SHARED).free // SHARED_PER_WORKER if SHARED.is_dir() else sys.maxsize
+
+
+def default_workers() -> int:
+    """Half of the cores beside a GPU, else those that torch does not compute with."""
+    has_affinity = hasattr(os, "sched_getaffinity")  # a job may have some of a machine's cores
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    cores //= distributed.local_world_size()
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    free = cores // 2 if has_gpu else max(0, cores - torch.get_num_threads())
+    return min(8, free, most_workers())
 
 
 def ignore_first_sigterm(worker: int) -> None:
@@ -212,11 +210,7 @@ def choose_device(name: str, single: bool = False) -> torch.device:
 
 
 def prepare(
-    segmenter: Segmenter,
-    device: torch.device,
-    amp: str,
-    compiled: bool,
-    sizes_vary: bool = True,
+    segmenter: Segmenter, device: torch.device, amp: str, compiled: bool, sizes_vary: bool = True
 ) -> None:
     """Moves the segmenter to the device and sets its precision, a name in `PRECISIONS`.
 
@@ -225,25 +219,16 @@ def prepare(
         sizes_vary: then it is compiled for images of any size, which is slower than for one size.
 
     Raises:
-        UserError: the device does not have that autocast, or there is no working compiler.
+        UserError: there is no working compiler.
     """
     segmenter.amp = PRECISIONS[amp]
-    if segmenter.amp:
-        try:
-            with torch.autocast(device.type, segmenter.amp):
-                is_on = torch.is_autocast_enabled(device.type)  # some devices warn and leave it off
-        except RuntimeError:
-            is_on = False
-        if not is_on:
-            raise UserError(f"--amp {amp}: not available on {device.type}; leave it out")
     if compiled:
         try:
             torch.compile(torch.relu)(torch.zeros(2, device=device))
         except Exception as error:  # compilers fail in many ways; all mean the same to the user
             reason = str(error).partition("\n")[0]
-            raise UserError(
-                f"--compile: no working compiler here ({reason}); leave it out"
-            ) from None
+            line = f"--compile: no working compiler here ({reason}); leave it out"
+            raise UserError(line) from None
         segmenter.hypercolumn.compile(dynamic=sizes_vary)
     segmenter.to(device)
 
@@ -274,7 +259,7 @@ def print_header(step: int, quiet: bool, changed: Mapping[str, Any], **facts: An
     not at their defaults, by their names.
     """
     if quiet:
-        sys.stdout = open(os.devnull, "w", errors="replace")  # noqa: SIM115 (until the process ends)
+        distributed.fall_silent()
     print(f"[{step}/{len(STEPS)}] {STEPS[step][0]}")
     facts["flags"] = as_typed(changed) or None
     facts = {name: fact for name, fact in facts.items() if fact is not None}

@@ -21,13 +21,7 @@ from models.run.folder import save_chart, save_csv
 from models.segmenter import Segmenter
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
-    "adamw": AdamW,
-    "adam": Adam,
-    "nadam": NAdam,
-    "radam": RAdam,
-    "adagrad": Adagrad,
-    "rmsprop": RMSprop,
-    "sgd": SGD,
+    kind.__name__.lower(): kind for kind in (AdamW, Adam, NAdam, RAdam, Adagrad, RMSprop, SGD)
 }
 DECAYS = ("cosine", "poly", "step", "exponential", "constant")
 MILESTONES = 0.6, 0.8  # of the epochs
@@ -110,10 +104,12 @@ class Training:
         fp16: whether gradients are float16 and need scaling.
 
     Attributes:
+        scored: the network to score and keep: the moving average, if there is one.
         losses: one per step.
         log: one row per epoch, from epoch 0, the network as it came.
         began: when the epoch began, by `time.perf_counter`; of a resumed one, moved forward by
             the time between the runs.
+        saved: how many of the steps last.pt holds.
     """
 
     def __init__(
@@ -129,26 +125,16 @@ class Training:
         self.scaler = torch.amp.GradScaler(self.parameters[0].device.type, enabled=fp16)
         average = get_ema_multi_avg_fn(ema)
         self.average = AveragedModel(network, multi_avg_fn=average) if ema else None
+        self.scored = self.average.module if self.average else network
         self.rates: list[float | None] = [None] * len(optimizer.param_groups)  # of the last step
         self.losses: list[float] = []
-        self.saved = 0  # steps that last.pt holds
         self.log: list[dict[str, Any]] = []
-        self.began = time.perf_counter()
-
-    @property
-    def scored(self) -> nn.Module:
-        """The network to score and keep: the moving average, if there is one."""
-        return self.average.module if self.average else self.network
+        self.began, self.saved = time.perf_counter(), 0
 
     @property
     def best(self) -> dict[str, Any]:
         """The row of the log with the best mIoU."""
         return max(self.log, key=lambda row: row["miou"])
-
-    @property
-    def parameter_count(self) -> int:
-        """How many parameters learn."""
-        return sum(parameter.numel() for parameter in self.parameters)
 
     @property
     def seconds(self) -> float:
@@ -198,29 +184,23 @@ class Training:
         self.log.append({"epoch": epoch, **rates, "seconds": seconds, "loss": loss, **scores})
         return is_best
 
+    def _parts(self) -> dict[str, Any]:
+        """What has a state of its own beside the network."""
+        parts = {"optimizer": self.optimizer, "schedule": self.schedule, "scaler": self.scaler}
+        return parts | ({"average": self.average} if self.average else {})
+
     def state_dict(self) -> dict[str, Any]:
         """All but the network, as plain values."""
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "average": self.average and self.average.state_dict(),
-            "losses": self.losses,
-            "rates": self.rates,
-            "log": self.log,
-            "seconds": time.perf_counter() - self.began,
-        }
+        state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
+        state |= {"losses": self.losses, "rates": self.rates, "log": self.log}
+        return state | {"seconds": time.perf_counter() - self.began}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over what `state_dict` gave."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.scaler.load_state_dict(state["scaler"])
-        if self.average:
-            self.average.load_state_dict(state["average"])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
         self.losses, self.rates, self.log = state["losses"], state["rates"], state["log"]
-        self.began = time.perf_counter() - state["seconds"]
-        self.saved = len(self.losses)
+        self.began, self.saved = time.perf_counter() - state["seconds"], len(self.losses)
 
 
 def save_last(place: Path, training: Training, facts: Mapping[str, Any]) -> None:

@@ -58,6 +58,8 @@ def test_values_are_read_and_those_that_decide_the_result_are_kept_as_json(parse
     assert found["changed"] == {"--scale": [0.5, 2.0], "--flip": True} and not usual["changed"]
     assert found["settings"] == usual["settings"] | found["changed"]
     assert json.loads(json.dumps(found["settings"])) == found["settings"]
+    assert "--momentum" not in usual["settings"], "which adamw does not have"
+    assert parsed("train_seg", "--optimizer", "sgd")["settings"]["--momentum"] == 0.9
     assert parsed("train_cls", "--hidden", "8")["hidden"] == (8, 8)
     assert parsed("train_cls", "--hidden", "8,")["hidden"] == (8,)
     assert parsed("train_cls", "--hidden", "none")["hidden"] == ()

@@ -9,7 +9,7 @@ from data import UserError
 from losses.metrics import ConfusionMatrix, load_image_scores
 from models.checkpoint import load_segmenter, save_segmenter
 from models.run import chain
-from models.run.record import network_facts, read_run
+from models.run.record import network_facts, read_run, settings
 from tests.models.conftest import SMALL, random_segmenter
 
 
@@ -32,6 +32,12 @@ def test_the_record_of_a_run_is_what_its_steps_have_left(street):
     record = read_run(run, segmenter)
     assert record["configs"][2] is record["logs"][2] is record["metrics"] is None
     assert record["confusion"] is None and record["logs"][3]
+
+
+def test_settings_are_told_with_the_defaults_that_follow_from_others():
+    given = {"--decay": "step", "--gamma": None, "--milestones": None, "--limit": None}
+    found = settings({"settings": given, "epochs": 10})
+    assert found == {"--decay": "step", "--gamma": 0.1, "--milestones": [6, 8]}
 
 
 def test_a_damaged_record_of_a_run_is_named(street):

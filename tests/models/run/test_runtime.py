@@ -53,6 +53,8 @@ ENDS = [  # what was raised, the exit code, how the line begins
     (KeyboardInterrupt(), 130, "stopped by Ctrl-C\n"),
     (dist.DistNetworkError("gone\nmore"), 1, "lost another process of this run (gone)\n"),
     (BackendCompilerFailed(print, TypeError("a"), None), 2, f"{COMPILE}; leave it out\n"),
+    (NotImplementedError("'aten::a' is not"), 2, "the device lacks an operation ('aten::a' is not"),
+    (RuntimeError("unsupported autocast device_type"), 2, "--amp: not possible here (unsup"),
     (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "out of memory (DefaultCPUAll"),
     (torch.OutOfMemoryError("CUDA out of memory. Tried"), 2, "out of memory (CUDA out of"),
     (MemoryError(), 2, "out of memory (no more is known); lower --size"),
