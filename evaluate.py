@@ -136,12 +136,11 @@ def main() -> None:
         predictions = predict_split(segmenter, dataset, args.workers)
     runtime.print_header(
         4,
-        args.quiet,
-        args.changed,
         data=f"{dataset.root}, split {args.split}: {len(dataset)} images",
         network=network,
         protocol=PROTOCOL,
         device=None if args.predictions else runtime.describe(device, args.amp, args.compile),
+        flags=runtime.as_typed(args.changed),
     )
     if args.run and not args.checkpoint and not chain.is_finished(args.run, 3):
         print(f"  note: step 3 has not finished in this run; {source} is scored")

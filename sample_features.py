@@ -109,12 +109,10 @@ def extract(
     for index, sample in zip(mine, runtime.bar(loader, len(mine), "image", "extract")):
         levels = hypercolumn(sample.image[None].to(device))  # (1, C_l, h_l, w_l) each
         of_image = slice(starts[index], starts[index + 1])
-        places = torch.from_numpy(pixels[of_image, 1:])
-        points = pixel_centres(places, sample.mask.shape)  # (n, 2)
-        points = torch.cat([points, random_places(seed, sample.id)]).to(device)
+        chosen = pixel_centres(torch.from_numpy(pixels[of_image, 1:]), sample.mask.shape)  # (n, 2)
+        points = torch.cat([chosen, random_places(seed, sample.id)]).to(device)
         columns = hypercolumn.at_points(levels, points[None])[0].float().cpu()  # (n + .., Z)
-        rows[of_image] = columns[: len(places)].numpy()
-        elsewhere = columns[len(places) :].double()
+        rows[of_image], elsewhere = columns[: len(chosen)].numpy(), columns[len(chosen) :].double()
         sums += torch.stack([elsewhere.sum(0), elsewhere.square().sum(0)])
     rows.flush()
     mean, mean_square = distributed.total(sums) / (PLACES * len(dataset))
@@ -136,14 +134,14 @@ def main() -> None:
     hypercolumn.check_size(args.size)
     hypercolumn.to(device).eval()
     weights = hypercolumn.features.weights
-    names, widths = dataset.classes.names, "+".join(map(str, hypercolumn.channels))
+    widths = "+".join(map(str, hypercolumn.channels))
     runtime.print_header(
         1,
-        args.quiet,
-        args.changed,
-        data=f"{dataset.root}, split {args.split}: {len(dataset)} images, {len(names)} classes",
+        data=f"{dataset.root}, split {args.split}: {len(dataset)} images, "
+        f"{len(dataset.classes)} classes",
         network=f"{args.backbone}, weights {weights}, Z = {widths} = {hypercolumn.Z}",
         device=runtime.describe(device),
+        flags=runtime.as_typed(args.changed),
     )
     if len(dataset) < FEW_IMAGES and any(part.isdigit() for part in args.context):
         dataset.notes.append(f"windows (--context) may do harm with fewer than {FEW_IMAGES} images")
@@ -166,14 +164,12 @@ def main() -> None:
             skipped = folder.save_skipped(new, dataset.skipped)
             made_of = [hypercolumn.spec(), args.size, args.per_class, args.seed, images]
             made = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+            names, colours = dataset.classes.names, dataset.classes.colours
             counts = np.bincount(labels, minlength=len(names)).tolist()
-            scores = {"images": len(dataset), "rows": len(labels)}
-            facts: dict[str, Any] = {"id": made, **scores, "scores": scores, "classes": names}
-            facts |= {"colours": dataset.classes.colours, "rows_per_class": counts}
-            args.settings |= {
-                "--taps": hypercolumn.taps,
-                "--weights": weights,
-            }  # by default several
+            facts: dict[str, Any] = {"id": made, "classes": names, "colours": colours}
+            facts["scores"] = scores = {"images": len(dataset), "rows": len(labels)}
+            facts |= {**scores, "rows_per_class": counts}
+            args.settings |= {"--taps": hypercolumn.taps, "--weights": weights}  # what it was
             config = folder.save_config(new, 1, vars(args) | {"data": dataset.root}, **facts)
     if distributed.is_main():
         wrote = f"{len(labels)} hypercolumns of {hypercolumn.Z} channels from {len(dataset)} images"

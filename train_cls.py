@@ -139,12 +139,11 @@ def main() -> None:
     epochs = max(args.epochs, math.ceil(args.min_steps / steps))
     runtime.print_header(
         2,
-        args.quiet,
-        args.changed,
         data=f"{source}: {len(rows[1])} for training, {len(held_out[1])} of held-out images",
         training=f"{folder.count(epochs, 'epoch')} of {folder.count(steps, 'step')}",
         network=" -> ".join(map(str, [hypercolumn.Z, *(args.hidden or ["linear"]), len(names)])),
         device=runtime.describe(device),
+        flags=runtime.as_typed(args.changed),
     )
 
     if epochs * steps < FEW_STEPS:

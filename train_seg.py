@@ -291,8 +291,6 @@ def main() -> None:
 
     runtime.print_header(
         3,
-        args.quiet,
-        args.changed,
         data=f"{images.root}: {len(images)} images of {args.split}, validation on {len(val_part)} "
         f"of the {len(val_set)} of {args.val_split}",
         network=f"{segmenter.hypercolumn.backbone}, size {segmenter.size}, crop {crop}, logits at "
@@ -300,6 +298,7 @@ def main() -> None:
         start=f"{start}" + (f", after {len(training.losses)} steps" if saved else ""),
         training=f"{folder.count(args.epochs, 'epoch')} of {loader.batch_sampler.steps} steps",
         device=runtime.describe(device, args.amp, args.compile),
+        flags=runtime.as_typed(args.changed),
     )
     if new_classes:
         images.note_thin_classes(segmenter.size)

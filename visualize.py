@@ -172,7 +172,7 @@ def main() -> None:
         run = read_run(args.run, segmenter) | {"author": args.author, "experiments": []}
     if args.compare:
         run["experiments"] = compare_runs([args.run, *args.compare])[1]
-    runtime.print_header(5, args.quiet, args.changed, **facts, device=where)
+    runtime.print_header(5, **facts, device=where, flags=runtime.as_typed(args.changed))
     if others:
         notes.append(f"left out, as no photos: {first_of(others)}")
     for note in notes:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from data import UserError
-from models.run import chain
+from models.run import chain, distributed
 from models.run.folder import plain
 from models.run.recipes import RECIPES
 from models.run.runtime import PRECISIONS, default_workers, end
@@ -95,6 +95,8 @@ class Parser(argparse.ArgumentParser):
                 settings[name] = value
                 changed |= {name: value} if is_changed else {}
         values.settings, values.changed, values.started = settings, changed, time.perf_counter()
+        if values.quiet:
+            distributed.fall_silent()
         return values
 
     def error(self, message: str) -> NoReturn:

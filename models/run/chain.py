@@ -53,14 +53,16 @@ def finished(run: Path, step: int) -> dict[str, Any]:
     return config
 
 
-def check_chain(run: Path, step: int, made_from: str | None, source: Path) -> None:
-    """Refuses what was made from something else than the steps before it hold now.
+def step_network(run: Path, step: int, name: str) -> tuple[Segmenter, Path, dict[str, Any]]:
+    """The network in a file of step 2 or 3, on the CPU; the file, and all that it holds.
 
-    Args:
-        step: that has made `source`.
-        made_from: "id" of the step before, see `models.run.folder.save_config`; None: of no step
-            of this run.
+    Raises:
+        UserError: it is not there or cannot be read; or its "made_from", or that of a step before
+            it, is not the "id" of what the run holds now, see `models.run.folder.save_config`.
     """
+    file = source = step_folder(run, step) / name
+    segmenter, content = load_segmenter(file)
+    made_from = content["made_from"]
     while step > 1 and made_from and is_finished(run, step - 1):
         before = finished(run, step - 1)
         if before["id"] != made_from:
@@ -70,17 +72,6 @@ def check_chain(run: Path, step: int, made_from: str | None, source: Path) -> No
             )
         step, made_from = step - 1, before.get("made_from")
         source = step_folder(run, step)
-
-
-def step_network(run: Path, step: int, name: str) -> tuple[Segmenter, Path, dict[str, Any]]:
-    """The network in a file of step 2 or 3, on the CPU; the file, and all that it holds.
-
-    Raises:
-        UserError: it is not there or cannot be read, or an earlier step was run again since.
-    """
-    file = step_folder(run, step) / name
-    segmenter, content = load_segmenter(file)
-    check_chain(run, step, content["made_from"], file)
     return segmenter, file, content
 
 
@@ -93,8 +84,7 @@ def trained_segmenter(run: Path | None, checkpoint: Path | None) -> tuple[Segmen
         UserError: none of them is there or can be read, or an earlier step was run again since.
     """
     place = checkpoint or run or Path("voc")
-    is_run = place == run or any(step_folder(place, step).is_dir() for step in (2, 3))
-    if not is_run:
+    if place != run and not any(step_folder(place, step).is_dir() for step in (2, 3)):
         return load_segmenter(place)[0], place
     if (step_folder(place, 3) / "best.pt").is_file():
         return step_network(place, 3, "best.pt")[:2]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import os
 import platform
@@ -140,10 +141,8 @@ def keep_aside(place: Path) -> Path | None:
     """Renames a folder that holds files to the first free NAME.1, NAME.2, ..; gives that name."""
     if not place.is_dir() or not any(place.iterdir()):
         return None
-    number = 1
-    while (aside := place.with_name(f"{place.name}.{number}")).exists():
-        number += 1
-    return place.rename(aside)
+    names = (place.with_name(f"{place.name}.{number}") for number in itertools.count(1))
+    return place.rename(next(name for name in names if not name.exists()))
 
 
 def save_config(place: Path, step: int, flags: Mapping[str, Any], **results: Any) -> dict[str, Any]:
@@ -153,7 +152,7 @@ def save_config(place: Path, step: int, flags: Mapping[str, Any], **results: Any
         flags: of the step, plain values, with "settings", those that decide the result; from
             "started", a time, come "seconds"; "command", where it is not that of the step.
         results: "id" stands for the result, "made_from" for that of the step before which it was
-            made from, see `models.run.chain.check_chain`; "scores" are for --json.
+            made from, see `models.run.chain.step_network`; "scores" are for --json.
 
     Returns:
         What was written.

@@ -252,17 +252,10 @@ def has_arithmetic(precision: str) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def print_header(step: int, quiet: bool, changed: Mapping[str, Any], **facts: Any) -> None:
-    """Prints the step and what it is about to do, aligned, without facts that are None.
-
-    A quiet step prints nothing here nor later, but what is wrong. `changed` are the flags that are
-    not at their defaults, by their names.
-    """
-    if quiet:
-        distributed.fall_silent()
+def print_header(step: int, **facts: str | None) -> None:
+    """Prints the step and what it is about to do, aligned, without facts that are None or empty."""
     print(f"[{step}/{len(STEPS)}] {STEPS[step][0]}")
-    facts["flags"] = as_typed(changed) or None
-    facts = {name: fact for name, fact in facts.items() if fact is not None}
+    facts = {name: fact for name, fact in facts.items() if fact}
     width = max(map(len, facts))
     for name, fact in facts.items():
         print(f"  {name:{width}}  {fact}")

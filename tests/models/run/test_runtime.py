@@ -19,7 +19,7 @@ from torch._dynamo.exc import BackendCompilerFailed
 from torch.utils.data import DataLoader, Dataset
 
 from data import UserError
-from models.run import runtime
+from models.run import distributed, runtime
 from tests.conftest import BACKBONE, DATA, HOME
 
 COMPILE = "--compile: PyTorch cannot compile this network (backend='print' raised:)"
@@ -117,7 +117,8 @@ def test_a_notebook_goes_on_after_a_quiet_script(capsys, monkeypatch):
     handler, limit, within = signal.getsignal(signal.SIGTERM), Image.MAX_IMAGE_PIXELS, []
 
     def main() -> None:
-        runtime.print_header(2, True, {}, data="voc")
+        distributed.fall_silent()
+        runtime.print_header(2, data="voc")
         within.append(Image.MAX_IMAGE_PIXELS)
 
     for most in (2_000_000, None):  # pixels that memory has room for; where it is not known
