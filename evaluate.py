@@ -123,7 +123,7 @@ def main() -> None:
     else:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
         made_from = fingerprint(segmenter)
-        flags.set_views(segmenter, args.tta, args.refine, args.dilate, args.size, args.tile)
+        segmenter.look(flags.views(args.tta, args.refine, args.tile), args.size, args.dilate)
         resize, needs_masks = ResizeImage(segmenter.input_size), not args.save_predictions
         dataset = VOCFolder(args.data, args.split, resize, args.limit, needs_masks=needs_masks)
         if not (dataset.has_masks or args.out):

@@ -157,8 +157,9 @@ def main() -> None:
         weight = inverse_frequency(torch.bincount(rows[1], minlength=len(names)))
         rows, held_out = ((x, y, w * weight[y]) for x, y, w in (rows, held_out))
     rows, held_out = (tuple(part.to(device) for part in some) for some in (rows, held_out))
-    sgd, decay = (args.momentum, args.nesterov), (args.warmup, args.milestones, args.gamma)
-    optimizer = build_optimizer(args.optimizer, fc.parameters(), args.lr, args.weight_decay, *sgd)
+    sgd = {"momentum": args.momentum, "nesterov": args.nesterov}
+    optimizer = build_optimizer(args.optimizer, fc.parameters(), args.lr, args.weight_decay, **sgd)
+    decay = args.warmup, args.milestones, args.gamma
     schedule = build_schedule(optimizer, args.decay, epochs, steps, *decay)
     with folder.new_folder(place) as new:
         how = args.batch_size, optimizer, schedule, args.label_smoothing
@@ -174,25 +175,23 @@ def main() -> None:
 
         classes = Classes(tuple(names), tuple(map(tuple, step_1["colours"])))
         segmenter = Segmenter(hypercolumn, dense.cpu(), step_1["size"], STRIDE, classes)
-        images = f"{step_1['images']} images of {step_1['split']}"
-        segmenter.trained_on = f"{len(rows[1])} pixels of {images}"
+        where = f"{step_1['images']} images of {step_1['split']}"
+        segmenter.trained_on = f"{len(rows[1])} pixels of {where}"
         segmenter.remember(store.photos[trained])
         save_segmenter(new / "dense.pt", segmenter, made_from=step_1["id"])
-        board = log if args.tensorboard else ()
-        save_log(new, log, "Step 2: classifier on sparse hypercolumns", board)
-        facts = {"id": fingerprint(dense), "made_from": step_1["id"], "data": step_1["data"]}
-        given = vars(args) | {"epochs": epochs}  # perhaps more, by --min-steps
-        facts |= {"rows": len(rows[1]), "held_out_rows": len(held_out[1])}
-        facts["scores"] = {name: log[-1][name] for name in log[-1] if name.endswith("accuracy")}
-        config = folder.save_config(new, 2, given, **facts, dense_minus_fc=error)
+        title = "Step 2: classifier on sparse hypercolumns"
+        save_log(new, log, title, log if args.tensorboard else ())
+        given = vars(args) | {"epochs": epochs, "data": step_1["data"]}  # of --min-steps
+        results = {"id": fingerprint(dense), "made_from": step_1["id"], "dense_minus_fc": error}
+        results |= {"rows": len(rows[1]), "held_out_rows": len(held_out[1])}
+        results["scores"] = {name: log[-1][name] for name in log[-1] if name.endswith("accuracy")}
+        config = folder.save_config(new, 2, given, **results)
     wrote = f"{which} pixel accuracy {accuracy:.3f} after {folder.count(epochs, 'epoch')}"
     same = {name: step_1["changed"].get(name) for name in ("--split", "--limit", "--skip-bad")}
     images = [word for flag in same.items() if flag[1] for word in flag if word is not True]
-    if args.recipe and "train_seg" not in RECIPES[args.recipe.partition(":")[0]]:
-        then = ("evaluate.py", "--run", args.run)
-    else:
-        then = ("train_seg.py", *images, "--run", args.run)
-    folder.finish(place, 2, config, wrote, then)
+    ends = args.recipe and "train_seg" not in RECIPES[args.recipe.partition(":")[0]]
+    then = ("evaluate.py",) if ends else ("train_seg.py", *images)
+    folder.finish(place, 2, config, wrote, (*then, "--run", args.run))
 
 
 if __name__ == "__main__":

@@ -275,8 +275,9 @@ def main() -> None:
     runtime.prepare(segmenter, device, args.amp, args.compile, sizes_vary=False)
     frozen = args.frozen_stages if args.finetune_backbone else None
     groups = parameter_groups(segmenter, args.lr, args.backbone_lr, frozen)
-    sgd, rate = (args.momentum, args.nesterov), (args.warmup, args.milestones, args.gamma)
-    optimizer = build_optimizer(args.optimizer, groups, args.lr, args.weight_decay, *sgd)
+    sgd = {"momentum": args.momentum, "nesterov": args.nesterov}
+    optimizer = build_optimizer(args.optimizer, groups, args.lr, args.weight_decay, **sgd)
+    rate = args.warmup, args.milestones, args.gamma
     schedule = build_schedule(optimizer, args.decay, args.epochs, loader.batch_sampler.steps, *rate)
     training = Training(segmenter, optimizer, schedule, args.ema, args.amp == "fp16")
     learned = sum(parameter.numel() for parameter in training.parameters)

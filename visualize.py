@@ -141,7 +141,7 @@ def main() -> None:
     if not args.truth:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
         given = given | {"checkpoint": source, "made_from": fingerprint(segmenter)}
-        flags.set_views(segmenter, args.tta, args.refine, args.dilate, args.size, args.tile)
+        segmenter.look(flags.views(args.tta, args.refine, args.tile), args.size, args.dilate)
         runtime.prepare(segmenter, device, args.amp, args.compile)
         facts["network"] = f"{source} ({segmenter.hypercolumn.backbone})"
         where = runtime.describe(device, args.amp, args.compile)

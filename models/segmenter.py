@@ -102,13 +102,15 @@ class Segmenter(nn.Module):
         """How many of these photos have trained it, by their hashes (N,) int64."""
         return int(torch.isin(torch.from_numpy(photos), self.seen).sum())
 
-    def look(self, views: Views, size: int | None = None) -> None:
-        """Sets `views` and, unless it is None, `size`.
+    def look(self, views: Views, size: int | None = None, dilate: int | None = None) -> None:
+        """Sets `views` and, unless it is None, `size`; dilates the last strides, see `Hypercolumn`.
 
         Raises:
             UserError: size or tile are too small for the backbone, or a tile for the stride.
         """
         self.views, self.size = views, self.size if size is None else size
+        if dilate is not None:
+            self.hypercolumn.dilate(dilate)
         self.hypercolumn.check_size(self.size)
         if views.tile is not None:
             self.hypercolumn.check_size(views.tile, "--tile")

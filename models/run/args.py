@@ -14,7 +14,6 @@ from models.run.folder import plain
 from models.run.recipes import RECIPES
 from models.run.runtime import PRECISIONS, default_workers, end
 from models.run.training import DECAYS, OPTIMIZERS
-from models.segmenter import Segmenter
 from models.views import Views
 
 Value = TypeVar("Value")
@@ -176,19 +175,10 @@ def check_optimizer_flags(parser: Parser, args: argparse.Namespace) -> None:
         raise UserError("--tensorboard: needs a package; pip install tensorboard")
 
 
-def set_views(
-    segmenter: Segmenter,
-    tta: list[str | float] | None,
-    refine: bool,
-    dilate: int | None,
-    size: int | None,
-    tile: int | None,
-) -> None:
-    """Lets the network look at photos as the flags of `add_view_flags` say."""
-    if dilate is not None:
-        segmenter.hypercolumn.dilate(dilate)
+def views(tta: list[str | float] | None, refine: bool, tile: int | None) -> Views:
+    """How the network looks at photos, by flags of `add_view_flags`."""
     scales = {1.0} | {part for part in tta or () if isinstance(part, float)}
-    segmenter.look(Views(tuple(sorted(scales)), "flip" in (tta or ()), refine, tile), size)
+    return Views(tuple(sorted(scales)), "flip" in (tta or ()), refine, tile)
 
 
 def numbers(text: str) -> list[int]:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -88,8 +88,8 @@ def check_free(place: Path, step: int) -> None:
     own = config.get("files", ()) if config.get("step") == STEPS[step][0] else ()
     for path in sorted(place.rglob("*")):
         is_part = path.name.startswith(".") and path.suffix == ".part"  # of a killed process
-        is_litter = is_part or path.name == ".DS_Store"
-        if path.is_file() and not is_litter and path.relative_to(place).as_posix() not in own:
+        is_known = is_part or path.name == ".DS_Store"
+        if path.is_file() and not is_known and path.relative_to(place).as_posix() not in own:
             raise UserError(f"{path}: would be replaced; move it away, or name another folder")
 
 
@@ -197,11 +197,10 @@ def shell_line(words: Sequence[Any]) -> str:
 def versions() -> dict[str, str | None]:
     """Versions of the software, and the git commit of this program ('+': changed since)."""
     describe = ["git", "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"]
-    try:
+    commit = None
+    with suppress(OSError):  # no git here
         found = subprocess.run(describe, cwd=Path(__file__).parent, capture_output=True, text=True)
         commit = found.stdout.strip() or None
-    except OSError:  # no git here
-        commit = None
     software = {module.__name__: module.__version__ for module in (torch, torchvision, np)}
     return {"python": platform.python_version(), **software, "commit": commit}
 

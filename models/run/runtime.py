@@ -134,7 +134,8 @@ def worker_options(workers: int, items: int) -> dict[str, Any]:
     They live across passes, since starting them takes seconds where they are not forked.
     """
     workers = min(workers, items // 2)
-    if workers > (room := most_workers()):
+    room = shutil.disk_usage(SHARED).free // SHARED_PER_WORKER if SHARED.is_dir() else workers
+    if workers > room:  # one that waits for room may wait for ever
         print(f"  note: {room} of {workers} workers, as {SHARED} is nearly full")
         workers = room
     return {
@@ -146,19 +147,13 @@ def worker_options(workers: int, items: int) -> dict[str, Any]:
     }
 
 
-def most_workers() -> int:
-    """How many workers `SHARED` has room for; one that waits for room may wait for ever."""
-    return shutil.disk_usage(SHARED).free // SHARED_PER_WORKER if SHARED.is_dir() else sys.maxsize
-
-
 def default_workers() -> int:
     """Half of the cores beside a GPU, else those that torch does not compute with."""
     has_affinity = hasattr(os, "sched_getaffinity")  # a job may have some of a machine's cores
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     cores //= distributed.local_world_size()
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    free = cores // 2 if has_gpu else max(0, cores - torch.get_num_threads())
-    return min(8, free, most_workers())
+    return min(8, cores // 2 if has_gpu else max(0, cores - torch.get_num_threads()))
 
 
 def ignore_first_sigterm(worker: int) -> None:

@@ -42,15 +42,10 @@ def parameter_groups(
 
 
 def build_optimizer(
-    name: str,
-    parameters: Iterable[Any],
-    lr: float,
-    weight_decay: float,
-    momentum: float = 0.9,
-    nesterov: bool = False,
+    name: str, parameters: Iterable[Any], lr: float, weight_decay: float, **of_sgd: Any
 ) -> Optimizer:
-    """The optimizer called `name` in `OPTIMIZERS`; `momentum` and `nesterov` are of "sgd" alone."""
-    options = {"momentum": momentum, "nesterov": nesterov} if name == "sgd" else {}
+    """The optimizer called `name` in `OPTIMIZERS`; `of_sgd`: its momentum and nesterov."""
+    options = of_sgd if name == "sgd" else {}
     return OPTIMIZERS[name](parameters, lr=lr, weight_decay=weight_decay, **options)
 
 
