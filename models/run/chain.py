@@ -41,14 +41,15 @@ def finished(run: Path, step: int) -> dict[str, Any]:
     """
     place = scores_folder(run) if step == 4 else step_folder(run, step)
     where = ["--run", "RUN", "--out", run] if place == run else ["--run", run]
-    path, again = place / CONFIG, shell_line(["python", f"{STEPS[step][0]}.py", *where])
+    path, command = place / CONFIG, shell_line(["python", f"{STEPS[step][0]}.py", *where])
     if not path.is_file():
-        raise UserError(f"{place}: step {step} has not finished there; run it first: {again}")
-    config = read(read_json, path)
+        raise UserError(f"{place}: step {step} has not finished there; run it first: {command}")
+    again = f"run step {step} again: {command}"
+    config = read(read_json, path, again)
     if (version := config.get("format")) != CONFIG_FORMAT:
         raise UserError(
             f"{path}: written by another version (format {version}, this one reads "
-            f"{CONFIG_FORMAT}); run step {step} again: {again}"
+            f"{CONFIG_FORMAT}); {again}"
         )
     return config
 

@@ -240,12 +240,12 @@ def plain(value: Any) -> Any:
     return json.loads(text, parse_constant=lambda name: None)
 
 
-def read(reader: Callable[[Path], Any], path: Path) -> Any:
+def read(reader: Callable[[Path], Any], path: Path, advice: str = "run its step again") -> Any:
     """What the reader finds in a file of the run; a UserError if it is damaged."""
     try:
         return reader(path)
     except (OSError, ValueError, TypeError, KeyError, IndexError, EOFError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); run its step again") from None
+        raise UserError(f"{path}: cannot be read ({error}); {advice}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -221,7 +221,7 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
     "no config.json": (CONFIG.unlink, TWO, "run/1_features: step 1 has not finished"),
     "config.json of tomorrow": (newer_config, ALL[1:], f"{CONFIG}: {NEWER}"),
     "config.json of something else": (written(CONFIG, "[1]"), TWO, f"{CONFIG}: cannot be read"),
-    "config.json cut": (partial(cut, CONFIG), ALL[1:], f"{CONFIG}: cannot be read; run step 1"),
+    "config.json cut": (partial(cut, CONFIG), ALL[1:], "; run step 1 again: python sample_f"),
     "absent device": (given("--device", "cuda:77"), ALL, "cuda:77: not available here; use auto"),
     "absent photo": (given("--image", "a.jpg"), FIVE, "a.jpg: no such file"),
     "photos of one name": (photos_of_one_name, FIVE, "2 files are called 'a.png'"),
