@@ -55,7 +55,7 @@ def parse() -> argparse.Namespace:
     flags.add_data_flags(parser, split="val", limit=limit)
     sort = "worst, best: by the mIoU of each image"
     flag("--sort", ("name", "worst", "best", "random"), "name", sort)
-    flag("--seed", flags.natural, 0, "of --sort random", needs="--sort random")
+    flag("--seed", flags.natural, 0, "of the order", needs="--sort random")
     having = "only images with one of these in the ground truth; photos where the network sees one"
     flag("--classes", lambda text: text.split(","), None, having, metavar="dog,cat")
     flag("--confidence", bool, False, "a tile of how sure the network is, too")
@@ -73,7 +73,7 @@ def parse() -> argparse.Namespace:
     flag("--resume", bool, False, resume, free=True, needs="--image")
     flag("--report", bool, False, "write the run up as report.pdf and report.md", free=True)
     report = "--report"
-    flag("--author", str, None, "on page 1", free=True, needs=report, metavar="NAME")
+    flag("--author", str, None, "who wrote it, on page 1", free=True, needs=report, metavar="NAME")
     others = "runs, or folders of evaluate.py --out: a page of experiments"
     flag("--compare", Path, None, others, free=True, needs=report, metavar="RUN", nargs="+")
     flags.add_view_flags(parser)
