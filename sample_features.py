@@ -22,13 +22,11 @@ import numpy as np
 import torch
 
 from data import UserError
-from data.classes import VOID
 from data.features import check_several, create_rows, open_rows, save_rows
-from data.image_files import first_of
+from data.labels import measure
 from data.sampling import PLACES, pixel_centres, random_places, sample_pixels
 from data.transforms import DEFAULT_SIZE, ResizeImage
 from data.voc import VOCFolder
-from data.widths import local_widths, thin_classes
 from models.checkpoint import save_extractor
 from models.hypercolumn import Hypercolumn
 from models.run import args as flags
@@ -69,21 +67,16 @@ def choose_pixels(
     Raises:
         UserError: there is no labelled pixel, or nothing but background and void.
     """
-    drawn, counts = [], np.zeros(VOID + 1, dtype=np.int64)
+    drawn, measured = [], []
     for index in runtime.bar(range(len(dataset)), len(dataset), "mask", "choose pixels"):
         mask = dataset.mask(index)
         places, *of_pixels = sample_pixels(mask, per_class, seed, dataset.ids[index])
-        places = np.insert(places, 0, index, axis=1)
-        drawn.append((places, *of_pixels, local_widths(mask, size)))
-        counts += np.bincount(mask.ravel(), minlength=len(counts))
-    pixels, labels, areas, widths = map(np.concatenate, zip(*drawn))
-    absent = dataset.absent_classes(counts[: len(dataset.classes)], counts[VOID])
+        drawn.append((np.insert(places, 0, index, axis=1), *of_pixels))
+        measured.append(measure(mask, len(dataset.classes), size))
+    pixels, labels, areas = map(np.concatenate, zip(*drawn))
+    counts, widths = zip(*measured)
+    dataset.note_labels(np.sum(counts, axis=0), np.concatenate(widths), size)
     check_several(labels, f"{dataset.root}, split {dataset.split}")
-    if absent:
-        where = f"the {len(dataset)} images of {dataset.split}"
-        print(f"  note: no pixel of {first_of(absent)} in {where}")
-    for thin in thin_classes(widths, dataset.classes.names, size):
-        print(f"  note: {thin}")
     return pixels, labels, areas
 
 
@@ -147,8 +140,7 @@ def main() -> None:
         dataset.notes.append(f"windows (--context) may do harm with fewer than {FEW_IMAGES} images")
     for note in dataset.notes:
         print(f"  note: {note}")
-    photos = dataset.photo_hashes()
-    images = dataset.checksum(photos)
+    images = dataset.checksum()
     distributed.check_same([args.settings, images])
 
     with folder.new_folder(place) as new:
@@ -159,6 +151,7 @@ def main() -> None:
         spread = extract(hypercolumn, dataset, pixels, new, args.workers, args.seed)
         distributed.barrier()
         if distributed.is_main():
+            photos = dataset.photo_hashes()
             save_rows(new, labels, pixels, areas, dataset.ids, photos, spread)
             save_extractor(new / "backbone.pt", hypercolumn)
             skipped = folder.save_skipped(new, dataset.skipped)

@@ -29,7 +29,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from data import UserError
-from data.classes import VOID
 from data.transforms import Augment, ResizeImage
 from data.voc import TrainingSet, VOCFolder
 from losses.loss import inverse_frequency, segmentation_loss
@@ -142,7 +141,7 @@ def validate(
         loader: of this process's share of the data set.
     """
     matrix, previews, loss_sum = ConfusionMatrix(len(segmenter.classes)), {}, torch.zeros(1)
-    dataset, void = loader.dataset, torch.zeros(1)
+    dataset = loader.dataset
     for sample in runtime.bar(loader, len(loader), "image", "validate"):
         scores = segmenter.probabilities(sample.image, sample.id)  # (C, h, w)
         on_grid = sample.mask[None, None].to(scores.device)
@@ -150,7 +149,6 @@ def validate(
         loss_sum += loss_of(scores[None].clamp(min=1e-30).log(), on_grid).item()
         prediction = top_class(scores, sample.mask.shape)[0].cpu().numpy()
         matrix.update(prediction, sample.mask.numpy())
-        void += (sample.mask == VOID).sum()
         if len(previews) < drawn and distributed.is_main():
             from data.figures.overlay import draw_page  # matplotlib takes a second to import
 
@@ -158,7 +156,6 @@ def validate(
             page = draw_page(*shown, sample.mask.numpy(), prediction, title=sample.id)
             previews[sample.id] = page.picture
     matrix.counts = distributed.total(torch.from_numpy(matrix.counts)).numpy()
-    dataset.absent_classes(matrix.counts.sum(axis=1), int(distributed.total(void)))
     loss = distributed.total(loss_sum).item() / len(dataset)
     scores = {"val_loss": loss, "miou": matrix.miou(), "pixel_accuracy": matrix.pixel_accuracy()}
     return scores, previews
@@ -190,8 +187,9 @@ def fit(
         every: steps after which last.pt is saved; it is after each epoch, too.
         facts: what every checkpoint holds beside the network.
     """
-    sampler, images = loader.batch_sampler, loader.dataset.folder
+    sampler, images, val_set = loader.batch_sampler, loader.dataset.folder, val_loader.dataset
     segmenter, network = training.network, distributed.wrap(training.network)
+    val_set.note_labels(val_set.measure(segmenter.size)[0])
 
     def after_step() -> None:
         if len(training.losses) % every == 0 and distributed.is_main():
@@ -257,9 +255,9 @@ def main() -> None:
     if new_classes:
         segmenter.replace_classes(images.classes, args.seed)
     chain.check_classes(segmenter.classes.names, images.classes.names, start, images.root)
-    segmenter.remember(photos := images.photo_hashes())
-    settings = args.settings | {"images": images.checksum(photos)}
-    settings["validation images"] = val_part.checksum(val_part.photo_hashes())
+    segmenter.remember(images.photo_hashes())
+    settings = args.settings | {"images": images.checksum()}
+    settings["validation images"] = val_part.checksum()
     augment = Augment(segmenter.size, crop, args.scale, args.flip, args.jitter)
     drop = segmenter.head.widths, segmenter.head.dropout
     train_set = TrainingSet(images, augment, args.seed, args.pixels, *drop)
@@ -283,8 +281,8 @@ def main() -> None:
     learned = sum(parameter.numel() for parameter in training.parameters)
     loss_of = partial(segmentation_loss, label_smoothing=args.label_smoothing, lovasz=args.lovasz)
     if args.class_weights == "inverse":
-        weight = inverse_frequency(torch.from_numpy(images.count_pixels())).to(device)
-        loss_of = partial(loss_of, weight=weight)
+        counts = torch.from_numpy(images.measure(segmenter.size)[0][:-1])
+        loss_of = partial(loss_of, weight=inverse_frequency(counts).to(device))
     if saved:
         chain.check_resumed(saved, settings, start)
         training.load_state_dict(saved["training"])
@@ -302,7 +300,7 @@ def main() -> None:
         flags=runtime.as_typed(args.changed),
     )
     if new_classes:
-        images.note_thin_classes(segmenter.size)
+        images.note_labels(*images.measure(segmenter.size), segmenter.size)
         print("  note: other classes than in --init: the last layer of the head starts anew")
     if both := segmenter.has_seen(val_set.photo_hashes()):
         print(f"  note: {both} of {len(val_set)} validation images are also trained on")

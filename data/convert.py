@@ -24,13 +24,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data import UserError
+from data import UserError, first_of
 from data.classes import VOC, VOID, Classes
 from data.formats import folders, recognise
 from data.formats.class_names import read_class_list
 from data.formats.foreign_masks import listing, survey
 from data.formats.source import Named, Options, Source
-from data.image_files import colour_mask, first_of, orientation, read_image
+from data.image_files import colour_mask, orientation, read_image
 from data.voc_files import READERS
 from data.voc_layout import (
     NOTE,

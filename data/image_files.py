@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from data import UserError
+from data import UserError, first_of
 from data.classes import VOID, Classes, voc_colour
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of photos in a data set
@@ -29,7 +29,7 @@ TURNS |= {6: Turn.ROTATE_270, 7: Turn.TRANSVERSE, 8: Turn.ROTATE_90}  # to turn 
 # Pillow's modes of index images -> the type that holds their values. 16 bits of grey: I;16 or I.
 INDEX_MODES = {"P": np.uint8, "L": np.uint8, "1": np.uint8, "I": np.uint32}
 INDEX_MODES |= {"I;16": np.uint16, "I;16B": np.uint16}
-PNG_HEAD, PNG_GREY = b"\x89PNG", 0  # first bytes of a PNG; its colour type for grey
+PNG_BITS = 24  # where a PNG has the bits of a value
 EXTRA_SAMPLES, UNKNOWN_KIND = 338, 0  # of TIFF: what channels beyond the colours are
 HEADS = {  # first bytes of what is taken for an image: what it is
     rb"version https://git-lfs": "a Git LFS pointer, in whose place `git lfs pull` puts the image",
@@ -40,38 +40,30 @@ HEADS = {  # first bytes of what is taken for an image: what it is
 }
 NOT_ITS_FAULT = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM)  # but the system's
 STRIP = 512  # rows of a photo that are converted at a time
-LISTED = 10  # names that a message lists
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def read_image(file: Path | BinaryIO) -> np.ndarray:
-    """The image as (H, W, 3) uint8 RGB, upright (EXIF orientation applied).
+def read_image(photo: Path | BinaryIO | Image.Image) -> np.ndarray:
+    """The photo as (H, W, 3) uint8 RGB, upright (EXIF orientation applied).
+
+    Of grey of 16 bits these are the upper 8, of floating point 0..1 all of 0..255. What is
+    transparent lies over white, as viewers show it.
 
     Raises:
-        UserError: the file is missing, damaged, too large or not an image; or see `upright_pixels`.
+        UserError: see `open_image`; or deep grey has another range, as 12 bits in 16.
     """
-    return upright_pixels(open_image(file, PHOTO_FORMATS), _name(file))
-
-
-def upright_pixels(image: Image.Image, name: object = "the photo") -> np.ndarray:
-    """An opened photo as `read_image` gives it; of grey of 16 bits the upper 8, of float 0..1.
-
-    What is transparent lies over white, as viewers show it.
-
-    Raises:
-        UserError: deep grey has another range, as 12 bits in 16; the message says the `name`.
-    """
-    if image.format == "TIFF":
-        image.filename = ""  # mapped from its file, Pillow would turn it wrongly as it loads it
-    try:
-        image.load()
-    except (OSError, SyntaxError, ValueError) as error:  # one that Pillow has only opened
-        raise UserError(f"{name}: cannot be read ({error}); is it damaged?") from None
-    if (turn := _orientation(image)) in TURNS:
+    if isinstance(photo, Image.Image):
+        if photo.format == "TIFF":
+            photo.filename = ""  # mapped from its file, Pillow would turn it wrongly
+        with _opened(photo) as image:
+            image.load()
+    else:
+        image = open_image(photo, PHOTO_FORMATS)
+    if (turn := orientation(image)) in TURNS:
         image = image.transpose(TURNS[turn])
     if image.mode[0] in "IF":  # which Pillow would clip to white
-        image = Image.fromarray(_to_8_bits(np.asarray(image), name))
+        image = Image.fromarray(_to_8_bits(np.asarray(image), _name(photo)))
     pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
     for top in range(0, image.height, STRIP):  # Pillow would hold what it converts three times
         strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
@@ -121,10 +113,19 @@ def upright_size(photo: Path) -> tuple[int, int]:
     Raises:
         UserError: see `read_image`.
     """
-    with _opened(photo, PHOTO_FORMATS) as image:
-        turned = image.format != "TIFF"  # whose size Pillow gives upright
-        sideways = turned and _orientation(image) in (5, 6, 7, 8)
-        return image.size if sideways else image.size[::-1]
+    with _opened(photo) as image:
+        # The size that Pillow gives of a TIFF is upright.
+        is_turned = image.format != "TIFF" and orientation(image) in (5, 6, 7, 8)
+        return image.size if is_turned else image.size[::-1]
+
+
+def orientation(photo: Path | Image.Image) -> int | None:
+    """How EXIF turns a photo, see `TURNS`; None if it says nothing, or cannot be read."""
+    with _opened(photo) as image:
+        try:
+            return image.getexif().get(EXIF_ORIENTATION)
+        except Exception:  # Pillow raises many kinds; of the pixels that says nothing
+            return None
 
 
 def read_mask(path: Path, classes: Classes, may_be_void: bool = True) -> np.ndarray:
@@ -145,10 +146,11 @@ def read_mask(path: Path, classes: Classes, may_be_void: bool = True) -> np.ndar
     if wrong.size:
         hints = {VOID: "; 255 is void: save the likeliest class, and an object of 255 as 1"}
         hints[len(classes)] = "; is it class + 1?"
-        rest = "each pixel of a prediction needs one" + hints.get(int(wrong[0]), "")
-        rest = f"void is {VOID}" if may_be_void else rest
-        what = f"label {wrong[0]} is outside the classes 0..{len(classes) - 1} ({rest})"
-        raise UserError(f"{path}: {what}")
+        needed = "each pixel of a prediction needs one" + hints.get(int(wrong[0]), "")
+        raise UserError(
+            f"{path}: label {wrong[0]} is outside the classes 0..{len(classes) - 1} "
+            f"({f'void is {VOID}' if may_be_void else needed})"
+        )
     return mask.astype(np.uint8, copy=False)
 
 
@@ -158,30 +160,17 @@ def _check_palette(image: Image.Image, classes: Classes, path: Path) -> None:
     A palette of grey contradicts nothing, nor does one of mostly other colours than the classes'.
     """
     own, palette = (np.reshape(it, (-1, 3)) for it in (classes.palette(), image.getpalette()))
-    label_of = {voc_colour(VOID): VOID} | {it: label for label, it in enumerate(classes.colours)}
-    there = [index for index in np.flatnonzero(image.histogram()) if index < len(palette)]
-    labels = {index: label_of.get(tuple(palette[index].tolist())) for index in there}
-    wrong = [index for index in there if (palette[index] != own[index]).any()]
-    known = [index for index in wrong if labels[index] is not None]
+    name_of = {voc_colour(VOID): "void"} | dict(zip(classes.colours, classes.names))
+    there = np.flatnonzero(image.histogram()[: len(palette)])
+    wrong = there[(palette[there] != own[there]).any(1)]
+    names = {index: name_of.get(tuple(palette[index].tolist())) for index in wrong}
+    known = [index for index in wrong if names[index]]
     if 2 * len(known) > len(wrong) and (palette != palette[:, :1]).any():
-        name = [*classes.names, *["void"] * (VOID + 1)][labels[known[0]]]
         raise UserError(
-            f"{path}: its palette is renumbered: {known[0]} has the colour of {name}; python -m "
-            "data.convert goes by the colours (VOC's: --classes voc; --masks FOLDER); or write the "
-            "colours of the indices to classes.txt"
+            f"{path}: its palette is renumbered: {known[0]} has the colour of {names[known[0]]}; "
+            "python -m data.convert goes by the colours (VOC's: --classes voc; --masks FOLDER); or "
+            "write the colours of the indices to classes.txt"
         )
-
-
-def palette_of(path: Path) -> np.ndarray:
-    """The colours of a mask's palette by the file's header, (n, 3) uint8; none if it has only grey.
-
-    Raises:
-        UserError: the file is missing, damaged or not a PNG.
-    """
-    with _opened(path, ("PNG",)) as image:
-        colours = image.palette.palette if image.mode == "P" else b""
-    palette = np.frombuffer(colours, dtype=np.uint8).reshape(-1, 3)
-    return palette if (palette != palette[:, :1]).any() else palette[:0]
 
 
 def colour_mask(mask: np.ndarray, classes: Classes) -> Image.Image:
@@ -241,12 +230,6 @@ def can_be_shown(name: str) -> bool:
     return all(letter.isprintable() or unicodedata.category(letter) == "Zs" for letter in name)
 
 
-def first_of(names: Sequence[str]) -> str:
-    """The first `LISTED` of the names on one line, and how many more there are."""
-    more = len(names) - LISTED
-    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
-
-
 def open_image(file: Path | BinaryIO, formats: Sequence[str]) -> Image.Image:
     """The decoded image; only these formats are tried, whatever the file is called.
 
@@ -272,51 +255,41 @@ def index_values(image: Image.Image, path: Path) -> np.ndarray:
         UserError: its file has grey of 2 or 4 bits, which some programs take as it is, while
             others, like Pillow, stretch it to 0..255.
     """
-    if image.mode == "L":
+    if image.mode == "L" and image.format == "PNG":
         with open(path, "rb") as file:
-            head = file.read(26)  # up to the bits of a value and the colour type
-        if head.startswith(PNG_HEAD) and head[24] < 8 and head[25] == PNG_GREY:
+            bits = file.read(PNG_BITS + 1)[PNG_BITS]
+        if bits < 8:
             raise UserError(
-                f"{path}: grey of {head[24]} bits, which programs read in two ways; "
-                "save it with 8 bits"
+                f"{path}: grey of {bits} bits, which programs read in two ways; save it with 8 bits"
             )
     return np.array(image, dtype=INDEX_MODES[image.mode])
 
 
-def orientation(photo: Path) -> int | None:
-    """How EXIF turns a photo, see `TURNS`; None if it says nothing."""
-    with _opened(photo, PHOTO_FORMATS) as image:
-        return _orientation(image)
-
-
-def _orientation(image: Image.Image) -> int | None:
-    """Of its EXIF; None if that cannot be read, which says nothing about the pixels."""
-    try:
-        return image.getexif().get(EXIF_ORIENTATION)
-    except Exception:  # Pillow raises many kinds
-        return None
-
-
-def _name(file: Path | BinaryIO) -> object:
-    return file if isinstance(file, str | Path) else "the photo"
+def _name(photo: Path | BinaryIO | Image.Image) -> object:
+    return photo if isinstance(photo, str | Path) else "the photo"
 
 
 @contextmanager
-def _opened(file: Path | BinaryIO, formats: Sequence[str]) -> Iterator[Image.Image]:
-    """An image file while it is open; turns all that goes wrong with it into a UserError."""
+def _opened(
+    photo: Path | BinaryIO | Image.Image, formats: Sequence[str] = PHOTO_FORMATS
+) -> Iterator[Image.Image]:
+    """An image while it is open; turns all that goes wrong with it into a UserError."""
     Image.init()  # not every Pillow knows all formats
     formats, head = [name for name in formats if name in Image.OPEN], b""
     try:
+        if isinstance(photo, Image.Image):
+            yield photo
+            return
         # Pillow gets no path: it would map some files, and turn a TIFF of these wrongly.
-        with open(file, "rb") if isinstance(file, str | Path) else nullcontext(file) as opened:
-            opened.seek(0)
-            head = opened.read(64)
-            with Image.open(opened, formats=formats) as image:
+        with open(photo, "rb") if isinstance(photo, str | Path) else nullcontext(photo) as file:
+            file.seek(0)
+            head = file.read(64)
+            with Image.open(file, formats=formats) as image:
                 yield image
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in NOT_ITS_FAULT:
             raise
-        raise UserError(f"{_name(file)}: {_reason(error, head)}") from None
+        raise UserError(f"{_name(photo)}: {_reason(error, head)}") from None
 
 
 def _reason(error: Exception, head: bytes) -> str:

@@ -15,19 +15,19 @@ too thin for the default --size of step 1 are named, with the size that they nee
 import argparse
 import shlex
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
-from data import UserError
-from data.classes import VOID, Classes, is_sparse, read_classes
-from data.files import atomic_file
-from data.image_files import first_of, palette_of
+from data import UserError, first_of
+from data.classes import Classes, read_classes
+from data.labels import check_labels, measure, sparse_note, thin_classes
 from data.transforms import DEFAULT_SIZE
-from data.voc_files import check_labels, find_ids, find_pair, read_ids, read_pairs, sparse_note
-from data.widths import local_widths, thin_classes
+from data.voc_files import LISTS, find_ids, find_pair, read_ids, read_pairs, write_ids
 
 FEW = 5  # images; where fewer hold a class, chance decides its score
 
@@ -63,7 +63,7 @@ def make_lists(
         print(f"  note: {note}")
     shares, listed = _shares(root, ids, {"val": val, "test": test}, force, add)
     ids, counts, widths = measure_masks(root, ids, classes, skip_bad)
-    check_labels(counts[:, :-1].sum(0), counts[:, -1].sum(), f"{root}: the {len(ids)} images")
+    check_labels(counts.sum(0), f"{root}: the {len(ids)} images")
     groups = ids if group_by is None else _groups(ids, group_by)
     if len(set(groups)) <= len(shares):
         raise UserError(
@@ -71,32 +71,28 @@ def make_lists(
             f"the least, one for each list: {first_of(sorted(set(groups)))}"
         )
     sizes = _sizes(len(ids), shares)
-    place_of = {
-        image_id: row for row, name in enumerate(sizes) for image_id in listed.get(name, ())
-    }
-    fixed = np.array([place_of.get(image_id, -1) for image_id in ids])
-    places = divide(counts[:, :-1] > 0, groups, list(sizes.values()), seed, fixed)
-    if gone := sorted({*place_of} - {*ids}):
+    row_of = {image_id: row for row, name in enumerate(sizes) for image_id in listed.get(name, ())}
+    if gone := sorted({*row_of} - {*ids}):
         print(f"  note: no longer in the lists: {len(gone)} ({first_of(gone)})")
-    folder = root / "ImageSets" / "Segmentation"
-    lists = {name: np.array(ids)[places == place].tolist() for place, name in enumerate(sizes)}
+    fixed = np.array([row_of.get(image_id, -1) for image_id in ids])
+    places = divide(counts[:, :-1] > 0, groups, list(sizes.values()), seed, fixed)
+    chosen = {name: np.flatnonzero(places == row) for row, name in enumerate(sizes)}
+    lists = {name: [ids[index] for index in indices] for name, indices in chosen.items()}
     # First, so that a crash never leaves a new list beside an old one. With --val 0, too, val.txt
     # goes: its images now train.
     for name in {"train", "val", *lists} - {*listed}:
-        (folder / f"{name}.txt").unlink(missing_ok=True)
+        (root / LISTS / f"{name}.txt").unlink(missing_ok=True)
     for name, members in lists.items():
-        with atomic_file(folder / f"{name}.txt") as file:
-            file.write("".join(f"{image_id}\n" for image_id in members).encode())
-    report({name: counts[places == place] for place, name in enumerate(sizes)}, classes, widths)
+        write_ids(root, name, members)
+    report({name: counts[indices] for name, indices in chosen.items()}, classes, widths)
     return lists
 
 
 def _shares(
-    root: Path, ids: Sequence[str], asked: dict[str, float], force: bool, add: bool
+    root: Path, ids: Sequence[str], asked: Mapping[str, float], force: bool, add: bool
 ) -> tuple[dict[str, float], dict[str, list[str]]]:
     """The shares of the lists beside train, and the ids of those that are to be kept, by name."""
-    folder = root / "ImageSets" / "Segmentation"
-    there = [name for name in ("train", *asked) if (folder / f"{name}.txt").exists()]
+    there = [name for name in ("train", *asked) if (root / LISTS / f"{name}.txt").exists()]
     if add:
         listed = {name: read_ids(root, name) for name in there or ("train",)}
         images = sum(map(len, listed.values()))
@@ -104,13 +100,13 @@ def _shares(
     shares = {name: share for name, share in asked.items() if share}
     if not force and (old := [name for name in there if name in ("train", "val", *shares)]):
         raise UserError(
-            f"{folder / old[0]}.txt: is there already; --add brings new images into the lists, "
-            "--force replaces them, and with them what trains and what validates"
+            f"{root / LISTS / old[0]}.txt: is there already; --add brings new images into the "
+            "lists, --force replaces them, and with them what trains and what validates"
         )
     if "test" in there and "test" not in shares and {*ids} & {*read_ids(root, "test")}:
         raise UserError(
-            f"{folder / 'test.txt'}: lists images that would now train or validate; "
-            "remove it, or make it anew with --test"
+            f"{root / LISTS}/test.txt: lists images that would now train or validate; remove it, "
+            "or make it anew with --test"
         )
     return shares, {}
 
@@ -127,40 +123,38 @@ def measure_masks(
     Raises:
         UserError: some cannot be used and are not to be left out, or none can.
     """
-
-    def measure(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        counts = np.bincount(mask.ravel(), minlength=VOID + 1)[[*range(len(classes)), VOID]]
-        return counts, local_widths(mask, DEFAULT_SIZE)
-
-    results = read_pairs([find_pair(root, image_id) for image_id in ids], classes, measure)
-    results = tqdm(results, "read", len(ids), unit="image", disable=None, leave=False)
-    found = dict(zip(ids, results))
+    how = partial(measure, classes=len(classes), size=DEFAULT_SIZE)
+    results = read_pairs([find_pair(root, image_id) for image_id in ids], classes, how)
+    found = dict(zip(ids, tqdm(results, "read", len(ids), disable=None, leave=False)))
     good = {image_id: one for image_id, one in found.items() if not isinstance(one, str)}
-    bad = [reason for reason in found.values() if isinstance(reason, str)]
-    for reason in bad:
-        print(f"  cannot be used: {reason}", flush=True)
-    if bad and not (skip_bad and good):
+    for reason in found.values():
+        if isinstance(reason, str):
+            print(f"  cannot be used: {reason}", flush=True)
+    if len(good) < len(ids) and not (skip_bad and good):
         raise UserError(
-            f"{root}: {len(bad)} of {len(ids)} images cannot be used, and no list is written; "
-            "mend them (python -m data.convert turns colours and other values into class "
+            f"{root}: {len(ids) - len(good)} of {len(ids)} images cannot be used, and no list is "
+            "written; mend them (python -m data.convert turns colours and other values into class "
             "numbers), or leave them out with --skip-bad"
         )
-    _compare_palettes(root, {name: counts for name, (counts, _) in good.items()}, classes)
     counts, widths = zip(*good.values())
-    names, counts = np.array([*good]), np.stack(counts)
-    is_labelled = counts[:, :-1].any(1)
-    if empty := names[~is_labelled].tolist():
+    _compare_palettes(root, dict(zip(good, counts)), classes)
+    labelled = {image_id: pixels for image_id, pixels in zip(good, counts) if pixels[:-1].any()}
+    if empty := [image_id for image_id in good if image_id not in labelled]:
         print(f"  note: left out {len(empty)} images without a labelled pixel: {first_of(empty)}")
-    return names[is_labelled].tolist(), counts[is_labelled], np.concatenate(widths)
+    shape = len(labelled), len(classes) + 1
+    return [*labelled], np.reshape([*labelled.values()], shape), np.concatenate(widths)
 
 
-def _compare_palettes(root: Path, counts: dict[str, np.ndarray], classes: Classes) -> None:
+def _compare_palettes(root: Path, counts: Mapping[str, np.ndarray], classes: Classes) -> None:
     """Notes classes that masks show in several colours: perhaps each has numbers of its own."""
     found: dict[int, dict[str, str]] = defaultdict(dict)  # of a class: colour -> an image
-    for image_id in counts:
-        palette = palette_of(find_pair(root, image_id)[1])[: len(classes)]
-        for label in np.flatnonzero(counts[image_id][: len(palette)]):
-            found[label].setdefault("{} {} {}".format(*palette[label]), image_id)
+    for image_id, pixels in counts.items():
+        with Image.open(find_pair(root, image_id)[1]) as mask:
+            palette = np.frombuffer(mask.palette.palette if mask.palette else b"", dtype=np.uint8)
+        palette = palette.reshape(-1, 3)
+        if (palette != palette[:, :1]).any():  # not grey
+            for label in np.flatnonzero(pixels[:-1][: len(palette)]):
+                found[label].setdefault("{} {} {}".format(*palette[label]), image_id)
     for label, images in found.items():
         if len(images) > 1:
             colours = first_of([f"{colour} in {image_id}" for colour, image_id in images.items()])
@@ -238,7 +232,7 @@ def divide(
     return np.where(np.asarray(fixed) >= 0, fixed, place[group_of])
 
 
-def report(pixels: dict[str, np.ndarray], classes: Classes, widths: np.ndarray) -> None:
+def report(pixels: Mapping[str, np.ndarray], classes: Classes, widths: np.ndarray) -> None:
     """Prints which share of the pixels of each list a class has, and how many images hold it.
 
     Notes what would make a score mean something else than the user thinks.
@@ -247,18 +241,16 @@ def report(pixels: dict[str, np.ndarray], classes: Classes, widths: np.ndarray) 
         pixels: list -> (n, C + 1), the pixels of each class and, last, of void in its images.
         widths: see `thin_classes`.
     """
-    every = sum(counts.sum(0) for counts in pixels.values())
-    if is_sparse(every[-1], every.sum()):
-        print(f"  note: {sparse_note(every[:-1].sum() / every.sum())}")
-    images = {name: (counts[:, :-1] > 0).sum(0) for name, counts in pixels.items()}
-    for name, holding in images.items():
-        if absent := [classes.names[label] for label in np.flatnonzero(holding == 0)]:
-            print(f"  note: no pixel of {first_of(absent)} in {name}")
-    totals = zip(classes.names, sum(images.values()))
-    if few := [f"{name} ({total})" for name, total in totals if 0 < total < FEW]:
-        print(f"  note: classes in fewer than {FEW} images, too few to score: {first_of(few)}")
-    for thin in thin_classes(widths, classes.names, DEFAULT_SIZE):
-        print(f"  note: {thin}")
+    every = np.concatenate([*pixels.values()])
+    notes = sparse_note(every.sum(0))
+    for name, counts in pixels.items():
+        if absent := [name for name, count in zip(classes.names, counts.sum(0)) if not count]:
+            notes.append(f"no pixel of {first_of(absent)} in {name}")
+    images = zip(classes.names, (every > 0).sum(0))
+    if few := [f"{name} ({count})" for name, count in images if 0 < count < FEW]:
+        notes.append(f"classes in fewer than {FEW} images, too few to score: {first_of(few)}")
+    for note in [*notes, *thin_classes(widths, classes.names, DEFAULT_SIZE)]:
+        print(f"  note: {note}")
     names = [*classes.names, "void"]
     width = max(map(len, names))
     lines = [" " * width, *(f"{name:{width}}" for name in names)]
@@ -292,7 +284,7 @@ def main() -> None:
             "masks hold VOC's 21 classes"
         )
     sizes = ", ".join(f"{name}.txt {len(ids)}" for name, ids in lists.items())
-    print(f"wrote {root / 'ImageSets' / 'Segmentation'}: {sizes} images")
+    print(f"wrote {root / LISTS}: {sizes} images")
     data = shlex.quote(str(root))
     split = "" if "val" in lists else " --split train"
     print(f"look at the masks: python visualize.py --data {data} --truth{split}")

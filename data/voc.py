@@ -14,24 +14,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data import UserError
-from data.classes import VOID, is_sparse, read_classes
+from data import UserError, first_of
+from data.classes import VOID, read_classes
 from data.files import hash_files
 from data.image_files import check_sizes, read_image, read_mask, upright_size
+from data.labels import check_labels, measure, sparse_note, thin_classes
 from data.sampling import draw_kept, draw_pixels, image_seed, pixel_centres
 from data.transforms import Augment, ResizeImage
-from data.voc_files import (
-    DIVIDED,
-    MASK_FOLDERS,
-    check_labels,
-    find_ids,
-    find_pair,
-    find_root,
-    read_ids,
-    read_pairs,
-    sparse_note,
-)
-from data.widths import local_widths, thin_classes
+from data.voc_files import choose_ids, find_pair, find_root, read_pairs
 
 MAX_SKIPPED = 5  # per cent of a list that `skip_bad` may leave out; beyond, the data is in doubt
 
@@ -63,9 +53,10 @@ class VOCFolder(Dataset):
         skipped: id -> reason, in a line, of each image that `skip_bad` left out.
 
     Raises:
-        UserError: on construction, see `find_root`, `read_ids`, `read_classes`; too many images are
-            bad; or without `skip_bad`, see `check_sizes`, for each of them, so that a hole in the
-            data stops a run in its first second. On access, see `read_image` and `read_mask`.
+        UserError: on construction, see `find_root`, `choose_ids` and `read_classes`; or too many
+            images are bad; or without `skip_bad`, see `check_sizes`, for each of them, so that a
+            hole in the data stops a run in its first second. On access, see `read_image` and
+            `read_mask`.
     """
 
     def __init__(
@@ -80,16 +71,8 @@ class VOCFolder(Dataset):
     ):
         self.root, self.split, self.transform = find_root(data, needs_lists), split, transform
         self.classes = read_classes(self.root)
-        self.notes: list[str] = []
-        lists = self.root / "ImageSets" / "Segmentation"
-        if needs_lists or split not in DIVIDED or lists.is_dir():
-            ids = read_ids(self.root, split)
-        else:
-            ids, self.notes = find_ids(self.root)
-            taken = f"all {len(ids)} pairs of photo and mask are taken"
-            self.notes.append(f"no lists in {self.root}: {taken}")
+        ids, self.notes = choose_ids(self.root, split, needs_lists)
         self.ids = ids[:limit]
-        self._said: list[str] = []  # shared with the parts of `spread`
         self.skipped: dict[str, str] = {}
         pairs = [self.files(index) for index in range(len(self))]
         self.has_masks = needs_masks or any(mask.is_file() for _, mask in pairs)
@@ -117,9 +100,8 @@ class VOCFolder(Dataset):
         return Sample(self.ids[index], image, torch.from_numpy(self.mask(index)))
 
     def files(self, index: int) -> tuple[Path, Path]:
-        """Of an image and its mask."""
-        masks = MASK_FOLDERS.get(self.split, "SegmentationClass")
-        return find_pair(self.root, self.ids[index], masks)
+        """Those of an image and its mask."""
+        return find_pair(self.root, self.ids[index], self.split)
 
     def image(self, index: int) -> np.ndarray:
         """The image as it is on disk, upright: (H, W, 3) uint8 RGB."""
@@ -138,39 +120,44 @@ class VOCFolder(Dataset):
         part.ids = [self.ids[index * len(self) // count] for index in range(count)]
         return part
 
-    def count_pixels(self) -> np.ndarray:
-        """Pixels of each class over all masks at original size, (C,) int64."""
-        counts = np.zeros(VOID + 1, dtype=np.int64)
-        for index in range(len(self)):
-            counts += np.bincount(self.mask(index).ravel(), minlength=len(counts))
-        return counts[: len(self.classes)]
+    def measure(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """All masks at original size: pixels of each class and, last, of void; and widths.
 
-    def absent_classes(self, counts: np.ndarray, void: int) -> list[str]:
-        """The names of the classes without a pixel, by their pixels (C,) and those of void.
-
-        The first time, notes that labels are sparse. See `check_labels` for what is raised.
+        See `data.labels.measure`: (C + 1,) int64, and (n, 3) float64.
         """
-        paths = self.files(0)[1].parent.glob("[!.]*.png")
-        masks = (read_mask(path, self.classes) for path in paths)
-        check_labels(counts, void, f"{self.root}: the {len(self)} images of {self.split}", masks)
-        if is_sparse(void, counts.sum() + void) and not self._said:
-            self._said.append(sparse_note(counts.sum() / (counts.sum() + void)))
-            print(f"  note: {self._said[0]}")
-        return [name for name, count in zip(self.classes.names, counts) if not count]
+        masks = (self.mask(index) for index in range(len(self)))
+        counts, widths = zip(*(measure(mask, len(self.classes), size) for mask in masks))
+        return np.sum(counts, axis=0), np.concatenate(widths)
 
-    def note_thin_classes(self, size: int) -> None:
-        """Prints which classes are too thin for the network's size, see `data.widths`."""
-        widths = [local_widths(self.mask(index), size) for index in range(len(self))]
-        for thin in thin_classes(np.concatenate(widths), self.classes.names, size):
-            print(f"  note: {thin}")
+    def note_labels(
+        self, counts: np.ndarray, widths: np.ndarray | None = None, size: int = 0
+    ) -> None:
+        """Prints what the user should know of the labels.
+
+        Args:
+            counts: of all masks, see `measure`.
+            widths: of them, to be judged for the network's `size`.
+
+        Raises:
+            UserError: see `check_labels`.
+        """
+        where = f"the {len(self)} images of {self.split}"
+        check_labels(counts, f"{self.root}: {where}")
+        notes, names = sparse_note(counts), self.classes.names
+        if absent := [name for name, count in zip(names, counts) if not count]:
+            notes.append(f"no pixel of {first_of(absent)} in {where}")
+        if widths is not None:
+            notes += thin_classes(widths, names, size)
+        for note in notes:
+            print(f"  note: {note}")
 
     def photo_hashes(self) -> np.ndarray:
         """What tells each photo from others, (N,) int64; see `hash_files`."""
         return hash_files(self.files(index)[0] for index in range(len(self)))
 
-    def checksum(self, photos: np.ndarray) -> str:
-        """Number and checksum of ids, photos (by their hashes) and masks, for runs to compare."""
-        digest = zlib.crc32(repr(self.ids).encode() + photos.tobytes())
+    def checksum(self) -> str:
+        """Number and checksum of ids, photos and masks, for runs to compare."""
+        digest = zlib.crc32(repr(self.ids).encode() + self.photo_hashes().tobytes())
         for index in range(len(self)):
             digest = zlib.crc32(self.files(index)[1].read_bytes(), digest)
         return f"{len(self)} ({digest:08x})"

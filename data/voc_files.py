@@ -14,11 +14,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from data import UserError
-from data.classes import VOID, Classes
-from data.files import read_lines
-from data.image_files import SUFFIXES, can_be_shown, check_sizes, first_of, read_image, read_mask
+from data import UserError, first_of
+from data.classes import Classes
+from data.files import atomic_file, read_lines
+from data.image_files import SUFFIXES, can_be_shown, check_sizes, read_image, read_mask
 
+LISTS = "ImageSets/Segmentation"
 # The SBD-augmented list has its own masks; "trainaug" is what other programs call it.
 MASK_FOLDERS = dict.fromkeys(("train_aug", "trainaug"), "SegmentationClassAug")
 DIVIDED = ("train", "val")  # the lists that the steps read unless --split says otherwise
@@ -34,25 +35,37 @@ def find_root(data: Path, needs_lists: bool = True) -> Path:
         UserError: there is none; without lists, if these are not needed, `data` itself is one.
     """
     for root in (data, data / "VOC2012", data / "VOCdevkit" / "VOC2012"):
-        if (root / "JPEGImages").is_dir() and (root / "ImageSets" / "Segmentation").is_dir():
+        if (root / "JPEGImages").is_dir() and (root / LISTS).is_dir():
             return root
     if not needs_lists and (data / "JPEGImages").is_dir():
         return data
     raise UserError(
-        f"{data}: no data set in VOC layout there (JPEGImages, SegmentationClass, "
-        "ImageSets/Segmentation); name its folder with --data, make the lists of your own with: "
-        "python -m data.lists DIR, or fetch VOC 2012 with: python -m data.download"
+        f"{data}: no data set in VOC layout there (JPEGImages, SegmentationClass, {LISTS}); name "
+        "its folder with --data, make the lists of your own with: python -m data.lists DIR, or "
+        "fetch VOC 2012 with: python -m data.download"
     )
+
+
+def choose_ids(root: Path, split: str, needs_lists: bool) -> tuple[list[str], list[str]]:
+    """The ids of a list; or without any, if none is needed, of all pairs; and what to say of that.
+
+    Raises:
+        UserError: see `read_ids` and `find_ids`.
+    """
+    if needs_lists or split not in DIVIDED or (root / LISTS).is_dir():
+        return read_ids(root, split), []
+    ids, notes = find_ids(root)
+    return ids, [*notes, f"no lists in {root}: all {len(ids)} pairs of photo and mask are taken"]
 
 
 def read_ids(root: Path, split: str) -> list[str]:
     """The image ids of a split, in the order of its list.
 
     Raises:
-        UserError: no such list, an empty one, an id that is not a plain name, or one listed twice.
+        UserError: no such list, an empty one, or see `check_ids`.
     """
-    folder = root / "ImageSets" / "Segmentation"
-    path, known = folder / f"{split}.txt", sorted(file.stem for file in folder.glob("*.txt"))
+    path = root / LISTS / f"{split}.txt"
+    known = sorted(file.stem for file in path.parent.glob("*.txt"))
     if split not in known:
         lists = ", ".join(known) or "none"
         hint = "; python -m data.lists DIR --val 0.2 makes both" if split in DIVIDED else ""
@@ -60,50 +73,57 @@ def read_ids(root: Path, split: str) -> list[str]:
     ids = [line.strip() for line in read_lines(path) if line.strip()]
     if not ids:
         raise UserError(f"{path}: the list is empty; it needs one image id a line")
-    for image_id, count in Counter(ids).items():
-        if "/" in image_id or "\\" in image_id or not can_be_shown(image_id):
-            raise UserError(
-                f"{path}: {image_id!r} is not an image id (a file name without folder and suffix)"
-            )
-        if count > 1:
-            raise UserError(f"{path}: id {image_id!r} is listed twice")
+    check_ids(ids, path)
     return ids
+
+
+def write_ids(root: Path, split: str, ids: Iterable[str]) -> None:
+    """Writes the list of a split."""
+    with atomic_file(root / LISTS / f"{split}.txt") as file:
+        file.write("".join(f"{image_id}\n" for image_id in ids).encode())
 
 
 def find_ids(root: Path) -> tuple[list[str], list[str]]:
     """The sorted ids that have a photo and a mask, and what to say of other files there, if any.
 
     Raises:
-        UserError: no id has both, or the name of one cannot stand in a list.
+        UserError: no id has both, or see `check_ids`.
     """
     suffixes = {"JPEGImages": SUFFIXES, "SegmentationClass": (".png",)}
     files = [path for folder in suffixes for path in sorted((root / folder).glob("[!.]*"))]
     usable = {path for path in files if path.suffix in suffixes[path.parent.name]}
-    photos, masks = (
-        {path.stem for path in usable if path.parent.name == folder} for folder in suffixes
-    )
+    photos, masks = ({it.stem for it in usable if it.parent.name == name} for name in suffixes)
     both = photos & masks
     if not both:
         raise UserError(
             f"{root}: no photo in JPEGImages has a mask of its name in SegmentationClass (ID.jpg "
             "and ID.png); python -m data.convert brings other folders, names and suffixes in"
         )
-    for image_id in both:
-        if image_id != image_id.strip() or "\\" in image_id or not can_be_shown(image_id):
-            raise UserError(
-                f"{root}: the name {image_id!r} cannot stand in a list: no blanks at its ends, "
-                "backslash or line end; where letters are missing, set PYTHONUTF8=1"
-            )
+    check_ids(both, root)
     alone = [path.name for path in files if path not in usable or path.stem not in both]
     pair = "a photo ID.jpg, .jpeg or .png and a mask ID.png"
     notes = [f"left out {len(alone)} files, not of {pair}: {first_of(alone)}"] if alone else []
     return sorted(both), notes
 
 
-def find_pair(root: Path, image_id: str, masks: str = "SegmentationClass") -> tuple[Path, Path]:
+def check_ids(ids: Iterable[str], where: Path) -> None:
+    """Refuses ids that cannot stand in a list, or stand in it twice; says `where`."""
+    for image_id, count in Counter(ids).items():
+        if image_id != image_id.strip() or {*"/\\"} & {*image_id} or not can_be_shown(image_id):
+            raise UserError(
+                f"{where}: {image_id!r} is not an image id: a file name without folder, suffix, "
+                "backslash, line end and blanks at its ends; where letters are missing, set "
+                "PYTHONUTF8=1"
+            )
+        if count > 1:
+            raise UserError(f"{where}: id {image_id!r} is listed twice")
+
+
+def find_pair(root: Path, image_id: str, split: str = "") -> tuple[Path, Path]:
     """The files of an id's photo and mask, where they are or would be."""
     photos = [root / "JPEGImages" / (image_id + suffix) for suffix in SUFFIXES]
-    return next(filter(Path.is_file, photos), photos[0]), root / masks / f"{image_id}.png"
+    masks = root / MASK_FOLDERS.get(split, "SegmentationClass")
+    return next(filter(Path.is_file, photos), photos[0]), masks / f"{image_id}.png"
 
 
 def read_pairs(
@@ -121,37 +141,3 @@ def read_pairs(
 
     with ThreadPoolExecutor(READERS) as pool:
         yield from pool.map(read, pairs)
-
-
-def sparse_note(share: float) -> str:
-    """What to say of masks of which only this share (0..1) is labelled."""
-    return (
-        f"sparse labels, {100 * share:.2g} % of the pixels: scores on such masks do not measure "
-        "outlines; draw a few validation images fully"
-    )
-
-
-def check_labels(
-    counts: np.ndarray, void: int, where: str, masks: Iterable[np.ndarray] = ()
-) -> None:
-    """Refuses masks from which nothing can be learned, by their pixels (C,) of each class.
-
-    Args:
-        void: pixels of none.
-        masks: all of the data set. An object in one of them shows that 255 is void in the others,
-            where less than a tenth is labelled: strokes on the background. Read only if in doubt.
-
-    Raises:
-        UserError: there is no labelled pixel, or only background and void, as in binary masks of
-            0 and 255; says `where`.
-    """
-    if not counts.any():
-        raise UserError(f"{where} have no labelled pixel")
-    if void and counts[0] and not counts[1:].any():
-        has_objects = (bool(((mask > 0) & (mask != VOID)).any()) for mask in masks)
-        if 9 * counts[0] < void and any(has_objects):
-            return
-        raise UserError(
-            f"{where}: the masks hold only 0 and {VOID}, and {VOID} is void here: "
-            "save the object as 1 (python -m data.convert does, with --map 0=0,255=1)"
-        )

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data import UserError
+from data import UserError, first_of
 from data.classes import Classes
 from data.features import check_several
 from data.figures import gallery
@@ -34,7 +34,7 @@ from data.figures.photos import PhotoTable, photo_records
 from data.files import hash_files
 from data.formats import recognise
 from data.formats.source import Options, Source, files_in
-from data.image_files import find_photos, first_of, read_image
+from data.image_files import find_photos, read_image
 from data.sampling import pixel_centres, random_places, sample_pixels
 from models.checkpoint import load_segmenter, save_segmenter
 from models.classifier import DenseClassifier, FCClassifier

@@ -4,11 +4,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from data import UserError
+from data import UserError, first_of
 from data.classes import VOID, parse_classes
 from data.files import read_lines
 from data.formats.source import Named, Options
-from data.image_files import first_of
 
 FIXED_IDS = {"background": 0, "_background_": 0, "void": VOID, "ignore": VOID, "__ignore__": VOID}
 

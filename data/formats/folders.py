@@ -7,12 +7,12 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from data import UserError
+from data import UserError, first_of
 from data.classes import CLASS_FILES
 from data.formats.class_names import read_class_list
 from data.formats.foreign_masks import JPEG_SUFFIXES, MASK_SUFFIXES, find_legend, read_mask, survey
 from data.formats.source import IMAGES, Options, Pair, Source, files_in, plain, unread
-from data.image_files import PHOTO_SUFFIXES, first_of
+from data.image_files import PHOTO_SUFFIXES
 
 # What names of folders of masks end in, as in train_labels.
 MASKS = re.compile(

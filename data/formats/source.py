@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data import UserError
+from data import UserError, first_of
 from data.classes import VOID, Colour
-from data.image_files import first_of, upright_size
+from data.image_files import upright_size
 
 UNREAD = {  # forms that are not read: what tells their files, which are of `TEXTS`
     "YOLO": rb"\A\d+( -?[\d.]+){4,}\s",

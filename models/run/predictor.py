@@ -14,7 +14,7 @@ from torch import Tensor
 
 from data import UserError
 from data.classes import VOID
-from data.image_files import read_image, upright_pixels
+from data.image_files import read_image
 from data.transforms import ResizeImage
 from models.hypercolumn import resample
 from models.run.runtime import find_device
@@ -137,7 +137,7 @@ def to_array(photo: Any) -> np.ndarray:
     if hasattr(photo, "read"):
         return read_image(photo if photo.seekable() else io.BytesIO(photo.read()))
     if isinstance(photo, Image.Image):
-        photo = upright_pixels(photo)
+        photo = read_image(photo)
     if isinstance(photo, Tensor):
         if photo.ndim != 3 or len(photo) != 3:
             raise ValueError(f"expected a tensor (3, H, W), got {tuple(photo.shape)}")

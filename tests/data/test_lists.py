@@ -223,7 +223,7 @@ def test_a_crash_never_leaves_a_new_list_beside_an_old_one(step, ten, monkeypatc
 @pytest.mark.parametrize("name", ["b ", "b\nc", "b\udcffc", "b\\c"])
 def test_names_that_cannot_be_listed_are_refused(name, tmp_path):
     root = own(tmp_path, ["a.jpg", f"{name}.jpg"], ["a.png", f"{name}.png"])
-    with pytest.raises(UserError, match=re.escape(f"{root}: the name {name!r} cannot stand")):
+    with pytest.raises(UserError, match=re.escape(f"{root}: {name!r} is not an image id")):
         make_lists(root, 0.2)
     assert not (root / "ImageSets").exists()
 

@@ -1,4 +1,4 @@
-"""How wide the structures of each class are, and which are too thin for the network's size."""
+"""The labels of masks: how many pixels, how wide, and what the user should know of them."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -6,12 +6,50 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
+from data import UserError
 from data.classes import VOID, is_sparse
 from data.transforms import MAX_ASPECT
 
 LEAST_WIDTH = 2  # pixels of the network's input; little comes through of what is thinner
 DRAWN = 5_000  # pixels of a mask
 MEASURED = 25  # of those, at most, of each class
+
+
+def measure(mask: np.ndarray, classes: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a mask (H, W) of class ids and VOID holds: its `counts` and its `local_widths`.
+
+    Returns:
+        (classes + 1,) int64, the pixels of each class and, last, of void; and (n, 3) float64.
+    """
+    counts = np.bincount(mask.ravel(), minlength=VOID + 1)[[*range(classes), VOID]]
+    return counts, local_widths(mask, size)
+
+
+def check_labels(counts: np.ndarray, where: str) -> None:
+    """Refuses masks from which nothing can be learned, by their pixels (C + 1,), void last.
+
+    Raises:
+        UserError: there is no labelled pixel, or only background and void, as in binary masks of
+            0 and 255, unless under a tenth is background: strokes. Says `where`.
+    """
+    background, *objects, void = counts
+    if not (background or any(objects)):
+        raise UserError(f"{where} have no labelled pixel")
+    if not any(objects) and 0 < void < 9 * background:
+        raise UserError(
+            f"{where}: the masks hold only 0 and {VOID}, and {VOID} is void here: "
+            "save the object as 1 (python -m data.convert does, with --map 0=0,255=1)"
+        )
+
+
+def sparse_note(counts: np.ndarray) -> list[str]:
+    """What to say of masks if they are sparse, by their pixels (C + 1,), void last."""
+    share = counts[:-1].sum() / counts.sum()
+    note = (
+        f"sparse labels, {100 * share:.2g} % of the pixels: scores on such masks do not measure "
+        "outlines; draw a few validation images fully"
+    )
+    return [note] if is_sparse(counts[-1], counts.sum()) else []
 
 
 def local_widths(mask: np.ndarray, size: int) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data.classes import VOID
-from data.widths import local_widths, thin_classes
+from data.labels import local_widths, thin_classes
 
 SIDE = 400
 
