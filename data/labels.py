@@ -11,18 +11,43 @@ from data.classes import VOID, is_sparse
 from data.transforms import MAX_ASPECT
 
 LEAST_WIDTH = 2  # pixels of the network's input; little comes through of what is thinner
-DRAWN = 5_000  # pixels of a mask
-MEASURED = 25  # of those, at most, of each class
+MEASURED = 25  # pixels of each class in a mask, at most
 
 
 def measure(mask: np.ndarray, classes: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """What a mask (H, W) of class ids and VOID holds: its `counts` and its `local_widths`.
+    """How many pixels of each class a mask has, and how wide its structures are around some.
+
+    A width is the shortest of four lines through a pixel, along the row, the column and the
+    diagonals, as far as the pixel's class goes. One of them crosses a stripe within 22.5 degrees
+    of straight, so it is at most 8 % too long.
+
+    Args:
+        mask: (H, W) uint8, class ids and VOID.
+        size: shorter side of the network's input; a line is followed to either side for as long as
+            `LEAST_WIDTH` is there, so what is wider than that is measured as wider, not how much.
 
     Returns:
-        (classes + 1,) int64, the pixels of each class and, last, of void; and (n, 3) float64.
+        (classes + 1,) int64, pixels of each class and, last, of void; and widths (n, 3) float64:
+        class, width in pixels of the mask, and the pixels that become `size`: the mask's shorter
+        side, or more of a very long one. A sparse mask has none: a stroke is as wide as the pen.
     """
-    counts = np.bincount(mask.ravel(), minlength=VOID + 1)[[*range(classes), VOID]]
-    return counts, local_widths(mask, size)
+    counts = np.array(Image.fromarray(mask).histogram())  # faster than numpy's
+    counts, rng = counts[[*range(classes), VOID]], np.random.default_rng(0)
+    side = max(min(mask.shape), max(mask.shape) / MAX_ASPECT)  # which becomes `size`
+    longest = math.ceil(LEAST_WIDTH * side / size)
+    framed = np.pad(mask, longest, constant_values=VOID)  # so that lines end at the sides
+    row, framed, places = framed.shape[1], framed.ravel(), [np.empty(0, dtype=np.int64)]
+    for label in () if is_sparse(counts[-1], mask.size) else np.flatnonzero(counts[:-1]):
+        own = np.flatnonzero(framed == label)
+        places.append(rng.choice(own, min(MEASURED, len(own)), replace=False))
+    places = np.concatenate(places)[:, None, None]
+    steps = np.array([[1], [row], [row + 1], [row - 1]]) * np.arange(1, longest + 1)
+    lengths = np.ones((len(places), len(steps)))
+    for way in (steps, -steps):
+        goes_on = framed[places + way] == framed[places]
+        lengths += np.logical_and.accumulate(goes_on, axis=2).sum(2)
+    widths = (lengths * (1, 1, math.sqrt(2), math.sqrt(2))).min(1)
+    return counts, np.stack([framed[places.ravel()], widths, np.full(len(widths), side)], axis=1)
 
 
 def check_labels(counts: np.ndarray, where: str) -> None:
@@ -52,46 +77,6 @@ def sparse_note(counts: np.ndarray) -> list[str]:
     return [note] if is_sparse(counts[-1], counts.sum()) else []
 
 
-def local_widths(mask: np.ndarray, size: int) -> np.ndarray:
-    """How wide the structures around some pixels are: the shortest of four lines through each.
-
-    The lines run along the row, the column and the diagonals as far as the pixel's class does. One
-    of them crosses a stripe within 22.5 degrees of straight, so it is at most 8 % too long.
-
-    Args:
-        mask: (H, W) uint8, class ids and VOID, of which nothing is measured.
-        size: shorter side of the network's input; a line is followed to either side for as long as
-            `LEAST_WIDTH` is there, so what is wider than that is measured as wider, not how much.
-            A sparse mask has no widths: a stroke's is the pen's, not that of what it marks.
-
-    Returns:
-        (n, 3) float64: class, width in pixels of the mask, and the pixels that become `size`: the
-        mask's shorter side, or more of a very long one.
-    """
-    side = max(min(mask.shape), max(mask.shape) / MAX_ASPECT)  # which becomes `size`
-    longest = math.ceil(LEAST_WIDTH * side / size)
-    framed = np.pad(mask, longest, constant_values=VOID)  # so that lines end at the sides
-    row, framed = framed.shape[1], framed.ravel()
-    drawn, places = np.random.default_rng(0).integers(len(framed), size=DRAWN), []
-    values = framed[drawn]
-    counts = np.array(Image.fromarray(mask).histogram())  # faster than numpy's
-    if is_sparse(counts[VOID], mask.size):
-        counts[:] = 0
-    for label in np.flatnonzero(counts[:VOID]):
-        own = drawn[values == label]
-        if len(own) < MEASURED:  # of a small class look at every pixel
-            own = np.random.default_rng(0).permutation(np.flatnonzero(framed == label))
-        places.append(own[:MEASURED])
-    places = np.concatenate([drawn[:0], *places])[:, None, None]
-    steps = np.array([[1], [row], [row + 1], [row - 1]]) * np.arange(1, longest + 1)
-    lengths = np.ones((len(places), len(steps)))
-    for way in (steps, -steps):
-        goes_on = framed[places + way] == framed[places]
-        lengths += np.logical_and.accumulate(goes_on, axis=2).sum(2)
-    widths = (lengths * (1, 1, math.sqrt(2), math.sqrt(2))).min(1)
-    return np.stack([framed[places.ravel()], widths, np.full(len(widths), side)], axis=1)
-
-
 def thin_classes(measured: np.ndarray, names: Sequence[str], size: int) -> Iterator[str]:
     """A line for each class that is less than `LEAST_WIDTH` wide at the network's size.
 
@@ -103,7 +88,7 @@ def thin_classes(measured: np.ndarray, names: Sequence[str], size: int) -> Itera
     angle, and discs from 15 come out right to 20 %; 3 pixels along a diagonal may count as 4.2.
 
     Args:
-        measured: (N, 3), rows of `local_widths` of all masks.
+        measured: (N, 3), the widths of all masks, see `measure`.
     """
     for label, name in enumerate(names):
         _, widths, sides = measured[measured[:, 0] == label].T

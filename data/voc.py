@@ -121,10 +121,7 @@ class VOCFolder(Dataset):
         return part
 
     def measure(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """All masks at original size: pixels of each class and, last, of void; and widths.
-
-        See `data.labels.measure`: (C + 1,) int64, and (n, 3) float64.
-        """
+        """Pixels of each class, void last, and widths, of all masks; see `data.labels.measure`."""
         masks = (self.mask(index) for index in range(len(self)))
         counts, widths = zip(*(measure(mask, len(self.classes), size) for mask in masks))
         return np.sum(counts, axis=0), np.concatenate(widths)

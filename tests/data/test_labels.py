@@ -1,4 +1,4 @@
-"""Thin classes: the measure against drawn stripes and discs, and what the two commands say."""
+"""Thin classes: the measure against drawn stripes, and what two of the commands say."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ import pytest
 from PIL import Image
 
 from data.classes import VOID
-from data.labels import local_widths, thin_classes
+from data.labels import measure, thin_classes
 
 SIDE = 400
 
 
 def width_of(mask: np.ndarray, label: int = 1) -> float:
     """Of a class, in pixels, as said for a network so small that every class is too thin."""
-    measured = local_widths(mask, size=2)
+    measured = measure(mask, 2, size=2)[1]
     lines = thin_classes(measured[measured[:, 0] == label], ["ground", "thing"], size=2)
     return float(next(lines).removeprefix("thing: ").split()[0])
 
@@ -33,7 +33,7 @@ def test_stripes_have_their_width_at_every_angle(width, shift):
 def test_a_very_long_photo_shrinks_further():
     mask = np.zeros((200, 3000), dtype=np.uint8)
     mask[:, ::50] = mask[:, 1::50] = mask[:, 2::50] = 1
-    (line,) = thin_classes(local_widths(mask, 224), ["ground", "thing"], 224)
+    (line,) = thin_classes(measure(mask, 2, 224)[1], ["ground", "thing"], 224)
     assert line.startswith("thing: 3 px wide in photos of 750") and "0.9 at --size 224" in line
 
 
