@@ -53,11 +53,18 @@ class Classes:
     colours: tuple[Colour, ...]
 
     @classmethod
-    def from_named(cls, named: Mapping[str, Colour | None]) -> "Classes":
+    def from_named(cls, named: Mapping[str, Colour | None], where: object = "classes") -> "Classes":
         """Classes by their names; one without a colour gets VOC's of its place.
 
         But black, which pictures leave clear, only what is called background: `wall` gets another.
+
+        Raises:
+            UserError: fewer than 2 or more than 255; says `where` they are named.
         """
+        if not 2 <= len(named) <= VOID:
+            raise UserError(
+                f"{where}: {len(named)} classes; a data set needs 2 to {VOID}, the background first"
+            )
         colours = [own or voc_colour(place) for place, own in enumerate(named.values())]
         first, own = next(iter(named.items()))
         if not own and first.casefold().strip("_") != "background":
@@ -86,11 +93,9 @@ VOC = Classes(VOC_NAMES, tuple(map(voc_colour, range(len(VOC_NAMES)))))
 def read_classes(folder: Path) -> Classes:
     """The classes of a data folder: those of its `classes.txt`, else VOC's.
 
-    The background comes first. For a class without a colour see `Classes.from_named`.
-
     Raises:
-        UserError: see `parse_classes`; or fewer than 2 or more than 255 classes, or a list of them
-            by a name that other programs give.
+        UserError: see `parse_classes` and `Classes.from_named`; or there is a list by a name that
+            other programs give.
     """
     path, *others = (folder / name for name in CLASS_FILES)
     if not path.is_file():
@@ -100,12 +105,7 @@ def read_classes(folder: Path) -> Classes:
                 "python -m data.convert goes by it, or write classes.txt, the background first"
             )
         return VOC
-    given = parse_classes(read_lines(path), path)
-    if not 2 <= len(given) <= VOID:
-        raise UserError(
-            f"{path}: {len(given)} classes; a data set needs 2 to {VOID}, the background first"
-        )
-    return Classes.from_named(given)
+    return Classes.from_named(parse_classes(read_lines(path), path), path)
 
 
 def parse_classes(lines: Iterable[str], path: Path) -> dict[str, Colour | None]:

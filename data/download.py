@@ -30,9 +30,8 @@ from tqdm import tqdm
 
 from data import UserError
 from data.classes import VOC
-from data.files import atomic_file
 from data.image_files import colour_mask
-from data.voc_files import MASK_FOLDERS, find_root, read_ids
+from data.voc_files import LISTS, MASK_FOLDERS, find_root, read_ids, write_ids
 
 
 class Archive(NamedTuple):
@@ -155,8 +154,7 @@ def add_train_aug(out: Path, root: Path, archive: Archive) -> None:
     """
     from scipy.io import loadmat
 
-    path = root / "ImageSets" / "Segmentation" / "train_aug.txt"
-    if path.exists():
+    if (root / LISTS / "train_aug.txt").exists():
         return
     source, own = fetch(archive, out), set(read_ids(root, "train"))
     with tempfile.TemporaryDirectory(prefix=".masks.", dir=root) as temporary:
@@ -178,8 +176,7 @@ def add_train_aug(out: Path, root: Path, archive: Archive) -> None:
             mask = content["GTcls"][0, 0]["Segmentation"]  # (H, W) uint8 class ids
             colour_mask(mask, VOC).save(new / f"{image_id}.png")
         new.rename(root / MASK_FOLDERS["train_aug"])
-    with atomic_file(path) as file:
-        file.write("".join(f"{image_id}\n" for image_id in sorted(ids)).encode())
+    write_ids(root, "train_aug", sorted(ids))
 
 
 def main(

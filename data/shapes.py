@@ -21,6 +21,7 @@ from PIL import Image, ImageFilter
 from data import UserError
 from data.classes import VOC, VOID
 from data.image_files import colour_mask
+from data.voc_files import write_ids
 from models.run import folder
 
 # How hard the data set is. A jitter is the half-width of a uniform draw, one per object.
@@ -184,17 +185,16 @@ def make_shapes(out: Path, images: int = 300, size: int = 160, seed: int = 0) ->
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: already holds other data; give another folder or delete it")
     with folder.new_folder(out) as new:
-        lists = new / "ImageSets" / "Segmentation"
-        for place in (new / "JPEGImages", new / "SegmentationClass", lists):
-            place.mkdir(parents=True)
+        for place in ("JPEGImages", "SegmentationClass"):
+            (new / place).mkdir()
         names = [f"shapes_{index:06d}" for index in range(images)]
         for index, name in enumerate(names):
             picture, mask = _picture(index, size, seed)
             picture.save(new / "JPEGImages" / f"{name}.jpg", quality=92)
             mask.save(new / "SegmentationClass" / f"{name}.png")
         for split in ("train", "val", "trainval", "test"):
-            ids = [name for index, name in enumerate(names) if _split(index) in split]
-            (lists / f"{split}.txt").write_text("".join(f"{name}\n" for name in ids), newline="\n")
+            ids = (name for index, name in enumerate(names) if _split(index) in split)
+            write_ids(new, split, ids)
         (new / NOTE).write_text(request, newline="\n")
     return out
 

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from data import UserError
-from data.classes import VOID, Classes, Colour
+from data.classes import Classes, Colour
 from data.image_files import SUFFIXES
-from data.voc_files import find_pair
+from data.voc_files import find_pair, write_ids
 
 NOTE = "converted.json"  # tells an earlier result from other data
 RESULT = {"JPEGImages", "SegmentationClass", "ImageSets", "classes.txt", NOTE}
@@ -61,23 +61,19 @@ def write_lists(ids: Iterable[str], folder: Path) -> None:
     lists = defaultdict(list)
     for image_id in sorted(ids):
         split = SPLIT.search(image_id)
-        lists[split and split[1].lower()].append(f"{image_id}\n")
+        lists[split[1].lower() if split else ""].append(image_id)
     if {"train", "val"} <= lists.keys() <= {"train", "val", "test"}:
-        place = folder / "ImageSets" / "Segmentation"
-        place.mkdir(parents=True)
-        for name, lines in lists.items():
-            (place / f"{name}.txt").write_text("".join(lines), encoding="utf-8")
+        for name, members in lists.items():
+            write_ids(folder, name, members)
 
 
 def write_classes(named: Mapping[str, Colour | None], folder: Path, source: Path) -> Classes:
     """Writes the classes of a source to `classes.txt`, with colours: any name can be read so.
 
     Raises:
-        UserError: fewer than 2 or more than 255.
+        UserError: see `Classes.from_named`.
     """
-    if not 2 <= len(named) <= VOID:
-        raise UserError(f"{source}: {len(named)} classes; needed are 2 to {VOID}")
-    classes = Classes.from_named(named)
+    classes = Classes.from_named(named, source)
     rows = zip(classes.names, classes.colours)
     text = "".join(f"{name} {red} {green} {blue}\n" for name, (red, green, blue) in rows)
     (folder / "classes.txt").write_text(text, encoding="utf-8")
