@@ -25,7 +25,6 @@ import numpy as np
 from data import UserError
 from data.classes import VOID
 from data.image_files import check_sizes, colour_mask, read_mask
-from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from losses.metrics import ConfusionMatrix
 from models.run import args as flags
@@ -122,8 +121,8 @@ def main() -> None:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
         made_from = fingerprint(segmenter)
         segmenter.look(flags.views(args.tta, args.refine, args.tile), args.size, args.dilate)
-        resize, needs_masks = ResizeImage(segmenter.input_size), not args.save_predictions
-        dataset = VOCFolder(args.data, args.split, resize, args.limit, needs_masks=needs_masks)
+        how = segmenter.input_size, args.limit
+        dataset = VOCFolder(args.data, args.split, *how, needs_masks=not args.save_predictions)
         if not (dataset.has_masks or args.out):
             raise UserError(f"no mask of {args.split} to score; --out FOLDER predicts alone")
         chain.check_classes(segmenter.classes.names, dataset.classes.names, source, dataset.root)

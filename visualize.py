@@ -35,7 +35,6 @@ from data.figures import gallery
 from data.figures.gallery import Record
 from data.figures.photos import PhotoTable, check_names, photo_folder, photo_records
 from data.image_files import find_photos
-from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from losses.compare import compare_runs
 from losses.metrics import ConfusionMatrix, image_mious
@@ -151,8 +150,8 @@ def main() -> None:
         names, classes, what = sorted(photos), segmenter.classes, "photos"
         own_place = Path("runs/photos")
     else:
-        how = segmenter and ResizeImage(segmenter.input_size)
-        dataset = VOCFolder(args.data, args.split, how, needs_lists=not args.truth)
+        size = segmenter and segmenter.input_size
+        dataset = VOCFolder(args.data, args.split, size, needs_lists=not args.truth)
         notes = dataset.notes
         names, classes = sorted(dataset.ids), dataset.classes
         what = f"images of {dataset.root}, split {args.split}"

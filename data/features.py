@@ -55,21 +55,6 @@ def open_rows(folder: Path) -> np.ndarray:
     return np.lib.format.open_memmap(folder / "features.npy", mode="r+")
 
 
-def moments(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and population std of each column of rows (N, Z), (Z,) float32; sums in float64.
-
-    Raises:
-        UserError: a feature is not finite.
-    """
-    with np.errstate(invalid="ignore"):  # of infinite values, whose difference is nan
-        mean = rows.mean(0, dtype=np.float64)
-        starts = range(0, len(rows), BLOCK)
-        squares = sum(((rows[start : start + BLOCK] - mean) ** 2).sum(0) for start in starts)
-    if not np.isfinite(squares).all():
-        raise UserError("the features are not all finite; are the backbone's weights damaged?")
-    return mean.astype(np.float32), np.sqrt(squares / len(rows)).astype(np.float32)
-
-
 def save_rows(
     folder: Path,
     labels: np.ndarray,
@@ -84,9 +69,19 @@ def save_rows(
     Args:
         spread: (Z,) float32, std of the features anywhere in the images. A few labelled pixels may
             hardly vary in some; divided by their own std, these would be huge elsewhere.
+
+    Raises:
+        UserError: a feature is not finite.
     """
-    mean, std = moments(open_rows(folder))
-    arrays = labels, pixels, areas, mean, np.maximum(std, spread), photos
+    rows = open_rows(folder)
+    with np.errstate(invalid="ignore"):  # of infinite values, whose difference is nan
+        mean = rows.mean(0, dtype=np.float64)
+        starts = range(0, len(rows), BLOCK)
+        squares = sum(((rows[start : start + BLOCK] - mean) ** 2).sum(0) for start in starts)
+    if not np.isfinite(squares).all():
+        raise UserError("the features are not all finite; are the backbone's weights damaged?")
+    std = np.maximum(np.sqrt(squares / len(rows)), spread)
+    arrays = labels, pixels, areas, mean.astype(np.float32), std.astype(np.float32), photos
     for name, array in zip(Features._fields[1:], arrays):
         np.save(folder / f"{name}.npy", array)
     lines = "".join(f"{image_id}\n" for image_id in ids)

@@ -125,7 +125,8 @@ def measure_masks(
     """
     how = partial(measure, classes=len(classes), size=DEFAULT_SIZE)
     results = read_pairs([find_pair(root, image_id) for image_id in ids], classes, how)
-    found = dict(zip(ids, tqdm(results, "read", len(ids), disable=None, leave=False)))
+    results = tqdm(results, "read", len(ids), unit="image", disable=None, leave=False)
+    found = dict(zip(ids, results))
     good = {image_id: one for image_id, one in found.items() if not isinstance(one, str)}
     for reason in found.values():
         if isinstance(reason, str):
