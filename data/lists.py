@@ -252,15 +252,12 @@ def report(pixels: Mapping[str, np.ndarray], classes: Classes, widths: np.ndarra
         notes.append(f"classes in fewer than {FEW} images, too few to score: {first_of(few)}")
     for note in [*notes, *thin_classes(widths, classes.names, DEFAULT_SIZE)]:
         print(f"  note: {note}")
-    names = [*classes.names, "void"]
-    width = max(map(len, names))
-    lines = [" " * width, *(f"{name:{width}}" for name in names)]
-    for split, counts in pixels.items():
-        lines[0] += f"{split:>9} pixels  images"
-        shares, holding = counts.sum(0) / counts.sum(), (counts > 0).sum(0)
-        for row, (share, number) in enumerate(zip(shares, holding), start=1):
-            lines[row] += f"{share:16.2%}{number:8}"
-    print("\n".join(lines))
+    columns = [(one.sum(0) / one.sum(), (one > 0).sum(0)) for one in pixels.values()]
+    width = max(map(len, [*classes.names, "void"]))
+    print(" " * width + "".join(f"{split:>9} pixels  images" for split in pixels))
+    for row, name in enumerate([*classes.names, "void"]):
+        cells = (f"{shares[row]:16.2%}{holding[row]:8}" for shares, holding in columns)
+        print(f"{name:{width}}" + "".join(cells))
 
 
 def main() -> None:
