@@ -23,18 +23,10 @@ def png(labels: list[int]) -> bytes:
     return file.getvalue()
 
 
-def own(root: Path, photos: list[str], masks: list[str]) -> Path:
-    """A folder with these files of two pixels; masks hold classes 0 and 1."""
-    for folder, names in (("JPEGImages", photos), ("SegmentationClass", masks)):
-        (root / folder).mkdir(parents=True)
-        for name in names:
-            (root / folder / name).write_bytes(png([0, 1]))
-    return root
-
-
 def labelled(root: Path, masks: dict[str, list[int]], pixels: int = 2) -> Path:
     """A folder with photos and masks of these ids and four classes; what is not given is void."""
-    own(root, [], [])
+    for folder in ("JPEGImages", "SegmentationClass"):
+        (root / folder).mkdir(parents=True)
     for name, labels in masks.items():
         (root / "JPEGImages" / f"{name}.jpg").write_bytes(png([0] * pixels))
         labels = labels + [255] * (pixels - len(labels))
@@ -49,9 +41,11 @@ IDS = [f"pic {index}" for index in range(10)]
 @pytest.fixture
 def ten(tmp_path) -> Path:
     """Ten photos of several suffixes with their masks."""
-    suffixes = ("jpg", "jpeg", "png", "JPG", *["jpg"] * 6)
-    photos = [f"pic {index}.{suffix}" for index, suffix in enumerate(suffixes)]
-    return own(tmp_path / "own", photos, [f"pic {index}.png" for index in range(10)])
+    root = labelled(tmp_path / "own", dict.fromkeys(IDS, [0, 1]))
+    for image_id, suffix in zip(IDS, (".jpeg", ".png", ".JPG")):
+        photo = root / "JPEGImages" / f"{image_id}.jpg"
+        photo.rename(photo.with_suffix(suffix))
+    return root
 
 
 def lists_in(root: Path) -> dict[str, list[str]]:
@@ -222,7 +216,7 @@ def test_a_crash_never_leaves_a_new_list_beside_an_old_one(step, ten, monkeypatc
 
 @pytest.mark.parametrize("name", ["b ", "b\nc", "b\udcffc", "b\\c"])
 def test_names_that_cannot_be_listed_are_refused(name, tmp_path):
-    root = own(tmp_path, ["a.jpg", f"{name}.jpg"], ["a.png", f"{name}.png"])
+    root = labelled(tmp_path, {"a": [0, 1], name: [0, 1]})
     with pytest.raises(UserError, match=re.escape(f"{root}: {name!r} is not an image id")):
         make_lists(root, 0.2)
     assert not (root / "ImageSets").exists()
@@ -296,7 +290,8 @@ def test_the_command_reports_what_it_left_out_found_wrote_and_what_comes_next(tm
 
 
 def test_files_and_flags_that_make_no_lists_are_refused_in_a_line(fails, tmp_path):
-    other = own(tmp_path / "other", ["a.jpg"], ["a_mask.png"])
+    other = labelled(tmp_path / "other", {"a": [0, 1]})
+    (other / "SegmentationClass" / "a.png").rename(other / "SegmentationClass" / "a_mask.png")
     binary = labelled(tmp_path / "binary", dict.fromkeys("ab", [0, 255]))
     large = labelled(tmp_path / "large", {"a": [0] * 20, "b": [0] * 30}, 100)
     one = labelled(tmp_path / "one", {"walk_1": [0, 1]})
