@@ -152,11 +152,11 @@ def validate(
         matrix.update(prediction, sample.mask.numpy())
         void += (sample.mask == VOID).sum()
         if len(previews) < drawn and distributed.is_main():
-            from data.figures.overlay import draw_page  # matplotlib takes a second to import
+            from data.figures.overlay import Record, draw_page  # matplotlib takes a second
 
-            shown = dataset.image(dataset.ids.index(sample.id)), segmenter.classes
-            page = draw_page(*shown, sample.mask.numpy(), prediction, title=sample.id)
-            previews[sample.id] = page.picture
+            photo = dataset.image(dataset.ids.index(sample.id))
+            seen = Record(sample.id, sample.id, photo, sample.mask.numpy(), prediction)
+            previews[sample.id] = draw_page(seen, segmenter.classes).picture
     matrix.counts = distributed.total(torch.from_numpy(matrix.counts)).numpy()
     dataset.absent_classes(matrix.counts.sum(axis=1), int(distributed.total(void)))
     loss = distributed.total(loss_sum).item() / len(dataset)

@@ -32,7 +32,7 @@ import numpy as np
 
 from data import UserError
 from data.figures import gallery
-from data.figures.gallery import Record
+from data.figures.overlay import Record
 from data.figures.photos import PhotoTable, check_names, photo_folder, photo_records
 from data.image_files import find_photos, first_of
 from data.transforms import ResizeImage
@@ -92,18 +92,20 @@ def parse() -> argparse.Namespace:
 
 
 def split_records(
-    segmenter: Segmenter, dataset: VOCFolder, indices: Sequence[int], workers: int
+    segmenter: Segmenter | None, dataset: VOCFolder, indices: Sequence[int], workers: int
 ) -> Iterator[Record]:
-    """Images of a split with ground truth, prediction and scores."""
+    """Images of a split with ground truth and, if there is a network, prediction and scores."""
     for index, sample in zip(indices, runtime.image_loader(dataset, indices, workers)):
-        photo, truth = dataset.image(index), sample.mask.numpy()
-        found = segmenter.predict(sample.image, truth.shape, sample.id)
-        prediction, confidence = (array.numpy() for array in found)
-        scores = ConfusionMatrix(len(dataset.classes))
-        scores.update(prediction, truth)
-        miou = float(image_mious(scores.class_counts()))
-        shown = photo, truth, prediction, confidence, scores.iou()
-        yield Record(sample.id, sample.id, *shown, None if math.isnan(miou) else miou)
+        record = Record(sample.id, sample.id, dataset.image(index), sample.mask.numpy())
+        if segmenter:
+            found = segmenter.predict(sample.image, record.truth.shape, sample.id)
+            prediction, confidence = (array.numpy() for array in found)
+            scores = ConfusionMatrix(len(dataset.classes))
+            scores.update(prediction, record.truth)
+            record = record._replace(prediction=prediction, confidence=confidence)
+            miou = float(image_mious(scores.class_counts()))
+            record = record._replace(ious=scores.iou(), miou=None if math.isnan(miou) else miou)
+        yield record
 
 
 def chosen_records(
@@ -114,10 +116,7 @@ def chosen_records(
     limit: int,
     workers: int,
 ) -> Iterator[Record]:
-    """Up to `limit` images of a split, of those with a wanted class if there are any.
-
-    Without a network they have their ground truth alone.
-    """
+    """Up to `limit` images of a split, of those with a wanted class if there are any."""
     every = range(len(dataset.ids))
     chosen = (i for i in every if not wanted or wanted & {*np.unique(dataset.mask(i))})
     if sort in ("worst", "best"):  # all are predicted; those without a label come last
@@ -127,11 +126,7 @@ def chosen_records(
         mious = np.array([record.miou for record in records], dtype=float)  # None is nan: last
         order = np.argsort(mious if sort == "worst" else -mious, kind="stable")
         chosen = [chosen[place] for place in order]
-    indices = list(islice(chosen, limit))
-    if segmenter:
-        return split_records(segmenter, dataset, indices, workers)
-    ids = dataset.ids
-    return (Record(ids[i], ids[i], dataset.image(i), dataset.mask(i)) for i in indices)
+    return split_records(segmenter, dataset, [*islice(chosen, limit)], workers)
 
 
 def main() -> None:
@@ -147,7 +142,6 @@ def main() -> None:
         where = runtime.describe(device, args.amp, args.compile)
     (photos, others), notes = find_photos(args.image or (), args.recursive), []
     if photos:
-        check_names(photos)
         names, classes, what = sorted(photos), segmenter.classes, "photos"
         own_place = Path("runs/photos")
     else:
@@ -161,6 +155,7 @@ def main() -> None:
             chain.check_classes(segmenter.classes.names, classes.names, source, dataset.root)
     if args.sort == "random":
         random.Random(args.seed).shuffle(names)
+    check_names(names, args.contact_sheet)
     wanted = classes.labels(args.classes or ())
     in_run = args.run and (args.run / "photos" if photos else folder.step_folder(args.run, 5))
     place = args.out or in_run or own_place
