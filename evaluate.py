@@ -24,7 +24,7 @@ import numpy as np
 
 from data import UserError
 from data.classes import VOID
-from data.image_files import check_sizes, colour_mask, first_of, read_mask
+from data.image_files import check_sizes, colour_mask, read_mask
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from losses.metrics import ConfusionMatrix
@@ -101,11 +101,9 @@ def score(
     matrix.counts, void = sum(parts), sum(voids)
     counts = {image_id: pixels for part in of_images for image_id, pixels in part.items()}
     if dataset.has_masks:
-        if absent := dataset.absent_classes(matrix.counts.sum(axis=1), void):
-            where = f"the {len(dataset)} images of {dataset.split}"
-            print(f"  note: no pixel of {first_of(absent)} in {where}")
-        for doubt in matrix.doubts(dataset.classes.names):
-            print(f"  note: {doubt}")
+        notes = dataset.label_notes(matrix.counts.sum(axis=1), void)
+        for note in [*notes, *matrix.doubts(dataset.classes.names)]:
+            print(f"  note: {note}")
         print(matrix.table(dataset.classes.names))
     return matrix, np.stack([counts[image_id] for image_id in dataset.ids])
 

@@ -24,7 +24,6 @@ import torch
 from data import UserError
 from data.classes import VOID
 from data.features import check_several, create_rows, open_rows, save_rows
-from data.image_files import first_of
 from data.sampling import PLACES, pixel_centres, random_places, sample_pixels
 from data.transforms import DEFAULT_SIZE, ResizeImage
 from data.voc import VOCFolder
@@ -77,13 +76,10 @@ def choose_pixels(
         drawn.append((places, *of_pixels, local_widths(mask, size)))
         counts += np.bincount(mask.ravel(), minlength=len(counts))
     pixels, labels, areas, widths = map(np.concatenate, zip(*drawn))
-    absent = dataset.absent_classes(counts[: len(dataset.classes)], counts[VOID])
+    notes = dataset.label_notes(counts[: len(dataset.classes)], counts[VOID])
     check_several(labels, f"{dataset.root}, split {dataset.split}")
-    if absent:
-        where = f"the {len(dataset)} images of {dataset.split}"
-        print(f"  note: no pixel of {first_of(absent)} in {where}")
-    for thin in thin_classes(widths, dataset.classes.names, size):
-        print(f"  note: {thin}")
+    for note in [*notes, *thin_classes(widths, dataset.classes.names, size)]:
+        print(f"  note: {note}")
     return pixels, labels, areas
 
 

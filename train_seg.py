@@ -158,7 +158,8 @@ def validate(
             seen = Record(sample.id, sample.id, photo, sample.mask.numpy(), prediction)
             previews[sample.id] = draw_page(seen, segmenter.classes).picture
     matrix.counts = distributed.total(torch.from_numpy(matrix.counts)).numpy()
-    dataset.absent_classes(matrix.counts.sum(axis=1), int(distributed.total(void)))
+    for note in dataset.label_notes(matrix.counts.sum(axis=1), int(distributed.total(void))):
+        print(f"  note: {note}")
     loss = distributed.total(loss_sum).item() / len(dataset)
     scores = {"val_loss": loss, "miou": matrix.miou(), "pixel_accuracy": matrix.pixel_accuracy()}
     return scores, previews

@@ -30,11 +30,11 @@ from pathlib import Path
 
 import numpy as np
 
-from data import UserError
+from data import UserError, first_of
 from data.figures import gallery
 from data.figures.overlay import Record
 from data.figures.photos import PhotoTable, check_names, photo_folder, photo_records
-from data.image_files import find_photos, first_of
+from data.image_files import find_photos
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from losses.compare import compare_runs

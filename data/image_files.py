@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from data import UserError
+from data import UserError, first_of
 from data.classes import VOID, Classes, voc_colour
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")  # of photos in a data set
@@ -40,7 +40,6 @@ HEADS = {  # first bytes of what is taken for an image: what it is
 }
 NOT_ITS_FAULT = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM)  # but the system's
 STRIP = 512  # rows of a photo that are converted at a time
-LISTED = 10  # names that a message lists
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -239,12 +238,6 @@ def find_photos(
 def can_be_shown(name: str) -> bool:
     """Whether a name holds nothing but letters and blanks of any kind, on one line."""
     return all(letter.isprintable() or unicodedata.category(letter) == "Zs" for letter in name)
-
-
-def first_of(names: Sequence[str]) -> str:
-    """The first `LISTED` of the names on one line, and how many more there are."""
-    more = len(names) - LISTED
-    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def open_image(file: Path | BinaryIO, formats: Sequence[str]) -> Image.Image:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from data import UserError
+from data import UserError, first_of
 from data.classes import VOID, is_sparse, read_classes
 from data.files import hash_files
 from data.image_files import check_sizes, read_image, read_mask, upright_size
@@ -89,7 +89,7 @@ class VOCFolder(Dataset):
             taken = f"all {len(ids)} pairs of photo and mask are taken"
             self.notes.append(f"no lists in {self.root}: {taken}")
         self.ids = ids[:limit]
-        self._said: list[str] = []  # shared with the parts of `spread`
+        self._said: set[str] = set()  # shared with the parts of `spread`
         self.skipped: dict[str, str] = {}
         pairs = [self.files(index) for index in range(len(self))]
         self.has_masks = needs_masks or any(mask.is_file() for _, mask in pairs)
@@ -145,18 +145,23 @@ class VOCFolder(Dataset):
             counts += np.bincount(self.mask(index).ravel(), minlength=len(counts))
         return counts[: len(self.classes)]
 
-    def absent_classes(self, counts: np.ndarray, void: int) -> list[str]:
-        """The names of the classes without a pixel, by their pixels (C,) and those of void.
+    def label_notes(self, counts: np.ndarray, void: int) -> list[str]:
+        """What the user should know of the labels, by the pixels of each class (C,) and of void.
 
-        The first time, notes that labels are sparse. See `check_labels` for what is raised.
+        That they are sparse, and which classes have none. What was said of the data set, or of a
+        part of it, is not said again. See `check_labels` for what is raised.
         """
+        where = f"the {len(self)} images of {self.split}"
         paths = self.files(0)[1].parent.glob("[!.]*.png")
         masks = (read_mask(path, self.classes) for path in paths)
-        check_labels(counts, void, f"{self.root}: the {len(self)} images of {self.split}", masks)
-        if is_sparse(void, counts.sum() + void) and not self._said:
-            self._said.append(sparse_note(counts.sum() / (counts.sum() + void)))
-            print(f"  note: {self._said[0]}")
-        return [name for name, count in zip(self.classes.names, counts) if not count]
+        check_labels(counts, void, f"{self.root}: {where}", masks)
+        absent = [name for name, count in zip(self.classes.names, counts) if not count]
+        notes = {where: f"no pixel of {first_of(absent)} in {where}"} if absent else {}
+        if is_sparse(void, counts.sum() + void):
+            notes["sparse"] = sparse_note(counts.sum() / (counts.sum() + void))
+        new = [note for key, note in notes.items() if key not in self._said]
+        self._said.update(notes)
+        return new
 
     def note_thin_classes(self, size: int) -> None:
         """Prints which classes are too thin for the network's size, see `data.widths`."""

@@ -6,9 +6,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from data import UserError
+from data import UserError, first_of
 from data.classes import VOID
-from data.image_files import first_of
 
 
 class ConfusionMatrix:

@@ -7,13 +7,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data import UserError
+from data import LISTED, UserError
 from data.classes import VOID, Colour, voc_colour
 from data.formats.class_names import fixed_id, number_classes
 from data.formats.source import Named, Source
 from data.image_files import (
     INDEX_MODES,
-    LISTED,
     TURNS,
     check_sizes,
     index_values,

@@ -166,14 +166,15 @@ def test_what_was_not_run_is_said_to_be_not_run(last, values):
         ({"a": None}, []),
         ({"a": 0.1, "b": 0.9, "c": None}, [("by mIoU", "b"), ("by mIoU", "a")]),
         (
-            {"a": 0.1, "b": 0.9, "c": 0.4, "d": 0.5, "e": None, "f": 0.3, "g": 0.8},
+            {"a": 0.1, "f": 0.3, "c": 0.4, "d": 0.5, "g": 0.8, "b": 0.9, "e": None},
             [("best", "b"), ("best", "g"), ("typical", "d"), ("typical", "c")]
             + [("worst", "f"), ("worst", "a")],
         ),
     ],
 )
 def test_best_typical_and_worst_are_by_miou(mious, chosen):
-    assert [(kind.partition(":")[0], name) for kind, name in choose(mious)] == chosen
+    pictures = [{"name": name, "miou": miou} for name, miou in mious.items()]
+    assert [(kind.partition(":")[0], name) for kind, name in choose(pictures)] == chosen
 
 
 @pytest.mark.parametrize("size", [{}, {"layers": 10}, {"context": 11}])
