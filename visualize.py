@@ -140,36 +140,30 @@ def main() -> None:
         runtime.prepare(segmenter, device, args.amp, args.compile)
         facts["network"] = f"{source} ({segmenter.hypercolumn.backbone})"
         where = runtime.describe(device, args.amp, args.compile)
-    (photos, others), notes = find_photos(args.image or (), args.recursive), []
+    photos, others = find_photos(args.image or (), args.recursive)
     if photos:
         names, classes, what = sorted(photos), segmenter.classes, "photos"
-        own_place = Path("runs/photos")
+        notes = [f"left out, as no photos: {first_of(others)}"] if others else []
+        place = args.run / "photos" if args.run else Path("runs/photos")
     else:
         how = segmenter and ResizeImage(segmenter.input_size)
         dataset = VOCFolder(args.data, args.split, how, needs_lists=not args.truth)
-        notes = dataset.notes
-        names, classes = sorted(dataset.ids), dataset.classes
+        names, classes, notes = sorted(dataset.ids), dataset.classes, dataset.notes
         what = f"images of {dataset.root}, split {args.split}"
-        own_place = Path("runs/truth")
+        place = folder.step_folder(args.run, 5) if args.run else Path("runs/truth")
         if segmenter:
             chain.check_classes(segmenter.classes.names, classes.names, source, dataset.root)
+        folder.check_free(args.out or place, 5)
+    place, facts = args.out or place, {"images": f"{len(names)} {what}", **facts}
     if args.sort == "random":
         random.Random(args.seed).shuffle(names)
     check_names(names, args.contact_sheet)
-    wanted = classes.labels(args.classes or ())
-    in_run = args.run and (args.run / "photos" if photos else folder.step_folder(args.run, 5))
-    place = args.out or in_run or own_place
-    if not photos:
-        folder.check_free(place, 5)
-    facts = {"images": f"{len(names)} {what}", **facts}
-    run = None
+    wanted, run = classes.labels(args.classes or ()), None
     if args.report:
         run = read_run(args.run, segmenter) | {"author": args.author, "experiments": []}
     if args.compare:
         run["experiments"] = compare_runs([args.run, *args.compare])[1]
     runtime.print_header(5, **facts, device=where, flags=runtime.as_typed(args.changed))
-    if others:
-        notes.append(f"left out, as no photos: {first_of(others)}")
     for note in notes:
         print(f"  note: {note}")
 
@@ -187,28 +181,28 @@ def main() -> None:
                 gallery.save_page(new, record, classes, args.confidence)
             if table:
                 table.add(record)
-        pictures = gallery.read_pictures(new)
+        pictures, errors = gallery.read_pictures(new), [*table.errors.values()] if table else []
         count = len(table.done) if table else len(pictures)
         if not count:
             none = f"--classes {','.join(args.classes or ())}: in none of the {len(names)} images"
-            raise UserError(first_of([*table.errors.values()]) if table and table.errors else none)
+            raise UserError(first_of(errors) or none)
         facts["flags"] = runtime.as_typed(args.changed) or "none"
-        heading = f"{'Ground truth' if args.truth else 'Predictions'} of {what}"
         if pictures:
+            heading = f"{'Ground truth' if args.truth else 'Predictions'} of {what}"
             gallery.save_gallery(new, pictures, heading, facts)
-        if pictures and args.contact_sheet:
-            gallery.contact_sheet(new, pictures).save(new / gallery.SHEET)
+            if args.contact_sheet:
+                gallery.contact_sheet(new, pictures).save(new / gallery.SHEET)
         if run:
-            from data.figures import report  # matplotlib takes a second to import
+            from data.figures.report import save_report  # matplotlib takes a second to import
 
-            report.save_report(new, run, pictures, f"{len(pictures)} of {facts['images']}")
+            save_report(new, run, pictures, f"{len(pictures)} of {facts['images']}")
         config = folder.save_config(new, 5, given, scores={"pictures": count})
     wrote = f"{folder.count(count, 'picture')}{', report.pdf and report.md' * args.report}"
     wrote += f"; open {place / gallery.INDEX} in a browser" * bool(pictures)
     then = ("sample_features.py", "--data", args.data, "--run", "runs/own") if args.truth else ()
     folder.finish(place, 5, config, wrote, then)
-    if table and table.errors:
-        raise UserError(f"left out {first_of([*table.errors.values()])}; the others are done")
+    if errors:
+        raise UserError(f"left out {first_of(errors)}; the others are done")
 
 
 if __name__ == "__main__":
