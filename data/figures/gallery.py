@@ -39,12 +39,13 @@ def save_page(folder: Path, record: Record, classes: Classes, confidence: bool =
     small.save(files / THUMBNAIL, quality=88, subsampling=0)
     layers = {}
     for name, layer in draw_layers(record.photo, page.masks, classes, record.confidence).items():
-        suffix = "jpg" if name == "image" else "png"  # of a photo, that would take five times more
+        suffix = "jpg" if name == "image" else "png"  # as PNG, a photo takes five times as much
         file = files / f"{name.replace(' ', '_')}.{suffix}"
         layer.save(file, quality=92)
         layers[name] = quote(file.relative_to(folder).as_posix())
     judged = "ground truth" if "ground truth" in page.masks else last  # strokes name only a part
     things = [row for row in page.rows if row.label not in unnamed(classes) and row.shares[judged]]
+    rows = [[row.name, "#{:02x}{:02x}{:02x}".format(*row.colour), *row.cells] for row in page.rows]
     facts = {
         "name": record.id,
         "title": record.title,
@@ -55,9 +56,7 @@ def save_page(folder: Path, record: Record, classes: Classes, confidence: bool =
         "layers": layers,
         "classes": [row.name for row in things],  # by which it is filtered
         "columns": page.columns,
-        "rows": [
-            [row.name, "#{:02x}{:02x}{:02x}".format(*row.colour), *row.cells()] for row in page.rows
-        ],
+        "rows": rows,
     }
     (files / FACTS).write_text(json.dumps(facts), encoding="utf-8")
 

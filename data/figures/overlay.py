@@ -41,13 +41,7 @@ class Row(NamedTuple):
     name: str
     colour: Colour
     shares: dict[str, float]  # of the pixels (0..1), by the name of the mask
-    iou: float | None  # nan for an absent class, None where nothing is scored
-
-    def cells(self) -> list[str]:
-        """Its numbers in words: the shares and, where the image is scored, the IoU."""
-        words = [percent(share) for share in self.shares.values()]
-        iou = [] if self.iou is None else ["-" if np.isnan(self.iou) else f"{self.iou:.3f}"]
-        return words + iou
+    cells: list[str]  # these in words and, where the image is scored, the IoU
 
 
 class Page(NamedTuple):
@@ -56,7 +50,7 @@ class Page(NamedTuple):
     picture: Image.Image
     tiles: dict[str, Image.Image]  # that are on it: see `draw_page`
     masks: dict[str, np.ndarray]  # (H, W) uint8, by the names of their tiles
-    columns: list[str]  # of the legend: what is in `Row.cells`
+    columns: list[str]  # of the legend: what the cells of its rows are
     rows: list[Row]  # of the legend, by class id, void last
 
 
@@ -145,19 +139,15 @@ def _legend(
     lines = -(-len(rows) // parts)  # below their headings
     legend = Image.new("RGB", (parts * width - 2 * size, line * (1 + lines)), WHITE)
     draw = ImageDraw.Draw(legend)
-
-    def write(cells: list[str], left: int, middle: int, colour: Colour) -> None:
-        for place, cell in enumerate(cells, start=1):
-            draw.text((left + names + number * place, middle), cell, colour, letters, anchor="rm")
-
-    for index, row in enumerate(rows):
-        part, place = divmod(index, lines)
-        left, middle = part * width, (place + 1) * line + line // 2
-        if place == 0:
-            draw.text((left, line // 2), "pixels in", GREY, letters, anchor="lm")
-            write(columns, left, line // 2, GREY)
-        _entry(draw, (left, middle), row.name, row.colour, letters)
-        write(row.cells(), left, middle, INK)
+    for start in range(0, len(rows), lines):
+        left, part = start // lines * width, rows[start : start + lines]
+        draw.text((left, line // 2), "pixels in", GREY, letters, anchor="lm")
+        for index, row in enumerate(part, start=1):
+            _entry(draw, (left, index * line + line // 2), row.name, row.colour, letters)
+        for index, cells in enumerate([columns, *(row.cells for row in part)]):
+            for place, cell in enumerate(cells, start=1):
+                at = left + names + number * place, index * line + line // 2
+                draw.text(at, cell, INK if index else GREY, letters, anchor="rm")
     return legend
 
 
@@ -187,9 +177,11 @@ def legend_rows(
     for label in np.flatnonzero(sum(shares.values())).tolist():
         is_void = label == VOID
         name, colour = ("void", WHITE) if is_void else (shown.names[label], shown.colours[label])
-        iou = None if ious is None else np.nan if is_void else float(ious[label])
         own = {mask: float(share[label]) for mask, share in shares.items()}
-        rows.append(Row(label, name, colour, own, iou))
+        cells = [percent(share) for share in own.values()]
+        if ious is not None:
+            cells.append("-" if is_void or np.isnan(ious[label]) else f"{ious[label]:.3f}")
+        rows.append(Row(label, name, colour, own, cells))
     return rows
 
 

@@ -81,17 +81,7 @@ def report_pages(
     if record["experiments"]:
         charts.comparison(record["experiments"], page("Experiments").subfigures())
     for group in _legible(pictures):
-        heights = [height for height, *_ in group]
-        places = page(f"Predictions: {short(shown, 60)}").subplots(
-            len(group), 1, squeeze=False, height_ratios=heights
-        )
-        for axes, (_, kind, picture) in zip(places[:, 0], group):
-            pixels = picture.convert("RGB")
-            pixels.thumbnail((PICTURE, PICTURE), Image.LANCZOS)
-            axes.imshow(pixels, interpolation="none")
-            axes.axis("off")
-            axes.set_anchor("NW")
-            axes.set_title(kind, loc="left", fontsize=10, weight="bold")
+        _show(page(f"Predictions: {short(shown, 60)}"), group)
     for number, figure in enumerate(pages, start=1):
         words = f"{short(record['run'], 90)} · page {number} of {len(pages)}"
         figure.supxlabel(words, x=0.98, ha="right", fontsize=8, color=GREY, parse_math=False)
@@ -111,6 +101,19 @@ def _legible(
         groups[-1].append((needed, kind, picture))
         left -= needed
     return groups
+
+
+def _show(page: Figure, pictures: Sequence[tuple[float, str, Image.Image]]) -> None:
+    """Pictures below one another, by their heights."""
+    heights = [height for height, *_ in pictures]
+    parts = page.subplots(len(pictures), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (_, kind, picture) in zip(parts, pictures):
+        pixels = picture.convert("RGB")
+        pixels.thumbnail((PICTURE, PICTURE), Image.LANCZOS)
+        axes.imshow(pixels, interpolation="none")
+        axes.axis("off")
+        axes.set_anchor("NW")
+        axes.set_title(kind, loc="left", fontsize=10, weight="bold")
 
 
 def _text(axes: Axes, heading: str, lines: Sequence[str], **look: Any) -> None:

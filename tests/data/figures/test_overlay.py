@@ -199,7 +199,7 @@ def test_the_legend_lists_the_classes_that_occur_with_share_and_iou(spy):
     written = {words for picture, words, _ in spy.texts if picture is legend}
     assert {"ground truth", "prediction", "IoU", "cat", "person", "void", "75.0%"} <= written
     assert page.columns == ["ground truth", "prediction", "IoU"]
-    assert [[row.name, *row.cells()] for row in page.rows] == [
+    assert [[row.name, *row.cells] for row in page.rows] == [
         ["background", "50.0%", "75.0%", "1.000"],
         ["cat", "-", "25.0%", "0.000"],
         ["person", "25.0%", "-", "-"],
