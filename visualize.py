@@ -162,7 +162,7 @@ def main() -> None:
     if args.report:
         run = read_run(args.run, segmenter) | {"author": args.author, "experiments": []}
     if args.compare:
-        run["experiments"] = compare_runs([args.run, *args.compare])[1]
+        run["compared"], run["experiments"] = compare_runs([args.run, *args.compare])
     runtime.print_header(5, **facts, device=where, flags=runtime.as_typed(args.changed))
     for note in notes:
         print(f"  note: {note}")

@@ -82,9 +82,8 @@ def check_names(names: Iterable[str], sheet: bool) -> None:
         UserError: names the first.
     """
     for name in names:
-        if name.startswith((f"{MASKS}/", f"{gallery.FILES}/")) or (
-            sheet and f"{name}.png" == gallery.SHEET
-        ):
+        is_sheet = sheet and f"{name}.png" == gallery.SHEET
+        if is_sheet or name.startswith((f"{MASKS}/", f"{gallery.FILES}/")):
             raise UserError(f"{name}: a name that the pictures use themselves; rename that photo")
 
 

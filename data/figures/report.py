@@ -41,8 +41,8 @@ def report_pages(
     What a step has not left, since it was not run to its end, has no page.
 
     Args:
-        record: see `models.run.record.read_run`; also "author", or None, and "experiments", rows of
-            `losses.compare.compare_runs`, or none.
+        record: see `models.run.record.read_run`; also "author", or None, and what
+            `losses.compare.compare_runs` gives, "compared" and "experiments", or none.
         shown: which pictures have been drawn, in words.
         pictures: what each is an example of, and the picture.
     """
@@ -151,10 +151,7 @@ def report_text(record: Mapping[str, Any], pictures: Sequence[tuple[str, str]]) 
         lines = [f"| {name} | {value} |" for name, value in rows.items()]
         parts += [f"## {heading}", "\n".join(["| | |", "|---|---|", *lines])]
     if record["experiments"]:
-        parts.append("## Experiments")
-    for row in record["experiments"]:
-        gain = "" if row["difference"] is None else f", {row['difference']:+.3f} {row['verdict']}"
-        parts.append(f"- {row['run']}: mIoU {row['miou']:.3f}{gain}; {row['differs'] or 'first'}")
+        parts += ["## Experiments", record["compared"]]
     parts += [f"{kind}\n\n![{kind}](<{file}>)" for kind, file in pictures]
     return "\n\n".join(parts) + "\n"
 

@@ -110,6 +110,7 @@ def test_the_run_is_written_up(street, succeeds):
     assert "2 pictures, report.pdf and" in succeeds("visualize.py", *flags, "--compare", run)
     text = (run / "5_overlays" / "report.md").read_text(encoding="utf-8")
     assert "A. Student" in text and "| optimizer | adamw |" in text and "## Experiments" in text
+    assert "| differs in |" in text
     pages = re.findall(rb"/Type /Page\b", (run / "5_overlays" / "report.pdf").read_bytes())
     assert len(pages) in (9, 10), "eight pages and those of two pictures"
 

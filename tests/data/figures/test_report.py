@@ -104,6 +104,7 @@ def test_the_values_are_on_the_pages_in_order(values):
     other = {"differs": "train_seg --lr 0.1", "verdict": "worse", "difference": -0.2}
     other |= {"difference_low": -0.3, "difference_high": -0.1}
     given["record"]["experiments"] = [row | {"difference": None}, row | other]
+    given["record"]["compared"] = "| tables of both |"
     assert "earlier" not in sections(given["record"])["Scores"]
     given["record"]["scores_are_old"] = True
     given["record"]["configs"][3]["val_images_trained_on"] = 17
@@ -134,7 +135,7 @@ def test_the_values_are_on_the_pages_in_order(values):
     for number, (page, lines) in enumerate(zip(pages, expected), start=1):
         assert [line for line in [*lines, f"page {number} of 10"] if line not in page] == []
     text = report_text(given["record"], [("best", "a.png")])
-    found = ["A. Student", "class_0 taken for class_1", "| lr | 0.5 |", "](<a.png>)", "--lr 0.1"]
+    found = ["A. Student", "class_0 taken for class_1", "| lr | 0.5 |", "](<a.png>)", "| tables of"]
     assert [words for words in found if words not in text] == []
 
 
