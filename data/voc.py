@@ -148,8 +148,8 @@ class VOCFolder(Dataset):
     def label_notes(self, counts: np.ndarray, void: int) -> list[str]:
         """What the user should know of the labels, by the pixels of each class (C,) and of void.
 
-        That they are sparse, and which classes have none. What was said of the data set, or of a
-        part of it, is not said again. See `check_labels` for what is raised.
+        Which classes have none, and that labels are sparse, whether of the data set or of a part of
+        it. Each is given once. See `check_labels` for what is raised.
         """
         where = f"the {len(self)} images of {self.split}"
         paths = self.files(0)[1].parent.glob("[!.]*.png")
