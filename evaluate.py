@@ -131,14 +131,10 @@ def main() -> None:
         made = f"trained on {segmenter.trained_on}, input shorter side {segmenter.size}"
         runtime.prepare(segmenter, device, args.amp, args.compile)
         predictions = predict_split(segmenter, dataset, args.workers)
-    runtime.print_header(
-        4,
-        data=f"{dataset.root}, split {args.split}: {len(dataset)} images",
-        network=network,
-        protocol=PROTOCOL,
-        device=None if args.predictions else runtime.describe(device, args.amp, args.compile),
-        flags=runtime.as_typed(args.changed),
-    )
+    where = None if args.predictions else runtime.describe(device, args.amp, args.compile)
+    facts = {"data": f"{dataset.root}, split {args.split}: {len(dataset)} images"}
+    facts |= {"network": network, "protocol": PROTOCOL, "device": where}
+    runtime.print_header(4, **facts, flags=runtime.as_typed(args.changed))
     if args.run and not args.checkpoint and not chain.is_finished(args.run, 3):
         print(f"  note: step 3 has not finished in this run; {source} is scored")
     if seen:

@@ -150,11 +150,11 @@ def validate(
         prediction = top_class(scores, sample.mask.shape)[0].cpu().numpy()
         matrix.update(prediction, sample.mask.numpy())
         if len(previews) < drawn and distributed.is_main():
-            from data.figures.overlay import draw_page  # matplotlib takes a second to import
+            from data.figures.overlay import Record, draw_page  # matplotlib takes a second
 
-            shown = dataset.image(dataset.ids.index(sample.id)), segmenter.classes
-            page = draw_page(*shown, sample.mask.numpy(), prediction, title=sample.id)
-            previews[sample.id] = page.picture
+            photo = dataset.image(dataset.ids.index(sample.id))
+            seen = Record(sample.id, sample.id, photo, sample.mask.numpy(), prediction)
+            previews[sample.id] = draw_page(seen, segmenter.classes).picture
     matrix.counts = distributed.total(torch.from_numpy(matrix.counts)).numpy()
     loss = distributed.total(loss_sum).item() / len(dataset)
     scores = {"val_loss": loss, "miou": matrix.miou(), "pixel_accuracy": matrix.pixel_accuracy()}

@@ -32,7 +32,7 @@ import numpy as np
 
 from data import UserError, first_of
 from data.figures import gallery
-from data.figures.gallery import Record
+from data.figures.overlay import Record
 from data.figures.photos import PhotoTable, check_names, photo_folder, photo_records
 from data.image_files import find_photos
 from data.voc import VOCFolder
@@ -91,18 +91,20 @@ def parse() -> argparse.Namespace:
 
 
 def split_records(
-    segmenter: Segmenter, dataset: VOCFolder, indices: Sequence[int], workers: int
+    segmenter: Segmenter | None, dataset: VOCFolder, indices: Sequence[int], workers: int
 ) -> Iterator[Record]:
-    """Images of a split with ground truth, prediction and scores."""
+    """Images of a split with ground truth and, if there is a network, prediction and scores."""
     for index, sample in zip(indices, runtime.image_loader(dataset, indices, workers)):
-        photo, truth = dataset.image(index), sample.mask.numpy()
-        found = segmenter.predict(sample.image, truth.shape, sample.id)
-        prediction, confidence = (array.numpy() for array in found)
-        scores = ConfusionMatrix(len(dataset.classes))
-        scores.update(prediction, truth)
-        miou = float(image_mious(scores.class_counts()))
-        shown = photo, truth, prediction, confidence, scores.iou()
-        yield Record(sample.id, sample.id, *shown, None if math.isnan(miou) else miou)
+        record = Record(sample.id, sample.id, dataset.image(index), sample.mask.numpy())
+        if segmenter:
+            found = segmenter.predict(sample.image, record.truth.shape, sample.id)
+            prediction, confidence = (array.numpy() for array in found)
+            scores = ConfusionMatrix(len(dataset.classes))
+            scores.update(prediction, record.truth)
+            record = record._replace(prediction=prediction, confidence=confidence)
+            miou = float(image_mious(scores.class_counts()))
+            record = record._replace(ious=scores.iou(), miou=None if math.isnan(miou) else miou)
+        yield record
 
 
 def chosen_records(
@@ -113,10 +115,7 @@ def chosen_records(
     limit: int,
     workers: int,
 ) -> Iterator[Record]:
-    """Up to `limit` images of a split, of those with a wanted class if there are any.
-
-    Without a network they have their ground truth alone.
-    """
+    """Up to `limit` images of a split, of those with a wanted class if there are any."""
     every = range(len(dataset.ids))
     chosen = (i for i in every if not wanted or wanted & {*np.unique(dataset.mask(i))})
     if sort in ("worst", "best"):  # all are predicted; those without a label come last
@@ -126,11 +125,7 @@ def chosen_records(
         mious = np.array([record.miou for record in records], dtype=float)  # None is nan: last
         order = np.argsort(mious if sort == "worst" else -mious, kind="stable")
         chosen = [chosen[place] for place in order]
-    indices = list(islice(chosen, limit))
-    if segmenter:
-        return split_records(segmenter, dataset, indices, workers)
-    ids = dataset.ids
-    return (Record(ids[i], ids[i], dataset.image(i), dataset.mask(i)) for i in indices)
+    return split_records(segmenter, dataset, [*islice(chosen, limit)], workers)
 
 
 def main() -> None:
@@ -144,36 +139,30 @@ def main() -> None:
         runtime.prepare(segmenter, device, args.amp, args.compile)
         facts["network"] = f"{source} ({segmenter.hypercolumn.backbone})"
         where = runtime.describe(device, args.amp, args.compile)
-    (photos, others), notes = find_photos(args.image or (), args.recursive), []
+    photos, others = find_photos(args.image or (), args.recursive)
     if photos:
-        check_names(photos)
         names, classes, what = sorted(photos), segmenter.classes, "photos"
-        own_place = Path("runs/photos")
+        notes = [f"left out, as no photos: {first_of(others)}"] if others else []
+        place = args.run / "photos" if args.run else Path("runs/photos")
     else:
         size = segmenter and segmenter.input_size
         dataset = VOCFolder(args.data, args.split, size, needs_lists=not args.truth)
-        notes = dataset.notes
-        names, classes = sorted(dataset.ids), dataset.classes
+        names, classes, notes = sorted(dataset.ids), dataset.classes, dataset.notes
         what = f"images of {dataset.root}, split {args.split}"
-        own_place = Path("runs/truth")
+        place = folder.step_folder(args.run, 5) if args.run else Path("runs/truth")
         if segmenter:
             chain.check_classes(segmenter.classes.names, classes.names, source, dataset.root)
+        folder.check_free(args.out or place, 5)
+    place, facts = args.out or place, {"images": f"{len(names)} {what}", **facts}
     if args.sort == "random":
         random.Random(args.seed).shuffle(names)
-    wanted = classes.labels(args.classes or ())
-    in_run = args.run and (args.run / "photos" if photos else folder.step_folder(args.run, 5))
-    place = args.out or in_run or own_place
-    if not photos:
-        folder.check_free(place, 5)
-    facts = {"images": f"{len(names)} {what}", **facts}
-    run = None
+    check_names(names, args.contact_sheet)
+    wanted, run = classes.labels(args.classes or ()), None
     if args.report:
         run = read_run(args.run, segmenter) | {"author": args.author, "experiments": []}
     if args.compare:
-        run["experiments"] = compare_runs([args.run, *args.compare])[1]
+        run["compared"], run["experiments"] = compare_runs([args.run, *args.compare])
     runtime.print_header(5, **facts, device=where, flags=runtime.as_typed(args.changed))
-    if others:
-        notes.append(f"left out, as no photos: {first_of(others)}")
     for note in notes:
         print(f"  note: {note}")
 
@@ -191,28 +180,28 @@ def main() -> None:
                 gallery.save_page(new, record, classes, args.confidence)
             if table:
                 table.add(record)
-        pictures = gallery.read_pictures(new)
+        pictures, errors = gallery.read_pictures(new), [*table.errors.values()] if table else []
         count = len(table.done) if table else len(pictures)
         if not count:
             none = f"--classes {','.join(args.classes or ())}: in none of the {len(names)} images"
-            raise UserError(first_of([*table.errors.values()]) if table and table.errors else none)
+            raise UserError(first_of(errors) or none)
         facts["flags"] = runtime.as_typed(args.changed) or "none"
-        heading = f"{'Ground truth' if args.truth else 'Predictions'} of {what}"
         if pictures:
+            heading = f"{'Ground truth' if args.truth else 'Predictions'} of {what}"
             gallery.save_gallery(new, pictures, heading, facts)
-        if pictures and args.contact_sheet:
-            gallery.contact_sheet(new, pictures).save(new / gallery.SHEET)
+            if args.contact_sheet:
+                gallery.contact_sheet(new, pictures).save(new / gallery.SHEET)
         if run:
-            from data.figures import report  # matplotlib takes a second to import
+            from data.figures.report import save_report  # matplotlib takes a second to import
 
-            report.save_report(new, run, pictures, f"{len(pictures)} of {facts['images']}")
+            save_report(new, run, pictures, f"{len(pictures)} of {facts['images']}")
         config = folder.save_config(new, 5, given, scores={"pictures": count})
     wrote = f"{folder.count(count, 'picture')}{', report.pdf and report.md' * args.report}"
     wrote += f"; open {place / gallery.INDEX} in a browser" * bool(pictures)
     then = ("sample_features.py", "--data", args.data, "--run", "runs/own") if args.truth else ()
     folder.finish(place, 5, config, wrote, then)
-    if table and table.errors:
-        raise UserError(f"left out {first_of([*table.errors.values()])}; the others are done")
+    if errors:
+        raise UserError(f"left out {first_of(errors)}; the others are done")
 
 
 if __name__ == "__main__":

@@ -73,11 +73,10 @@ def compared(counts: np.ndarray) -> list[dict[str, Any]]:
         "difference_high": gain_high,
         "verdict": np.select([gain_low > 0, gain_high < 0], ["better", "worse"], "may be equal"),
     }
-    rows = [
-        {key: column[run].item() for key, column in columns.items()} for run in range(len(counts))
-    ]
-    rows[0] |= dict.fromkeys(["difference", "difference_low", "difference_high", "verdict"])
-    return rows
+    table = zip(*(column.tolist() for column in columns.values()))
+    first, *others = (dict(zip(columns, row)) for row in table)
+    nothing = dict.fromkeys(["difference", "difference_low", "difference_high", "verdict"])
+    return [first | nothing, *others]
 
 
 def tables(counts: np.ndarray, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
@@ -129,18 +128,12 @@ def run_settings(place: Path) -> dict[str, dict[str, Any]]:
 
 def differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """What `other` has of `run_settings` and `first` has not, as one would type it."""
-    words = []
-    for script in {**first, **other}:
-        before, flags = first.get(script, {}), other.get(script)
-        if flags is None:
-            words.append(f"without {script}")
-            continue
-        changed = {
-            flag: flags.get(flag, "none")
-            for flag in before | flags
-            if before.get(flag) != flags.get(flag)
-        }
-        if changed:
+    words = [f"without {script}" for script in first if script not in other]
+    for script, flags in other.items():
+        before = first.get(script, {})
+        names = [flag for flag in before | flags if before.get(flag) != flags.get(flag)]
+        if names:
+            changed = {flag: flags.get(flag, "none") for flag in names}
             words.append(f"{script} {runtime.as_typed(changed)}")
     return "; ".join(words)
 
@@ -156,10 +149,10 @@ def compare_runs(places: Sequence[Path]) -> tuple[str, list[dict[str, Any]]]:
     """
     names, counts = read_scores(places)
     found = [run_settings(place) for place in places]
-    rows = [
-        {"run": str(place), "images": counts.shape[1], **row, "differs": differing(found[0], own)}
-        for place, own, row in zip(places, found, compared(counts))
-    ]
+    rows = []
+    for place, own, row in zip(places, found, compared(counts)):
+        row = {"run": str(place), "images": counts.shape[1], **row}
+        rows.append(row | {"differs": differing(found[0], own)})
     return tables(counts, names, rows), rows
 
 
@@ -170,7 +163,7 @@ def read_scores(places: Sequence[Path]) -> tuple[list[str], np.ndarray]:
         UserError: scores are missing, damaged or of a network that the run has no more, or the
             runs have not scored the same classes, images and ground truth.
     """
-    found = []
+    first, found = {}, []
     for place in places:
         scores = chain.scores_folder(place)
         if chain.scored_another_network(place):
@@ -179,16 +172,17 @@ def read_scores(places: Sequence[Path]) -> tuple[list[str], np.ndarray]:
             )
         names, ids, counts = load_image_scores(scores / folder.PER_IMAGE)
         order = np.argsort(ids)
-        counts = counts[order]
-        scored = {"classes": names, "images": np.array(ids)[order], "ground truth": counts[..., 0]}
-        found.append((scored, counts))
-        for what, first in found[0][0].items():
-            if not np.array_equal(first, scored[what]):
+        found.append(counts[order])
+        scored = {"classes": names, "images": np.array(ids)[order]}
+        scored["ground truth"] = found[-1][..., 0]
+        first = first or scored
+        for what in scored:
+            if not np.array_equal(first[what], scored[what]):
                 raise UserError(
                     f"{places[0]} and {place} cannot be compared: they have not scored the same "
                     f"{what}; score both on the same list of the same data"
                 )
-    return names, np.stack([counts for _, counts in found])
+    return names, np.stack(found)
 
 
 def main() -> None:

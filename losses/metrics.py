@@ -82,9 +82,8 @@ class ConfusionMatrix:
             way = "above" if above > below else "below"
             found.append(f"most predictions are the class {way} the true one: are they shifted?")
         if never := [name for name, t, p in zip(names, truth, predicted) if t > p == 0]:
-            found.append(
-                f"never predicted: {first_of(never)}; see --class-weights in steps 2 and 3"
-            )
+            remedy = "see --class-weights in steps 2 and 3"
+            found.append(f"never predicted: {first_of(never)}; {remedy}")
         if right.sum() <= truth.max() and truth.any():
             share = truth.max() / truth.sum()
             found.append(f"no better than the most frequent class everywhere ({share:.3f})")
@@ -129,25 +128,23 @@ def class_rows(names: Sequence[str], counts: np.ndarray) -> list[dict[str, Any]]
     ones, "f1" their harmonic mean, also known as Dice; "pixels" are those of the ground truth.
     """
     truth, predicted, both = counts.T
-    columns = {"iou": class_ious(counts), "precision": ratio(both, predicted)}
+    columns = {"class": names, "iou": class_ious(counts), "precision": ratio(both, predicted)}
     columns |= {"recall": ratio(both, truth), "f1": ratio(2 * both, truth + predicted)}
-    rows = zip(names, *columns.values(), truth)
-    return [dict(zip(("class", *columns, "pixels"), row)) for row in rows]
+    columns["pixels"] = truth
+    return [dict(zip(columns, row)) for row in zip(*columns.values())]
 
 
 def image_rows(
     names: Sequence[str], ids: Sequence[str], counts: np.ndarray
 ) -> list[dict[str, Any]]:
     """A row for each image, from (N, C, 3): mIoU as by `image_mious`, accuracy, worst class."""
-    ious = np.where(counts[..., 0] > 0, class_ious(counts), np.nan)
-    accuracies = ratio(counts[..., 2].sum(1), counts[..., 0].sum(1))
-    labelled = np.isfinite(ious).any(1)
+    truth, _, right = np.moveaxis(counts, -1, 0)
     # Of several with the same IoU, such as 0, the one with most pixels.
-    worst = np.where(np.isnan(ious), np.inf, ious - 1e-12 * counts[..., 0]).argmin(1)
-    return [
-        {"id": name, "miou": miou, "pixel_accuracy": right, "worst_class": names[w] if some else ""}
-        for name, miou, right, w, some in zip(ids, mean(ious), accuracies, worst, labelled)
-    ]
+    worst = np.where(truth > 0, class_ious(counts) - 1e-12 * truth, np.inf).argmin(1)
+    mious, accuracies = image_mious(counts), ratio(right.sum(1), truth.sum(1))
+    classes = ["" if np.isnan(miou) else names[label] for miou, label in zip(mious, worst)]
+    columns = {"id": ids, "miou": mious, "pixel_accuracy": accuracies, "worst_class": classes}
+    return [dict(zip(columns, row)) for row in zip(*columns.values())]
 
 
 def save_image_scores(
@@ -176,9 +173,8 @@ def load_image_scores(path: str | PathLike) -> tuple[list[str], list[str], np.nd
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run step 4 again") from None
     except Exception:  # numpy, zipfile and zlib raise eight kinds on a damaged file
-        raise UserError(
-            f"{path}: cannot be read as the scores of images; run step 4 again"
-        ) from None
+        what = "cannot be read as the scores of images"
+        raise UserError(f"{path}: {what}; run step 4 again") from None
     return names, ids, counts
 
 

@@ -11,6 +11,7 @@ from data.figures.charts import COLOURS, GREY, INK, SMALL
 PAPER = "#f4f6f8"
 LEVELS, COLUMN, HEAD = 0.15, 0.52, 0.83  # where the three columns are, as shares of the axes
 TOP, BOTTOM = 0.1, 0.99
+ARROW = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 0}
 
 
 def draw_architecture(axes: Axes, network: Mapping[str, Any]) -> None:
@@ -24,12 +25,9 @@ def draw_architecture(axes: Axes, network: Mapping[str, Any]) -> None:
     axes.axis("off")
     axes.set(xlim=(0, 1), ylim=(1, 0))
     channels = [shape[0] for _, shape in network["levels"]]
-    for place, above, below in (
-        (LEVELS, network["backbone"], "channels × height × width of each level"),
-        (COLUMN, "hypercolumn", f"Z = {sum(channels)} channels"),
-        (HEAD, network["classifier"], "at every place"),
-    ):
-        _write(axes, place, 0.04, (above, below), 9)
+    _write(axes, LEVELS, 0.04, (network["backbone"], "channels × height × width of each level"))
+    _write(axes, COLUMN, 0.04, ("hypercolumn", f"Z = {sum(channels)} channels"))
+    _write(axes, HEAD, 0.04, (network["classifier"], "at every place"))
     image = f"image 3 × {network['size']} × {network['size']}", "normalised as the weights expect"
     levels = [(name, " × ".join(map(str, shape))) for name, shape in network["levels"]]
     colours = [COLOURS[index % len(COLOURS)] for index in range(len(levels))]
@@ -40,7 +38,7 @@ def draw_architecture(axes: Axes, network: Mapping[str, Any]) -> None:
         axes.fill([LEVELS, COLUMN - 0.02, COLUMN - 0.02, LEVELS], fan, colour, alpha=0.2)
         axes.fill_between([COLUMN - 0.02, COLUMN + 0.02], start, end, color=colour)
     first, *_ = _boxes(axes, HEAD, network["head"], [GREY] * len(network["head"]))
-    _arrow(axes, (COLUMN + 0.03, first), (HEAD - 0.15, first))
+    axes.annotate("", (HEAD - 0.15, first), (COLUMN + 0.03, first), arrowprops=ARROW)
 
 
 def _boxes(
@@ -55,21 +53,13 @@ def _boxes(
         axes.fill_between([x - 0.14, x + 0.14], middle - half, middle + half, **look)
         _write(axes, x, middle, words, min(9, 160 * pitch))
     for above, below in zip(middles, middles[1:]):
-        _arrow(axes, (x, above + half), (x, below - half))
+        axes.annotate("", (x, below - half), (x, above + half), arrowprops=ARROW)
     return middles
 
 
-def _write(axes: Axes, x: float, y: float, words: tuple[str, str], size: float) -> None:
+def _write(axes: Axes, x: float, y: float, words: tuple[str, str], size: float = 9) -> None:
     """A title above y and small print below it."""
-    look = {"ha": "center", "parse_math": False}
-    axes.text(
-        x, y, words[0], fontsize=max(SMALL, size), weight="bold", color=INK, va="bottom", **look
-    )
-    axes.text(
-        x, y + 0.004, words[1], fontsize=max(SMALL, 0.85 * size), color=GREY, va="top", **look
-    )
-
-
-def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    look = {"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 0}
-    axes.annotate("", end, start, arrowprops=look)
+    title = {"va": "bottom", "color": INK, "weight": "bold", "fontsize": max(SMALL, size)}
+    small = {"va": "top", "color": GREY, "fontsize": max(SMALL, 0.85 * size)}
+    for text, at, look in zip(words, (y, y + 0.004), (title, small)):
+        axes.text(x, at, text, ha="center", parse_math=False, **look)

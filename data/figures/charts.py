@@ -87,7 +87,6 @@ def iou_bars(
         axes.set(xlabel="IoU", xlim=(0, 1.3), xticks=np.linspace(0, 1, 6 if len(parts) < 3 else 2))
         axes.spines["bottom"].set_bounds(0, 1)
         axes.axvline(miou, color=COLOURS[1], linestyle="--", linewidth=1.3)
-        _bare(axes, "x")
     return figure
 
 
@@ -98,7 +97,6 @@ def class_counts(
     figure, parts = _bars(names, counts, [f"{count:,}" for count in counts], figure)
     for axes in parts:
         axes.set(xticks=[], xlim=(0, (1.25 if len(parts) < 3 else 2) * max(1, *counts)))
-        _bare(axes, "x")
         axes.spines["bottom"].set_visible(False)
     return figure
 
@@ -120,6 +118,7 @@ def _bars(
         axes.set_yticks(range(len(shown)), shown, fontsize=size, parse_math=False)
         axes.set_ylim(lines - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
+        _bare(axes, "x")
     return figure, list(parts)
 
 

@@ -1,7 +1,7 @@
 """What lies over a photo: the classes of masks, errors, confidence, names.
 
-A mask is a uint8 or int64 array (H, W) of class ids, `VOID` where there is none; a photo is a uint8
-array (H, W, 3), RGB.
+A mask is a uint8 array (H, W) of class ids, `VOID` where there is none; one called "labels" has
+strokes or clicks alone. A photo is a uint8 array (H, W, 3), RGB.
 """
 
 from dataclasses import replace
@@ -26,9 +26,14 @@ OPACITY = 0.55  # of the tint of a class over the photo
 NAMED_FROM = 0.002  # share of the image that a class needs to be named in it
 
 
+def unnamed(classes: Classes) -> list[int]:
+    """What is no thing to be named: void, and the background, a class 0 whose colour is black."""
+    return [0, VOID] if classes.colours[0] == BLACK else [VOID]
+
+
 def with_bright_background(classes: Classes) -> Classes:
     """For strokes on a black background, hard to see: the `BRIGHT` colour least like a class."""
-    if any(classes.colours[0]):
+    if 0 not in unnamed(classes):
         return classes
     others = np.array(classes.colours[1:])
     bright = max(BRIGHT, key=lambda colour: np.linalg.norm(others - colour, axis=1).min())
@@ -38,17 +43,16 @@ def with_bright_background(classes: Classes) -> Classes:
 def tint(mask: np.ndarray, classes: Classes, sparse: bool = False, reach: int = 1) -> Image.Image:
     """What lies over a photo: the classes of its mask (H, W) in RGBA, with outlines of `reach` px.
 
-    The background, a class 0 whose colour is black, is clear, void whitish. Where the mask is
-    sparse, its labels are opaque, and void is clear.
+    The background is clear, void whitish. Where the mask is sparse, its labels are opaque, and void
+    is clear.
     """
-    classes = with_bright_background(classes) if sparse else classes
-    palette = np.full((256, 4), 255 if sparse else round(255 * OPACITY), np.uint8)
-    palette[:, :3] = np.reshape(classes.palette(), (256, 3))
     if sparse:
-        palette[VOID, 3] = 0
-        return Image.fromarray(palette[mask])
+        palette = np.reshape(with_bright_background(classes).palette(), (256, 3)).astype(np.uint8)
+        return Image.fromarray(np.dstack([palette[mask], np.uint8(255) * (mask != VOID)]))
+    palette = np.full((256, 4), round(255 * OPACITY), np.uint8)
+    palette[:, :3] = np.reshape(classes.palette(), (256, 3))
     palette[VOID, :3] = WHITE
-    palette[0, 3] *= classes.colours[0] != BLACK
+    palette[0, 3] *= 0 not in unnamed(classes)
     pixels, values = palette[mask], np.where(mask == VOID, np.uint8(0), mask)
     highest = Image.fromarray(values).filter(ImageFilter.MaxFilter(2 * reach + 1))
     # Pixels near a class of higher id, so a thin thing still shows its colour.
@@ -63,46 +67,38 @@ def draw_layers(
     confidence: np.ndarray | None,
     reach: int = 1,
 ) -> dict[str, Image.Image]:
-    """The image, and what lies over it, of its size: "error", "confidence", masks by their names.
+    """The "image" and what lies over it, of its size: masks by their names, "error", "confidence".
 
-    Those are as `tint` draws them; "labels" are sparse.
+    Masks are as `tint` draws them. Errors, of "prediction" beside "ground truth", have right pixels
+    pale blue, wrong ones orange, void ones grey. The confidence, probabilities (H, W) from 0 to 1,
+    is from dark blue to yellow.
     """
     layers = {"image": Image.fromarray(photo)}
     for name, mask in masks.items():
         layers[name] = tint(mask, classes, name == "labels", reach)
     if {"ground truth", "prediction"} == set(masks):
-        layers["error"] = error_map(masks["prediction"], masks["ground truth"])
+        truth, prediction = masks.values()
+        errors = np.where((prediction == truth)[..., None], np.uint8(RIGHT), np.uint8(WRONG))
+        errors[truth == VOID] = NOT_SCORED
+        layers["error"] = Image.fromarray(errors)
     if confidence is not None:
-        layers["confidence"] = heat_map(confidence)
+        layers["confidence"] = Image.fromarray(HEAT(confidence, bytes=True)[..., :3])
     return layers
-
-
-def error_map(prediction: np.ndarray, truth: np.ndarray) -> Image.Image:
-    """Right pixels of the prediction (H, W) pale blue, wrong ones orange, void ones grey."""
-    picture = np.where((prediction == truth)[..., None], np.uint8(RIGHT), np.uint8(WRONG))
-    picture[truth == VOID] = NOT_SCORED
-    return Image.fromarray(picture)
-
-
-def heat_map(confidence: np.ndarray) -> Image.Image:
-    """Probabilities (H, W), 0..1, from dark blue (0) to yellow (1)."""
-    return Image.fromarray(HEAT(confidence, bytes=True)[..., :3])
 
 
 def write_names(picture: Image.Image, mask: np.ndarray, classes: Classes) -> None:
     """Writes the name of each class into its region, the largest first, where there is room."""
     counts = np.bincount(mask.ravel(), minlength=256)
-    counts[[0, VOID] if classes.colours[0] == BLACK else VOID] = 0
+    counts[unnamed(classes)] = 0
     size = max(11, round(max(picture.size) / 32))
     letters, draw, written = font(size), ImageDraw.Draw(picture), np.zeros(mask.shape, bool)
     for label in np.argsort(-counts, kind="stable"):
         if counts[label] < NAMED_FROM * mask.size:
             break
-        name = classes.names[label]
+        name, own = classes.names[label], mask == label
         width, height = round(letters.getlength(name) + 0.8 * size), round(1.4 * size)
         if width > picture.width or height > picture.height:
             continue
-        own = mask == label
         rows = np.flatnonzero(own.any(axis=1))
         y = int(rows[len(rows) // 2])
         columns = np.flatnonzero(own[y])
@@ -121,22 +117,22 @@ def write_names(picture: Image.Image, mask: np.ndarray, classes: Classes) -> Non
 def fit(mask: np.ndarray, size: tuple[int, int], sparse: bool) -> np.ndarray:
     """A mask (H, W) on a tile of this size (w, h), (h, w) uint8; a sparse one drawn with a pen.
 
-    Nothing vanishes: where classes meet, the smaller lies on top, and no pen covers a pixel.
+    Of a sparse one nothing vanishes: where classes meet, the smaller lies on top, and no pen covers
+    a pixel.
     """
     if not sparse:
         return np.asarray(Image.fromarray(mask).resize(size, Image.NEAREST))
-    (width, height), (rows, columns) = size, mask.shape
+    (width, height), places = size, {}
+    labels, counts = np.unique(mask[mask != VOID], return_counts=True)
+    for label in labels[np.argsort(-counts, kind="stable")]:
+        share = Image.fromarray((mask == label).astype(np.float32)).resize(size, Image.BOX)
+        places[label] = np.asarray(share) > 0
     reach = round(max(size) / 200)  # px from the middle of the pen, which is a disc
     y, x = np.mgrid[: 2 * reach + 1, : 2 * reach + 1]
     pen = np.argwhere(np.hypot(y - reach, x - reach) < reach + 0.5)
-    drawn, places = np.full((height, width), VOID, np.uint8), {}
-    counts = np.bincount(mask.ravel(), minlength=VOID + 1)[:VOID]
-    for label in np.argsort(-counts, kind="stable")[: np.count_nonzero(counts)]:
-        own = mask == label
-        places[label] = np.array(Image.fromarray(own).resize(size, Image.NEAREST))
-        y, x = np.nonzero(own)
-        places[label][y * height // rows, x * width // columns] = True
-        framed = np.pad(places[label], reach)
+    drawn = np.full((height, width), VOID, np.uint8)
+    for label, place in places.items():
+        framed = np.pad(place, reach)
         for down, right in pen:
             drawn[framed[down : down + height, right : right + width]] = label
     for label, place in places.items():

@@ -12,8 +12,7 @@ import numpy as np
 from data import UserError
 from data.classes import Classes
 from data.figures import gallery
-from data.figures.gallery import Record
-from data.figures.overlay import legend_rows, percent
+from data.figures.overlay import Record, legend_rows, percent
 from data.image_files import colour_mask, read_image
 from models.run import folder
 from models.run.predictor import predict_photo
@@ -21,8 +20,8 @@ from models.run.record import read, read_json, read_table
 from models.segmenter import Segmenter
 
 TABLE = "photos.csv"
+COLUMNS = ("photo", "class", "share", "confidence", "error")
 MASKS = "predictions"
-TAKEN = f"{MASKS}/", f"{gallery.FILES}/"  # where files that are no pages lie
 
 
 class PhotoTable:
@@ -37,16 +36,14 @@ class PhotoTable:
         errors: why each of the others was not, by its title.
     """
 
-    COLUMNS = ("photo", "class", "share", "confidence", "error")
-
     def __init__(self, folder: Path, classes: Classes):
         self.folder, self.classes, path = folder, classes, folder / TABLE
         rows = read(read_table, path) if path.exists() else []
-        self.done: set[str] = set()
+        rows = [row for row in rows if not row["error"]]
+        self.done = {row["photo"] for row in rows}
         self.errors: dict[str, str] = {}
-        with open(path, "w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow(self.COLUMNS)
-        self._append([row for row in rows if not row["error"]])
+        path.unlink(missing_ok=True)
+        self._append([dict(zip(COLUMNS, COLUMNS)), *rows])
 
     def add(self, photo: Record) -> None:
         """Saves predictions/ID.png, appends and prints which classes the photo has.
@@ -56,38 +53,37 @@ class PhotoTable:
         path = self.folder / MASKS / f"{photo.id}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         colour_mask(photo.prediction, self.classes).save(path)
+        found = legend_rows({MASKS: photo.prediction}, self.classes)
         rows, words = [], []
-        seen = legend_rows({MASKS: photo.prediction}, self.classes)
-        for line in sorted(seen, key=lambda line: -line.shares[MASKS]):
-            share = line.shares[MASKS]
-            sure = float(photo.confidence.mean(where=photo.prediction == line.label))
-            row = {"photo": photo.title, "class": line.name, "share": share, "confidence": sure}
-            rows.append(row)
-            words.append(f"{line.name} {percent(share)}")
+        for row in sorted(found, key=lambda row: -row.shares[MASKS]):
+            share, own = row.shares[MASKS], photo.prediction == row.label
+            sure = float(photo.confidence.mean(where=own))
+            rows.append(dict(zip(COLUMNS, (photo.title, row.name, share, sure))))
+            words.append(f"{row.name} {percent(share)}")
         self._append(rows)
+        self.done.add(photo.title)
         print(f"  {photo.title}  {'  '.join(words)}", flush=True)
 
     def leave_out(self, title: str, error: str) -> None:
         """Appends a row with the error."""
         self._append([{"photo": title, "error": error}])
-        self.done.remove(title)
         self.errors[title] = error
 
     def _append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Closes the file, so that the rows outlive the process."""
-        self.done |= {row["photo"] for row in rows}
         with open(self.folder / TABLE, "a", encoding="utf-8", newline="") as file:
-            csv.DictWriter(file, self.COLUMNS, lineterminator="\n").writerows(rows)
+            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerows(rows)
 
 
-def check_names(names: Iterable[str]) -> None:
-    """Refuses photos whose pages would lie where something else is written.
+def check_names(names: Iterable[str], sheet: bool) -> None:
+    """Refuses photos whose pages would lie where masks, the gallery's files or the `sheet` do.
 
     Raises:
         UserError: names the first.
     """
     for name in names:
-        if name.startswith(TAKEN) or name == Path(gallery.SHEET).stem:
+        is_sheet = sheet and f"{name}.png" == gallery.SHEET
+        if is_sheet or name.startswith((f"{MASKS}/", f"{gallery.FILES}/")):
             raise UserError(f"{name}: a name that the pictures use themselves; rename that photo")
 
 
@@ -159,10 +155,8 @@ def photo_folder(place: Path, flags: Mapping[str, Any]) -> Iterator[Path]:
 
 def _check_same(place: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuses to go on with another network, or other flags than --limit and --sort."""
-    names = ["made_from", "image", "recursive", "masks_only"]
-    names += [flag for flag in now["settings"] if flag not in ("--limit", "--sort", "--seed")]
     before, now = ({**flags, **flags.get("settings", {})} for flags in (before, now))
-    for name in names:
-        if before.get(name) != now[name]:
+    for name in ("made_from", "image", "recursive", "masks_only", *now["settings"]):
+        if before.get(name) != now[name] and name not in ("--limit", "--sort", "--seed"):
             what = f"{place} was made with {name} {before.get(name)}, not {now[name]}"
             raise UserError(f"--resume: {what}; keep to that, or name another --out")

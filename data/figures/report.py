@@ -1,6 +1,7 @@
 """The write-up of a run, as pages and as text, from plain values: procedure, data, results."""
 
 import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
@@ -40,53 +41,94 @@ def report_pages(
     What a step has not left, since it was not run to its end, has no page.
 
     Args:
-        record: see `models.run.record.read_run`; also "author", or None, and "experiments", rows of
-            `losses.compare.compare_runs`, or none.
+        record: see `models.run.record.read_run`; also "author", or None, and what
+            `losses.compare.compare_runs` gives, "compared" and "experiments", or none.
         shown: which pictures have been drawn, in words.
         pictures: what each is an example of, and the picture.
     """
-    configs, metrics, tables = record["configs"], record["metrics"], procedure(record)
-    pages = [_page(TITLE), _page("Training procedure")]
+    pages: list[Figure] = []
+
+    def page(title: str) -> Figure:
+        pages.append(charts.new_figure(*A4))
+        pages[-1].get_layout_engine().set(w_pad=0.25, h_pad=0.15)
+        pages[-1].suptitle(title, x=0.02, ha="left", fontsize=18, weight="bold", color=INK)
+        return pages[-1]
+
     wrap = textwrap.TextWrapper(LINE, break_on_hyphens=False, max_lines=8, placeholder=" …")
     texts = {heading: wrap.wrap(text) for heading, text in sections(record).items()}
     heights = [3 + len(lines) for lines in texts.values()]
-    places = pages[0].subplots(len(texts), 1, height_ratios=heights)
+    places = page(TITLE).subplots(len(texts), 1, height_ratios=heights)
     for axes, (heading, lines) in zip(places, texts.items()):
         _text(axes, heading, lines)
-    for axes, (heading, rows) in zip(pages[1].subplots(1, len(tables)), tables.items()):
+    tables = procedure(record)
+    places = page("Training procedure").subplots(1, len(tables))
+    for axes, (heading, rows) in zip(places, tables.items()):
         lines = [f"{short(name, 21):21} {short(value)}" for name, value in rows.items()]
         _text(axes, heading, lines, family="monospace", fontsize=7.5)
-    pages.append(_page("Architecture"))
-    draw_architecture(pages[-1].subplots(), record["network"])
-    if config := configs[1]:
+    draw_architecture(page("Architecture").subplots(), record["network"])
+    if config := record["configs"][1]:
         counts = config["rows_per_class"]
-        pages.append(_page(f"Sampled pixels: {sum(counts):,} in all"))
-        charts.class_counts(config["classes"], counts, pages[-1].subfigures())
+        whole = page(f"Sampled pixels: {sum(counts):,} in all").subfigures()
+        charts.class_counts(config["classes"], counts, whole)
     if logs := {step: rows for step, rows in record["logs"].items() if rows}:
-        pages.append(_page("Training"))
-        parts = pages[-1].subfigures(len(logs), 1, squeeze=False)[:, 0]
+        parts = page("Training").subfigures(len(logs), 1, squeeze=False)[:, 0]
         for part, (step, rows) in zip(parts, logs.items()):
             charts.curve(rows, SCRIPTS[step], part)
-    if metrics:
+    if metrics := record["metrics"]:
         names, ious = zip(*metrics["per_class"].items())
-        pages += [_page("Results"), _page("Confusion matrix")]
-        charts.iou_bars(names, ious, metrics["miou"], pages[-2].subfigures())
-        charts.confusion(record["confusion"], names, pages[-1].subfigures())
+        charts.iou_bars(names, ious, metrics["miou"], page("Results").subfigures())
+        charts.confusion(record["confusion"], names, page("Confusion matrix").subfigures())
     if record["experiments"]:
-        pages.append(_page("Experiments"))
-        charts.comparison(record["experiments"], pages[-1].subfigures())
-    pages += _picture_pages(shown, pictures)
-    for number, page in enumerate(pages, start=1):
+        charts.comparison(record["experiments"], page("Experiments").subfigures())
+    for group in _legible(pictures):
+        _show(page(f"Predictions: {short(shown, 60)}"), group)
+    for number, figure in enumerate(pages, start=1):
         words = f"{short(record['run'], 90)} · page {number} of {len(pages)}"
-        page.supxlabel(words, x=0.98, ha="right", fontsize=8, color=GREY, parse_math=False)
+        figure.supxlabel(words, x=0.98, ha="right", fontsize=8, color=GREY, parse_math=False)
     return pages
+
+
+def _legible(
+    pictures: Sequence[tuple[str, Image.Image]],
+) -> list[list[tuple[float, str, Image.Image]]]:
+    """As many pictures for a page as are legible below one another, each behind its height."""
+    groups, (width, height), left = [], ROOM, 0.0
+    for kind, picture in pictures:
+        needed = min(height, 0.3 + width * picture.height / picture.width)
+        if needed > left:
+            groups.append([])
+            left = height
+        groups[-1].append((needed, kind, picture))
+        left -= needed
+    return groups
+
+
+def _show(page: Figure, pictures: Sequence[tuple[float, str, Image.Image]]) -> None:
+    """Pictures below one another, by their heights."""
+    heights = [height for height, *_ in pictures]
+    parts = page.subplots(len(pictures), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (_, kind, picture) in zip(parts, pictures):
+        pixels = picture.convert("RGB")
+        pixels.thumbnail((PICTURE, PICTURE), Image.LANCZOS)
+        axes.imshow(pixels, interpolation="none")
+        axes.axis("off")
+        axes.set_anchor("NW")
+        axes.set_title(kind, loc="left", fontsize=10, weight="bold")
+
+
+def _text(axes: Axes, heading: str, lines: Sequence[str], **look: Any) -> None:
+    """Lines below a heading."""
+    axes.axis("off")
+    axes.set_title(heading, loc="left", fontsize=11, weight="bold", parse_math=False)
+    look = {"fontsize": 10, "color": INK, "va": "top", "parse_math": False, **look}
+    axes.text(0, 1, "\n".join(lines), transform=axes.transAxes, **look).set_in_layout(False)
 
 
 def save_report(
     folder: Path, record: Mapping[str, Any], pictures: Sequence[Mapping[str, Any]], shown: str
 ) -> None:
     """Writes report.pdf and report.md, with some of the pictures of `gallery.read_pictures`."""
-    chosen = choose({picture["name"]: picture["miou"] for picture in pictures})
+    chosen = choose(pictures)
     images = [(kind, Image.open(folder / f"{name}.png")) for kind, name in chosen]
     about = {"Title": TITLE, "Author": record["author"], "CreationDate": None}
     with PdfPages(folder / "report.pdf", metadata=about) as document:
@@ -109,10 +151,7 @@ def report_text(record: Mapping[str, Any], pictures: Sequence[tuple[str, str]]) 
         lines = [f"| {name} | {value} |" for name, value in rows.items()]
         parts += [f"## {heading}", "\n".join(["| | |", "|---|---|", *lines])]
     if record["experiments"]:
-        parts.append("## Experiments")
-    for row in record["experiments"]:
-        gain = "" if row["difference"] is None else f", {row['difference']:+.3f} {row['verdict']}"
-        parts.append(f"- {row['run']}: mIoU {row['miou']:.3f}{gain}; {row['differs'] or 'first'}")
+        parts += ["## Experiments", record["compared"]]
     parts += [f"{kind}\n\n![{kind}](<{file}>)" for kind, file in pictures]
     return "\n\n".join(parts) + "\n"
 
@@ -135,25 +174,25 @@ def procedure(record: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     """A table for each step, by its heading: all that decided its result, and what came of it."""
     tables: dict[str, dict[str, str]] = {}
     for step, script in SCRIPTS.items():
-        if (config := record["configs"][step]) is None:
-            tables[f"{step}  {script}.py"] = {"has not been run": "to its end"}
+        heading, config = f"{step}  {script}.py", record["configs"][step]
+        if config is None:
+            tables[heading] = {"has not been run": "to its end"}
             continue
-        known = {"data": config["data"]}
-        for flag, value in record["settings"][step].items():
-            known[flag.removeprefix("--").replace("-", " ")] = value
+        settings = record["settings"][step].items()
+        known = {"data": config["data"]} | {flag.strip("-"): value for flag, value in settings}
         if step in (3, 4):
             known.setdefault("size", record["network"]["size"])
         if step == 3:
             known.setdefault("crop", known["size"])
         if step in (2, 3):
             known["loss"] = "cross entropy" + " + Lovasz" * bool(known.get("lovasz"))
-        known |= {name.replace("_", " "): config[name] for name in FACTS if name in config}
-        for row in record["logs"].get(step) or ():
-            if row["epoch"] == config.get("best_epoch", len(record["logs"][step])):
-                scores = {name: row[name] for name in LOGGED if row.get(name) is not None}
-                known |= {LOGGED[name]: x for name, x in scores.items() if math.isfinite(x)}
+        known |= {name: config[name] for name in FACTS if name in config}
+        rows = record["logs"].get(step) or [{}]
+        last = next((row for row in rows if row.get("epoch") == config.get("best_epoch")), rows[-1])
+        scores = {name: last[name] for name in LOGGED if last.get(name) is not None}
+        known |= {LOGGED[name]: x for name, x in scores.items() if math.isfinite(x)}
         known["time (h:mm:ss)"] = timedelta(seconds=round(config["seconds"]))
-        tables[f"{step}  {script}.py"] = {name: _words(value) for name, value in known.items()}
+        tables[heading] = {re.sub("[-_]", " ", name): _words(x) for name, x in known.items()}
     return tables
 
 
@@ -184,26 +223,22 @@ def discussion(record: Mapping[str, Any]) -> str:
     return " ".join(f"{start} {', '.join(named)}." for start, named in sentences.items() if named)
 
 
-def choose(mious: Mapping[str, float | None]) -> list[tuple[str, str]]:
+def choose(pictures: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """The pictures worth showing: what each is an example of, and its name.
 
     Two of the best, around the median and of the worst; all, the best first, where fewer than six
     have a score; none where none has.
 
     Args:
-        mious: of each picture, by its name; None where nothing in it is scored.
+        pictures: "name" and "miou" of each, the worst first; None where nothing in it is scored.
     """
-    scored = [name for name, miou in mious.items() if miou is not None]
-    ranked = sorted(scored, key=lambda name: -mious[name])
+    ranked = [picture["name"] for picture in pictures if picture["miou"] is not None][::-1]
     if len(ranked) < 6:
         return [("by mIoU", name) for name in ranked]
     middle = len(ranked) // 2 - 1
-    kinds = {
-        "best: the highest mIoU": ranked[:2],
-        "typical: mIoU near the median": ranked[middle : middle + 2],
-        "worst: the lowest mIoU": ranked[-2:],
-    }
-    return [(kind, name) for kind, names in kinds.items() for name in names]
+    kinds = "best: the highest mIoU", "typical: mIoU near the median", "worst: the lowest mIoU"
+    shown = ranked[:2], ranked[middle : middle + 2], ranked[-2:]
+    return [(kind, name) for kind, names in zip(kinds, shown) for name in names]
 
 
 def _words(value: Any) -> str:
@@ -213,44 +248,3 @@ def _words(value: Any) -> str:
     if isinstance(value, list):
         return ",".join(map(str, value)) or "none"
     return format(value, {int: ",", float: ".4g"}.get(type(value), ""))
-
-
-def _picture_pages(shown: str, pictures: Sequence[tuple[str, Image.Image]]) -> list[Figure]:
-    """As many pictures on a page as are legible below one another."""
-    groups: list[list[tuple[float, str, Image.Image]]] = []
-    (width, height), used = ROOM, math.inf
-    for kind, picture in pictures:
-        needed = min(height, 0.3 + width * picture.height / picture.width)
-        used += needed
-        if used > height:
-            groups, used = [*groups, []], needed
-        groups[-1].append((needed, kind, picture))
-    pages = [_page(f"Predictions: {short(shown, 60)}") for _ in groups]
-    for page, group in zip(pages, groups):
-        parts = page.subplots(
-            len(group), 1, squeeze=False, height_ratios=[needed for needed, *_ in group]
-        )
-        for axes, (_, kind, picture) in zip(parts[:, 0], group):
-            pixels = picture.convert("RGB")
-            pixels.thumbnail((PICTURE, PICTURE), Image.LANCZOS)
-            axes.imshow(pixels, interpolation="none")
-            axes.axis("off")
-            axes.set_anchor("NW")
-            axes.set_title(kind, loc="left", fontsize=10, weight="bold")
-    return pages
-
-
-def _page(title: str) -> Figure:
-    """An empty page with a title, laid out by matplotlib."""
-    page = Figure(figsize=A4, layout="constrained")
-    page.get_layout_engine().set(w_pad=0.25, h_pad=0.15)
-    page.suptitle(title, x=0.02, ha="left", fontsize=18, weight="bold", color=INK)
-    return page
-
-
-def _text(axes: Axes, heading: str, lines: Sequence[str], **look: Any) -> None:
-    """Lines below a heading."""
-    axes.axis("off")
-    axes.set_title(heading, loc="left", fontsize=11, weight="bold", parse_math=False)
-    look = {"fontsize": 10, "color": INK, "va": "top", "parse_math": False, **look}
-    axes.text(0, 1, "\n".join(lines), transform=axes.transAxes, **look).set_in_layout(False)

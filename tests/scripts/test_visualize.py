@@ -32,7 +32,7 @@ def listed(folder: Path = OVERLAYS) -> list[dict]:
     page = (folder / INDEX).read_text(encoding="utf-8")
     pictures = json.loads(re.search(r'<script type="application/json".*?>(.*?)</script>', page)[1])
     for picture in pictures:
-        assert (folder / unquote(picture["href"])).is_file()
+        assert (folder / unquote(picture["page"])).is_file()
         with Image.open(folder / unquote(picture["layers"]["image"])) as photo:
             assert list(photo.size) == picture["size"]
     return pictures
@@ -110,6 +110,7 @@ def test_the_run_is_written_up(street, succeeds):
     assert "2 pictures, report.pdf and" in succeeds("visualize.py", *flags, "--compare", run)
     text = (run / "5_overlays" / "report.md").read_text(encoding="utf-8")
     assert "A. Student" in text and "| optimizer | adamw |" in text and "## Experiments" in text
+    assert "| differs in |" in text
     pages = re.findall(rb"/Type /Page\b", (run / "5_overlays" / "report.pdf").read_bytes())
     assert len(pages) in (9, 10), "eight pages and those of two pictures"
 
@@ -173,7 +174,8 @@ def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds, fai
 
 def test_without_a_run_photos_are_seen_by_the_network_in_the_box(photos, succeeds):
     portrait = HOME / "data/portrait/hopper.jpg"
-    said = succeeds("visualize.py", "--image", portrait, PHOTOS / "grey.Jpg")
+    other = (PHOTOS / "grey.Jpg").rename(PHOTOS / "contact_sheet.jpg")  # none is asked for
+    said = succeeds("visualize.py", "--image", portrait, other)
     assert "wrote runs/photos: 2 pictures" in said and "voc (efficientnet_lite2)" in said
     (person, *_) = [row for row in table("runs/photos/photos.csv") if row["class"] == "person"]
     index = np.asarray(Image.open("runs/photos/predictions/hopper.png")) == 15
@@ -240,6 +242,7 @@ REFUSED = [
     ((*IMAGE, "--out", "page"), f"page/index.html: {OVER}"),
     ((*IMAGE, "--sort", "worst"), "--sort: worst needs scores, which --image does not"),
     ((*IMAGE, "run/4_eval", "--recursive"), "predictions/shapes_000003: a name that the pictures"),
+    ((*RUN, "--image", SHEET, "--contact-sheet"), "contact_sheet: a name that the pictures use"),
     ((*RUN, *DATA, "--seed", 1), "argument --seed: has no effect without --sort random"),
     ((*RUN, *DATA, "--masks-only"), "argument --masks-only: has no effect without --image"),
     ((*RUN, *DATA, "--author", "me"), "argument --author: has no effect without --report"),

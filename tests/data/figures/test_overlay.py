@@ -7,16 +7,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from data.classes import VOC, VOID, Classes
-from data.figures.layers import (
-    NAMED_FROM,
-    NOT_SCORED,
-    OPACITY,
-    RIGHT,
-    WRONG,
-    error_map,
-    heat_map,
-)
-from data.figures.overlay import draw_page, overlay, percent
+from data.figures.layers import HEAT, NAMED_FROM, NOT_SCORED, OPACITY, RIGHT, WRONG, draw_layers
+from data.figures.overlay import Page, Record, draw_page, overlay, percent
 
 SIZES = [(16, 16), (500, 375), (2000, 100), (60, 900), (40, 1), (1, 40)]
 MANY = Classes(
@@ -83,6 +75,11 @@ def stripes(width: int, height: int, values: list[int]) -> np.ndarray:
     return np.array(values, dtype=np.uint8)[place]
 
 
+def page_of(photo: np.ndarray, *masks: np.ndarray | None, classes: Classes = VOC, **facts) -> Page:
+    """Of a photo and truth, prediction, confidence, as far as there are any."""
+    return draw_page(Record("1", facts.pop("title", "one"), photo, *masks, **facts), classes)
+
+
 def overlaps(first: tuple, second: tuple) -> bool:
     across = min(first[2], second[2]) > max(first[0], second[0])
     return across and min(first[3], second[3]) > max(first[1], second[1])
@@ -129,11 +126,15 @@ def test_names_are_written_in_the_middle_of_their_class(spy):
         assert np.allclose(found, middle, atol=10), name
 
 
-def test_error_map_has_its_three_colours():
-    target = np.array([[0, 1, VOID], [20, 5, VOID]])
-    prediction = np.array([[0, 2, 0], [20, 0, VOID]])
+def test_errors_have_three_colours_and_confidence_those_of_heat():
+    truth = np.array([[0, 1, VOID], [20, 5, VOID]], np.uint8)
+    prediction = np.array([[0, 2, 0], [20, 0, VOID]], np.uint8)
+    sure = np.array([[0, 0.25, 1], [1, 1, 1]], np.float32)
+    masks = {"ground truth": truth, "prediction": prediction}
+    layers = draw_layers(photo(3, 2), masks, VOC, sure)
     expected = [[RIGHT, WRONG, NOT_SCORED], [RIGHT, WRONG, NOT_SCORED]]
-    assert np.array_equal(error_map(prediction, target), np.array(expected))
+    assert np.array_equal(layers["error"], np.array(expected))
+    assert np.allclose(layers["confidence"], 255 * HEAT(sure)[..., :3], atol=1)
 
 
 VALUES = {"few": (VOC, [0, 15]), "voc": (VOC, [*range(21), VOID]), "many": (MANY, [*range(60)])}
@@ -147,18 +148,17 @@ def test_nothing_on_a_page_overlaps_or_leaves_it(kind, size, shown, spy):
     classes, values = VALUES[kind]
     truth = stripes(*size, values)
     prediction = np.where(truth == VOID, 0, truth[::-1, ::-1])
-    given = {"truth": truth} if shown != "prediction" else {}
+    masks = truth if shown != "prediction" else None, prediction if shown != "truth" else None
+    facts = {"title": " ".join(40 * ["long\ntitle"])}
     if shown != "truth":
-        given |= {"prediction": prediction, "confidence": np.full(truth.shape, 0.5, np.float32)}
+        facts["confidence"] = np.full(truth.shape, 0.5, np.float32)
     if shown == "both":
-        given |= {"ious": np.linspace(0, 1, len(classes)), "miou": 0.25}
-    page, tiles, *_ = draw_page(
-        photo(*size), classes, **given, title=" ".join(40 * ["long\ntitle"])
-    )
+        facts |= {"ious": np.linspace(0, 1, len(classes)), "miou": 0.25}
+    page, tiles, *_ = page_of(photo(*size), *masks, classes=classes, **facts)
     assert page.mode == "RGB" and max(page.size) <= 6000
     assert len(tiles) == {"both": 5, "prediction": 3, "truth": 2}[shown]
-    pasted = [box for onto, _, box in spy.pastes if onto is page]
-    assert set(tiles.values()) <= set(pasted)
+    pasted = {box: what for onto, what, box in spy.pastes if onto is page}
+    assert [*pasted.values()][: len(tiles)] == [*tiles.values()]
     assert all(contains(page, box) for box in [*pasted, *spy.on(page)])
     assert [words for picture, words, box in spy.texts if not contains(picture, box)] == []
     for boxes in (pasted, spy.on(page)):
@@ -172,47 +172,38 @@ def test_nothing_on_a_page_overlaps_or_leaves_it(kind, size, shown, spy):
 )
 def test_the_tiles_of_a_page_have_320_to_640_px(size, tile):
     mask = stripes(*size, [0, 15])
-    page, tiles, *_ = draw_page(photo(*size), VOC, mask, mask)
+    tiles = page_of(photo(*size), mask, mask).tiles
     assert list(tiles) == ["image", "ground truth", "prediction", "error"]
-    cut = {name: page.crop(box) for name, box in tiles.items()}
-    assert {picture.size for picture in cut.values()} == {tile}
-    assert np.array_equal(cut["image"], Image.fromarray(photo(*size)).resize(tile, Image.BICUBIC))
-    assert np.array_equal(cut["error"], Image.new("RGB", tile, RIGHT))
-    assert np.array_equal(cut["ground truth"], cut["prediction"])
-    assert not np.array_equal(cut["ground truth"], cut["image"])
+    assert {picture.size for picture in tiles.values()} == {tile}
+    assert np.array_equal(tiles["image"], Image.fromarray(photo(*size)).resize(tile, Image.BICUBIC))
+    assert np.array_equal(tiles["error"], Image.new("RGB", tile, RIGHT))
+    assert np.array_equal(tiles["ground truth"], tiles["prediction"])
+    assert not np.array_equal(tiles["ground truth"], tiles["image"])
 
 
-def test_the_confidence_is_a_last_tile_with_its_mean_and_a_key(spy):
-    sure = np.array([[1.0, 0.5], [0.25, 0.25]], np.float32).repeat(200, 0).repeat(200, 1)
-    mask = np.zeros((400, 400), np.uint8)
-    page, tiles, *_ = draw_page(photo(400, 400), VOC, prediction=mask, confidence=sure)
-    assert list(tiles) == ["image", "prediction", "confidence"]
-    assert {"confidence 50.0%", "0%", "100%"} <= set(spy.words())
-    tile, colours = page.crop(tiles["confidence"]), heat_map(np.array([[1, 0.25]]))
-    assert tile.getpixel((50, 50)) == colours.getpixel((0, 0))
-    assert tile.getpixel((50, 350)) == colours.getpixel((1, 0))
-
-
-def test_the_error_caption_gives_the_share_of_the_labelled_pixels(spy):
+def test_error_and_confidence_are_captioned_with_their_share_and_mean(spy):
     truth = np.array([[0, 0, 0, 1], [VOID] * 4], np.uint8)
-    draw_page(photo(4, 2), VOC, truth, np.array([[0, 0, 0, 2], [1, 1, 1, 1]]))
-    assert "error 25.0%" in spy.words()
+    prediction = np.array([[0, 0, 0, 2], [1, 1, 1, 1]], np.uint8)
+    sure = np.array([[1, 0.5, 0.25, 0.25], [0.5] * 4], np.float32)
+    assert [*page_of(photo(4, 2), truth, prediction, sure).tiles][3:] == ["error", "confidence"]
+    assert {"error 25.0%", "confidence 50.0%", "0%", "100%"} <= set(spy.words())
 
 
 def test_the_legend_lists_the_classes_that_occur_with_share_and_iou(spy):
     truth = np.array([[0, 0, 15, VOID]], np.uint8).repeat(2, 0)
-    prediction = np.array([[0, 0, 8, 0]]).repeat(2, 0)
+    prediction = np.array([[0, 0, 8, 0]], np.uint8).repeat(2, 0)
     ious = np.full(21, np.nan)
     ious[[0, 3, 8]] = 1, 0.5, 0
-    page = draw_page(photo(4, 2), VOC, truth, prediction, ious=ious, miou=0.5)
+    page = page_of(photo(4, 2), truth, prediction, ious=ious, miou=0.5)
     legend = next(picture for picture, words, _ in spy.texts if words == "pixels in")
     written = {words for picture, words, _ in spy.texts if picture is legend}
     assert {"ground truth", "prediction", "IoU", "cat", "person", "void", "75.0%"} <= written
-    assert [(row.name, row.iou, *row.shares.values()) for row in page.rows] == [
-        ("background", 1.0, 0.5, 0.75),
-        ("cat", 0.0, 0, 0.25),
-        ("person", None, 0.25, 0),
-        ("void", None, 0.25, 0),
+    assert page.columns == ["ground truth", "prediction", "IoU"]
+    assert [[row.name, *row.cells] for row in page.rows] == [
+        ["background", "50.0%", "75.0%", "1.000"],
+        ["cat", "-", "25.0%", "0.000"],
+        ["person", "25.0%", "-", "-"],
+        ["void", "25.0%", "-", "-"],
     ]
     assert "mIoU 0.500" in spy.words()
     shares = {0: "-", 1e-6: "<0.1%", 0.00049: "<0.1%", 0.0005: "0.1%", 0.123: "12.3%"}
@@ -235,9 +226,9 @@ def drawn_strokes(width: int, height: int) -> np.ndarray:
 @pytest.mark.parametrize("size", [(2000, 1500), (300, 200), (40, 30), (3000, 600)])
 def test_strokes_are_opaque_and_thick_and_the_photo_around_them_is_unveiled(size, spy):
     mask = drawn_strokes(*size)
-    page, tiles, rows, _ = draw_page(photo(*size), VOC, mask)
-    tile, before = (np.array(page.crop(tiles[name])) for name in ("labels", "image"))
-    colours = {row.label: row.colour for row in rows}
+    page = page_of(photo(*size), mask)
+    tile, before = (np.array(page.tiles[name]) for name in ("labels", "image"))
+    colours = {row.label: row.colour for row in page.rows}
     assert colours.keys() == {0, 8, 15, 20, VOID} and colours[0] not in VOC.colours
     assert not {"background", "person", "cat", "tvmonitor"} & {
         words for picture, words, _ in spy.texts if picture.size == tile.shape[1::-1]
@@ -257,14 +248,14 @@ def test_strokes_are_opaque_and_thick_and_the_photo_around_them_is_unveiled(size
 
 def test_beside_strokes_there_are_no_errors_to_see():
     mask = drawn_strokes(300, 200)
-    _, tiles, rows, _ = draw_page(photo(300, 200), VOC, mask, np.zeros_like(mask))
-    assert list(tiles) == ["image", "labels", "prediction"]
-    assert [row.shares["labels"] > 0 for row in rows] == [True] * len(rows)
+    page = page_of(photo(300, 200), mask, np.zeros_like(mask))
+    assert list(page.tiles) == ["image", "labels", "prediction"]
+    assert [row.shares["labels"] > 0 for row in page.rows] == [True] * len(page.rows)
 
 
 def test_a_click_within_another_stroke_is_seen():
     mask = np.full((1500, 2000), VOID, np.uint8)
     mask[700:704, 100:1900], mask[702, 1000] = 8, 0
-    page, tiles, rows, _ = draw_page(photo(2000, 1500), VOC, mask)
-    for row in rows[:2]:
-        assert (np.array(page.crop(tiles["labels"])) == row.colour).all(-1).sum() > 9
+    page = page_of(photo(2000, 1500), mask)
+    for row in page.rows[:2]:
+        assert (np.array(page.tiles["labels"]) == row.colour).all(-1).sum() > 9

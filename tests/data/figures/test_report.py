@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from data.figures.architecture import draw_architecture
-from data.figures.report import choose, report_pages, report_text
+from data.figures.report import choose, report_pages, report_text, sections
 from tests.data.figures.pages import faults, texts
 
 LONG = "A_CLASS_$with_{a}_very$_long_name_that_nobody_would_want_to_write_out_in_full"
@@ -55,7 +55,7 @@ def values():
             "record": {
                 "run": path,
                 "configs": configs,
-                "logs": {2: log[1:], 3: log},
+                "logs": {2: [row | {"val_accuracy": 0.25} for row in log[1:]], 3: log},
                 "metrics": metrics | {"checkpoint": f"{path}/best.pt"},
                 "confusion": random.integers(0, 100, (classes, classes)),
                 "author": "A. Student",
@@ -104,10 +104,15 @@ def test_the_values_are_on_the_pages_in_order(values):
     other = {"differs": "train_seg --lr 0.1", "verdict": "worse", "difference": -0.2}
     other |= {"difference_low": -0.3, "difference_high": -0.1}
     given["record"]["experiments"] = [row | {"difference": None}, row | other]
+    given["record"]["compared"] = "| tables of both |"
+    assert "earlier" not in sections(given["record"])["Scores"]
+    given["record"]["scores_are_old"] = True
+    given["record"]["configs"][3]["val_images_trained_on"] = 17
     pages = [words(figure) for figure in report_pages(**given)]
     expected = [
         ["Semantic segmentation", "runs/a $run^2$", "A. Student", date.today().isoformat()]
-        + ["mIoU 0.432, pixel accuracy 0.876", "scored somehow", "torch 2.9.1+cu130"]
+        + ["These scores are of an earlier network: run evaluate.py again. mIoU 0.432, pixel"]
+        + ["scored somehow", "torch 2.9.1+cu130"]
         + ["best classes, by IoU, are class_0 (0.700). The worst are class_2 (0.100)."]
         + ["class_0 taken for class_1 (25% of it), class_2 taken for class_0 (0% of it)."]
         + [
@@ -115,7 +120,8 @@ def test_the_values_are_on_the_pages_in_order(values):
             "i1 (0.100, class_0), i9 (0.900, class_0).",
         ],
         ["Training procedure", "lr 0.5", "flip yes", "crop 320", "loss cross entropy"]
-        + ["training loss 0.4", "val mIoU 0.5", "best epoch 4", "rows 123,456", "0:01:23"],
+        + ["training loss 0.4", "val mIoU 0.5", "best epoch 4", "rows 123,456", "0:01:23"]
+        + ["val accuracy 0.25", "val images trained on 17"],
         ["Architecture", "image 3 × 320 × 320", "tap 3", "256 × 80 × 80", "Z = 1472 channels"]
         + ["vgg19_bn, fine-tuned, 20,035,392 parameters", "29,102,080 parameters"],
         ["Sampled pixels: 1,234,575 in all", "1,234,567"],
@@ -129,18 +135,8 @@ def test_the_values_are_on_the_pages_in_order(values):
     for number, (page, lines) in enumerate(zip(pages, expected), start=1):
         assert [line for line in [*lines, f"page {number} of 10"] if line not in page] == []
     text = report_text(given["record"], [("best", "a.png")])
-    found = ["A. Student", "class_0 taken for class_1", "| lr | 0.5 |", "](<a.png>)", "--lr 0.1"]
+    found = ["A. Student", "class_0 taken for class_1", "| lr | 0.5 |", "](<a.png>)", "| tables of"]
     assert [words for words in found if words not in text] == []
-
-
-def test_scores_of_an_earlier_network_and_validation_images_trained_on_are_said(values):
-    given = values(pictures=0)
-    assert "earlier network" not in words(report_pages(**given)[0])
-    given["record"]["scores_are_old"] = True
-    given["record"]["configs"][3]["val_images_trained_on"] = 17
-    summary = words(report_pages(**given)[0])
-    assert "These scores are of an earlier network" in summary
-    assert "val images trained on 17" in words(report_pages(**given)[1])
 
 
 @pytest.mark.parametrize("last", [0, 2])
@@ -166,14 +162,15 @@ def test_what_was_not_run_is_said_to_be_not_run(last, values):
         ({"a": None}, []),
         ({"a": 0.1, "b": 0.9, "c": None}, [("by mIoU", "b"), ("by mIoU", "a")]),
         (
-            {"a": 0.1, "b": 0.9, "c": 0.4, "d": 0.5, "e": None, "f": 0.3, "g": 0.8},
+            {"a": 0.1, "f": 0.3, "c": 0.4, "d": 0.5, "g": 0.8, "b": 0.9, "e": None},
             [("best", "b"), ("best", "g"), ("typical", "d"), ("typical", "c")]
             + [("worst", "f"), ("worst", "a")],
         ),
     ],
 )
 def test_best_typical_and_worst_are_by_miou(mious, chosen):
-    assert [(kind.partition(":")[0], name) for kind, name in choose(mious)] == chosen
+    pictures = [{"name": name, "miou": miou} for name, miou in mious.items()]
+    assert [(kind.partition(":")[0], name) for kind, name in choose(pictures)] == chosen
 
 
 @pytest.mark.parametrize("size", [{}, {"layers": 10}, {"context": 11}])
