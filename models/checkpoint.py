@@ -4,7 +4,6 @@ What is in them: `save_segmenter`; last.pt also holds `models.run.training.Train
 """
 
 import io
-import operator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from models.weight_files import load_state, load_tensors
 
 TRAINED = Path(__file__).parent / "trained"  # the networks that come with the project
 FORMAT = 3  # raised when what is in the files changes
+HEAD = ("channels", "widths", "activation", "dropout")  # arguments of a `DenseClassifier`
 
 
 def save_checkpoint(path: Path, kind: str, **content: Any) -> None:
@@ -67,17 +67,11 @@ def load_extractor(path: Path) -> Hypercolumn:
 
 def save_segmenter(path: Path, segmenter: Segmenter, **training: Any) -> None:
     """Saves all that is needed to rebuild the segmenter, and what a training wants to keep."""
-    head = segmenter.head
     save_checkpoint(
         path,
         "segmenter",
         hypercolumn=segmenter.hypercolumn.spec(),
-        head={
-            "channels": head.channels,
-            "widths": list(head.widths),
-            "activation": head.activation,
-            "dropout": head.dropout,
-        },
+        head={name: getattr(segmenter.head, name) for name in HEAD},
         size=segmenter.size,
         stride=segmenter.stride,
         classes=list(segmenter.classes.names),
@@ -93,23 +87,14 @@ def save_segmenter(path: Path, segmenter: Segmenter, **training: Any) -> None:
 def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
     """The segmenter of `save_segmenter`, on the CPU, and the whole content of the file."""
     content = load_checkpoint(path, "segmenter")
-    try:
-        classes = Classes(tuple(content["classes"]), tuple(map(tuple, content["colours"])))
-        ones = torch.ones(sum(content["head"]["channels"]))
-        head = DenseClassifier(mean=ones, std=ones, classes=len(classes), **content["head"])
-        hypercolumn = rebuilt_extractor(content["hypercolumn"])
-        size, stride = operator.index(content["size"]), operator.index(content["stride"])
-        if hypercolumn.channels != head.channels or not 1 <= stride <= size:
-            raise ValueError(f"levels of {hypercolumn.channels}, size {size}, stride {stride}")
-        segmenter = Segmenter(hypercolumn, head, size, stride, classes)
-        segmenter.trained_on, segmenter.origin = content["trained_on"], content["origin"]
-        segmenter.seen = content.get("seen", segmenter.seen).long().flatten()
-        state = content["state"]
-    except UserError:  # as where a package is missing
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
-        raise UserError(f"{path}: describes no network ({error}); is the file damaged?") from None
-    load_state(segmenter, state, path, hypercolumn.backbone)
+    hypercolumn = rebuilt_extractor(content["hypercolumn"])
+    classes = Classes(tuple(content["classes"]), tuple(map(tuple, content["colours"])))
+    ones = torch.ones(hypercolumn.Z)
+    head = DenseClassifier(mean=ones, std=ones, classes=len(classes), **content["head"])
+    segmenter = Segmenter(hypercolumn, head, content["size"], content["stride"], classes)
+    segmenter.trained_on, segmenter.origin = content["trained_on"], content["origin"]
+    segmenter.seen = content.get("seen", segmenter.seen)
+    load_state(segmenter, content["state"], path, hypercolumn.backbone)
     return segmenter, content
 
 

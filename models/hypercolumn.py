@@ -100,31 +100,27 @@ class Hypercolumn(nn.Module):
 
     def level_shapes(self, height: int, width: int) -> list[tuple[int, int, int]]:
         """(C_l, h_l, w_l) of the levels of one image."""
-        image = torch.empty(1, 3, height, width, dtype=torch.uint8, device="meta")
-        return [tuple(level.shape[1:]) for level in self.without_values()(image)]
-
-    def without_values(self) -> "Hypercolumn":
-        """A copy on the meta device, which takes no memory; its parameters want gradients."""
-        tensors = {id(p): nn.Parameter(p.detach().to("meta")) for p in self.parameters()}
-        return copy.deepcopy(self, tensors | {id(b): b.to("meta") for b in self.buffers()})
+        image = torch.empty(1, 3, height, width, device="meta")
+        return [tuple(level.shape[1:]) for level in copy.deepcopy(self).to("meta")(image)]
 
     def unfreeze(self, frozen_stages: int = 0) -> None:
         """Lets the backbone learn, but for its first stages: all that so many taps depend on."""
         if frozen_stages >= len(self.taps):
             raise UserError(f"--frozen-stages {frozen_stages}: there are {len(self.taps)} stages")
         self.frozen = False
-        network = self.without_values()
-        levels = network(torch.empty(1, 3, SIDE, SIDE, dtype=torch.uint8, device="meta"))
+        network = copy.deepcopy(self).to("meta").requires_grad_()
+        levels = network(torch.empty(1, 3, SIDE, SIDE, device="meta"))
         weights = list(network.parameters())
 
-        def gradients(level: Tensor) -> list[Tensor | None]:
-            """Of a level by each of the weights; None where it does not depend on them."""
-            return torch.autograd.grad(level.sum(), weights, retain_graph=True, allow_unused=True)
+        def reached(level: Tensor) -> list[bool]:
+            """Whether the level depends on each of the weights."""
+            found = torch.autograd.grad(level.sum(), weights, retain_graph=True, allow_unused=True)
+            return [gradient is not None for gradient in found]
 
-        learning = gradients(levels[-1])
-        staying = gradients(levels[frozen_stages - 1]) if frozen_stages else [None] * len(weights)
+        learning = reached(levels[-1])
+        staying = reached(levels[frozen_stages - 1]) if frozen_stages else [False] * len(weights)
         for parameter, learns, stays in zip(self.parameters(), learning, staying):
-            parameter.requires_grad_(learns is not None and stays is None)
+            parameter.requires_grad_(learns and not stays)
 
     def train(self, mode: bool = True) -> "Hypercolumn":
         super().train(mode)

@@ -8,32 +8,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from data import UserError
-from models.backbones import Backbone
 
 SIDE = 512  # pixels of the input on which drops of resolution are looked for
-
-
-class Blocks(nn.Sequential, Backbone):
-    """Blocks one after the other, of which some give levels.
-
-    Attributes:
-        ends: indices of the blocks that give the levels; the last block is one of them.
-    """
-
-    ends: list[int]
-
-    def forward(self, x: Tensor) -> list[Tensor]:  # type: ignore[override]
-        """(B, 3, H, W), normalised -> (B, C_l, h_l, w_l) of each level."""
-        levels = []
-        for index, block in enumerate(self):
-            x = block(x)
-            if index in self.ends:
-                levels.append(x)
-        return levels
 
 
 def in_blocks(network: nn.Module) -> nn.Sequential:

@@ -15,7 +15,7 @@ from data.transforms import LEAST_SIDE
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn, resample
 from models.memory import give_back_freed_memory
-from models.views import ROWS, Views, guided_filter, in_rows
+from models.views import ROWS, Views, blended, enlarged, guided_filter
 
 # Photos, after which memory is given back; after each one, it would cost a third of the time.
 GIVE_BACK_EVERY = 20
@@ -140,7 +140,8 @@ class Segmenter(nn.Module):
         """
         seen, cell = partial(self.probabilities, name=name), 1 if self.views.refine else self.stride
         image = image.to(self.hypercolumn.mean.device)
-        yield from in_rows(seen, image, height, len(self.classes), self.views.tile, cell)
+        strips = blended(seen, image, len(self.classes), self.views.tile, cell)
+        yield from enlarged(strips, -(-image.shape[1] // cell), height)
         self._photos += 1
         if self._photos % GIVE_BACK_EVERY == 0:
             give_back_freed_memory()

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,60 +55,51 @@ CONTEXT = ["image", "5", "11"]  # likewise; see `Hypercolumn`
 PAUSE = 0.3  # seconds between two looks at the files
 
 
-class Drawn(NamedTuple):
-    """What is known of a photo with strokes."""
-
-    photo: int  # its hash
-    mask: np.ndarray  # (H, W) uint8, class ids and VOID
-    levels: list[Tensor]  # of the photo
-    features: Tensor  # (n, Z), of pixels of the strokes
-    labels: Tensor  # (n,) int64
-    anywhere: Tensor  # (PLACES, Z): features of random places
-
-
 def read_strokes(place: Path, photos: Path, width: float) -> Source:
     """The strokes, as `data.convert` reads them; undrawn pixels are void."""
     root, name = (place.parent, Path(place.name)) if place.is_file() else (place, None)
-    options = Options(
-        images=photos.resolve(),
-        annotations=name,
-        unlabelled=0,
-        stroke_width=width,
-        skip_bad=True,
-    )
-    source = recognise(root, options)
+    options = Options(photos.resolve(), None, name)
+    source = recognise(root, options._replace(unlabelled=0, stroke_width=width, skip_bad=True))
     if not source.pairs:
         raise UserError(f"{place}: no strokes on a photo of {photos}; {source.said()}")
     return source
 
 
 @torch.inference_mode()
-def extract(network: Segmenter, source: Source, known: dict[Path, Drawn]) -> dict[Path, Drawn]:
-    """The photos with strokes; of those known already, what has not changed is kept."""
+def extract(
+    network: Segmenter, source: Source, known: dict[int, list[Tensor]]
+) -> tuple[dict[Path, np.ndarray], Rows, Tensor]:
+    """The photos with strokes, and the features of their pixels.
+
+    Args:
+        known: the levels of photos, by the hash of each; is brought up to date.
+
+    Returns:
+        Of each photo the mask (H, W) uint8, class ids and VOID; the rows to fit a classifier on;
+        and (Z,) float32, the std of the features at random places of the photos.
+    """
     context = CONTEXT[:1] if len(source.pairs) < FEW_IMAGES else CONTEXT
     if context != network.hypercolumn.context:
         network.hypercolumn.surround(context)
-        known = {}
-    device, drawn = network.hypercolumn.mean.device, {}
+        known.clear()
+    device, masks, seen, parts = network.hypercolumn.mean.device, {}, {}, []
     for name, pair in source.pairs.items():
-        mask, photo = pair.mask(), pair.photo.resolve()
-        (content,), before = hash_files([photo]), known.get(photo)
-        if before and before.photo != content:
-            before = None
-        if before and np.array_equal(before.mask, mask):
-            drawn[photo] = before
-            continue
-        pixels = read_image(photo)
-        image = network_input(network, pixels)[None].to(device)
-        levels = before.levels if before else network.hypercolumn(image)
-        places, labels, _ = sample_pixels(mask, PER_CLASS, 0, name)
-        points = pixel_centres(torch.from_numpy(places), mask.shape)
+        photo, mask = pair.photo.resolve(), pair.mask()
+        (content,) = hash_files([photo]).tolist()
+        if not (levels := known.get(content)):
+            image = network_input(network, read_image(photo))
+            levels = network.hypercolumn(image[None].to(device))
+        pixels, labels, _ = sample_pixels(mask, PER_CLASS, 0, name)
+        points = pixel_centres(torch.from_numpy(pixels), mask.shape)
         points = torch.cat([points, random_places(0, name)])[None].to(device)
         columns = network.hypercolumn.at_points(levels, points)[0].float()
-        classes = torch.from_numpy(labels.astype(np.int64)).to(device)
-        features, anywhere = columns[: len(labels)], columns[len(labels) :]
-        drawn[photo] = Drawn(content, mask, levels, features, classes, anywhere)
-    return drawn
+        parts.append((columns[: len(labels)], torch.from_numpy(labels), columns[len(labels) :]))
+        masks[photo], seen[content] = mask, levels
+    known.clear()
+    known.update(seen)
+    features, labels, anywhere = map(torch.cat, zip(*parts))
+    weights = torch.ones(len(labels), device=device)
+    return masks, (features, labels.long().to(device), weights), anywhere.std(0, correction=0)
 
 
 def classifier(
@@ -137,7 +128,7 @@ def classifier(
 def save(
     segmenter: Segmenter,
     photos: dict[str, Path],
-    drawn: dict[Path, Drawn],
+    masks: dict[Path, np.ndarray],
     settings: dict[str, Any],
     out: Path,
 ) -> None:
@@ -148,17 +139,16 @@ def save(
     with folder.new_folder(folder.step_folder(out, 2)) as new:
         save_segmenter(new / "dense.pt", segmenter, made_from=None)
         folder.save_config(new, 2, flags, id=fingerprint(segmenter.head), made_from=None)
-    order = sorted(photos.items(), key=lambda photo: photo[1].resolve() not in drawn)
+    order = sorted(photos.items(), key=lambda photo: photo[1].resolve() not in masks)
     place = folder.step_folder(out, 5)
     with folder.new_folder(place) as new:
         table = PhotoTable(new, segmenter.classes)
         for record in photo_records(segmenter, dict(order), table):
-            if strokes := drawn.get(photos[record.id].resolve()):
-                record = record._replace(truth=strokes.mask)
+            record = record._replace(truth=masks.get(photos[record.id].resolve()))
             gallery.save_page(new, record, segmenter.classes, confidence=True)
             table.add(record)
         pictures = gallery.read_pictures(new)
-        facts = {"network": segmenter.trained_on, "strokes": f"{len(drawn)} photos"}
+        facts = {"network": segmenter.trained_on, "strokes": f"{len(masks)} photos"}
         heading = f"What a few strokes make of {len(photos)} photos"
         gallery.save_gallery(new, pictures, heading, facts)
         folder.save_config(new, 5, flags)
@@ -207,9 +197,10 @@ def main() -> None:
     if args.backbone:
         network.hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps)
         network.origin, network.trained_on, network.seen = None, args.weights, network.seen[:0]
+    backbone, seen = network.trained_on, network.seen
     network.look(network.views, args.size)
-    network.eval().to(device)
-    drawn: dict[Path, Drawn] = {}
+    network.eval().to(device).stride = STRIDE
+    known: dict[int, list[Tensor]] = {}  # of photos with strokes
     print(f"photos are seen with {args.size} pixels on the shorter side: --size")
     settings = {"--size": args.size, "--steps": args.steps, "--stroke-width": args.stroke_width}
     for _ in changes([args.strokes, args.photos, *args.predict], args.out):
@@ -218,25 +209,19 @@ def main() -> None:
             source = read_strokes(args.strokes, args.photos, args.stroke_width)
             if source.notes:
                 print(f"  note: {source.said()}")
-            drawn = extract(network, source, drawn)
-            features = torch.cat([one.features for one in drawn.values()])
-            labels = torch.cat([one.labels for one in drawn.values()])
-            check_several(labels, args.strokes)
-            rows = features, labels, torch.ones_like(labels, dtype=torch.float32)
-            floor = torch.cat([one.anywhere for one in drawn.values()]).std(0, correction=0)
+            masks, rows, floor = extract(network, source, known)
+            check_several(rows[1], args.strokes)
             fc = classifier(rows, floor, len(source.classes), args.steps)
         except UserError as error:
             if not args.watch:
                 raise
             print(f"  {error}", flush=True)  # perhaps a file is being written
             continue
-        head = DenseClassifier.from_fc(fc, network.hypercolumn.channels)
-        parts = network.hypercolumn, head, network.size, STRIDE
-        segmenter = Segmenter(*parts, Classes.from_named(source.classes)).to(device).eval()
-        segmenter.origin, segmenter.seen = network.origin, network.seen
-        segmenter.remember(np.array([one.photo for one in drawn.values()]))
-        segmenter.trained_on = f"strokes on {len(drawn)} photos; backbone: {network.trained_on}"
-        save(segmenter, photos, drawn, settings, args.out)
+        network.head = DenseClassifier.from_fc(fc, network.hypercolumn.channels)
+        network.classes, network.seen = Classes.from_named(source.classes), seen
+        network.remember(np.array([*known]))
+        network.trained_on = f"strokes on {len(masks)} photos; backbone: {backbone}"
+        save(network, photos, masks, settings, args.out)
         if not args.watch:
             break
         print("watching: save a stroke, and it goes on; Ctrl-C ends it", flush=True)

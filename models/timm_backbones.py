@@ -68,10 +68,9 @@ def build(
         raise UserError(f"--dilate {drops}: {backbone} has no such drops of resolution to undo")
     options: dict[str, Any] = {"pretrained": True} if weights == "imagenet" else {}
     options |= {"output_stride": stride} if drops else {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        # Drawn also where weights follow: some tensors that no file holds are computed with them.
-        network = create(backbone, out_indices=[tap - 1 for tap in chosen], **options)
+    # Drawn also where weights follow: some tensors that no file holds are computed with them.
+    torch.manual_seed(seed)
+    network = create(backbone, out_indices=[tap - 1 for tap in chosen], **options)
     if weights not in (None, "random", "imagenet"):
         load(network, backbone, weights)
     built = Levels(network, chosen, patch).eval().requires_grad_(False)

@@ -4,8 +4,9 @@ He, Sun & Tang, "Guided Image Filtering", ECCV 2010; He & Sun, "Fast Guided Filt
 arXiv 1505.00996, 2015.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, einsum
@@ -34,53 +35,57 @@ class Views:
     tile: int | None = None
 
 
-def in_rows(
+def blended(
     probabilities: Callable[[Tensor], Tensor],
     image: Tensor,
-    height: int,
     classes: int,
     tile: int | None,
     cell: int,
 ) -> Iterator[Tensor]:
-    """The probabilities of a photo of any size, some rows after the other.
+    """The probabilities of an image, seen in windows that are blended where they overlap.
 
-    It is seen in windows, blended where they overlap. One row of windows is held at a time.
+    One row of windows is held at a time.
 
     Args:
         probabilities: of a window, (3, h, w) -> (C, ceil(h / cell), ceil(w / cell)).
         image: (3, H, W) uint8 RGB, on the device of the probabilities.
-        height: of the photo.
         classes: C.
         tile: side of a window in pixels of the image; None: one window sees it all.
         cell: side of a cell of the grid, in pixels of the image.
 
     Yields:
-        (C, n, ceil(W / cell)): of the next n rows of the photo, in columns of the grid.
+        (C, n, ceil(W / cell)): of the next n rows of the grid.
     """
     size = (tile or max(image.shape)) // cell + (tile is None)
-    (tops, y_shares), (lefts, x_shares) = (
-        windows(-(-side // cell), size, image.device) for side in image.shape[1:]
-    )
-    rows, width = y_shares.shape[1], x_shares.shape[1]
-    sources, weights = neighbours((torch.arange(height, device=image.device) + 0.5) / height, rows)
-    held, first, done = x_shares.new_zeros(classes, 0, width), 0, 0  # from row `first` on
-    for top, y_share, final in zip(tops, y_shares, [*tops[1:], rows]):
-        strip = x_shares.new_zeros(classes, min(size, rows - top), width)
+    rows, columns = (-(-side // cell) for side in image.shape[1:])
+    tops, y_shares = windows(rows, size, image.device)
+    lefts, x_shares = windows(columns, size, image.device)
+    held = x_shares.new_zeros(classes, 0, columns)  # of the windows above, from the next top on
+    for (top, following), y_share in zip(pairwise([*tops, rows]), y_shares):
+        strip = x_shares.new_zeros(classes, min(size, rows - top), columns)
         for left, x_share in zip(lefts, x_shares):
             y, x = (slice(start * cell, (start + size) * cell) for start in (top, left))
             across = slice(left, left + size)
             strip[:, :, across] += probabilities(image[:, y, x]) * x_share[across]
         strip *= y_share[top : top + size, None]
-        strip[:, : held.shape[1] - (top - first)] += held[:, top - first :]
-        held = torch.cat([held[:, : top - first], strip], dim=1)
-        ready = int((sources[:, 1] < final).sum())
-        for part in torch.arange(done, ready).split(ROWS) if ready > done else ():
-            above, below = (held[:, row - first] for row in sources[part].T)  # (C, n, w) each
-            yield torch.lerp(above, below, weights[part, 1:])
-        if ready == height:
-            return
-        following = min(int(sources[ready, 0]), final)
-        held, first, done = held[:, following - first :], following, ready
+        strip[:, : held.shape[1]] += held
+        yield strip[:, : following - top]
+        held = strip[:, following - top :]
+
+
+def enlarged(strips: Iterable[Tensor], rows: int, height: int) -> Iterator[Tensor]:
+    """Maps (C, n, w) of the next n of all `rows` -> the next ones of `height` rows, bilinearly."""
+    sources, shares = neighbours((torch.arange(height) + 0.5) / height, rows)
+    done, end, last = 0, 0, None  # rows made, rows read, and the last of these
+    for strip in strips:
+        held = strip if last is None else torch.cat([last, strip], dim=1)
+        end, last = end + strip.shape[1], held[:, -1:]
+        first, ready = end - held.shape[1], int((sources[:, 1] < end).sum())
+        for start in range(done, ready, ROWS):
+            part = slice(start, min(start + ROWS, ready))
+            above, below = (held[:, row - first] for row in sources[part].T)
+            yield torch.lerp(above, below, shares[part, 1:].to(held))
+        done = ready
 
 
 def windows(side: int, size: int, device: torch.device) -> tuple[list[int], Tensor]:

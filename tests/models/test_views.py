@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.hypercolumn import box_mean, resample
-from models.views import guided_filter, in_rows
+from models.views import blended, enlarged, guided_filter
 
 
 @given(
@@ -22,7 +22,8 @@ def test_tiles_of_what_depends_on_no_surroundings_are_the_whole(sides, height, t
     def colours(window: torch.Tensor) -> torch.Tensor:
         return F.avg_pool2d(window[None], cell, ceil_mode=True)[0]
 
-    parts = list(in_rows(colours, image, height, 3, tile, cell))
+    rows = -(-sides[0] // cell)
+    parts = list(enlarged(blended(colours, image, 3, tile, cell), rows, height))
     assert all(part.shape[1] for part in parts)
     whole = colours(image)
     expected = resample(whole[None], (height, whole.shape[2]))[0]

@@ -8,8 +8,7 @@ from torch import Tensor
 from torchvision.models import WeightsEnum, get_model
 
 from data import UserError
-from models.backbones import build
-from models.torchvision_backbones import backbones, find_weights, input_moments
+from models.backbones import backbones, build, find_weights, input_moments
 from models.weight_files import fingerprint
 from tests.models.conftest import SMALL
 
@@ -43,11 +42,13 @@ def test_names_and_input_moments_are_those_of_the_weights():
     assert find_weights("resnet50", "imagenet").name == "IMAGENET1K_V2"
     imagenet = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     for weights in ("IMAGENET1K_V1", "random", "a/file.pth"):
-        assert input_moments("vgg16", weights) == imagenet
-    mean, std = input_moments("vgg16", "IMAGENET1K_FEATURES")  # Caffe's, on 0..255
+        assert input_moments("vgg16", find_weights("vgg16", weights)) == imagenet
+    mean, std = input_moments(
+        "vgg16", find_weights("vgg16", "IMAGENET1K_FEATURES")
+    )  # Caffe's, on 0..255
     assert mean == pytest.approx([0.482, 0.459, 0.408], abs=1e-3) and std == [1 / 255] * 3
     # torchvision's own network changes its input from ImageNet's to this.
-    assert input_moments("googlenet", "imagenet") == ([0.5] * 3, [0.5] * 3)
+    assert input_moments("googlenet", None) == ([0.5] * 3, [0.5] * 3)
 
 
 STYLES = [  # before the names of the features, around the state dict, how it is saved
