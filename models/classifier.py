@@ -111,7 +111,7 @@ class DenseClassifier(Classifier):
     def forward(
         self, levels: Sequence[Tensor], where: Tensor | tuple[int, int], kept: Sequence[Tensor] = ()
     ) -> Tensor:
-        """The logits at places of the images.
+        """The logits (B, C, h, w) on a grid, or (B, C, n) at points of the images.
 
         Args:
             levels: (B, C_l, h_l, w_l) each.
@@ -120,9 +120,6 @@ class DenseClassifier(Classifier):
                 layer; () keeps all. A unit is left out in a whole image: neighbouring pixels are
                 too alike for anything less to be noise (Tompson et al., "Efficient Object
                 Localization Using Convolutional Networks", CVPR 2015). It is not computed.
-
-        Returns:
-            (B, C, h, w), or (B, C, n).
         """
         (weight, bias), *others = self.kept_layers(kept)
         places = where.shape[1] if isinstance(where, Tensor) else where[0] * where[1]
@@ -165,12 +162,10 @@ class DenseClassifier(Classifier):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear` of (B, .., in), also with weights (B, out, in) and biases (B, out) an image."""
+    """`F.linear` of (B, .., in), also with weights (B, out, in), or biases, of each image."""
     if weight.ndim == 2:
         return F.linear(x, weight, bias)
     rows, weight = x.flatten(1, -2), weight.mT
     if bias is None:
-        product = torch.bmm(rows, weight)
-    else:
-        product = torch.baddbmm(bias[..., None, :], rows, weight)
-    return product.view(*x.shape[:-1], -1)
+        return torch.bmm(rows, weight).view(*x.shape[:-1], -1)
+    return torch.baddbmm(bias[..., None, :], rows, weight).view(*x.shape[:-1], -1)

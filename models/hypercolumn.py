@@ -49,11 +49,10 @@ class Hypercolumn(nn.Module):
         dilated: int = 0,
     ):
         super().__init__()
-        self.backbone = backbone
         self.features = build(backbone, weights, seed, taps, dilated)
-        self.taps = self.features.taps
-        self.surround(context)
+        self.backbone, self.taps = backbone, self.features.taps
         self.dilated, self.frozen = dilated, True
+        self.surround(context)
         self.register_buffer("mean", torch.tensor(self.features.mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(self.features.std).view(3, 1, 1))
         # The layout in which convolutions are fastest on CPU and GPU; the values are the same.
@@ -65,13 +64,10 @@ class Hypercolumn(nn.Module):
         return sum(self.channels)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """The levels of a batch; without a graph where the backbone is frozen.
+        """Images (B, 3, H, W) RGB, uint8 0..255 or floating point 0..1 -> their levels.
 
-        Args:
-            images: (B, 3, H, W) RGB, uint8 0..255 or floating point 0..1.
-
-        Returns:
-            One (B, C_l, h_l, w_l) tensor per tap, fine to coarse, then one per context.
+        One (B, C_l, h_l, w_l) per tap, fine to coarse, then one per context; without a graph where
+        the backbone is frozen.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             x = images / 255 if images.dtype == torch.uint8 else images
@@ -181,8 +177,7 @@ def read(level: Tensor, where: Tensor | tuple[int, int]) -> Tensor:
 def neighbours(share: Tensor, side: int) -> tuple[Tensor, Tensor]:
     """The two of `side` pixels around places (..) on an axis, given as shares of its length.
 
-    Returns:
-        Pixels (.., 2) int64 and their bilinear shares (.., 2), which sum to 1.
+    They are (.., 2) int64; with them come their bilinear shares (.., 2), which sum to 1.
     """
     place = (share * side - 0.5).clamp(0, side - 1)
     first = place.floor()
@@ -198,11 +193,8 @@ def resample(level: Tensor, size: tuple[int, int]) -> Tensor:
 def surroundings(level: Tensor, context: str, finer: int = 1) -> Tensor:
     """Means of a level (B, C, h, w) over the "image", its "quadrants", or a window of an odd side.
 
-    Args:
-        finer: how many times finer the level is, by dilation, than the window was meant for.
-
-    Returns:
-        (B, C, 1, 1), (B, C, 2, 2) or, for a window, (B, C, h, w): the mean of what lies inside.
+    These are (B, C, 1, 1), (B, C, 2, 2) or (B, C, h, w). By dilation the level may be so many times
+    `finer` than the window was meant for.
     """
     if context == "image":
         return level.mean((2, 3), keepdim=True)
@@ -219,7 +211,7 @@ def surroundings(level: Tensor, context: str, finer: int = 1) -> Tensor:
 def box_mean(values: Tensor, side: int) -> Tensor:
     """Mean of (B, C, h, w) over the square window around each place, without what lies outside.
 
-    `side` is odd. Rows and columns are averaged in turn, which costs 2 `side` instead of `side`^2.
+    `side` is odd. Rows and columns in turn cost 2 `side`, not `side`^2.
     """
     rows = F.avg_pool2d(values, (side, 1), 1, (side // 2, 0), count_include_pad=False)
     return F.avg_pool2d(rows, (1, side), 1, (0, side // 2), count_include_pad=False)

@@ -15,7 +15,7 @@ from data.transforms import LEAST_SIDE
 from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn, resample
 from models.memory import give_back_freed_memory
-from models.views import ROWS, Views, blended, enlarged, guided_filter
+from models.views import Views, blended, enlarged, guided_filter
 
 # Photos, after which memory is given back; after each one, it would cost a third of the time.
 GIVE_BACK_EVERY = 20
@@ -57,26 +57,21 @@ class Segmenter(nn.Module):
         self.amp: torch.dtype | None = None
         self._photos = 0  # that `rows` has seen
 
+    @torch.random.fork_rng(devices=[])
     def replace_classes(self, classes: Classes, seed: int) -> None:
         """Takes over other classes; the last layer of the head starts at random."""
-        layers = self.head.layers
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            layers[-1] = self.head.layer(layers[-1].in_channels, len(classes))
-        self.classes = classes
+        torch.manual_seed(seed)
+        layers, self.classes = self.head.layers, classes
+        layers[-1] = self.head.layer(layers[-1].in_channels, len(classes))
 
     def forward(
         self, images: Tensor, points: Tensor | None = None, kept: Sequence[Tensor] = ()
     ) -> Tensor:
-        """Logits on the grid, or at points.
+        """Logits (B, C, ceil(H / stride), ceil(W / stride)) on the grid, or (B, C, n) at points.
 
         Args:
             images: (B, 3, H, W) RGB, uint8 0..255 or float 0..1.
-            points: (B, n, 2), (y, x) as shares of height and width; None means the grid.
-            kept: the hidden units that dropout keeps, see `DenseClassifier.forward`; () is all.
-
-        Returns:
-            (B, C, ceil(H / stride), ceil(W / stride)), or (B, C, n); float32 at least.
+            points, kept: see `DenseClassifier.forward`; None means the grid.
         """
         amp = torch.autocast(images.device.type, self.amp) if self.amp else nullcontext()
         with amp:
@@ -120,28 +115,26 @@ class Segmenter(nn.Module):
     def predict(
         self, image: Tensor, size: tuple[int, int], name: str = "the photo"
     ) -> tuple[Tensor, Tensor]:
-        """The class map of a photo, and how sure it is.
+        """The class ids (height, width) of a photo, uint8, and how likely each is, on the CPU.
 
         Args:
             image, name: as for `probabilities`.
             size: (height, width) of the photo.
-
-        Returns:
-            (height, width) uint8 class ids and float32 probabilities of these classes, on the CPU.
         """
-        classes, best = decided(self.rows(image, size[0], name), size)
+        classes, best = decided(self.rows(image, size, name), size)
         return classes.cpu(), best.cpu()
 
-    def rows(self, image: Tensor, height: int, name: str = "the photo") -> Iterator[Tensor]:
-        """The probabilities (C, n, w) of n rows after the other, in columns of the grid.
+    def rows(
+        self, image: Tensor, size: tuple[int, int], name: str = "the photo"
+    ) -> Iterator[Tensor]:
+        """The probabilities (C, n, width) of n rows of the photo after the other; as `predict`.
 
         So memory is bounded, by the views' tile, too, and for photos of any number of sizes.
-        Arguments as for `predict`.
         """
         seen, cell = partial(self.probabilities, name=name), 1 if self.views.refine else self.stride
         image = image.to(self.hypercolumn.mean.device)
         strips = blended(seen, image, len(self.classes), self.views.tile, cell)
-        yield from enlarged(strips, -(-image.shape[1] // cell), height)
+        yield from enlarged(strips, -(-image.shape[1] // cell), size)
         self._photos += 1
         if self._photos % GIVE_BACK_EVERY == 0:
             give_back_freed_memory()
@@ -155,8 +148,7 @@ class Segmenter(nn.Module):
             name: of the photo, for the error.
 
         Returns:
-            (C, h, w) float32 on the network's device, on the grid of the largest view or, where
-            edges are refined, at the image's size.
+            (C, h, w) float32, on the grid of the largest view, or with refined edges at its size.
 
         Raises:
             UserError: what the network computes is not finite.
@@ -167,11 +159,10 @@ class Segmenter(nn.Module):
             share = scale / self.views.scales[-1]
             shape = [max(min(side, LEAST_SIDE), round(side * share)) for side in image.shape[-2:]]
             view = resize(image, shape, antialias=True) if share < 1 else image
-            seen.append(resample(self(view).softmax(1), self.grid(image)))
+            seen.append(self(view).softmax(1))
             if self.views.flip:
-                flipped = self(view.flip(-1)).softmax(1).flip(-1)
-                seen.append(resample(flipped, self.grid(image)))
-        found = sum(seen) / len(seen)
+                seen.append(self(view.flip(-1)).softmax(1).flip(-1))
+        found = sum(resample(scores, self.grid(image)) for scores in seen) / len(seen)
         if self.views.refine:
             found = guided_filter(found, image, max(1, round(REACH / self.stride))).clamp_(0, 1)
         if not found.isfinite().all():
@@ -184,25 +175,20 @@ class Segmenter(nn.Module):
 
 def top_class(scores: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """`decided` for scores (C, h, w) on a grid, resampled bilinearly."""
-    height, columns = size[0], scores.shape[2]
-    return decided(resample(scores[None], (height, columns))[0].split(ROWS, dim=1), size)
+    return decided(enlarged([scores], scores.shape[1], size), size)
 
 
 def decided(rows: Iterable[Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """The class with the highest score at each pixel, and that score.
+    """The class with the highest score at each pixel, (H, W) uint8, and that score, (H, W).
 
     Args:
-        rows: scores (C, n, w), floating point, of n rows of pixels after the other; their columns
-            are resampled bilinearly. All at once, 12 megapixels and 21 classes would take 1 GB.
+        rows: scores (C, n, W), floating point, of n rows of pixels after the other.
         size: (H, W) in pixels; the results are made once, as those of a large photo are large.
-
-    Returns:
-        (H, W) uint8 and (H, W) of the scores' dtype.
     """
     done = 0
     for scores in rows:
         if not done:
             classes, best = scores.new_empty(size, dtype=torch.uint8), scores.new_empty(size)
         part = slice(done, done := done + scores.shape[1])
-        best[part], classes[part] = resample(scores[None], (scores.shape[1], size[1]))[0].max(0)
+        best[part], classes[part] = scores.max(0)
     return classes, best

@@ -42,9 +42,7 @@ def blended(
     tile: int | None,
     cell: int,
 ) -> Iterator[Tensor]:
-    """The probabilities of an image, seen in windows that are blended where they overlap.
-
-    One row of windows is held at a time.
+    """The probabilities of an image in windows, blended where they overlap: some rows at a time.
 
     Args:
         probabilities: of a window, (3, h, w) -> (C, ceil(h / cell), ceil(w / cell)).
@@ -54,7 +52,7 @@ def blended(
         cell: side of a cell of the grid, in pixels of the image.
 
     Yields:
-        (C, n, ceil(W / cell)): of the next n rows of the grid.
+        (C, n, ceil(W / cell)): of the next n rows of the grid; one row of windows is held.
     """
     size = (tile or max(image.shape)) // cell + (tile is None)
     rows, columns = (-(-side // cell) for side in image.shape[1:])
@@ -73,9 +71,13 @@ def blended(
         held = strip[:, following - top :]
 
 
-def enlarged(strips: Iterable[Tensor], rows: int, height: int) -> Iterator[Tensor]:
-    """Maps (C, n, w) of the next n of all `rows` -> the next ones of `height` rows, bilinearly."""
-    sources, shares = neighbours((torch.arange(height) + 0.5) / height, rows)
+def enlarged(strips: Iterable[Tensor], rows: int, size: tuple[int, int]) -> Iterator[Tensor]:
+    """A map of so many rows at a photo's (height, width), bilinearly.
+
+    Takes and yields some rows after the other: (C, n, w), floating point -> (C, n, width). All at
+    once, 12 megapixels and 21 classes would take 1 GB.
+    """
+    sources, shares = neighbours((torch.arange(size[0]) + 0.5) / size[0], rows)
     done, end, last = 0, 0, None  # rows made, rows read, and the last of these
     for strip in strips:
         held = strip if last is None else torch.cat([last, strip], dim=1)
@@ -84,20 +86,16 @@ def enlarged(strips: Iterable[Tensor], rows: int, height: int) -> Iterator[Tenso
         for start in range(done, ready, ROWS):
             part = slice(start, min(start + ROWS, ready))
             above, below = (held[:, row - first] for row in sources[part].T)
-            yield torch.lerp(above, below, shares[part, 1:].to(held))
+            between = torch.lerp(above, below, shares[part, 1:].to(held))
+            yield resample(between[None], (between.shape[1], size[1]))[0]
         done = ready
 
 
 def windows(side: int, size: int, device: torch.device) -> tuple[list[int], Tensor]:
-    """Where windows start along a side of the grid, and how much each counts at each of its cells.
+    """Windows of `size` cells along `side` cells: where each starts, and how much it counts there.
 
-    Each overlaps the next by at least a quarter. There its weight falls linearly to its border.
-
-    Args:
-        side, size: cells of the grid, and of a window.
-
-    Returns:
-        The first cell of each window, and (windows, cells) float32, which sum to 1 at each cell.
+    Each overlaps the next by at least a quarter, where its weight falls linearly to its border; the
+    weights (windows, side), float32, sum to 1 at each cell.
     """
     more = max(0, -(-4 * (side - size) // (3 * size)))
     starts = [0, *((side - size) * number // more for number in range(1, more + 1))]
@@ -115,23 +113,17 @@ def guided_filter(values: Tensor, guide: Tensor, radius: int, epsilon: float = E
 
     In each window of the grid every channel is fitted by a linear function of the colour, by least
     squares. The coefficients of all windows around a cell are averaged, enlarged bilinearly, and
-    applied to the colour of each pixel. A constant channel stays constant, and channels that sum
-    to 1 still do.
+    applied to the colour of each pixel. Channels that sum to 1 still do.
 
     Args:
         values: (B, C, h, w) floating point, say probabilities.
-        guide: (B, 3, H, W) RGB, uint8 0..255 or floating point 0..1.
+        guide: (B, 3, H, W) RGB, uint8 0..255 or floating point 0..1; the result is (B, C, H, W).
         radius: of a window, in cells of the grid; at the border it is cut off.
         epsilon: is added to the variance of each colour: the larger, the smoother the result.
-
-    Returns:
-        (B, C, H, W).
     """
     side = 2 * radius + 1
     colours = (guide / 255 if guide.dtype == torch.uint8 else guide).to(values.dtype)
-    coarse = interpolate(
-        colours, values.shape[-2:], mode="bilinear", align_corners=False, antialias=True
-    )
+    coarse = interpolate(colours, values.shape[-2:], mode="bilinear", antialias=True)
     both = torch.cat([coarse, values], dim=1)
     means = box_mean(both, side)
     mean_colour, mean_value = means[:, :3], means[:, 3:]

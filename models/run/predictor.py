@@ -16,7 +16,6 @@ from data import UserError
 from data.classes import VOID
 from data.image_files import read_image
 from data.transforms import resize_image
-from models.hypercolumn import resample
 from models.run.runtime import find_device
 from models.segmenter import Segmenter
 
@@ -89,10 +88,8 @@ class Predictor:
             classes, sure = (part.numpy() for part in predict_photo(segmenter, pixels))
             classes[sure < threshold] = VOID
             return (classes, sure) if confidence else classes
-        height, width = pixels.shape[:2]
-        parts = segmenter.rows(network_input(segmenter, pixels), height)
-        found = [resample(part[None], (part.shape[1], width))[0].cpu() for part in parts]
-        return torch.cat(found, dim=1).numpy()
+        parts = segmenter.rows(network_input(segmenter, pixels), pixels.shape[:2])
+        return torch.cat([part.cpu() for part in parts], dim=1).numpy()
 
     def overlay(self, photo: Photo, mask: np.ndarray | None = None) -> Image.Image:
         """The photo with the classes tinted, outlined and named, at its own size.

@@ -13,20 +13,21 @@ from models.views import blended, enlarged, guided_filter
 @given(
     sides=st.tuples(st.integers(9, 150), st.integers(9, 150)),
     height=st.integers(1, 200),
+    width=st.integers(1, 200),
     tile=st.none() | st.integers(4, 80),
     cell=st.integers(1, 4),
 )
-def test_tiles_of_what_depends_on_no_surroundings_are_the_whole(sides, height, tile, cell):
+def test_tiles_of_what_depends_on_no_surroundings_are_the_whole(sides, height, width, tile, cell):
     image = torch.rand(3, *sides, generator=torch.Generator().manual_seed(0))
 
     def colours(window: torch.Tensor) -> torch.Tensor:
         return F.avg_pool2d(window[None], cell, ceil_mode=True)[0]
 
     rows = -(-sides[0] // cell)
-    parts = list(enlarged(blended(colours, image, 3, tile, cell), rows, height))
+    parts = list(enlarged(blended(colours, image, 3, tile, cell), rows, (height, width)))
     assert all(part.shape[1] for part in parts)
     whole = colours(image)
-    expected = resample(whole[None], (height, whole.shape[2]))[0]
+    expected = resample(whole[None], (height, width))[0]
     torch.testing.assert_close(torch.cat(parts, dim=1), expected, rtol=0, atol=1e-4)
 
 
