@@ -65,28 +65,24 @@ class PhotoSegmenter(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """A photo (1, 3, H, W) uint8 RGB -> its classes (1, H, W) uint8."""
-        shape = self.input_shape(self.network.size, *image.shape[-2:])
+        shape = input_shape(self.network.size, *image.shape[-2:])
         small = F.interpolate(image, shape, mode="bilinear", antialias=True)
         found = resample(self.network(small).softmax(1), image.shape[-2:])
         return found.argmax(1).to(torch.uint8)
 
-    @staticmethod
-    def input_shape(size: int, height: int, width: int) -> list[int]:
-        """`data.transforms.resized_shape` in tensors, since the sides are not known yet.
 
-        In float64 and in the same order, since a side may lie halfway between whole numbers.
-        """
-        short, *sides = (
-            torch.scalar_tensor(side, dtype=torch.float64) for side in (size, height, width)
-        )
-        scale = torch.minimum(
-            short / torch.minimum(*sides), MAX_ASPECT * short / torch.maximum(*sides)
-        )
-        least = min(size, LEAST_SIDE)
-        shape = (torch.stack(sides) * scale).round().long().clamp(min=least).tolist()
-        for side in shape:
-            torch._check(side >= least)  # for the exporter
-        return shape
+def input_shape(size: int, height: int, width: int) -> list[int]:
+    """`data.transforms.resized_shape` in tensors, since the sides are not known yet.
+
+    In float64 and in the same order, since a side may lie halfway between whole numbers.
+    """
+    short, *sides = (torch.scalar_tensor(n, dtype=torch.float64) for n in (size, height, width))
+    scale = torch.minimum(short / torch.minimum(*sides), MAX_ASPECT * short / torch.maximum(*sides))
+    least = min(size, LEAST_SIDE)
+    shape = (torch.stack(sides) * scale).round().long().clamp(min=least).tolist()
+    for side in shape:
+        torch._check(side >= least)  # for the exporter
+    return shape
 
 
 def round_down(features: nn.Sequential) -> None:
@@ -140,8 +136,7 @@ def save_onnx(path: Path, program: ExportedProgram, facts: dict[str, str]) -> No
 def main() -> None:
     how = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m models.export", None, __doc__, formatter_class=how)
-    source = parser.add_mutually_exclusive_group()
-    add = source.add_argument
+    add = parser.add_mutually_exclusive_group().add_argument
     add("--run", type=Path, metavar="RUN", help="run folder, whose network is taken")
     add("--checkpoint", type=Path, metavar="FILE", help="the network, such as best.pt of step 3")
     add = parser.add_argument
@@ -154,8 +149,7 @@ def main() -> None:
     flags = parser.parse_args()
     if not (flags.onnx or flags.program or flags.half) or flags.check and not flags.onnx:
         parser.error("--onnx, --program or --half is missing; --check needs --onnx")
-    needed = ["onnx", "onnxscript"] if flags.onnx else []
-    needed += ["onnxruntime"] if flags.check else []
+    needed = ["onnx", "onnxscript"] * bool(flags.onnx) + ["onnxruntime"] * bool(flags.check)
     if missing := [package for package in needed if not find_spec(package)]:
         raise UserError(f"a package is missing: pip install {' '.join(missing)}")
 

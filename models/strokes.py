@@ -72,7 +72,7 @@ def extract(
     """The photos with strokes, and the features of their pixels.
 
     Args:
-        known: the levels of photos, by the hash of each; is brought up to date.
+        known: the levels of photos, by the hash of each; those of new photos are added.
 
     Returns:
         Of each photo the mask (H, W) uint8, class ids and VOID; the rows to fit a classifier on;
@@ -82,21 +82,19 @@ def extract(
     if context != network.hypercolumn.context:
         network.hypercolumn.surround(context)
         known.clear()
-    device, masks, seen, parts = network.hypercolumn.mean.device, {}, {}, []
+    device, masks, parts = network.hypercolumn.mean.device, {}, []
     for name, pair in source.pairs.items():
         photo, mask = pair.photo.resolve(), pair.mask()
         (content,) = hash_files([photo]).tolist()
-        if not (levels := known.get(content)):
+        if content not in known:
             image = network_input(network, read_image(photo))
-            levels = network.hypercolumn(image[None].to(device))
+            known[content] = network.hypercolumn(image[None].to(device))
         pixels, labels, _ = sample_pixels(mask, PER_CLASS, 0, name)
         points = pixel_centres(torch.from_numpy(pixels), mask.shape)
         points = torch.cat([points, random_places(0, name)])[None].to(device)
-        columns = network.hypercolumn.at_points(levels, points)[0].float()
+        columns = network.hypercolumn.at_points(known[content], points)[0].float()
         parts.append((columns[: len(labels)], torch.from_numpy(labels), columns[len(labels) :]))
-        masks[photo], seen[content] = mask, levels
-    known.clear()
-    known.update(seen)
+        masks[photo] = mask
     features, labels, anywhere = map(torch.cat, zip(*parts))
     weights = torch.ones(len(labels), device=device)
     return masks, (features, labels.long().to(device), weights), anywhere.std(0, correction=0)
@@ -210,6 +208,7 @@ def main() -> None:
             if source.notes:
                 print(f"  note: {source.said()}")
             masks, rows, floor = extract(network, source, known)
+            content = hash_files(masks)
             check_several(rows[1], args.strokes)
             fc = classifier(rows, floor, len(source.classes), args.steps)
         except UserError as error:
@@ -219,7 +218,7 @@ def main() -> None:
             continue
         network.head = DenseClassifier.from_fc(fc, network.hypercolumn.channels)
         network.classes, network.seen = Classes.from_named(source.classes), seen
-        network.remember(np.array([*known]))
+        network.remember(content)
         network.trained_on = f"strokes on {len(masks)} photos; backbone: {backbone}"
         save(network, photos, masks, settings, args.out)
         if not args.watch:

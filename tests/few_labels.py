@@ -16,6 +16,7 @@ see `tests.drawn_strokes`, not from its whole mask.
 import argparse
 import csv
 import json
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -157,18 +158,15 @@ def main() -> None:
     if not (args.out / "sums.npy").is_file():
         extract(hypercolumn, dataset, args.out, max(args.per_class), args.strokes)
     of_train = np.flatnonzero(np.isin(dataset.ids, read_ids(args.data, "train")))
-    rows, heads = [], []
-    sums = np.load(args.out / "sums.npy")
-    everything = np.arange(len(dataset))
-    for images in [of_train, everything] if len(of_train) < len(dataset) else [everything]:
-        for pixels in args.per_class:
-            for seed in SEEDS:
-                what = sums, images, pixels, len(dataset.classes)
-                count, fc = head_of(args.out / str(seed), *what)
-                row = {"backbone": args.backbone, "strokes": args.strokes, "images": len(images)}
-                rows.append({**row, "per_class": pixels, "pixels": count, "seed": seed})
-                heads.append(DenseClassifier.from_fc(fc, hypercolumn.channels).eval())
-                print(json.dumps(rows[-1]), flush=True)
+    rows, heads, sums = [], [], np.load(args.out / "sums.npy")
+    chosen = [of_train] if len(of_train) < len(dataset) else []
+    chosen.append(np.arange(len(dataset)))
+    for images, pixels, seed in product(chosen, args.per_class, SEEDS):
+        count, fc = head_of(args.out / str(seed), sums, images, pixels, len(dataset.classes))
+        row = {"backbone": args.backbone, "strokes": args.strokes, "images": len(images)}
+        rows.append({**row, "per_class": pixels, "pixels": count, "seed": seed})
+        heads.append(DenseClassifier.from_fc(fc, hypercolumn.channels).eval())
+        print(json.dumps(rows[-1]), flush=True)
     val_set = VOCFolder(args.data, args.val_split, SIZE)
     table, mious = args.out / "few_labels.csv", score(hypercolumn, heads, val_set)
     save_csv(table, [{**row, "miou": round(miou, 4)} for row, miou in zip(rows, mious)])

@@ -74,26 +74,22 @@ def test_one_image_from_strokes_to_predictions(place, succeeds):
     assert np.array_equal(seen, predicted("shapes_000002"))
 
 
-def test_lines_of_labelme_and_a_table_of_clicks(place, succeeds):
+def test_lines_of_labelme_make_a_network_of_their_names(place, succeeds):
     (place / "strokes" / "shapes_000000.png").unlink()
     truth = truth_of("shapes_000000")
-    shapes, clicks = [], ["photo,row,column,label"]
-    for label in np.unique(truth[truth > 0]):
+    shapes, labels = [], np.unique(truth[truth > 0])
+    for label in labels:
         y, x = np.argwhere(truth == label)[len(np.argwhere(truth == label)) // 2].tolist()
         points = [[x - 1, y], [x + 1, y]]
         shapes.append({"label": f"thing {label}", "shape_type": "line", "points": points})
-        clicks.append(f"shapes_000000.jpg,{y},{x},thing {label}")
-    photo = next((place / "photos").glob("shapes_000000.*")).name
-    content = {"shapes": shapes, "imagePath": photo, "imageHeight": 64, "imageWidth": 64}
+    photo = next((place / "photos").glob("shapes_000000.*"))
+    content = {"shapes": shapes, "imagePath": photo.name, "imageHeight": 64, "imageWidth": 64}
     (place / "strokes" / "a.json").write_text(json.dumps(content))
-    (place / "clicks.csv").write_text("\n".join(clicks).replace("shapes_000000.jpg", photo))
-    for strokes in ("strokes", "clicks.csv"):
-        succeeds("models/strokes.py", "photos", strokes, *QUICK, "--stroke-width", 3)
-        names = load("out").names
-        assert names == tuple(f"thing {label}" for label in np.unique(truth[truth > 0]))
-        seen = hash_files([place / "photos" / photo])
-        assert load("out").segmenter.has_seen(seen) == 1
-        assert len(np.unique(predicted("shapes_000000"))) == len(names)
+    succeeds("models/strokes.py", "photos", "strokes", *QUICK, "--stroke-width", 3)
+    network = load("out")
+    assert network.names == tuple(f"thing {label}" for label in labels)
+    assert network.segmenter.has_seen(hash_files([photo])) == 1
+    assert len(np.unique(predicted("shapes_000000"))) == len(labels)
 
 
 def test_a_stroke_that_changes_is_noticed(place, in_process):
