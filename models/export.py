@@ -52,7 +52,6 @@ class PhotoSegmenter(nn.Module):
     def __init__(self, segmenter: Segmenter):
         super().__init__()
         self.network = copy.deepcopy(segmenter).eval()
-        self.network.amp = None
         features, size = self.network.hypercolumn.features, segmenter.size
         features.to(memory_format=torch.contiguous_format)  # else saving warns
         round_down(features)

@@ -26,7 +26,6 @@ from torch import Tensor
 from torch.optim import AdamW
 
 from data.classes import VOC
-from data.features import create_rows, open_rows
 from data.sampling import draw_kept, draw_pixels, pixel_centres, sample_pixels
 from data.shapes import make_shapes
 from data.transforms import resize_image, resize_mask
@@ -71,7 +70,7 @@ class Work:
     """
 
     def __init__(self, folder: Path, images: int, device: torch.device):
-        self.place, self.count, self.device = folder / "features", images, device
+        self.place, self.count, self.device = folder / "features.npy", images, device
         segmenter = load_segmenter(folder / "network.pt")[0]
         self.textbook, self.segmenter = Textbook(segmenter).to(device), segmenter.to(device)
         optimizer = build_optimizer("adamw", segmenter.head.parameters(), 1e-3, 0.01)
@@ -113,18 +112,12 @@ class Work:
 
     def sample(self, columns: Callable[[Sample, Tensor], Tensor]) -> None:
         """Step 1 on the first images; `columns` gives hypercolumns (n, Z) of an image's pixels."""
-        chosen = [
-            sample_pixels(self.photos.mask(index), PER_CLASS, 0, self.photos.ids[index])[0]
-            for index in range(self.count)
-        ]
-        starts = np.cumsum([0] + [len(pixels) for pixels in chosen])
-        self.place.mkdir(exist_ok=True)
-        create_rows(self.place, int(starts[-1]), self.segmenter.hypercolumn.Z)
-        rows = open_rows(self.place)
-        for index, pixels in enumerate(chosen):
-            found = columns(self.photos[index], torch.from_numpy(pixels))
-            rows[starts[index] : starts[index + 1]] = found.numpy()
-        rows.flush()
+        rows = []
+        for index in range(self.count):
+            mask, image_id = self.photos.mask(index), self.photos.ids[index]
+            pixels = sample_pixels(mask, PER_CLASS, 0, image_id)[0]
+            rows.append(columns(self.photos[index], torch.from_numpy(pixels)))
+        np.save(self.place, torch.cat(rows).numpy())
 
     @torch.inference_mode()
     def columns(self, sample: Sample, pixels: Tensor) -> Tensor:

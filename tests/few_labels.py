@@ -121,14 +121,13 @@ def chart(tables: list[Path], path: Path) -> None:
         with open(table, newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         strokes = ", strokes" if float(rows[0]["strokes"]) else ""
-        points: dict[int, dict[int, list]] = {}  # by images, by pixels per class: of each seed
-        for row in rows:
-            of_images = points.setdefault(int(row["images"]), {})
-            found = int(row["pixels"]), float(row["miou"])
-            of_images.setdefault(int(row["per_class"]), []).append(found)
-        for images, of_images in sorted(points.items()):
-            pixels, mious = np.moveaxis([of for _, of in sorted(of_images.items())], 2, 0)
-            label = f"{rows[0]['backbone']}, {images:,} images{strokes}"
+        names = "images", "per_class", "pixels", "miou"
+        found = np.array([[float(row[name]) for name in names] for row in rows])
+        for images in np.unique(found[:, 0]):
+            of_images = found[found[:, 0] == images]
+            seeds = [of_images[of_images[:, 1] == n, 2:] for n in np.unique(of_images[:, 1])]
+            pixels, mious = np.moveaxis(seeds, 2, 0)  # (per class, seeds) each
+            label = f"{rows[0]['backbone']}, {images:,.0f} images{strokes}"
             (line,) = axes.plot(pixels.mean(1), mious.mean(1), "o-", label=label)
             span = pixels.mean(1), mious.min(1), mious.max(1)
             axes.fill_between(*span, color=line.get_color(), alpha=0.2)
