@@ -4,6 +4,7 @@ What is in them: `save_segmenter`; last.pt also holds `models.run.training.Train
 """
 
 import io
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +88,23 @@ def save_segmenter(path: Path, segmenter: Segmenter, **training: Any) -> None:
 def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
     """The segmenter of `save_segmenter`, on the CPU, and the whole content of the file."""
     content = load_checkpoint(path, "segmenter")
-    hypercolumn = rebuilt_extractor(content["hypercolumn"])
-    classes = Classes(tuple(content["classes"]), tuple(map(tuple, content["colours"])))
-    ones = torch.ones(hypercolumn.Z)
-    head = DenseClassifier(mean=ones, std=ones, classes=len(classes), **content["head"])
-    segmenter = Segmenter(hypercolumn, head, content["size"], content["stride"], classes)
-    segmenter.trained_on, segmenter.origin = content["trained_on"], content["origin"]
-    segmenter.seen = content.get("seen", segmenter.seen)
-    load_state(segmenter, content["state"], path, hypercolumn.backbone)
+    try:
+        hypercolumn = rebuilt_extractor(content["hypercolumn"])
+        classes = Classes(tuple(content["classes"]), tuple(map(tuple, content["colours"])))
+        ones = torch.ones(hypercolumn.Z)
+        head = DenseClassifier(mean=ones, std=ones, classes=len(classes), **content["head"])
+        size, stride = operator.index(content["size"]), operator.index(content["stride"])
+        if hypercolumn.channels != head.channels or not 1 <= stride <= size:
+            raise ValueError(f"levels of {head.channels}, size {size}, stride {stride}")
+        segmenter = Segmenter(hypercolumn, head, size, stride, classes)
+        segmenter.trained_on, segmenter.origin = content["trained_on"], content["origin"]
+        segmenter.seen = content.get("seen", segmenter.seen).long().flatten()
+        state = content["state"]
+    except UserError:  # as where a package is missing
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+        raise UserError(f"{path}: describes no network ({error}); is the file damaged?") from None
+    load_state(segmenter, state, path, hypercolumn.backbone)
     return segmenter, content
 
 
