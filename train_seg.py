@@ -246,8 +246,7 @@ def main() -> None:
 
     # Random squares to train on, whole images to validate on.
     segmenter.look(Views(), args.size)
-    crop = args.crop or segmenter.size
-    segmenter.hypercolumn.check_size(crop, "--crop")
+    segmenter.hypercolumn.check_size(crop := args.crop or segmenter.size, "--crop")
     images = VOCFolder(args.data, args.split, None, args.limit, args.skip_bad)
     val_set = VOCFolder(args.data, args.val_split, segmenter.size)
     val_part = val_set.spread(args.val_limit)
