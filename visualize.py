@@ -94,6 +94,7 @@ def split_records(
     segmenter: Segmenter | None, dataset: VOCFolder, indices: Sequence[int], workers: int
 ) -> Iterator[Record]:
     """Images of a split with ground truth and, if there is a network, prediction and scores."""
+    workers = workers if segmenter else 0  # whole photos would fill the memory that these share
     for index, sample in zip(indices, runtime.image_loader(dataset, indices, workers)):
         record = Record(sample.id, sample.id, dataset.image(index), sample.mask.numpy())
         if segmenter:

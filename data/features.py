@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from data import UserError
+from data.classes import VOID
 
 BLOCK = 4096  # rows in memory at a time
 
@@ -111,8 +112,8 @@ def check_several(labels: np.ndarray | Tensor, where: object) -> None:
     """Refuses labels (N,) of one class alone, which every classifier gets right; says `where`."""
     if len(labels) and (labels == labels[0]).all():
         raise UserError(
-            f"{where}: all pixels to train on are of one class (number {int(labels[0])}); label "
-            "another one, too, such as the background"
+            f"{where}: all pixels to train on are of one class (number {int(labels[0])}; void is "
+            f"{VOID}); label another one, too, such as the background"
         )
 
 

@@ -115,7 +115,7 @@ class Hypercolumn(nn.Module):
 
         learning = reached(levels[-1])
         staying = reached(levels[frozen_stages - 1]) if frozen_stages else [False] * len(weights)
-        for parameter, learns, stays in zip(self.parameters(), learning, staying):
+        for parameter, learns, stays in zip(self.parameters(), learning, staying, strict=True):
             parameter.requires_grad_(learns and not stays)
 
     def train(self, mode: bool = True) -> "Hypercolumn":

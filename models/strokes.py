@@ -82,7 +82,7 @@ def extract(
     if context != network.hypercolumn.context:
         network.hypercolumn.surround(context)
         known.clear()
-    device, masks, parts = network.hypercolumn.mean.device, {}, []
+    device, masks, parts, used = network.hypercolumn.mean.device, {}, [], set()
     for name, pair in source.pairs.items():
         photo, mask = pair.photo.resolve(), pair.mask()
         (content,) = hash_files([photo]).tolist()
@@ -95,6 +95,9 @@ def extract(
         columns = network.hypercolumn.at_points(known[content], points)[0].float()
         parts.append((columns[: len(labels)], torch.from_numpy(labels), columns[len(labels) :]))
         masks[photo] = mask
+        used.add(content)
+    for gone in known.keys() - used:
+        del known[gone]
     features, labels, anywhere = map(torch.cat, zip(*parts))
     weights = torch.ones(len(labels), device=device)
     return masks, (features, labels.long().to(device), weights), anywhere.std(0, correction=0)

@@ -15,8 +15,8 @@ from data.figures import gallery
 from data.figures.overlay import Record, legend_rows, percent
 from data.image_files import colour_mask, read_image
 from models.run import folder
+from models.run.folder import read, read_json, read_table
 from models.run.predictor import predict_photo
-from models.run.record import read, read_json, read_table
 from models.segmenter import Segmenter
 
 TABLE = "photos.csv"

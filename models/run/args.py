@@ -4,7 +4,6 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Collection
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -59,7 +58,7 @@ class Parser(argparse.ArgumentParser):
         if not (default is None or default is False or default == []):
             text += " (default: %(default)s)"
         if needs:
-            text = f"with {needs}: {text}"
+            text = f"with {needs.replace(',', ' or ')}: {text}"
         if kind is bool:
             options["action"] = "store_true"
         elif isinstance(kind, Collection):
@@ -89,7 +88,7 @@ class Parser(argparse.ArgumentParser):
             name, value = action.option_strings[0], plain(getattr(values, action.dest))
             is_changed, has_effect = value != plain(action.default), _is_met(needs, values)
             if is_changed and not has_effect:
-                self.error(f"argument {name}: has no effect without {needs}")
+                self.error(f"argument {name}: has no effect without {needs.replace(',', ' or ')}")
             if has_effect and not free:
                 settings[name] = value
                 changed |= {name: value} if is_changed else {}
@@ -171,8 +170,11 @@ def check_optimizer_flags(parser: Parser, args: argparse.Namespace) -> None:
         parser.error(f"argument --milestones: {last}")
     if args.nesterov and not args.momentum:
         parser.error("argument --nesterov: has no effect with --momentum 0")
-    if args.tensorboard and not find_spec("tensorboard"):
-        raise UserError("--tensorboard: needs a package; pip install tensorboard")
+    if args.tensorboard:
+        try:
+            import torch.utils.tensorboard  # noqa: F401
+        except ImportError:  # it is missing, or too old
+            raise UserError("--tensorboard: needs a package; pip install tensorboard") from None
 
 
 def views(tta: list[str | float] | None, refine: bool, tile: int | None) -> Views:

@@ -34,7 +34,7 @@ STEPS = {
 }
 PER_IMAGE = "per_image.npz"  # the scores of step 4, image by image
 CONFIG = "config.json"  # without it, a step has not finished
-CONFIG_FORMAT = 5  # of config.json: raised when it says something that later steps need
+CONFIG_FORMAT = 6  # of config.json: raised when it says something that later steps need
 
 
 def step_folder(run: Path, step: int) -> Path:

@@ -29,7 +29,7 @@ class Predictor:
     """A trained network; several threads may predict with it.
 
     On a GPU it computes in exact float32, as the scripts do: cuDNN's TensorFloat-32 is turned off.
-    In processes that are forked from then on torch has one thread: the others are lost.
+    In processes forked after this module is imported torch has one thread: the others are lost.
 
     Args:
         segmenter: the network.

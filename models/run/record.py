@@ -49,7 +49,7 @@ def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
 
     Returns:
         "run": the folder; "configs": {1 to 4: config.json, None where the step has not finished};
-        "settings": {1 to 4: see `settings`, of those that have; "logs": {2, 3: rows of log.csv, or
+        "settings": {1 to 4: see `settings`}, of those that have; "logs": {2, 3: rows of log.csv, or
         None}; "metrics": 4_eval/metrics.json, or None; "confusion": (C, C) int64 pixels, rows the
         ground truth, or None; "images": see `losses.metrics.image_rows`, or None; "scores_are_old":
         whether step 4 has scored another network than the run has now; "network": see

@@ -42,8 +42,9 @@ FAILURES = {  # by words of an error that is not ours: what it means for the use
     "Kernel size can't be greater|Output size is too small": "an image is too small for the "
     "backbone ({}); take a larger --size",
     "autocast device_type|does not support bfloat16": "--amp: not possible here ({}); leave it out",
-    "^NotImplementedError": "the device lacks an operation ({}); use --device cpu",
-    "^BackendCompilerFailed": "--compile: PyTorch cannot compile this network ({}); leave it out",
+    r"^NotImplementedError: .*\w::\w": "the device lacks an operation ({}); use --device cpu",
+    "^(BackendCompilerFailed|InductorError)": "--compile: PyTorch cannot compile this network "
+    "({}); leave it out",
     LOST: "lost another process of this run ({})",
 }
 PRECISIONS = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -29,7 +29,7 @@ def test_classes_without_a_pixel_are_named_and_counted(street, succeeds):
 def test_pixels_of_one_class_alone_are_refused(street, fails):
     labels = np.load("run/1_features/labels.npy")
     np.save("run/1_features/labels.npy", np.full_like(labels, 3))
-    one = "all pixels to train on are of one class (number 3)"
+    one = "all pixels to train on are of one class (number 3"
     assert one in fails("train_cls.py", "--run", "run")
     change_masks("shapes", lambda values: values * 0 + 3)
     assert one in fails(*STEP_1)

@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 from torch._dynamo.exc import BackendCompilerFailed
+from torch._inductor.exc import InductorError
 from torch.utils.data import DataLoader, Dataset
 
 from data import UserError
@@ -53,6 +54,7 @@ ENDS = [  # what was raised, the exit code, how the line begins
     (KeyboardInterrupt(), 130, "stopped by Ctrl-C\n"),
     (dist.DistNetworkError("gone\nmore"), 1, "lost another process of this run (gone)\n"),
     (BackendCompilerFailed(print, TypeError("a"), None), 2, f"{COMPILE}; leave it out\n"),
+    (InductorError(TypeError("a"), None), 2, "--compile: PyTorch cannot compile this network"),
     (NotImplementedError("'aten::a' is not"), 2, "the device lacks an operation ('aten::a' is not"),
     (RuntimeError("unsupported autocast device_type"), 2, "--amp: not possible here (unsup"),
     (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "out of memory (DefaultCPUAll"),
