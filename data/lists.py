@@ -63,7 +63,7 @@ def make_lists(
         print(f"  note: {note}")
     shares, listed = _shares(root, ids, {"val": val, "test": test}, force, add)
     ids, counts, widths = measure_masks(root, ids, classes, skip_bad)
-    check_labels(counts.sum(0), f"{root}: the {len(ids)} images")
+    check_labels(counts.sum(0), f"{root}: the {len(ids)} images", are_all=True)
     groups = ids if group_by is None else _groups(ids, group_by)
     if len(set(groups)) <= len(shares):
         raise UserError(

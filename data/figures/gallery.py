@@ -63,7 +63,7 @@ def save_page(folder: Path, record: Record, classes: Classes, confidence: bool =
 
 def read_pictures(folder: Path) -> list[dict[str, Any]]:
     """What `save_page` has saved of the images in the folder, the worst mIoU first."""
-    files = sorted((folder / FILES).rglob(FACTS))
+    files = sorted(filter(Path.is_file, (folder / FILES).rglob(FACTS)))
     found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     return sorted(found, key=lambda one: (one["miou"] is None, one["miou"] or 0, one["title"]))
 

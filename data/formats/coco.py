@@ -47,7 +47,7 @@ def _shape(label: str, thing: dict) -> Shape:
     """An annotation: polygons, runs or compressed runs; or a box, or keypoints, alone."""
     outline = thing.get("segmentation")
     if not any(outline or ()):
-        return Shape("no outline", label)
+        return Shape("keypoints" if thing.get("keypoints") else "no outline", label)
     if isinstance(outline, list):
         rings = [numbers(part).reshape(-1, 2) for part in outline]
         corners = np.concatenate(rings)

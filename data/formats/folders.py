@@ -17,7 +17,7 @@ from data.image_files import PHOTO_SUFFIXES
 # What names of folders of masks end in, as in train_labels.
 MASKS = re.compile(
     "(?i)((^|[ _-])(masks?|labels?|annotations?|segmentations?|gt|gtfine|segmentationclass(png)?|"
-    "manual|ground.?truth)|annot)$"
+    "manual[ _-]?[0-9]*|(ground.?)?truth)|annot)$"
 )
 REMEDY = "--images and --masks name folders, --image-suffix and --mask-suffix what names end in"
 MASK_ENDINGS = ["", "_mask", "_gt", "_label", "_labels", "_l", "_seg", "_segmentation", "_matte"]
@@ -86,7 +86,7 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     if options.masks is None and options.mask_suffix is None:
         used = {path.parent for pair in pairs.values() for path in pair}
         for other in sorted({path.parent for path in unused} - used):
-            if MASKS.search(other.name):  # in DRIVE `mask` is the field of view
+            if any(map(MASKS.search, other.relative_to(root).parts)):  # as DRIVE's 1st_manual
                 raise UserError(
                     f"{other}: seems to hold masks, too, and none is in a pair; say in which "
                     "folder they are, --masks FOLDER, or what their names end in, --mask-suffix"

@@ -21,9 +21,11 @@ def find(files: Iterable[Path]) -> list[Path]:
     """The files in folders `ann`, behind the `meta.json` above these, which must be there."""
     words = '"objects"', '"size"'
     things = [path for path in files_with(".json", words, files) if path.parent.name == "ann"]
-    metas = {above / "meta.json" for path in things for above in path.parents[1:4]}
-    metas = [path for path in sorted(metas) if path.is_file()]
-    return metas + things if metas else []
+    metas = set()
+    for folder in {path.parent.parent for path in things}:
+        above = (place / "meta.json" for place in (folder, *folder.parents))
+        metas.update([path for path in above if path.is_file()][:1])  # the nearest counts
+    return sorted(metas) + things if metas else []
 
 
 def read(path: Path, labels: Named) -> Iterator[Record]:

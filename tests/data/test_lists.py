@@ -292,7 +292,7 @@ def test_the_command_reports_what_it_left_out_found_wrote_and_what_comes_next(tm
 def test_files_and_flags_that_make_no_lists_are_refused_in_a_line(fails, tmp_path):
     other = labelled(tmp_path / "other", {"a": [0, 1]})
     (other / "SegmentationClass" / "a.png").rename(other / "SegmentationClass" / "a_mask.png")
-    binary = labelled(tmp_path / "binary", dict.fromkeys("ab", [0, 255]))
+    binary = labelled(tmp_path / "binary", dict.fromkeys("ab", [0]), 20)
     large = labelled(tmp_path / "large", {"a": [0] * 20, "b": [0] * 30}, 100)
     one = labelled(tmp_path / "one", {"walk_1": [0, 1]})
     two = labelled(tmp_path / "two", {"walk_1": [0, 1], "walk_2": [0, 1]})

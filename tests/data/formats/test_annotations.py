@@ -207,6 +207,8 @@ def test_labels_that_are_not_listed_are_refused_or_counted(unknown, writes, form
     listed = dict.fromkeys(["background", "cat"])
     with pytest.raises(UserError, match="^--classes has no dog; .* --unknown void or"):
         find(form, tmp_path, classes=listed)
+    with pytest.raises(UserError, match="^--unknown nearest: is about colours; names become void"):
+        find(form, tmp_path, classes=listed, unknown=VOID, nearest=True)
     source = find(form, tmp_path, classes=listed, unknown=unknown)
     mask, pixels = source.pairs["a"].mask(), 12 if writes in (labelme, supervisely) else 6
     assert set(mask.ravel().tolist()) == {0, unknown} and (mask[1:3, 1:4] == unknown).all()

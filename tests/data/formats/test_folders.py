@@ -87,12 +87,17 @@ def test_what_does_not_pair_is_named(names, message, tmp_path):
 
 
 DRIVE = ["images/{0}_training.tif", "1st_manual/{0}_manual1.gif", "mask/{0}_training_mask.gif"]
+SPLIT = ["images/train/{0}.jpg", "mask/train/{0}.png", "manual1/train/{0}_y.png"]
 BOTH = ["images/{0}.jpg", "masks/{0}.png", "x/labels/{0}_y.png"]
 
 
 @pytest.mark.parametrize(
     "names, other, masks, ending",
-    [(DRIVE, "1st_manual", "mask", "_mask"), (BOTH, "x/labels", "masks", "")],
+    [
+        (DRIVE, "1st_manual", "mask", "_mask"),
+        (SPLIT, "manual1/train", "mask", ""),
+        (BOTH, "x/labels", "masks", ""),
+    ],
 )
 def test_two_folders_that_may_hold_the_masks_are_refused(names, other, masks, ending, tmp_path):
     """In DRIVE `mask` is the field of view."""

@@ -61,6 +61,11 @@ def test_areas_have_their_class(drawn, tmp_path):
     assert source.pairs["a"].photo == tmp_path / "ds/img/a.jpg"
     for only in (None, Path("ds/ann/a.jpg.json")):
         assert only_mask(supervisely, tmp_path, annotations=only) == DRAWN
+    inner = tmp_path / "ds" / "datasets" / "inner"  # a set within a set
+    inner.mkdir(parents=True)
+    for name in ("img", "ann"):
+        (tmp_path / "ds" / name).rename(inner / name)
+    assert only_mask(supervisely, tmp_path) == DRAWN
 
 
 def test_earlier_objects_show_through_holes(tmp_path):
