@@ -140,7 +140,8 @@ def main() -> None:
         dataset.notes.append(f"windows (--context) may do harm with fewer than {FEW_IMAGES} images")
     for note in dataset.notes:
         print(f"  note: {note}")
-    images = dataset.checksum()
+    photos = dataset.photo_hashes()
+    images = dataset.checksum(photos)
     distributed.check_same([args.settings, images])
 
     with folder.new_folder(place) as new:
@@ -151,7 +152,6 @@ def main() -> None:
         spread = extract(hypercolumn, dataset, pixels, new, args.workers, args.seed)
         distributed.barrier()
         if distributed.is_main():
-            photos = dataset.photo_hashes()
             save_rows(new, labels, pixels, areas, dataset.ids, photos, spread)
             save_extractor(new / "backbone.pt", hypercolumn)
             skipped = folder.save_skipped(new, dataset.skipped)

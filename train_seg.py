@@ -254,9 +254,9 @@ def main() -> None:
     if new_classes:
         segmenter.replace_classes(images.classes, args.seed)
     chain.check_classes(segmenter.classes.names, images.classes.names, start, images.root)
-    segmenter.remember(images.photo_hashes())
-    settings = args.settings | {"images": images.checksum()}
-    settings["validation images"] = val_part.checksum()
+    segmenter.remember(photos := images.photo_hashes())
+    settings = args.settings | {"images": images.checksum(photos)}
+    settings["validation images"] = val_part.checksum(val_part.photo_hashes())
     augment = Augment(segmenter.size, crop, args.scale, args.flip, args.jitter)
     drop = segmenter.head.widths, segmenter.head.dropout
     train_set = TrainingSet(images, augment, args.seed, args.pixels, *drop)
