@@ -25,6 +25,7 @@ import numpy as np
 from data import UserError
 from data.classes import VOID
 from data.image_files import check_sizes, colour_mask, read_mask
+from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from losses.metrics import ConfusionMatrix
 from models.run import args as flags
@@ -121,7 +122,7 @@ def main() -> None:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
         made_from = fingerprint(segmenter)
         segmenter.look(flags.views(args.tta, args.refine, args.tile), args.size, args.dilate)
-        how = segmenter.input_size, args.limit
+        how = ResizeImage(segmenter.input_size), args.limit
         dataset = VOCFolder(args.data, args.split, *how, needs_masks=not args.save_predictions)
         if not (dataset.has_masks or args.out):
             raise UserError(f"no mask of {args.split} to score; --out FOLDER predicts alone")

@@ -25,7 +25,7 @@ from data import UserError
 from data.features import check_several, create_rows, open_rows, save_rows
 from data.labels import measure
 from data.sampling import PLACES, pixel_centres, random_places, sample_pixels
-from data.transforms import DEFAULT_SIZE
+from data.transforms import DEFAULT_SIZE, ResizeImage
 from data.voc import VOCFolder
 from models.checkpoint import save_extractor
 from models.hypercolumn import Hypercolumn
@@ -119,7 +119,7 @@ def main() -> None:
         raise UserError("step 1 runs on one machine, as its processes write into one mapped file")
     place = folder.step_folder(args.run, 1)
     folder.check_free(place, 1)
-    how = args.size, args.limit, args.skip_bad
+    how = ResizeImage(args.size), args.limit, args.skip_bad
     dataset = VOCFolder(args.data, args.split, *how, needs_lists=False)
     hypercolumn = Hypercolumn(
         args.backbone, args.weights, args.taps, args.seed, args.context, args.dilate

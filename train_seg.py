@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from data import UserError
-from data.transforms import Augment
+from data.transforms import Augment, ResizeImage
 from data.voc import TrainingSet, VOCFolder
 from losses.loss import inverse_frequency, segmentation_loss
 from losses.metrics import ConfusionMatrix
@@ -248,7 +248,7 @@ def main() -> None:
     segmenter.look(Views(), args.size)
     segmenter.hypercolumn.check_size(crop := args.crop or segmenter.size, "--crop")
     images = VOCFolder(args.data, args.split, None, args.limit, args.skip_bad)
-    val_set = VOCFolder(args.data, args.val_split, segmenter.size)
+    val_set = VOCFolder(args.data, args.val_split, ResizeImage(segmenter.size))
     val_part = val_set.spread(args.val_limit)
     new_classes = not saved and args.init and segmenter.classes.names != images.classes.names
     if new_classes:

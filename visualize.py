@@ -35,6 +35,7 @@ from data.figures import gallery
 from data.figures.overlay import Record
 from data.figures.photos import PhotoTable, check_names, photo_folder, photo_records
 from data.image_files import find_photos
+from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from losses.compare import compare_runs
 from losses.metrics import ConfusionMatrix, image_mious
@@ -146,8 +147,8 @@ def main() -> None:
         notes = [f"left out, as no photos: {first_of(others)}"] if others else []
         place = args.run / "photos" if args.run else Path("runs/photos")
     else:
-        size = segmenter and segmenter.input_size
-        dataset = VOCFolder(args.data, args.split, size, needs_lists=not args.truth)
+        how = segmenter and ResizeImage(segmenter.input_size)
+        dataset = VOCFolder(args.data, args.split, how, needs_lists=not args.truth)
         names, classes, notes = sorted(dataset.ids), dataset.classes, dataset.notes
         what = f"images of {dataset.root}, split {args.split}"
         place = folder.step_folder(args.run, 5) if args.run else Path("runs/truth")

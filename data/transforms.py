@@ -26,10 +26,15 @@ def resized_shape(height: int, width: int, size: int) -> tuple[int, int]:
     return max(least, round(height * scale)), max(least, round(width * scale))
 
 
-def resize_image(image: Tensor, size: int) -> Tensor:
+class ResizeImage:
     """An image (3, H, W) uint8 with its shorter side at `size`: see `resized_shape`."""
-    height, width = image.shape[-2:]
-    return F.resize_image(image, list(resized_shape(height, width, size)), antialias=True)
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __call__(self, image: Tensor) -> Tensor:
+        height, width = image.shape[-2:]
+        return F.resize_image(image, list(resized_shape(height, width, self.size)), antialias=True)
 
 
 def resize_mask(mask: Tensor, shape: Sequence[int]) -> Tensor:
@@ -68,7 +73,7 @@ class Augment:
         """
         low, high = self.scale
         scale = low * (high / low) ** torch.rand((), generator=generator).item()
-        image = resize_image(image, max(1, round(self.size * scale)))
+        image = ResizeImage(max(1, round(self.size * scale)))(image)
         mask = resize_mask(mask, image.shape[-2:])
         if self.flip and torch.rand((), generator=generator) < 0.5:
             image, mask = image.flip(-1), mask.flip(-1)

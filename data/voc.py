@@ -20,7 +20,7 @@ from data.files import hash_files
 from data.image_files import check_sizes, read_image, read_mask, upright_size
 from data.labels import check_labels, measure, sparse_note, thin_classes
 from data.sampling import draw_kept, draw_pixels, image_seed, pixel_centres
-from data.transforms import Augment, resize_image
+from data.transforms import Augment, ResizeImage
 from data.voc_files import choose_ids, find_pair, find_root, read_pairs
 
 MAX_SKIPPED = 5  # per cent of a list that `skip_bad` may leave out; beyond, the data is in doubt
@@ -39,7 +39,7 @@ class VOCFolder(Dataset):
 
     Args:
         data: see `find_root`.
-        size: shorter side of an item's image, not of its mask; None leaves it as it is.
+        transform: of an item's image, not of its mask; None leaves it as it is.
         limit: only the first ids of the list.
         skip_bad: read every image and mask at construction; leave out those that cannot be used.
         needs_lists: else, in a folder without any, train and val are all pairs of photo and mask.
@@ -63,13 +63,13 @@ class VOCFolder(Dataset):
         self,
         data: Path,
         split: str,
-        size: int | None = None,
+        transform: ResizeImage | None = None,
         limit: int | None = None,
         skip_bad: bool = False,
         needs_lists: bool = True,
         needs_masks: bool = True,
     ):
-        self.root, self.split, self.size = find_root(data, needs_lists), split, size
+        self.root, self.split, self.transform = find_root(data, needs_lists), split, transform
         self.classes = read_classes(self.root)
         ids, self.notes = choose_ids(self.root, split, needs_lists)
         self.ids = ids[:limit]
@@ -95,8 +95,8 @@ class VOCFolder(Dataset):
 
     def __getitem__(self, index: int) -> Sample:
         image = torch.from_numpy(self.image(index)).permute(2, 0, 1)
-        if self.size:
-            image = resize_image(image, self.size)
+        if self.transform:
+            image = self.transform(image)
         return Sample(self.ids[index], image, torch.from_numpy(self.mask(index)))
 
     def files(self, index: int) -> tuple[Path, Path]:

@@ -6,7 +6,7 @@
     python -m models.export --run RUN --half FILE          # a small checkpoint
 
 Everything is inside: `image` (1, 3, H, W) uint8, RGB of any height and width, becomes `classes`
-(1, H, W) uint8. The photo is resized as by `data.transforms.resize_image`, and seen in one view.
+(1, H, W) uint8. The photo is resized as by `data.transforms.ResizeImage`, and seen in one view.
 Class names, their colours and what made the network go with the file.
 
 The logits of all classes are held at the photo's size: 1 GB for 12 megapixels and 21 classes.

@@ -28,7 +28,7 @@ from torch.optim import AdamW
 from data.classes import VOC
 from data.sampling import draw_kept, draw_pixels, pixel_centres, sample_pixels
 from data.shapes import make_shapes
-from data.transforms import resize_image, resize_mask
+from data.transforms import ResizeImage, resize_mask
 from data.voc import Sample, VOCFolder
 from losses.loss import segmentation_loss
 from models.checkpoint import load_segmenter, save_segmenter
@@ -77,7 +77,7 @@ class Work:
         schedule = build_schedule(optimizer, "cosine", 1, 1000)
         self.training = Training(segmenter, optimizer, schedule)
         self.textbook_optimizer = AdamW(self.textbook.head.parameters())
-        self.photos = VOCFolder(folder / "shapes", "trainval", segmenter.size)
+        self.photos = VOCFolder(folder / "shapes", "trainval", ResizeImage(segmenter.size))
         landscape = (s for s in self.photos if s.mask.shape[1] > s.mask.shape[0])
         self.photo = next(landscape)
         self.image = self.photo.image[None].to(device)  # (1, 3, H, W)
@@ -132,7 +132,7 @@ class Work:
         """The same images, read and put through the bare backbone."""
         for index in range(self.count):
             photo = torch.from_numpy(self.photos.image(index)).permute(2, 0, 1)
-            photo = resize_image(photo, self.segmenter.size)[None].to(self.device)
+            photo = ResizeImage(self.segmenter.size)(photo)[None].to(self.device)
             self.textbook.features(self.textbook.normalise(photo))
 
     def predict(self) -> Tensor:

@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 
 from data.features import create_rows, open_rows
 from data.sampling import PLACES, pixel_centres, random_places, sample_pixels
+from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from data.voc_files import read_ids
 from losses.metrics import ConfusionMatrix
@@ -153,7 +154,7 @@ def main() -> None:
     add("--chart", type=Path, nargs="*", default=[], metavar="CSV", help="of other backbones, too")
     args = parser.parse_args()
     hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps, context=CONTEXT).eval()
-    dataset = VOCFolder(args.data, args.split, SIZE)
+    dataset = VOCFolder(args.data, args.split, ResizeImage(SIZE))
     if not (args.out / "sums.npy").is_file():
         extract(hypercolumn, dataset, args.out, max(args.per_class), args.strokes)
     of_train = np.flatnonzero(np.isin(dataset.ids, read_ids(args.data, "train")))
@@ -166,7 +167,7 @@ def main() -> None:
         rows.append({**row, "per_class": pixels, "pixels": count, "seed": seed})
         heads.append(DenseClassifier.from_fc(fc, hypercolumn.channels).eval())
         print(json.dumps(rows[-1]), flush=True)
-    val_set = VOCFolder(args.data, args.val_split, SIZE)
+    val_set = VOCFolder(args.data, args.val_split, ResizeImage(SIZE))
     table, mious = args.out / "few_labels.csv", score(hypercolumn, heads, val_set)
     save_csv(table, [{**row, "miou": round(miou, 4)} for row, miou in zip(rows, mious)])
     chart([table, *args.chart], args.out / "few_labels.png")

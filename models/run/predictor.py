@@ -15,7 +15,7 @@ from torch import Tensor
 from data import UserError
 from data.classes import VOID
 from data.image_files import read_image
-from data.transforms import resize_image
+from data.transforms import ResizeImage
 from models.run.runtime import find_device
 from models.segmenter import Segmenter
 
@@ -113,7 +113,7 @@ class Predictor:
 
 def network_input(segmenter: Segmenter, pixels: np.ndarray) -> Tensor:
     """A photo (H, W, 3) uint8 as `Segmenter.predict` takes it: (3, h, w)."""
-    return resize_image(torch.from_numpy(pixels).permute(2, 0, 1), segmenter.input_size)
+    return ResizeImage(segmenter.input_size)(torch.from_numpy(pixels).permute(2, 0, 1))
 
 
 def predict_photo(

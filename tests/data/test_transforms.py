@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.classes import VOID
-from data.transforms import MAX_ASPECT, Augment, resize_image, resize_mask, resized_shape
+from data.transforms import MAX_ASPECT, Augment, ResizeImage, resize_mask, resized_shape
 
 sides = st.integers(1, 3000)
 GREY = torch.tensor([124, 116, 104]).view(3, 1)  # the mean of ImageNet
@@ -20,7 +20,7 @@ def as_pair(image: np.ndarray, mask: np.ndarray) -> tuple[torch.Tensor, torch.Te
 
 
 def resized(image: torch.Tensor, mask: torch.Tensor, size: int) -> list[torch.Tensor]:
-    image = resize_image(image, size)
+    image = ResizeImage(size)(image)
     return [image, resize_mask(mask, image.shape[-2:])]
 
 
@@ -70,7 +70,7 @@ def test_the_mask_takes_the_nearest_pixel_by_pixel_centres(height, width, size):
 
 def test_a_reduced_image_is_smoothed_not_picked():
     board = np.indices((63, 63)).sum(0).astype(np.uint8) % 2 * 255
-    reduced = resize_image(torch.from_numpy(np.stack(3 * [board])), 21)
+    reduced = ResizeImage(21)(torch.from_numpy(np.stack(3 * [board])))
     assert ((reduced > 100) & (reduced < 155)).all()
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from data import UserError
 from data.classes import VOC, VOID
-from data.transforms import Augment, resized_shape
+from data.transforms import Augment, ResizeImage, resized_shape
 from data.voc import TrainingSet, VOCFolder
 from data.voc_files import find_root, read_ids
 
@@ -81,7 +81,7 @@ def test_a_list_by_the_name_of_other_programs_is_named(shapes):
 
 @pytest.mark.parametrize(("limit", "expected"), [(None, 18), (5, 5), (99, 18)])
 def test_items_are_the_first_images_of_the_list_with_their_masks(limit, expected, drawn):
-    dataset, small = (VOCFolder(drawn, "train", size, limit) for size in (None, 32))
+    dataset, small = (VOCFolder(drawn, "train", how, limit) for how in (None, ResizeImage(32)))
     assert dataset.ids == read_ids(drawn, "train")[:expected] and dataset.classes == VOC
     for index in (0, expected - 1):
         image_id, image, mask = dataset[index]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data.transforms import resize_image
+from data.transforms import ResizeImage
 from models.checkpoint import load_segmenter, save_segmenter
 from models.export import LEAST_TORCH
 from tests.models.conftest import CLASSES, SMALL, blots, random_segmenter
@@ -72,7 +72,7 @@ def test_both_forms_give_the_classes_of_predict_for_photos_of_any_size_and_the_f
     session = onnxruntime.InferenceSession(files[0], options)
     for size in PHOTOS:
         photo = blots(*size)
-        expected, _ = segmenter.predict(resize_image(photo, SIZE), size)
+        expected, _ = segmenter.predict(ResizeImage(SIZE)(photo), size)
         assert len(expected.unique()) > 1, "a constant map would prove nothing"
         (found,) = session.run(None, {"image": photo[None].numpy()})
         for classes in (program(photo[None]), torch.from_numpy(found)):

@@ -16,6 +16,7 @@ from PIL import Image
 
 from data.classes import VOC, VOID, read_classes
 from data.image_files import read_mask
+from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from data.voc_files import read_ids
 from losses.metrics import ConfusionMatrix, load_image_scores
@@ -66,7 +67,7 @@ def test_step_1_leaves_features_of_distinct_labelled_pixels(walked):
     assert features.dtype == np.float32 and features.shape == (len(labels), 960)
     np.testing.assert_allclose(mean, features.mean(0, dtype=np.float64), rtol=1e-5, atol=1e-6)
     hypercolumn = load_extractor(folder / "backbone.pt")
-    images = VOCFolder(walked.place / "shapes", "train", 48)
+    images = VOCFolder(walked.place / "shapes", "train", ResizeImage(48))
     levels = [hypercolumn(sample.image[None]) for sample in images]
     anywhere = torch.cat([hypercolumn.as_map(maps, (48, 48)).flatten(2) for maps in levels], dim=2)
     own, anywhere = features.std(0, dtype=np.float64), anywhere.std((0, 2)).numpy()
