@@ -97,7 +97,8 @@ def split_records(
     """Images of a split with ground truth and, if there is a network, prediction and scores."""
     workers = workers if segmenter else 0  # whole photos would fill the memory that these share
     for index, sample in zip(indices, runtime.image_loader(dataset, indices, workers)):
-        record = Record(sample.id, sample.id, dataset.image(index), sample.mask.numpy())
+        photo = dataset.image(index) if segmenter else sample.image.permute(1, 2, 0).numpy()
+        record = Record(sample.id, sample.id, photo, sample.mask.numpy())
         if segmenter:
             found = segmenter.predict(sample.image, record.truth.shape, sample.id)
             prediction, confidence = (array.numpy() for array in found)

@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -19,9 +19,6 @@ from data.transforms import ResizeImage
 from models.run.runtime import find_device
 from models.segmenter import Segmenter
 
-if hasattr(os, "register_at_fork"):  # a fork loses the threads, and torch would wait for them
-    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
-
 Photo: TypeAlias = str | Path | bytes | BinaryIO | Image.Image | np.ndarray | Tensor
 
 
@@ -29,7 +26,7 @@ class Predictor:
     """A trained network; several threads may predict with it.
 
     On a GPU it computes in exact float32, as the scripts do: cuDNN's TensorFloat-32 is turned off.
-    In processes forked after this module is imported torch has one thread: the others are lost.
+    In processes that are forked from then on torch has one thread: the others are lost.
 
     Args:
         segmenter: the network.
@@ -44,6 +41,7 @@ class Predictor:
     def __init__(self, segmenter: Segmenter, device: str = "auto"):
         self.segmenter = segmenter.to(find_device(device))
         self.names, self.colours = segmenter.classes.names, segmenter.classes.colours
+        _use_one_thread_after_forks()
 
     def predict(
         self,
@@ -109,6 +107,13 @@ class Predictor:
         if mask.shape != pixels.shape[:2]:
             raise ValueError(f"expected a mask {pixels.shape[:2]} for this photo, got {mask.shape}")
         return overlay(pixels, mask, self.segmenter.classes)
+
+
+@cache
+def _use_one_thread_after_forks() -> None:
+    """Waiting for threads of the parent, which a fork does not copy, torch would hang."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))
 
 
 def network_input(segmenter: Segmenter, pixels: np.ndarray) -> Tensor:
