@@ -54,3 +54,17 @@ def test_the_sizes_are_scaled(number, channels, count):
     blocks = build(f"efficientnet_lite{number}", None)
     assert len(blocks) == count and blocks.channels[-1] == channels
     assert blocks[0].out_channels == 32 and blocks.mean == blocks.std == [0.5] * 3
+
+
+def test_under_autocast_on_a_cpu_large_depthwise_kernels_compute_in_float32():
+    large = [
+        layer
+        for layer in build(NAME, "random").modules()
+        if isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (5, 5)
+    ]
+    assert len(large) == 9 and {layer.stride for layer in large} == {(1, 1), (2, 2)}
+    for layer in large:
+        x = torch.randn(1, layer.in_channels, 9, 9).bfloat16()
+        with torch.autocast("cpu", torch.bfloat16):
+            found = layer(x)
+        assert torch.equal(found, layer(x.float()))
