@@ -13,10 +13,14 @@ never trained on.
 import argparse
 import math
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.distributions import Beta
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -53,6 +57,8 @@ def parse() -> argparse.Namespace:
     flags.add_optimizer_flags(parser)
     area = "a pixel counts by the share of its image that it stands for, to this power"
     flag("--area-weight", flags.factor, 0.0, area, metavar="POWER")
+    mixup = "train between pairs of pixels, shared by Beta(A, A): less is learned by heart"
+    flag("--mixup", flags.factor, 0.0, mixup, metavar="A")
     flag("--held-out", flags.fraction, 0.1, "of the images, which do not train", metavar="SHARE")
     flag("--seed", flags.natural, 0, "for the weights, the order and the hold-out")
     args = parser.parse_args()
@@ -60,29 +66,44 @@ def parse() -> argparse.Namespace:
     return args
 
 
+def draw_batches(rows: Rows, size: int, classes: int, mixup: float) -> Iterator[Rows]:
+    """The rows in random order, `size` at a time: features, targets (n, C), weights.
+
+    With `mixup` each is a place on the line between two rows, whose share follows Beta(mixup,
+    mixup) (Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018).
+    """
+    for batch in torch.randperm(len(rows[1])).to(rows[1].device).split(size):
+        features, labels, weights = (part[batch] for part in rows)
+        targets = weights[:, None] * F.one_hot(labels, classes)
+        if mixup:
+            share = Beta(mixup, mixup).sample(weights.shape).to(features)[:, None]
+            other = torch.randperm(len(batch)).to(batch.device)
+            features, targets = (torch.lerp(x, x[other], share) for x in (features, targets))
+        weights = targets.sum(1)
+        yield features, targets / weights[:, None], weights
+
+
 def fit(
     fc: FCClassifier,
-    rows: Rows,
+    batches: Callable[[], Iterator[Rows]],
     held_out: Rows,
     epochs: int,
-    batch_size: int,
     optimizer: Optimizer,
     schedule: LRScheduler,
     label_smoothing: float = 0.0,
 ) -> list[dict[str, float]]:
-    """Passes over the rows, in random order; gives the log, a row per epoch.
+    """Passes over the rows, see `draw_batches`; gives the log, a row per epoch.
 
     Raises:
         UserError: the loss is not finite.
     """
-    log, total = [], len(rows[1])
+    log = []
     for epoch in runtime.bar(range(1, epochs + 1), epochs, "epoch"):
-        began, loss_sum, hits = time.perf_counter(), 0.0, 0
+        began, total, loss_sum, hits = time.perf_counter(), 0, 0.0, 0
         fc.train()
-        for batch in torch.randperm(total).to(rows[1].device).split(batch_size):
-            features, labels, weights = (part[batch] for part in rows)
+        for features, targets, weights in batches():
             logits = fc(features)
-            loss = weighted_cross_entropy(logits, labels, weights, label_smoothing)
+            loss = weighted_cross_entropy(logits, targets, weights, label_smoothing)
             if not math.isfinite(loss.item()):
                 raise UserError(f"the loss is {loss.item()}; try a smaller --lr")
             optimizer.zero_grad()
@@ -90,8 +111,9 @@ def fit(
             optimizer.step()
             rate = schedule.get_last_lr()[0]
             schedule.step()
-            loss_sum += loss.item() * len(batch)
-            hits += int((logits.argmax(1) == labels).sum())
+            total += len(features)
+            loss_sum += loss.item() * len(features)
+            hits += int((logits.argmax(1) == targets.argmax(1)).sum())
         trained = {"lr": rate, "loss": loss_sum / total, "accuracy": hits / total}
         scores = evaluate(fc, held_out, label_smoothing)
         seconds = time.perf_counter() - began
@@ -162,8 +184,8 @@ def main() -> None:
     decay = args.warmup, args.milestones, args.gamma
     schedule = build_schedule(optimizer, args.decay, epochs, steps, *decay)
     with folder.new_folder(place) as new:
-        how = args.batch_size, optimizer, schedule, args.label_smoothing
-        log = fit(fc, rows, held_out, epochs, *how)
+        batches = partial(draw_batches, rows, args.batch_size, len(names), args.mixup)
+        log = fit(fc, batches, held_out, epochs, optimizer, schedule, args.label_smoothing)
         dense = DenseClassifier.from_fc(fc, hypercolumn.channels).to(device)
         error = difference(fc, dense, torch.cat([rows[0][:1000], held_out[0][:1000]]))
         print(f"dense equals fully connected: largest difference {error:.1e} of the largest logit")

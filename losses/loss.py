@@ -88,8 +88,11 @@ def inverse_frequency(counts: Tensor) -> Tensor:
 
 
 def weighted_cross_entropy(
-    logits: Tensor, labels: Tensor, weights: Tensor, label_smoothing: float
+    logits: Tensor, targets: Tensor, weights: Tensor, label_smoothing: float
 ) -> Tensor:
-    """The weighted mean of the cross entropies of rows (n, C), a scalar; for `train_cls.py`."""
-    losses = F.cross_entropy(logits, labels, reduction="none", label_smoothing=label_smoothing)
+    """The weighted mean of the cross entropies of rows (n, C), a scalar; for `train_cls.py`.
+
+    Targets are class ids (n,) or the classes' shares (n, C).
+    """
+    losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=label_smoothing)
     return (losses * weights).sum() / weights.sum()

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +47,12 @@ from models.run.training import build_optimizer, build_schedule
 from models.segmenter import Segmenter
 from models.weight_files import fingerprint
 from sample_features import FEW_IMAGES
-from train_cls import Rows, fit
+from train_cls import Rows, draw_batches, fit
 
 SIZE, STRIDE = 416, 4
 PER_CLASS = 200  # pixels of a class that are taken of a photo
-EPOCHS, BATCH, RATE, DECAY, DROPOUT = 6, 512, 5e-4, 0.05, 0.2  # as in `--recipe quick`
+# As in `--recipe quick`.
+EPOCHS, BATCH, RATE, DECAY, DROPOUT, MIXUP = 6, 512, 5e-4, 0.05, 0.2, 0.4
 CONTEXT = ["image", "5", "11"]  # likewise; see `Hypercolumn`
 PAUSE = 0.3  # seconds between two looks at the files
 
@@ -121,7 +123,8 @@ def classifier(
     optimizer = build_optimizer("adamw", fc.parameters(), RATE, DECAY)
     schedule = build_schedule(optimizer, "cosine", epochs, steps)
     nothing = tuple(part[:0] for part in rows)  # is held out
-    log = fit(fc, rows, nothing, epochs, BATCH, optimizer, schedule)
+    batches = partial(draw_batches, rows, BATCH, classes, MIXUP)
+    log = fit(fc, batches, nothing, epochs, optimizer, schedule)
     print(f"  {len(labels)} labelled pixels, {log[-1]['accuracy']:.1%} of these come out right")
     return fc
 

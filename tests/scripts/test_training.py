@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import one_hot
 from torch.nn.utils import parameters_to_vector
 
 from data.voc_files import read_ids
 from models.checkpoint import load_segmenter
 from tests.conftest import BACKBONE, DATA, change_masks
 from tests.scripts.processes import config, contents, differences, facts, log, losses, metrics
+from train_cls import draw_batches
 
 FLAGS = ("--run", "run", *DATA, "--epochs", 1, "--limit", 4, "--val-limit", 1, "--batch-size", 2)
 QUICK = ("--limit", 2, "--val-limit", 1, "--epochs", 1)
@@ -180,6 +182,31 @@ def test_area_weights_make_the_loss_that_of_all_pixels_of_the_images(street, suc
     assert len(set(areas)) > 1
     expected = (entropies * areas).sum() / areas.sum()
     assert log("run/2_cls")[0]["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_mixed_rows_lie_between_two_rows_as_their_targets_do():
+    torch.manual_seed(0)
+    labels, weights = torch.arange(40) % 4, torch.rand(40) + 0.1
+    features = weights[:, None] * one_hot(labels, 4)  # so that what is mixed alike stays equal
+    rows = features, labels, weights
+    for mixup in (0.0, 0.4):
+        batches = [*draw_batches(rows, 16, 4, mixup)]
+        assert [len(batch[0]) for batch in batches] == [16, 16, 8]
+        found, targets, weight = map(torch.cat, zip(*batches))
+        torch.testing.assert_close(found, targets * weight[:, None])
+        is_pure = targets.max(1).values == 1
+        assert is_pure.all() if not mixup else 10 < (~is_pure).sum() < 40
+        if not mixup:
+            torch.testing.assert_close(found.sum(0), features.sum(0))
+            assert sorted(weight.tolist()) == sorted(weights.tolist())
+
+
+def test_mixup_changes_the_classifier_and_is_said(street, succeeds):
+    flags = ("--run", "run", "--held-out", 0, "--epochs", 2, "--hidden", 4)
+    succeeds("train_cls.py", *flags)
+    plain = head(START)
+    assert "--mixup 0.4" in facts(succeeds("train_cls.py", *flags, "--mixup", 0.4))["flags"]
+    assert not torch.equal(head(START), plain)
 
 
 BOTH, SGD = ("train_cls.py", "train_seg.py"), ("--optimizer", "sgd")
