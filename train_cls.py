@@ -54,6 +54,8 @@ def parse() -> argparse.Namespace:
     flag("--hidden", flags.widths, (256, 256), hidden, metavar="N,N,..")
     flag("--activation", ACTIVATIONS, "relu", "of the hidden layers")
     flag("--dropout", flags.fraction, 0.5, "share of hidden units dropped", metavar="SHARE")
+    of_input = "share of the features dropped, too, which is for few pixels"
+    flag("--input-dropout", flags.fraction, 0.0, of_input, metavar="SHARE")
     flags.add_optimizer_flags(parser)
     area = "a pixel counts by the share of its image that it stands for, to this power"
     flag("--area-weight", flags.factor, 0.0, area, metavar="POWER")
@@ -174,7 +176,8 @@ def main() -> None:
     # The classifier: standardisation by the moments of the samples, then fully connected layers.
     torch.manual_seed(args.seed)
     moments = torch.from_numpy(store.mean), torch.from_numpy(store.std)
-    fc = FCClassifier(*moments, len(names), args.hidden, args.activation, args.dropout).to(device)
+    how = args.hidden, args.activation, args.dropout
+    fc = FCClassifier(*moments, len(names), *how, input_dropout=args.input_dropout).to(device)
     if args.class_weights == "inverse":
         weight = inverse_frequency(torch.bincount(rows[1], minlength=len(names)))
         rows, held_out = ((x, y, w * weight[y]) for x, y, w in (rows, held_out))

@@ -62,11 +62,20 @@ class Classifier(nn.Module):
 
 
 class FCClassifier(Classifier):
-    """Hypercolumns -> logits, as step 2 trains it; see `Classifier`."""
+    """Hypercolumns -> logits, as step 2 trains it.
+
+    Args:
+        arguments, options: see `Classifier`.
+        input_dropout: share of the features that training replaces by their mean.
+    """
+
+    def __init__(self, *arguments: Any, input_dropout: float = 0.0, **options: Any):
+        super().__init__(*arguments, **options)
+        self.input_dropout = input_dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, Z) -> (N, C)."""
-        x = (x - self.mean) / self.std
+        x = F.dropout((x - self.mean) / self.std, self.input_dropout, self.training)
         for layer in self.layers[:-1]:
             x = F.dropout(self.activate(layer(x)), self.dropout, self.training)
         return self.layers[-1](x)

@@ -47,12 +47,12 @@ from models.run.training import build_optimizer, build_schedule
 from models.segmenter import Segmenter
 from models.weight_files import fingerprint
 from sample_features import FEW_IMAGES
-from train_cls import Rows, draw_batches, fit
+from train_cls import Rows, draw_batches, evaluate, fit
 
 SIZE, STRIDE = 416, 4
 PER_CLASS = 200  # pixels of a class that are taken of a photo
 # As in `--recipe quick`.
-EPOCHS, BATCH, RATE, DECAY, DROPOUT, MIXUP = 6, 512, 5e-4, 0.05, 0.2, 0.4
+EPOCHS, BATCH, RATE, DECAY, DROPOUT, OF_INPUT, MIXUP = 6, 512, 5e-4, 0.05, 0.2, 0.3, 0.4
 CONTEXT = ["image", "5", "11"]  # likewise; see `Hypercolumn`
 PAUSE = 0.3  # seconds between two looks at the files
 
@@ -117,15 +117,17 @@ def classifier(
     features, labels, _ = rows
     std = torch.maximum(features.std(0, correction=0), floor)
     torch.manual_seed(seed)
-    fc = FCClassifier(features.mean(0), std, classes, dropout=DROPOUT).to(features.device)
+    moments, dropped = (features.mean(0), std), {"dropout": DROPOUT, "input_dropout": OF_INPUT}
+    fc = FCClassifier(*moments, classes, **dropped).to(features.device)
     steps = math.ceil(len(labels) / BATCH)
     epochs = max(EPOCHS, math.ceil(min_steps / steps))
     optimizer = build_optimizer("adamw", fc.parameters(), RATE, DECAY)
     schedule = build_schedule(optimizer, "cosine", epochs, steps)
     nothing = tuple(part[:0] for part in rows)  # is held out
     batches = partial(draw_batches, rows, BATCH, classes, MIXUP)
-    log = fit(fc, batches, nothing, epochs, optimizer, schedule)
-    print(f"  {len(labels)} labelled pixels, {log[-1]['accuracy']:.1%} of these come out right")
+    fit(fc, batches, nothing, epochs, optimizer, schedule)
+    right = evaluate(fc, rows, 0.0)["val_accuracy"]
+    print(f"  {len(labels)} labelled pixels, {right:.1%} of these come out right")
     return fc
 
 

@@ -73,9 +73,10 @@ def test_fully_connected_layers_become_1x1_convolutions_of_the_same_function(wid
     assert_equal(dense(levels, centres((8, 8))).unflatten(2, (8, 8)), expected)
 
 
-def test_dropout_of_the_fully_connected_form_is_in_training_alone():
-    fc = FCClassifier(torch.zeros(6), torch.ones(6), CLASSES, (50,))
-    x = torch.randn(3, 6)
+@pytest.mark.parametrize("options", [{"widths": (50,)}, {"widths": (), "input_dropout": 0.5}])
+def test_dropout_of_the_fully_connected_form_is_in_training_alone(options):
+    fc = FCClassifier(torch.zeros(6), torch.ones(6), CLASSES, **options)
+    x = torch.randn(30, 6)
     assert not torch.equal(fc.train()(x), fc(x)) and torch.equal(fc.eval()(x), fc(x))
 
 
