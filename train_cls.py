@@ -82,7 +82,7 @@ def draw_batches(rows: Rows, size: int, classes: int, mixup: float) -> Iterator[
             other = torch.randperm(len(batch)).to(batch.device)
             features, targets = (torch.lerp(x, x[other], share) for x in (features, targets))
         weights = targets.sum(1)
-        yield features, targets / weights[:, None], weights
+        yield features, targets / weights[:, None].clamp(min=1e-30), weights  # 0 stays 0
 
 
 def fit(

@@ -187,6 +187,7 @@ def test_area_weights_make_the_loss_that_of_all_pixels_of_the_images(street, suc
 def test_mixed_rows_lie_between_two_rows_as_their_targets_do():
     torch.manual_seed(0)
     labels, weights = torch.arange(40) % 4, torch.rand(40) + 0.1
+    weights[:2] = 0  # as the smallest areas to a high power
     features = weights[:, None] * one_hot(labels, 4)  # so that what is mixed alike stays equal
     rows = features, labels, weights
     for mixup in (0.0, 0.4):
@@ -194,8 +195,9 @@ def test_mixed_rows_lie_between_two_rows_as_their_targets_do():
         assert [len(batch[0]) for batch in batches] == [16, 16, 8]
         found, targets, weight = map(torch.cat, zip(*batches))
         torch.testing.assert_close(found, targets * weight[:, None])
-        is_pure = targets.max(1).values == 1
-        assert is_pure.all() if not mixup else 10 < (~is_pure).sum() < 40
+        assert targets.isfinite().all()
+        mixtures = ((targets > 0).sum(1) > 1).sum()
+        assert mixtures > 10 if mixup else mixtures == 0
         if not mixup:
             torch.testing.assert_close(found.sum(0), features.sum(0))
             assert sorted(weight.tolist()) == sorted(weights.tolist())
