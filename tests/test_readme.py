@@ -84,7 +84,8 @@ def place(tmp_path_factory) -> Path:
     save_segmenter(home / "small.pt", random_segmenter(SMALL, 48, 2, taps=[1]))
     fetched = home / "torch/hub/checkpoints"  # where torchvision keeps its downloads
     fetched.mkdir(parents=True)
-    for backbone in ("vgg11", "squeezenet1_1", "mobilenet_v2", "efficientnet_lite2"):
+    lite = "efficientnet_lite1", "efficientnet_lite2"
+    for backbone in ("vgg11", "squeezenet1_1", "mobilenet_v2", *lite):
         state = get_model(backbone, weights=None).features.state_dict(prefix="features.")
         torch.save(state, fetched / Path(get_model_weights(backbone).DEFAULT.url).name)
         torch.save(state, home / f"{backbone}-imagenet-features.pth")
