@@ -106,7 +106,13 @@ def extract(
 
 
 def classifier(
-    rows: Rows, floor: Tensor, classes: int, min_steps: int, seed: int = 0
+    rows: Rows,
+    floor: Tensor,
+    classes: int,
+    min_steps: int,
+    seed: int = 0,
+    mixup: float = MIXUP,
+    input_dropout: float = OF_INPUT,
 ) -> FCClassifier:
     """A shallow classifier, fitted on the rows as by `--recipe quick`.
 
@@ -117,14 +123,14 @@ def classifier(
     features, labels, _ = rows
     std = torch.maximum(features.std(0, correction=0), floor)
     torch.manual_seed(seed)
-    moments, dropped = (features.mean(0), std), {"dropout": DROPOUT, "input_dropout": OF_INPUT}
+    moments, dropped = (features.mean(0), std), {"dropout": DROPOUT, "input_dropout": input_dropout}
     fc = FCClassifier(*moments, classes, **dropped).to(features.device)
     steps = math.ceil(len(labels) / BATCH)
     epochs = max(EPOCHS, math.ceil(min_steps / steps))
     optimizer = build_optimizer("adamw", fc.parameters(), RATE, DECAY)
     schedule = build_schedule(optimizer, "cosine", epochs, steps)
     nothing = tuple(part[:0] for part in rows)  # is held out
-    batches = partial(draw_batches, rows, BATCH, classes, MIXUP)
+    batches = partial(draw_batches, rows, BATCH, classes, mixup)
     fit(fc, batches, nothing, epochs, optimizer, schedule)
     right = evaluate(fc, rows, 0.0)["val_accuracy"]
     print(f"  {len(labels)} labelled pixels, {right:.1%} of these come out right")
@@ -218,7 +224,9 @@ def main() -> None:
             masks, rows, floor = extract(network, source, known)
             content = hash_files(masks)
             check_several(rows[1], args.strokes)
-            fc = classifier(rows, floor, len(source.classes), args.steps)
+            # Mixup and dropout of the input take time, and were not tried on a few photos.
+            how = rows, floor, len(source.classes), args.steps
+            fc = classifier(*how, mixup=0.0, input_dropout=0.0)
         except UserError as error:
             if not args.watch:
                 raise
