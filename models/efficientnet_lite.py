@@ -27,15 +27,18 @@ URL = "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's padding: of a stride 2, less before an even side."""
+    """A convolution with TensorFlow's padding: of a stride 2, less before an even side.
+
+    5x5 kernels, which are depthwise, stay in float32 under autocast on a CPU: in bfloat16 their
+    gradient takes three times as long.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C', ceil(h / stride), ceil(w / stride))."""
-        # CPUs take three times as long for the gradient of a 5x5 depthwise kernel in bfloat16.
         if self.kernel_size == (5, 5) and x.is_cpu and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 return self(x.float())
-        if self.stride != (2, 2):
+        if self.stride != (2, 2):  # a 5x5 kernel, or it has been dilated
             return super().forward(x)
         after, (height, width) = self.kernel_size[0] // 2, x.shape[2:]
         x = F.pad(x, [after - 1 + width % 2, after, after - 1 + height % 2, after])
@@ -52,7 +55,9 @@ def build(width: float, depth: float) -> EfficientNet:
     for name, layer in list(network.named_modules()):
         if isinstance(layer, nn.SiLU):
             network.set_submodule(name, nn.ReLU6(inplace=True))
-        elif isinstance(layer, nn.Conv2d) and (layer.stride == (2, 2) or layer.groups > 1):
+        elif isinstance(layer, nn.Conv2d) and (
+            layer.stride == (2, 2) or layer.kernel_size == (5, 5)
+        ):
             layer.__class__ = SameConv2d  # which differs in its forward alone
     network.avgpool = nn.Sequential(network.features.pop(-1), network.avgpool)  # to the head
     return network

@@ -51,8 +51,7 @@ from train_cls import Rows, draw_batches, evaluate, fit
 
 SIZE, STRIDE = 416, 4
 PER_CLASS = 200  # pixels of a class that are taken of a photo
-# As in `--recipe quick`.
-EPOCHS, BATCH, RATE, DECAY, DROPOUT, OF_INPUT, MIXUP = 6, 512, 5e-4, 0.05, 0.2, 0.3, 0.4
+EPOCHS, BATCH, RATE, DECAY, DROPOUT = 6, 512, 5e-4, 0.05, 0.2  # as in `--recipe quick`
 CONTEXT = ["image", "5", "11"]  # likewise; see `Hypercolumn`
 PAUSE = 0.3  # seconds between two looks at the files
 
@@ -111,10 +110,12 @@ def classifier(
     classes: int,
     min_steps: int,
     seed: int = 0,
-    mixup: float = MIXUP,
-    input_dropout: float = OF_INPUT,
+    mixup: float = 0.0,
+    input_dropout: float = 0.0,
 ) -> FCClassifier:
     """A shallow classifier, fitted on the rows as by `--recipe quick`.
+
+    But that has mixup and dropout of the input, too, which take time and were not tried on strokes.
 
     Args:
         rows: features, labels, weights; see `train_cls.Rows`.
@@ -224,9 +225,7 @@ def main() -> None:
             masks, rows, floor = extract(network, source, known)
             content = hash_files(masks)
             check_several(rows[1], args.strokes)
-            # Mixup and dropout of the input take time, and were not tried on a few photos.
-            how = rows, floor, len(source.classes), args.steps
-            fc = classifier(*how, mixup=0.0, input_dropout=0.0)
+            fc = classifier(rows, floor, len(source.classes), args.steps)
         except UserError as error:
             if not args.watch:
                 raise

@@ -40,6 +40,7 @@ from tests.drawn_strokes import draw_strokes
 
 PIXELS, SEEDS = (1, 3, 10, 20), (0, 1, 2)
 MIN_STEPS, AREA, STRIDE = 400, 0.5, 4
+MIXUP, OF_INPUT = 0.4, 0.3  # as in `--recipe quick`
 
 
 @torch.inference_mode()
@@ -97,7 +98,8 @@ def head_of(
     weights = torch.from_numpy((areas * count / np.minimum(count, pixels)) ** AREA).float()
     mean, mean_square = sums[images].sum(0) / (PLACES * len(images))
     floor = torch.from_numpy(np.sqrt((mean_square - mean**2).clip(0))).float()
-    fc = classifier((features, labels, weights), floor, classes, MIN_STEPS, int(place.name))
+    rows, how = (features, labels, weights), (MIN_STEPS, int(place.name), MIXUP, OF_INPUT)
+    fc = classifier(rows, floor, classes, *how)
     return len(labels), fc
 
 
