@@ -65,6 +65,7 @@ def parse() -> argparse.Namespace:
     flag("--scale", flags.bounds, (1.0, 1.0), "random scale of the input", metavar="MIN,MAX")
     flag("--flip", bool, False, "mirror half of the images, at random")
     flag("--jitter", flags.fraction, 0.0, "of brightness, contrast, saturation", metavar="SHARE")
+    flag("--mosaic", bool, False, "fill what an image leaves of its square with another image")
     flag("--epochs", flags.positive, 10, "passes over the images")
     flag("--batch-size", flags.positive, 8, "images per batch, of all processes together")
     flag("--accumulate", flags.positive, 1, "batches per step: as one N times as large")
@@ -259,7 +260,7 @@ def main() -> None:
     settings["validation images"] = val_part.checksum(val_part.photo_hashes())
     augment = Augment(segmenter.size, crop, args.scale, args.flip, args.jitter)
     drop = segmenter.head.widths, segmenter.head.dropout
-    train_set = TrainingSet(images, augment, args.seed, args.pixels, *drop)
+    train_set = TrainingSet(images, augment, args.seed, args.pixels, *drop, args.mosaic)
     # A CPU trains the whole grid image by image: maps of several would not stay in its caches.
     step_size = args.batch_size * args.accumulate
     one_by_one = device.type == "cpu" and not args.pixels

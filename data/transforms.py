@@ -66,10 +66,19 @@ class Augment:
     ):
         self.size, self.crop, self.scale, self.flip, self.jitter = size, crop, scale, flip, jitter
 
-    def __call__(self, image: Tensor, mask: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self,
+        image: Tensor,
+        mask: Tensor,
+        generator: Generator,
+        behind: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """image (3, H, W), mask (H, W), both uint8 -> image (3, crop, crop), mask (crop, crop).
 
         All that is random is drawn from the generator.
+
+        Args:
+            behind: such a square, in which the image is put; default: grey and void.
         """
         low, high = self.scale
         scale = low * (high / low) ** torch.rand((), generator=generator).item()
@@ -77,24 +86,25 @@ class Augment:
         mask = resize_mask(mask, image.shape[-2:])
         if self.flip and torch.rand((), generator=generator) < 0.5:
             image, mask = image.flip(-1), mask.flip(-1)
-        image, mask = self._cut(image, mask, generator)
+        (rows, to_rows), (columns, to_columns) = (
+            self._overlap(side, generator) for side in mask.shape
+        )
+        image, mask = image[:, rows, columns], mask[rows, columns]
         if self.jitter:
             adjust = F.adjust_brightness, F.adjust_contrast, F.adjust_saturation
             changes = 1 + self.jitter * (2 * torch.rand(3, generator=generator) - 1)
             for index in torch.randperm(3, generator=generator).tolist():
                 image = adjust[index](image, max(0.0, changes[index].item()))
-        return image, mask
-
-    def _cut(self, image: Tensor, mask: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """A square anywhere in image and mask, or where they are smaller, around them."""
-        spares = [side - self.crop for side in mask.shape]
-        top, left = (
-            torch.randint(min(0, spare), max(0, spare) + 1, (), generator=generator).item()
-            for spare in spares
+        square, labels = behind or (
+            torch.tensor(GREY, dtype=torch.uint8)[:, None, None].repeat(1, self.crop, self.crop),
+            torch.full((self.crop, self.crop), VOID, dtype=torch.uint8),
         )
-        rows, columns = (slice(max(0, start), start + self.crop) for start in (top, left))
-        image, mask = image[:, rows, columns], mask[None, rows, columns]
-        above, before = max(0, -top), max(0, -left)
-        height, width = mask.shape[1:]
-        around = [before, above, self.crop - before - width, self.crop - above - height]
-        return F.pad(image, around, fill=list(GREY)), F.pad(mask, around, fill=[VOID])[0]
+        square[:, to_rows, to_columns], labels[to_rows, to_columns] = image, mask
+        return square, labels
+
+    def _overlap(self, side: int, generator: Generator) -> tuple[slice, slice]:
+        """What image and square share of their sides: the smaller lies anywhere in the larger."""
+        spare, length = side - self.crop, min(side, self.crop)
+        start = torch.randint(min(0, spare), max(0, spare) + 1, (), generator=generator).item()
+        of_image, of_square = max(0, start), max(0, -start)
+        return slice(of_image, of_image + length), slice(of_square, of_square + length)

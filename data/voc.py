@@ -169,8 +169,9 @@ class TrainingSet(Dataset):
 
     The points are the centres of pixels drawn by `draw_pixels`, (y, x) as shares of the square; if
     `pixels` is None, all train: points are () and labels (S, S). `kept` are the hidden units that
-    dropout keeps in this image, see `draw_kept`. All that is random follows from the seed, the
-    epoch and the image's id: neither other images nor the process that reads matter.
+    dropout keeps in this image, see `draw_kept`. With `mosaic`, a random other image is seen where
+    this one does not reach. All that is random follows from the seed, the epoch and the image's id:
+    neither other images (but for `mosaic`) nor the process that reads matter.
     """
 
     def __init__(
@@ -181,9 +182,10 @@ class TrainingSet(Dataset):
         pixels: int | None = None,
         widths: Sequence[int] = (),
         dropout: float = 0.0,
+        mosaic: bool = False,
     ):
         self.folder, self.augment, self.seed, self.pixels = folder, augment, seed, pixels
-        self.widths, self.dropout = widths, dropout
+        self.widths, self.dropout, self.mosaic = widths, dropout, mosaic
 
     def __len__(self) -> int:
         return len(self.folder)
@@ -194,7 +196,11 @@ class TrainingSet(Dataset):
         epoch, index = item
         name, image, mask = self.folder[index]
         generator = torch.Generator().manual_seed(image_seed(self.seed, epoch, name))
-        image, mask = self.augment(image, mask, generator)
+        behind = None
+        if self.mosaic:
+            other = int(torch.randint(len(self), (), generator=generator))
+            behind = self.augment(*self.folder[other][1:], generator)
+        image, mask = self.augment(image, mask, generator, behind)
         points, labels = (), mask.long()
         if self.pixels:
             drawn, labels = draw_pixels(mask, self.pixels, generator)

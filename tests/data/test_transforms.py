@@ -100,6 +100,16 @@ def test_every_place_of_the_square_is_equally_likely(side, crop):
     assert all(abs(n - 900 / len(counts)) <= 45 for n in counts)  # 4.5 standard deviations
 
 
+def test_a_square_behind_is_seen_where_the_image_does_not_reach():
+    augment, behind = Augment(32, 64, (0.5, 1.5), flip=True, jitter=0.2), noise(64, 64)
+    alone, labels = augment(*disc(60, 90), seeded(3))
+    reached = labels != VOID  # the disc has no void of its own
+    assert 0.05 < reached.float().mean() < 0.95
+    image, mask = augment(*disc(60, 90), seeded(3), tuple(part.clone() for part in behind))
+    assert torch.equal(image, alone.where(reached, behind[0]))
+    assert torch.equal(mask, labels.where(reached, behind[1]))
+
+
 def test_scales_lie_between_their_bounds_and_half_of_the_images_are_mirrored():
     augment, generator = Augment(32, 64, (0.5, 2), flip=True), seeded()
     masks = [augment(*disc(64, 64), generator)[1] for _ in range(200)]

@@ -151,6 +151,15 @@ def test_randomness_follows_from_the_seed_the_epoch_and_the_id_alone(drawn, shap
         assert not torch.equal(training_set(drawn, seed)[epoch, 3][1], first[1])
 
 
+def test_with_mosaic_another_image_fills_the_square(drawn):
+    alone, filled = (training_set(drawn, pixels=None, mosaic=fill) for fill in (False, True))
+    masks = [[one[1, index][3] for index in range(len(one))] for one in (alone, filled)]
+    empty, less = (np.mean([(mask == VOID).float().mean() for mask in of_one]) for of_one in masks)
+    assert less < 0.8 * empty
+    few, more = (np.mean([len(mask.unique()) for mask in of_one]) for of_one in masks)
+    assert more > few, "its labels come along"
+
+
 def epochs(train_set: TrainingSet, workers: int, context: str | None = None) -> list:
     """The batches of epochs 1 and 2 by one loader, whose workers live on."""
     sampler, batches = EpochSampler(len(train_set), 8, seed=0, micro_batches=2), []
@@ -167,7 +176,7 @@ def epochs(train_set: TrainingSet, workers: int, context: str | None = None) -> 
 
 
 def test_batches_are_the_same_for_any_workers_that_live_on(drawn):
-    train_set = training_set(drawn, widths=(8,), dropout=0.5)
+    train_set = training_set(drawn, widths=(8,), dropout=0.5, mosaic=True)
     expected = epochs(train_set, 0)
     assert len(expected) == 2 * 6 and expected[0][2].shape == (4, 50, 2)
     assert expected[0][4][0].shape == (4, 4)
