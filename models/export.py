@@ -4,6 +4,7 @@
     python -m models.export --onnx voc.onnx --check holiday.jpg    # runs it, beside the network
     python -m models.export --checkpoint FILE --program FILE
     python -m models.export --run RUN --half FILE          # a small checkpoint
+    python -m models.export --average RUN RUN2 --half FILE # of the mean of trainings from one start
 
 Everything is inside: `image` (1, 3, H, W) uint8, RGB of any height and width, becomes `classes`
 (1, H, W) uint8. The photo is resized as by `data.transforms.ResizeImage`, and seen in one view.
@@ -16,6 +17,7 @@ ONNX needs the packages onnx and onnxscript, to run it onnxruntime. Tried with P
 import argparse
 import copy
 import json
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,7 +30,7 @@ from data import UserError
 from data.files import atomic_file
 from data.image_files import read_image
 from data.transforms import LEAST_SIDE, MAX_ASPECT
-from models.checkpoint import save_segmenter
+from models.checkpoint import HEAD, save_segmenter
 from models.hypercolumn import resample
 from models.run.chain import trained_segmenter
 from models.run.predictor import predict_photo
@@ -132,12 +134,48 @@ def save_onnx(path: Path, program: ExportedProgram, facts: dict[str, str]) -> No
         file.write(exported.model_proto.SerializeToString())
 
 
+@torch.no_grad()
+def average(places: Sequence[Path]) -> Segmenter:
+    """The network whose weights are the mean of those of several, which began as the same network.
+
+    Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy
+    without increasing inference time", ICML 2022.
+
+    Args:
+        places: checkpoints or run folders.
+
+    Raises:
+        UserError: they began differently, and then the mean of their weights means nothing.
+    """
+    first, *others = networks = [trained_segmenter(None, place)[0] for place in places]
+
+    def start(network: Segmenter) -> tuple:
+        extractor = network.hypercolumn.spec()
+        extractor["fingerprint"] = network.origin or extractor["fingerprint"]
+        return extractor, [getattr(network.head, name) for name in HEAD], network.classes
+
+    for place, network in zip(places[1:], others):
+        pairs = zip(first.head.buffers(), network.head.buffers())  # mean and std of step 1
+        if start(network) != start(first) or not all(torch.allclose(*pair, 1e-3) for pair in pairs):
+            raise UserError(
+                f"{place}: was not trained from the same start as {places[0]}: --average takes "
+                "trainings of step 3 from one run's step 2"
+            )
+        first.remember(network.seen.numpy())
+    for values in zip(*(network.parameters() for network in networks)):
+        values[0].copy_(torch.stack(values).mean(0))
+    first.trained_on = "mean of " + " and of ".join(network.trained_on for network in networks)
+    return first
+
+
 def main() -> None:
     how = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m models.export", None, __doc__, formatter_class=how)
     add = parser.add_mutually_exclusive_group().add_argument
     add("--run", type=Path, metavar="RUN", help="run folder, whose network is taken")
     add("--checkpoint", type=Path, metavar="FILE", help="the network, such as best.pt of step 3")
+    mean = "runs or checkpoints, trained from one start: the mean of their weights"
+    add("--average", type=Path, nargs="+", metavar="RUN", help=mean)
     add = parser.add_argument
     add("--onnx", type=Path, metavar="FILE", help="ONNX file to write")
     add("--program", type=Path, metavar="FILE", help="file to write for torch.export.load (.pt2)")
@@ -153,7 +191,8 @@ def main() -> None:
         raise UserError(f"a package is missing: pip install {' '.join(missing)}")
 
     pixels = read_image(flags.check) if flags.check else None
-    segmenter, _ = trained_segmenter(flags.run, flags.checkpoint)
+    chosen = flags.run, flags.checkpoint
+    segmenter = average(flags.average) if flags.average else trained_segmenter(*chosen)[0]
     if flags.half:
         save_segmenter(flags.half, copy.deepcopy(segmenter).half())  # read as float32 again
         print(f"wrote {flags.half}: a checkpoint in float16, {flags.half.stat().st_size:,} bytes")

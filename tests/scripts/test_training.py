@@ -211,6 +211,28 @@ def test_mixup_changes_the_classifier_and_is_said(street, succeeds):
     assert not torch.equal(head(START), plain)
 
 
+def test_trainings_from_one_start_are_averaged_and_others_refused(street, succeeds, fails):
+    flags = (*FLAGS[2:], "--finetune-backbone", "--lr", 0.01)
+    init = ("--init", "run/2_cls/dense.pt")
+    for name in "ab":
+        succeeds("train_seg.py", "--run", name, *init, *flags, "--seed", ord(name))
+    said = succeeds("models/export.py", "--average", "a", "b", "--half", "mean.pt")
+    assert "wrote mean.pt" in said
+    one, two, mean = (
+        load_segmenter(Path(f"{name}.pt"))[0] for name in ("a/3_seg/best", "b/3_seg/best", "mean")
+    )
+    assert not torch.equal(one.head.layers[0].weight, two.head.layers[0].weight)
+    for first, second, found in zip(*(network.parameters() for network in (one, two, mean))):
+        torch.testing.assert_close(found, (first + second) / 2, rtol=1e-3, atol=1e-3)
+    assert mean.trained_on == f"mean of {one.trained_on} and of {two.trained_on}"
+    assert torch.equal(mean.seen, torch.cat([one.seen, two.seen]).unique())
+    backbone = ("--backbone", "squeezenet1_1", "--weights", "random", "--size", 48, "--seed", 3)
+    succeeds("sample_features.py", "--run", "other", *DATA, *backbone, "--limit", 4)
+    succeeds("train_cls.py", "--run", "other", "--epochs", 1)
+    line = fails("models/export.py", "--average", "a", "other", "--half", "mean.pt")
+    assert "other: was not trained from the same start as a" in line
+
+
 BOTH, SGD = ("train_cls.py", "train_seg.py"), ("--optimizer", "sgd")
 NEEDS = [  # scripts, flags, why they are refused together
     (BOTH, ("--momentum", 0.5), "--momentum: has no effect without --optimizer sgd"),
