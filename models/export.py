@@ -164,7 +164,7 @@ def average(places: Sequence[Path]) -> Segmenter:
         first.remember(network.seen.numpy())
     for values in zip(*(network.parameters() for network in networks)):
         values[0].copy_(torch.stack(values).mean(0))
-    first.trained_on = "mean of " + " and of ".join(network.trained_on for network in networks)
+    first.trained_on = "; averaged with ".join(network.trained_on for network in networks)
     return first
 
 

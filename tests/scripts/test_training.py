@@ -224,7 +224,7 @@ def test_trainings_from_one_start_are_averaged_and_others_refused(street, succee
     assert not torch.equal(one.head.layers[0].weight, two.head.layers[0].weight)
     for first, second, found in zip(*(network.parameters() for network in (one, two, mean))):
         torch.testing.assert_close(found, (first + second) / 2, rtol=1e-3, atol=1e-3)
-    assert mean.trained_on == f"mean of {one.trained_on} and of {two.trained_on}"
+    assert mean.trained_on == f"{one.trained_on}; averaged with {two.trained_on}"
     assert torch.equal(mean.seen, torch.cat([one.seen, two.seen]).unique())
     backbone = ("--backbone", "squeezenet1_1", "--weights", "random", "--size", 48, "--seed", 3)
     succeeds("sample_features.py", "--run", "other", *DATA, *backbone, "--limit", 4)
