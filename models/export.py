@@ -194,7 +194,10 @@ def main() -> None:
     chosen = flags.run, flags.checkpoint
     segmenter = average(flags.average) if flags.average else trained_segmenter(*chosen)[0]
     if flags.half:
-        save_segmenter(flags.half, copy.deepcopy(segmenter).half())  # read as float32 again
+        small = copy.deepcopy(segmenter).half()  # read as float32 again
+        for name, exact in segmenter.head.named_buffers():  # a tiny std would become 0
+            setattr(small.head, name, exact)
+        save_segmenter(flags.half, small)
         print(f"wrote {flags.half}: a checkpoint in float16, {flags.half.stat().st_size:,} bytes")
     if flags.onnx or flags.program:
         program = trace(segmenter)

@@ -86,3 +86,14 @@ def test_without_a_package_it_ends_in_one_line(tmp_path, fails, monkeypatch):
         monkeypatch.setitem(sys.modules, package, None)
     line = fails("models/export.py", "--onnx", tmp_path / "a.onnx", "--check", tmp_path / "a.png")
     assert line == f"export: a package is missing: pip install {' '.join(PACKAGES)}"
+
+
+def test_a_small_checkpoint_keeps_a_std_that_is_tiny(tmp_path, succeeds):
+    network, half = random_segmenter(SMALL, SIZE, 2, taps=[1]), tmp_path / "half.pt"
+    network.head.std[0] = 1e-9  # 0 in float16
+    save_segmenter(tmp_path / "best.pt", network)
+    succeeds("models/export.py", "--checkpoint", tmp_path / "best.pt", "--half", half)
+    found, content = load_segmenter(half)
+    assert torch.equal(found.head.std, network.head.std)
+    weights = [value for name, value in content["state"].items() if name.endswith("weight")]
+    assert {value.dtype for value in weights} == {torch.float16}
