@@ -38,6 +38,7 @@ from models.run.runtime import run_script
 from models.segmenter import Segmenter
 
 AGREE = 0.999  # of the pixels of a photo: at others two classes are equally likely
+ALIKE = 0.5  # cosine of two heads: 0.90 or more from one step 2, 0.01 from two with other seeds
 LEAST_TORCH = "2.13"  # before, torch.export refused poolings that round up at any size
 
 
@@ -134,6 +135,12 @@ def save_onnx(path: Path, program: ExportedProgram, facts: dict[str, str]) -> No
         file.write(exported.model_proto.SerializeToString())
 
 
+def likeness(one: Segmenter, other: Segmenter) -> float:
+    """The cosine between the weights of the first layers of two heads."""
+    weights = (network.head.layers[0].weight.flatten() for network in (one, other))
+    return torch.cosine_similarity(*weights, dim=0).item()
+
+
 @torch.no_grad()
 def average(places: Sequence[Path]) -> Segmenter:
     """The network whose weights are the mean of those of several, which began as the same network.
@@ -155,8 +162,11 @@ def average(places: Sequence[Path]) -> Segmenter:
         return extractor, [getattr(network.head, name) for name in HEAD], network.classes
 
     for place, network in zip(places[1:], others):
-        pairs = zip(first.head.buffers(), network.head.buffers())  # mean and std of step 1
-        if start(network) != start(first) or not all(torch.allclose(*pair, 1e-3) for pair in pairs):
+        is_same = start(network) == start(first) and all(
+            torch.allclose(*moments, rtol=1e-3)  # mean and std of step 1; some may be float16
+            for moments in zip(first.head.buffers(), network.head.buffers())
+        )
+        if not is_same or likeness(first, network) < ALIKE:
             raise UserError(
                 f"{place}: was not trained from the same start as {places[0]}: --average takes "
                 "trainings of step 3 from one run's step 2"
