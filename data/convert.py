@@ -30,7 +30,7 @@ from data.formats import folders, recognise
 from data.formats.class_names import read_class_list
 from data.formats.foreign_masks import listing, survey
 from data.formats.source import Named, Options, Source
-from data.image_files import colour_mask, orientation, read_image
+from data.image_files import TURNS, colour_mask, orientation, read_image
 from data.voc_files import READERS
 from data.voc_layout import (
     NOTE,
@@ -77,8 +77,7 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
             raise UserError(f"{root}: {what}; {source.said() or 'there are no shapes'}")
         if (out / "ImageSets").exists():
             source.notes |= keep_lists(out, part)
-        else:
-            write_lists([name for name in source.pairs if labels[name] != {VOID}], part)
+        write_lists([name for name in source.pairs if labels[name] != {VOID}], part)
         folder.save_json(part / NOTE, {"source": root, "notes": source.notes})
     return source
 
@@ -95,7 +94,9 @@ def _bring(source: Source, classes: Classes, out: Path, image_id: str) -> set[in
         elif values == {VOID}:
             source.note("left out: no labelled pixel", image_id)
             return set()
-        elif orientation(pair.photo) in UNSEEN and not source.options.turn_masks:
+        elif not source.options.turn_masks and orientation(pair.photo) in (
+            TURNS if mask.shape[0] == mask.shape[1] else UNSEEN
+        ):
             source.note("in doubt: EXIF turns the photo, its mask is taken as upright", image_id)
         place_photo(pair.photo, pixels, out / "JPEGImages" / image_id)
         colour_mask(mask, classes).save(out / "SegmentationClass" / f"{image_id}.png")
@@ -122,6 +123,7 @@ def _values(text: str) -> dict[int, int]:
     numbers = text.replace("void", str(VOID))
     values = {int(value): int(to) for value, to in re.findall(r"(\d+)=(\d+)", numbers)}
     is_map = re.fullmatch(r"\d+=\d+(, *\d+=\d+)*", numbers) and max(values.values()) <= VOID
+    is_map = is_map and len(values) == numbers.count("=")
     if not is_map and text != "same":
         raise UserError(
             f"--map {text}: expected VALUE=CLASS, where CLASS is an id or void, as in "
@@ -201,7 +203,8 @@ def main() -> None:
     for what, names in source.notes.items():
         print(f"  {what}: {len(names)} ({first_of(list(dict.fromkeys(names)))})")
     print(f"wrote {out}: photos, masks and {len(source.classes)} classes in classes.txt")
-    has_lists, new = (out / "ImageSets").exists(), "new since the earlier result" in source.notes
+    has_lists = (out / "ImageSets").exists()
+    new = any(f"{what} since the earlier result" in source.notes for what in ("new", "gone"))
     lists = ["-m", "data.lists", str(out), *["--add"] * has_lists]
     look = ["visualize.py", "--data", str(out), "--truth"]
     print(f"next: {shlex.join(['python', *(look if has_lists and not new else lists)])}")

@@ -53,6 +53,7 @@ def read_image(photo: Path | BinaryIO | Image.Image) -> np.ndarray:
     Raises:
         UserError: see `open_image`; or deep grey has another range, as 12 bits in 16.
     """
+    turn = orientation(photo)
     if isinstance(photo, Image.Image):
         if photo.format == "TIFF":
             photo.filename = ""  # mapped from its file, Pillow would turn it wrongly
@@ -60,7 +61,7 @@ def read_image(photo: Path | BinaryIO | Image.Image) -> np.ndarray:
             image.load()
     else:
         image = open_image(photo, PHOTO_FORMATS)
-    if (turn := orientation(image)) in TURNS:
+    if turn in TURNS and image.format != "TIFF":  # which Pillow has turned
         image = image.transpose(TURNS[turn])
     if image.mode[0] in "IF":  # which Pillow would clip to white
         image = Image.fromarray(_to_8_bits(np.asarray(image), _name(photo)))
@@ -119,11 +120,14 @@ def upright_size(photo: Path) -> tuple[int, int]:
         return image.size if is_turned else image.size[::-1]
 
 
-def orientation(photo: Path | Image.Image) -> int | None:
-    """How EXIF turns a photo, see `TURNS`; None if it says nothing, or cannot be read."""
+def orientation(photo: Path | BinaryIO | Image.Image) -> int | None:
+    """How EXIF turns a photo, see `TURNS`; None if it says nothing, or cannot be read.
+
+    In a PNG it counts before the pixels alone, where browsers look, too: all would be decoded.
+    """
     with _opened(photo) as image:
         try:
-            return image.getexif().get(EXIF_ORIENTATION)
+            return Image.Image.getexif(image).get(EXIF_ORIENTATION)
         except Exception:  # Pillow raises many kinds; of the pixels that says nothing
             return None
 
@@ -181,9 +185,9 @@ def colour_mask(mask: np.ndarray, classes: Classes) -> Image.Image:
 
 
 def find_photos(
-    places: Sequence[Path], recursive: bool = False
+    places: Sequence[Path], recursive: bool = False, out: Path | None = None
 ) -> tuple[dict[str, Path], list[str]]:
-    """The photos in files and folders, also in folders of those if `recursive`.
+    """The photos in files and folders, also in folders of those if `recursive`, but not in `out`.
 
     Returns:
         Name -> file, the name without suffix where that is one file's alone, with the folders that
@@ -203,6 +207,8 @@ def find_photos(
             part = path.relative_to(place)
             if any(name.startswith(".") for name in part.parts):
                 continue  # systems such as macOS leave hidden files
+            if recursive and out and path.resolve().is_relative_to(out.resolve()):
+                continue
             if path.is_file() and path.suffix.lower() in PHOTO_SUFFIXES:
                 files.append((part, path))
             elif path.is_file() or not recursive:

@@ -29,6 +29,7 @@ from data.labels import check_labels, measure, sparse_note, thin_classes
 from data.transforms import DEFAULT_SIZE
 from data.voc_files import LISTS, find_ids, find_pair, read_ids, read_pairs, write_ids
 
+GROUPS = "group-by"  # beside the lists: what --group-by was, for --add
 FEW = 5  # images; where fewer hold a class, chance decides its score
 
 
@@ -64,6 +65,9 @@ def make_lists(
     shares, listed = _shares(root, ids, {"val": val, "test": test}, force, add)
     ids, counts, widths = measure_masks(root, ids, classes, skip_bad)
     check_labels(counts.sum(0), f"{root}: the {len(ids)} images", are_all=True)
+    remembered = root / LISTS / GROUPS  # else --add would divide what the lists keep together
+    if add and group_by is None and remembered.exists():
+        group_by = remembered.read_text(encoding="utf-8")
     groups = ids if group_by is None else _groups(ids, group_by)
     if len(set(groups)) <= len(shares):
         raise UserError(
@@ -84,6 +88,9 @@ def make_lists(
         (root / LISTS / f"{name}.txt").unlink(missing_ok=True)
     for name, members in lists.items():
         write_ids(root, name, members)
+    remembered.unlink(missing_ok=True)
+    if group_by is not None:
+        remembered.write_text(group_by, encoding="utf-8", newline="")
     report({name: counts[indices] for name, indices in chosen.items()}, classes, widths)
     return lists
 

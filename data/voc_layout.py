@@ -14,7 +14,7 @@ from PIL import Image
 from data import UserError
 from data.classes import Classes, Colour
 from data.image_files import SUFFIXES
-from data.voc_files import find_pair, write_ids
+from data.voc_files import LISTS, find_pair, read_ids, write_ids
 
 NOTE = "converted.json"  # tells an earlier result from other data
 RESULT = {"JPEGImages", "SegmentationClass", "ImageSets", "classes.txt", NOTE}
@@ -57,14 +57,26 @@ def keep_lists(old: Path, new: Path) -> dict[str, list[str]]:
 
 
 def write_lists(ids: Iterable[str], folder: Path) -> None:
-    """Keeps as lists what ids say of folders, if all are in train, val or test, and some in val."""
+    """Keeps as lists what ids say of folders, if all are in train, val or test, and some in val.
+
+    But lists that are there already and say something else stay.
+    """
     lists = defaultdict(list)
     for image_id in sorted(ids):
-        split = SPLIT.search(image_id)
-        lists[split[1].lower() if split else ""].append(image_id)
+        lists[_split_of(image_id)].append(image_id)
+    files = (folder / LISTS).glob("*.txt")
+    listed = [(file.stem, one) for file in files for one in read_ids(folder, file.stem)]
+    if any(_split_of(image_id) != name for name, image_id in listed):
+        return
     if {"train", "val"} <= lists.keys() <= {"train", "val", "test"}:
         for name, members in lists.items():
             write_ids(folder, name, members)
+
+
+def _split_of(image_id: str) -> str:
+    """train, val or test, or "" where the id does not say."""
+    found = SPLIT.search(image_id)
+    return found[1].lower() if found else ""
 
 
 def write_classes(named: Mapping[str, Colour | None], folder: Path, source: Path) -> Classes:

@@ -30,6 +30,9 @@ RARE = 1e-3  # share of the pixels, below which a colour is more likely a mixtur
 Drawn = tuple[int, int]  # a value and its colour 0xRRGGBB
 CODE = 1 << 40  # a `Drawn` in one number: value * CODE + colour
 CLEAR = (-2, 1 << 24)  # stands for transparent pixels
+SMOOTHED = "--map 0=0,255=1 --unknown nearest"
+FEW_VALUES = 10  # masks of two classes with more have smoothed edges
+MOST_CLASSES = 200  # no data set known here has so many in a mask of 8 bits
 # Of --unknown nearest: a farther colour, in RGB, or value may be that of another class. VOC's
 # colours are as far apart, so that of a class which is not listed becomes none of the others.
 NEAR = 64
@@ -172,11 +175,13 @@ def _ids_of_values(
         raise UserError("--unknown nearest: needs colours in the list of classes, or --map")
     first = int(is_free and options.unlabelled == 0)
     last = max({*(given.values() if given else values)} - {VOID}, default=0)
-    if is_free and not listed and not 0 < last < 2 * len(values - {VOID}) + first:
+    most = min(2 * len(values - {VOID}) + first, MOST_CLASSES)
+    if is_free and not listed and not 0 < last < most:
         pairs = ",".join(f"{value}={index}" for index, value in enumerate(sorted(values)[:LISTED]))
         raise UserError(
             f"{masks}: the masks hold {len(values)} values, which do not look like class ids; if "
             f"they are classes, add --map {pairs}{',..' * (len(values) > LISTED)} (=void for none)"
+            f"; of smoothed masks of 0 and 255 {SMOOTHED}"
         )
     listed = listed or dict.fromkeys([*_default_classes(last)][first:])
     classes, ids = number_classes(listed)
@@ -184,8 +189,14 @@ def _ids_of_values(
         raise UserError(f"--map: class {last}, but the classes are 0..{len(classes) - 1}")
     if given:
         return classes, given
-    if is_free and values <= {0, VOID} and len(classes) == 2 and not first:
-        return classes, {0: 0, VOID: 1}
+    if is_free and VOID in values and len(classes) == 2 and not first:
+        if values <= {0, VOID}:
+            return classes, {0: 0, VOID: 1}
+        if len(values) > FEW_VALUES:
+            raise UserError(
+                f"{masks}: two classes, but {len(values)} values; of smoothed masks of 0 and 255 "
+                f"{SMOOTHED}; if 255 is void, --map same"
+            )
     order = [name for name in listed if name in classes] if first else [*classes]
     if not first and fixed_id(order[0]) != 0:
         if is_free and last == len(order):

@@ -32,7 +32,8 @@ def _shape(shape: dict) -> Shape:
         case "polygon" | "oriented_rectangle" | "rotation":
             return Shape(kind, label, partial(outlined, points, ()))
         case "rectangle":
-            return Shape(kind, label, partial(outlined, box(*points), ()))
+            corners = points if len(points) > 2 else box(*points)  # X-AnyLabeling writes all four
+            return Shape(kind, label, partial(outlined, corners, ()))
         case "circle":  # its centre, and a point on the edge
             radius = math.dist(*points) + 0.5
             ring = ellipse(np.floor(points[0]) + 0.5, (radius, radius))

@@ -19,8 +19,8 @@ LARGEST = 10**8  # bytes of an unpacked bitmap, which is a PNG
 
 def find(files: Iterable[Path]) -> list[Path]:
     """The files in folders `ann`, behind the `meta.json` above these, which must be there."""
-    words = '"objects"', '"size"'
-    things = [path for path in files_with(".json", words, files) if path.parent.name == "ann"]
+    there = [path for path in files if path.parent.name == "ann"]
+    things = files_with(".json", ('"objects"', '"size"'), there)
     metas = set()
     for folder in {path.parent.parent for path in things}:
         above = (place / "meta.json" for place in (folder, *folder.parents))

@@ -202,22 +202,31 @@ def test_folders_of_a_division_become_lists(root, tmp_path, run):
         "val": ["Valid_a", "Valid_b"],
         "test": ["test_a", "test_b"],
     }
+    shutil.copy(whole / "Valid" / "images" / "a.jpg", whole / "Valid" / "images" / "d.jpg")
+    shutil.copy(whole / "Valid" / "masks" / "a.png", whole / "Valid" / "masks" / "d.png")
+    run(whole, tmp_path / "out", "--unmasked", "void", "--force")
+    assert (lists / "val.txt").read_text().split() == ["Valid_a", "Valid_b", "Valid_d"]
+    (lists / "val.txt").write_text("Valid_a\ntest_b\n")
+    run(whole, tmp_path / "out", "--unmasked", "void", "--force")
+    assert (lists / "val.txt").read_text().split() == ["Valid_a", "test_b"], "divided anew"
     shutil.rmtree(whole / "Valid")
     run(whole, tmp_path / "other")
     assert not (tmp_path / "other" / "ImageSets").exists()
 
 
 @pytest.mark.parametrize("turn", range(2, 9))
-def test_masks_as_photos_are_stored_are_turned_with_these(turn, root, tmp_path, run):
-    stored = np.array([[0, 1, 0], [1, 1, 0]], dtype=np.uint8)
+@pytest.mark.parametrize("rows", [2, 3])
+def test_masks_as_photos_are_stored_are_turned_with_these(turn, rows, root, tmp_path, run):
+    stored = np.array([[0, 1, 0], [1, 1, 0], [0, 0, 0]], dtype=np.uint8)[:rows]
     Image.fromarray(stored).save(root / "masks" / "b.png")
     photo = Image.fromarray(stored * 255).convert("RGB")
     photo.save(root / "images" / "b.png", exif=turned_by(turn))
     (root / "images" / "b.jpg").unlink()
     code, lines = run(root, tmp_path / "out")
-    assert code == 2 * (turn > 4) and ("--turn-masks" in lines[-1]) == (turn > 4)
+    is_seen = turn > 4 and rows == 2
+    assert code == 2 * is_seen and ("--turn-masks" in lines[-1]) == is_seen
     doubt = "  in doubt: EXIF turns the photo, its mask is taken as upright: 1 (b)"
-    assert (doubt in lines) == (turn <= 4), "the size does not tell"
+    assert (doubt in lines) == (not is_seen), "the size does not tell"
     assert run(root, tmp_path / "turned", "--turn-masks")[0] == 0
     mask = np.array(Image.open(tmp_path / "turned" / "SegmentationClass" / "b.png"))
     assert np.array_equal(mask * 255, read_image(root / "images" / "b.png")[..., 0])
@@ -243,6 +252,8 @@ def test_a_result_is_replaced_by_force_alone_and_when_the_new_one_is_whole(root,
     changes = {before.strip(): ids for before, found, ids in what if found}
     assert changes == {"new": "(c)", "gone": "(b)", "changed": "(a)"}
     assert sorted(path.name for path in (out / "JPEGImages").iterdir()) == ["a.jpg", "c.jpg"]
+    (root / "masks" / "c.png").unlink()
+    assert run(root, out, "--force")[1][-1].endswith("--add"), "what is gone leaves the lists, too"
     write(out / "thesis.txt", "mine")
     assert run(root, out, "--force")[0] == 2 and (out / "thesis.txt").is_file()
 
@@ -282,6 +293,7 @@ def test_annotations_are_recognised_before_folders_and_something_must_be_drawn(r
         ("my data", "--classes cat,,dog", "--classes cat,,dog: neither a file nor names that diff"),
         ("my data", "--map 0=0,255", "--map 0=0,255: expected VALUE=CLASS"),
         ("my data", "--map 0=256", "--map 0=256: expected VALUE=CLASS"),
+        ("my data", "--map 0=0,0=1", "--map 0=0,0=1: expected VALUE=CLASS"),
         ("my data", "--annotations a.json", "a.json: No such file"),
         ("my data", "--images there", "there: no such folder"),
         ("gone", "", "gone: no such folder"),

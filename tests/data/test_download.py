@@ -183,6 +183,14 @@ def test_a_dead_address_gives_way_to_the_next(status, requests, host, packed, tm
     assert [path for path, _ in host.asked] == ["/dead"] * requests + [f"/{NAME}"]
 
 
+def test_a_page_in_place_of_the_archive_throws_nothing_away(host, packed, tmp_path):
+    part = tmp_path / f"{NAME}.part"
+    part.write_bytes(packed[:1000])
+    with pytest.raises(UserError, match="an answer of 9 bytes, not the archive"):
+        fetch(archive_at(packed, host.serves(b"<html>hi</html>"[:9], ranges=False)), tmp_path)
+    assert part.read_bytes() == packed[:1000]
+
+
 @pytest.mark.parametrize("name", [NAME, f"{NAME}.part"])
 @pytest.mark.parametrize("share", [0.4, 1])
 @pytest.mark.parametrize("is_right", [True, False])

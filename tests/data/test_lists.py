@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -136,6 +137,12 @@ def test_frames_of_a_video_stay_in_one_list(tmp_path):
     found = [{image_id[: -len("_00")] for image_id in ids} for ids in lists.values()]
     assert sum(map(len, found)) == len(videos) + 1
     assert [len(ids) for ids in lists.values()] == [22, 6, 3]
+    for video in videos:
+        for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+            shutil.copy(*(root / folder / f"{video}_{frame}.{suffix}" for frame in ("00", "99")))
+    lists = make_lists(root, 0.2, add=True)  # --group-by is remembered
+    found = [{image_id[: -len("_00")] for image_id in ids} for ids in lists.values()]
+    assert sum(map(len, found)) == len(videos) + 1 and sum(map(len, lists.values())) == 41
 
 
 # What is there already

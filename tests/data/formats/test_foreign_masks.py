@@ -148,9 +148,14 @@ def test_values_that_are_hardly_ids_are_not_guessed(values, flag, tmp_path):
     assert read([path], values={})[1] == [[values]], "unless the user insists"
 
 
+GREYS = [*range(0, 251, 10)][:-1] + [255]  # smoothed edges of a mask of 0 and 255
+
+
 @pytest.mark.parametrize(
     "pixels, listed, options, message",
     [
+        ([GREYS], TWO, {"unknown": VOID}, "masks: two classes, but 26 values; .*--unknown nearest"),
+        ([[*range(256)]], None, {}, "masks: the masks hold 256 values, which .*--unknown nearest$"),
         ([[0, 7]], TWO, {}, "PATH: value 7 is of no class; list it .*--unknown void"),
         ([[0], [7]], None, {"values": {0: 1}}, "PATH: value 7 is of no class; list it"),
         ([[0]], TWO, {"values": {0: 7}}, r"--map: class 7, but the classes are 0\.\.1$"),

@@ -37,6 +37,7 @@ def annotate(root: Path, *shapes: dict) -> Path:
         *(shape("cat", SQUARE, it) for it in ("polygon", None, "oriented_rectangle", "rotation")),
         shape("cat", [[1, 1], [3, 2]]),
         shape("cat", [[3.9, 2.9], [1.9, 1.9]]),
+        shape("cat", [[1, 1], [3, 1], [3, 2], [1, 2]]),  # as X-AnyLabeling writes them
         shape("cat", [[1, 1], [3, 2]], "mask", np.ones((2, 3))),
     ],
     ids=lambda drawn: str(drawn["shape_type"]),
