@@ -143,6 +143,7 @@ def main() -> None:
     if not dataset.has_masks:
         print(f"  note: no mask of {args.split} is there: its images are predicted, not scored")
 
+    distributed.check_same([args.settings, made_from, dataset.ids])
     with folder.new_folder(place) as new:
         save_to = new / "predictions" if args.save_predictions else None
         matrix, counts = score(predictions, dataset, save_to)

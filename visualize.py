@@ -134,35 +134,37 @@ def chosen_records(
 def main() -> None:
     args = parse()
     device = runtime.choose_device("cpu" if args.truth else args.device, single=True)
-    segmenter, source, where, facts, given = None, None, None, {}, vars(args)
+    segmenter, source, where, run, facts, given = None, None, None, None, {}, vars(args)
     if not args.truth:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
         given = given | {"checkpoint": source, "made_from": fingerprint(segmenter)}
+        run = read_run(args.run, segmenter) if args.report else None  # its size, not --size
         segmenter.look(flags.views(args.tta, args.refine, args.tile), args.size, args.dilate)
         runtime.prepare(segmenter, device, args.amp, args.compile)
         facts["network"] = f"{source} ({segmenter.hypercolumn.backbone})"
         where = runtime.describe(device, args.amp, args.compile)
-    photos, others = find_photos(args.image or (), args.recursive)
+    place = args.out or (args.run or Path("runs")) / "photos"
+    photos, others = find_photos(args.image or (), args.recursive, place)
     if photos:
         names, classes, what = sorted(photos), segmenter.classes, "photos"
         notes = [f"left out, as no photos: {first_of(others)}"] if others else []
-        place = args.run / "photos" if args.run else Path("runs/photos")
     else:
         how = segmenter and ResizeImage(segmenter.input_size)
         dataset = VOCFolder(args.data, args.split, how, needs_lists=not args.truth)
         names, classes, notes = sorted(dataset.ids), dataset.classes, dataset.notes
         what = f"images of {dataset.root}, split {args.split}"
-        place = folder.step_folder(args.run, 5) if args.run else Path("runs/truth")
+        of_run = folder.step_folder(args.run, 5) if args.run else Path("runs/truth")
+        place = args.out or of_run
         if segmenter:
             chain.check_classes(segmenter.classes.names, classes.names, source, dataset.root)
-        folder.check_free(args.out or place, 5)
-    place, facts = args.out or place, {"images": f"{len(names)} {what}", **facts}
+        folder.check_free(place, 5)
+    facts = {"images": f"{len(names)} {what}", **facts}
     if args.sort == "random":
         random.Random(args.seed).shuffle(names)
     check_names(names, args.contact_sheet)
-    wanted, run = classes.labels(args.classes or ()), None
-    if args.report:
-        run = read_run(args.run, segmenter) | {"author": args.author, "experiments": []}
+    wanted = classes.labels(args.classes or ())
+    if run:
+        run |= {"author": args.author, "experiments": []}
     if args.compare:
         run["compared"], run["experiments"] = compare_runs([args.run, *args.compare])
     runtime.print_header(5, **facts, device=where, flags=runtime.as_typed(args.changed))

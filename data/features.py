@@ -110,7 +110,9 @@ def read_features(folder: Path) -> Features:
 
 def check_several(labels: np.ndarray | Tensor, where: object) -> None:
     """Refuses labels (N,) of one class alone, which every classifier gets right; says `where`."""
-    if len(labels) and (labels == labels[0]).all():
+    if not len(labels):
+        raise UserError(f"{where}: no pixel is labelled, but void ({VOID}) alone")
+    if (labels == labels[0]).all():
         raise UserError(
             f"{where}: all pixels to train on are of one class (number {int(labels[0])}; void is "
             f"{VOID}); label another one, too, such as the background"

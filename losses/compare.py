@@ -118,9 +118,7 @@ def run_settings(place: Path) -> dict[str, dict[str, Any]]:
     trained = {name: step for step, (_, name) in folder.STEPS.items()}.get(network.name, 0)
     found = {}
     for step in range(1, trained + 1):
-        run = network.parent
-        if step == 1 and chain.is_finished(run, 2):
-            run = Path(chain.finished(run, 2)["features"] or run)
+        run = chain.source_of_features(network.parent) if step == 1 else network.parent
         if chain.is_finished(run, step):
             found[folder.STEPS[step][0]] = settings(chain.finished(run, step))
     return found | {"evaluate": settings(scored)}

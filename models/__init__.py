@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def load(
-    source: str | Path = "voc",
+    source: str | Path | None = None,
     device: str = "auto",
     size: int | None = None,
     tile: int | None = None,
@@ -18,7 +18,8 @@ def load(
     """A trained network, ready to `predict` and to draw an `overlay`.
 
     Args:
-        source: a run's folder, a checkpoint, or the name of a network in `models/trained/`.
+        source: a run's folder, a checkpoint, or the name of a network in `models/trained/`; None:
+            the network in the box.
         device: a torch device, or "auto": cuda, else mps, else cpu.
         size: shorter side of what the network sees, in pixels; None: as it was trained.
         tile: side of the windows in which larger inputs are seen, in pixels; None: in one.
@@ -29,6 +30,6 @@ def load(
     from models.run import chain, predictor  # which themselves need this package
     from models.views import Views
 
-    segmenter, _ = chain.trained_segmenter(None, Path(source))
+    segmenter, _ = chain.trained_segmenter(None, Path(source) if source else None)
     segmenter.look(Views(tile=tile), size)
     return predictor.Predictor(segmenter, device)

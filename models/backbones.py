@@ -7,6 +7,7 @@ registers with them; any of timm's, as `timm/NAME`, is in `timm_backbones`.
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
+from pickle import UnpicklingError
 
 import torch
 import torchvision
@@ -183,8 +184,9 @@ def initialise(network: nn.Module, seed: int) -> None:
 def fetch(backbone: str, preset: WeightsEnum) -> dict[str, Tensor]:
     """The state dict of published weights, downloaded once."""
     try:
-        return preset.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no network; a damaged file in the download cache
+        return preset.get_state_dict(progress=True, check_hash=True, weights_only=True)
+    # No network; a damaged file in the download cache, or one that would run code.
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
         raise UserError(
             f"the weights {preset.name} of {backbone} could not be fetched ({error}); get "
             f"{preset.url} on another machine and put it into {torch.hub.get_dir()}/checkpoints"

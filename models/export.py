@@ -200,6 +200,8 @@ def main() -> None:
     if missing := [package for package in needed if not find_spec(package)]:
         raise UserError(f"a package is missing: pip install {' '.join(missing)}")
 
+    if flags.half and flags.half.exists():  # perhaps the network that was meant to become smaller
+        raise UserError(f"{flags.half}: is there already; name a new file")
     pixels = read_image(flags.check) if flags.check else None
     chosen = flags.run, flags.checkpoint
     segmenter = average(flags.average) if flags.average else trained_segmenter(*chosen)[0]

@@ -172,11 +172,12 @@ def save(
 
 
 def changes(places: Sequence[Path], out: Path) -> Iterator[None]:
-    """Comes back at once, and then whenever a file in these places, but not in `out`, changes."""
+    """Comes back at once, and whenever a file in these places changes that is not made in `out`."""
     before = None
     while True:
         files = [f for place in places for f in ([place] if place.is_file() else files_in(place))]
-        files = [path for path in files if not path.resolve().is_relative_to(out.resolve())]
+        made = [folder.step_folder(out, step).resolve() for step in (2, 5)]
+        files = [path for path in files if not any(map(path.resolve().is_relative_to, made))]
         with suppress(FileNotFoundError):  # one that has gone since
             now = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
             if now != before:
@@ -205,6 +206,8 @@ def main() -> None:
     args = parser.parse_args()
     if any(folder.step_folder(args.out, step).exists() for step in (1, 3, 4)):
         raise UserError(f"{args.out}: holds a run of the five steps; name another --out")
+    folder.check_free(folder.step_folder(args.out, 2), 2)
+    folder.check_free(folder.step_folder(args.out, 5), 5)
     device = runtime.choose_device(args.device, single=True)
     network, _ = load_segmenter(Path("voc"))  # the box's, whose head will be replaced
     if args.backbone:

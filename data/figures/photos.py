@@ -3,7 +3,7 @@
 import csv
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ class PhotoTable:
         rows, words = [], []
         for row in sorted(found, key=lambda row: -row.shares[MASKS]):
             share, own = row.shares[MASKS], photo.prediction == row.label
-            sure = float(photo.confidence.mean(where=own))
+            sure = float(photo.confidence.mean(where=own, dtype=float))
             rows.append(dict(zip(COLUMNS, (photo.title, row.name, share, sure))))
             words.append(f"{row.name} {percent(share)}")
         self._append(rows)
@@ -127,8 +127,13 @@ def photo_folder(place: Path, flags: Mapping[str, Any]) -> Iterator[Path]:
     """
     config, old = place / folder.CONFIG, place.with_name(f".{place.name}.old")
     with folder.claim(place):
+        if old.exists() and not config.is_file():  # killed before the config was there
+            with suppress(FileNotFoundError):
+                place.rmdir()
+            old.rename(place)
         before = read(read_json, config) if config.is_file() else {}
-        if before and flags["resume"]:
+        goes_on = bool(before and flags["resume"])
+        if goes_on:
             _check_same(place, before, folder.plain(flags))
         else:
             if before.get("unfinished"):
@@ -137,17 +142,19 @@ def photo_folder(place: Path, flags: Mapping[str, Any]) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
             if place.exists():
                 place.rename(old)
-            place.mkdir()
-            folder.save_config(place, 5, flags, unfinished=True)
+        is_kept = goes_on and not old.exists()
         try:
+            if not goes_on:
+                place.mkdir()
+                folder.save_config(place, 5, flags, unfinished=True)
             yield place
         except KeyboardInterrupt as stop:
             if not (place / MASKS).exists():
                 raise
             raise type(stop)("go on with the same command and --resume") from None
         finally:
-            if not (place / MASKS).exists():
-                shutil.rmtree(place)
+            if not (is_kept or (place / MASKS).exists()):
+                shutil.rmtree(place, ignore_errors=True)
                 if old.exists():
                     old.rename(place)
             shutil.rmtree(old, ignore_errors=True)

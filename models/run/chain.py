@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data import UserError
-from models.checkpoint import load_segmenter
+from models.checkpoint import TRAINED, load_segmenter
 from models.run.folder import (
     CONFIG,
     CONFIG_FORMAT,
@@ -31,6 +31,11 @@ def scores_folder(place: Path) -> Path:
 def is_finished(run: Path, step: int) -> bool:
     """Whether a step has left a config.json."""
     return (step_folder(run, step) / CONFIG).is_file()
+
+
+def source_of_features(run: Path) -> Path:
+    """The run whose step 1 a run goes by: its own, or that of `train_cls.py --features`."""
+    return Path(is_finished(run, 2) and finished(run, 2)["features"] or run)
 
 
 def finished(run: Path, step: int) -> dict[str, Any]:
@@ -63,7 +68,7 @@ def step_network(run: Path, step: int, name: str) -> tuple[Segmenter, Path, dict
     """
     file = source = step_folder(run, step) / name
     segmenter, content = load_segmenter(file)
-    made_from = content["made_from"]
+    made_from = content.get("made_from")
     while step > 1 and made_from and is_finished(run, step - 1):
         before = finished(run, step - 1)
         if before["id"] != made_from:
@@ -84,7 +89,9 @@ def trained_segmenter(run: Path | None, checkpoint: Path | None) -> tuple[Segmen
     Raises:
         UserError: none of them is there or can be read, or an earlier step was run again since.
     """
-    place = checkpoint or run or Path("voc")
+    place = checkpoint or run
+    if place is None:
+        return load_segmenter(TRAINED / "voc.pt")[0], Path("voc")
     if place != run and not any(step_folder(place, step).is_dir() for step in (2, 3)):
         return load_segmenter(place)[0], place
     if (step_folder(place, 3) / "best.pt").is_file():

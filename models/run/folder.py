@@ -105,6 +105,7 @@ def new_folder(place: Path) -> Iterator[Path]:
         UserError: see `claim`; or what was at `place` cannot be moved, as where Windows has a file
             of it open. The new folder then stays, too.
     """
+    place = place.resolve() if place.is_symlink() else place  # a link to a larger disk stays one
     new, old = (place.with_name(f".{place.name}.{word}") for word in ("new", "old"))
     with claim(place):
         if distributed.is_main():

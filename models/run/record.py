@@ -19,6 +19,7 @@ from models.run import chain, folder
 from models.run.folder import read, read_json, read_table
 from models.run.training import GAMMAS, MILESTONES
 from models.segmenter import Segmenter
+from models.weight_files import fingerprint
 
 
 def save_scores(
@@ -58,9 +59,10 @@ def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
     Raises:
         UserError: a file of a finished step is missing or damaged.
     """
+    places = {1: chain.source_of_features(run), 2: run, 3: run, 4: run}
     configs = {
-        step: chain.finished(run, step) if chain.is_finished(run, step) else None
-        for step in (1, 2, 3, 4)
+        step: chain.finished(place, step) if chain.is_finished(place, step) else None
+        for step, place in places.items()
     }
     logs = {step: folder.step_folder(run, step) / "log.csv" for step in (2, 3)}
     record: dict[str, Any] = dict.fromkeys(("metrics", "confusion", "images"))
@@ -70,7 +72,7 @@ def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
         record["metrics"] = read(read_json, scores / "metrics.json")
         record["confusion"] = read(read_confusion, scores / "confusion.csv")
         record["images"] = image_rows(*load_image_scores(scores / folder.PER_IMAGE))
-        record["scores_are_old"] = chain.scored_another_network(run)
+        record["scores_are_old"] = configs[4]["made_from"] != fingerprint(segmenter)
     return record | {
         "run": str(run),
         "configs": configs,

@@ -108,7 +108,8 @@ def test_weights_of_another_backbone_are_refused(path, theirs, ours):
 def test_imagenet_weights_come_from_torchvision_or_a_line_says_what_to_do(monkeypatch, path):
     asked = []
 
-    def fetch(weights, *arguments, check_hash, **options):
+    def fetch(weights, *arguments, check_hash, weights_only, **options):
+        assert weights_only, "a file in the download cache runs no code"
         asked.append((weights.url, check_hash))
         if len(asked) > 1:
             raise urllib.error.URLError("no route to host")

@@ -88,11 +88,14 @@ def test_without_a_package_it_ends_in_one_line(tmp_path, fails, monkeypatch):
     assert line == f"export: a package is missing: pip install {' '.join(PACKAGES)}"
 
 
-def test_a_small_checkpoint_keeps_a_std_that_is_tiny(tmp_path, succeeds):
+def test_a_small_checkpoint_keeps_a_std_that_is_tiny(tmp_path, succeeds, fails):
     network, half = random_segmenter(SMALL, SIZE, 2, taps=[1]), tmp_path / "half.pt"
     network.head.std[0] = 1e-9  # 0 in float16
     save_segmenter(tmp_path / "best.pt", network)
-    succeeds("models/export.py", "--checkpoint", tmp_path / "best.pt", "--half", half)
+    flags = "--checkpoint", tmp_path / "best.pt", "--half"
+    line = fails("models/export.py", *flags, tmp_path / "best.pt")
+    assert line.endswith("best.pt: is there already; name a new file")
+    succeeds("models/export.py", *flags, half)
     found, content = load_segmenter(half)
     assert torch.equal(found.head.std, network.head.std)
     weights = [value for name, value in content["state"].items() if name.endswith("weight")]

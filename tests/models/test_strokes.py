@@ -105,7 +105,12 @@ def test_a_stroke_that_changes_is_noticed(place, in_process):
             raise KeyboardInterrupt
 
     with mock.patch("time.sleep", pause):
-        done = in_process("models/strokes.py", "photos", "strokes", *QUICK, "--watch")
+        # What it writes itself lies in `out`, and so may photos and strokes.
+        (place / "out").mkdir()
+        for name in ("photos", "strokes"):
+            (place / name).rename(place / "out" / name)
+            (place / name).symlink_to(place / "out" / name)
+        done = in_process("models/strokes.py", "out/photos", "out/strokes", *QUICK, "--watch")
     assert done.returncode == 130 and drawn.any()
     pixels = [int(number) for number in re.findall(r"(\d+) labelled pixels, ", done.stdout)]
     assert pixels[0] < pixels[1] == pixels[2]
@@ -120,4 +125,10 @@ def test_what_cannot_be_learned_from_is_refused(place, fails):
     assert "strokes: all pixels to train on are of one class" in fails(*command)
     (place / "strokes" / "shapes_000000.png").rename(place / "strokes" / "other.png")
     assert "no photo has a mask with its name" in fails(*command)
+    Image.fromarray(one * 0).save("strokes/shapes_000000.png")
+    (place / "strokes" / "classes.txt").write_text("ground\nroot\n")
+    assert "strokes: no pixel is labelled" in fails(*command)
     assert not (place / "out").exists()
+    (place / "out" / "5_overlays").mkdir(parents=True)
+    (place / "out" / "5_overlays" / "mine.png").touch()
+    assert "mine.png: would be replaced" in fails(*command)

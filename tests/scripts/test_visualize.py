@@ -106,11 +106,12 @@ def test_confidence_is_one_more_tile_and_the_contact_sheet_one_more_file(street,
 
 def test_the_run_is_written_up(street, succeeds):
     run = Path("run").rename("Läufe $1$")
-    flags = ("--run", run, *DATA, "--limit", 2, "--report", "--author", "A. Student")
+    flags = ("--run", run, *DATA, "--limit", 2, "--report", "--author", "A. Student", "--size", 72)
     assert "2 pictures, report.pdf and" in succeeds("visualize.py", *flags, "--compare", run)
     text = (run / "5_overlays" / "report.md").read_text(encoding="utf-8")
     assert "A. Student" in text and "| optimizer | adamw |" in text and "## Experiments" in text
     assert "| differs in |" in text
+    assert "| size | 48 |" in text and "| size | 72 |" not in text, "the run's, not the pictures'"
     pages = re.findall(rb"/Type /Page\b", (run / "5_overlays" / "report.pdf").read_bytes())
     assert len(pages) in (9, 10), "eight pages and those of two pictures"
 
@@ -192,6 +193,15 @@ def test_where_no_photo_can_be_read_earlier_pictures_stay_and_it_is_said(photos,
     done = in_process(*RUN, "--image", "gone.jpg", "--out", "seen")
     assert done.returncode == 2 and "gone.jpg: no such file" in done.stderr
     assert "wrote" not in done.stdout and saved() == before
+
+
+def test_what_was_drawn_stays_where_masks_were_moved_away(photos, succeeds):
+    command = (*RUN, "--image", PHOTOS, "--out", "photos/seen", "--recursive")
+    succeeds(*command)
+    Path("photos/seen/predictions").rename("masks")
+    said = succeeds(*command, "--resume")
+    assert "4 of them are done" in said and "4 pictures" in said, "its own are no photos"
+    assert Path("photos/seen/index.html").is_file()
 
 
 def test_photos_go_on_where_they_were_interrupted(photos, succeeds, in_process, monkeypatch):

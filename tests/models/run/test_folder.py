@@ -53,6 +53,15 @@ def test_a_folder_that_cannot_be_moved_away_stays_and_so_does_the_new_one(run, m
     assert (place / "dense.pt").read_text() == "first"
 
 
+def test_a_link_to_another_disk_stays_one(run):
+    (run / "disk").mkdir(parents=True)
+    (run / "1_features").symlink_to(run / "disk")
+    for text in ("first", "second"):
+        with folder.new_folder(run / "1_features") as new:
+            (new / "a.txt").write_text(text)
+        assert (run / "1_features").is_symlink() and (run / "disk" / "a.txt").read_text() == text
+
+
 @pytest.mark.parametrize("error", [OSError(errno.EROFS, "Read-only"), NotImplementedError])
 def test_where_nothing_can_be_locked_a_folder_of_ones_own_is_named(error, run, monkeypatch):
     monkeypatch.setattr(filelock.FileLock, "acquire", mock.Mock(side_effect=error))
