@@ -231,8 +231,10 @@ def test_trainings_from_one_start_are_averaged_and_others_refused(street, succee
     succeeds("train_cls.py", "--run", "other", "--epochs", 1)
     head = ("--features", "run", "--epochs", 20, "--hidden", 16, "--dropout", 0.2, "--seed", 1)
     succeeds("train_cls.py", "--run", "seed", *head)  # else as the run's
+    line = fails("train_cls.py", "--run", "other", *head)
+    assert "--features: other has a step 1 of its own; use another --run" in line
     for name in ("other", "seed"):
-        line = fails("models/export.py", "--average", "a", name, "--half", "mean.pt")
+        line = fails("models/export.py", "--average", "a", name, "--half", "none.pt")
         assert f"{name}: was not trained from the same start as a" in line
 
 
