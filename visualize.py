@@ -179,8 +179,7 @@ def main() -> None:
         else:
             dataset.ids = names
             records = chosen_records(segmenter, dataset, wanted, args.sort, limit, args.workers)
-        records = runtime.bar(islice(records, limit), limit, "image")
-        for record in runtime.telling(records, limit):
+        for record in runtime.bar(islice(records, limit), limit, "image"):
             if not args.masks_only:
                 gallery.save_page(new, record, classes, args.confidence)
             if table:

@@ -16,6 +16,7 @@ from data.files import read_lines
 CLASS_FILES = ("classes.txt", "labelmap.txt", "class_names.txt", "class_dict.csv")
 CLASS_FILES += ("label_colors.txt",)
 VOID = 255  # mask value of pixels of no class: never sampled, trained on or scored
+NO_CLASS = ("void", "ignore", "__ignore__")  # what other programs call it
 # fmt: off
 VOC_NAMES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
@@ -95,7 +96,7 @@ def read_classes(folder: Path) -> Classes:
 
     Raises:
         UserError: see `parse_classes` and `Classes.from_named`; or there is a list by a name that
-            other programs give.
+            other programs give, or one with a name of void.
     """
     path, *others = (folder / name for name in CLASS_FILES)
     if not path.is_file():
@@ -105,7 +106,10 @@ def read_classes(folder: Path) -> Classes:
                 "python -m data.convert goes by it, or write classes.txt, the background first"
             )
         return VOC
-    return Classes.from_named(parse_classes(read_lines(path), path), path)
+    named = parse_classes(read_lines(path), path)
+    if void := [name for name in named if name.casefold() in NO_CLASS]:  # it would shift the others
+        raise UserError(f"{path}: {void[0]!r} is no class; leave it out, in masks it is {VOID}")
+    return Classes.from_named(named, path)
 
 
 def parse_classes(lines: Iterable[str], path: Path) -> dict[str, Colour | None]:

@@ -5,11 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data import UserError, first_of
-from data.classes import VOID, parse_classes
+from data.classes import NO_CLASS, VOID, parse_classes
 from data.files import read_lines
 from data.formats.source import Named, Options
 
-FIXED_IDS = {"background": 0, "_background_": 0, "void": VOID, "ignore": VOID, "__ignore__": VOID}
+FIXED_IDS = {"background": 0, "_background_": 0} | dict.fromkeys(NO_CLASS, VOID)
 
 
 def read_class_list(path: Path) -> Named:

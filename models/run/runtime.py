@@ -1,6 +1,5 @@
 """Device, precision, loaders, what a script prints, and how it ends."""
 
-import _thread
 import io
 import os
 import platform
@@ -8,10 +7,7 @@ import re
 import shutil
 import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -31,7 +27,6 @@ Item = TypeVar("Item")
 
 SHARED = Path("/dev/shm")  # where the batches of workers wait; in containers it may be small
 SHARED_PER_WORKER = 2**25  # bytes of it
-PROGRESS = 10  # seconds between two lines about it, off a terminal
 PATIENCE = 300  # seconds for a batch, after which its worker is taken for lost
 LOST = "^Dist|gloo"
 FAILURES = {  # by words of an error that is not ours: what it means for the user
@@ -62,7 +57,6 @@ def run_script(main: Callable[[], None]) -> None:
     143.
     """
     output, handler = sys.stdout, signal.signal(signal.SIGTERM, _terminate)
-    hook, sys.unraisablehook = sys.unraisablehook, _raise_again
     limit, most = Image.MAX_IMAGE_PIXELS, most_pixels()
     Image.MAX_IMAGE_PIXELS = most // 2 if most else limit  # twice of it Pillow refuses
     for stream in (sys.stdout, sys.stderr):
@@ -85,9 +79,9 @@ def run_script(main: Callable[[], None]) -> None:
             if re.search(words, f"{type(error).__name__}: {error}"):
                 end(meaning.format(reason), 1 if words == LOST else 2)
         raise
-    finally:  # a notebook goes on with all four
+    finally:  # a notebook goes on with all three
         Image.MAX_IMAGE_PIXELS = limit
-        sys.stdout, sys.unraisablehook = output, hook
+        sys.stdout = output
         signal.signal(signal.SIGTERM, handler)
 
 
@@ -105,14 +99,6 @@ def _last_line(error: Exception) -> str:
 
 def _terminate(number: int, frame: object) -> NoReturn:
     raise Terminated
-
-
-def _raise_again(ignored: "sys.UnraisableHookArgs") -> None:
-    """For what Python cannot raise where it is, as in a callback of a fork: Ctrl-C comes later."""
-    if issubclass(ignored.exc_type, KeyboardInterrupt):
-        threading.Timer(0.1, _thread.interrupt_main).start()
-    else:
-        sys.__unraisablehook__(ignored)
 
 
 def image_loader(dataset: Dataset, indices: Sequence[int], workers: int) -> DataLoader:
@@ -273,14 +259,3 @@ def bar(items: Iterable[Item], total: int, unit: str, label: str = "") -> Iterab
 
     disable = getattr(sys.stdout, "name", None) == os.devnull or None
     return tqdm(items, label, total, unit=unit, disable=disable, leave=False, dynamic_ncols=True)
-
-
-def telling(items: Iterable[Item], total: int) -> Iterator[Item]:
-    """The items; off a terminal, where no bar is, a line now and then says how many are done."""
-    start = told = time.monotonic()
-    for done, item in enumerate(items, start=1):
-        yield item
-        now = time.monotonic()
-        if now - told >= PROGRESS and not sys.stderr.isatty():
-            left, told = timedelta(seconds=round((now - start) / done * (total - done))), now
-            print(f"  {done} of {total} done, {left} (h:mm:ss) left", flush=True)

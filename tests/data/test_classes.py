@@ -83,6 +83,7 @@ def test_a_list_of_another_name_is_not_passed_over_for_vocs(tmp_path):
         ("a\nb ² 0 0\n", "line 2: expected"),
         ("a\n1 2 3\n", "line 2: expected"),
         ("a\nb\na 1 2 3\n", "line 3: class 'a' is given twice"),
+        ("__ignore__\na\nb\n", "'__ignore__' is no class; leave it out, in masks it is 255"),
         ("a\n", "1 classes; a data set needs 2 to 255"),
         ("".join(f"c{index}\n" for index in range(256)), "256 classes; a data set needs 2 to 255"),
         (b"a\n\xff\xfe\n", "not a UTF-8 text file"),

@@ -1,12 +1,10 @@
 """How a script ends, and which device it takes."""
 
 import io
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -77,22 +75,6 @@ def test_a_script_ends_with_one_line_and_an_exit_code(error, code, words, capsys
 def test_our_own_mistakes_keep_their_traceback():
     with pytest.raises(RuntimeError, match="ours"):
         runtime.run_script(mock.Mock(side_effect=RuntimeError("ours")))
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
-def test_a_ctrl_c_in_the_callback_of_a_fork_is_not_lost(capsys):
-    presses = [signal.SIGINT]
-    os.register_at_fork(before=lambda: presses and signal.raise_signal(presses.pop()))
-
-    def main():
-        if not (child := os.fork()):
-            os._exit(0)
-        os.waitpid(child, 0)
-        for _ in range(100):
-            time.sleep(0.1)
-
-    assert ending(main, capsys) == (130, "train_cls: stopped by Ctrl-C\n")
-    assert not presses and sys.unraisablehook is not runtime._raise_again
 
 
 class Bad(Dataset):
