@@ -115,7 +115,7 @@ def classifier(
 ) -> FCClassifier:
     """A shallow classifier, fitted on the rows as by `--recipe quick`.
 
-    But that has mixup and dropout of the input, too, which take time and were not tried on strokes.
+    But that has mixup and dropout of the input, too, which do harm with strokes on a few photos.
 
     Args:
         rows: features, labels, weights; see `train_cls.Rows`.
