@@ -30,7 +30,6 @@ SCORES |= {"mean_accuracy": "mean accuracy", "fw_iou": "fw-IoU"}
 NAMED = 3  # of the best classes, the worst and so on
 LINE = 140  # letters of a line of text across the page
 PICTURE = 2200  # pixels of the longer side of a picture, at most
-ROOM = 9.6, 7.1  # inches of a page: what a picture needs in width to be legible; for all of them
 
 
 def report_pages(
@@ -80,40 +79,22 @@ def report_pages(
         charts.confusion(record["confusion"], names, page("Confusion matrix").subfigures())
     if record["experiments"]:
         charts.comparison(record["experiments"], page("Experiments").subfigures())
-    for group in _legible(pictures):
-        _show(page(f"Predictions: {short(shown, 60)}"), group)
+    for kind, picture in pictures:
+        _show(page(f"Predictions: {short(shown, 60)}"), kind, picture)
     for number, figure in enumerate(pages, start=1):
         words = f"{short(record['run'], 90)} · page {number} of {len(pages)}"
         figure.supxlabel(words, x=0.98, ha="right", fontsize=8, color=GREY, parse_math=False)
     return pages
 
 
-def _legible(
-    pictures: Sequence[tuple[str, Image.Image]],
-) -> list[list[tuple[float, str, Image.Image]]]:
-    """As many pictures for a page as are legible below one another, each behind its height."""
-    groups, (width, height), left = [], ROOM, 0.0
-    for kind, picture in pictures:
-        needed = min(height, 0.3 + width * picture.height / picture.width)
-        if needed > left:
-            groups.append([])
-            left = height
-        groups[-1].append((needed, kind, picture))
-        left -= needed
-    return groups
-
-
-def _show(page: Figure, pictures: Sequence[tuple[float, str, Image.Image]]) -> None:
-    """Pictures below one another, by their heights."""
-    heights = [height for height, *_ in pictures]
-    parts = page.subplots(len(pictures), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (_, kind, picture) in zip(parts, pictures):
-        pixels = picture.convert("RGB")
-        pixels.thumbnail((PICTURE, PICTURE), Image.LANCZOS)
-        axes.imshow(pixels, interpolation="none")
-        axes.axis("off")
-        axes.set_anchor("NW")
-        axes.set_title(kind, loc="left", fontsize=10, weight="bold")
+def _show(page: Figure, kind: str, picture: Image.Image) -> None:
+    """A picture on a page of its own."""
+    axes, pixels = page.subplots(), picture.convert("RGB")
+    pixels.thumbnail((PICTURE, PICTURE), Image.LANCZOS)
+    axes.imshow(pixels, interpolation="none")
+    axes.axis("off")
+    axes.set_anchor("NW")
+    axes.set_title(kind, loc="left", fontsize=10, weight="bold")
 
 
 def _text(axes: Axes, heading: str, lines: Sequence[str], **look: Any) -> None:
