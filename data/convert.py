@@ -34,6 +34,7 @@ from data.image_files import TURNS, colour_mask, orientation, read_image
 from data.voc_files import READERS
 from data.voc_layout import (
     NOTE,
+    add_to_lists,
     check_free,
     keep_lists,
     place_photo,
@@ -77,7 +78,10 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
             raise UserError(f"{root}: {what}; {source.said() or 'there are no shapes'}")
         if (out / "ImageSets").exists():
             source.notes |= keep_lists(out, part)
-        write_lists([name for name in source.pairs if labels[name] != {VOID}], part)
+            new = source.notes.get("new since the earlier result", ())
+            add_to_lists([name for name in new if labels[name] != {VOID}], part)
+        else:
+            write_lists([name for name in source.pairs if labels[name] != {VOID}], part)
         folder.save_json(part / NOTE, {"source": root, "notes": source.notes})
     return source
 

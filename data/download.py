@@ -130,12 +130,11 @@ def _receive(url: str, part: Path, timeout: float) -> None:
                 return  # nothing follows; the MD5 tells whether that is right
             raise
         with response:
-            length = int(response.headers.get("Content-Length", 0))
+            if response.headers.get_content_type() == "text/html":  # as of a proxy
+                raise ConnectionError("a web page came, not the archive")
             if response.status != 206:
-                if 0 < length < start:  # as the page of a proxy
-                    raise ConnectionError(f"an answer of {length:,} bytes, not the archive")
                 start = file.truncate(0)
-            total = start + length
+            total = start + int(response.headers.get("Content-Length", 0))
             how = {"initial": start, "desc": part.stem, "disable": None, "leave": False}
             with tqdm.wrapattr(response, "read", total=total or None, **how) as answer:
                 shutil.copyfileobj(answer, file)

@@ -187,7 +187,7 @@ def colour_mask(mask: np.ndarray, classes: Classes) -> Image.Image:
 def find_photos(
     places: Sequence[Path], recursive: bool = False, out: Path | None = None
 ) -> tuple[dict[str, Path], list[str]]:
-    """The photos in files and folders, also in folders of those if `recursive`, but not in `out`.
+    """The photos in files and folders, also in folders of those if `recursive`, but for `out`.
 
     Returns:
         Name -> file, the name without suffix where that is one file's alone, with the folders that
@@ -202,12 +202,12 @@ def find_photos(
         if not place.is_dir():  # one that is missing is named when it is read
             files.append((Path(place.name), place))
             continue
-        known = len(files)
+        known, made = len(files), out and place.resolve() in out.resolve().parents
         for path in sorted(place.glob("**/*" if recursive else "*")):
             part = path.relative_to(place)
             if any(name.startswith(".") for name in part.parts):
                 continue  # systems such as macOS leave hidden files
-            if recursive and out and path.resolve().is_relative_to(out.resolve()):
+            if recursive and made and path.resolve().is_relative_to(out.resolve()):
                 continue
             if path.is_file() and path.suffix.lower() in PHOTO_SUFFIXES:
                 files.append((part, path))

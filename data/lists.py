@@ -67,7 +67,8 @@ def make_lists(
     check_labels(counts.sum(0), f"{root}: the {len(ids)} images", are_all=True)
     remembered = root / LISTS / GROUPS  # else --add would divide what the lists keep together
     if add and group_by is None and remembered.exists():
-        group_by = remembered.read_text(encoding="utf-8")
+        text = remembered.read_text(encoding="utf-8")
+        group_by = text if any(text in image_id for image_id in ids) else None
     groups = ids if group_by is None else _groups(ids, group_by)
     if len(set(groups)) <= len(shares):
         raise UserError(

@@ -13,8 +13,9 @@ from PIL import Image
 
 from data import UserError
 from data.classes import Classes, Colour
+from data.files import read_lines
 from data.image_files import SUFFIXES
-from data.voc_files import LISTS, find_pair, read_ids, write_ids
+from data.voc_files import LISTS, find_pair, write_ids
 
 NOTE = "converted.json"  # tells an earlier result from other data
 RESULT = {"JPEGImages", "SegmentationClass", "ImageSets", "classes.txt", NOTE}
@@ -57,20 +58,25 @@ def keep_lists(old: Path, new: Path) -> dict[str, list[str]]:
 
 
 def write_lists(ids: Iterable[str], folder: Path) -> None:
-    """Keeps as lists what ids say of folders, if all are in train, val or test, and some in val.
-
-    But lists that are there already and say something else stay.
-    """
+    """Keeps as lists what ids say of folders, if all are in train, val or test, and some in val."""
     lists = defaultdict(list)
     for image_id in sorted(ids):
         lists[_split_of(image_id)].append(image_id)
-    files = (folder / LISTS).glob("*.txt")
-    listed = [(file.stem, one) for file in files for one in read_ids(folder, file.stem)]
-    if any(_split_of(image_id) != name for name, image_id in listed):
-        return
     if {"train", "val"} <= lists.keys() <= {"train", "val", "test"}:
         for name, members in lists.items():
             write_ids(folder, name, members)
+
+
+def add_to_lists(new: Iterable[str], folder: Path) -> None:
+    """Adds new ids to the lists of their folders, where all that is listed lies so."""
+    files = {name: folder / LISTS / f"{name}.txt" for name in ("train", "val", "test")}
+    lists = {name: read_lines(path) for name, path in files.items() if path.is_file()}
+    lists = {name: [*filter(None, map(str.strip, lines))] for name, lines in lists.items()}
+    if all(_split_of(image_id) == name for name, ids in lists.items() for image_id in ids):
+        for image_id in new:
+            if members := lists.get(_split_of(image_id)):
+                members.append(image_id)
+                write_ids(folder, _split_of(image_id), sorted(members))
 
 
 def _split_of(image_id: str) -> str:

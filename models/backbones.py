@@ -187,8 +187,10 @@ def fetch(backbone: str, preset: WeightsEnum) -> dict[str, Tensor]:
         return preset.get_state_dict(progress=True, check_hash=True, weights_only=True)
     # No network; a damaged file in the download cache, or one that would run code.
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+        is_ours = isinstance(error, OSError | RuntimeError)
+        reason = error if is_ours else "a damaged file in the cache, or one that would run code"
         raise UserError(
-            f"the weights {preset.name} of {backbone} could not be fetched ({error}); get "
+            f"the weights {preset.name} of {backbone} could not be fetched ({reason}); get "
             f"{preset.url} on another machine and put it into {torch.hub.get_dir()}/checkpoints"
             ", or use --weights FILE or --weights random"
         ) from None

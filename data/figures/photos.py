@@ -3,7 +3,7 @@
 import csv
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,11 +125,12 @@ def photo_folder(place: Path, flags: Mapping[str, Any]) -> Iterator[Path]:
     Raises:
         UserError: what is there is not finished, or other files, or --resume and made otherwise.
     """
+    place = place.resolve() if place.is_symlink() else place
     config, old = place / folder.CONFIG, place.with_name(f".{place.name}.old")
     with folder.claim(place):
         if old.exists() and not config.is_file():  # killed before the config was there
-            with suppress(FileNotFoundError):
-                place.rmdir()
+            folder.check_free(place, 5)
+            shutil.rmtree(place, ignore_errors=True)
             old.rename(place)
         before = read(read_json, config) if config.is_file() else {}
         goes_on = bool(before and flags["resume"])

@@ -143,7 +143,7 @@ def sections(record: Mapping[str, Any]) -> dict[str, str]:
     texts = {" · ".join([*author, str(date.today())]): record["run"]}
     if metrics:
         scores = ", ".join(f"{label} {metrics[key]:.3f}" for key, label in SCORES.items())
-        old = "These scores are of an earlier network: run evaluate.py again. "
+        old = "These scores are of another network: run evaluate.py again. "
         texts["Scores"] = old * record["scores_are_old"] + scores
         texts["Protocol"] = metrics["protocol"]
         texts["Discussion"] = discussion(record)

@@ -32,7 +32,7 @@ CODE = 1 << 40  # a `Drawn` in one number: value * CODE + colour
 CLEAR = (-2, 1 << 24)  # stands for transparent pixels
 SMOOTHED = "--map 0=0,255=1 --unknown nearest"
 FEW_VALUES = 10  # masks of two classes with more have smoothed edges
-MOST_CLASSES = 200  # no data set known here has so many in a mask of 8 bits
+MOST_CLASSES = 240  # smoothed masks have nearly all values of 8 bits
 # Of --unknown nearest: a farther colour, in RGB, or value may be that of another class. VOC's
 # colours are as far apart, so that of a class which is not listed becomes none of the others.
 NEAR = 64
@@ -181,7 +181,7 @@ def _ids_of_values(
         raise UserError(
             f"{masks}: the masks hold {len(values)} values, which do not look like class ids; if "
             f"they are classes, add --map {pairs}{',..' * (len(values) > LISTED)} (=void for none)"
-            f"; of smoothed masks of 0 and 255 {SMOOTHED}"
+            f", or --map same; of smoothed masks of 0 and 255 {SMOOTHED}"
         )
     listed = listed or dict.fromkeys([*_default_classes(last)][first:])
     classes, ids = number_classes(listed)

@@ -39,6 +39,7 @@ class Manner(NamedTuple):
     ranges: bool = True  # False: each answer is the whole
     shift: int = 0  # of the part that an answer has from the part asked for
     status: int = 200
+    kind: str = "application/x-tar"
 
 
 class Host(ThreadingHTTPServer):
@@ -79,6 +80,7 @@ class Answer(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         else:
             self.send_response(200)
+        self.send_header("Content-Type", manner.kind)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
         end = manner.breaks.pop(0) if manner.breaks else None
@@ -186,8 +188,9 @@ def test_a_dead_address_gives_way_to_the_next(status, requests, host, packed, tm
 def test_a_page_in_place_of_the_archive_throws_nothing_away(host, packed, tmp_path):
     part = tmp_path / f"{NAME}.part"
     part.write_bytes(packed[:1000])
-    with pytest.raises(UserError, match="an answer of 9 bytes, not the archive"):
-        fetch(archive_at(packed, host.serves(b"<html>hi</html>"[:9], ranges=False)), tmp_path)
+    page = host.serves(b"<html>please pay</html>", ranges=False, kind="text/html; charset=utf-8")
+    with pytest.raises(UserError, match="a web page came, not the archive"):
+        get(archive_at(packed, page), tmp_path)
     assert part.read_bytes() == packed[:1000]
 
 

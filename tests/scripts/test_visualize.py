@@ -201,6 +201,11 @@ def test_what_was_drawn_stays_where_masks_were_moved_away(photos, succeeds):
     said = succeeds(*command, "--resume")
     assert "4 of them are done" in said and "4 pictures" in said, "its own are no photos"
     assert Path("photos/seen/index.html").is_file()
+    Path("photos/seen").rename("photos/.seen.old")  # killed before config.json was there
+    Path("photos/seen").mkdir()
+    Path("photos/seen/.config.json.part").touch()
+    assert "4 of them are done" in succeeds(*command, "--resume")
+    assert Path("photos/seen/index.html").is_file()
 
 
 def test_photos_go_on_where_they_were_interrupted(photos, succeeds, in_process, monkeypatch):

@@ -111,7 +111,7 @@ def test_the_values_are_on_the_pages_in_order(values):
     pages = [words(figure) for figure in report_pages(**given)]
     expected = [
         ["Semantic segmentation", "runs/a $run^2$", "A. Student", date.today().isoformat()]
-        + ["These scores are of an earlier network: run evaluate.py again. mIoU 0.432, pixel"]
+        + ["These scores are of another network: run evaluate.py again. mIoU 0.432, pixel"]
         + ["scored somehow", "torch 2.9.1+cu130"]
         + ["best classes, by IoU, are class_0 (0.700). The worst are class_2 (0.100)."]
         + ["class_0 taken for class_1 (25% of it), class_2 taken for class_0 (0% of it)."]
