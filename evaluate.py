@@ -9,7 +9,7 @@
 
 Reads RUN/3_seg/best.pt, or RUN/2_cls/dense.pt where step 3 was not run. Writes RUN/4_eval/, the
 folder of --out, or runs/scores/ where there is no run: metrics.json, per_class.csv, per_image.csv,
-confusion.csv (pixels), per_image.npz (the same, image by image, for `python -m losses.compare`),
+confusion.csv, per_image.npz (pixels by image and class, for `python -m losses.compare`),
 iou.png, confusion.png, with --save-predictions predictions/ID.png (8-bit palette indices at the
 original size, as the VOC server takes them), config.json. A bad image ends the scoring: left out,
 it would change the score. A list without any mask, as VOC's test, is predicted alone, with
@@ -46,7 +46,8 @@ def parse() -> argparse.Namespace:
     flags.add_view_flags(parser)
     flags.add_speed_flags(parser)
     flag("--save-predictions", bool, False, "save predictions/ID.png for the VOC server")
-    flag("--out", flags.replaced, None, "where to write; default: RUN/4_eval", free=True)
+    out = "where to write; default: RUN/4_eval"
+    flag("--out", flags.replaced, None, out, free=True, metavar="DIR")
     flag("--predictions", Path, None, "score index PNGs, ID.png", free=True, metavar="FOLDER")
     args = parser.parse_args()
     if args.predictions:

@@ -65,7 +65,7 @@ def choose_pixels(
         float32, the share of its image that a pixel stands for.
 
     Raises:
-        UserError: there is no labelled pixel, or nothing but background and void.
+        UserError: there is no labelled pixel, or all are of one class.
     """
     drawn, measured = [], []
     for index in runtime.bar(range(len(dataset)), len(dataset), "mask", "choose pixels"):
