@@ -38,7 +38,7 @@ class Record(NamedTuple):
     path: Path  # the file
     folder: Path  # of the photo, if it is where it should be
     photo: str  # its file name, perhaps with folders
-    size: tuple[Any, Any] | None  # (height, width), as numbers or text; None: nothing is said
+    size: tuple[Any, Any] | None  # (height, width), numbers or text; None or two: nothing is said
     shapes: list[Shape]
     small_on_top: bool = False  # instead: smaller shapes on larger ones, and void beneath all
 
@@ -141,6 +141,8 @@ def _find_photos(
         found = [path for path in near if _parts(path.as_posix())[-len(name) :] == name]
         if there.is_file():
             found = [as_found.get(os.path.abspath(there), there)]
+        elif len(found) > 1:  # as in train and val
+            found = [path for path in found if path.is_relative_to(record.path.parent)]
         elif not found and namesakes[name[-1]] == 1:
             found = near
         photo, own = found[0] if len(found) == 1 else None, record.path.stem
@@ -157,9 +159,11 @@ def _draw(record: Record, ids: dict[str, int], source: Source, photo: Path) -> n
     """The shapes of a photo as class ids, (H, W) uint8; notes those that draw nothing."""
     options, size = source.options, upright_size(photo)
     with as_written(record.path, source.form):
-        height, width = record.size or size
+        height, width = record.size if record.size and all(record.size) else size
         check_sizes(photo, record.path, (int(height), int(width)))
         mask = np.full(size, options.undrawn, dtype=np.uint8)
+        if not record.shapes and options.undrawn == 0:
+            source.note("nothing is drawn, so background everywhere", record.photo)
         ranks = np.full(size, np.inf, dtype=np.float32)  # of what lies on top
         for shape in record.shapes:
             if shape.area:

@@ -34,11 +34,15 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
     shapes = defaultdict(list)
     for thing in data["annotations"]:
         label = names[str(thing["category_id"])]
-        label = "void" if thing.get("iscrowd") else label
+        # CVAT and V7, which write further keys, call what has runs or parts a crowd.
+        is_crowd = thing.get("iscrowd") and not {"attributes", "extra"} & thing.keys()
+        label = "void" if is_crowd else label
         shapes[str(thing["image_id"])].append(_shape(label, thing))
     for image_id, image in images.items():
-        size, own = (image["height"], image["width"]), shapes.pop(image_id, [])
-        yield Record(path, path.parent, image["file_name"], size, own, small_on_top=True)
+        size, own = (image.get("height"), image.get("width")), shapes.pop(image_id, [])
+        folder = path.parent.parent / "images" / path.stem.partition("_")[2]  # as CVAT lays it out
+        folder = folder if (folder / image["file_name"]).is_file() else path.parent
+        yield Record(path, folder, image["file_name"], size, own, small_on_top=True)
     for image_id in shapes:  # it has no photo, so it is counted among these
         yield Record(path, path.parent, f"image_id {image_id}, not listed", None, [])
 
@@ -49,6 +53,7 @@ def _shape(label: str, thing: dict) -> Shape:
     if not any(outline or ()):
         return Shape("keypoints" if thing.get("keypoints") else "no outline", label)
     if isinstance(outline, list):
+        outline = outline if isinstance(outline[0], list) else [outline]  # VIA once wrote one flat
         rings = [numbers(part).reshape(-1, 2) for part in outline]
         corners = np.concatenate(rings)
         if corners.min() >= 0 and corners.max() <= 1:

@@ -24,6 +24,7 @@ MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # without loss
 JPEG_SUFFIXES = (".jpg", ".jpeg")  # values change along all edges: for those who say --unknown
 COLOUR_MODES = ("P", "RGB", "RGBA", "LA", "PA")  # Pillow's
 GREY = 0x010101
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # of TIFF: ImageJ's inverting LUT
 ROWS = 40  # colours that a listing shows
 RARE = 1e-3  # share of the pixels, below which a colour is more likely a mixture than a class
 
@@ -50,6 +51,8 @@ def read_pixels(path: Path, is_layer: bool = False, turn: int | None = None) -> 
     """
     is_jpeg = path.suffix.lower() in JPEG_SUFFIXES
     image = open_image(path, ("JPEG",) if is_jpeg else ("PNG", "BMP", "TIFF", "GIF"))
+    if image.mode == "L" and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        raise UserError(f"{path}: a TIFF in which 0 is white, which inverts it; save it as PNG")
     image = image.transpose(TURNS[turn]) if turn in TURNS else image
     if image.mode in INDEX_MODES and image.mode != "P":
         return index_values(image, path).astype(np.int64) * (CODE + GREY)

@@ -20,7 +20,8 @@ find = partial(files_with, ".json", ('"shapes"', '"imagePath"'))
 def read(path: Path, labels: Named) -> Iterator[Record]:
     """The photo of a file, which lies where `imagePath` says, or anywhere."""
     data = json.loads(path.read_bytes())
-    size, shapes = (data["imageHeight"], data["imageWidth"]), list(map(_shape, data["shapes"]))
+    size = data.get("imageHeight"), data.get("imageWidth")
+    shapes = list(map(_shape, data["shapes"]))
     yield Record(path, path.parent, data["imagePath"], size, shapes)
 
 

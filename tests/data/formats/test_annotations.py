@@ -6,10 +6,12 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from data import UserError, formats
 from data.classes import VOID
 from data.formats.source import files_in
+from data.image_files import EXIF_ORIENTATION
 from tests.data.formats import BOX, coco, cvat, find, labelme, only_mask, photo, supervisely, write
 
 ABSENT = "left out: no photo of that name, or several"
@@ -43,6 +45,15 @@ def test_shapes_that_draw_nothing_are_counted(shape, note, writes, form, tmp_pat
     assert not source.pairs.popitem()[1].mask().any()
     note = note.replace("cuboid", "no outline") if writes is coco else note
     assert source.notes == {note: ["a.jpg"]}
+
+
+def test_sizes_as_stored_of_a_photo_that_exif_turns_are_refused(writes, form, tmp_path):
+    writes(tmp_path, "a.jpg")
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
+    with pytest.raises(UserError, match="turn its pixels, and export the annotations again"):
+        find(form, tmp_path).pairs["a"].mask()
 
 
 @pytest.mark.parametrize("label", ["dog ", 7, "lane 2 3"])

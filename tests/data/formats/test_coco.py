@@ -60,6 +60,9 @@ def test_smaller_areas_lie_on_larger_ones_and_crowds_beneath_all(tmp_path):
     crowd = annotation({"size": [4, 6], "counts": [8, 8, 8]}, crowd=1)
     annotate(tmp_path / "coco.json", annotation([small], category=10), annotation([large]), crowd)
     assert only_mask(coco, tmp_path) == [[2, 1, 1, VOID, 0, 0]] * 4
+    crowd["attributes"] = {"occluded": False}  # CVAT marks each mask so
+    annotate(tmp_path / "coco.json", annotation([small], category=10), annotation([large]), crowd)
+    assert VOID not in np.array(only_mask(coco, tmp_path))
 
 
 def test_several_files_are_one_set_and_those_called_instances_come_first(tmp_path):
@@ -74,6 +77,25 @@ def test_several_files_are_one_set_and_those_called_instances_come_first(tmp_pat
     annotate(tmp_path / "instances_val.json", annotation([BOX]), names=["c.jpg"])
     assert find(coco, tmp_path).pairs["c"].photo == tmp_path / "c.jpg"
     assert len(find(coco, tmp_path, annotations=Path("valid/coco.json")).pairs) == 1
+
+
+IMAGE = {"id": 1, "file_name": "a.jpg", "width": None}  # Label Studio, of some photos
+
+
+@pytest.mark.parametrize(
+    "file, place",
+    [("annotations/instances_{}.json", "images/{}/a.jpg"), ("{}/labels.json", "{}/images/a.jpg")],
+)
+def test_equal_names_in_train_and_val_are_told_apart_by_folders(file, place, tmp_path):
+    for name in ("train", "val"):
+        flat = annotation(BOX)  # as VIA once wrote one outline
+        annotate(tmp_path / file.format(name), flat, names=(), images=[IMAGE])
+        photo(tmp_path / place.format(name))
+    pairs = find(coco, tmp_path).pairs
+    assert [pair.mask().tolist() for pair in pairs.values()] == [DRAWN] * 2
+    assert [pair.photo.relative_to(tmp_path).as_posix() for pair in pairs.values()] == [
+        place.format(name) for name in ("train", "val")
+    ]
 
 
 @pytest.mark.parametrize(

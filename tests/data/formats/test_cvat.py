@@ -64,6 +64,16 @@ def test_photos_of_one_name_are_told_apart_by_their_subset(tmp_path):
     write(tmp_path / "annotations.xml", f"<annotations>{images}</annotations>")
     pairs = find(cvat, tmp_path).pairs
     assert pairs["train_a"].mask().tolist() == DRAWN and not pairs["val_a"].mask().any()
+    source = find(cvat, tmp_path)
+    assert not source.pairs["val_a"].mask().any()
+    assert source.notes == {"nothing is drawn, so background everywhere": ["a.jpg"]}
+
+
+def test_frames_of_a_video_are_named_without_their_suffix(tmp_path):
+    photo(tmp_path / "images" / "frame_000000.PNG")
+    image = f'<image name="frame_000000" width="6" height="4">{BOX}</image>'
+    write(tmp_path / "annotations.xml", f"<annotations>{image}</annotations>")
+    assert only_mask(cvat, tmp_path) == DRAWN
 
 
 def test_xml_of_videos_is_refused(tmp_path):

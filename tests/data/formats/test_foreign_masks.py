@@ -194,6 +194,14 @@ def test_files_that_are_no_masks_are_refused(mode, kind, pages, message, tmp_pat
         surveyed(path)
 
 
+def test_a_tiff_in_which_0_is_white_is_refused(tmp_path):
+    Image.new("L", (2, 2)).save(tmp_path / "a.tif", tiffinfo={262: 0})  # by ImageJ's inverting LUT
+    with pytest.raises(
+        UserError, match="a.tif: a TIFF in which 0 is white, which inverts it; save"
+    ):
+        surveyed(tmp_path / "a.tif")
+
+
 def test_values_of_16_bits_may_have_the_large_byte_first(tmp_path):
     path = tmp_path / "a.tif"
     image = Image.frombytes("I;16B", (3, 1), np.array([0, 1, 300], dtype=">u2").tobytes())
