@@ -79,22 +79,24 @@ def report_pages(
         charts.confusion(record["confusion"], names, page("Confusion matrix").subfigures())
     if record["experiments"]:
         charts.comparison(record["experiments"], page("Experiments").subfigures())
-    for kind, picture in pictures:
-        _show(page(f"Predictions: {short(shown, 60)}"), kind, picture)
+    for first in range(0, len(pictures), 2):
+        _show(page(f"Predictions: {short(shown, 60)}"), pictures[first : first + 2])
     for number, figure in enumerate(pages, start=1):
         words = f"{short(record['run'], 90)} · page {number} of {len(pages)}"
         figure.supxlabel(words, x=0.98, ha="right", fontsize=8, color=GREY, parse_math=False)
     return pages
 
 
-def _show(page: Figure, kind: str, picture: Image.Image) -> None:
-    """A picture on a page of its own."""
-    axes, pixels = page.subplots(), picture.convert("RGB")
-    pixels.thumbnail((PICTURE, PICTURE), Image.LANCZOS)
-    axes.imshow(pixels, interpolation="none")
-    axes.axis("off")
-    axes.set_anchor("NW")
-    axes.set_title(kind, loc="left", fontsize=10, weight="bold")
+def _show(page: Figure, pictures: Sequence[tuple[str, Image.Image]]) -> None:
+    """One picture or two, below each other."""
+    for axes in (places := page.subplots(2, 1)):
+        axes.axis("off")
+    for axes, (kind, picture) in zip(places, pictures):
+        pixels = picture.convert("RGB")
+        pixels.thumbnail((PICTURE, PICTURE), Image.LANCZOS)
+        axes.imshow(pixels, interpolation="none")
+        axes.set_anchor("NW")
+        axes.set_title(kind, loc="left", fontsize=10, weight="bold")
 
 
 def _text(axes: Axes, heading: str, lines: Sequence[str], **look: Any) -> None:

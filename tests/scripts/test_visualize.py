@@ -112,7 +112,7 @@ def test_the_run_is_written_up(street, succeeds):
     assert "| differs in |" in text
     assert "| size | 48 |" in text and "| size | 72 |" not in text, "the run's, not the pictures'"
     pages = re.findall(rb"/Type /Page\b", (run / "5_overlays" / "report.pdf").read_bytes())
-    assert len(pages) == 10, "eight pages and those of two pictures"
+    assert len(pages) == 9, "eight pages and that of two pictures"
 
 
 def test_the_truth_alone_needs_no_run(shapes, succeeds, monkeypatch):
