@@ -85,7 +85,7 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     unused = dict.fromkeys(images.difference(*pairs.values()), "")
     masks_used = {mask.with_suffix("") for _, mask in pairs.values()}
     for path in sorted(unused) if ending else ():  # BUSI has a_mask.png and a_mask_1.png
-        if path.with_name(re.sub(r"_\d+$", "", path.stem)) in masks_used:
+        if path.with_name(re.sub(r"(?<=.)_\d+$", "", path.stem)) in masks_used:
             raise UserError(f"{path}: one more mask of a photo; merge them into one, or remove it")
     if options.masks is None and options.mask_suffix is None:
         used = {path.parent for pair in pairs.values() for path in pair}
