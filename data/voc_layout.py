@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,16 +67,15 @@ def write_lists(ids: Iterable[str], folder: Path) -> None:
             write_ids(folder, name, members)
 
 
-def add_to_lists(new: Iterable[str], folder: Path) -> None:
+def add_to_lists(new: Sequence[str], folder: Path) -> None:
     """Adds new ids to the lists of their folders, where all that is listed lies so."""
     files = {name: folder / LISTS / f"{name}.txt" for name in ("train", "val", "test")}
     lists = {name: read_lines(path) for name, path in files.items() if path.is_file()}
     lists = {name: [*filter(None, map(str.strip, lines))] for name, lines in lists.items()}
     if all(_split_of(image_id) == name for name, ids in lists.items() for image_id in ids):
-        for image_id in new:
-            if members := lists.get(_split_of(image_id)):
-                members.append(image_id)
-                write_ids(folder, _split_of(image_id), sorted(members))
+        for name, ids in lists.items():
+            if more := [image_id for image_id in new if _split_of(image_id) == name]:
+                write_ids(folder, name, sorted([*ids, *more]))
 
 
 def _split_of(image_id: str) -> str:

@@ -206,8 +206,8 @@ def main() -> None:
     args = parser.parse_args()
     if any(folder.step_folder(args.out, step).exists() for step in (1, 3, 4)):
         raise UserError(f"{args.out}: holds a run of the five steps; name another --out")
-    folder.check_free(folder.step_folder(args.out, 2), 2)
-    folder.check_free(folder.step_folder(args.out, 5), 5)
+    for step in (2, 5):
+        folder.check_free(folder.step_folder(args.out, step), step)
     device = runtime.choose_device(args.device, single=True)
     network, _ = load_segmenter(Path("voc"))  # the box's, whose head will be replaced
     if args.backbone:

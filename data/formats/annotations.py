@@ -125,9 +125,10 @@ def _find_photos(
 ) -> list[Path | None]:
     """Each photo where it should be, else the only one in `images` with its folders, or its name.
 
-    Only the photo of a name that no other record has may lie in another folder than it says. Large
-    and small letters are one, but where the photo should be. Notes what has none, or perhaps
-    another one: photos may be renumbered after they were annotated.
+    Of several that below the record's file counts. Only the photo of a name that no other record
+    has may lie in another folder than it says. Large and small letters are one, but where the photo
+    should be. Notes what has none, or perhaps another one: photos may be renumbered after they were
+    annotated.
     """
     files = defaultdict(list)
     for path in images:
