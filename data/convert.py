@@ -10,8 +10,9 @@
 SOURCE holds photos and masks (in folders such as images and masks, or in one folder with names like
 a.jpg and a_mask.png), or JSON of LabelMe, COCO or Supervisely, XML of CVAT ("for images"),
 Cityscapes, or a table of clicks (CSV with photo, row, column, label). Where areas overlap, the
-later lies on top, in CVAT that of higher z_order, in COCO the smaller one (crowds are void). SOURCE
-stays as it is; photos in OUT are links, or copies; WebP, TIFF and the like become PNG.
+later lies on top, in CVAT that of higher z_order, in COCO the smaller one (crowds are void, but not
+those of CVAT and V7, which call each mask so). SOURCE stays as it is; photos in OUT are links, or
+copies; WebP, TIFF and the like become PNG.
 """
 
 import argparse

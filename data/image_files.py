@@ -104,7 +104,7 @@ def check_sizes(photo: Path, mask: Path, size: tuple[int, int] | None = None) ->
     if size != (height, width):
         is_turned = size == (width, height)  # mostly since the photo is, by its EXIF
         remedy = "; EXIF turns the photo, so turn it, too (data.convert --turn-masks)"
-        if mask.suffix in (".json", ".xml"):
+        if mask.suffix.lower() in (".json", ".xml"):
             remedy = "; EXIF turns the photo: turn its pixels, and export the annotations again"
         sizes = f"{size[1]}x{size[0]} but its image {photo.name} is {width}x{height}"
         raise UserError(f"{mask}: the mask is {sizes}{remedy * is_turned}")

@@ -75,7 +75,7 @@ def add_to_lists(new: Sequence[str], folder: Path) -> None:
     if all(_split_of(image_id) == name for name, ids in lists.items() for image_id in ids):
         for name, ids in lists.items():
             if more := [image_id for image_id in new if _split_of(image_id) == name]:
-                write_ids(folder, name, sorted([*ids, *more]))
+                write_ids(folder, name, sorted({*ids, *more}))
 
 
 def _split_of(image_id: str) -> str:

@@ -125,10 +125,10 @@ def _find_photos(
 ) -> list[Path | None]:
     """Each photo where it should be, else the only one in `images` with its folders, or its name.
 
-    Of several that below the record's file counts. Only the photo of a name that no other record
-    has may lie in another folder than it says. Large and small letters are one, but where the photo
-    should be. Notes what has none, or perhaps another one: photos may be renumbered after they were
-    annotated.
+    Of several, where records share the name, that below the record's file counts; the photo of a
+    name that no other record has may lie in another folder than it says. Large and small letters
+    are one, but where the photo should be. Notes what has none, or perhaps another one: photos may
+    be renumbered after they were annotated.
     """
     files = defaultdict(list)
     for path in images:
@@ -140,9 +140,9 @@ def _find_photos(
         there = Path(os.path.normpath(record.folder / str(record.photo).replace("\\", "/")))
         near = files[name[-1]]
         found = [path for path in near if _parts(path.as_posix())[-len(name) :] == name]
-        if there.is_file():
+        if os.path.abspath(there) in as_found or not source.options.images and there.is_file():
             found = [as_found.get(os.path.abspath(there), there)]
-        elif len(found) > 1:  # as in train and val
+        elif len(found) > 1 and namesakes[name[-1]] > 1:  # as in train and val
             found = [path for path in found if path.is_relative_to(record.path.parent)]
         elif not found and namesakes[name[-1]] == 1:
             found = near

@@ -38,12 +38,12 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
         is_crowd = thing.get("iscrowd") and not {"attributes", "extra"} & thing.keys()
         label = "void" if is_crowd else label
         shapes[str(thing["image_id"])].append(_shape(label, thing))
-    beside = path.parent.parent / "images" / path.stem.partition("_")[2]  # as CVAT lays it out
-    is_cvats = path.parent.name == "annotations"
+    beside = path.parent
+    if beside.name == "annotations":  # as CVAT lays it out
+        beside = beside.parent / "images" / path.stem.partition("_")[2]
     for image_id, image in images.items():
         size, own = (image.get("height"), image.get("width")), shapes.pop(image_id, [])
-        is_beside = is_cvats and (beside / image["file_name"]).is_file()
-        folder = beside if is_beside else path.parent
+        folder = beside if (beside / image["file_name"]).is_file() else path.parent
         yield Record(path, folder, image["file_name"], size, own, small_on_top=True)
     for image_id in shapes:  # it has no photo, so it is counted among these
         yield Record(path, path.parent, f"image_id {image_id}, not listed", None, [])

@@ -30,7 +30,7 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
         things.sort(key=lambda thing: int(thing.get("z_order", 0)))
         name, folder = image.attrib["name"], path.parent / "images"
         subset = folder / image.get("subset", "")
-        folder = subset if (subset / name).is_file() else folder
+        folder = subset if subset.is_dir() else folder
         name += ".PNG" * (folder / f"{name}.PNG").is_file()  # of a video, it is named without
         size, shapes = (image.attrib["height"], image.attrib["width"]), list(map(_shape, things))
         yield Record(path, folder, name, size, shapes)

@@ -84,9 +84,12 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     images = {path for path in files_in(root) if path.suffix.lower() in PHOTO_SUFFIXES}
     unused = dict.fromkeys(images.difference(*pairs.values()), "")
     masks_used = {mask.with_suffix("") for _, mask in pairs.values()}
-    for path in sorted(unused) if ending else ():  # BUSI has a_mask.png and a_mask_1.png
-        if path.with_name(re.sub(r"(?<=.)_\d+$", "", path.stem)) in masks_used:
-            raise UserError(f"{path}: one more mask of a photo; merge them into one, or remove it")
+    drawn = [path for path in sorted(unused) if ending and path.suffix.lower() in MASK_SUFFIXES]
+    firsts = [path.with_name(re.sub(r"(?<=.)_\d+$", "", path.stem)) for path in drawn]
+    if more := [str(path) for path, first in zip(drawn, firsts) if first in masks_used]:
+        raise UserError(  # BUSI has a_mask.png and a_mask_1.png
+            f"{first_of(more)}: further masks of photos; merge them into one each, or remove them"
+        )
     if options.masks is None and options.mask_suffix is None:
         used = {path.parent for pair in pairs.values() for path in pair}
         for other in sorted({path.parent for path in unused} - used):

@@ -210,6 +210,11 @@ def test_folders_of_a_division_become_lists(root, tmp_path, run):
         (lists / "val.txt").write_text(listed.replace(" ", "\n"))
         run(whole, tmp_path / "out", "--unmasked", "void", "--force")
         assert (lists / "val.txt").read_text().split() == listed.split()
+    good = (whole / "test" / "masks" / "b.png").read_bytes()
+    for content in (b"none", good):  # mended: new, though it is still in its list
+        (whole / "test" / "masks" / "b.png").write_bytes(content)
+        run(whole, tmp_path / "out", "--skip-bad", "--force")
+    assert (lists / "test.txt").read_text().split() == ["test_a", "test_b"]
     shutil.rmtree(whole / "Valid")
     run(whole, tmp_path / "other")
     assert not (tmp_path / "other" / "ImageSets").exists()

@@ -69,7 +69,7 @@ def values():
                 "network": network(),
             },
             "shown": f"12 images of val; {path}/best.pt",
-            "pictures": [("best", Image.new("RGB", side, "#336699"))] * pictures,
+            "pictures": [(f"best {n}", Image.new("RGB", side, "#336699")) for n in range(pictures)],
         }
 
     return make
@@ -129,7 +129,7 @@ def test_the_values_are_on_the_pages_in_order(values):
         ["Results", "absent", "mIoU 0.432"],
         ["Confusion matrix", "75", "25", "100"],
         ["Experiments", "--lr 0.1", "-0.200 worse"],
-        ["Predictions", "12 images of val", "best"],
+        ["Predictions", "12 images of val", "best 0", "best 1"],
     ]
     assert len(pages) == len(expected)
     for number, (page, lines) in enumerate(zip(pages, expected), start=1):

@@ -12,6 +12,7 @@ from tests.data.formats import DRAWN, find, only_mask, photo, write
 
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 10, "name": "dog"}]
 BOX = [1, 1, 4, 1, 4, 3, 1, 3]  # x, y of the corners
+IMAGE = {"id": 1, "file_name": "a.jpg", "width": None}  # Label Studio, of some photos
 RUNS = {"size": [4, 6], "counts": [5, 2, 2, 2, 2, 2, 9]}  # down the columns
 
 
@@ -60,9 +61,10 @@ def test_smaller_areas_lie_on_larger_ones_and_crowds_beneath_all(tmp_path):
     crowd = annotation({"size": [4, 6], "counts": [8, 8, 8]}, crowd=1)
     annotate(tmp_path / "coco.json", annotation([small], category=10), annotation([large]), crowd)
     assert only_mask(coco, tmp_path) == [[2, 1, 1, VOID, 0, 0]] * 4
-    crowd["attributes"] = {"occluded": False}  # CVAT marks each mask so
-    annotate(tmp_path / "coco.json", annotation([small], category=10), annotation([large]), crowd)
-    assert VOID not in np.array(only_mask(coco, tmp_path))
+    for key in ("attributes", "extra"):  # CVAT and V7 mark each mask so
+        areas = annotation([small], category=10), annotation([large]), crowd | {key: {}}
+        annotate(tmp_path / "coco.json", *areas)
+        assert only_mask(coco, tmp_path) == [[2, 1, 1, 1, 0, 0]] * 4
 
 
 def test_several_files_are_one_set_and_those_called_instances_come_first(tmp_path):
@@ -79,7 +81,20 @@ def test_several_files_are_one_set_and_those_called_instances_come_first(tmp_pat
     assert len(find(coco, tmp_path, annotations=Path("valid/coco.json")).pairs) == 1
 
 
-IMAGE = {"id": 1, "file_name": "a.jpg", "width": None}  # Label Studio, of some photos
+def test_photos_are_those_of_the_folder_that_is_named(tmp_path):
+    annotate(tmp_path / "annotations" / "instances_one.json", names=(), images=[IMAGE])
+    for folder in ("images/one", "clean"):
+        photo(tmp_path / folder / "a.jpg")
+    for named, folder in ((None, "images/one"), (Path("clean"), "clean")):
+        found = find(coco, tmp_path, images=named).pairs["a"].photo
+        assert found == tmp_path / folder / "a.jpg"
+
+
+def test_a_picture_beside_the_file_is_not_taken_for_the_only_photo(tmp_path):
+    annotate(tmp_path / "x" / "coco.json", annotation([BOX]), names=(), images=[IMAGE])
+    for folder in ("x/drawn", "photos"):
+        photo(tmp_path / folder / "a.jpg")
+    assert not find(coco, tmp_path).pairs
 
 
 @pytest.mark.parametrize(

@@ -69,9 +69,11 @@ def test_photos_of_one_name_are_told_apart_by_their_subset(tmp_path):
     assert source.notes == {"nothing is drawn, so background everywhere": ["a.jpg"]}
 
 
-def test_frames_of_a_video_are_named_without_their_suffix(tmp_path):
-    photo(tmp_path / "images" / "frame_000000.PNG")
-    image = f'<image name="frame_000000" width="6" height="4">{BOX}</image>'
+@pytest.mark.parametrize("subset", ["", "default"])  # a project has subsets
+def test_frames_of_a_video_are_named_without_their_suffix(subset, tmp_path):
+    photo(tmp_path / "images" / subset / "frame_000000.PNG")
+    of = f'subset="{subset}"' if subset else ""
+    image = f'<image name="frame_000000" {of} width="6" height="4">{BOX}</image>'
     write(tmp_path / "annotations.xml", f"<annotations>{image}</annotations>")
     assert only_mask(cvat, tmp_path) == DRAWN
 

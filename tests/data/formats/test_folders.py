@@ -78,7 +78,7 @@ def test_the_ending_counts_that_pairs_most_files(tmp_path):
         (["images/a.jpg", "masks/a.png", "masks/a.bmp"], "all of one name; .*--mask-suffix"),
         (["images/a.jpg", "masks/1.png"], "photos: a, masks .*: 1; .*--images"),
         (["images/a.jpg", "masks/a.jpg"], "with --unknown JPEG"),
-        (["_1.png", "a.png", "a_mask.png", "a_mask_1.png"], "a_mask_1.png: one more mask"),
+        (["_1.png", "a.png", "a_mask.png", "a_mask_1.png"], "a_mask_1.png: further masks"),
     ],
 )
 def test_what_does_not_pair_is_named(names, message, tmp_path):

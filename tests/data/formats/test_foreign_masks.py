@@ -48,7 +48,8 @@ def read(paths: list[Path], listed: dict | None = None, source: Source | None = 
     return classes, [read_mask(path, path, legend, source).tolist() for path in paths]
 
 
-KINDS = [("png", "L"), ("png", "RGB"), ("png", "RGBA"), ("bmp", "L"), ("tif", "RGBA"), ("gif", "L")]
+KINDS = [("png", "L"), ("png", "RGB"), ("png", "RGBA"), ("bmp", "L"), ("tif", "L")]
+KINDS += [("tif", "RGBA"), ("gif", "L")]
 
 
 @pytest.mark.parametrize("suffix, mode", KINDS)

@@ -46,6 +46,12 @@ def test_areas_are_drawn_as_labelme_draws_them(drawn, tmp_path):
     assert only_mask(labelme, annotate(tmp_path, drawn)) == DRAWN
 
 
+def test_a_file_may_say_no_size(tmp_path):
+    path = annotate(tmp_path, shape("cat", SQUARE, "polygon")) / "a.json"
+    path.write_text(path.read_text().replace("imageHeight", "x").replace("imageWidth", "y"))
+    assert only_mask(labelme, tmp_path) == DRAWN
+
+
 def test_a_circle_has_a_point_on_its_edge_and_a_mask_a_shape_within_its_box(tmp_path):
     annotate(tmp_path, shape("cat", [[2, 1], [3, 1]], "circle"))
     assert only_mask(labelme, tmp_path) == [[0, 1, 1, 1, 0, 0]] * 3 + [[0] * 6]
