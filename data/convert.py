@@ -32,7 +32,7 @@ from data.formats.class_names import read_class_list
 from data.formats.foreign_masks import listing, survey
 from data.formats.source import Named, Options, Source
 from data.image_files import TURNS, colour_mask, orientation, read_image
-from data.voc_files import READERS
+from data.voc_files import LISTS, READERS
 from data.voc_layout import (
     NOTE,
     add_to_lists,
@@ -82,7 +82,9 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
             new = source.notes.get("new since the earlier result", ())
             add_to_lists([name for name in new if labels[name] != {VOID}], part)
         else:
-            write_lists([name for name in source.pairs if labels[name] != {VOID}], part)
+            known = [name for name in source.pairs if labels[name] != {VOID}]
+            if beside := write_lists(known, part, root):
+                source.notes["in no list"] = beside
         folder.save_json(part / NOTE, {"source": root, "notes": source.notes})
     return source
 
@@ -208,8 +210,9 @@ def main() -> None:
     for what, names in source.notes.items():
         print(f"  {what}: {len(names)} ({first_of(list(dict.fromkeys(names)))})")
     print(f"wrote {out}: photos, masks and {len(source.classes)} classes in classes.txt")
-    has_lists = (out / "ImageSets").exists()
-    new = any(f"{what} since the earlier result" in source.notes for what in ("new", "gone"))
+    has_lists = (out / LISTS / "train.txt").exists()
+    why = ("new since the earlier result", "gone since the earlier result", "in no list")
+    new = not source.notes.keys().isdisjoint(why)
     lists = ["-m", "data.lists", str(out), *["--add"] * has_lists]
     look = ["visualize.py", "--data", str(out), "--truth"]
     print(f"next: {shlex.join(['python', *(look if has_lists and not new else lists)])}")

@@ -8,7 +8,8 @@
 
 All photos and masks in DIR (VOC layout) are read first. If one cannot be used, nothing is written,
 unless --skip-bad leaves it out. Then DIR/ImageSets/Segmentation gets the lists of their ids; each
-class is in all lists as far as possible. Images without a labelled pixel stay out. Classes that are
+class is in all lists as far as possible; a test.txt that is there stays, unless --test makes it
+anew. Images without a labelled pixel stay out. Classes that are
 too thin for the default --size of step 1 are named, with the size that they need.
 """
 
@@ -99,24 +100,31 @@ def make_lists(
 def _shares(
     root: Path, ids: Sequence[str], asked: Mapping[str, float], force: bool, add: bool
 ) -> tuple[dict[str, float], dict[str, list[str]]]:
-    """The shares of the lists beside train, and the ids of those that are to be kept, by name."""
+    """The shares of the lists beside train, and the ids of those that are to be kept, by name.
+
+    A test list that is there is kept, unless `asked` has its share.
+    """
     there = [name for name in ("train", *asked) if (root / LISTS / f"{name}.txt").exists()]
     if add:
         listed = {name: read_ids(root, name) for name in there or ("train",)}
         images = sum(map(len, listed.values()))
+        if {*ids}.isdisjoint(known := sum(listed.values(), [])):
+            raise UserError(
+                f"{root / LISTS}: no photo with a mask has an id that is listed, as {known[0]!r}; "
+                "an id is a file's name without suffix"
+            )
         return {name: len(listed[name]) / images for name in there if name != "train"}, listed
-    shares = {name: share for name, share in asked.items() if share}
+    shares, kept = {name: share for name, share in asked.items() if share}, {}
     if not force and (old := [name for name in there if name in ("train", "val", *shares)]):
         raise UserError(
             f"{root / LISTS / old[0]}.txt: is there already; --add brings new images into the "
             "lists, --force replaces them, and with them what trains and what validates"
         )
-    if "test" in there and "test" not in shares and {*ids} & {*read_ids(root, "test")}:
-        raise UserError(
-            f"{root / LISTS}/test.txt: lists images that would now train or validate; remove it, "
-            "or make it anew with --test"
-        )
-    return shares, {}
+    if "test" in there and "test" not in shares and (of_test := {*ids} & {*read_ids(root, "test")}):
+        if len(of_test) == len(ids):
+            raise UserError(f"{root / LISTS}/test.txt: lists all images; none is left to train on")
+        shares["test"], kept["test"] = len(of_test) / len(ids), sorted(of_test)
+    return shares, kept
 
 
 def measure_masks(

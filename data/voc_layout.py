@@ -4,7 +4,6 @@ import filecmp
 import os
 import re
 import shutil
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,9 +14,10 @@ from data import UserError
 from data.classes import Classes, Colour
 from data.files import read_lines
 from data.image_files import SUFFIXES
-from data.voc_files import LISTS, find_pair, write_ids
+from data.voc_files import LISTS, find_pair, read_ids, write_ids
 
 NOTE = "converted.json"  # tells an earlier result from other data
+SPLITS = ("train", "val", "test")
 RESULT = {"JPEGImages", "SegmentationClass", "ImageSets", "classes.txt", NOTE}
 # In ids: the folders train, training, train2017, val, valid, validation, test, testing.
 SPLIT = re.compile("(?i)(?:^|_)(train|val|test)(?:ing|id|idation|[0-9]+)?_")
@@ -27,7 +27,8 @@ def check_free(out: Path, root: Path, force: bool) -> None:
     """Refuses a folder whose content may not be replaced.
 
     Raises:
-        UserError: `out` lies in `root`, or holds something else than an earlier result.
+        UserError: `out` lies in `root`, or holds something else than an earlier result, or masks or
+            classes that were changed there.
     """
     if out.resolve().is_relative_to(root.resolve()):
         raise UserError(f"{out}: lies in SOURCE, which stays as it is; name a folder outside")
@@ -36,6 +37,12 @@ def check_free(out: Path, root: Path, force: bool) -> None:
         raise UserError(f"{out}: holds other data; name another OUT, or move it away")
     if there and not force:
         raise UserError(f"{out}: holds an earlier result; --force replaces it, but for its lists")
+    for path in [*sorted(out.glob("SegmentationClass/*.png")), *out.glob("classes.txt")]:
+        if path.stat().st_mtime > (out / NOTE).stat().st_mtime:  # which was written last
+            raise UserError(
+                f"{path}: has changed since it was made, and would be replaced; bring what you "
+                "changed into SOURCE, or name another OUT"
+            )
 
 
 def keep_lists(old: Path, new: Path) -> dict[str, list[str]]:
@@ -57,19 +64,30 @@ def keep_lists(old: Path, new: Path) -> dict[str, list[str]]:
     return {f"{what} since the earlier result": sorted(ids) for what, ids in found.items() if ids}
 
 
-def write_lists(ids: Iterable[str], folder: Path) -> None:
-    """Keeps as lists what ids say of folders, if all are in train, val or test, and some in val."""
-    lists = defaultdict(list)
-    for image_id in sorted(ids):
-        lists[_split_of(image_id)].append(image_id)
-    if {"train", "val"} <= lists.keys() <= {"train", "val", "test"}:
-        for name, members in lists.items():
+def write_lists(ids: Iterable[str], folder: Path, source: Path) -> list[str]:
+    """Writes the lists that the source has of these ids, or else what these say of folders.
+
+    Of folders train and test alone only the latter is a list: `data.lists` divides the rest.
+
+    Returns:
+        The ids that are in no list, if there is one to train on.
+    """
+    ids = sorted(ids)
+    there = [name for name in SPLITS if (source / LISTS / f"{name}.txt").is_file()]
+    lists = {name: [it for it in read_ids(source, name) if it in ids] for name in there}
+    if not any(lists.values()):
+        lists = {name: [it for it in ids if _split_of(it) == name] for name in SPLITS}
+        if not (lists["train"] and lists["val"]):
+            lists = {"test": lists["test"]} if lists["train"] else {}
+    for name, members in lists.items():
+        if members:
             write_ids(folder, name, members)
+    return sorted({*ids}.difference(*lists.values())) if "train" in lists else []
 
 
 def add_to_lists(new: Sequence[str], folder: Path) -> None:
     """Adds new ids to the lists of their folders, where all that is listed lies so."""
-    files = {name: folder / LISTS / f"{name}.txt" for name in ("train", "val", "test")}
+    files = {name: folder / LISTS / f"{name}.txt" for name in SPLITS}
     lists = {name: read_lines(path) for name, path in files.items() if path.is_file()}
     lists = {name: [*filter(None, map(str.strip, lines))] for name, lines in lists.items()}
     if all(_split_of(image_id) == name for name, ids in lists.items() for image_id in ids):

@@ -1,5 +1,6 @@
 """The command that brings data into the layout: what it writes, says, leaves out and refuses."""
 
+import os
 import shutil
 import sys
 from functools import partial
@@ -215,9 +216,25 @@ def test_folders_of_a_division_become_lists(root, tmp_path, run):
         (whole / "test" / "masks" / "b.png").write_bytes(content)
         run(whole, tmp_path / "out", "--skip-bad", "--force")
     assert (lists / "test.txt").read_text().split() == ["test_a", "test_b"]
-    shutil.rmtree(whole / "Valid")
-    run(whole, tmp_path / "other")
-    assert not (tmp_path / "other" / "ImageSets").exists()
+    (whole / "Valid").rename(whole / "more")  # in no list
+    code, lines = run(whole, tmp_path / "other")
+    other = tmp_path / "other" / "ImageSets" / "Segmentation"
+    assert lines[-1].startswith("next: python -m data.lists"), "which keeps the test images"
+    assert [path.name for path in other.iterdir()] == ["test.txt"]
+    shutil.rmtree(whole / "test")
+    run(whole, tmp_path / "train")
+    assert not (tmp_path / "train" / "ImageSets").exists()
+
+
+def test_lists_of_the_source_are_kept(root, tmp_path, run):
+    (root / "images").rename(root / "JPEGImages")
+    (root / "masks").rename(root / "SegmentationClass")
+    for name, image_id in (("train", "a"), ("val", "gone"), ("other", "b")):
+        write(root / "ImageSets" / "Segmentation" / f"{name}.txt", f"{image_id}\n")
+    code, lines = run(root, tmp_path / "out")
+    assert code == 0 and lines[-1].endswith("--add") and "  in no list: 1 (b)" in lines
+    lists = tmp_path / "out" / "ImageSets" / "Segmentation"
+    assert {path.stem: path.read_text() for path in lists.iterdir()} == {"train": "a\n"}
 
 
 @pytest.mark.parametrize("turn", range(2, 9))
@@ -242,7 +259,11 @@ def test_a_result_is_replaced_by_force_alone_and_when_the_new_one_is_whole(root,
     out = tmp_path / "out"
     run(root, out)
     (out / ".DS_Store").touch()
-    before = files(out)
+    before, changed = files(out), out / "classes.txt"
+    os.utime(changed, (now := (out / "converted.json").stat().st_mtime + 1, now))
+    code, lines = run(root, out, "--force")
+    assert code == 2 and "classes.txt: has changed since it was made, and would be" in lines[0]
+    os.utime(changed, (0, 0))
     code, lines = run(root, out)
     assert (code, len(lines)) == (2, 1) and "--force replaces it" in lines[0]
     (root / "masks" / "b.png").write_bytes(b"no mask")

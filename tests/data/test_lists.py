@@ -183,7 +183,6 @@ def test_images_of_a_group_follow_those_that_are_in_a_list():
         ("train", 0.2, "train.txt: is there already; --add brings new"),
         ("val", 0.2, "val.txt: is there already; --add brings new"),
         ("val", 0, "val.txt: is there already; --add brings new"),  # its images would train
-        ("test", 0.2, "test.txt: lists images that would now train"),
     ],
 )
 def test_lists_of_before_are_not_mixed_with_new_ones(there, val, message, ten):
@@ -191,12 +190,34 @@ def test_lists_of_before_are_not_mixed_with_new_ones(there, val, message, ten):
     path.parent.mkdir(parents=True)
     path.write_text("pic 1\n")
     with pytest.raises(UserError, match=re.escape(message)):
-        make_lists(ten, val, force=there == "test")
+        make_lists(ten, val)
     assert lists_in(ten) == {there: ["pic 1"]}
     path.write_text("without a mask\n")
     lists = make_lists(ten, val, force=True)
     assert lists.keys() == ({"train", "val"} if val else {"train"})
     assert path.exists() == (there != "val" or val > 0)
+
+
+def test_a_test_list_that_is_there_is_kept(ten):
+    path = ten / "ImageSets" / "Segmentation" / "test.txt"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(f"{name}\n" for name in IDS))
+    with pytest.raises(UserError, match="test.txt: lists all images; none is left to train on"):
+        make_lists(ten, 0.2)
+    path.write_text("".join(f"{name}\n" for name in IDS[::-2]))
+    lists = make_lists(ten, 0.2)
+    assert lists["test"] == sorted(IDS[::-2]) and [*map(len, lists.values())] == [3, 2, 5]
+    assert sorted(sum(lists.values(), [])) == IDS and lists_in(ten) == lists
+    assert len(make_lists(ten, 0.2, test=0.1, force=True)["test"]) == 1
+
+
+def test_no_image_is_added_to_lists_of_other_images(ten):
+    path = ten / "ImageSets" / "Segmentation" / "train.txt"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{IDS[0]}.jpg\n")
+    with pytest.raises(UserError, match=f"as '{IDS[0]}.jpg'; an id is a file's name without suff"):
+        make_lists(ten, 0.2, add=True)
+    assert lists_in(ten) == {"train": [f"{IDS[0]}.jpg"]}
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
