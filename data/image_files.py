@@ -39,6 +39,8 @@ HEADS = {  # first bytes of what is taken for an image: what it is
     rb"II\*\0|MM\0\*": "a TIFF whose channels or bits are not read here; save it as PNG",
 }
 NOT_ITS_FAULT = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM)  # but the system's
+DEEP = "read are 16 bits whose upper half is used, and floating point 0..1: save it with 8 bits"
+CHANNELS = "has more channels than colours; save three as red, green and blue"
 STRIP = 512  # rows of a photo that are converted at a time
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -80,12 +82,9 @@ def _to_8_bits(grey: np.ndarray, name: object) -> np.ndarray:
     low, high = grey.min(), grey.max()
     if grey.dtype.kind == "f" and 0 <= low <= high <= 1:
         return (255 * grey).round().astype(np.uint8)
-    if grey.dtype.kind != "f" and low >= 0 and (high < 1 or 1 << 12 <= high < 1 << 16):
+    if grey.dtype.kind != "f" and low >= 0 and (high < 1 or 1 << 15 <= high < 1 << 16):
         return (grey >> 8).astype(np.uint8)
-    raise UserError(
-        f"{name}: grey from {low:g} to {high:g}; read are 16 bits whose range is used (not 12 in "
-        "16), and floating point 0..1: save it with 8 bits"
-    )
+    raise UserError(f"{name}: grey from {low:g} to {high:g}; {DEEP}")
 
 
 def check_sizes(photo: Path, mask: Path, size: tuple[int, int] | None = None) -> None:
@@ -144,7 +143,8 @@ def read_mask(path: Path, classes: Classes, may_be_void: bool = True) -> np.ndar
     image = open_image(path, ("PNG",))
     if image.mode not in INDEX_MODES:
         needed = "a mask must be a PNG of palette indices (mode P or L)"
-        raise UserError(f"{path}: {needed}, this one is {image.mode}")
+        remedy = "python -m data.convert goes by colours"
+        raise UserError(f"{path}: {needed}, this one is {image.mode}; {remedy}")
     mask = index_values(image, path)
     if image.mode == "P" and image.getpalette() != classes.palette():
         _check_palette(image, classes, path)
@@ -243,7 +243,7 @@ def open_image(file: Path | BinaryIO, formats: Sequence[str]) -> Image.Image:
 
     Raises:
         UserError: the file is missing, damaged, too large or not such an image, or has several
-            pages, or channels that are no colours.
+            pages, channels that are no colours, or colours of 16 bits that would be nearly black.
     """
     with _opened(file, formats) as image:
         image.verify()  # checksums of a PNG: `load` skips those of pixels and may read garbage
@@ -251,8 +251,16 @@ def open_image(file: Path | BinaryIO, formats: Sequence[str]) -> Image.Image:
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # whose first is the photo
             raise UserError("has several pages; save that which you mean as a file of its own")
         if UNKNOWN_KIND in getattr(image, "tag_v2", {}).get(EXTRA_SAMPLES, ()):
-            raise UserError("has more channels than colours; save three as red, green and blue")
+            raise UserError(CHANNELS)
+        is_deep = ";16" in str(image.tile)  # of colours Pillow takes the upper 8 bits
         image.load()
+        if image.format == "TIFF" and image.mode == "RGBA":
+            alpha = image.getchannel("A").histogram()
+            if sum(alpha[1:255]) > sum(alpha) / 2:  # near infrared, which programs call alpha
+                raise UserError(CHANNELS)
+        are_deep = is_deep and image.mode[0] != "I"
+        if are_deep and max(high for _, high in image.convert("RGB").getextrema()) < 128:
+            raise UserError(f"colours up to half of 16 bits; {DEEP}")
     return image
 
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from data import UserError, first_of
-from data.classes import Classes
+from data.classes import VOID, Classes
 from data.features import check_several
 from data.figures import gallery
 from data.figures.photos import PhotoTable, photo_records
@@ -59,8 +59,9 @@ PAUSE = 0.3  # seconds between two looks at the files
 def read_strokes(place: Path, photos: Path, width: float) -> Source:
     """The strokes, as `data.convert` reads them; undrawn pixels are void."""
     root, name = (place.parent, Path(place.name)) if place.is_file() else (place, None)
-    options = Options(photos.resolve(), None, name)
-    source = recognise(root, options._replace(unlabelled=0, stroke_width=width, skip_bad=True))
+    options = Options(photos.resolve(), None, name, stroke_width=width, skip_bad=True)
+    # What is of no class is paper, a smoothed edge, or the photo on which somebody has drawn.
+    source = recognise(root, options._replace(unlabelled=0, unknown=VOID))
     if not source.pairs:
         raise UserError(f"{place}: no strokes on a photo of {photos}; {source.said()}")
     return source
@@ -223,9 +224,12 @@ def main() -> None:
         try:
             photos, _ = find_photos([args.photos, *args.predict])
             source = read_strokes(args.strokes, args.photos, args.stroke_width)
+            masks, rows, floor = extract(network, source, known)
+            drawn = rows[1].unique().tolist()
+            if gone := [name for label, name in enumerate(source.classes) if label not in drawn]:
+                source.notes["no stroke of"] = gone
             if source.notes:
                 print(f"  note: {source.said()}")
-            masks, rows, floor = extract(network, source, known)
             content = hash_files(masks)
             check_several(rows[1], args.strokes)
             fc = classifier(rows, floor, len(source.classes), args.steps)

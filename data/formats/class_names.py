@@ -23,7 +23,9 @@ def read_class_list(path: Path) -> Named:
     """
     lines, values = [], []
     for line in read_lines(path):
-        is_head = re.match("(?i)#|name,|pixel value,", line)  # names of columns
+        is_head = re.match(
+            r"(?i)#|(pixel value|name|(class|label)([ _]name)?)\s*,", line
+        )  # names of columns
         value, name = re.fullmatch(r"(?:(\d+)\s*,)?(.*)", line.strip()).groups()
         values += [int(value)] if value else []
         words = "" if is_head else " ".join(re.split("[:,]", name)[:4])

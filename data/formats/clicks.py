@@ -21,7 +21,7 @@ def find(files: Iterable[Path]) -> list[Path]:
 def read(path: Path, labels: Named) -> Iterator[Record]:
     """The photos of a table, each with its clicks."""
     shapes = defaultdict(list)
-    for cells in _table(path):
+    for cells in filter(lambda cells: any(cells.values()), _table(path)):  # Excel leaves empty rows
         click = numbers([[cells["column"], cells["row"]]]) + 0.5  # a pixel's centre
         shapes[cells["photo"]].append(Shape("click", name_of(cells["label"]), lines=[click]))
     for photo, clicks in shapes.items():

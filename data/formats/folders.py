@@ -16,11 +16,12 @@ from data.image_files import PHOTO_SUFFIXES
 
 # What names of folders of masks end in, as in train_labels.
 MASKS = re.compile(
-    "(?i)((^|[ _-])(masks?|labels?|annotations?|segmentations?|gt|gtfine|segmentationclass(png)?|"
-    "manual[ _-]?[0-9]*|(ground.?)?truth)|annot)$"
+    "(?i)((^|[ _-])(masks?|labels?|annotations?|segmentations?|gt|gtfine|segmentationclass|ann_dir|"
+    "manual[ _-]?[0-9]*|(ground.?)?truth)|annot)([ _-]?png)?$"
 )
 REMEDY = "--images and --masks name folders, --image-suffix and --mask-suffix what names end in"
 MASK_ENDINGS = ["", "_mask", "_gt", "_label", "_labels", "_l", "_seg", "_segmentation", "_matte"]
+MASK_ENDINGS += ["-mask"]  # which a command line would take for a flag
 
 
 def find(root: Path, options: Options) -> Source:
@@ -47,7 +48,8 @@ def find(root: Path, options: Options) -> Source:
 def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     """Name -> photo and mask, of those below `root`, where the options of `source` say.
 
-    Of the usual endings of masks that which makes most pairs counts. For images in no pair see
+    Of the usual endings of masks that which makes most pairs counts, and where masks lie apart from
+    photos, others for photos that have none with it. For images in no pair see
     `Source.add_unmasked`.
 
     Raises:
@@ -59,15 +61,17 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     photos = {path: photos[path] for path in photos if path not in masks} or photos
     photos_of = _by_name(photos, options.image_suffix or "", PHOTO_SUFFIXES)
     are_jpeg = options.unknown is not None and not _by_name(masks, "", MASK_SUFFIXES)
-    found, ending = {}, ""
+    tries, are_apart = [], masks.keys().isdisjoint(photos)
     for tried in MASK_ENDINGS if options.mask_suffix is None else [options.mask_suffix]:
         masks_of, every = _by_name(masks, tried, JPEG_SUFFIXES if are_jpeg else MASK_SUFFIXES), {}
         for name in sorted(photos_of.keys() & masks_of.keys()):
             pairs = product(photos_of[name], masks_of[name])
             if several := [(photo, mask) for photo, mask in pairs if photo != mask]:
                 every[name] = several
-        if len(every) > len(found):
-            found, ending = every, tried
+        tries.append((every, tried))
+    (found, ending), *others = sorted(tries, key=lambda it: -len(it[0]))
+    for every, _ in others if are_apart else ():
+        found = every | found
     if not found:
         photo, mask = (
             first_of([*_by_name(some, "", PHOTO_SUFFIXES)]) or "none" for some in (photos, masks)

@@ -53,6 +53,10 @@ def read_pixels(path: Path, is_layer: bool = False, turn: int | None = None) -> 
     image = open_image(path, ("JPEG",) if is_jpeg else ("PNG", "BMP", "TIFF", "GIF"))
     if image.mode == "L" and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
         raise UserError(f"{path}: a TIFF in which 0 is white, which inverts it; save it as PNG")
+    clear = image.info.get("transparency", 0)  # an index, or the opacity of each
+    clear = clear.find(0) if isinstance(clear, bytes) else clear
+    if is_layer and image.mode == "P" and clear > 0:  # and 0 is a class, which would be undrawn
+        raise UserError(f"{path}: has a palette whose {clear} is transparent; save it as RGBA")
     image = image.transpose(TURNS[turn]) if turn in TURNS else image
     if image.mode in INDEX_MODES and image.mode != "P":
         return index_values(image, path).astype(np.int64) * (CODE + GREY)
@@ -233,7 +237,7 @@ def read_mask(photo: Path, path: Path, legend: dict[Drawn, int], source: Source)
             "with --map; --unknown void leaves it out, nearest is for smoothed edges"
         )
     if lost:
-        source.note("pixels of no class, as --unknown says", f"{path.name}: {sum(lost.values())}")
+        source.note("pixels of no class", f"{path.name}: {sum(lost.values())}")
     ids = [legend.get(it, options.unknown) for it in drawn]
     return np.array(ids, dtype=np.uint8)[np.searchsorted(found, codes)]
 

@@ -26,7 +26,8 @@ UNREAD = {  # forms that are not read: what tells their files, which are of `TEX
 TEXTS = (".txt", ".json", ".csv", ".xml")
 # What names of folders of photos end in, as in train_images.
 IMAGES = re.compile(
-    "(?i)(^|[ _-])(images?|imgs?|photos|jpegimages|rgb|inputs|leftimg8bit|originals?)$"
+    "(?i)(^|[ _-])(images?|imgs?|photos|jpegimages|rgb|inputs|leftimg8bit|originals?|img_dir)"
+    "([ _-]?png)?$"
 )
 Named = dict[str, Colour | None]  # names of classes, with RGB (0..255) where known
 

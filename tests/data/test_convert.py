@@ -147,7 +147,7 @@ def test_flags_reach_the_masks(mask, flags, expected, lost, root, tmp_path, run,
     monkeypatch.chdir(tmp_path)
     code, lines = run(root, tmp_path / "out", *flags.split())
     assert code == 0 and written(tmp_path / "out") == expected
-    assert ("  pixels of no class, as --unknown says: 1 (a.png: 1)" in lines) == lost
+    assert ("  pixels of no class: 1 (a.png: 1)" in lines) == lost
 
 
 def damaged(root: Path, name: str = "images/b.jpg") -> str:

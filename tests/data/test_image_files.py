@@ -111,7 +111,7 @@ DEEP = [
     (np.uint16, [0, 255, 256, 65535], [0, 0, 1, 255]),
     (np.int32, [0, 255, 256, 65535], [0, 0, 1, 255]),
     (np.float32, [0, 0.25, 0.5, 1], [0, 64, 128, 255]),
-    (np.uint16, [0, 1, 2, 4095], "grey from 0 to 4095; read are 16 bits whose range is used"),
+    (np.uint16, [0, 1, 2, 16383], "grey from 0 to 16383; read are 16 bits whose upper half is"),
     (np.int32, [0, 70_000], "grey from 0 to 70000"),
     (np.int32, [-1, 7000], "grey from -1 to 7000"),
     (np.float32, [0, 255], "grey from 0 to 255; .* floating point 0..1"),
@@ -132,6 +132,31 @@ def test_deep_grey_is_the_same_from_a_path_bytes_and_pillow_or_refused(
             pixels = to_array(photo)
             assert pixels.shape == (len(grey), 1, 3), "turned upright"
             assert pixels[:, 0, 1].tolist() == expected
+
+
+def deep_png(path: Path, values: np.ndarray) -> Path:
+    """A PNG of 16 bits a colour, (H, W, 3)."""
+    grey_png(path, values.reshape(len(values), -1), 16)
+    data = bytearray(path.read_bytes())
+    data[16:20], data[25] = struct.pack(">I", values.shape[1]), 2  # its width, and that it is RGB
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    path.write_bytes(data)
+    return path
+
+
+def test_colours_of_16_bits_use_their_range_or_are_refused(tmp_path):
+    values = np.array([[[0, 256, 65535], [511, 512, 32768]]])
+    assert read_image(deep_png(tmp_path / "a.png", values)).tolist() == (values >> 8).tolist()
+    with pytest.raises(UserError, match="a.png: colours up to half of 16 bits; read are 16 bits"):
+        read_image(deep_png(tmp_path / "a.png", values // 2))
+
+
+def test_infrared_that_a_program_calls_alpha_is_none(tmp_path):
+    pixels = noise(4, 6, 4)
+    with pytest.raises(UserError, match="a.tif: has more channels than colours; save three"):
+        read_image(saved(tmp_path / "a.tif", pixels))
+    pixels[..., 3] = 255 * (pixels[..., 3] > 99)
+    assert read_image(saved(tmp_path / "a.tif", pixels)).shape == (4, 6, 3)
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"

@@ -12,7 +12,7 @@ from PIL import Image
 from data.classes import VOC, VOID
 from data.files import hash_files
 from data.image_files import read_mask
-from models import load
+from models import load, strokes
 from models.run import chain
 from models.run.record import settings
 from tests.drawn_strokes import draw_strokes
@@ -46,6 +46,11 @@ def save_strokes(truth: np.ndarray, image_id: str = "shapes_000000") -> np.ndarr
     drawn[drawn == VOID] = 0
     Image.fromarray(drawn).save(f"strokes/{image_id}.png")
     return drawn
+
+
+def noise(*shape: int) -> np.ndarray:
+    """Colours that are none of pure red or blue."""
+    return np.random.default_rng(0).integers(1, 255, shape, dtype=np.uint8)
 
 
 def predicted(image_id: str) -> np.ndarray:
@@ -82,14 +87,31 @@ def test_lines_of_labelme_make_a_network_of_their_names(place, succeeds):
         y, x = np.argwhere(truth == label)[len(np.argwhere(truth == label)) // 2].tolist()
         points = [[x - 1, y], [x + 1, y]]
         shapes.append({"label": f"thing {label}", "shape_type": "line", "points": points})
+    shapes.append(shapes[-1] | {"label": "thing x", "points": [[900, 900]]})
     photo = next((place / "photos").glob("shapes_000000.*"))
     content = {"shapes": shapes, "imagePath": photo.name, "imageHeight": 64, "imageWidth": 64}
     (place / "strokes" / "a.json").write_text(json.dumps(content))
-    succeeds("models/strokes.py", "photos", "strokes", *QUICK, "--stroke-width", 3)
+    said = succeeds("models/strokes.py", "photos", "strokes", *QUICK, "--stroke-width", 3)
+    assert re.search(
+        "note: .*shape without a pixel in its photo: shapes_.*; no stroke of: thi", said
+    )
     network = load("out")
-    assert network.names == tuple(f"thing {label}" for label in labels)
+    assert network.names == tuple(f"thing {label}" for label in [*labels, "x"])
     assert network.segmenter.has_seen(hash_files([photo])) == 1
     assert len(np.unique(predicted("shapes_000000"))) == len(labels)
+
+
+def test_strokes_on_paper_or_on_the_photo_itself_are_told_by_their_colours(place):
+    drawn = save_strokes(truth_of("shapes_000000"))
+    names = {"sky 255 0 0": 1, "sand 0 0 255": 2}
+    (place / "strokes" / "classes.txt").write_text("\n".join(names))
+    for ground in (np.full((*drawn.shape, 3), 255, dtype=np.uint8), noise(*drawn.shape, 3)):
+        for name, value in names.items():
+            ground[drawn == value] = [int(part) for part in name.split()[1:]]
+        Image.fromarray(ground).save("strokes/shapes_000000.png")
+        (pair,) = strokes.read_strokes(place / "strokes", place / "photos", 5.0).pairs.values()
+        expected = np.select([drawn == 1, drawn == 2], [0, 1], VOID)
+        assert np.array_equal(pair.mask(), expected)
 
 
 def test_a_stroke_that_changes_is_noticed(place, in_process):

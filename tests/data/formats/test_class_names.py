@@ -40,7 +40,7 @@ def test_values_may_stand_before_the_names(tmp_path):
 @pytest.mark.parametrize(
     "text, reason",
     [
-        ("name,r,g,b\nroad,1,2,3\nsky,1,2,999\n", ", line 3: expected 'name'"),
+        ("label,r,g,b\nroad,1,2,3\nsky,1,2,999\n", ", line 3: expected 'name'"),
         ("Pixel Value, Class\n0, road\n2, sky\n", ": values 0, 2; needed are 0, 1, 2, .."),
         ("Idx\tRatio\tTrain\tName\n1\t0.15\t11664\twall\n", ", line 2: expected 'name'"),
         ("1 wall\n2 sky\n", ": its lines are numbered"),

@@ -58,6 +58,9 @@ def pairs(root: Path, *names: str, **options) -> dict[str, tuple[str, ...]]:
         ("images/a_1.jpg", "masks/a_2.png", "a", {"image_suffix": "_1", "mask_suffix": "_2"}),
         ("a.rgb.png", "a.seg.png", "a", {"image_suffix": ".rgb", "mask_suffix": ".seg"}),
         ("images/a.jpg", "masks/a.jpg", "a", {"unknown": VOID}),
+        ("Train/images_png/a.png", "Train/masks_png/a.png", "Train/a", {}),
+        ("img_dir/train/a.jpg", "ann_dir/train/a.png", "train/a", {}),
+        ("images/a.jpg", "masks/a-mask.png", "a", {}),
     ],
 )
 def test_usual_names_are_known_and_others_given(photo, mask, name, options, tmp_path):
@@ -69,6 +72,15 @@ def test_the_ending_counts_that_pairs_most_files(tmp_path):
     both = {name: (f"images/{name}.jpg", f"masks/{name}_mask.png") for name in "ab"}
     assert pairs(tmp_path, *names) == both
     assert pairs(tmp_path, mask_suffix="") == {"a": ("images/a.jpg", "masks/a.png")}
+
+
+def test_masks_with_another_ending_are_not_lost_where_they_lie_apart(tmp_path):
+    names = ["images/a.png", "images/b.png", "images/c.png"]
+    masks = ["masks/a_mask.png", "masks/b_mask.png", "masks/c.png"]
+    expected = {photo[7]: (photo, mask) for photo, mask in zip(names, masks)}
+    assert pairs(tmp_path, *names, *masks) == expected
+    names = ["a.png", "a_mask.png", "b.png", "b_mask.png", "c.jpg", "c.png"]  # a preview
+    assert [*pairs(tmp_path / "one", *names)] == ["a", "b"]
 
 
 @pytest.mark.parametrize(

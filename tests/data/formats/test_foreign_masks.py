@@ -218,7 +218,7 @@ def test_how_many_pixels_are_of_no_class_is_said(tmp_path):
     (mask,) = read([tmp_path / "a.jpg"], source=source)[1]
     assert {0, 1} < {*sum(mask, [])} <= {0, 1, VOID}
     lost = sum(mask, []).count(VOID)
-    assert source.notes == {"pixels of no class, as --unknown says": [f"a.jpg: {lost}"]}
+    assert source.notes == {"pixels of no class": [f"a.jpg: {lost}"]}
 
 
 @pytest.mark.parametrize("first, doubts", [("wall", ["wall"]), ("background", [])])
@@ -243,3 +243,16 @@ def test_colours_are_listed_with_what_to_write(tmp_path):
     assert classes == ["background 10 20 30", "class 1 1 2 3", "# 0.050% are 9 9 9"]
     (tmp_path / "classes.txt").write_text(text)  # as it is
     assert [*read_class_list(tmp_path / "classes.txt")] == ["background", "class 1"]
+
+
+@pytest.mark.parametrize("clear", [0, 2, b"\xff\xff\0"])
+def test_of_a_palette_no_other_index_than_0_is_transparent(clear, tmp_path):
+    path = saved(tmp_path / "a.png", [[0, 1, 2]], palette=[0, 0, 0, 1, 1, 1, 2, 2, 2])
+    with Image.open(path) as image:
+        image.save(path, transparency=clear)
+    listed = dict.fromkeys(["cat", "dog"])
+    if clear:
+        with pytest.raises(UserError, match="a.png: has a palette whose 2 is transparent; save"):
+            read([path], listed, unlabelled=0)
+    else:
+        assert read([path], listed, unlabelled=0)[1] == [[[VOID, 0, 1]]]

@@ -62,7 +62,13 @@ def test_areas_beside_which_nothing_is_known(tmp_path):
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_a_table_of_clicks(separator, tmp_path):
-    rows = ["photo,row,column,label,who", "a.jpg,1,1,dog,me", "a.jpg,2,4,dog,me", "a.jpg,0,0,cat,"]
+    rows = [
+        "photo,row,column,label,who",
+        "a.jpg,1,1,dog,me",
+        "a.jpg,2,4,dog,me",
+        "a.jpg,0,0,cat,",
+        ",,,,",
+    ]
     write_clicks(tmp_path, "\n".join(rows).replace(",", separator))
     with pytest.raises(UserError, match="--unlabelled void"):
         find(clicks, tmp_path)
