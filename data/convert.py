@@ -74,8 +74,9 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
         for names in source.notes.values():
             names.sort()  # the threads ended in any order
         source.pairs = {name: pair for name, pair in source.pairs.items() if labels[name]}
-        if not set().union(*labels.values()) - {VOID, 0 if options.undrawn == 0 else VOID}:
+        if not (seen := set().union(*labels.values())) - {VOID, options.undrawn}:
             what = "nothing is drawn in any photo" if source.pairs else "no image can be used"
+            what += ", as 255 in masks is void; see --map" * (options.undrawn == 0 and VOID in seen)
             raise UserError(f"{root}: {what}; {source.said() or 'there are no shapes'}")
         if (out / "ImageSets").exists():
             source.notes |= keep_lists(out, part)

@@ -333,6 +333,16 @@ def test_what_cannot_be_used_is_refused(source, flags, message, root, tmp_path, 
     assert code == 2 and message in lines[-1] and not (tmp_path / "out").exists()
 
 
+def test_masks_of_nothing_but_void_are_refused(root, tmp_path, run):
+    add(root, "b", [[0, 0, 255], [0, 0, 255]])
+    add(root, "a", [[0, 0, 0], [0, 0, 255]])
+    code, lines = run(root, tmp_path / "out", "--classes", "background,cat,dog")
+    assert (
+        code == 2
+        and "nothing is drawn in any photo, as 255 in masks is void; see --map" in lines[0]
+    )
+
+
 def test_without_out_colours_are_listed_alone(root, run):
     code, lines = run(root)
     assert code == 2 and "OUT is missing" in lines[-1]
