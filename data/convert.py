@@ -12,7 +12,8 @@ a.jpg and a_mask.png), or JSON of LabelMe, COCO or Supervisely, XML of CVAT ("fo
 Cityscapes, or a table of clicks (CSV with photo, row, column, label). Where areas overlap, the
 later lies on top, in CVAT that of higher z_order, in COCO the smaller one (crowds are void, but not
 those of CVAT and V7, which call each mask so). SOURCE stays as it is; photos in OUT are links, or
-copies; WebP, TIFF and the like become PNG.
+copies; WebP, TIFF and the like become PNG. Lists (train.txt, val.txt, test.txt) are those in
+SOURCE/ImageSets/Segmentation, or what folders of these names hold.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from data.voc_layout import (
     NOTE,
     add_to_lists,
     check_free,
+    contents,
     keep_lists,
     place_photo,
     write_classes,
@@ -81,12 +83,13 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
         if (out / "ImageSets").exists():
             source.notes |= keep_lists(out, part)
             new = source.notes.get("new since the earlier result", ())
-            add_to_lists([name for name in new if labels[name] != {VOID}], part)
+            add_to_lists([name for name in new if labels[name] != {VOID}], part, root)
         else:
             known = [name for name in source.pairs if labels[name] != {VOID}]
             if beside := write_lists(known, part, root):
                 source.notes["in no list"] = beside
-        folder.save_json(part / NOTE, {"source": root, "notes": source.notes})
+        note = {"source": root, "notes": source.notes, "made": contents(part)}
+        folder.save_json(part / NOTE, note)
     return source
 
 
@@ -178,7 +181,10 @@ def _parser() -> argparse.ArgumentParser:
     turn = "masks lie as photos are stored, before EXIF turns these upright"
     add("--turn-masks", action="store_true", help=turn)
     add("--skip-bad", action="store_true", help="leave out images that cannot be used")
-    add("--force", action="store_true", help="replace an earlier result in OUT, not its lists")
+    again = (
+        "replace an earlier result in OUT, if nothing was changed there but its lists, which stay"
+    )
+    add("--force", action="store_true", help=again)
     return parser
 
 

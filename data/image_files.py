@@ -39,8 +39,7 @@ HEADS = {  # first bytes of what is taken for an image: what it is
     rb"II\*\0|MM\0\*": "a TIFF whose channels or bits are not read here; save it as PNG",
 }
 NOT_ITS_FAULT = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM)  # but the system's
-DEEP = "read are 16 bits whose upper half is used, and floating point 0..1: save it with 8 bits"
-CHANNELS = "has more channels than colours; save three as red, green and blue"
+DEEP = "read are 16 bits whose range is used (not 12 or 14), and floating point 0..1: save 8 bits"
 STRIP = 512  # rows of a photo that are converted at a time
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -53,9 +52,10 @@ def read_image(photo: Path | BinaryIO | Image.Image) -> np.ndarray:
     transparent lies over white, as viewers show it.
 
     Raises:
-        UserError: see `open_image`; or deep grey has another range, as 12 bits in 16.
+        UserError: see `open_image`; or 16 bits have another range, as 12 in 16 (of colours that is
+            not known of a PIL image that was loaded), or a TIFF's fourth channel is no opacity.
     """
-    turn = orientation(photo)
+    turn, is_deep = orientation(photo), _is_deep(photo)
     if isinstance(photo, Image.Image):
         if photo.format == "TIFF":
             photo.filename = ""  # mapped from its file, Pillow would turn it wrongly
@@ -67,6 +67,15 @@ def read_image(photo: Path | BinaryIO | Image.Image) -> np.ndarray:
         image = image.transpose(TURNS[turn])
     if image.mode[0] in "IF":  # which Pillow would clip to white
         image = Image.fromarray(_to_8_bits(np.asarray(image), _name(photo)))
+    elif is_deep and 0 < max(high for _, high in image.convert("RGB").getextrema()) < 64:
+        raise UserError(f"{_name(photo)}: colours of the lower 14 of 16 bits; {DEEP}")
+    if image.format == "TIFF" and image.mode == "RGBA":
+        opacity = image.getchannel("A").histogram()
+        if sum(opacity[1:255]) > sum(opacity) / 2:  # near infrared, which programs call alpha
+            raise UserError(
+                f"{_name(photo)}: its fourth channel is no opacity; save red, green and blue alone "
+                "(if it is one, as PNG)"
+            )
     pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
     for top in range(0, image.height, STRIP):  # Pillow would hold what it converts three times
         strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
@@ -77,12 +86,18 @@ def read_image(photo: Path | BinaryIO | Image.Image) -> np.ndarray:
     return pixels
 
 
+def _is_deep(photo: Path | BinaryIO | Image.Image) -> bool:
+    """Whether colours have 16 bits, of which Pillow keeps 8; it says so until it has read them."""
+    with _opened(photo) as image:
+        return bool(re.search(";16[BLN]", str(getattr(image, "tile", ""))))
+
+
 def _to_8_bits(grey: np.ndarray, name: object) -> np.ndarray:
     """Integers up to 65535, or floating point 0..1, (H, W), as uint8."""
     low, high = grey.min(), grey.max()
     if grey.dtype.kind == "f" and 0 <= low <= high <= 1:
         return (255 * grey).round().astype(np.uint8)
-    if grey.dtype.kind != "f" and low >= 0 and (high < 1 or 1 << 15 <= high < 1 << 16):
+    if grey.dtype.kind != "f" and low >= 0 and (high < 1 or 1 << 14 <= high < 1 << 16):
         return (grey >> 8).astype(np.uint8)
     raise UserError(f"{name}: grey from {low:g} to {high:g}; {DEEP}")
 
@@ -243,7 +258,7 @@ def open_image(file: Path | BinaryIO, formats: Sequence[str]) -> Image.Image:
 
     Raises:
         UserError: the file is missing, damaged, too large or not such an image, or has several
-            pages, channels that are no colours, or colours of 16 bits that would be nearly black.
+            pages, or channels that are no colours.
     """
     with _opened(file, formats) as image:
         image.verify()  # checksums of a PNG: `load` skips those of pixels and may read garbage
@@ -251,16 +266,8 @@ def open_image(file: Path | BinaryIO, formats: Sequence[str]) -> Image.Image:
         if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # whose first is the photo
             raise UserError("has several pages; save that which you mean as a file of its own")
         if UNKNOWN_KIND in getattr(image, "tag_v2", {}).get(EXTRA_SAMPLES, ()):
-            raise UserError(CHANNELS)
-        is_deep = ";16" in str(image.tile)  # of colours Pillow takes the upper 8 bits
+            raise UserError("has more channels than colours; save three as red, green and blue")
         image.load()
-        if image.format == "TIFF" and image.mode == "RGBA":
-            alpha = image.getchannel("A").histogram()
-            if sum(alpha[1:255]) > sum(alpha) / 2:  # near infrared, which programs call alpha
-                raise UserError(CHANNELS)
-        are_deep = is_deep and image.mode[0] != "I"
-        if are_deep and max(high for _, high in image.convert("RGB").getextrema()) < 128:
-            raise UserError(f"colours up to half of 16 bits; {DEEP}")
     return image
 
 

@@ -8,9 +8,9 @@
 
 All photos and masks in DIR (VOC layout) are read first. If one cannot be used, nothing is written,
 unless --skip-bad leaves it out. Then DIR/ImageSets/Segmentation gets the lists of their ids; each
-class is in all lists as far as possible; a test.txt that is there stays, unless --test makes it
-anew. Images without a labelled pixel stay out. Classes that are
-too thin for the default --size of step 1 are named, with the size that they need.
+class is in all lists as far as possible. A test.txt that is there stays, and its images out of the
+others, unless --test makes it anew. Images without a labelled pixel stay out. Classes that are too
+thin for the default --size of step 1 are named, with the size that they need.
 """
 
 import argparse
@@ -63,14 +63,17 @@ def make_lists(
     (ids, notes), classes = find_ids(root), read_classes(root)
     for note in notes:
         print(f"  note: {note}")
+    if group_by is not None and not (group_by and any(group_by in image_id for image_id in ids)):
+        raise UserError(f"--group-by {group_by!r}: no id holds it; the first id is {ids[:1]}")
     shares, listed = _shares(root, ids, {"val": val, "test": test}, force, add)
+    ids = ids if add or test else _not_tested(root, ids, group_by)
     ids, counts, widths = measure_masks(root, ids, classes, skip_bad)
     check_labels(counts.sum(0), f"{root}: the {len(ids)} images", are_all=True)
     remembered = root / LISTS / GROUPS  # else --add would divide what the lists keep together
     if add and group_by is None and remembered.exists():
         text = remembered.read_text(encoding="utf-8")
         group_by = text if any(text in image_id for image_id in ids) else None
-    groups = ids if group_by is None else _groups(ids, group_by)
+    groups = [_group(image_id, group_by) for image_id in ids]
     if len(set(groups)) <= len(shares):
         raise UserError(
             f"{root}: {len(set(groups))} images or groups can be used, and {1 + len(shares)} are "
@@ -100,13 +103,10 @@ def make_lists(
 def _shares(
     root: Path, ids: Sequence[str], asked: Mapping[str, float], force: bool, add: bool
 ) -> tuple[dict[str, float], dict[str, list[str]]]:
-    """The shares of the lists beside train, and the ids of those that are to be kept, by name.
-
-    A test list that is there is kept, unless `asked` has its share.
-    """
+    """The shares of the lists beside train, and the ids of those that are to be kept, by name."""
     there = [name for name in ("train", *asked) if (root / LISTS / f"{name}.txt").exists()]
     if add:
-        listed = {name: read_ids(root, name) for name in there or ("train",)}
+        listed = {name: read_ids(root, name) for name in dict.fromkeys(("train", *there))}
         images = sum(map(len, listed.values()))
         if {*ids}.isdisjoint(known := sum(listed.values(), [])):
             raise UserError(
@@ -114,17 +114,30 @@ def _shares(
                 "an id is a file's name without suffix"
             )
         return {name: len(listed[name]) / images for name in there if name != "train"}, listed
-    shares, kept = {name: share for name, share in asked.items() if share}, {}
+    shares = {name: share for name, share in asked.items() if share}
     if not force and (old := [name for name in there if name in ("train", "val", *shares)]):
         raise UserError(
             f"{root / LISTS / old[0]}.txt: is there already; --add brings new images into the "
             "lists, --force replaces them, and with them what trains and what validates"
         )
-    if "test" in there and "test" not in shares and (of_test := {*ids} & {*read_ids(root, "test")}):
-        if len(of_test) == len(ids):
-            raise UserError(f"{root / LISTS}/test.txt: lists all images; none is left to train on")
-        shares["test"], kept["test"] = len(of_test) / len(ids), sorted(of_test)
-    return shares, kept
+    return shares, {}
+
+
+def _not_tested(root: Path, ids: Sequence[str], group_by: str | None) -> list[str]:
+    """The ids that are neither in test.txt, if there is one, nor of a group that has an id there.
+
+    Raises:
+        UserError: none is left.
+    """
+    if not (root / LISTS / "test.txt").exists():
+        return [*ids]
+    tested = {_group(image_id, group_by) for image_id in read_ids(root, "test")}
+    if not (left := [image_id for image_id in ids if _group(image_id, group_by) not in tested]):
+        raise UserError(f"{root / LISTS}/test.txt: lists all images; none is left to train on")
+    print(
+        f"  note: test.txt stays as it is, and {len(ids) - len(left)} of the images out of others"
+    )
+    return left
 
 
 def measure_masks(
@@ -181,11 +194,9 @@ def _compare_palettes(root: Path, counts: Mapping[str, np.ndarray], classes: Cla
             )
 
 
-def _groups(ids: Sequence[str], separator: str) -> list[str]:
-    """The group of each id: what is before the last separator, or all of it without one."""
-    if not separator or not any(separator in image_id for image_id in ids):
-        raise UserError(f"--group-by {separator!r}: no id holds it; the first id is {ids[:1]}")
-    return [image_id.rpartition(separator)[0] or image_id for image_id in ids]
+def _group(image_id: str, separator: str | None) -> str:
+    """What is before the last separator of an id, or all of it without one."""
+    return separator and image_id.rpartition(separator)[0] or image_id
 
 
 def _sizes(images: int, shares: dict[str, float]) -> dict[str, int]:
@@ -287,7 +298,7 @@ def main() -> None:
     group = "images whose ids are equal up to the last TEXT stay in one list, as frames of a video"
     add("--group-by", metavar="TEXT", help=group)
     add("--skip-bad", action="store_true", help="leave out unusable images")
-    add("--force", action="store_true", help="replace existing lists")
+    add("--force", action="store_true", help="replace train.txt and val.txt")
     new = "place new images alone, in the balance of the lists that are there"
     add("--add", action="store_true", help=new)
     options = parser.parse_args()

@@ -1,6 +1,7 @@
 """What `data.convert` writes: photos and classes in VOC layout."""
 
 import filecmp
+import json
 import os
 import re
 import shutil
@@ -10,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data import UserError
+from data import UserError, first_of
 from data.classes import Classes, Colour
-from data.files import read_lines
+from data.files import hash_files, read_lines
+from data.formats.source import image_id_of
 from data.image_files import SUFFIXES
-from data.voc_files import LISTS, find_pair, read_ids, write_ids
+from data.voc_files import LISTS, find_pair, write_ids
 
 NOTE = "converted.json"  # tells an earlier result from other data
 SPLITS = ("train", "val", "test")
@@ -37,12 +39,19 @@ def check_free(out: Path, root: Path, force: bool) -> None:
         raise UserError(f"{out}: holds other data; name another OUT, or move it away")
     if there and not force:
         raise UserError(f"{out}: holds an earlier result; --force replaces it, but for its lists")
-    for path in [*sorted(out.glob("SegmentationClass/*.png")), *out.glob("classes.txt")]:
-        if path.stat().st_mtime > (out / NOTE).stat().st_mtime:  # which was written last
-            raise UserError(
-                f"{path}: has changed since it was made, and would be replaced; bring what you "
-                "changed into SOURCE, or name another OUT"
-            )
+    made = json.loads((out / NOTE).read_bytes()).get("made") if there else None
+    now = contents(out) if made else {}  # an earlier version has not noted it
+    if changed := [name for name in now if now[name] != made.get(name)]:
+        raise UserError(
+            f"{out}: has changed since it was made, and that would be lost: {first_of(changed)}; "
+            "bring it into SOURCE, or name another OUT"
+        )
+
+
+def contents(out: Path) -> dict[str, int]:
+    """What tells the masks and the list of classes of a result from others, by their names."""
+    files = [*sorted(out.glob("SegmentationClass/*.png")), *out.glob("classes.txt")]
+    return dict(zip((path.name for path in files), hash_files(files).tolist()))
 
 
 def keep_lists(old: Path, new: Path) -> dict[str, list[str]]:
@@ -67,33 +76,42 @@ def keep_lists(old: Path, new: Path) -> dict[str, list[str]]:
 def write_lists(ids: Iterable[str], folder: Path, source: Path) -> list[str]:
     """Writes the lists that the source has of these ids, or else what these say of folders.
 
-    Of folders train and test alone only the latter is a list: `data.lists` divides the rest.
+    Without both train and val only test is a list, which `data.lists` leaves as it is.
 
     Returns:
         The ids that are in no list, if there is one to train on.
     """
-    ids = sorted(ids)
-    there = [name for name in SPLITS if (source / LISTS / f"{name}.txt").is_file()]
-    lists = {name: [it for it in read_ids(source, name) if it in ids] for name in there}
+    known = {*(ids := sorted(ids))}
+    lists = {name: [it for it in its if it in known] for name, its in _lists(source).items()}
     if not any(lists.values()):
         lists = {name: [it for it in ids if _split_of(it) == name] for name in SPLITS}
-        if not (lists["train"] and lists["val"]):
-            lists = {"test": lists["test"]} if lists["train"] else {}
+    if not (lists.get("train") and lists.get("val")):
+        lists = {"test": lists.get("test")} if lists.get("train") else {}
     for name, members in lists.items():
         if members:
             write_ids(folder, name, members)
-    return sorted({*ids}.difference(*lists.values())) if "train" in lists else []
+    return sorted(known.difference(*lists.values())) if "train" in lists else []
 
 
-def add_to_lists(new: Sequence[str], folder: Path) -> None:
-    """Adds new ids to the lists of their folders, where all that is listed lies so."""
-    files = {name: folder / LISTS / f"{name}.txt" for name in SPLITS}
-    lists = {name: read_lines(path) for name, path in files.items() if path.is_file()}
-    lists = {name: [*filter(None, map(str.strip, lines))] for name, lines in lists.items()}
-    if all(_split_of(image_id) == name for name, ids in lists.items() for image_id in ids):
-        for name, ids in lists.items():
-            if more := [image_id for image_id in new if _split_of(image_id) == name]:
-                write_ids(folder, name, sorted({*ids, *more}))
+def add_to_lists(new: Sequence[str], folder: Path, source: Path) -> None:
+    """Adds new ids to the lists that the source has them in, or to those of their folders.
+
+    To the latter where all that is listed lies so.
+    """
+    lists, told = _lists(folder), _lists(source)
+    by_folder = all(_split_of(it) == name for name, ids in lists.items() for it in ids)
+    for name, ids in lists.items():
+        there = {*told.get(name, ())}
+        more = [it for it in new if it in there or by_folder and _split_of(it) == name]
+        if more:
+            write_ids(folder, name, sorted({*ids, *more}))
+
+
+def _lists(root: Path) -> dict[str, list[str]]:
+    """The ids of the lists `SPLITS` that are there, as `data.convert` makes ids."""
+    files = {name: root / LISTS / f"{name}.txt" for name in SPLITS}
+    lines = {name: read_lines(path) for name, path in files.items() if path.is_file()}
+    return {name: [*filter(None, map(image_id_of, it))] for name, it in lines.items()}
 
 
 def _split_of(image_id: str) -> str:

@@ -5,12 +5,13 @@
     python -m models.strokes PHOTOS STROKES --watch     # again whenever you save a stroke
 
 PHOTOS is a folder. STROKES is a folder of masks, named like their photos or NAME_mask.png, in which
-0 (or transparent) is not drawn and 1, 2, .. are the classes; or of LabelMe's, CVAT's or
-Supervisely's files with points, lines and areas; or a table of clicks (CSV with photo, row, column,
-label). A classes.txt beside masks names their classes. The features are by default those of the
-network in the box, which has seen PASCAL VOC. Writes OUT/2_cls/dense.pt (for models.load,
-models.export and visualize.py --run OUT --image) and OUT/5_overlays/: pictures, index.html,
-predictions/ and photos.csv of all photos, those with strokes first.
+0 (or transparent) is not drawn and 1, 2, .. are the classes, or in which strokes have the colours
+of classes.txt, on anything; or of LabelMe's, CVAT's or Supervisely's files with points, lines and
+areas; or a table of clicks (CSV with photo, row, column, label). A classes.txt beside masks names
+their classes. The features are by default those of the network in the box, which has seen PASCAL
+VOC. Writes OUT/2_cls/dense.pt (for models.load, models.export and visualize.py --run OUT --image)
+and OUT/5_overlays/: pictures, index.html, predictions/ and photos.csv of all photos, those with
+strokes first.
 """
 
 import argparse

@@ -9,6 +9,7 @@ from data.classes import NO_CLASS, VOID, parse_classes
 from data.files import read_lines
 from data.formats.source import Named, Options
 
+HEAD = r"(?i)#|(pixel value|name|(class|label)([ _]name)?)\s*,"  # names of columns, a comment
 FIXED_IDS = {"background": 0, "_background_": 0} | dict.fromkeys(NO_CLASS, VOID)
 
 
@@ -23,9 +24,7 @@ def read_class_list(path: Path) -> Named:
     """
     lines, values = [], []
     for line in read_lines(path):
-        is_head = re.match(
-            r"(?i)#|(pixel value|name|(class|label)([ _]name)?)\s*,", line
-        )  # names of columns
+        is_head = re.match(HEAD, line)
         value, name = re.fullmatch(r"(?:(\d+)\s*,)?(.*)", line.strip()).groups()
         values += [int(value)] if value else []
         words = "" if is_head else " ".join(re.split("[:,]", name)[:4])

@@ -70,8 +70,12 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
                 every[name] = several
         tries.append((every, tried))
     (found, ending), *others = sorted(tries, key=lambda it: -len(it[0]))
-    for every, _ in others if are_apart else ():
-        found = every | found
+    for every, other in others if are_apart else ():
+        taken = {mask for several in found.values() for _, mask in several}
+        for name in sorted(every.keys() - found.keys()):
+            if taken.isdisjoint(mask for _, mask in every[name]):
+                found[name] = every[name]
+                source.note(f"in doubt: a mask with the ending {other!r}, not {ending!r}", name)
     if not found:
         photo, mask = (
             first_of([*_by_name(some, "", PHOTO_SUFFIXES)]) or "none" for some in (photos, masks)

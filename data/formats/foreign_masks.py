@@ -55,8 +55,8 @@ def read_pixels(path: Path, is_layer: bool = False, turn: int | None = None) -> 
         raise UserError(f"{path}: a TIFF in which 0 is white, which inverts it; save it as PNG")
     clear = image.info.get("transparency", 0)  # an index, or the opacity of each
     clear = clear.find(0) if isinstance(clear, bytes) else clear
-    if is_layer and image.mode == "P" and clear > 0:  # and 0 is a class, which would be undrawn
-        raise UserError(f"{path}: has a palette whose {clear} is transparent; save it as RGBA")
+    if is_layer and image.mode == "P" and clear > 0 and image.histogram()[clear]:
+        image = image.convert("RGBA")  # 0 may be a class: colours tell
     image = image.transpose(TURNS[turn]) if turn in TURNS else image
     if image.mode in INDEX_MODES and image.mode != "P":
         return index_values(image, path).astype(np.int64) * (CODE + GREY)

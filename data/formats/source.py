@@ -76,12 +76,12 @@ class Source:
     notes: dict[str, list[str]] = field(default_factory=dict)  # what was left out or is in doubt
 
     def add(self, name: str, pair: Pair) -> None:
-        """Adds a pair under an id made of its name without suffix: `a/b` becomes `a_b`.
+        """Adds a pair under the id of its name without suffix, see `image_id_of`.
 
         Raises:
             UserError: another pair has that id.
         """
-        image_id = " ".join(plain("_".join(Path(name).parts)).split())  # blanks of any kind
+        image_id = image_id_of(name)
         other = self.pairs.setdefault(image_id, pair)
         if other is not pair:
             raise UserError(
@@ -153,6 +153,11 @@ def unread(paths: Iterable[Path]) -> str:
             read = "COCO, LabelMe, Supervisely, CVAT for images, or masks"
             return f"; {path.name} is of {form}, which is not read: export it as {read}"
     return ""
+
+
+def image_id_of(name: str) -> str:
+    """The id of a photo of that name: `a/b` becomes `a_b`, blanks of any kind one blank."""
+    return " ".join(plain("_".join(Path(name).parts)).split())
 
 
 def plain(name: str) -> str:

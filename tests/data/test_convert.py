@@ -1,6 +1,5 @@
 """The command that brings data into the layout: what it writes, says, leaves out and refuses."""
 
-import os
 import shutil
 import sys
 from functools import partial
@@ -211,6 +210,7 @@ def test_folders_of_a_division_become_lists(root, tmp_path, run):
         (lists / "val.txt").write_text(listed.replace(" ", "\n"))
         run(whole, tmp_path / "out", "--unmasked", "void", "--force")
         assert (lists / "val.txt").read_text().split() == listed.split()
+    (lists / "val.txt").write_text("Valid_a\nValid_b\n")
     good = (whole / "test" / "masks" / "b.png").read_bytes()
     for content in (b"none", good):  # mended: new, though it is still in its list
         (whole / "test" / "masks" / "b.png").write_bytes(content)
@@ -229,12 +229,28 @@ def test_folders_of_a_division_become_lists(root, tmp_path, run):
 def test_lists_of_the_source_are_kept(root, tmp_path, run):
     (root / "images").rename(root / "JPEGImages")
     (root / "masks").rename(root / "SegmentationClass")
-    for name, image_id in (("train", "a"), ("val", "gone"), ("other", "b")):
-        write(root / "ImageSets" / "Segmentation" / f"{name}.txt", f"{image_id}\n")
+
+    def more(name: str) -> None:
+        for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
+            shutil.copy(root / folder / f"a.{suffix}", root / folder / f"{name}.{suffix}")
+
+    for name, ids in (("train", "a"), ("val", "b gone"), ("other", "c"), ("test", "")):
+        write(root / "ImageSets" / "Segmentation" / f"{name}.txt", ids.replace(" ", "\n"))
+    more("c")
     code, lines = run(root, tmp_path / "out")
-    assert code == 0 and lines[-1].endswith("--add") and "  in no list: 1 (b)" in lines
+    assert code == 0 and lines[-1].endswith("--add") and "  in no list: 1 (c)" in lines
     lists = tmp_path / "out" / "ImageSets" / "Segmentation"
-    assert {path.stem: path.read_text() for path in lists.iterdir()} == {"train": "a\n"}
+    assert {path.stem: path.read_text() for path in lists.iterdir()} == {
+        "train": "a\n",
+        "val": "b\n",
+    }
+    write(root / "ImageSets" / "Segmentation" / "val.txt", "b\nc\nd\n")
+    more("d")
+    run(root, tmp_path / "out", "--force")
+    assert (lists / "val.txt").read_text() == "b\nd\n", "c was there before"
+    (root / "ImageSets" / "Segmentation" / "val.txt").unlink()
+    code, lines = run(root, tmp_path / "other")
+    assert lines[-1].startswith("next: python -m data.lists") and not lines[-1].endswith("--add")
 
 
 @pytest.mark.parametrize("turn", range(2, 9))
@@ -259,11 +275,14 @@ def test_a_result_is_replaced_by_force_alone_and_when_the_new_one_is_whole(root,
     out = tmp_path / "out"
     run(root, out)
     (out / ".DS_Store").touch()
-    before, changed = files(out), out / "classes.txt"
-    os.utime(changed, (now := (out / "converted.json").stat().st_mtime + 1, now))
-    code, lines = run(root, out, "--force")
-    assert code == 2 and "classes.txt: has changed since it was made, and would be" in lines[0]
-    os.utime(changed, (0, 0))
+    before = files(out)
+    for name in ("classes.txt", "SegmentationClass/a.png"):
+        content = (out / name).read_bytes()
+        (out / name).write_bytes(content + b"\n")
+        code, lines = run(root, out, "--force")
+        assert code == 2 and "out: has changed since it was made, and that wou" in lines[0]
+        assert Path(name).name in lines[0]
+        (out / name).write_bytes(content)
     code, lines = run(root, out)
     assert (code, len(lines)) == (2, 1) and "--force replaces it" in lines[0]
     (root / "masks" / "b.png").write_bytes(b"no mask")

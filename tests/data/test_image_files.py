@@ -111,7 +111,8 @@ DEEP = [
     (np.uint16, [0, 255, 256, 65535], [0, 0, 1, 255]),
     (np.int32, [0, 255, 256, 65535], [0, 0, 1, 255]),
     (np.float32, [0, 0.25, 0.5, 1], [0, 64, 128, 255]),
-    (np.uint16, [0, 1, 2, 16383], "grey from 0 to 16383; read are 16 bits whose upper half is"),
+    (np.uint16, [0, 1, 2, 16383], "grey from 0 to 16383; read are 16 bits whose range is used"),
+    (np.uint16, [0, 16384], [0, 64]),
     (np.int32, [0, 70_000], "grey from 0 to 70000"),
     (np.int32, [-1, 7000], "grey from -1 to 7000"),
     (np.float32, [0, 255], "grey from 0 to 255; .* floating point 0..1"),
@@ -145,17 +146,22 @@ def deep_png(path: Path, values: np.ndarray) -> Path:
 
 
 def test_colours_of_16_bits_use_their_range_or_are_refused(tmp_path):
-    values = np.array([[[0, 256, 65535], [511, 512, 32768]]])
-    assert read_image(deep_png(tmp_path / "a.png", values)).tolist() == (values >> 8).tolist()
-    with pytest.raises(UserError, match="a.png: colours up to half of 16 bits; read are 16 bits"):
-        read_image(deep_png(tmp_path / "a.png", values // 2))
+    path, values = tmp_path / "a.png", np.array([[[0, 256, 16384], [511, 512, 9]]])
+    for good in (values, 0 * values):
+        for photo in (deep_png(path, good), Image.open(path)):
+            assert read_image(photo).tolist() == (good >> 8).tolist()
+    for photo in (deep_png(path, values - values // 16384), Image.open(path)):
+        with pytest.raises(UserError, match=": colours of the lower 14 of 16 bits; read are 16"):
+            read_image(photo)
 
 
 def test_infrared_that_a_program_calls_alpha_is_none(tmp_path):
     pixels = noise(4, 6, 4)
-    with pytest.raises(UserError, match="a.tif: has more channels than colours; save three"):
-        read_image(saved(tmp_path / "a.tif", pixels))
-    pixels[..., 3] = 255 * (pixels[..., 3] > 99)
+    for photo in (saved(tmp_path / "a.tif", pixels), Image.open(tmp_path / "a.tif")):
+        with pytest.raises(UserError, match="its fourth channel is no opacity; save red, green"):
+            read_image(photo)
+    assert read_image(saved(tmp_path / "a.png", pixels)).shape == (4, 6, 3)
+    pixels[:, 1:, 3] = 255
     assert read_image(saved(tmp_path / "a.tif", pixels)).shape == (4, 6, 3)
 
 

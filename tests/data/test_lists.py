@@ -204,11 +204,25 @@ def test_a_test_list_that_is_there_is_kept(ten):
     path.write_text("".join(f"{name}\n" for name in IDS))
     with pytest.raises(UserError, match="test.txt: lists all images; none is left to train on"):
         make_lists(ten, 0.2)
-    path.write_text("".join(f"{name}\n" for name in IDS[::-2]))
+    tested = [*IDS[::-2], "without a photo"]
+    path.write_text("".join(f"{name}\n" for name in tested))
     lists = make_lists(ten, 0.2)
-    assert lists["test"] == sorted(IDS[::-2]) and [*map(len, lists.values())] == [3, 2, 5]
-    assert sorted(sum(lists.values(), [])) == IDS and lists_in(ten) == lists
+    assert [*map(len, lists.values())] == [4, 1] and lists_in(ten) == lists | {"test": tested}
+    assert sorted(sum(lists.values(), [])) == IDS[::2]
     assert len(make_lists(ten, 0.2, test=0.1, force=True)["test"]) == 1
+    (path.parent / "train.txt").unlink()
+    with pytest.raises(UserError, match="no such list for split 'train'"):
+        make_lists(ten, 0.2, add=True)
+
+
+def test_a_group_of_which_an_image_is_in_the_test_list_stays_out(tmp_path, capsys):
+    root = labelled(tmp_path, {f"{walk}_{frame}": [0, 1] for walk in "abcd" for frame in "12"})
+    path = root / "ImageSets" / "Segmentation" / "test.txt"
+    path.parent.mkdir(parents=True)
+    path.write_text("b_2\n")
+    lists = make_lists(root, 0.3, group_by="_")
+    assert sorted(sum(lists.values(), [])) == ["a_1", "a_2", "c_1", "c_2", "d_1", "d_2"]
+    assert "test.txt stays as it is, and 2 of the images out of others" in capsys.readouterr().out
 
 
 def test_no_image_is_added_to_lists_of_other_images(ten):

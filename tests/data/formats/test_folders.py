@@ -75,10 +75,12 @@ def test_the_ending_counts_that_pairs_most_files(tmp_path):
 
 
 def test_masks_with_another_ending_are_not_lost_where_they_lie_apart(tmp_path):
-    names = ["images/a.png", "images/b.png", "images/c.png"]
-    masks = ["masks/a_mask.png", "masks/b_mask.png", "masks/c.png"]
+    names = [f"images/{name}.png" for name in "abcd"]
+    masks = ["masks/a_mask.png", "masks/b_mask.png", "masks/c.png", "masks/d_mask.png"]
     expected = {photo[7]: (photo, mask) for photo, mask in zip(names, masks)}
     assert pairs(tmp_path, *names, *masks) == expected
+    touch(tmp_path, "images/b_mask.png")  # whose mask that of b is
+    assert pairs(tmp_path) == expected
     names = ["a.png", "a_mask.png", "b.png", "b_mask.png", "c.jpg", "c.png"]  # a preview
     assert [*pairs(tmp_path / "one", *names)] == ["a", "b"]
 

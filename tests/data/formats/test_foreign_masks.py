@@ -245,14 +245,13 @@ def test_colours_are_listed_with_what_to_write(tmp_path):
     assert [*read_class_list(tmp_path / "classes.txt")] == ["background", "class 1"]
 
 
-@pytest.mark.parametrize("clear", [0, 2, b"\xff\xff\0"])
-def test_of_a_palette_no_other_index_than_0_is_transparent(clear, tmp_path):
-    path = saved(tmp_path / "a.png", [[0, 1, 2]], palette=[0, 0, 0, 1, 1, 1, 2, 2, 2])
+@pytest.mark.parametrize("clear", [2, b"\xff\xff\0"])
+def test_where_another_index_than_0_is_transparent_colours_tell(clear, tmp_path):
+    path = saved(tmp_path / "a.png", [[0, 1, 2]], palette=[255, 0, 0, 0, 0, 255, 0, 0, 0])
     with Image.open(path) as image:
         image.save(path, transparency=clear)
-    listed = dict.fromkeys(["cat", "dog"])
-    if clear:
-        with pytest.raises(UserError, match="a.png: has a palette whose 2 is transparent; save"):
-            read([path], listed, unlabelled=0)
-    else:
-        assert read([path], listed, unlabelled=0)[1] == [[[VOID, 0, 1]]]
+    listed = {"cat": (255, 0, 0), "dog": (0, 0, 255)}
+    assert read([path], listed, unlabelled=0)[1] == [[[0, 1, VOID]]]
+    with Image.open(saved(path, [[0, 1, 1]], palette=[0, 0, 0, 9, 9, 9, 0, 0, 0])) as image:
+        image.save(path, transparency=clear)  # and is nowhere
+    assert read([path], dict.fromkeys(["cat"]), unlabelled=0)[1] == [[[VOID, 0, 0]]]
