@@ -85,8 +85,8 @@ def write_lists(ids: Iterable[str], folder: Path, source: Path) -> list[str]:
     lists = {name: [it for it in its if it in known] for name, its in _lists(source).items()}
     if not any(lists.values()):
         lists = {name: [it for it in ids if _split_of(it) == name] for name in SPLITS}
-    if not (lists.get("train") and lists.get("val")):
-        lists = {"test": lists.get("test")} if lists.get("train") else {}
+    if not (lists["train"] and lists["val"]):
+        lists = {"test": lists["test"]} if lists["train"] else {}
     for name, members in lists.items():
         if members:
             write_ids(folder, name, members)
@@ -101,16 +101,16 @@ def add_to_lists(new: Sequence[str], folder: Path, source: Path) -> None:
     lists, told = _lists(folder), _lists(source)
     by_folder = all(_split_of(it) == name for name, ids in lists.items() for it in ids)
     for name, ids in lists.items():
-        there = {*told.get(name, ())}
+        there = {*told[name]}
         more = [it for it in new if it in there or by_folder and _split_of(it) == name]
-        if more:
+        if ids and more:
             write_ids(folder, name, sorted({*ids, *more}))
 
 
 def _lists(root: Path) -> dict[str, list[str]]:
-    """The ids of the lists `SPLITS` that are there, as `data.convert` makes ids."""
+    """The ids of the lists `SPLITS`, as `data.convert` makes ids; none where there is no list."""
     files = {name: root / LISTS / f"{name}.txt" for name in SPLITS}
-    lines = {name: read_lines(path) for name, path in files.items() if path.is_file()}
+    lines = {name: read_lines(path) if path.is_file() else [] for name, path in files.items()}
     return {name: [*filter(None, map(image_id_of, it))] for name, it in lines.items()}
 
 

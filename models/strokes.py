@@ -60,9 +60,16 @@ PAUSE = 0.3  # seconds between two looks at the files
 def read_strokes(place: Path, photos: Path, width: float) -> Source:
     """The strokes, as `data.convert` reads them; undrawn pixels are void."""
     root, name = (place.parent, Path(place.name)) if place.is_file() else (place, None)
-    options = Options(photos.resolve(), None, name, stroke_width=width, skip_bad=True)
     # What is of no class is paper, a smoothed edge, or the photo on which somebody has drawn.
-    source = recognise(root, options._replace(unlabelled=0, unknown=VOID))
+    options = Options(
+        images=photos.resolve(),
+        annotations=name,
+        unknown=VOID,
+        unlabelled=0,
+        stroke_width=width,
+        skip_bad=True,
+    )
+    source = recognise(root, options)
     if not source.pairs:
         raise UserError(f"{place}: no strokes on a photo of {photos}; {source.said()}")
     return source

@@ -21,7 +21,7 @@ MASKS = re.compile(
 )
 REMEDY = "--images and --masks name folders, --image-suffix and --mask-suffix what names end in"
 MASK_ENDINGS = ["", "_mask", "_gt", "_label", "_labels", "_l", "_seg", "_segmentation", "_matte"]
-MASK_ENDINGS += ["-mask"]  # which a command line would take for a flag
+MASK_ENDINGS += ["-mask"]
 
 
 def find(root: Path, options: Options) -> Source:
