@@ -2,7 +2,6 @@
 
     python sample_features.py --run runs/voc                  # VOC 2012 in ./data, VGG11, ImageNet
     python sample_features.py --run runs/mine --data DIR --weights random       # no download
-    python sample_features.py --run runs/small --data DIR --backbone squeezenet1_1 --per-class 10
     python sample_features.py --run runs/wide --size 320 --context image,5,11   # sees surroundings
     torchrun --nproc-per-node 4 -- sample_features.py --run runs/voc            # four GPUs
 
@@ -14,16 +13,14 @@ next steps), with --skip-bad skipped.txt, config.json.
 
 import argparse
 import hashlib
-import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
 from data import UserError
 from data.features import check_several, create_rows, open_rows, save_rows
-from data.labels import measure
 from data.sampling import PLACES, pixel_centres, random_places, sample_pixels
 from data.transforms import DEFAULT_SIZE, ResizeImage
 from data.voc import VOCFolder
@@ -55,29 +52,19 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def choose_pixels(
-    dataset: VOCFolder, per_class: int, seed: int, size: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draws pixels of every class in every mask; notes classes that are nowhere, or too thin.
+def choose_pixels(dataset: VOCFolder, per_class: int, seed: int) -> Iterable[np.ndarray]:
+    """Draws pixels of every class in every mask, see `sample_pixels`.
 
     Returns:
         pixels (N, 3) int64: image index, y, x in the original mask; labels (N,) uint8; areas (N,)
         float32, the share of its image that a pixel stands for.
-
-    Raises:
-        UserError: there is no labelled pixel, or all are of one class.
     """
-    drawn, measured = [], []
+    drawn = []
     for index in runtime.bar(range(len(dataset)), len(dataset), "mask", "choose pixels"):
-        mask = dataset.mask(index)
-        places, *of_pixels = sample_pixels(mask, per_class, seed, dataset.ids[index])
+        image_id, mask = dataset.ids[index], dataset.mask(index)
+        places, *of_pixels = sample_pixels(mask, per_class, seed, image_id)
         drawn.append((np.insert(places, 0, index, axis=1), *of_pixels))
-        measured.append(measure(mask, len(dataset.classes), size))
-    pixels, labels, areas = map(np.concatenate, zip(*drawn))
-    counts, widths = zip(*measured)
-    dataset.note_labels(np.sum(counts, axis=0), np.concatenate(widths), size)
-    check_several(labels, f"{dataset.root}, split {dataset.split}")
-    return pixels, labels, areas
+    return map(np.concatenate, zip(*drawn))
 
 
 @torch.inference_mode()
@@ -121,31 +108,29 @@ def main() -> None:
     folder.check_free(place, 1)
     how = ResizeImage(args.size), args.limit, args.skip_bad
     dataset = VOCFolder(args.data, args.split, *how, needs_lists=False)
-    hypercolumn = Hypercolumn(
-        args.backbone, args.weights, args.taps, args.seed, args.context, args.dilate
-    )
+    built = args.weights, args.taps, args.seed, args.context, args.dilate
+    hypercolumn = Hypercolumn(args.backbone, *built).to(device).eval()
     hypercolumn.check_size(args.size)
-    hypercolumn.to(device).eval()
     weights = hypercolumn.features.weights
     widths = "+".join(map(str, hypercolumn.channels))
+    where = f"{dataset.root}, split {args.split}"
     runtime.print_header(
         1,
-        data=f"{dataset.root}, split {args.split}: {len(dataset)} images, "
-        f"{len(dataset.classes)} classes",
+        data=f"{where}: {len(dataset)} images, {len(dataset.classes)} classes",
         network=f"{args.backbone}, weights {weights}, Z = {widths} = {hypercolumn.Z}",
         device=runtime.describe(device),
         flags=runtime.as_typed(args.changed),
     )
     if len(dataset) < FEW_IMAGES and any(part.isdigit() for part in args.context):
         dataset.notes.append(f"windows (--context) may do harm with fewer than {FEW_IMAGES} images")
-    for note in dataset.notes:
-        print(f"  note: {note}")
     photos = dataset.photo_hashes()
     images = dataset.checksum(photos)
     distributed.check_same([args.settings, images])
 
     with folder.new_folder(place) as new:
-        pixels, labels, areas = choose_pixels(dataset, args.per_class, args.seed, args.size)
+        dataset.note_labels(*dataset.measure(args.size), args.size)
+        pixels, labels, areas = choose_pixels(dataset, args.per_class, args.seed)
+        check_several(labels, where)
         if distributed.is_main():
             create_rows(new, len(labels), hypercolumn.Z)
         distributed.barrier()
@@ -156,14 +141,14 @@ def main() -> None:
             save_extractor(new / "backbone.pt", hypercolumn)
             skipped = folder.save_skipped(new, dataset.skipped)
             made_of = [hypercolumn.spec(), args.size, args.per_class, args.seed, images]
-            made = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode()).hexdigest()[:16]
+            made = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
             names, colours = dataset.classes.names, dataset.classes.colours
             counts = np.bincount(labels, minlength=len(names)).tolist()
-            facts: dict[str, Any] = {"id": made, "classes": names, "colours": colours}
-            facts["scores"] = scores = {"images": len(dataset), "rows": len(labels)}
-            facts |= {**scores, "rows_per_class": counts}
+            facts = {"id": made, "classes": names, "colours": colours, "rows_per_class": counts}
+            scores = {"images": len(dataset), "rows": len(labels)}
             args.settings |= {"--taps": hypercolumn.taps, "--weights": weights}  # what it was
-            config = folder.save_config(new, 1, vars(args) | {"data": dataset.root}, **facts)
+            given = vars(args) | {"data": dataset.root}
+            config = folder.save_config(new, 1, given, **facts, **scores, scores=scores)
     if distributed.is_main():
         wrote = f"{len(labels)} hypercolumns of {hypercolumn.Z} channels from {len(dataset)} images"
         folder.finish(place, 1, config, wrote + skipped, ("train_cls.py", "--run", args.run))

@@ -1,35 +1,30 @@
 """Step 2: sparse hypercolumns -> a fully connected classifier -> the same as 1x1 convolutions.
 
     python train_cls.py --run runs/voc
-    python train_cls.py --run runs/voc --epochs 60 --hidden 512 --class-weights inverse
-    python train_cls.py --run runs/deep --features runs/voc --hidden 512,256,128 --activation gelu
+    python train_cls.py --run runs/deep --features runs/voc --hidden 512,256,128 --epochs 60
 
 Reads RUN/1_features/, with --features that of another run. Writes RUN/2_cls/: dense.pt (the
 classifier as 1x1 convolutions, with the extractor: all that later steps need), log.csv, curve.png,
-config.json. A tenth of the images is held out; their pixels give the held-out accuracy and are
-never trained on.
+config.json. A tenth of the images is held out, for the accuracy, and never trained on.
 """
 
 import argparse
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.distributions import Beta
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from data import UserError
 from data.classes import Classes
-from data.features import check_several, read_features, split_rows
+from data.features import Rows, check_several, draw_batches, read_features, split_rows
 from losses.loss import inverse_frequency, weighted_cross_entropy
 from models.checkpoint import load_extractor, save_segmenter
-from models.classifier import ACTIVATIONS, DenseClassifier, FCClassifier
+from models.classifier import ACTIVATIONS, DenseClassifier, FCClassifier, largest_difference
 from models.run import args as flags
 from models.run import chain, folder, runtime
 from models.run.recipes import RECIPES
@@ -39,7 +34,6 @@ from models.weight_files import fingerprint
 
 FEW_STEPS = 200  # with fewer, nothing much is learned
 STRIDE = 2  # the course's advice, 112x112 features for a 224x224 input; step 3 may choose another
-Rows = tuple[Tensor, ...]  # features (n, Z), labels (n,) int64, weights in the loss (n,)
 
 
 def parse() -> argparse.Namespace:
@@ -47,54 +41,31 @@ def parse() -> argparse.Namespace:
     flag = parser.flag
     flag("--features", Path, None, "use step 1 of this run", free=True, metavar="RUN")
     flag("--epochs", flags.positive, 30, "passes over the sampled pixels")
-    steps = "more epochs than --epochs, where so few pixels make fewer than N steps in them"
-    flag("--min-steps", flags.natural, 0, steps)
+    flag("--min-steps", flags.natural, 0, "more epochs, where --epochs make fewer than N steps")
     flag("--batch-size", flags.positive, 256, "pixels per step")
     hidden = "widths of the hidden layers; N: two of that width; N, (with a comma): one; or none"
     flag("--hidden", flags.widths, (256, 256), hidden, metavar="N,N,..")
     flag("--activation", ACTIVATIONS, "relu", "of the hidden layers")
     flag("--dropout", flags.fraction, 0.5, "share of hidden units dropped", metavar="SHARE")
-    of_input = "share of the features dropped, too, which is for few pixels"
-    flag("--input-dropout", flags.fraction, 0.0, of_input, metavar="SHARE")
+    flag("--input-dropout", flags.fraction, 0.0, "the same of the features", metavar="SHARE")
     flags.add_optimizer_flags(parser)
-    area = "a pixel counts by the share of its image that it stands for, to this power"
-    flag("--area-weight", flags.factor, 0.0, area, metavar="POWER")
-    mixup = "train between pairs of pixels, shared by Beta(A, A): less is learned by heart"
-    flag("--mixup", flags.factor, 0.0, mixup, metavar="A")
+    flag("--area-weight", flags.factor, 0.0, "a pixel counts by area**POWER", metavar="POWER")
+    flag("--mixup", flags.factor, 0.0, "train between two pixels, by Beta(A, A)", metavar="A")
     flag("--held-out", flags.fraction, 0.1, "of the images, which do not train", metavar="SHARE")
     flag("--seed", flags.natural, 0, "for the weights, the order and the hold-out")
-    args = parser.parse_args()
-    flags.check_optimizer_flags(parser, args)
-    return args
-
-
-def draw_batches(rows: Rows, size: int, classes: int, mixup: float) -> Iterator[Rows]:
-    """The rows in random order, `size` at a time: features, targets (n, C), weights.
-
-    With `mixup` each is a place on the line between two rows, whose share follows Beta(mixup,
-    mixup) (Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018).
-    """
-    for batch in torch.randperm(len(rows[1])).to(rows[1].device).split(size):
-        features, labels, weights = (part[batch] for part in rows)
-        targets = weights[:, None] * F.one_hot(labels, classes)
-        if mixup:
-            share = Beta(mixup, mixup).sample(weights.shape).to(features)[:, None]
-            other = torch.randperm(len(batch)).to(batch.device)
-            features, targets = (torch.lerp(x, x[other], share) for x in (features, targets))
-        weights = targets.sum(1)
-        yield features, targets / weights[:, None].clamp(min=1e-30), weights  # 0 stays 0
+    return parser.parse_args()
 
 
 def fit(
     fc: FCClassifier,
-    batches: Callable[[], Iterator[Rows]],
+    batches: Callable[[], Iterable[Rows]],
     held_out: Rows,
     epochs: int,
     optimizer: Optimizer,
     schedule: LRScheduler,
     label_smoothing: float = 0.0,
 ) -> list[dict[str, float]]:
-    """Passes over the rows, see `draw_batches`; gives the log, a row per epoch.
+    """Passes over the batches, see `draw_batches`; gives the log, a row per epoch.
 
     Raises:
         UserError: the loss is not finite.
@@ -116,10 +87,9 @@ def fit(
             total += len(features)
             loss_sum += loss.item() * len(features)
             hits += int((logits.argmax(1) == targets.argmax(1)).sum())
-        trained = {"lr": rate, "loss": loss_sum / total, "accuracy": hits / total}
-        scores = evaluate(fc, held_out, label_smoothing)
-        seconds = time.perf_counter() - began
-        log.append({"epoch": epoch, "seconds": seconds, **trained, **scores})
+        row = {"lr": rate, "loss": loss_sum / total, "accuracy": hits / total}
+        row |= evaluate(fc, held_out, label_smoothing)
+        log.append({"epoch": epoch, "seconds": time.perf_counter() - began, **row})
     return log
 
 
@@ -127,25 +97,12 @@ def fit(
 def evaluate(fc: FCClassifier, rows: Rows, label_smoothing: float) -> dict[str, float]:
     """Loss, accuracy and accuracy averaged over the classes; nan where there is no row."""
     features, labels, weights = rows
-    if not len(labels):
-        return dict.fromkeys(("val_loss", "val_accuracy", "val_mean_accuracy"), math.nan)
     logits = fc.eval()(features)
-    hits = (logits.argmax(1) == labels).float()
-    of_classes = [hits[labels == label].mean().item() for label in labels.unique()]
-    return {
-        "val_loss": weighted_cross_entropy(logits, labels, weights, label_smoothing).item(),
-        "val_accuracy": hits.mean().item(),
-        "val_mean_accuracy": sum(of_classes) / len(of_classes),
-    }
-
-
-@torch.inference_mode()
-def difference(fc: FCClassifier, dense: DenseClassifier, features: Tensor) -> float:
-    """The largest difference of the two forms' logits for (n, Z), over the largest logit."""
-    expected = fc.eval()(features)
-    levels = features.T[None, :, :, None].split(dense.channels, dim=1)  # maps (1, C_l, n, 1)
-    found = dense.eval()(levels, (len(features), 1))[0, :, :, 0].T
-    return ((found - expected).abs().max() / expected.abs().max()).item()
+    loss = weighted_cross_entropy(logits, labels, weights, label_smoothing)
+    hits = (logits.argmax(1) == labels).double()
+    of_classes = torch.tensor([hits[labels == label].mean() for label in labels.unique()])
+    found = {"loss": loss, "accuracy": hits.mean(), "mean_accuracy": of_classes.mean()}
+    return {f"val_{name}": value.item() for name, value in found.items()}
 
 
 def main() -> None:
@@ -154,27 +111,24 @@ def main() -> None:
     source = folder.step_folder(args.features or args.run, 1)
     place = folder.step_folder(args.run, 2)
     folder.check_free(place, 2)
-    is_other = args.features and args.features.resolve() != args.run.resolve()
-    if is_other and chain.is_finished(args.run, 1):
-        raise UserError(f"--features: {args.run} has a step 1 of its own; use another --run")
     step_1 = chain.finished(args.features or args.run, 1)
+    if args.features and chain.is_finished(args.run, 1) and not args.run.samefile(args.features):
+        raise UserError(f"--features: {args.run} has a step 1 of its own; use another --run")
     names, hypercolumn = step_1["classes"], load_extractor(source / "backbone.pt")
     store = read_features(source)
     rows, held_out, trained = split_rows(store, args.area_weight, args.held_out, args.seed)
     check_several(rows[1], source)
     steps = math.ceil(len(rows[1]) / args.batch_size)  # of an epoch
     epochs = max(args.epochs, math.ceil(args.min_steps / steps))
+    advice = "" if epochs * steps >= FEW_STEPS else ", few to learn in: --min-steps 400 makes more"
     runtime.print_header(
         2,
         data=f"{source}: {len(rows[1])} for training, {len(held_out[1])} of held-out images",
-        training=f"{folder.count(epochs, 'epoch')} of {folder.count(steps, 'step')}",
+        training=f"{folder.count(epochs, 'epoch')} of {folder.count(steps, 'step')}{advice}",
         network=" -> ".join(map(str, [hypercolumn.Z, *(args.hidden or ["linear"]), len(names)])),
         device=runtime.describe(device),
         flags=runtime.as_typed(args.changed),
     )
-
-    if epochs * steps < FEW_STEPS:
-        print(f"  note: {epochs * steps} steps are few to learn in; --min-steps 400 makes more")
 
     # The classifier: standardisation by the moments of the samples, then fully connected layers.
     torch.manual_seed(args.seed)
@@ -192,29 +146,25 @@ def main() -> None:
     with folder.new_folder(place) as new:
         batches = partial(draw_batches, rows, args.batch_size, len(names), args.mixup)
         log = fit(fc, batches, held_out, epochs, optimizer, schedule, args.label_smoothing)
-        dense = DenseClassifier.from_fc(fc, hypercolumn.channels).to(device)
-        error = difference(fc, dense, torch.cat([rows[0][:1000], held_out[0][:1000]]))
+        dense = DenseClassifier.from_fc(fc, hypercolumn.channels)
+        error = largest_difference(fc, dense, torch.cat([rows[0][:1000], held_out[0][:1000]]))
         print(f"dense equals fully connected: largest difference {error:.1e} of the largest logit")
         judged, which = (held_out[1], "held-out") if len(held_out[1]) else (rows[1], "training")
         accuracy = log[-1]["val_accuracy" if which == "held-out" else "accuracy"]
         majority = (judged.bincount().max() / len(judged)).item()
-        if not accuracy > majority:
-            print(f"  note: no better than always naming the most frequent class ({majority:.3f})")
-
         classes = Classes(tuple(names), tuple(map(tuple, step_1["colours"])))
         segmenter = Segmenter(hypercolumn, dense.cpu(), step_1["size"], STRIDE, classes)
-        where = f"{step_1['images']} images of {step_1['split']}"
-        segmenter.trained_on = f"{len(rows[1])} pixels of {where}"
+        images = f"{step_1['images']} images of {step_1['split']}"
+        segmenter.trained_on = f"{len(rows[1])} pixels of {images}"
         segmenter.remember(store.photos[trained])
         save_segmenter(new / "dense.pt", segmenter, made_from=step_1["id"])
-        title = "Step 2: classifier on sparse hypercolumns"
-        save_log(new, log, title, log if args.tensorboard else ())
+        save_log(new, log, "Step 2: the classifier", log if args.tensorboard else ())
         given = vars(args) | {"epochs": epochs, "data": step_1["data"]}  # of --min-steps
         results = {"id": fingerprint(dense), "made_from": step_1["id"], "dense_minus_fc": error}
         results |= {"rows": len(rows[1]), "held_out_rows": len(held_out[1])}
         results["scores"] = {name: log[-1][name] for name in log[-1] if name.endswith("accuracy")}
         config = folder.save_config(new, 2, given, **results)
-    wrote = f"{which} pixel accuracy {accuracy:.3f} after {folder.count(epochs, 'epoch')}"
+    wrote = f"{which} pixel accuracy {accuracy:.3f} (always the commonest class: {majority:.3f})"
     same = {name: step_1["changed"].get(name) for name in ("--split", "--limit", "--skip-bad")}
     images = [word for flag in same.items() if flag[1] for word in flag if word is not True]
     ends = args.recipe and "train_seg" not in RECIPES[args.recipe.partition(":")[0]]

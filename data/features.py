@@ -3,18 +3,21 @@
 import errno
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.distributions import Beta
 
 from data import UserError
 from data.classes import VOID
 
 BLOCK = 4096  # rows in memory at a time
+Rows = tuple[Tensor, ...]  # features (n, Z), labels (n,) int64, weights in the loss (n,)
 
 
 class Features(NamedTuple):
@@ -121,12 +124,12 @@ def check_several(labels: np.ndarray | Tensor, where: object) -> None:
 
 def split_rows(
     store: Features, area_weight: float, share: float, seed: int
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], np.ndarray]:
+) -> tuple[Rows, Rows, np.ndarray]:
     """Training rows, and the held-out rows: those of a random share of the images, never of all.
 
     Returns:
-        Twice features (n, Z) float32, labels (n,) int64 and weights in the loss (n,) float32: the
-        areas to the power `area_weight`. And the indices of the images that train.
+        Both; weights in the loss are the areas to the power `area_weight`. And the indices of the
+        images that train.
     """
     images = np.random.default_rng(seed).permutation(np.unique(store.pixels[:, 0]))
     count = min(math.ceil(len(images) * share), len(images) - 1)
@@ -137,3 +140,20 @@ def split_rows(
         for chosen in (~held_out, held_out)
     )
     return train, held, images[count:]
+
+
+def draw_batches(rows: Rows, size: int, classes: int, mixup: float) -> Iterator[Rows]:
+    """The rows in random order, `size` at a time: features, targets (n, C), weights.
+
+    With `mixup` each is a place on the line between two rows, whose share follows Beta(mixup,
+    mixup) (Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018).
+    """
+    for batch in torch.randperm(len(rows[1])).to(rows[1].device).split(size):
+        features, labels, weights = (part[batch] for part in rows)
+        targets = weights[:, None] * F.one_hot(labels, classes)
+        if mixup:
+            share = Beta(mixup, mixup).sample(weights.shape).to(features)[:, None]
+            other = torch.randperm(len(batch)).to(batch.device)
+            features, targets = (torch.lerp(x, x[other], share) for x in (features, targets))
+        weights = targets.sum(1)
+        yield features, targets / weights[:, None].clamp(min=1e-30), weights  # 0 stays 0

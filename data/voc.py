@@ -129,7 +129,7 @@ class VOCFolder(Dataset):
     def note_labels(
         self, counts: np.ndarray, widths: np.ndarray | None = None, size: int = 0
     ) -> None:
-        """Prints what the user should know of the labels.
+        """Prints what the user should know of the ids, see `notes`, and of the labels.
 
         Args:
             counts: of all masks, see `measure`.
@@ -140,7 +140,7 @@ class VOCFolder(Dataset):
         """
         where = f"the {len(self)} images of {self.split}"
         check_labels(counts, f"{self.root}: {where}")
-        notes, names = sparse_note(counts), self.classes.names
+        notes, names = [*self.notes, *sparse_note(counts)], self.classes.names
         if absent := [name for name, count in zip(names, counts) if not count]:
             notes.append(f"no pixel of {first_of(absent)} in {where}")
         if widths is not None:

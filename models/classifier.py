@@ -178,3 +178,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if bias is None:
         return torch.bmm(rows, weight).view(*x.shape[:-1], -1)
     return torch.baddbmm(bias[..., None, :], rows, weight).view(*x.shape[:-1], -1)
+
+
+@torch.inference_mode()
+def largest_difference(fc: FCClassifier, dense: DenseClassifier, features: Tensor) -> float:
+    """The largest difference of the two forms' logits for (n, Z), over the largest logit."""
+    expected = fc.eval()(features)
+    levels = features.T[None, :, :, None].split(dense.channels, dim=1)  # maps (1, C_l, n, 1)
+    found = dense.eval()(levels, (len(features), 1))[0, :, :, 0].T
+    return ((found - expected).abs().max() / expected.abs().max()).item()

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from data import UserError, first_of
 from data.classes import VOID, Classes
-from data.features import check_several
+from data.features import Rows, check_several, draw_batches
 from data.figures import gallery
 from data.figures.photos import PhotoTable, photo_records
 from data.files import hash_files
@@ -48,7 +48,7 @@ from models.run.training import build_optimizer, build_schedule
 from models.segmenter import Segmenter
 from models.weight_files import fingerprint
 from sample_features import FEW_IMAGES
-from train_cls import Rows, draw_batches, evaluate, fit
+from train_cls import evaluate, fit
 
 SIZE, STRIDE = 416, 4
 PER_CLASS = 200  # pixels of a class that are taken of a photo
@@ -127,7 +127,7 @@ def classifier(
     But that has mixup and dropout of the input, too, which do harm with strokes on a few photos.
 
     Args:
-        rows: features, labels, weights; see `train_cls.Rows`.
+        rows: features, labels, weights; see `data.features.Rows`.
         floor: (Z,) float32, the std of the features anywhere in the images; see `save_rows`.
     """
     features, labels, _ = rows

@@ -100,7 +100,7 @@ def test_step_2_holds_out_as_many_images_as_it_is_told(street, succeeds):
     share = found["held_out_rows"] / (found["rows"] + found["held_out_rows"])
     assert share == pytest.approx(0.5, abs=0.1)
     accuracy = log("run/2_cls")[-1]["val_accuracy"]
-    assert f"held-out pixel accuracy {accuracy:.3f} after 2 epochs" in said
+    assert f"held-out pixel accuracy {accuracy:.3f} (always the commonest class: " in said
 
 
 def test_step_3_leaves_its_best_epoch_and_a_log(walked):
