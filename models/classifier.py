@@ -6,7 +6,6 @@ are equal, gradients included.
 """
 
 from collections.abc import Callable, Sequence
-from functools import reduce
 from itertools import pairwise
 from typing import Any
 
@@ -145,7 +144,10 @@ class DenseClassifier(Classifier):
             term = linear((read(x, where) if is_fine else x) - mean, weight, bias)
             terms[size] = add(terms[size], term) if size in terms else term
             bias = None  # once is enough
-        x = reduce(add, (t if size == "read" else read(t, where) for size, t in terms.items()))
+        x = terms.pop("read", None)
+        while terms:  # and a term that is added is freed
+            term = read(terms.pop(next(iter(terms))), where)
+            x = term if x is None else add(x, term)
         for weight, bias in others:
             x = linear(self.activate(x), weight, bias)
         return x.movedim(-1, 1)
