@@ -6,9 +6,10 @@
     torchrun --nproc-per-node 4 -- sample_features.py --run runs/voc            # four GPUs
 
 Writes RUN/1_features/: features.npy (N, Z) float32, labels.npy (N,), pixels.npy (N, 3: image index,
-y, x in the original mask), areas.npy (N,: the share of its image that a pixel stands for),
-images.txt, photos.npy (of each a hash), mean.npy, std.npy (Z,), backbone.pt (the extractor for the
-next steps), with --skip-bad skipped.txt, config.json.
+y, x in the original mask), areas.npy (N,: the share of its image that a pixel stands for), of
+sparse labels places.npy (images, 16, Z: elsewhere in them), images.txt, photos.npy (of each a
+hash), mean.npy, std.npy (Z,), backbone.pt (the extractor), with --skip-bad skipped.txt,
+config.json.
 """
 
 import argparse
@@ -20,8 +21,9 @@ import numpy as np
 import torch
 
 from data import UserError
+from data.classes import is_sparse
 from data.features import check_several, create_rows, open_rows, save_rows
-from data.sampling import PLACES, pixel_centres, random_places, sample_pixels
+from data.sampling import KEPT, PLACES, pixel_centres, random_places, sample_pixels
 from data.transforms import DEFAULT_SIZE, ResizeImage
 from data.voc import VOCFolder
 from models.checkpoint import save_extractor
@@ -82,6 +84,7 @@ def extract(
         (Z,) float32, their std over all images of all processes, labelled or not: at random places.
     """
     device, rows = hypercolumn.mean.device, open_rows(place)
+    places = open_rows(place, "places") if (place / "places.npy").exists() else None
     sums = torch.zeros(2, hypercolumn.Z, dtype=torch.float64)  # of features, and of their squares
     starts = np.searchsorted(pixels[:, 0], range(len(dataset) + 1))  # rows of image i: from, to
     mine = distributed.share(len(dataset))
@@ -94,7 +97,8 @@ def extract(
         columns = hypercolumn.at_points(levels, points[None])[0].float().cpu()  # (n + .., Z)
         rows[of_image], elsewhere = columns[: len(chosen)].numpy(), columns[len(chosen) :].double()
         sums += torch.stack([elsewhere.sum(0), elsewhere.square().sum(0)])
-    rows.flush()
+        if places is not None:
+            places[index] = elsewhere[:KEPT]
     mean, mean_square = distributed.total(sums) / (PLACES * len(dataset))
     return (mean_square - mean**2).clamp(min=0).sqrt().float().numpy()
 
@@ -128,11 +132,14 @@ def main() -> None:
     distributed.check_same([args.settings, images])
 
     with folder.new_folder(place) as new:
-        dataset.note_labels(*dataset.measure(args.size), args.size)
+        counts, widths = dataset.measure(args.size)  # pixels of each class, the last of void
+        dataset.note_labels(counts, widths, args.size)
         pixels, labels, areas = choose_pixels(dataset, args.per_class, args.seed)
         check_several(labels, where)
         if distributed.is_main():
             create_rows(new, len(labels), hypercolumn.Z)
+            if is_sparse(counts[-1], counts.sum()):
+                create_rows(new, len(dataset), KEPT, hypercolumn.Z, name="places")
         distributed.barrier()
         spread = extract(hypercolumn, dataset, pixels, new, args.workers, args.seed)
         distributed.barrier()
@@ -143,8 +150,8 @@ def main() -> None:
             made_of = [hypercolumn.spec(), args.size, args.per_class, args.seed, images]
             made = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
             names, colours = dataset.classes.names, dataset.classes.colours
-            counts = np.bincount(labels, minlength=len(names)).tolist()
-            facts = {"id": made, "classes": names, "colours": colours, "rows_per_class": counts}
+            drawn = np.bincount(labels, minlength=len(names)).tolist()
+            facts = {"id": made, "classes": names, "colours": colours, "rows_per_class": drawn}
             scores = {"images": len(dataset), "rows": len(labels)}
             args.settings |= {"--taps": hypercolumn.taps, "--weights": weights}  # what it was
             given = vars(args) | {"data": dataset.root}

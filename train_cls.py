@@ -21,7 +21,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from data import UserError
 from data.classes import Classes
-from data.features import Rows, check_several, draw_batches, read_features, split_rows
+from data.features import (
+    Rows,
+    check_several,
+    draw_batches,
+    estimate_areas,
+    read_features,
+    split_rows,
+)
 from losses.loss import inverse_frequency, weighted_cross_entropy
 from models.checkpoint import load_extractor, save_segmenter
 from models.classifier import ACTIVATIONS, DenseClassifier, FCClassifier, largest_difference
@@ -121,31 +128,39 @@ def main() -> None:
     steps = math.ceil(len(rows[1]) / args.batch_size)  # of an epoch
     epochs = max(args.epochs, math.ceil(args.min_steps / steps))
     advice = "" if epochs * steps >= FEW_STEPS else ", few to learn in: --min-steps 400 makes more"
+    # Sparse labels do not tell the areas that they stand for: a first classifier estimates them.
+    needs_areas = store.places is not None and args.area_weight > 0
+    twice = ", twice, as sparse labels tell no areas" * needs_areas
     runtime.print_header(
         2,
         data=f"{source}: {len(rows[1])} for training, {len(held_out[1])} of held-out images",
-        training=f"{folder.count(epochs, 'epoch')} of {folder.count(steps, 'step')}{advice}",
+        training=f"{folder.count(epochs, 'epoch')} of {folder.count(steps, 'step')}{twice}{advice}",
         network=" -> ".join(map(str, [hypercolumn.Z, *(args.hidden or ["linear"]), len(names)])),
         device=runtime.describe(device),
         flags=runtime.as_typed(args.changed),
     )
 
     # The classifier: standardisation by the moments of the samples, then fully connected layers.
-    torch.manual_seed(args.seed)
     moments = torch.from_numpy(store.mean), torch.from_numpy(store.std)
     how = args.hidden, args.activation, args.dropout
-    fc = FCClassifier(*moments, len(names), *how, input_dropout=args.input_dropout).to(device)
-    if args.class_weights == "inverse":
-        weight = inverse_frequency(torch.bincount(rows[1], minlength=len(names)))
-        rows, held_out = ((x, y, w * weight[y]) for x, y, w in (rows, held_out))
-    rows, held_out = (tuple(part.to(device) for part in some) for some in (rows, held_out))
     sgd = {"momentum": args.momentum, "nesterov": args.nesterov}
-    optimizer = build_optimizer(args.optimizer, fc.parameters(), args.lr, args.weight_decay, **sgd)
     decay = args.warmup, args.milestones, args.gamma
-    schedule = build_schedule(optimizer, args.decay, epochs, steps, *decay)
     with folder.new_folder(place) as new:
-        batches = partial(draw_batches, rows, args.batch_size, len(names), args.mixup)
-        log = fit(fc, batches, held_out, epochs, optimizer, schedule, args.label_smoothing)
+        for is_first in [True, False] if needs_areas else [False]:
+            torch.manual_seed(args.seed)
+            fc = FCClassifier(*moments, len(names), *how, input_dropout=args.input_dropout)
+            learned = fc.to(device).parameters()
+            optimizer = build_optimizer(args.optimizer, learned, args.lr, args.weight_decay, **sgd)
+            schedule = build_schedule(optimizer, args.decay, epochs, steps, *decay)
+            rows, held_out, trained = split_rows(store, args.area_weight, args.held_out, args.seed)
+            if args.class_weights == "inverse":
+                weight = inverse_frequency(torch.bincount(rows[1], minlength=len(names)))
+                rows, held_out = ((x, y, w * weight[y]) for x, y, w in (rows, held_out))
+            rows, held_out = ([part.to(device) for part in some] for some in (rows, held_out))
+            batches = partial(draw_batches, rows, args.batch_size, len(names), args.mixup)
+            log = fit(fc, batches, held_out, epochs, optimizer, schedule, args.label_smoothing)
+            if is_first:
+                store = store._replace(areas=estimate_areas(store, fc.eval().cpu()))
         dense = DenseClassifier.from_fc(fc, hypercolumn.channels)
         error = largest_difference(fc, dense, torch.cat([rows[0][:1000], held_out[0][:1000]]))
         print(f"dense equals fully connected: largest difference {error:.1e} of the largest logit")

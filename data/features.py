@@ -3,7 +3,7 @@
 import errno
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +17,8 @@ from data import UserError
 from data.classes import VOID
 
 BLOCK = 4096  # rows in memory at a time
-Rows = tuple[Tensor, ...]  # features (n, Z), labels (n,) int64, weights in the loss (n,)
+LEAST_AREA = 0.002  # share of an image that is estimated of a class with a label there
+Rows = Sequence[Tensor]  # features (n, Z), labels (n,) int64, weights in the loss (n,)
 
 
 class Features(NamedTuple):
@@ -30,18 +31,19 @@ class Features(NamedTuple):
     mean: np.ndarray  # (Z,) float32
     std: np.ndarray  # (Z,) float32, of the population, or if larger that anywhere in the images
     photos: np.ndarray  # (images,) int64, see `VOCFolder.photo_hashes`
+    places: np.ndarray | None = None  # (images, KEPT, Z) float32 anywhere, of sparse labels
 
 
-def create_rows(folder: Path, rows: int, channels: int) -> None:
-    """Makes features.npy (rows, channels) float32 with room on disk, to be filled by `open_rows`.
+def create_rows(folder: Path, *shape: int, name: str = "features") -> None:
+    """Makes NAME.npy (.., Z) float32 with room on disk, to be filled by `open_rows`.
 
     Raises:
         OSError: the disk is too small.
         UserError: its files cannot be mapped into memory, as those of some network drives.
     """
-    path = folder / "features.npy"
+    path = folder / f"{name}.npy"
     try:
-        np.lib.format.open_memmap(path, "w+", np.float32, (rows, channels))
+        np.lib.format.open_memmap(path, "w+", np.float32, shape)
         if hasattr(os, "posix_fallocate"):  # else a full disk ends the process later, by a signal
             with open(path, "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
@@ -54,9 +56,9 @@ def create_rows(folder: Path, rows: int, channels: int) -> None:
             raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def open_rows(folder: Path) -> np.ndarray:
+def open_rows(folder: Path, name: str = "features") -> np.ndarray:
     """The rows of `create_rows`, mapped to be written; several processes may write other rows."""
-    return np.lib.format.open_memmap(folder / "features.npy", mode="r+")
+    return np.lib.format.open_memmap(folder / f"{name}.npy", mode="r+")
 
 
 def save_rows(
@@ -100,7 +102,9 @@ def read_features(folder: Path) -> Features:
     """
     again = "run step 1 again: python sample_features.py"
     try:
-        store = Features(*(np.load(folder / f"{name}.npy") for name in Features._fields))
+        *names, places = (folder / f"{name}.npy" for name in Features._fields)
+        store = Features(*map(np.load, names))
+        store = store._replace(places=np.load(places)) if places.is_file() else store
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{folder}: cannot be read ({error}); {again}") from None
     rows, channels = len(store.features), store.features.shape[-1]
@@ -157,3 +161,22 @@ def draw_batches(rows: Rows, size: int, classes: int, mixup: float) -> Iterator[
             features, targets = (torch.lerp(x, x[other], share) for x in (features, targets))
         weights = targets.sum(1)
         yield features, targets / weights[:, None].clamp(min=1e-30), weights  # 0 stays 0
+
+
+@torch.inference_mode()
+def estimate_areas(store: Features, classify: Callable[[Tensor], Tensor]) -> np.ndarray:
+    """The share of its image that each row stands for, (N,) float32, where labels are sparse.
+
+    That of its class, over its rows there, is what a first classifier says of the image's `places`
+    among the classes that have a label in it: a step of expectation maximisation, as Saerens et
+    al. estimate class priors ("Adjusting the Outputs of a Classifier", Neural Computation 2002).
+
+    Args:
+        classify: features (n, Z) -> logits (n, C), both on the CPU.
+    """
+    images, labels = store.pixels[:, 0], store.labels.astype(np.int64)
+    logits = torch.stack([classify(torch.from_numpy(places)) for places in store.places])
+    counts = torch.zeros(len(logits), logits.shape[2])
+    counts.index_put_((torch.from_numpy(images), torch.from_numpy(labels)), torch.tensor(1.0), True)
+    shares = logits.masked_fill(counts[:, None] == 0, -math.inf).softmax(2).mean(1)
+    return (shares.clamp(min=LEAST_AREA) / counts)[images, labels].numpy()

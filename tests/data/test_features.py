@@ -10,15 +10,17 @@ import pytest
 from data import UserError
 from data.features import (
     BLOCK,
+    LEAST_AREA,
     Features,
     create_rows,
+    estimate_areas,
     open_rows,
     read_features,
     save_rows,
 )
 
 CHANNELS, CLASSES, ROWS = 5, 21, 2 * BLOCK + 3
-NAMES = {*(f"{name}.npy" for name in Features._fields), "images.txt"}
+NAMES = {*(f"{name}.npy" for name in Features._fields[:-1]), "images.txt"}
 IMAGES = ["2007_000032", "fåtölj"]
 PHOTOS = np.arange(2, dtype=np.int64) - 1
 
@@ -95,3 +97,16 @@ def test_a_damaged_store_is_refused_in_a_line(store, name, content, message):
         read_features(store)
     line = str(raised.value)
     assert line.startswith(f"{store}: ") and "run step 1 again" in line and "\n" not in line
+
+
+def test_areas_are_estimated_among_the_classes_with_a_label_there():
+    # Image 0 has two labels of class 0 and one of class 2, image 1 one of class 1 alone; in image 2
+    # the classifier sees nothing of class 0.
+    images, labels = [0, 0, 0, 1, 2, 2], [0, 0, 2, 1, 0, 1]
+    logits = np.zeros((3, 2, 3), dtype=np.float32)
+    logits[0] = [0, 9, 0], [np.log(3), 0, 0]  # shares 1/2, 1/2 and 3/4, 1/4, whatever class 1 has
+    logits[2] = [-50, 50, 0]
+    pixels = np.stack([images, images, images], axis=1)
+    store = Features(*[np.empty(0)] * 7, logits)._replace(labels=np.uint8(labels), pixels=pixels)
+    found = estimate_areas(store, lambda places: places)
+    assert found == pytest.approx([0.3125, 0.3125, 0.375, 1, LEAST_AREA, 1])

@@ -75,14 +75,10 @@ def test_versions_are_found_without_git(tmp_path, monkeypatch):
     assert folder.versions()["commit"] is None
 
 
-@pytest.mark.parametrize(
-    "given, theirs, ours", [("ax", "x", "b"), ("a", "none", "b"), ("abc", "c", "none")]
-)
-def test_other_classes_are_refused_naming_the_first_difference(given, theirs, ours):
+@pytest.mark.parametrize("given, words", [("a", "1 is none .* 'b'"), ("abc", "2 is 'c' .* none")])
+def test_fewer_or_more_classes_are_refused_naming_the_first(given, words):
     chain.check_classes("ab", "ab", Path("dense.pt"), Path("voc"))
-    number = 2 if given == "abc" else 1
-    words = f"^voc: class {number} is '?{theirs}'? there but '?{ours}'? in dense.pt; use the data"
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=f"^voc: class {words} in dense.pt; use the data"):
         chain.check_classes("ab", given, Path("dense.pt"), Path("voc"))
 
 

@@ -27,10 +27,9 @@ def test_the_record_of_a_run_is_what_its_steps_have_left(street):
     file = run / "3_seg" / "best.pt"
     save_segmenter(file, segmenter, made_from=load_segmenter(file)[1]["made_from"])
     assert read_run(run, segmenter)["scores_are_old"]
-    (run / "1_features").rename(run / "2_cls" / "elsewhere")
-    assert read_run(run, segmenter)["configs"][1] is None
     (run / "other").mkdir()
-    (run / "2_cls" / "elsewhere").rename(run / "other" / "1_features")
+    (run / "1_features").rename(run / "other" / "1_features")
+    assert read_run(run, segmenter)["configs"][1] is None
     config = chain.finished(run, 2) | {"features": str(run / "other")}
     folder.save_json(run / "2_cls" / "config.json", config)
     assert read_run(run, segmenter)["configs"][1]["step"] == "sample_features"

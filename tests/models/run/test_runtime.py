@@ -3,10 +3,8 @@
 import io
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -19,7 +17,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from data import UserError
 from models.run import distributed, runtime
-from tests.conftest import BACKBONE, DATA, HOME
 
 COMPILE = "--compile: PyTorch cannot compile this network (backend='print' raised:)"
 
@@ -58,7 +55,6 @@ ENDS = [  # what was raised, the exit code, how the line begins
     (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "out of memory (DefaultCPUAll"),
     (torch.OutOfMemoryError("CUDA out of memory. Tried"), 2, "out of memory (CUDA out of"),
     (MemoryError(), 2, "out of memory (no more is known); lower --size"),
-    (RuntimeError("DataLoader worker (pid 1) is killed"), 2, "a worker process was lost (DataL"),
     (RuntimeError("DataLoader timed out after 300 seconds"), 2, "a worker process was lost (DataL"),
 ]
 
@@ -78,15 +74,12 @@ def test_our_own_mistakes_keep_their_traceback():
 
 
 class Bad(Dataset):
-    def __len__(self):
-        return 1
-
     def __getitem__(self, index):
         raise UserError("a.png: cannot be read")
 
 
 def test_a_users_mistake_in_a_worker_process_is_the_same_line(capsys):
-    code, error = ending(lambda: list(DataLoader(Bad(), num_workers=1)), capsys)
+    code, error = ending(lambda: list(DataLoader(Bad(), sampler=[0], num_workers=1)), capsys)
     assert (code, error) == (2, "train_cls: a.png: cannot be read\n")
 
 
@@ -148,15 +141,3 @@ def test_workers_share_no_more_memory_than_there_is(capsys, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     assert runtime.image_loader(Bad(), range(9), 3).num_workers == 1
     assert "note: 1 of 3 workers, as /dev/shm is nearly full" in capsys.readouterr().out
-
-
-def test_a_small_shared_memory_hangs_nothing(street):
-    small = ("unshare", "-Urm", "sh", "-c")
-    small += ('mount -t tmpfs -o size=400k tmpfs /dev/shm && exec "$@"', "sh")
-    if not shutil.which("unshare") or subprocess.run([*small, "true"]).returncode:
-        pytest.skip("no small /dev/shm can be mounted here")
-    step_1 = [sys.executable, HOME / "sample_features.py", "--run", "new", *DATA, *BACKBONE]
-    subprocess.run(
-        [*small, *step_1, "--workers", "1"], check=True, timeout=200, capture_output=True
-    )
-    assert Path("new/1_features/config.json").is_file()
