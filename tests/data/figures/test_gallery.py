@@ -1,4 +1,4 @@
-"""The save_gallery, a file that needs nothing but the pages beside it, and the contact sheet."""
+"""The gallery, a file that needs nothing but the pages beside it, and the contact sheet."""
 
 import json
 import re
@@ -21,8 +21,6 @@ NASTY = "a\"b'c<i>&amp; {{pictures}} </script> #1?%20.x".replace("/", "")
 FACTS = {"images": "5 of <them>", "views": "one"}
 SEEN = {"cat": (8, 0.5), "dog": (12, 0.1), NASTY: (12, 0.9), "horse 2": (13, None), "sky": (0, 0.7)}
 WORST_FIRST = ["dog", "cat", "sky", NASTY, "horse 2"]
-
-
 BLUE = np.array([0, 0, 255])
 
 
@@ -38,16 +36,9 @@ def save(folder: Path, name: str, label: int, miou: float | None, alone: str | N
     """
     photo, mask = np.full((60, 80, 3), BLUE, np.uint8), np.full((60, 80), label, np.uint8)
     truth = np.full_like(mask, VOID) if miou is None and not alone else mask
-    truth = None if alone == "prediction" else truth
-    prediction = None if alone == "ground truth" else mask
+    masks = truth if alone != "prediction" else None, mask if alone != "ground truth" else None
     ious = np.where(np.arange(21) == label, 0.25, np.nan) if miou else None
-    record = Record(name, name, photo, truth, prediction, ious=ious, miou=miou)
-    save_page(folder, record, VOC)
-
-
-def known(page: str) -> list[dict]:
-    """What the file tells its script."""
-    return json.loads(re.search(r'<script type="application/json"[^>]*>(.*?)</script>', page)[1])
+    save_page(folder, Record(name, name, photo, *masks, ious=ious, miou=miou), VOC)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +68,7 @@ const loaded = async () => {
 
 def test_the_file_lists_the_pictures_worst_first_with_all_names_escaped(folder):
     page = (folder / INDEX).read_text(encoding="utf-8")
-    pictures = known(page)
+    pictures = json.loads(re.search('<script type="application/json".*?>(.*?)</script>', page)[1])
     assert [one["title"] for one in pictures] == WORST_FIRST
     assert [unquote(one["page"]) for one in pictures] == [f"{name}.png" for name in WORST_FIRST]
     assert all(re.fullmatch(r"[\w%.]+\.png", one["page"]) for one in pictures)
@@ -105,10 +96,10 @@ def test_a_class_0_that_is_no_background_is_tinted_named_and_filtered_by(first, 
 def test_overlays_of_one_mask_are_filtered_by_it_and_have_no_score(alone, tmp_path):
     for name, label in (("b", 8), ("a", 12)):
         save(tmp_path, name, label, None, alone)
-    facts = read_pictures(tmp_path)
-    found = [(one["title"], one["classes"], one["columns"]) for one in facts]
-    assert found == [("a", ["dog"], [alone]), ("b", ["cat"], [alone])]
-    with Image.open(tmp_path / facts[0]["thumbnail"]) as thumbnail:
+    first, second = read_pictures(tmp_path)
+    assert (first["title"], first["classes"], first["columns"]) == ("a", ["dog"], [alone])
+    assert (second["title"], second["classes"]) == ("b", ["cat"])
+    with Image.open(tmp_path / first["thumbnail"]) as thumbnail:
         assert thumbnail.getpixel((20, 20)) == pytest.approx(tinted(12), abs=3)
         assert thumbnail.size == (320, 240)
 
@@ -119,13 +110,12 @@ def test_a_contact_sheet_has_up_to_24_thumbnails_with_their_names(count, size, t
     (one,) = read_pictures(tmp_path)
     titles = [40 * "long" if index == 3 else f"{index}" for index in range(count)]
     pictures = [one | {"title": title, "miou": 0.5} for title in titles]
-    if count > 5:
-        pictures[5]["miou"] = None
-    sheet = contact_sheet(tmp_path, pictures)
-    assert sheet.size == size
+    for sixth in pictures[5:6]:
+        sixth["miou"] = None
+    sheet, shown = contact_sheet(tmp_path, pictures), min(count, 24)
     pixels = np.array(sheet)
     covered = abs(pixels - tinted(8)).max(-1) < 4
-    shown = min(count, 24)
+    assert sheet.size == size
     assert covered.sum() == pytest.approx(shown * 320 * 240, rel=0.02), "all but its name"
     for index in range(shown):
         row, column = divmod(index, 6)
@@ -190,10 +180,8 @@ def test_the_slider_is_between_image_and_prediction(folder):
     script = "choose('split', 10); choose('tile', 'error');"
     (_, key, cells), colours = opened(folder / INDEX, script, [0.05, 0.25])
     assert np.allclose(colours, [blue, right], atol=3) and "pale blue: right" in key
-    assert cells == [
-        ["pixels in", "ground truth", "prediction", "IoU"],
-        ["dog", "100.0%", "100.0%", "0.250"],
-    ]
+    head = ["pixels in", "ground truth", "prediction", "IoU"]
+    assert cells == [head, ["dog", "100.0%", "100.0%", "0.250"]]
 
 
 @needs_chromium
@@ -224,11 +212,9 @@ def test_a_picture_of_one_mask_is_compared_with_it(alone, tmp_path):
 @needs_chromium
 def test_a_thin_class_is_seen_in_full_where_the_wheel_has_zoomed_in(tmp_path):
     """Four pixels of a photo of 1,200, between neighbours that both have outlines."""
-    mask = np.full((600, 1200), 20, np.uint8)
+    photo, mask = np.full((600, 1200, 3), 200, np.uint8), np.full((600, 1200), 20, np.uint8)
     mask[:, 598:602] = 1
-    save_page(
-        tmp_path, Record("thin", "thin", np.full((600, 1200, 3), 200, np.uint8), mask, mask), VOC
-    )
+    save_page(tmp_path, Record("thin", "thin", photo, mask, mask), VOC)
     save_gallery(tmp_path, read_pictures(tmp_path), "Thin", {})
     script = """
     choose("split", 0);

@@ -1,8 +1,10 @@
 """What the tests of the forms share."""
 
+import io
 import json
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from data.formats import annotations
@@ -24,6 +26,15 @@ def write(path: Path, content: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return path
+
+
+def png(inside: object, clear: bool = False) -> bytes:
+    """A picture of pixels 0 and 1, in grey, or in black where nothing is clear, and white."""
+    image, file = Image.fromarray(np.array(inside, dtype=np.uint8)), io.BytesIO()
+    if clear:
+        image.putpalette([0, 0, 0, 255, 255, 255])
+    image.save(file, "PNG", **({"transparency": 0} if clear else {}))
+    return file.getvalue()
 
 
 def find(form, root: Path, **options):
@@ -54,9 +65,7 @@ def coco(root: Path, photo: str, label: object = "dog", kind: str = "polygon", b
     return write(root / "json" / "coco.json", content)
 
 
-def supervisely(
-    root: Path, photo: str, label: object = "dog", kind: str = "polygon", box=BOX
-) -> Path:
+def supervisely(root: Path, photo: str, label: object = "dog", kind: str = "polygon", box=BOX):
     write(root / "json" / "meta.json", {"classes": [{"title": label, "color": "#0a0B0c"}]})
     thing = {"geometryType": kind, "classTitle": label, "points": {"exterior": box}}
     content = {"size": {"width": 6, "height": 4}, "objects": [thing]}

@@ -56,6 +56,13 @@ def test_polygons_are_as_large_as_those_of_pycocotools(tmp_path):
     assert (np.array(only_mask(coco, tmp_path)) != drawn).sum() <= 2, "pixels on the outline"
 
 
+def test_where_an_outline_goes_round_twice_is_outside(tmp_path):
+    twice = [0, 0, 6, 0, 6, 4, 0, 4, 0, 0, 2, 1, 4, 1, 4, 3, 2, 3, 2, 1]
+    annotate(tmp_path / "coco.json", annotation([twice]))
+    hole = [1, 1, 0, 0, 1, 1]
+    assert only_mask(coco, tmp_path) == [[1] * 6, hole, hole, [1] * 6]
+
+
 def test_smaller_areas_lie_on_larger_ones_and_crowds_beneath_all(tmp_path):
     small, large = [0, 0, 1, 0, 1, 4, 0, 4], [0, 0, 3, 0, 3, 4, 0, 4]
     crowd = annotation({"size": [4, 6], "counts": [8, 8, 8]}, crowd=1)
@@ -68,7 +75,6 @@ def test_smaller_areas_lie_on_larger_ones_and_crowds_beneath_all(tmp_path):
 
 
 def test_several_files_are_one_set_and_those_called_instances_come_first(tmp_path):
-    """Photos of one name are told apart by their folders, classes by their names."""
     annotate(tmp_path / "train" / "coco.json", annotation([BOX]), names=["x/a.jpg"])
     others = [{"id": 1, "name": "cow"}, {"id": 3, "name": "cat"}]
     annotate(tmp_path / "valid" / "coco.json", annotation([BOX]), categories=others)
@@ -83,11 +89,9 @@ def test_several_files_are_one_set_and_those_called_instances_come_first(tmp_pat
 
 def test_photos_are_those_of_the_folder_that_is_named(tmp_path):
     annotate(tmp_path / "annotations" / "instances_one.json", names=(), images=[IMAGE])
-    for folder in ("images/one", "clean"):
-        photo(tmp_path / folder / "a.jpg")
-    for named, folder in ((None, "images/one"), (Path("clean"), "clean")):
-        found = find(coco, tmp_path, images=named).pairs["a"].photo
-        assert found == tmp_path / folder / "a.jpg"
+    usual, clean = (photo(tmp_path / name / "a.jpg") for name in ("images/one", "clean"))
+    assert find(coco, tmp_path).pairs["a"].photo == usual
+    assert find(coco, tmp_path, images=Path("clean")).pairs["a"].photo == clean
 
 
 def test_a_picture_beside_the_file_is_not_taken_for_the_only_photo(tmp_path):
@@ -102,15 +106,13 @@ def test_a_picture_beside_the_file_is_not_taken_for_the_only_photo(tmp_path):
     [("annotations/instances_{}.json", "images/{}/a.jpg"), ("{}/labels.json", "{}/images/a.jpg")],
 )
 def test_equal_names_in_train_and_val_are_told_apart_by_folders(file, place, tmp_path):
-    for name in ("train", "val"):
+    photos = [tmp_path / place.format(name) for name in ("train", "val")]
+    for name, path in zip(("train", "val"), photos):
         flat = annotation(BOX)  # as VIA once wrote one outline
         annotate(tmp_path / file.format(name), flat, names=(), images=[IMAGE])
-        photo(tmp_path / place.format(name))
-    pairs = find(coco, tmp_path).pairs
-    assert [pair.mask().tolist() for pair in pairs.values()] == [DRAWN] * 2
-    assert [pair.photo.relative_to(tmp_path).as_posix() for pair in pairs.values()] == [
-        place.format(name) for name in ("train", "val")
-    ]
+        photo(path)
+    pairs = find(coco, tmp_path).pairs.values()
+    assert [(pair.photo, pair.mask().tolist()) for pair in pairs] == [(it, DRAWN) for it in photos]
 
 
 @pytest.mark.parametrize(
@@ -135,14 +137,12 @@ def test_coordinates_from_0_to_1_are_no_pixels(tmp_path):
     annotate(tmp_path / "coco.json", annotation([[value / 4 for value in BOX]]))
     source = find(coco, tmp_path)
     assert not source.pairs["a"].mask().any()
-    assert source.notes == {
-        "left out: shape not drawn (coordinates from 0 to 1, not in pixels)": ["a.jpg"]
-    }
+    note = "left out: shape not drawn (coordinates from 0 to 1, not in pixels)"
+    assert source.notes == {note: ["a.jpg"]}
 
 
 def test_annotations_of_no_image_are_counted(tmp_path):
     annotate(tmp_path / "coco.json", annotation([BOX]), annotation([BOX], of=9))
     source = find(coco, tmp_path)
-    assert list(source.pairs) == ["a"]
-    reason = "left out: no photo of that name, or several"
-    assert source.notes == {reason: ["image_id 9, not listed"]}
+    note = "left out: no photo of that name, or several"
+    assert list(source.pairs) == ["a"] and source.notes == {note: ["image_id 9, not listed"]}

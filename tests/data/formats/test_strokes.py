@@ -14,16 +14,10 @@ LINE, DOTS = [[1.5, 1.5], [4.5, 1.5]], [[1.5, 1.5], [4.5, 2.5]]  # on centres of
 LINE_MASK = [[9] * 6, [9, 0, 0, 0, 0, 9], [9] * 6, [9] * 6]  # 9: nothing is drawn
 DOTS_MASK = [[9] * 6, [9, 0, 9, 9, 9, 9], [9, 9, 9, 9, 0, 9], [9] * 6]
 DOT_MASK = [[9] * 6, [9, 0, 9, 9, 9, 9], [9] * 6, [9] * 6]
-KINDS = [
-    (labelme, "line", LINE, LINE_MASK),
-    (labelme, "linestrip", LINE, LINE_MASK),
-    (labelme, "points", DOTS, DOTS_MASK),
-    (labelme, "point", DOTS[:1], DOT_MASK),
-    (cvat, "polyline", LINE, LINE_MASK),
-    (cvat, "points", DOTS, DOTS_MASK),
-    (supervisely, "line", LINE, LINE_MASK),
-    (supervisely, "point", DOTS[:1], DOT_MASK),
-]
+DRAWINGS = {"line": (LINE, LINE_MASK), "points": (DOTS, DOTS_MASK), "point": (DOTS[:1], DOT_MASK)}
+DRAWINGS |= {"linestrip": DRAWINGS["line"], "polyline": DRAWINGS["line"]}
+KINDS = [(labelme, kind) for kind in ("line", "linestrip", "points", "point")]
+KINDS += [(cvat, "polyline"), (cvat, "points"), (supervisely, "line"), (supervisely, "point")]
 
 
 def drawn(expected: list[list[int]], label: int, beside: int) -> list[list[int]]:
@@ -41,8 +35,9 @@ def only_mask(form, root: Path, **options) -> tuple[list[str], list[list[int]]]:
     return [*source.classes], pair.mask().tolist()
 
 
-@pytest.mark.parametrize("writes, kind, points, expected", KINDS)
-def test_points_and_lines_equal_a_drawing_by_hand(writes, kind, points, expected, tmp_path):
+@pytest.mark.parametrize("writes, kind", KINDS)
+def test_points_and_lines_equal_a_drawing_by_hand(writes, kind, tmp_path):
+    points, expected = DRAWINGS[kind]
     writes(tmp_path, "a.jpg", kind=kind, box=points)
     photo(tmp_path / "a.jpg")
     form = getattr(formats, writes.__name__)
@@ -60,16 +55,26 @@ def test_areas_beside_which_nothing_is_known(tmp_path):
     assert names == ["dog"] and {*np.ravel(mask)} == {0, VOID}
 
 
+@pytest.mark.parametrize("width", [1.0, 3.0, 5.0])
+def test_a_stroke_is_all_pixels_near_its_line_and_has_no_gap(width, tmp_path):
+    ends = [[3.2, 4.1], [24.7, 17.3]]
+    line = {"label": "dog", "points": ends, "shape_type": "line"}
+    write(tmp_path / "a.json", {"shapes": [line], "imagePath": "a.jpg"})
+    photo(tmp_path / "a.jpg", (30, 20))
+    source = find(formats.labelme, tmp_path, unlabelled="background", stroke_width=width)
+    found, reach = source.pairs["a"].mask() == 1, max(width, 2**0.5) / 2
+    points = np.linspace(*ends, 2000)  # of the line
+    for y, x in np.ndindex(found.shape):
+        near = np.hypot(*(points - (x + 0.5, y + 0.5)).T).min()
+        assert found[y, x] == (near < reach) or abs(near - reach) <= 0.01
+    columns = np.flatnonzero(found.any(axis=0))
+    assert (np.diff(columns) == 1).all() and len(columns) >= 21
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_a_table_of_clicks(separator, tmp_path):
-    rows = [
-        "photo,row,column,label,who",
-        "a.jpg,1,1,dog,me",
-        "a.jpg,2,4,dog,me",
-        "a.jpg,0,0,cat,",
-        ",,,,",
-    ]
-    write_clicks(tmp_path, "\n".join(rows).replace(",", separator))
+    rows = "photo,row,column,label,who a.jpg,1,1,dog,me a.jpg,2,4,dog,me a.jpg,0,0,cat, ,,,,"
+    write_clicks(tmp_path, rows.replace(" ", "\n").replace(",", separator))
     with pytest.raises(UserError, match="--unlabelled void"):
         find(clicks, tmp_path)
     expected = drawn(DOTS_MASK, 1, VOID)

@@ -1,35 +1,23 @@
 """Supervisely's JSON: bitmaps, polygons with holes, rectangles."""
 
 import base64
-import io
 import tracemalloc
 import zlib
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from data import UserError
 from data.formats import supervisely
-from tests.data.formats import DRAWN, find, only_mask, photo, write
+from tests.data.formats import DRAWN, find, only_mask, photo, png, write
 
-COLOURS = {"dog": "#00FF01", "cat": "#FF0000"}
+CLASSES = [{"title": "dog", "color": "#00FF01"}, {"title": "cat", "color": "#FF0000"}]
 
 
-def bitmap(packed: bytes, *origin: int) -> dict:
-    data = base64.b64encode(zlib.compress(packed, 1)).decode()
+def bitmap(content: bytes, *origin: int) -> dict:
+    data = base64.b64encode(zlib.compress(content, 1)).decode()
     bits = {"data": data, "origin": origin}
     return {"geometryType": "bitmap", "classTitle": "dog", "bitmap": bits}
-
-
-def png(inside, alpha: bool = True) -> bytes:
-    """A picture whose transparent colour is outside, as Supervisely saves it, or grey."""
-    image, file = Image.fromarray(np.array(inside, dtype=np.uint8)), io.BytesIO()
-    if alpha:
-        image.putpalette([0, 0, 0, 255, 255, 255])
-    image.save(file, "PNG", **({"transparency": 0} if alpha else {}))
-    return file.getvalue()
 
 
 def area(kind: str, exterior: list, interior: list = (), label: str = "dog") -> dict:
@@ -39,22 +27,17 @@ def area(kind: str, exterior: list, interior: list = (), label: str = "dog") -> 
 
 def annotate(root: Path, *things: dict) -> Path:
     photo(root / "ds/img/a.jpg")
-    classes = [{"title": title, "color": colour} for title, colour in COLOURS.items()]
-    write(root / "meta.json", {"classes": classes})
+    write(root / "meta.json", {"classes": CLASSES})
     write(root / "ds/ann/a.jpg.json", {"size": {"height": 4, "width": 6}, "objects": things})
     return root
 
 
-@pytest.mark.parametrize(
-    "drawn",
-    [
-        bitmap(png(np.ones((2, 3))), 1, 1),
-        bitmap(png(np.ones((2, 3)), alpha=False), 1, 1),
-        area("polygon", [[1, 1], [3, 1], [3, 2], [1, 2]]),
-        area("rectangle", [[1, 1], [3, 2]]),
-        area("rectangle", [[3, 2], [1, 1]]),
-    ],
-)
+AREAS = [bitmap(png([[1] * 3] * 2, clear), 1, 1) for clear in (True, False)]
+AREAS += [area("polygon", [[1, 1], [3, 1], [3, 2], [1, 2]])]
+AREAS += [area("rectangle", ends) for ends in ([[1, 1], [3, 2]], [[3, 2], [1, 1]])]
+
+
+@pytest.mark.parametrize("drawn", AREAS)
 def test_areas_have_their_class(drawn, tmp_path):
     source = find(supervisely, annotate(tmp_path, drawn))
     assert source.classes == {"background": None, "dog": (0, 255, 1), "cat": (255, 0, 0)}
