@@ -16,7 +16,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run")
 LIMIT = 180  # seconds after which a page hangs
 # A window has at least 500 px, a frame in it any width. The page tells it what the script returns.
-WINDOW = """<body style="margin: 0"><iframe src="{page}" width="{width}" height="{height}"
+WINDOW = """<body style="margin: 0"><iframe src="{page}" width="{width}" height="800"
 style="border: 0"></iframe><pre id="answer"></pre><script>
 onmessage = event => {{ document.getElementById("answer").textContent = event.data; }};
 </script>"""
@@ -36,26 +36,24 @@ def installed() -> str | None:
     return next(filter(None, map(shutil.which, NAMES)), None)
 
 
-def look(
-    page: Path, script: str, width: int = 1280, height: int = 800, dark: bool = False
-) -> tuple[Any, Image.Image]:
+def look(page: Path, script: str, width: int = 1280, dark: bool = False) -> tuple[Any, Image.Image]:
     """What an asynchronous script returns that runs in a copy of the page, and a picture of it.
 
     Nothing may have failed there: no error in a script, nothing missing, nothing forbidden.
 
     Args:
-        width, height: of the page in px.
+        width: of the page in px.
         dark: whether its user likes it dark.
     """
     copy, window = page.with_name("copy.html"), page.with_name("window.html")
     text = page.read_text(encoding="utf-8").replace("<head>", f"<head>{FIRST}", 1)
     head, end = text.rsplit("</body>", 1)
     copy.write_text(head + LAST.format(script=script) + end, encoding="utf-8")
-    window.write_text(WINDOW.format(page=copy.name, width=width, height=height), encoding="utf-8")
+    window.write_text(WINDOW.format(page=copy.name, width=width), encoding="utf-8")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place:
         shot = Path(place, "shot.png")
         command = [installed(), *FLAGS, f"--user-data-dir={place}", f"--screenshot={shot}"]
-        command += ["--dump-dom", "--virtual-time-budget=20000", f"--window-size={width},{height}"]
+        command += ["--dump-dom", "--virtual-time-budget=20000", f"--window-size={width},800"]
         command += [f"--blink-settings=preferredColorScheme={int(not dark)}", window.as_uri()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
         picture = Image.open(io.BytesIO(shot.read_bytes())).convert("RGB")

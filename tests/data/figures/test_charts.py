@@ -24,7 +24,6 @@ def words(figure) -> list[str]:
 @pytest.mark.parametrize(
     "rows, expected",
     [
-        ([row(1, loss=2.5, miou=0.25)], [{"loss": [(1, 2.5)]}, {"miou": [(1, 0.25)]}]),
         (
             [
                 row(0, lr=None, loss=None, val_loss=1.5, miou=0.5),

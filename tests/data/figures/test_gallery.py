@@ -9,7 +9,6 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from data.classes import VOC, VOID, Classes
 from data.figures.gallery import INDEX, contact_sheet, read_pictures, save_gallery, save_page
@@ -81,15 +80,13 @@ def test_the_file_lists_the_pictures_worst_first_with_all_names_escaped(folder):
 
 
 @pytest.mark.parametrize("first, offered", [("background", ["door"]), ("wall", ["wall", "door"])])
-def test_a_class_0_that_is_no_background_is_tinted_named_and_filtered_by(first, offered, tmp_path):
+def test_a_class_0_that_is_no_background_is_named_and_filtered_by(first, offered, tmp_path):
     classes = Classes.from_named({first: None, "door": None})
     photo, mask = np.full((60, 80, 3), 200, np.uint8), np.zeros((60, 80), np.uint8)
     mask[:20] = 1
     save_page(tmp_path, Record("one", "one", photo, mask), classes)
     (facts,) = read_pictures(tmp_path)
     assert facts["classes"] == offered and [row[0] for row in facts["rows"]] == [first, "door"]
-    with Image.open(tmp_path / unquote(facts["layers"]["ground truth"])) as layer:
-        assert (layer.getpixel((40, 40))[3] > 0) == (first == "wall"), "it is tinted"
 
 
 @pytest.mark.parametrize("alone", ["prediction", "ground truth"])
@@ -99,9 +96,6 @@ def test_overlays_of_one_mask_are_filtered_by_it_and_have_no_score(alone, tmp_pa
     first, second = read_pictures(tmp_path)
     assert (first["title"], first["classes"], first["columns"]) == ("a", ["dog"], [alone])
     assert (second["title"], second["classes"]) == ("b", ["cat"])
-    with Image.open(tmp_path / first["thumbnail"]) as thumbnail:
-        assert thumbnail.getpixel((20, 20)) == pytest.approx(tinted(12), abs=3)
-        assert thumbnail.size == (320, 240)
 
 
 @pytest.mark.parametrize("count, size", [(1, (360, 304)), (7, (2060, 588)), (30, (2060, 1156))])
@@ -110,8 +104,8 @@ def test_a_contact_sheet_has_up_to_24_thumbnails_with_their_names(count, size, t
     (one,) = read_pictures(tmp_path)
     titles = [40 * "long" if index == 3 else f"{index}" for index in range(count)]
     pictures = [one | {"title": title, "miou": 0.5} for title in titles]
-    for sixth in pictures[5:6]:
-        sixth["miou"] = None
+    if count > 5:
+        pictures[5]["miou"] = None
     sheet, shown = contact_sheet(tmp_path, pictures), min(count, 24)
     pixels = np.array(sheet)
     covered = abs(pixels - tinted(8)).max(-1) < 4
@@ -194,7 +188,7 @@ def test_nothing_is_wider_than_the_screen(width, dark, folder):
     first();
     const style = getComputedStyle(document.body);
     return [innerWidth, before && fits(), style.backgroundColor, style.color];"""
-    (found, fits, *colours), _ = look(folder / INDEX, TOOLS + script, width, 700, dark)
+    (found, fits, *colours), _ = look(folder / INDEX, TOOLS + script, width, dark)
     assert found == width and fits
     page, ink = (sum(map(int, re.findall(r"\d+", colour))) for colour in colours)
     assert (page < ink) == dark and abs(page - ink) > 400

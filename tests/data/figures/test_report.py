@@ -12,7 +12,6 @@ from data.figures.report import choose, report_pages, report_text, sections
 from tests.data.figures.pages import faults, texts
 
 LONG = "A_CLASS_$with_{a}_very$_long_name_that_nobody_would_want_to_write_out_in_full"
-VERSIONS = {"python": "3.11.7", "torch": "2.9.1+cu130", "commit": "0123456789ab+"}
 
 
 def network(context=0, layers=3) -> dict:
@@ -30,46 +29,36 @@ def network(context=0, layers=3) -> dict:
     }
 
 
-@pytest.fixture
-def values():
-    """Makes what `report_pages` takes, of a run as large as one likes."""
-
-    def make(classes=4, pictures=2, name="class_#", path="runs/a $run^2$", side=(400, 160)):
-        random = np.random.default_rng(0)
-        names = [name.replace("#", str(index)) for index in range(classes)]
-        ious = [None, *random.random(classes - 1).tolist()]
-        log = [{"epoch": epoch, "loss": 2 / (epoch + 1), "miou": 0.5} for epoch in range(6)]
-        log[0]["loss"] = None
-        shared = {"seconds": 83.2, "changed": {"--data": path, "--flip": True, "--scale": [0.5, 2]}}
-        shared |= {"data": path, "scores": {}, "epochs": 5, "split": "train", "images": 1464}
-        configs = {step: dict(shared) for step in range(1, 5)}
-        counts = (10 ** random.uniform(0, 6, classes)).astype(int).tolist()
-        configs[1] |= {"rows": 123456, "classes": names, "rows_per_class": counts}
-        configs[2] |= {"rows": 111111, "held_out_rows": 12345, "scores": {"val_accuracy": 0.5678}}
-        configs[3] |= {"best_epoch": 4, "val_miou": 0.3456, "val_images_trained_on": 0}
-        metrics = {"miou": 0.4321, "pixel_accuracy": 0.8765, "mean_accuracy": 0.5432}
-        metrics |= {"fw_iou": 0.6543, "images": 724, "classes_in_mean": classes - 1}
-        metrics |= {"per_class": dict(zip(names, ious)), "protocol": "scored somehow, " * 9}
-        return {
-            "record": {
-                "run": path,
-                "configs": configs,
-                "logs": {2: [row | {"val_accuracy": 0.25} for row in log[1:]], 3: log},
-                "metrics": metrics | {"checkpoint": f"{path}/best.pt"},
-                "confusion": random.integers(0, 100, (classes, classes)),
-                "author": "A. Student",
-                "settings": {step: {"--lr": 0.5, "--flip": True} for step in configs},
-                "images": [dict(id=f"i{n}", miou=n / 10, worst_class=names[0]) for n in (9, 1)],
-                "experiments": [],
-                "versions": VERSIONS,
-                "scores_are_old": False,
-                "network": network(),
-            },
-            "shown": f"12 images of val; {path}/best.pt",
-            "pictures": [(f"best {n}", Image.new("RGB", side, "#336699")) for n in range(pictures)],
-        }
-
-    return make
+def values(classes=4, pictures=2, name="class_#", path="runs/a $run^2$", side=(400, 160)) -> dict:
+    """What `report_pages` takes, of a run as large as one likes."""
+    random = np.random.default_rng(0)
+    names = [name.replace("#", str(index)) for index in range(classes)]
+    ious = [None, *random.random(classes - 1).tolist()]
+    log = [{"epoch": epoch, "loss": 2 / (epoch + 1), "miou": 0.5} for epoch in range(6)]
+    log[0]["loss"] = None
+    configs = {step: {"seconds": 83.2, "data": path, "images": 1464} for step in range(1, 5)}
+    counts = (10 ** random.uniform(0, 6, classes)).astype(int).tolist()
+    configs[1] |= {"rows": 123456, "classes": names, "rows_per_class": counts}
+    configs[2] |= {"rows": 111111, "held_out_rows": 12345}
+    configs[3] |= {"best_epoch": 4, "val_images_trained_on": 0}
+    metrics = {"miou": 0.4321, "pixel_accuracy": 0.8765, "mean_accuracy": 0.5432, "fw_iou": 0.6543}
+    metrics |= {"per_class": dict(zip(names, ious)), "protocol": "scored somehow, " * 9}
+    record = {
+        "run": path,
+        "configs": configs,
+        "logs": {2: [row | {"val_accuracy": 0.25} for row in log[1:]], 3: log},
+        "metrics": metrics,
+        "confusion": random.integers(0, 100, (classes, classes)),
+        "author": "A. Student",
+        "settings": {step: {"--lr": 0.5, "--flip": True} for step in configs},
+        "images": [{"id": f"i{n}", "miou": n / 10, "worst_class": names[0]} for n in (9, 1)],
+        "experiments": [],
+        "versions": {"python": "3.11.7", "torch": "2.9.1+cu130", "commit": "0123456789ab+"},
+        "scores_are_old": False,
+        "network": network(),
+    }
+    shown = [(f"best {index}", Image.new("RGB", side, "#336699")) for index in range(pictures)]
+    return {"record": record, "shown": f"12 images of val; {path}/best.pt", "pictures": shown}
 
 
 def words(figure: Figure) -> str:
@@ -85,26 +74,26 @@ def words(figure: Figure) -> str:
         {"classes": 60, "name": LONG + "_#", "path": "runs/" + "long/" * 60},
         {"classes": 255, "pictures": 3, "side": (90, 700)},
     ],
-    ids=["usual", "little", "long", "much"],
 )
-def test_no_text_leaves_its_page_or_overlaps_another(change, values):
+def test_no_text_leaves_its_page_or_overlaps_another(change):
     for number, figure in enumerate(report_pages(**values(**change)), start=1):
         assert (number, faults(figure)) == (number, [])
 
 
-def test_the_values_are_on_the_pages_in_order(values):
+def test_the_values_are_on_the_pages_in_order():
     given = values(classes=3)
-    given["record"]["confusion"] = np.array([[75, 25, 0], [0, 0, 0], [1, 0, 999]])
-    given["record"]["configs"][1]["rows_per_class"] = [1234567, 8, 0]
-    given["record"]["metrics"]["per_class"] = {"class_0": 0.7, "class_1": None, "class_2": 0.1}
+    record = given["record"]
+    record["confusion"] = np.array([[75, 25, 0], [0, 0, 0], [1, 0, 999]])
+    record["configs"][1]["rows_per_class"] = [1234567, 8, 0]
+    record["metrics"]["per_class"] = {"class_0": 0.7, "class_1": None, "class_2": 0.1}
     row = {"run": "a", "differs": "", "miou": 0.4, "miou_low": 0.3, "miou_high": 0.5}
     other = {"differs": "train_seg --lr 0.1", "verdict": "worse", "difference": -0.2}
     other |= {"difference_low": -0.3, "difference_high": -0.1}
-    given["record"]["experiments"] = [row | {"difference": None}, row | other]
-    given["record"]["compared"] = "| tables of both |"
-    assert "another network" not in sections(given["record"])["Scores"]
-    given["record"]["scores_are_old"] = True
-    given["record"]["configs"][3]["val_images_trained_on"] = 17
+    record["experiments"] = [row | {"difference": None}, row | other]
+    record["compared"] = "| tables of both |"
+    assert "another network" not in sections(record)["Scores"]
+    record["scores_are_old"] = True
+    record["configs"][3]["val_images_trained_on"] = 17
     pages = [words(figure) for figure in report_pages(**given)]
     expected = [
         ["Semantic segmentation", "runs/a $run^2$", "A. Student", date.today().isoformat()]
@@ -128,13 +117,13 @@ def test_the_values_are_on_the_pages_in_order(values):
     assert len(pages) == len(expected)
     for number, (page, lines) in enumerate(zip(pages, expected), start=1):
         assert [line for line in [*lines, f"page {number} of 9"] if line not in page] == []
-    text = report_text(given["record"], [("best", "a.png")])
+    text = report_text(record, [("best", "a.png")])
     found = ["A. Student", "class_0 taken for class_1", "| lr | 0.5 |", "](<a.png>)", "| tables of"]
     assert [words for words in found if words not in text] == []
 
 
 @pytest.mark.parametrize("last", [0, 2])
-def test_what_was_not_run_is_said_to_be_not_run(last, values):
+def test_what_was_not_run_is_said_to_be_not_run(last):
     given = values(pictures=0)
     record = given["record"]
     for step in range(last + 1, 5):
@@ -150,18 +139,15 @@ def test_what_was_not_run_is_said_to_be_not_run(last, values):
 
 
 @pytest.mark.parametrize(
-    "mious, chosen",
+    "percents, chosen",
     [
         ([None], ""),
-        ([0.1, 0.9, None], "by mIoU b, by mIoU a"),
-        (
-            [0.1, 0.3, 0.4, 0.5, 0.8, 0.9, None],
-            "best f, best e, typical d, typical c, worst b, worst a",
-        ),
+        ([1, 9, None], "by mIoU b, by mIoU a"),
+        ([1, 3, 4, 5, 8, 9, None], "best f, best e, typical d, typical c, worst b, worst a"),
     ],
 )
-def test_best_typical_and_worst_are_by_miou(mious, chosen):
-    pictures = [{"name": name, "miou": miou} for name, miou in zip("abcdefg", mious)]
+def test_best_typical_and_worst_are_by_miou(percents, chosen):
+    pictures = [{"name": name, "miou": miou} for name, miou in zip("abcdefg", percents)]
     found = [f"{kind.partition(':')[0]} {name}" for kind, name in choose(pictures)]
     assert ", ".join(found) == chosen
 

@@ -19,8 +19,9 @@ ALONE = "left out: in no pair"
 
 
 @pytest.fixture(params=[labelme, coco, supervisely, cvat], ids=lambda form: form.__name__)
-def writes(request):
-    """Writes annotations of a photo of 6x4 pixels with one shape."""
+def writes(request, tmp_path):
+    """Writes annotations of a photo of 6x4 pixels with one shape; there is an a.jpg."""
+    photo(tmp_path / "a.jpg")
     return request.param
 
 
@@ -33,7 +34,6 @@ def form(writes):
 @pytest.mark.parametrize("kind", ["cuboid", "polygon"])
 def test_shapes_that_draw_nothing_are_counted(kind, writes, form, tmp_path):
     writes(tmp_path, "a.jpg", kind=kind, box=[[-9, -9], [-5, -9], [-5, -7]])
-    photo(tmp_path / "a.jpg")
     source, unknown = find(form, tmp_path), "no outline" if writes is coco else "cuboid"
     assert not source.pairs.popitem()[1].mask().any()
     note = {"cuboid": f"not drawn ({unknown})", "polygon": "without a pixel in its photo"}[kind]
@@ -42,7 +42,6 @@ def test_shapes_that_draw_nothing_are_counted(kind, writes, form, tmp_path):
 
 def test_what_lies_outside_the_photo_is_cut_off(writes, form, tmp_path):
     writes(tmp_path, "a.jpg", box=[[-9, -9], [99, -9], [99, 99], [-9, 99]])
-    photo(tmp_path / "a.jpg")
     assert only_mask(form, tmp_path) == [[1] * 6] * 4
 
 
@@ -58,7 +57,6 @@ def test_sizes_as_stored_of_a_photo_that_exif_turns_are_refused(writes, form, tm
 @pytest.mark.parametrize("label", ["dog ", 7, "lane 2 3"])
 def test_a_name_may_be_a_number_or_hold_some(label, writes, form, tmp_path):
     writes(tmp_path, "a.jpg", label)
-    photo(tmp_path / "a.jpg")
     assert [*find(form, tmp_path).classes] == ["background", str(label).strip()]
 
 
@@ -73,7 +71,6 @@ def test_a_name_may_be_a_number_or_hold_some(label, writes, form, tmp_path):
 )
 def test_what_is_no_name_or_number_is_refused_and_can_be_left_out(shape, form, writes, tmp_path):
     writes(tmp_path, "a.jpg", **shape)
-    photo(tmp_path / "a.jpg")
     message = rf"{tmp_path}/json.*: not .* as it is known here"
     with pytest.raises(UserError, match=f"^{message}.*; --skip-bad leaves such images out$"):
         find(form, tmp_path)
@@ -93,26 +90,15 @@ def test_a_name_in_json_is_text_or_a_whole_number(label, tmp_path):
 @pytest.mark.parametrize("side", ["5", "1000000000000", "x"])
 def test_another_size_than_the_photo_has_is_refused(side, form, writes, tmp_path):
     path = writes(tmp_path, "a.jpg")
-    photo(tmp_path / "a.jpg")
     path.write_text(re.sub('(?i)(height"?)(: |=)"?4"?', rf'\1\2"{side}"', path.read_text()))
     message = f"the mask is 6x{side} but its image a.jpg is 6x4|not .* as it is"
     with pytest.raises(UserError, match=message):
         only_mask(form, tmp_path)
 
 
-def test_a_photo_that_is_missing_or_there_twice_is_left_out(writes, form, tmp_path):
-    writes(tmp_path, "a.jpg")
-    assert find(form, tmp_path).notes == {ABSENT: ["a.jpg"]}
-    for folder in ("one", "two"):
-        photo(tmp_path / folder / "a.jpg")
-    source = find(form, tmp_path, unmasked=0, images=Path())
-    assert source.notes == {ABSENT: ["a.jpg"], ALONE: ["one/a.jpg", "two/a.jpg"]}
-    assert not source.pairs, "perhaps one of them is that of the shape"
-
-
 def test_photos_without_annotations_are_named_or_nothing_is_in_them(writes, form, tmp_path):
     writes(tmp_path, "a.jpg")
-    for name in ("a.jpg", "b.jpg", "a.png", "images/c.JPG", "shown/d.jpg"):
+    for name in ("b.jpg", "a.png", "images/c.JPG", "shown/d.jpg"):
         photo(tmp_path / name)
     assert find(form, tmp_path).notes == {ALONE: ["a.png", "b.jpg", "images/c.JPG", "shown/d.jpg"]}
     source = find(form, tmp_path, unmasked=VOID)
@@ -154,6 +140,7 @@ def test_other_files_are_of_another_form(form, tmp_path):
         ("C:\\else\\b.JPG", "one/b.jpg", "one/b.jpg"),
         ("b/x.jpg", "two/b/x.jpg x.jpg", "two/b/x.jpg"),
         ("x.jpg", "two/b/x.jpg x.jpg", None),
+        ("x.jpg", "json/drawn/x.jpg x.jpg", None),  # perhaps a picture of it, beside the file
         ("[1].jpg", "two/[1].jpg 1.jpg", "two/[1].jpg"),
         (".", "a.jpg", None),
         ("é.jpg", unicodedata.normalize("NFD", "é.jpg"), unicodedata.normalize("NFD", "é.jpg")),
@@ -209,7 +196,6 @@ def test_two_files_about_one_photo_are_refused(tmp_path):
 @pytest.mark.parametrize("unknown", [0, 255])
 def test_labels_that_are_not_listed_are_refused_or_counted(unknown, writes, form, tmp_path):
     writes(tmp_path, "a.jpg")
-    photo(tmp_path / "a.jpg")
     listed = dict.fromkeys(["background", "cat"])
     with pytest.raises(UserError, match="^--classes has no dog; .* --unknown void or"):
         find(form, tmp_path, classes=listed)

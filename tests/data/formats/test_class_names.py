@@ -35,7 +35,6 @@ def test_class_lists_are_read_with_the_background_in_front(name, tmp_path):
 @pytest.mark.parametrize(
     "text, reason",
     [
-        ("label,r,g,b\nroad,1,2,3\nsky,1,2,999\n", ", line 3: expected 'name'"),
         ("Pixel Value, Class\n0, road\n2, sky\n", ": values 0, 2; needed are 0, 1, 2, .."),
         ("Idx\tRatio\tTrain\tName\n1\t0.15\t11664\twall\n", ", line 2: expected 'name'"),
         ("1 wall\n2 sky\n", ": its lines are numbered"),

@@ -94,13 +94,6 @@ def test_photos_are_those_of_the_folder_that_is_named(tmp_path):
     assert find(coco, tmp_path, images=Path("clean")).pairs["a"].photo == clean
 
 
-def test_a_picture_beside_the_file_is_not_taken_for_the_only_photo(tmp_path):
-    annotate(tmp_path / "x" / "coco.json", annotation([BOX]), names=(), images=[IMAGE])
-    for folder in ("x/drawn", "photos"):
-        photo(tmp_path / folder / "a.jpg")
-    assert not find(coco, tmp_path).pairs
-
-
 @pytest.mark.parametrize(
     "file, place",
     [("annotations/instances_{}.json", "images/{}/a.jpg"), ("{}/labels.json", "{}/images/a.jpg")],
@@ -133,16 +126,18 @@ def test_a_file_that_contradicts_itself_or_is_no_coco_is_refused(content, reason
         only_mask(coco, tmp_path)
 
 
-def test_coordinates_from_0_to_1_are_no_pixels(tmp_path):
-    annotate(tmp_path / "coco.json", annotation([[value / 4 for value in BOX]]))
-    source = find(coco, tmp_path)
-    assert not source.pairs["a"].mask().any()
-    note = "left out: shape not drawn (coordinates from 0 to 1, not in pixels)"
-    assert source.notes == {note: ["a.jpg"]}
+SHARES = [[value / 4 for value in BOX]]
 
 
-def test_annotations_of_no_image_are_counted(tmp_path):
-    annotate(tmp_path / "coco.json", annotation([BOX]), annotation([BOX], of=9))
+@pytest.mark.parametrize(
+    "other, note, of",
+    [
+        (annotation(SHARES), "shape not drawn (coordinates from 0 to 1, not in pixels)", "a.jpg"),
+        (annotation([BOX], of=9), "no photo of that name, or several", "image_id 9, not listed"),
+    ],
+)
+def test_what_is_of_no_pixel_or_no_image_is_counted(other, note, of, tmp_path):
+    annotate(tmp_path / "coco.json", annotation([BOX]), other)
     source = find(coco, tmp_path)
-    note = "left out: no photo of that name, or several"
-    assert list(source.pairs) == ["a"] and source.notes == {note: ["image_id 9, not listed"]}
+    assert source.pairs["a"].mask().tolist() == DRAWN and len(source.pairs) == 1
+    assert source.notes == {f"left out: {note}": [of]}

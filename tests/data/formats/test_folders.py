@@ -141,18 +141,6 @@ def test_forms_that_are_not_read_are_named(name, content, form, tmp_path):
             recognise(tmp_path, options)
 
 
-def test_every_image_in_no_pair_is_named(tmp_path):
-    """A mask for each class, and the field of view beside the truth (DRIVE)."""
-    others = ["images/b.jpg", "masks/a_rust.png", "masks/c.png", "1st_manual/a_manual1.gif"]
-    touch(tmp_path, "images/a.jpg", "masks/a_crack.png", *others, "masks/notes.txt")
-    source = Source("test", Options(mask_suffix="_crack"))
-    assert find_pairs(tmp_path, source).keys() == {"a"}
-    assert source.notes == {"left out: in no pair": sorted(others)}
-    source = Source("test", Options(mask_suffix="_crack", unmasked=0))
-    assert find_pairs(tmp_path, source).keys() == {"a"} and [*source.pairs] == ["b"]
-    assert source.notes == {"left out: in no pair": sorted(others[1:])}
-
-
 @pytest.mark.parametrize(
     "names, ids",
     [
@@ -181,7 +169,7 @@ def test_label_ids_of_cityscapes_become_those_of_its_19_classes(tmp_path):
     photos, masks = "leftImg8bit/train/ulm/ulm_0_{}_leftImg8bit.png", "gtFine/train/ulm/ulm_0_1"
     for number in (1, 2):
         photo(tmp_path / photos.format(number), (7, 1))
-    touch(tmp_path, f"{masks}_gtFine_instanceIds.png")
+    touch(tmp_path, f"{masks}_gtFine_instanceIds.png", f"{masks}_gtFine_polygons.json")
     ids = np.array([[0, 7, 8, 17, 29, 33, 255]], dtype=np.uint8)
     Image.fromarray(ids).save(tmp_path / f"{masks}_gtFine_labelIds.png")
     source = recognise(tmp_path, Options())

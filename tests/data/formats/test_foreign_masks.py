@@ -27,10 +27,10 @@ PAINTED = np.array(list(COLOURS.values()))[np.array(INDICES)].tolist()
 
 
 def saved(path: Path, pixels, mode: str = "L", palette: list[int] | None = None) -> Path:
-    """A mask of values; mode RGB: of grey, or of the colours that `pixels` holds."""
+    """A mask of values; RGB: of grey, or of the colours in `pixels`; P: with VOC's, or these."""
     image = Image.fromarray(np.array(pixels, dtype={"I;16": "<u2", "I;16B": ">u2"}.get(mode, "u1")))
-    if palette:
-        image.putpalette(palette)
+    if palette or mode == "P":
+        image.putpalette(palette or VOC.palette())
     image = image if image.mode in (mode, "P") else image.convert(mode)
     image.save(path)
     return path
@@ -49,7 +49,7 @@ def read(paths: list[Path], listed: dict | None = None, source: Source | None = 
 
 
 KINDS = [("png", "L"), ("png", "RGB"), ("png", "RGBA"), ("bmp", "L"), ("tif", "L")]
-KINDS += [("tif", "RGBA"), ("gif", "L"), ("tif", "I;16B")]  # B: the large byte first
+KINDS += [("tif", "RGBA"), ("gif", "L"), ("png", "P"), ("tif", "I;16B")]  # B: the large byte first
 
 
 @pytest.mark.parametrize("suffix, mode", KINDS)
@@ -63,10 +63,10 @@ def test_values_are_class_ids_in_each_kind_of_file(suffix, mode, tmp_path):
     [
         ([[0, 1000]], "I;16", None, {"values": {0: 0, 1000: 1}}, [[0, 1]]),
         ([[0, 2, 255]], "L", NAMED, {}, [[0, 2, VOID]]),
-        ([[0, 128, 255]], "L", None, {"values": {0: 0, 255: 1, 128: VOID}}, [[0, VOID, 1]]),
+        ([[0, 2, 255]], "P", NAMED, {}, [[0, 2, VOID]]),
+        ([[0, 0, 255]], "L", None, {"values": {}}, [[0, 0, VOID]]),  # hardly ids, but if it is said
         ([[0, 255]], "L", TWO, {}, [[0, 1]]),
         ([[0, 255, 1]], "L", TWO, {}, [[0, VOID, 1]]),
-        (PAINTED, "RGB", LISTED, {}, INDICES),
         (PAINTED, "RGBA", LISTED, {}, INDICES),
         ([[(9, 9, 9), (224, 224, 192)]], "RGB", LISTED, {}, [[VOID, VOID]]),  # listed, and VOC's
         ([[(1, 2, 3), (128, 0, 0)]], "RGB", LISTED, {"unknown": 0}, [[0, 1]]),
@@ -74,7 +74,6 @@ def test_values_are_class_ids_in_each_kind_of_file(suffix, mode, tmp_path):
         ([[(0, 0, 0, 0), (0, 0, 0, 255)]], "RGBA", TWO, {}, [[0, 1]]),  # in the alpha channel
         ([[(200, 0, 0, 0), (200, 0, 0, 255)]], "RGBA", TWO, {}, [[0, 1]]),
         ([[0, 255]], "L", SNOW, {}, [[0, 2]]),  # black and white of three, not void
-        ([[0, 255]], "RGB", SNOW, {}, [[0, 2]]),
         ([[0, 9, 255]], "L", SNOW, {"unknown": VOID}, [[0, VOID, 2]]),  # with smoothed edges
         ([[0, 1, 77]], "L", LISTED, {"unknown": VOID, "values": {}}, [[0, 1, VOID]]),
         # The limit is half of what is between two colours or values, here between 0 and 9, ..
@@ -92,7 +91,8 @@ def test_values_and_colours_are_classes(pixels, mode, listed, options, mask, tmp
     path = saved(tmp_path / "a.png", pixels, mode)
     classes, masks = read([path], listed, **options)
     assert masks == [mask]
-    assert list(classes) == [name for name in listed or list(DEFAULT)[:2] if name != "void"]
+    names = listed or list(DEFAULT)[: 1 + max({*sum(mask, [])} - {VOID})]
+    assert list(classes) == [name for name in names if name != "void"]
 
 
 LAYER = [[(0, 0, 0, 0), (0, 0, 255, 255), (128, 0, 0, 255), (128, 0, 0, 0)]]  # two are clear
@@ -121,12 +121,6 @@ def test_strokes_lie_on_what_nobody_has_drawn(pixels, mode, listed, options, nam
     assert (" ".join(classes), masks) == (names, [mask])
 
 
-def test_values_of_one_palette_are_class_ids(tmp_path):
-    masks = [[[0, 1]], [[0, 2, VOID]]]
-    paths = [saved(tmp_path / f"{len(mask[0])}.png", mask, "P", VOC.palette()) for mask in masks]
-    assert read(paths) == (DEFAULT, masks)
-
-
 def test_colours_decide_where_palettes_differ(tmp_path):
     """As those of programs that sort or shorten the palette of each file."""
     black, *others = ([*colour] for colour in COLOURS.values())
@@ -139,20 +133,14 @@ def test_colours_decide_where_palettes_differ(tmp_path):
     assert source.notes == {"in doubt: a value has several colours, which --map ignores": ["1"]}
 
 
-@pytest.mark.parametrize("values, flag", [([0, 255], "--map 0=0,255=1"), ([0, 0], "--map 0=0")])
-def test_values_that_are_hardly_ids_are_not_guessed(values, flag, tmp_path):
-    path = saved(tmp_path / "a.png", [values])
-    with pytest.raises(UserError, match=f"masks: .* do not look like class ids; .* add {flag} "):
-        read([path])
-    assert read([path], values={})[1] == [[values]], "unless the user insists"
-
-
 GREYS = [*range(0, 251, 10)][:-1] + [255]  # smoothed edges of a mask of 0 and 255
 
 
 @pytest.mark.parametrize(
     "pixels, listed, options, message",
     [
+        ([[0, 255]], None, {}, "masks: .* do not look like class ids; .* add --map 0=0,255=1 "),
+        ([[0, 0]], None, {}, "masks: .* do not look like class ids; .* add --map 0=0 "),
         ([GREYS], TWO, {"unknown": VOID}, "masks: two classes, but 26 values; .*--unknown nearest"),
         ([[*range(256)]], None, {}, "masks: the masks hold 256 values, which .*--unknown nearest$"),
         ([[0, 7]], TWO, {}, "PATH: value 7 is of no class; list it .*--unknown void"),
@@ -190,14 +178,11 @@ def test_files_that_are_no_masks_are_refused(page, name, options, message, tmp_p
         surveyed(tmp_path / name)
 
 
-def test_how_many_pixels_are_of_no_class_is_said(tmp_path):
-    """As along the edges of masks that exist as JPEG only."""
-    ramp, path = np.tile(np.uint8([0, 0, 0, 7, 249, 255, 255, 255]), (8, 1)), tmp_path / "a.jpg"
-    Image.fromarray(ramp).save(path, quality=100)
-    source = Source("test", Options(values={0: 0, 255: 1}, unknown=VOID))
-    pixels = sum(read([path], source=source)[1][0], [])
-    assert {0, 1} < {*pixels} <= {0, 1, VOID}
-    assert source.notes == {"pixels of no class": [f"a.jpg: {pixels.count(VOID)}"]}
+def test_masks_may_be_jpeg_and_how_many_of_their_pixels_are_of_no_class_is_said(tmp_path):
+    path, source = tmp_path / "a.jpg", Source("test", Options(values={0: 0}, unknown=VOID))
+    Image.fromarray(np.uint8([[0] * 8 + [7] * 8] * 8)).save(path, quality=100)
+    assert read([path], source=source)[1] == [[[0] * 8 + [VOID] * 8] * 8]
+    assert source.notes == {"pixels of no class": ["a.jpg: 64"]}
 
 
 @pytest.mark.parametrize("first, doubts", [("wall", ["wall"]), ("background", [])])
