@@ -37,13 +37,9 @@ def installed() -> str | None:
 
 
 def look(page: Path, script: str, width: int = 1280, dark: bool = False) -> tuple[Any, Image.Image]:
-    """What an asynchronous script returns that runs in a copy of the page, and a picture of it.
+    """What an asynchronous script returns in a copy of the page, `width` px wide, and a picture.
 
     Nothing may have failed there: no error in a script, nothing missing, nothing forbidden.
-
-    Args:
-        width: of the page in px.
-        dark: whether its user likes it dark.
     """
     copy, window = page.with_name("copy.html"), page.with_name("window.html")
     text = page.read_text(encoding="utf-8").replace("<head>", f"<head>{FIRST}", 1)

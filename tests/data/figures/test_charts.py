@@ -9,10 +9,6 @@ from data.figures import charts
 from tests.data.figures.pages import faults, texts
 
 
-def row(epoch: float, **values) -> dict:
-    return {"epoch": epoch, "seconds": 3.0, "step": 7, **values}
-
-
 def names(count: int) -> list[str]:
     return [f"$\\class_{index}$" for index in range(count)]  # as a formula it would be an error
 
@@ -26,9 +22,10 @@ def words(figure) -> list[str]:
     [
         (
             [
-                row(0, lr=None, loss=None, val_loss=1.5, miou=0.5),
-                row(1, lr=0.1, backbone_lr=0.2, loss=math.nan, val_loss=1.0, miou=0.75),
-                row(2, lr=0.2, loss=2.0, val_loss=math.inf),
+                {"epoch": 0, "step": 7, "lr": None, "loss": None, "val_loss": 1.5, "miou": 0.5},
+                {"epoch": 1, "seconds": 3.0, "lr": 0.1, "backbone_lr": 0.2, "loss": math.nan}
+                | {"val_loss": 1.0, "miou": 0.75},
+                {"epoch": 2, "seconds": 3.0, "lr": 0.2, "loss": 2.0, "val_loss": math.inf},
             ],
             [
                 {"loss": [(2, 2.0)], "val_loss": [(0, 1.5), (1, 1.0)]},
@@ -36,7 +33,7 @@ def words(figure) -> list[str]:
                 {"lr": [(1, 0.1), (2, 0.2)], "backbone_lr": [(1, 0.2)]},
             ],
         ),
-        ([row(1, loss=None)], [{}]),
+        ([{"epoch": 1, "loss": None}], [{}]),
         ([], [{}]),
     ],
 )

@@ -29,10 +29,7 @@ def tinted(label: int) -> np.ndarray:
 
 
 def save(folder: Path, name: str, label: int, miou: float | None, alone: str | None = None) -> None:
-    """Saves the page of a blue photo all of one class, and what the gallery shows of it.
-
-    It has ground truth and prediction, or one of them `alone`.
-    """
+    """Saves the page of a blue photo all of one class, with both masks or one of them `alone`."""
     photo, mask = np.full((60, 80, 3), BLUE, np.uint8), np.full((60, 80), label, np.uint8)
     truth = np.full_like(mask, VOID) if miou is None and not alone else mask
     masks = truth if alone != "prediction" else None, mask if alone != "ground truth" else None
@@ -51,8 +48,8 @@ def folder(tmp_path_factory):
 
 
 needs_chromium = pytest.mark.skipif(not installed(), reason="Chromium is not installed here")
-SHOWN = "[...document.querySelectorAll('.card b')].map(name => name.textContent)"
 TOOLS = """
+const titles = () => [...document.querySelectorAll(".card b")].map(name => name.textContent);
 const first = () => document.querySelector(".card").click();
 const choose = (id, value) => {
   get(id).value = value;
@@ -120,23 +117,23 @@ def test_a_contact_sheet_has_up_to_24_thumbnails_with_their_names(count, size, t
 
 @needs_chromium
 def test_the_gallery_is_walked_sorted_and_filtered_in_the_browser_whatever_the_names(folder):
-    script = f"""
+    script = """
     await loaded();
     const seen = [[...document.querySelectorAll(".card img")].map(image => image.naturalWidth)];
-    const click = async button => {{
+    const click = async button => {
       button.click();
       await loaded();
       const pages = ["under", "over"].every(id => get(id).naturalWidth === 80);
       seen.push(get("view").open && pages && get("title").textContent);
-    }};
+    };
     await click(document.querySelector(".card"));
     for (const _ of "12345") await click(get("next"));
     await click(get("previous"));
     await click(get("close"));
-    const list = (menu, value) => {{
+    const list = (menu, value) => {
       choose(menu, value);
-      seen.push({SHOWN}, get("count").value);
-    }};
+      seen.push(titles(), get("count").value);
+    };
     list("order", "worst"); list("order", "best"); list("order", "name");
     list("class", "dog"); list("class", "");
     return [...seen, [...get("class").options].map(option => option.textContent)];"""
@@ -150,11 +147,7 @@ def test_the_gallery_is_walked_sorted_and_filtered_in_the_browser_whatever_the_n
 
 
 def opened(page: Path, script: str, places: Sequence[float]) -> tuple[Any, list[tuple]]:
-    """The first picture after a script: its tile, key and rows, and colours of its stage.
-
-    Args:
-        places: of the colours, as shares of the width, at half the height.
-    """
+    """The first picture after a script: tile, key and rows; colours at shares of its width."""
     script = f"""{TOOLS} first(); {script} await loaded();
     const {{x, y, width, height}} = get("stage").getBoundingClientRect();
     const rows = [...document.querySelectorAll("#table tr")];

@@ -11,7 +11,6 @@ from data.classes import VOC, VOID, Classes
 from data.figures.layers import HEAT, NAMED_FROM, NOT_SCORED, OPACITY, RIGHT, WRONG, draw_layers
 from data.figures.overlay import Page, Record, draw_page, overlay, percent
 
-SIZES = [(16, 16), (500, 375), (2000, 100), (60, 900), (40, 1), (1, 40)]
 LONG = tuple(f"a_rather_long_class_name_{index}" for index in range(60))
 MANY = Classes(LONG, tuple((index, 9, 99) for index in range(60)))
 
@@ -111,14 +110,14 @@ def test_errors_have_three_colours_and_confidence_those_of_heat():
     sure = np.array([[0, 0.25, 1], [1, 1, 1]], np.float32)
     masks = {"ground truth": truth, "prediction": prediction}
     layers = draw_layers(photo(3, 2), masks, VOC, sure)
-    expected = [[RIGHT, WRONG, NOT_SCORED], [RIGHT, WRONG, NOT_SCORED]]
-    assert np.array_equal(layers["error"], np.array(expected))
+    assert np.array_equal(layers["error"], np.array([[RIGHT, WRONG, NOT_SCORED]] * 2))
     assert np.allclose(layers["confidence"], 255 * HEAT(sure)[..., :3], atol=1)
 
 
 VALUES = {"few": (VOC, [0, 15]), "voc": (VOC, [*range(21), VOID]), "many": (MANY, [*range(60)])}
-PAGES = [("few", size) for size in SIZES] + [("voc", (16, 16)), ("voc", (2000, 100))]
-PAGES += [("many", size) for size in ((2000, 100), (60, 900))]  # on small tiles, to be fast
+SIZES = {"few": [(16, 16), (500, 375), (2000, 100), (60, 900), (40, 1), (1, 40)]}
+SIZES |= {"voc": [(16, 16), (2000, 100)], "many": [(2000, 100), (60, 900)]}  # small, to be fast
+PAGES = [(kind, size) for kind, sizes in SIZES.items() for size in sizes]
 
 
 @pytest.mark.parametrize("kind, size", PAGES, ids=str)

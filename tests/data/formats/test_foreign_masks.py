@@ -169,9 +169,10 @@ PAGE = Image.new("L", (2, 2))
         (PAGE, "a.png", {"format": "JPEG"}, "cannot be read as an image"),
         (PAGE.convert("F"), "a.tif", {}, "Pillow calls its kind of pixels F"),
         (PAGE, "a.tif", {"save_all": True, "append_images": [PAGE]}, "has several pages"),
+        # as by ImageJ's inverting LUT
         (PAGE, "a.tif", {"tiffinfo": {262: 0}}, "a TIFF in which 0 is white, which inverts it; s"),
     ],
-)  # the last as by ImageJ's inverting LUT
+)
 def test_files_that_are_no_masks_are_refused(page, name, options, message, tmp_path):
     page.save(tmp_path / name, **options)
     with pytest.raises(UserError, match=f"^{tmp_path / name}: {message}"):
@@ -200,8 +201,8 @@ def test_a_first_class_that_may_be_what_nobody_has_drawn_is_said(first, doubts, 
 
 def test_colours_are_listed_with_what_to_write(tmp_path):
     colours = [(10, 20, 30)] * 1500 + [(1, 2, 3)] * 499 + [(9, 9, 9)]  # the last a mixture
-    found = surveyed(saved(tmp_path / "a.png", [colours], "RGB"))
-    text = listing(found, Path("mine/classes.txt"))
+    path = saved(tmp_path / "a.png", [colours], "RGB")
+    text = listing(surveyed(path), Path("mine/classes.txt"))
     head, _, *classes = text.splitlines()
     assert "3 colours" in head and "mine/classes.txt" in head
     assert classes == ["background 10 20 30", "class 1 1 2 3", "# 0.050% are 9 9 9"]
