@@ -139,15 +139,16 @@ def test_what_was_not_run_is_said_to_be_not_run(last):
 
 
 @pytest.mark.parametrize(
-    "percents, chosen",
+    "tenths, chosen",
     [
         ([None], ""),
         ([1, 9, None], "by mIoU b, by mIoU a"),
         ([1, 3, 4, 5, 8, 9, None], "best f, best e, typical d, typical c, worst b, worst a"),
     ],
 )
-def test_best_typical_and_worst_are_by_miou(percents, chosen):
-    pictures = [{"name": name, "miou": miou} for name, miou in zip("abcdefg", percents)]
+def test_best_typical_and_worst_are_by_miou(tenths, chosen):
+    mious = [tenth and tenth / 10 for tenth in tenths]
+    pictures = [{"name": name, "miou": miou} for name, miou in zip("abcdefg", mious)]
     found = [f"{kind.partition(':')[0]} {name}" for kind, name in choose(pictures)]
     assert ", ".join(found) == chosen
 

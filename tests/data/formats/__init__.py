@@ -29,10 +29,10 @@ def write(path: Path, content: object) -> Path:
 
 
 def png(inside: object, clear: bool = False) -> bytes:
-    """A picture of pixels 0 and 1, in grey, or in black where nothing is clear, and white."""
+    """A picture of pixels 0 and 1: of these values, or in two greys of which the first is clear."""
     image, file = Image.fromarray(np.array(inside, dtype=np.uint8)), io.BytesIO()
     if clear:
-        image.putpalette([0, 0, 0, 255, 255, 255])
+        image.putpalette([99, 99, 99, 255, 255, 255])
     image.save(file, "PNG", **({"transparency": 0} if clear else {}))
     return file.getvalue()
 

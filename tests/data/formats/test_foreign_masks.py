@@ -148,7 +148,6 @@ GREYS = [*range(0, 251, 10)][:-1] + [255]  # smoothed edges of a mask of 0 and 2
         ([[0]], TWO, {"values": {0: 7}}, r"--map: class 7, but the classes are 0\.\.1$"),
         ([[(1, 2, 3)]], LISTED, {}, "PATH: colour 1 2 3 is of no class; list it"),
         (PAINTED, {**LISTED, "cow": (0, 128, 0)}, {}, "masks: two of the listed classes have one"),
-        (PAINTED, None, {}, "masks: masks have colours, and nothing says"),
         (PAINTED, NAMED, {}, "masks: masks have colours, and nothing says"),
         (PAINTED, None, {"values": {0: 0}}, "masks: masks have colours, .*--map is about values"),
         ([[0, 1]], TWO, NEAREST, "--unknown nearest: needs colours in the list .*, or --map$"),

@@ -48,13 +48,6 @@ def test_points_and_lines_equal_a_drawing_by_hand(writes, kind, tmp_path):
     assert only_mask(form, tmp_path, unlabelled="void") == (["dog"], drawn(expected, 0, VOID))
 
 
-def test_areas_beside_which_nothing_is_known(tmp_path):
-    labelme(tmp_path, "a.jpg")
-    photo(tmp_path / "a.jpg")
-    names, mask = only_mask(formats.labelme, tmp_path, unlabelled="void")
-    assert names == ["dog"] and {*np.ravel(mask)} == {0, VOID}
-
-
 @pytest.mark.parametrize("width", [1.0, 3.0, 5.0])
 def test_a_stroke_is_all_pixels_near_its_line_and_has_no_gap(width, tmp_path):
     ends = [[3.2, 4.1], [24.7, 17.3]]

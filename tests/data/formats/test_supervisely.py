@@ -61,7 +61,7 @@ def test_earlier_objects_show_through_holes(tmp_path):
 
 def test_a_bitmap_has_a_shape_within_its_box_and_bounds(tmp_path):
     """It is cut off at the photo, and refused where it grows without end."""
-    annotate(tmp_path, bitmap(png([[1, 0, 1], [0, 1, 0]]), 4, -1))
+    annotate(tmp_path, bitmap(png([[1, 0, 1], [0, 1, 0]], clear=True), 4, -1))
     assert only_mask(supervisely, tmp_path) == [[0] * 5 + [1], *[[0] * 6] * 3]
     annotate(tmp_path, bitmap(bytes(3 * 10**8), 0, 0))
     tracemalloc.start()
