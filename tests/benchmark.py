@@ -32,6 +32,7 @@ from data.transforms import ResizeImage, resize_mask
 from data.voc import Sample, VOCFolder
 from losses.loss import segmentation_loss
 from models.checkpoint import load_segmenter, save_segmenter
+from models.hypercolumn import Hypercolumn
 from models.run import args as flags
 from models.run import folder as run_folder
 from models.run import runtime
@@ -66,7 +67,7 @@ class Work:
     """What is timed: ours, the textbook's and the bare backbone's way, from `prepare`'s folder.
 
     The row `sample` works on so many `images`, the others on one, or on `BATCH`. `calls` has by row
-    and side what does the work once.
+    what does the work once, for each of `SIDES`.
     """
 
     def __init__(self, folder: Path, images: int, device: torch.device):
@@ -74,41 +75,48 @@ class Work:
         segmenter = load_segmenter(folder / "network.pt")[0]
         self.textbook, self.segmenter = Textbook(segmenter).to(device), segmenter.to(device)
         optimizer = build_optimizer("adamw", segmenter.head.parameters(), 1e-3, 0.01)
-        schedule = build_schedule(optimizer, "cosine", 1, 1000)
-        self.training = Training(segmenter, optimizer, schedule)
+        self.training = Training(segmenter, optimizer, build_schedule(optimizer, "cosine", 1, 1000))
         self.textbook_optimizer = AdamW(self.textbook.head.parameters())
         self.photos = VOCFolder(folder / "shapes", "trainval", ResizeImage(segmenter.size))
-        landscape = (s for s in self.photos if s.mask.shape[1] > s.mask.shape[0])
-        self.photo = next(landscape)
+        self.photo = next(s for s in self.photos if s.mask.shape[1] > s.mask.shape[0])  # landscape
         self.image = self.photo.image[None].to(device)  # (1, 3, H, W)
         self.mask = resize_mask(self.photo.mask, self.image.shape[-2:])
         self.target = self.mask[None].long().to(device)  # (1, H, W)
         self.generator = torch.Generator().manual_seed(0)
-        samples = (partial(self.sample, of) for of in (self.columns, self.textbook.columns))
-        bare, textbook = partial(self.bare, 1), partial(self.textbook.predict, self.photo)
-        rows: dict[str, tuple[Callable[[], Any], ...]] = {
+        samples = [partial(self.sample, of) for of in (self.columns, self.textbook.columns)]
+        textbook, bare = partial(self.textbook.predict, self.photo), partial(self.bare, self.image)
+        self.calls: dict[str, tuple[Callable[[], Any], ...]] = {
             "sample": (*samples, self.sample_bare),
             "predict": (self.predict, textbook, bare),
         }
         for batch, count in (("", 1), ("_batch", BATCH)):
-            others = partial(self.train_textbook, count), partial(self.bare, count)
-            rows["train_step" + batch] = partial(self.train, count, None), *others
-            rows["train_step_pixels" + batch] = partial(self.train, count, PIXELS), *others
-        self.calls = {row: dict(zip(SIDES, calls)) for row, calls in rows.items()}
+            photos = self.image.expand(count, -1, -1, -1)
+            others = partial(self.train_textbook, photos), partial(self.bare, photos)
+            for name, pixels in (("train_step", None), ("train_step_pixels", PIXELS)):
+                self.calls[name + batch] = partial(self.train, photos, pixels), *others
 
-    def seconds(self, row: str, side: str) -> float:
-        """How long the row's work takes per image."""
-        start = time.perf_counter()
-        self.calls[row][side]()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+    def seconds(self, row: str) -> list[float]:
+        """How long the row's work takes per image, on each side."""
         images = {"sample": self.count, "batch": BATCH}.get(row.split("_")[-1], 1)
-        return (time.perf_counter() - start) / images
+        found = []
+        for call in self.calls[row]:
+            start = time.perf_counter()
+            call()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            found.append((time.perf_counter() - start) / images)
+        return found
 
     @torch.inference_mode()
-    def bare(self, images: int) -> None:
+    def bare(self, photos: Tensor) -> None:
         """The backbone alone."""
-        self.textbook.features(self.textbook.normalise(self.image).expand(images, -1, -1, -1))
+        self.textbook.features(self.textbook.normalise(photos))
+
+    def sample_bare(self) -> None:
+        """The images of `sample`, read and put through the bare backbone."""
+        for index in range(self.count):
+            photo = torch.from_numpy(self.photos.image(index)).permute(2, 0, 1)
+            self.bare(ResizeImage(self.segmenter.size)(photo)[None].to(self.device))
 
     def sample(self, columns: Callable[[Sample, Tensor], Tensor]) -> None:
         """Step 1 on the first images; `columns` gives hypercolumns (n, Z) of an image's pixels."""
@@ -122,46 +130,36 @@ class Work:
     @torch.inference_mode()
     def columns(self, sample: Sample, pixels: Tensor) -> Tensor:
         """Hypercolumns (n, Z) as step 1 takes them, at pixels (n, 2) of the mask."""
-        hypercolumn = self.segmenter.hypercolumn
-        levels = hypercolumn(sample.image[None].to(self.device))
-        points = pixel_centres(pixels, sample.mask.shape)
-        return hypercolumn.at_points(levels, points[None].to(self.device))[0].cpu()
-
-    @torch.inference_mode()
-    def sample_bare(self) -> None:
-        """The same images, read and put through the bare backbone."""
-        for index in range(self.count):
-            photo = torch.from_numpy(self.photos.image(index)).permute(2, 0, 1)
-            photo = ResizeImage(self.segmenter.size)(photo)[None].to(self.device)
-            self.textbook.features(self.textbook.normalise(photo))
+        levels = self.segmenter.hypercolumn(sample.image[None].to(self.device))
+        points = pixel_centres(pixels, sample.mask.shape)[None].to(self.device)
+        return Hypercolumn.at_points(levels, points)[0].cpu()
 
     def predict(self) -> Tensor:
         """The photo's class map at its original size."""
         return self.segmenter.predict(self.photo.image, self.photo.mask.shape)[0]
 
-    def train(self, images: int, pixels: int | None) -> None:
-        """One step of step 3 on so many images, on all of their pixels or some of each."""
+    def train(self, photos: Tensor, pixels: int | None) -> None:
+        """One step of step 3 on photos, on all of their pixels or some of each."""
         head = self.segmenter.train().head
         one_by_one = self.device.type == "cpu" and not pixels  # as step 3 does it
-        parts = images if one_by_one else 1
-        photos = self.image.expand(images // parts, -1, -1, -1)
-        points, target = None, self.target.expand(len(photos), -1, -1)
-        for _ in range(parts):
-            drawn = [draw_kept(head.widths, head.dropout, self.generator) for _ in photos]
+        parts = photos.split(1 if one_by_one else len(photos))
+        for part in parts:
+            drawn = [draw_kept(head.widths, head.dropout, self.generator) for _ in part]
             kept = [torch.stack(units).to(self.device) for units in zip(*drawn)]
+            points, target = None, self.target.expand(len(part), -1, -1)
             if pixels:
-                pairs = [draw_pixels(self.mask, pixels, self.generator) for _ in photos]
-                places, labels = zip(*pairs)
-                points = pixel_centres(torch.stack(places), photos.shape[-2:]).to(self.device)
-                target = torch.stack(labels).to(self.device)
-            loss = segmentation_loss(self.segmenter(photos, points, kept), target) / parts
+                pairs = [draw_pixels(self.mask, pixels, self.generator) for _ in part]
+                places, labels = map(torch.stack, zip(*pairs))
+                points = pixel_centres(places, part.shape[-2:]).to(self.device)
+                target = labels.to(self.device)
+            loss = segmentation_loss(self.segmenter(part, points, kept), target) / len(parts)
             loss.backward()
         self.training.step(loss)
 
-    def train_textbook(self, images: int) -> None:
+    def train_textbook(self, photos: Tensor) -> None:
         """The same step as the textbook has it."""
         self.textbook.head.train()  # not the backbone: its BatchNorm keeps its statistics
-        photos, target = (x.expand(images, *x.shape[1:]) for x in (self.image, self.target))
+        target = self.target.expand(len(photos), -1, -1)
         segmentation_loss(self.textbook(photos), target).backward()
         self.textbook_optimizer.step()
         self.textbook_optimizer.zero_grad()
@@ -173,22 +171,19 @@ def exactness(work: Work) -> dict[str, float]:
     On the CPU in float64, since the gradient of a hidden unit near 0 hangs on rounding.
     """
     segmenter, textbook = work.segmenter.eval().double(), work.textbook.eval().double()
-    image, target = work.image, work.target
-    gradients = []
+    logits, gradients = [], []
     for network in (segmenter, textbook):
-        loss = segmentation_loss(network(image), target)
+        logits.append(network(work.image))
+        loss = segmentation_loss(logits[-1], work.target)
         gradients.append(torch.autograd.grad(loss, list(network.head.parameters())))
-    grid = segmenter.grid(image)
+    grid = segmenter.grid(work.image)
     cells = torch.cartesian_prod(*map(torch.arange, grid))[::17]
-    with torch.inference_mode():
-        levels = segmenter.hypercolumn(image)
-        points = segmenter.hypercolumn.at_points(levels, pixel_centres(cells[None], grid))
-        dense = textbook.dense_map(image)[0, :, cells[:, 0], cells[:, 1]].T
-        logits = segmenter(image), textbook(image)
+    levels, dense = segmenter.hypercolumn(work.image), textbook.dense_map(work.image)
+    points = Hypercolumn.at_points(levels, pixel_centres(cells[None], grid))[0]
     return {
         "logits": relative(*logits),
         "gradients": max(map(relative, *gradients)),
-        "features": relative(points[0], dense),
+        "features": relative(points, dense[0, :, cells[:, 0], cells[:, 1]].T),
     }
 
 
@@ -197,12 +192,12 @@ def relative(found: Tensor, expected: Tensor) -> float:
     return ((found - expected).abs().max() / expected.abs().max()).item()
 
 
-def growth(row: str, side: str, folder: Path, images: int, device: torch.device, threads) -> float:
+def growth(row: str, side: int, folder: Path, images: int, device: torch.device, threads) -> float:
     """MB by which the peak of this (fresh) process grows, over that of a bare forward."""
     torch.set_num_threads(threads)
     runtime.choose_device(str(device))  # sets the precision of convolutions, too
     work = Work(folder, images, device)
-    work.calls["predict"]["bare"]()
+    work.bare(work.image)
     level = peak_bytes(device)
     for _ in range(2):  # a second training step has the optimizer's state, too
         work.calls[row][side]()
@@ -224,16 +219,16 @@ def measure(
     processes = multiprocessing.get_context("forkserver")
     for name in work.calls:
         # All sides in each round, so that a moment in which the machine is slow slows all of them.
-        taken = [[work.seconds(name, side) for side in SIDES] for _ in range(WARM_UP + rounds)]
-        ours, textbook, bare = np.array(taken[WARM_UP:]).T
-        found = {"ours s": ours, "textbook s": textbook, "bare s": bare}
+        taken = np.array([work.seconds(name) for _ in range(WARM_UP + rounds)])[WARM_UP:]
+        ours, textbook, bare = taken.T
+        found = dict(zip((f"{side} s" for side in SIDES), taken.T))
         found |= {"ours/bare": ours / bare, "textbook/ours": textbook / ours}
         row: dict[str, Any] = {"name": name}
         row |= {title: float(np.median(values)) for title, values in found.items()}
-        for side in SIDES[:2] if with_peaks else ():
+        for side in (0, 1) if with_peaks else ():
             how = name, side, folder, images, device, torch.get_num_threads()
             with processes.Pool(1) as pool:
-                row[f"{side} peak MB"] = pool.apply(growth, how)
+                row[f"{SIDES[side]} peak MB"] = pool.apply(growth, how)
         rows.append(row)
     return rows
 
@@ -244,7 +239,7 @@ def report(rows: Sequence[Mapping[str, Any]], exact: Mapping[str, float]) -> int
     cells += [[f"{x:.4g}" if isinstance(x, float) else x for x in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells)]
     for line in cells:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+        print("  ".join(map(str.ljust, line, widths)).rstrip())
     print(CAPTION)
     differences = ", ".join(f"{name} {value:.4g}" for name, value in exact.items())
     print("ours from the textbook's, largest difference over largest value:", differences)

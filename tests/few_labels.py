@@ -14,7 +14,6 @@ see `tests.drawn_strokes`, not from its whole mask.
 """
 
 import argparse
-import csv
 import json
 from itertools import product
 from pathlib import Path
@@ -33,7 +32,7 @@ from models.classifier import DenseClassifier, FCClassifier
 from models.hypercolumn import Hypercolumn
 from models.run import runtime
 from models.run.args import taps
-from models.run.folder import save_csv
+from models.run.folder import read_table, save_csv
 from models.segmenter import top_class
 from models.strokes import CONTEXT, SIZE, classifier
 from tests.drawn_strokes import draw_strokes
@@ -47,60 +46,59 @@ MIXUP, OF_INPUT = 0.4, 0.3  # as in `--recipe quick`
 def extract(
     hypercolumn: Hypercolumn, dataset: VOCFolder, out: Path, per_class: int, width: float
 ) -> None:
-    """Saves for each seed features.npy and drawn.npy: of each row image, label, place, area.
-
-    Args:
-        per_class: pixels drawn of each class in an image.
-        width: of the strokes they are drawn from; 0 for the whole mask.
-    """
-    drawn: dict[int, list[np.ndarray]] = {seed: [] for seed in SEEDS}
-    for seed in SEEDS:
-        for index, image_id in enumerate(dataset.ids):
-            mask = dataset.mask(index)
-            how = width, [seed, *image_id.encode()]  # else all lie at the same place of the image
-            known = draw_strokes(mask, *how) if width else mask
-            pixels, labels, areas = sample_pixels(known, per_class, seed, image_id)
-            rank = np.concatenate([np.arange(n) for n in np.unique(labels, return_counts=True)[1]])
-            count = np.bincount(labels)[labels]  # of its class, in its image
-            columns = (np.full(len(labels), index), labels, *pixels.T, rank, count, areas)
-            drawn[seed].append(np.stack(columns, axis=1))
-        (out / str(seed)).mkdir(parents=True, exist_ok=True)
-        create_rows(out / str(seed), sum(map(len, drawn[seed])), hypercolumn.Z)
-    rows = {seed: open_rows(out / str(seed)) for seed in SEEDS}
-    done, sums = dict.fromkeys(SEEDS, 0), []
+    """Saves features.npy and drawn.npy, see `draw`, of all images; sums.npy of random places."""
+    drawn = [draw(dataset, index, per_class, width) for index in range(len(dataset))]
+    out.mkdir(parents=True, exist_ok=True)
+    create_rows(out, sum(map(len, drawn)), hypercolumn.Z)
+    rows, done, sums = open_rows(out), 0, []
     loader = runtime.image_loader(dataset, range(len(dataset)), workers=0)
-    for index, sample in enumerate(runtime.bar(loader, len(dataset), "image")):
-        levels = hypercolumn(sample.image[None])
-        places = [torch.from_numpy(drawn[seed][index][:, 2:4]) for seed in SEEDS]
-        points = [pixel_centres(pixels, sample.mask.shape).float() for pixels in places]
-        points.append(random_places(0, sample.id))
-        columns = hypercolumn.at_points(levels, torch.cat(points)[None])[0].float()
-        *found, anywhere = columns.split([len(part) for part in points])
-        for seed, part in zip(SEEDS, found):
-            rows[seed][done[seed] : done[seed] + len(part)] = part.numpy()
-            done[seed] += len(part)
-        sums.append(torch.stack([anywhere.double().sum(0), anywhere.double().square().sum(0)]))
-    for seed in SEEDS:
-        rows[seed].flush()
-        np.save(out / str(seed) / "drawn.npy", np.concatenate(drawn[seed]))
+    for mine, sample in zip(drawn, runtime.bar(loader, len(dataset), "image")):
+        pixels = torch.from_numpy(mine[:, 3:5])
+        points = pixel_centres(pixels, sample.mask.shape).float()
+        points = torch.cat([points, random_places(0, sample.id)])
+        columns = hypercolumn.at_points(hypercolumn(sample.image[None]), points[None])[0].float()
+        rows[done : done + len(mine)] = columns[: len(mine)].numpy()
+        done += len(mine)
+        anywhere = columns[len(mine) :].double()
+        sums.append(torch.stack([anywhere.sum(0), anywhere.square().sum(0)]))
+    rows.flush()
+    np.save(out / "drawn.npy", np.concatenate(drawn))
     np.save(out / "sums.npy", torch.stack(sums).numpy())
 
 
+def draw(dataset: VOCFolder, index: int, per_class: int, width: float) -> np.ndarray:
+    """An image's pixels of all seeds: seed, image, label, place, rank and number in class, area.
+
+    Args:
+        per_class: pixels drawn of each class.
+        width: of the strokes they are drawn from; 0 for the whole mask.
+    """
+    mask, image_id, rows = dataset.mask(index), dataset.ids[index], []
+    for seed in SEEDS:
+        how = width, [seed, *image_id.encode()]  # else all lie at the same place of the image
+        known = draw_strokes(mask, *how) if width else mask
+        pixels, labels, areas = sample_pixels(known, per_class, seed, image_id)
+        counts = np.unique(labels, return_counts=True)[1]
+        rank, count = np.concatenate([*map(np.arange, counts)]), np.repeat(counts, counts)
+        whose = np.full((len(labels), 2), (seed, index))
+        rows.append(np.column_stack([whose, labels, pixels, rank, count, areas]))
+    return np.concatenate(rows)
+
+
 def head_of(
-    place: Path, sums: np.ndarray, images: np.ndarray, pixels: int, classes: int
+    out: Path, seed: int, images: np.ndarray, pixels: int, classes: int
 ) -> tuple[int, FCClassifier]:
     """The head fitted on so many pixels per class of these images, and how many they are."""
-    drawn = np.load(place / "drawn.npy")
-    chosen = np.isin(drawn[:, 0], images) & (drawn[:, 4] < pixels)
-    features = torch.from_numpy(np.load(place / "features.npy", mmap_mode="r")[chosen])
-    labels = torch.from_numpy(drawn[chosen, 1].astype(np.int64))
-    count, areas = drawn[chosen, 5], drawn[chosen, 6]
+    drawn, sums = np.load(out / "drawn.npy"), np.load(out / "sums.npy")[images]
+    chosen = (drawn[:, 0] == seed) & np.isin(drawn[:, 1], images) & (drawn[:, 5] < pixels)
+    features = torch.from_numpy(np.load(out / "features.npy", mmap_mode="r")[chosen])
+    labels = torch.from_numpy(drawn[chosen, 2].astype(np.int64))
+    count, areas = drawn[chosen, 6:].T
     weights = torch.from_numpy((areas * count / np.minimum(count, pixels)) ** AREA).float()
-    mean, mean_square = sums[images].sum(0) / (PLACES * len(images))
+    mean, mean_square = sums.sum(0) / (PLACES * len(images))
     floor = torch.from_numpy(np.sqrt((mean_square - mean**2).clip(0))).float()
-    rows, how = (features, labels, weights), (MIN_STEPS, int(place.name), MIXUP, OF_INPUT)
-    fc = classifier(rows, floor, classes, *how)
-    return len(labels), fc
+    rows = features, labels, weights
+    return len(labels), classifier(rows, floor, classes, MIN_STEPS, seed, MIXUP, OF_INPUT)
 
 
 @torch.inference_mode()
@@ -120,17 +118,15 @@ def chart(tables: list[Path], path: Path) -> None:
     """mIoU against labelled pixels: mean of the seeds, and from the least to the greatest."""
     figure = Figure((7, 4.5), layout="constrained")
     axes = figure.subplots()
-    for table in tables:
-        with open(table, newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        strokes = ", strokes" if float(rows[0]["strokes"]) else ""
-        names = "images", "per_class", "pixels", "miou"
-        found = np.array([[float(row[name]) for name in names] for row in rows])
-        for images in np.unique(found[:, 0]):
-            of_images = found[found[:, 0] == images]
-            seeds = [of_images[of_images[:, 1] == n, 2:] for n in np.unique(of_images[:, 1])]
-            pixels, mious = np.moveaxis(seeds, 2, 0)  # (per class, seeds) each
-            label = f"{rows[0]['backbone']}, {images:,.0f} images{strokes}"
+    for table in map(read_table, tables):
+        curves: dict[str, dict[str, list]] = {}
+        for row in table:
+            seeds = curves.setdefault(row["images"], {}).setdefault(row["per_class"], [])
+            seeds.append((float(row["pixels"]), float(row["miou"])))
+        strokes = ", strokes" if float(table[0]["strokes"]) else ""
+        for images, found in curves.items():
+            pixels, mious = np.moveaxis(sorted(found.values()), 2, 0)  # (per class, seeds) each
+            label = f"{table[0]['backbone']}, {int(images):,} images{strokes}"
             (line,) = axes.plot(pixels.mean(1), mious.mean(1), "o-", label=label)
             span = pixels.mean(1), mious.min(1), mious.max(1)
             axes.fill_between(*span, color=line.get_color(), alpha=0.2)
@@ -160,11 +156,11 @@ def main() -> None:
     if not (args.out / "sums.npy").is_file():
         extract(hypercolumn, dataset, args.out, max(args.per_class), args.strokes)
     of_train = np.flatnonzero(np.isin(dataset.ids, read_ids(args.data, "train")))
-    rows, heads, sums = [], [], np.load(args.out / "sums.npy")
-    chosen = [of_train] if len(of_train) < len(dataset) else []
-    chosen.append(np.arange(len(dataset)))
+    rows, heads, chosen = [], [], [np.arange(len(dataset))]
+    if len(of_train) < len(dataset):
+        chosen.insert(0, of_train)
     for images, pixels, seed in product(chosen, args.per_class, SEEDS):
-        count, fc = head_of(args.out / str(seed), sums, images, pixels, len(dataset.classes))
+        count, fc = head_of(args.out, seed, images, pixels, len(dataset.classes))
         row = {"backbone": args.backbone, "strokes": args.strokes, "images": len(images)}
         rows.append({**row, "per_class": pixels, "pixels": count, "seed": seed})
         heads.append(DenseClassifier.from_fc(fc, hypercolumn.channels).eval())

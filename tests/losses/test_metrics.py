@@ -3,33 +3,26 @@
 import io
 import math
 import re
-import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from data import UserError
 from data.classes import VOID
-from losses.metrics import (
-    ConfusionMatrix,
-    class_ious,
-    class_rows,
-    image_mious,
-    image_rows,
-    load_image_scores,
-    save_image_scores,
-)
+from losses import metrics
 
-CLASSES = 5
+NAMES = ["ground", "car", "tree", "sea", "sky"]
+CLASSES = len(NAMES)
+ALL_VOID = np.full((3, 4), VOID)
 predictions = arrays.arrays(np.uint8, (3, 4), elements=st.integers(0, CLASSES - 1))
 targets = arrays.arrays(np.uint8, (3, 4), elements=st.sampled_from([*range(CLASSES), VOID]))
 
 
-def scored(prediction, target, classes: int = CLASSES) -> ConfusionMatrix:
-    matrix = ConfusionMatrix(classes)
+def scored(prediction, target, classes: int = CLASSES) -> metrics.ConfusionMatrix:
+    matrix = metrics.ConfusionMatrix(classes)
     matrix.update(np.array(prediction), np.array(target))
     return matrix
 
@@ -51,53 +44,54 @@ def test_what_speaks_against_a_score_is_said(prediction, truth, words):
     assert all(map(re.search, words, found))
 
 
-def means(matrix: ConfusionMatrix) -> dict[str, float]:
-    return matrix.scores() | {"image_miou": float(image_mious(matrix.class_counts()))}
-
-
 def mean(values) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def by_hand(prediction, target) -> tuple[list[float], dict[str, float]]:
-    """IoU of each class and the means, from the sets of pixels of each class."""
+def share(part, whole) -> float:
+    return len(part) / len(whole) if whole else math.nan
+
+
+def by_hand(prediction, target) -> tuple[list[dict], dict, dict[str, float]]:
+    """Rows of the classes, row of the image and means, from the sets of pixels of each class."""
     labelled = [place for place in np.ndindex(target.shape) if target[place] != VOID]
     truth = [{place for place in labelled if target[place] == c} for c in range(CLASSES)]
     predicted = [{place for place in labelled if prediction[place] == c} for c in range(CLASSES)]
-    ious = [len(a & b) / len(a | b) if a | b else math.nan for a, b in zip(truth, predicted)]
-    true = [c for c in range(CLASSES) if truth[c]]
-    return ious, {
-        "miou": mean([iou for iou in ious if not math.isnan(iou)]),
-        "image_miou": mean([ious[c] for c in true]),
-        "pixel_accuracy": mean([prediction[place] == target[place] for place in labelled]),
-        "mean_accuracy": mean([len(truth[c] & predicted[c]) / len(truth[c]) for c in true]),
-        "fw_iou": mean([ious[c] for c in true for _ in truth[c]]),
-    }
+    rows = []
+    for name, a, b in zip(NAMES, truth, predicted):
+        row = {"class": name, "iou": share(a & b, a | b), "precision": share(a & b, b)}
+        row |= {"recall": share(a & b, a), "f1": share([*(a & b)] * 2, [*a, *b])}
+        rows.append(row | {"pixels": len(a)})
+    ious, true = [row["iou"] for row in rows], [c for c in range(CLASSES) if truth[c]]
+    worst = min(true, key=lambda c: (ious[c], -len(truth[c])), default=None)
+    accuracy = mean([prediction[place] == target[place] for place in labelled])
+    image = {"id": "a", "miou": mean([ious[c] for c in true]), "pixel_accuracy": accuracy}
+    image["worst_class"] = "" if worst is None else NAMES[worst]
+    return (
+        rows,
+        image,
+        {
+            "miou": mean([iou for iou in ious if not math.isnan(iou)]),
+            "pixel_accuracy": accuracy,
+            "mean_accuracy": mean([rows[c]["recall"] for c in true]),
+            "fw_iou": mean([ious[c] for c in true for _ in truth[c]]),
+        },
+    )
 
 
+@pytest.mark.filterwarnings("error")
 @settings(max_examples=60)
 @given(prediction=predictions, target=targets)
-def test_scores_equal_those_of_pixel_sets(prediction, target):
+@example(prediction=ALL_VOID * 0, target=ALL_VOID)
+def test_scores_and_rows_are_those_of_pixel_sets(prediction, target):
     matrix = scored(prediction, target)
-    ious, expected = by_hand(prediction, target)
-    assert matrix.iou().tolist() == pytest.approx(ious, nan_ok=True)
-    assert means(matrix) == pytest.approx(expected, nan_ok=True)
-    assert matrix.classes_in_mean() == sum(not math.isnan(iou) for iou in ious)
-
-
-def test_a_class_that_is_only_predicted_has_iou_0_and_counts():
-    matrix = scored([0, 0, 0, 2], [0, 0, 0, 0], classes=4)
-    assert matrix.iou().tolist() == pytest.approx([3 / 4, math.nan, 0, math.nan], nan_ok=True)
-    assert (matrix.miou(), float(image_mious(matrix.class_counts()))) == (3 / 8, 3 / 4)
-
-
-@pytest.mark.parametrize("seen", [[], [VOID, VOID]], ids=["nothing", "all_void"])
-def test_without_a_labelled_pixel_every_score_is_nan_without_a_warning(seen):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        matrix = scored(np.zeros(len(seen), int), np.array(seen, int))
-        assert all(map(math.isnan, [*matrix.iou(), *means(matrix).values()]))
-        assert "mIoU nan over 0 of 5 classes" in matrix.table("abcde")
+    rows, image, means = by_hand(prediction, target)
+    assert matrix.scores() == pytest.approx(means, nan_ok=True)
+    counts, defined = matrix.class_counts(), sum(not math.isnan(row["iou"]) for row in rows)
+    assert f"\nmIoU {means['miou']:.4f} over {defined} of 5 classes " in matrix.table(NAMES)
+    found = [*metrics.class_rows(NAMES, counts), *metrics.image_rows(NAMES, "a", counts[None])]
+    for row, expected in zip(found, [*rows, image], strict=True):
+        assert row == pytest.approx(expected, nan_ok=True)
 
 
 def test_small_integer_types_do_not_overflow():
@@ -114,63 +108,28 @@ UNFIT = [
 
 @pytest.mark.parametrize("prediction, target, message", UNFIT)
 def test_arrays_that_do_not_fit_are_refused_and_not_counted(prediction, target, message):
-    matrix = ConfusionMatrix(CLASSES)
+    matrix = metrics.ConfusionMatrix(CLASSES)
     with pytest.raises(ValueError, match=message):
         matrix.update(prediction, target)
     assert not matrix.counts.any()
 
 
-NAMES = ["ground", "car", "tree"]
-IDS = ["a", "v", "b"]
-
-
-def image(image_id: str) -> tuple[np.ndarray, np.ndarray]:
-    """The prediction and the target of an image; that of "v" is all void."""
-    rng = np.random.default_rng(ord(image_id))
-    void = rng.random((6, 7)) < (1 if image_id == "v" else 0.3)
-    return rng.integers(0, 3, (6, 7)), np.where(void, VOID, rng.integers(0, 3, (6, 7)))
-
-
-def all_counts() -> np.ndarray:
-    matrices = [ConfusionMatrix(3) for _ in IDS]
-    for matrix, image_id in zip(matrices, IDS):
-        matrix.update(*image(image_id))
-    return np.stack([matrix.class_counts() for matrix in matrices])
-
-
-def test_the_rows_of_classes_and_images_are_those_of_plain_counting():
-    counts = all_counts()
-    for label, row in enumerate(class_rows(NAMES, counts.sum(0))):
-        cells = [(p[t != VOID] == label, t[t != VOID] == label) for p, t in map(image, IDS)]
-        found, true = (np.concatenate(part) for part in zip(*cells))
-        right = (found & true).sum()
-        assert (row["class"], row["pixels"]) == (NAMES[label], true.sum())
-        assert row["precision"] == pytest.approx(right / found.sum())
-        assert row["recall"] == pytest.approx(right / true.sum())
-        assert row["f1"] == pytest.approx(2 / (1 / row["precision"] + 1 / row["recall"]))
-        assert row["iou"] == pytest.approx(right / (found | true).sum())
-    first, void, _ = image_rows(NAMES, IDS, counts)
-    prediction, target = image("a")
-    assert first["pixel_accuracy"] == (prediction == target)[target != VOID].mean()
-    assert first["worst_class"] == NAMES[np.argmin(class_ious(counts[0]))]
-    assert first["miou"] == pytest.approx(class_ious(counts[0]).mean())
-    assert void["worst_class"] == "" and np.isnan(void["miou"])
+IDS, COUNTS = ["a", "v", "b"], np.arange(3 * CLASSES * 3).reshape(3, CLASSES, 3)
 
 
 def saved(**changed) -> bytes:
     """A file of scores, arrays as `changed`; None is left out."""
-    file = io.BytesIO()
-    save_image_scores(file, NAMES, IDS, all_counts())
+    file, changed_file = io.BytesIO(), io.BytesIO()
+    metrics.save_image_scores(file, NAMES, IDS, COUNTS)
     arrays = {**np.load(io.BytesIO(file.getvalue())), **changed}
-    changed_file = io.BytesIO()
     np.savez(changed_file, **{key: value for key, value in arrays.items() if value is not None})
     return changed_file.getvalue() if changed else file.getvalue()
 
 
 def test_scores_survive_a_file_that_is_the_same_each_time(tmp_path):
     (tmp_path / "scores").write_bytes(saved())
-    names, ids, counts = load_image_scores(tmp_path / "scores")
-    assert (names, ids) == (NAMES, IDS) and np.array_equal(counts, all_counts())
+    names, ids, counts = metrics.load_image_scores(tmp_path / "scores")
+    assert (names, ids) == (NAMES, IDS) and np.array_equal(counts, COUNTS)
     assert saved() == saved()
 
 
@@ -180,7 +139,7 @@ OTHERS = {  # what is wrong: the file
     "ids": saved(ids=np.array(["a"])),
     "names": saved(names=np.array(["ground", "car"])),
     "missing": saved(counts=None),
-    "float": saved(counts=all_counts().astype(float)),
+    "float": saved(counts=COUNTS.astype(float)),
     "objects": saved(counts=np.array([{}], dtype=object)),
 }
 
@@ -191,4 +150,4 @@ def test_a_file_of_something_else_is_refused(content, tmp_path):
     path.write_bytes(content)
     message = f"{path}: cannot be read as the scores of images; run step 4 again"
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-        load_image_scores(path)
+        metrics.load_image_scores(path)
