@@ -31,17 +31,17 @@ def gradient(loss, logits) -> torch.Tensor:
 
 @weights
 @smoothings
-@pytest.mark.parametrize("size", [(4, 5), (9, 13), (2, 3)])
-def test_loss_and_gradient_are_the_mean_of_torchs_over_the_images(weight, smoothing, size):
+@pytest.mark.parametrize("size, lovasz", [((4, 5), 0.0), ((9, 13), 0.7), ((2, 3), 0.0)])
+def test_loss_and_gradient_are_means_over_the_images(weight, smoothing, size, lovasz):
     logits, target = batch(images=3, size=size)
     target[2].fill_(VOID)[0, :2] = torch.tensor([2, 1])
-    found = segmentation_loss(logits, target, weight, smoothing)
+    found = segmentation_loss(logits, target, weight, smoothing, lovasz)
     resized = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-    options = {"ignore_index": VOID, "label_smoothing": smoothing}
-    if weight is not None:
-        options["weight"] = weight.double()
-    losses = [F.cross_entropy(resized[[i]], target[[i]], **options) for i in range(3)]
+    torchs = weight if weight is None else weight.double()
+    how = {"weight": torchs, "ignore_index": VOID, "label_smoothing": smoothing}
+    losses = [F.cross_entropy(resized[[i]], target[[i]], **how) for i in range(3)]
     expected = sum(losses) / 3
+    expected = expected + lovasz * lovasz_softmax(resized.flatten(2), target.flatten(1)).mean()
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(gradient(found, logits), gradient(expected, logits))
 
@@ -57,16 +57,6 @@ def test_parts_of_a_batch_add_up_by_their_number_of_images(weight, smoothing):
     total = sum(len(x) / 5 * segmentation_loss(x, y, weight, **options) for x, y in parts)
     torch.testing.assert_close(total, whole)
     torch.testing.assert_close(gradient(total, logits), gradient(whole, logits))
-
-
-def test_segmentation_loss_adds_the_lovasz_softmax_of_the_resized_logits():
-    logits, target = batch(size=(9, 13))
-    resized = F.interpolate(logits, (9, 13), mode="bilinear", align_corners=False)
-    expected = segmentation_loss(resized, target, WEIGHT, label_smoothing=0.1)
-    expected = expected + 0.7 * lovasz_softmax(resized.flatten(2), target.flatten(1)).mean()
-    found = segmentation_loss(logits, target, WEIGHT, 0.1, lovasz=0.7)
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(gradient(found, logits), gradient(expected, logits))
 
 
 def test_half_precision_is_computed_in_float32():

@@ -1,12 +1,13 @@
 """Which names of backbones and which weights files are accepted."""
 
-import urllib.error
 from pickle import UnpicklingError
+from unittest import mock
+from urllib.error import URLError
 
 import pytest
 import torch
 from torch import Tensor
-from torchvision.models import WeightsEnum, get_model
+from torchvision.models import WeightsEnum, get_model, get_model_weights
 
 from data import UserError
 from models.backbones import backbones, build, find_weights, input_moments
@@ -44,9 +45,8 @@ def test_names_and_input_moments_are_those_of_the_weights():
     imagenet = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     for weights in ("IMAGENET1K_V1", "random", "a/file.pth"):
         assert input_moments("vgg16", find_weights("vgg16", weights)) == imagenet
-    mean, std = input_moments(
-        "vgg16", find_weights("vgg16", "IMAGENET1K_FEATURES")
-    )  # Caffe's, on 0..255
+    caffes = find_weights("vgg16", "IMAGENET1K_FEATURES")  # on 0..255
+    mean, std = input_moments("vgg16", caffes)
     assert mean == pytest.approx([0.482, 0.459, 0.408], abs=1e-3) and std == [1 / 255] * 3
     # torchvision's own network changes its input from ImageNet's to this.
     assert input_moments("googlenet", None) == ([0.5] * 3, [0.5] * 3)
@@ -82,47 +82,33 @@ def test_random_weights_follow_from_the_seed_alone_and_keep_the_scale_of_the_map
         assert 0.05 < build(backbone, "random")(x)[-1].std() < 20
 
 
-NO_STATES = [
-    ([torch.zeros(2)], "not a state dict"),
-    ({"0.weight": 1.0}, "not a state dict"),
-    ({}, "0.weight"),
-    ({"weight": torch.zeros(2)}, "another backbone"),
-    ({"0.weight": torch.zeros(64, 3, 7, 7), "0.bias": torch.zeros(64)}, "do not fit"),
+NO_STATES = [  # what a file holds, or whose weights; the backbone; part of the line
+    ([torch.zeros(2)], SMALL, "not a state dict"),
+    ({"0.weight": 1.0}, SMALL, "not a state dict"),
+    ({}, SMALL, "0.weight"),
+    ({"weight": torch.zeros(2)}, SMALL, "another backbone"),
+    ({"0.weight": torch.zeros(64, 3, 7, 7), "0.bias": torch.zeros(64)}, SMALL, "do not fit"),
+    (SMALL, "squeezenet1_0", "do not fit squeezenet1_0 .* backbone"),
+    ("resnet34", "resnet18", "do not fit resnet18 .* backbone"),  # its first blocks have the shapes
 ]
 
 
-@pytest.mark.parametrize("content, message", NO_STATES)
-def test_a_file_that_is_no_state_dict_of_the_backbone_is_refused(path, content, message):
-    torch.save(content, path)
+@pytest.mark.parametrize("content, backbone, message", NO_STATES)
+def test_a_file_that_is_no_state_dict_of_the_backbone_is_refused(path, content, backbone, message):
+    torch.save(state_of(content) if isinstance(content, str) else content, path)
     with pytest.raises(UserError, match=f"^{path}: [^\n]*{message}[^\n]*$"):
-        loaded(path)
+        loaded(path, backbone)
 
 
-@pytest.mark.parametrize("theirs, ours", [(SMALL, "squeezenet1_0"), ("resnet34", "resnet18")])
-def test_weights_of_another_backbone_are_refused(path, theirs, ours):
-    """ResNet-34's first blocks have the shapes of ResNet-18's."""
-    torch.save(state_of(theirs), path)
-    with pytest.raises(UserError, match=f"^{path}: its weights do not fit {ours} .* backbone"):
-        loaded(path, ours)
-
-
-def test_imagenet_weights_come_from_torchvision_or_a_line_says_what_to_do(monkeypatch, path):
-    asked = []
-
-    def fetch(weights, *arguments, check_hash, weights_only, **options):
-        assert weights_only, "a file in the download cache runs no code"
-        asked.append((weights.url, check_hash))
-        if len(asked) > 2:
-            raise UnpicklingError("several\nlines")
-        if len(asked) > 1:
-            raise urllib.error.URLError("no route to host")
-        return state_of()
-
-    monkeypatch.setattr(WeightsEnum, "get_state_dict", fetch)
+def test_imagenet_weights_come_from_torchvision_or_a_line_says_what_to_do(path):
     torch.save(state_of(), path)
-    assert loaded("imagenet") == loaded(path)
-    for reason in ("<urlopen error no route to host>", "a damaged file in the cache, or one that"):
-        line = rf"^the weights IMAGENET1K_V1 of .* \({reason}.*1-b8a52dc0.pth .* --weights FILE"
-        with pytest.raises(UserError, match=line):
-            loaded("imagenet")
-    assert set(asked) == {("https://download.pytorch.org/models/squeezenet1_1-b8a52dc0.pth", True)}
+    answers = state_of(), URLError("no route to host"), UnpicklingError("several\nlines")
+    get = mock.patch.object(WeightsEnum, "get_state_dict", autospec=True, side_effect=answers)
+    with get as fetch:
+        assert loaded("imagenet") == loaded(path)
+        for why in ("<urlopen error no route to host>", "a damaged file in the cache, or one that"):
+            line = rf"^the weights IMAGENET1K_V1 of .* \({why}.*1-b8a52dc0.pth .* --weights FILE"
+            with pytest.raises(UserError, match=line):
+                loaded("imagenet")
+    safely = {"progress": True, "check_hash": True, "weights_only": True}  # runs no code
+    assert fetch.mock_calls == [mock.call(get_model_weights(SMALL).DEFAULT, **safely)] * 3

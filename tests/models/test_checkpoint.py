@@ -7,14 +7,7 @@ import torch
 from torch import nn
 
 from data import UserError
-from models.checkpoint import (
-    load_checkpoint,
-    load_extractor,
-    load_segmenter,
-    save_checkpoint,
-    save_extractor,
-    save_segmenter,
-)
+from models import checkpoint
 from models.hypercolumn import Hypercolumn
 from tests.models.conftest import SMALL, noise, random_segmenter
 
@@ -27,34 +20,31 @@ def path(tmp_path):
 def test_an_extractor_comes_back_with_the_same_levels(path):
     original = Hypercolumn("vgg11_bn", "random", ["b1", 2], context=["image", "3"], dilated=1)
     original.features[1].running_mean.fill_(0.25)  # not folded, as a level is before it
-    save_extractor(path, original)
-    loaded = load_extractor(path)
+    checkpoint.save_extractor(path, original)
+    loaded = checkpoint.load_extractor(path)
     assert loaded.spec() == original.spec() and loaded.frozen
-    image = noise(32, 39)
-    assert all(map(torch.equal, loaded(image), original(image)))
+    assert all(map(torch.equal, loaded(noise(32, 39)), original(noise(32, 39))))
 
 
 def test_a_segmenter_comes_back_with_the_same_predictions_and_facts(path):
     segmenter = random_segmenter(SMALL, 40, 2)
     segmenter.trained_on, segmenter.origin = "9 images", "0123"
-    save_segmenter(path, segmenter, start="abcd", training={"losses": [1.5]})
-    loaded, content = load_segmenter(path)
-    assert loaded.hypercolumn.spec() == segmenter.hypercolumn.spec()
+    checkpoint.save_segmenter(path, segmenter, start="abcd", training={"losses": [1.5]})
+    loaded, content = checkpoint.load_segmenter(path)
     for name in ("size", "stride", "classes", "trained_on", "origin"):
         assert getattr(loaded, name) == getattr(segmenter, name)
-    image = noise(40, 50)
-    assert torch.equal(loaded(image), segmenter(image))
+    assert torch.equal(loaded(noise(40, 50)), segmenter(noise(40, 50)))
     assert content["start"] == "abcd" and content["training"] == {"losses": [1.5]}
     assert (loaded.head.widths, loaded.head.dropout) == ((16, 16), 0.25)
 
 
 def test_weights_that_do_not_fit_their_network_are_refused_in_a_line(path):
-    save_extractor(path, Hypercolumn(SMALL, "random", [1]))
+    checkpoint.save_extractor(path, Hypercolumn(SMALL, "random", [1]))
     content = torch.load(path, weights_only=True)
     content["state"]["features.9.renamed"] = content["state"].pop("features.0.weight")
     torch.save(content, path)
     with pytest.raises(UserError, match=f"^{path}: its weights do not fit .*another version"):
-        load_extractor(path)
+        checkpoint.load_extractor(path)
 
 
 OTHERS = [
@@ -62,7 +52,7 @@ OTHERS = [
     (lambda path: torch.save(nn.Linear(2, 2), path), "could run code"),
     (lambda path: torch.save([1, 2], path), "(found: list"),
     (lambda path: torch.save({"0.bias": torch.ones(1)}, path), "(found: None)"),
-    (lambda path: save_checkpoint(path, "extractor"), "(found: extractor)"),
+    (lambda path: checkpoint.save_checkpoint(path, "extractor"), "(found: extractor)"),
 ]
 
 
@@ -70,14 +60,14 @@ OTHERS = [
 def test_a_file_that_is_no_such_checkpoint_is_refused_in_a_line(path, write, message):
     write(path)
     with pytest.raises(UserError) as refusal:
-        load_checkpoint(path, "head")
+        checkpoint.load_checkpoint(path, "head")
     text = str(refusal.value)
     assert text.startswith(f"{path}: ") and "\n" not in text and message in text
 
 
 def test_a_description_that_was_changed_is_refused_or_the_same_network(path):
     segmenter, image, refused = random_segmenter(SMALL, 40, 2, taps=[1, 2]), noise(40, 50), 0
-    save_segmenter(path, segmenter)
+    checkpoint.save_segmenter(path, segmenter)
     content, expected = torch.load(path, weights_only=True), segmenter(image)
     described = [(name,) for name in content if name not in ("state", "kind")]
     described += [(part, name) for part in ("hypercolumn", "head") for name in content[part]]
@@ -91,7 +81,7 @@ def test_a_description_that_was_changed_is_refused_or_the_same_network(path):
                 del place[name]
             torch.save(changed, path)
             try:
-                found = load_segmenter(path)[0].eval()(image)
+                found = checkpoint.load_segmenter(path)[0].eval()(image)
             except UserError as error:
                 assert "\n" not in str(error)
                 refused += 1

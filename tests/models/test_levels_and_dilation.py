@@ -72,10 +72,10 @@ def extractor(tmp_path_factory):
     """Gives the hypercolumn extractor of a family, from a file of torchvision's state dict."""
 
     @cache
-    def build(backbone: str) -> Hypercolumn:
+    def build(backbone: str, *taps: int | str) -> Hypercolumn:
         path = tmp_path_factory.mktemp(backbone) / "weights.pth"
         torch.save(network(backbone).state_dict(), path)
-        return Hypercolumn(backbone, str(path)).eval()
+        return Hypercolumn(backbone, str(path), taps or None).eval()
 
     return build
 
@@ -100,15 +100,25 @@ def test_levels_are_the_maps_before_each_drop_of_resolution_and_the_last(backbon
         assert_near(level, output)
 
 
-def test_a_level_may_lie_between_a_convolution_its_norm_and_its_activation(tmp_path):
-    """Of which the norm is else folded into the convolution, and the activation works in place."""
-    torch.save(network("vgg11_bn").state_dict(), tmp_path / "weights.pth")
-    ends = (1, 2, 3, 6)
-    taps = [f"b{end}" for end in ends]
-    levels = Hypercolumn("vgg11_bn", str(tmp_path / "weights.pth"), taps)(photo("vgg11_bn"))
+CHOSEN = [  # backbone, taps, the blocks after which these are
+    ("squeezenet1_1", [3, 1, 3], [2, 8]),
+    ("squeezenet1_1", ["b12", 2, "b4"], [4, 5, 12]),
+    # Between a convolution, its norm, which is else folded into it, and an activation in place.
+    ("vgg11_bn", ["b1", "b2", "b3", "b6"], [1, 2, 3, 6]),
+]
+
+
+@pytest.mark.parametrize("backbone, taps, ends", CHOSEN)
+def test_chosen_taps_are_levels_or_blocks_and_the_backbone_ends_there(
+    backbone, taps, ends, extractor
+):
+    hypercolumn = extractor(backbone, *taps)
+    levels = hypercolumn(photo(backbone))
+    assert set(hypercolumn.taps) == set(taps) and len(hypercolumn.features) == ends[-1]
+    assert [level.shape[1] for level in levels] == hypercolumn.channels
     for level, end in zip(levels, ends, strict=True):
-        x = (photo("vgg11_bn") / 255 - MOMENTS[0]) / MOMENTS[1]
-        assert_near(level, network("vgg11_bn").features[:end](x))
+        x = (photo(backbone) / 255 - MOMENTS[0]) / MOMENTS[1]
+        assert_near(level, network(backbone).features[:end](x))
 
 
 @pytest.mark.parametrize("backbone", [name for name in FAMILIES if name not in UNDILATED])

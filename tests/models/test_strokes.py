@@ -24,8 +24,8 @@ QUICK = ("--size", 160, "--steps", 60, "--out", "out")
 @pytest.fixture
 def place(shapes, tmp_path, monkeypatch):
     """A folder of three photos; `strokes` has a mask of strokes for the first of them."""
-    for name in ("photos", "strokes"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "strokes").mkdir()
     for photo in sorted((shapes / "JPEGImages").iterdir())[:3]:
         photo.rename(tmp_path / "photos" / photo.name)
     monkeypatch.chdir(tmp_path)
@@ -48,11 +48,6 @@ def save_strokes(truth: np.ndarray, image_id: str = "shapes_000000") -> np.ndarr
     return drawn
 
 
-def noise(*shape: int) -> np.ndarray:
-    """Colours that are none of pure red or blue."""
-    return np.random.default_rng(0).integers(1, 255, shape, dtype=np.uint8)
-
-
 def predicted(image_id: str) -> np.ndarray:
     return read_mask(f"out/5_overlays/predictions/{image_id}.png", VOC)
 
@@ -60,14 +55,11 @@ def predicted(image_id: str) -> np.ndarray:
 def test_one_image_from_strokes_to_predictions(place, succeeds):
     said = succeeds("models/strokes.py", "photos", "strokes", *QUICK)
     assert "\nwrote 3 pictures; open " in said
-    truth = truth_of("shapes_000000")
-    with Image.open("strokes/shapes_000000.png") as image:
-        drawn = np.array(image)
-    found = predicted("shapes_000000")
-    assert (found[drawn > 0] + 1 == drawn[drawn > 0]).mean() > 0.95
-    known = truth[truth > 0]
-    right = (found + 1 == truth)[truth > 0].mean()
-    assert right > 1.3 * np.bincount(known).max() / len(known)  # than to name the largest class
+    drawn, truth = np.array(Image.open("strokes/shapes_000000.png")), truth_of("shapes_000000")
+    found = predicted("shapes_000000") + 1
+    assert (found == drawn)[drawn > 0].mean() > 0.95
+    largest = np.bincount(truth[truth > 0]).max() / (truth > 0).sum()
+    assert (found == truth)[truth > 0].mean() > 1.3 * largest  # than to name the largest class
     rows = table("out/5_overlays/photos.csv")
     assert len({row["photo"] for row in rows}) == 3 and rows[0]["photo"].startswith("shapes_000000")
     network, photo = load("out"), next((place / "photos").glob("shapes_000001.*"))
@@ -84,17 +76,17 @@ def test_lines_of_labelme_make_a_network_of_their_names(place, succeeds):
     truth = truth_of("shapes_000000")
     shapes, labels = [], np.unique(truth[truth > 0])
     for label in labels:
-        y, x = np.argwhere(truth == label)[len(np.argwhere(truth == label)) // 2].tolist()
-        points = [[x - 1, y], [x + 1, y]]
-        shapes.append({"label": f"thing {label}", "shape_type": "line", "points": points})
+        places = np.argwhere(truth == label)
+        y, x = places[len(places) // 2].tolist()
+        line = {"shape_type": "line", "points": [[x - 1, y], [x + 1, y]]}
+        shapes.append({"label": f"thing {label}", **line})
     shapes.append(shapes[-1] | {"label": "thing x", "points": [[900, 900]]})
     photo = next((place / "photos").glob("shapes_000000.*"))
     content = {"shapes": shapes, "imagePath": photo.name, "imageHeight": 64, "imageWidth": 64}
     (place / "strokes" / "a.json").write_text(json.dumps(content))
     said = succeeds("models/strokes.py", "photos", "strokes", *QUICK, "--stroke-width", 3)
-    assert re.search(
-        "note: .*shape without a pixel in its photo: shapes_.*; no stroke of: thi", said
-    )
+    words = "note: .*shape without a pixel in its photo: shapes_.*; no stroke of: thi"
+    assert re.search(words, said)
     network = load("out")
     assert network.names == tuple(f"thing {label}" for label in [*labels, "x"])
     assert network.segmenter.has_seen(hash_files([photo])) == 1
@@ -105,7 +97,9 @@ def test_strokes_on_paper_or_on_the_photo_itself_are_told_by_their_colours(place
     drawn = save_strokes(truth_of("shapes_000000"))
     names = {"sky 255 0 0": 1, "sand 0 0 255": 2}
     (place / "strokes" / "classes.txt").write_text("\n".join(names))
-    for ground in (np.full((*drawn.shape, 3), 255, dtype=np.uint8), noise(*drawn.shape, 3)):
+    shape, random = (*drawn.shape, 3), np.random.default_rng(0)
+    photo = random.integers(1, 255, shape, dtype=np.uint8)  # none of them pure red or blue
+    for ground in (np.full(shape, 255, dtype=np.uint8), photo):
         for name, value in names.items():
             ground[drawn == value] = [int(part) for part in name.split()[1:]]
         Image.fromarray(ground).save("strokes/shapes_000000.png")

@@ -29,8 +29,7 @@ def test_a_new_folder_takes_the_place_of_the_old_one_when_it_is_complete(run):
             (new / "log.csv").write_text("half")
             raise error
     assert [path.name for path in place.iterdir()] == ["dense.pt"]
-    (run / ".2_cls.new").mkdir()  # of a killed process
-    (run / ".2_cls.new" / "litter").touch()
+    (run / ".2_cls.new" / "litter").mkdir(parents=True)  # of a killed process
     with folder.new_folder(place) as new:
         (new / "log.csv").write_text("second")
     assert [path.name for path in place.iterdir()] == ["log.csv"]
@@ -75,20 +74,16 @@ def test_versions_are_found_without_git(tmp_path, monkeypatch):
     assert folder.versions()["commit"] is None
 
 
-@pytest.mark.parametrize("given, words", [("a", "1 is none .* 'b'"), ("abc", "2 is 'c' .* none")])
+@pytest.mark.parametrize("given, words", [("a", "1 is 'none'.*'b'"), ("abc", "2 is 'c'.*'none'")])
 def test_fewer_or_more_classes_are_refused_naming_the_first(given, words):
     chain.check_classes("ab", "ab", Path("dense.pt"), Path("voc"))
     with pytest.raises(UserError, match=f"^voc: class {words} in dense.pt; use the data"):
         chain.check_classes("ab", given, Path("dense.pt"), Path("voc"))
 
 
-def test_json_keeps_plain_values_and_a_failure_keeps_the_old_file(run):
+def test_json_keeps_plain_values(run):
     path, odd = run / "metrics.json", Path(os.fsdecode(b"photos-\xe9"))
     values = {"miou": np.float32(0.5), "count": np.int64(3), "path": odd, "é": [float("nan")]}
     folder.save_json(path, values)
-    expected = {"miou": 0.5, "count": 3, "path": str(odd), "é": [None]}
-    assert json.loads(path.read_text(encoding="utf-8")) == expected
-    before = path.read_bytes()
-    with pytest.raises(TypeError):
-        folder.save_json(path, {("a", "tuple"): 1})
-    assert path.read_bytes() == before and list(run.iterdir()) == [path]
+    values |= {"path": str(odd), "é": [None]}
+    assert json.loads(path.read_text(encoding="utf-8")) == values

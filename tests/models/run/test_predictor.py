@@ -64,27 +64,23 @@ def test_a_photo_may_come_in_any_form_without_a_word(network, mask, recwarn):
     mirrored = np.ascontiguousarray(pixels[:, ::-1])[:, ::-1]
     read_only = pixels.copy()
     read_only.flags.writeable = False
-    forms = [str(PORTRAIT), Image.open(PORTRAIT), tensor, tensor / 255, mirrored, read_only]
     content = PORTRAIT.read_bytes()
-    forms += [content, bytearray(content), PORTRAIT.open("rb"), pixels / 255]
     pipe = io.BytesIO(content)
     pipe.seekable, pipe.seek = lambda: False, None  # as of a download
-    forms += [pipe, (tensor / 255).requires_grad_()]
+    forms = [str(PORTRAIT), Image.open(PORTRAIT), content, bytearray(content), PORTRAIT.open("rb")]
+    forms += [pipe, pixels / 255, mirrored, read_only]
+    forms += [tensor, tensor / 255, (tensor / 255).requires_grad_()]
     assert all(np.array_equal(found, mask) for found in network.predict(forms))
     grey = pixels[:40, :50, 0]
     in_colour = network.predict(np.stack([grey] * 3, axis=-1))
-    assert np.array_equal(network.predict(grey), in_colour)
-    assert np.array_equal(network.predict(grey[..., None]), in_colour)
+    for form in (grey, grey[..., None]):
+        assert np.array_equal(network.predict(form), in_colour)
     assert not recwarn.list
 
 
-def damaged() -> Image.Image:
-    """A photo that ends too early, which Pillow finds out when it is read."""
-    return Image.open(io.BytesIO(PORTRAIT.read_bytes()[:2000]))
-
-
+CUT = Image.open(io.BytesIO(PORTRAIT.read_bytes()[:2000]))  # Pillow finds out when it is read
 NO_PHOTOS = [
-    (damaged(), UserError, "^the photo: cannot be read .*truncated"),
+    (CUT, UserError, "^the photo: cannot be read .*truncated"),
     (Image.new("RGB", (0, 5)), ValueError, r"got \(5, 0, 3\)"),
     ("none.jpg", UserError, "none.jpg: no such"),
     (np.zeros((4, 4, 4), np.uint8), ValueError, r"expected an array .* got \(4, 4, 4\)"),
