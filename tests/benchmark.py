@@ -109,7 +109,6 @@ class Work:
 
     @torch.inference_mode()
     def bare(self, photos: Tensor) -> None:
-        """The backbone alone."""
         self.textbook.features(self.textbook.normalise(photos))
 
     def sample_bare(self) -> None:
@@ -135,7 +134,6 @@ class Work:
         return Hypercolumn.at_points(levels, points)[0].cpu()
 
     def predict(self) -> Tensor:
-        """The photo's class map at its original size."""
         return self.segmenter.predict(self.photo.image, self.photo.mask.shape)[0]
 
     def train(self, photos: Tensor, pixels: int | None) -> None:

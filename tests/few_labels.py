@@ -61,7 +61,6 @@ def extract(
         done += len(mine)
         anywhere = columns[len(mine) :].double()
         sums.append(torch.stack([anywhere.sum(0), anywhere.square().sum(0)]))
-    rows.flush()
     np.save(out / "drawn.npy", np.concatenate(drawn))
     np.save(out / "sums.npy", torch.stack(sums).numpy())
 
@@ -156,10 +155,9 @@ def main() -> None:
     if not (args.out / "sums.npy").is_file():
         extract(hypercolumn, dataset, args.out, max(args.per_class), args.strokes)
     of_train = np.flatnonzero(np.isin(dataset.ids, read_ids(args.data, "train")))
-    rows, heads, chosen = [], [], [np.arange(len(dataset))]
-    if len(of_train) < len(dataset):
-        chosen.insert(0, of_train)
-    for images, pixels, seed in product(chosen, args.per_class, SEEDS):
+    rows, heads = [], []
+    chosen = {len(images): images for images in (of_train, np.arange(len(dataset)))}
+    for images, pixels, seed in product(chosen.values(), args.per_class, SEEDS):
         count, fc = head_of(args.out, seed, images, pixels, len(dataset.classes))
         row = {"backbone": args.backbone, "strokes": args.strokes, "images": len(images)}
         rows.append({**row, "per_class": pixels, "pixels": count, "seed": seed})

@@ -35,20 +35,16 @@ class Textbook(nn.Module):
         """(B, 3, H, W) uint8 -> what the backbone takes, float32."""
         return (images / 255 - self.mean) / self.std
 
-    def levels(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) uint8 -> the output of each tapped layer."""
+    @torch.no_grad()
+    def dense_map(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 -> hypercolumns (B, Z, ceil(H / stride), ceil(W / stride))."""
+        grid = [-(-side // self.stride) for side in images.shape[-2:]]
         x, levels = self.normalise(images), []
         for index, layer in enumerate(self.features):
             x = layer(x)
             if index in self.taps:
                 levels.append(x)
-        return levels
-
-    @torch.no_grad()
-    def dense_map(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 -> hypercolumns (B, Z, ceil(H / stride), ceil(W / stride))."""
-        grid = [-(-side // self.stride) for side in images.shape[-2:]]
-        return torch.cat([upsample(level, grid) for level in self.levels(images)], dim=1)
+        return torch.cat([upsample(level, grid) for level in levels], dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> logits (B, C, ceil(H / stride), ceil(W / stride))."""
@@ -60,12 +56,10 @@ class Textbook(nn.Module):
         logits = self.eval()(photo.image[None].to(self.mean.device))
         return upsample(logits.softmax(1), photo.mask.shape)[0].argmax(0).cpu()
 
-    @torch.inference_mode()
     def columns(self, photo: Sample, pixels: Tensor) -> Tensor:
         """Hypercolumns (n, Z) of the grid cells in which pixels (n, 2) of the mask lie."""
         dense = self.dense_map(photo.image[None].to(self.mean.device))[0]
-        grid, size = torch.tensor(dense.shape[1:]), torch.tensor(photo.mask.shape)
-        y, x = (pixels * grid // size).T
+        y, x = (pixels * torch.tensor(dense.shape[1:]) // torch.tensor(photo.mask.shape)).T
         return dense[:, y, x].T.cpu()
 
 

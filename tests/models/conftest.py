@@ -25,12 +25,6 @@ def blots(height: int, width: int) -> Tensor:
     return (255 * F.interpolate(few, (height, width), mode="bilinear")[0]).to(torch.uint8)
 
 
-def moments(levels: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and std (Z,) of levels, over their places."""
-    stds, means = zip(*(torch.std_mean(level, (0, 2, 3), correction=0) for level in levels))
-    return torch.cat(means), torch.cat(stds)
-
-
 def random_segmenter(
     backbone: str, size: int, stride: int, widths=(16, 16), classes=CLASSES, **extractor
 ) -> Segmenter:
@@ -38,8 +32,9 @@ def random_segmenter(
     hypercolumn = Hypercolumn(backbone, "random", seed=1, **extractor)
     levels = hypercolumn(blots(96, 90)[None])
     torch.manual_seed(0)
-    shape = hypercolumn.channels, *moments(levels), len(classes), widths
-    head = DenseClassifier(*shape, dropout=0.25)
+    moments = (torch.std_mean(level, (0, 2, 3), correction=0) for level in levels)
+    std, mean = map(torch.cat, zip(*moments))
+    head = DenseClassifier(hypercolumn.channels, mean, std, len(classes), widths, dropout=0.25)
     with torch.no_grad():
         head.layers[-1].weight *= 10  # sure of some pixels
         head.layers[-1].bias -= head(levels, (16, 16)).mean((0, 2, 3))

@@ -1,6 +1,7 @@
 """Checkpoints give back what was saved, hold plain values, run no code and show their damage."""
 
 import copy
+from itertools import product
 
 import pytest
 import torch
@@ -69,22 +70,21 @@ def test_a_description_that_was_changed_is_refused_or_the_same_network(path):
     segmenter, image, refused = random_segmenter(SMALL, 40, 2, taps=[1, 2]), noise(40, 50), 0
     checkpoint.save_segmenter(path, segmenter)
     content, expected = torch.load(path, weights_only=True), segmenter(image)
-    described = [(name,) for name in content if name not in ("state", "kind")]
-    described += [(part, name) for part in ("hypercolumn", "head") for name in content[part]]
-    described.remove(("hypercolumn", "dilated"))  # another number is another network, too
-    for *parts, name in described:
-        for change in (None, [], "x", -1, 0.3, 10**9, "left out"):
-            changed = copy.deepcopy(content)
-            place = changed[parts[0]] if parts else changed
-            place[name] = change
-            if change == "left out":
-                del place[name]
-            torch.save(changed, path)
-            try:
-                found = checkpoint.load_segmenter(path)[0].eval()(image)
-            except UserError as error:
-                assert "\n" not in str(error)
-                refused += 1
-            else:
-                assert torch.equal(found, expected), (name, change)
+    places = [("", name) for name in content if name not in ("state", "kind")]
+    places += [(part, name) for part in ("hypercolumn", "head") for name in content[part]]
+    places.remove(("hypercolumn", "dilated"))  # another number is another network, too
+    for (part, name), change in product(places, (None, [], "x", -1, 0.3, 10**9, "left out")):
+        changed = copy.deepcopy(content)
+        place = changed[part] if part else changed
+        place[name] = change
+        if change == "left out":
+            del place[name]
+        torch.save(changed, path)
+        try:
+            found = checkpoint.load_segmenter(path)[0].eval()(image)
+        except UserError as error:
+            assert "\n" not in str(error)
+            refused += 1
+        else:
+            assert torch.equal(found, expected), (name, change)
     assert refused > 50

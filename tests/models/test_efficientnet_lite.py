@@ -17,31 +17,29 @@ def packaged():
     return get_model_weights(NAME).DEFAULT.get_state_dict()
 
 
-def in_order(network, values):
-    """`network` in eval mode with the values of a state dict in its own order."""
-    names = network.state_dict().keys()
-    assert len(names) == len(values)
-    network.load_state_dict(dict(zip(names, values.values())))
-    return network.eval()
+@pytest.fixture(scope="module")
+def networks(packaged):
+    """timm's network and ours with these values, in the order of their own names."""
+    timm = pytest.importorskip("timm")
+    found = timm.create_model(f"tf_{NAME}").eval(), get_model(NAME).eval()
+    for network in found:
+        names = network.state_dict().keys()
+        network.load_state_dict(dict(zip(names, packaged.values(), strict=True)))
+    return found
 
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 64), (71, 97)])
-def test_logits_are_timms(packaged, size):
-    timm = pytest.importorskip("timm")
-    theirs = in_order(timm.create_model(f"tf_{NAME}"), packaged)
-    ours = in_order(get_model(NAME), packaged)
+def test_logits_are_timms(networks, size):
     x = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = theirs(x)
-        assert expected.std() > 0.1
-        torch.testing.assert_close(ours(x), expected, rtol=0, atol=1e-4)
+        expected, found = (network(x) for network in networks)
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
-def test_files_with_either_naming_load_as_the_package_does(packaged, tmp_path):
-    timm = pytest.importorskip("timm")
-    theirs = in_order(timm.create_model(f"tf_{NAME}"), packaged).state_dict()
+def test_files_with_either_naming_load_as_the_package_does(packaged, networks, tmp_path):
+    theirs, ours = (network.state_dict() for network in networks)
     without = {k: v for k, v in theirs.items() if "num_batches" not in k}
-    ours = in_order(get_model(NAME), packaged).state_dict()
     prints = {fingerprint(build(NAME, "imagenet"))}
     for content in (ours, theirs, without, packaged):
         torch.save(content, tmp_path / "weights.pth")
@@ -57,11 +55,8 @@ def test_the_sizes_are_scaled(number, channels, count):
 
 
 def test_under_autocast_on_a_cpu_large_depthwise_kernels_compute_in_float32():
-    large = [
-        layer
-        for layer in build(NAME, "random").modules()
-        if isinstance(layer, torch.nn.Conv2d) and layer.kernel_size == (5, 5)
-    ]
+    layers = build(NAME, "random").modules()
+    large = [layer for layer in layers if getattr(layer, "kernel_size", 0) == (5, 5)]
     assert len(large) == 9 and {layer.stride for layer in large} == {(1, 1), (2, 2)}
     for layer in large:
         x = torch.randn(1, layer.in_channels, 9, 9).bfloat16()

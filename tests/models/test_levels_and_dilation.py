@@ -74,7 +74,10 @@ def extractor(tmp_path_factory):
     @cache
     def build(backbone: str, *taps: int | str) -> Hypercolumn:
         path = tmp_path_factory.mktemp(backbone) / "weights.pth"
-        torch.save(network(backbone).state_dict(), path)
+        state = network(backbone).state_dict()
+        if backbone == "densenet121":  # torchvision's files say norm.1 where its layers say norm1
+            state = {re.sub(r"(norm|conv)([12])\.", r"\1.\2.", k): v for k, v in state.items()}
+        torch.save(state, path)
         return Hypercolumn(backbone, str(path), taps or None).eval()
 
     return build
@@ -155,28 +158,12 @@ def test_all_but_the_frozen_stages_learn_and_batch_norm_keeps_its_statistics(
     backbone, amp, extractor
 ):
     hypercolumn = copy.deepcopy(extractor(backbone))
-    before = {name: value.clone() for name, value in hypercolumn.state_dict().items()}
+    before = copy.deepcopy(hypercolumn.state_dict())
     hypercolumn.unfreeze(frozen_stages=1)
-    hypercolumn.train()
-    learning = [value for value in hypercolumn.parameters() if value.requires_grad]
-    optimizer = torch.optim.SGD(learning, lr=1e-6)
     with torch.autocast("cpu", torch.bfloat16, enabled=amp):
-        levels = hypercolumn(photo(backbone)[..., :80, :80])
+        levels = hypercolumn.train()(photo(backbone)[..., :80, :80])
         sum(level.float().square().mean() for level in levels).backward()
     assert not levels[0].requires_grad and levels[-1].requires_grad
-    nn.utils.clip_grad_norm_(learning, 1e6)  # random weights have large ones
-    optimizer.step()
-    after = hypercolumn.state_dict()
-    changed = [name for name in after if not after[name].equal(before[name])]
-    assert changed and not [name for name in changed if "running" in name]
-    assert all(value.isfinite().all() for value in after.values())
-
-
-def test_densenets_own_file_has_older_names_of_its_layers(extractor, tmp_path):
-    """torchvision's files say norm.1 where its layers are called norm1."""
-    state = network("densenet121").state_dict()
-    state = {re.sub(r"(norm|conv)([12])\.", r"\1.\2.", k): value for k, value in state.items()}
-    assert "features.denseblock1.denselayer1.norm.1.weight" in state
-    torch.save(state, tmp_path / "old.pth")
-    expected = extractor("densenet121").spec()
-    assert Hypercolumn("densenet121", str(tmp_path / "old.pth")).spec() == expected
+    learning = [value for value in hypercolumn.parameters() if value.requires_grad]
+    assert learning and all(value.grad.isfinite().all() for value in learning)
+    assert all(map(torch.equal, hypercolumn.state_dict().values(), before.values()))

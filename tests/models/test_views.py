@@ -31,28 +31,24 @@ def test_tiles_of_what_depends_on_no_surroundings_are_the_whole(sides, height, w
     torch.testing.assert_close(torch.cat(parts, dim=1), expected, rtol=0, atol=1e-4)
 
 
-def window(y: int, x: int, radius: int) -> tuple[slice, slice, slice]:
-    """Every channel in the window around a place, cut off at the border."""
-    rows, columns = (slice(max(0, at - radius), at + radius + 1) for at in (y, x))
-    return slice(None), rows, columns
-
-
 def plain_filter(values, guide, radius, epsilon):
     """As in the paper, at the photo's size: least squares in each window, then their mean."""
     height, width = values.shape[1:]
-    slopes = values.new_empty(len(values), 3, height, width)
-    offsets, result = torch.empty_like(values), torch.empty_like(values)
     places = [(y, x) for y in range(height) for x in range(width)]
+
+    def window(y: int, x: int) -> tuple[slice, ...]:
+        return ..., *(slice(max(0, at - radius), at + radius + 1) for at in (y, x))
+
+    slopes, offsets = values.new_empty(len(values), 3, height, width), torch.empty_like(values)
     for y, x in places:
-        colours, inside = (image[window(y, x, radius)].flatten(1) for image in (guide, values))
-        shifted = colours - colours.mean(1, keepdim=True)
-        spread = shifted @ shifted.T / shifted.shape[1] + epsilon * torch.eye(3).to(values)
-        joint = (inside - inside.mean(1, keepdim=True)) @ shifted.T / shifted.shape[1]
-        slopes[..., y, x] = joint @ spread.inverse()
+        colours, inside = (image[window(y, x)].flatten(1) for image in (guide, values))
+        joint = torch.cov(torch.cat([inside, colours]), correction=0)
+        spread = joint[-3:, -3:] + epsilon * torch.eye(3).to(values)
+        slopes[..., y, x] = joint[:-3, -3:] @ spread.inverse()
         offsets[:, y, x] = inside.mean(1) - slopes[..., y, x] @ colours.mean(1)
+    result = torch.empty_like(values)
     for y, x in places:
-        slope = slopes.flatten(0, 1)[window(y, x, radius)].mean((1, 2)).view(-1, 3)
-        offset = offsets[window(y, x, radius)].mean((1, 2))
+        slope, offset = (part[window(y, x)].mean((-2, -1)) for part in (slopes, offsets))
         result[:, y, x] = slope @ guide[:, y, x] + offset
     return result
 
