@@ -31,9 +31,8 @@ def draw_strokes(mask: np.ndarray, width: float, seed: int | Sequence[int]) -> n
 
 def _reached(mask: np.ndarray, start: np.ndarray, step: np.ndarray) -> np.ndarray:
     """The last pixel (y, x) of the class on the way from a pixel."""
-    for length in range(max(mask.shape) // 8):
-        y, x = np.round(start + (length + 1) * step).astype(int)
-        inside = 0 <= y < mask.shape[0] and 0 <= x < mask.shape[1]
-        if not inside or mask[y, x] != mask[tuple(start)]:
-            return np.round(start + length * step)
-    return np.round(start + max(mask.shape) // 8 * step)
+    way = np.round(start + np.arange(max(mask.shape) // 8 + 1)[:, None] * step).astype(int)
+    inside = ((way >= 0) & (way < mask.shape)).all(1)
+    y, x = way.clip(0, np.array(mask.shape) - 1).T
+    goes_on = inside & (mask[y, x] == mask[tuple(start)])
+    return way[goes_on.argmin() - 1]  # if all of it does, the last

@@ -3,7 +3,6 @@
 import json
 import re
 import sys
-from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -22,8 +21,6 @@ pytestmark = pytest.mark.skipif(
 SIZE = 64
 PHOTOS = [(75, 100), (64, 64), (41, 33), (301, 202), (20, 390)]  # the last is beyond MAX_ASPECT
 PHOTOS += [(64, 65), (64, 79), (66, 90), (130, 171), (99, 64)]
-COMMAND = ("models/export.py", "--checkpoint", "best.pt")
-CHECKED = ("--onnx", "a.onnx", "--check", "seen.png")
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 CONTEXT = {"context": ["quadrants", "3", "image"]}
 NETWORKS = {  # backbone, stride, further arguments
@@ -32,46 +29,47 @@ NETWORKS = {  # backbone, stride, further arguments
 }
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """Scripts run in a folder with a photo and a small network."""
-    monkeypatch.chdir(tmp_path)
-    save_segmenter(Path("best.pt"), random_segmenter(SMALL, SIZE, 2, taps=[1]))
-    Image.fromarray(blots(50, 77).permute(1, 2, 0).numpy()).save("seen.png")
-
-
-def test_a_file_that_gives_other_classes_is_refused(place, fails):
+def test_a_file_that_gives_other_classes_is_refused(tmp_path, fails):
     list(map(pytest.importorskip, PACKAGES))
+    best, seen = tmp_path / "best.pt", tmp_path / "seen.png"
+    save_segmenter(best, random_segmenter(SMALL, SIZE, 2, taps=[1]))
+    Image.fromarray(blots(50, 77).permute(1, 2, 0).numpy()).save(seen)
+    flags = "--checkpoint", best, "--onnx", tmp_path / "a.onnx", "--check", seen
     others = [torch.full((50, 77), len(CLASSES))]
     with mock.patch("models.run.predictor.predict_photo", return_value=others):
-        assert "a.onnx: gives other classes than predict" in fails(*COMMAND, *CHECKED)
+        assert "a.onnx: gives other classes than predict" in fails("models/export.py", *flags)
 
 
 @pytest.mark.parametrize(("backbone", "stride", "extractor"), NETWORKS.values(), ids=NETWORKS)
 def test_both_forms_give_the_classes_of_predict_for_photos_of_any_size_and_the_facts(
-    backbone, stride, extractor, place, succeeds
+    backbone, stride, extractor, tmp_path, succeeds
 ):
     onnx, _, onnxruntime = map(pytest.importorskip, PACKAGES)
-    segmenter = random_segmenter(backbone, SIZE, stride, **extractor)
-    segmenter.trained_on = "9 images"
-    save_segmenter(Path("best.pt"), segmenter)
-    *_, checked = succeeds(*COMMAND, *CHECKED, "--program", "a.pt2").splitlines()
-    words = r"seen.png: onnxruntime agrees with predict on ([\d.]+)% of the pixels"
+    best, seen = tmp_path / "best.pt", tmp_path / "seen.png"
+    network = random_segmenter(backbone, SIZE, stride, **extractor)
+    network.trained_on = "9 images"
+    save_segmenter(best, network)
+    Image.fromarray(blots(50, 77).permute(1, 2, 0).numpy()).save(seen)
+    files = tmp_path / "a.onnx", tmp_path / "a.pt2"
+    flags = "--onnx", files[0], "--program", files[1], "--check", seen
+    *_, checked = succeeds("models/export.py", "--checkpoint", best, *flags).splitlines()
+    words = rf"{seen}: onnxruntime agrees with predict on ([\d.]+)% of the pixels"
     assert 99.9 <= float(re.fullmatch(words, checked)[1]) <= 100
 
-    model = onnx.load("a.onnx")
+    segmenter, _ = load_segmenter(best)
+    model = onnx.load(files[0])
     onnx.checker.check_model(model)
     kept = {fact.key: fact.value for fact in model.metadata_props}
     assert json.loads(kept["classes"]) == list(CLASSES.names)
     assert json.loads(kept["colours"]) == [list(colour) for colour in CLASSES.colours]
     assert (kept["size"], kept["trained_on"]) == (str(SIZE), "9 images")
     extra = dict.fromkeys(kept, "")
-    program = torch.export.load("a.pt2", extra_files=extra).module()
+    program = torch.export.load(files[1], extra_files=extra).module()
     assert extra == kept
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession("a.onnx", options)
+    session = onnxruntime.InferenceSession(files[0], options)
     for size in PHOTOS:
         photo = blots(*size)
         expected, _ = segmenter.predict(ResizeImage(SIZE)(photo), size)
@@ -83,21 +81,22 @@ def test_both_forms_give_the_classes_of_predict_for_photos_of_any_size_and_the_f
             assert (classes[0] == expected).float().mean() >= 0.999
 
 
-def test_without_a_package_it_ends_in_one_line(place, fails, monkeypatch):
+def test_without_a_package_it_ends_in_one_line(tmp_path, fails, monkeypatch):
     for package in PACKAGES:
         monkeypatch.setitem(sys.modules, package, None)
-    line = fails("models/export.py", *CHECKED)
+    line = fails("models/export.py", "--onnx", tmp_path / "a.onnx", "--check", tmp_path / "a.png")
     assert line == f"export: a package is missing: pip install {' '.join(PACKAGES)}"
 
 
-def test_a_small_checkpoint_keeps_a_std_that_is_tiny(place, succeeds, fails):
-    network, _ = load_segmenter(Path("best.pt"))
+def test_a_small_checkpoint_keeps_a_std_that_is_tiny(tmp_path, succeeds, fails):
+    network, half = random_segmenter(SMALL, SIZE, 2, taps=[1]), tmp_path / "half.pt"
     network.head.std[0] = 1e-9  # 0 in float16
-    save_segmenter(Path("best.pt"), network)
-    line = fails(*COMMAND, "--half", "best.pt")
+    save_segmenter(tmp_path / "best.pt", network)
+    flags = "--checkpoint", tmp_path / "best.pt", "--half"
+    line = fails("models/export.py", *flags, tmp_path / "best.pt")
     assert line.endswith("best.pt: is there already; name a new file")
-    succeeds(*COMMAND, "--half", "half.pt")
-    found, content = load_segmenter(Path("half.pt"))
+    succeeds("models/export.py", *flags, half)
+    found, content = load_segmenter(half)
     assert torch.equal(found.head.std, network.head.std)
     weights = [value for name, value in content["state"].items() if name.endswith("weight")]
     assert {value.dtype for value in weights} == {torch.float16}

@@ -66,15 +66,14 @@ def test_values_are_read_and_those_that_decide_the_result_are_kept_as_json(parse
 
 
 def test_what_the_network_sees_follows_from_the_flags(parsed):
-    network, every = random_segmenter(SMALL, 48, 2), Views((0.5, 1.0, 2.0), flip=True, refine=True)
-    cases = {
-        "": Views(),
-        "--tta 2,flip,0.5 --refine": every,
-        "--dilate 1 --tile 64": Views(tile=64),
-    }
-    for given, views in cases.items():
-        found = parsed("evaluate", *given.split())
-        sees = flags.views(*(found[name] for name in ("tta", "refine", "tile")))
+    network, names = random_segmenter(SMALL, 48, 2), ("tta", "refine", "tile")
+    for given, views in (
+        ((), Views()),
+        (("--tta", "2,flip,0.5", "--refine"), Views((0.5, 1.0, 2.0), flip=True, refine=True)),
+        (("--dilate", "1", "--tile", "64"), Views(tile=64)),
+    ):
+        found = parsed("evaluate", *given)
+        sees = flags.views(*(found[name] for name in names))
         network.look(sees, found["size"], found["dilate"])
         assert network.views == views
     assert network.hypercolumn.spec()["dilated"] == 1
