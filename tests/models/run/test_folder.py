@@ -81,9 +81,11 @@ def test_fewer_or_more_classes_are_refused_naming_the_first(given, words):
         chain.check_classes("ab", given, Path("dense.pt"), Path("voc"))
 
 
-def test_json_keeps_plain_values(run):
+def test_json_keeps_plain_values_and_a_failure_keeps_the_old_file(run):
     path, odd = run / "metrics.json", Path(os.fsdecode(b"photos-\xe9"))
     values = {"miou": np.float32(0.5), "count": np.int64(3), "path": odd, "é": [float("nan")]}
     folder.save_json(path, values)
     values |= {"path": str(odd), "é": [None]}
-    assert json.loads(path.read_text(encoding="utf-8")) == values
+    with pytest.raises(TypeError):
+        folder.save_json(path, {("a", "tuple"): 1})
+    assert json.loads(path.read_text(encoding="utf-8")) == values and list(run.iterdir()) == [path]
