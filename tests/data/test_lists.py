@@ -3,7 +3,6 @@
 import io
 import os
 import re
-import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +14,8 @@ from PIL import Image
 
 from data import UserError
 from data.lists import divide, make_lists
+from data.voc_files import write_ids
+from tests.data.conftest import lists_in
 
 
 def png(labels: list[int]) -> bytes:
@@ -27,7 +28,7 @@ def png(labels: list[int]) -> bytes:
 def labelled(root: Path, masks: dict[str, list[int]], pixels: int = 2) -> Path:
     """A folder with photos and masks of these ids and four classes; what is not given is void."""
     for folder in ("JPEGImages", "SegmentationClass"):
-        (root / folder).mkdir(parents=True)
+        (root / folder).mkdir(parents=True, exist_ok=True)
     for name, labels in masks.items():
         (root / "JPEGImages" / f"{name}.jpg").write_bytes(png([0] * pixels))
         labels = labels + [255] * (pixels - len(labels))
@@ -49,40 +50,12 @@ def ten(tmp_path) -> Path:
     return root
 
 
-def lists_in(root: Path) -> dict[str, list[str]]:
-    folder = root / "ImageSets" / "Segmentation"
-    return {
-        path.stem: path.read_text("utf-8").splitlines() for path in sorted(folder.glob("*.txt"))
-    }
-
-
-def test_palettes_that_contradict_each_other_are_said(tmp_path, capsys):
-    """An editor gave red and blue the value 1, and both are no class's colour."""
-    root = labelled(tmp_path, {name: [0, 1] for name in "abcd"})
-    grey = [value for value in range(256) for _ in range(3)]
-    for name, colour in {"a": (250, 0, 0), "b": (0, 0, 250), "c": (250, 0, 0), "d": ()}.items():
-        mask = Image.fromarray(np.array([[0, 1]], dtype=np.uint8))
-        mask.putpalette(
-            [0, 0, 0, *colour, *{"a": 9, "b": 8}.get(name, 7) * [9]] if colour else grey
-        )
-        mask.save(root / "SegmentationClass" / f"{name}.png")
-    make_lists(root, 0.3)
-    said = capsys.readouterr().out
-    assert said.count("palettes contradict each other") == 1
-    assert "other: 1 (cat) is 250 0 0 in a, 0 0 250 in b; if the colours" in said
-
-
 # Which ids go where
 
 
 @pytest.mark.parametrize(
     ("val", "test", "sizes"),
-    [
-        (0.01, 0, [9, 1]),
-        (0.99, 0, [1, 9]),
-        (0.2, 0.1, [7, 2, 1]),
-        (0.98, 0.01, [1, 8, 1]),
-    ],
+    [(0.01, 0, [9, 1]), (0.99, 0, [1, 9]), (0.2, 0.1, [7, 2, 1]), (0.98, 0.01, [1, 8, 1])],
 )
 def test_every_pair_is_in_one_list(val, test, sizes, ten):
     lists = make_lists(ten, val, test)
@@ -131,107 +104,67 @@ def test_classes_are_in_all_lists_by_their_shares_and_rare_ones_too(seed):
 
 def test_frames_of_a_video_stay_in_one_list(tmp_path):
     videos = [f"{name}_{take}" for name in ("walk", "run") for take in range(5)]
-    ids = [f"{video}_{frame:02}" for video in videos for frame in range(3)]
-    root = labelled(tmp_path, {image_id: [0, 1] for image_id in [*ids, "alone"]})
-    lists = make_lists(root, 0.2, 0.1, group_by="_")
-    found = [{image_id[: -len("_00")] for image_id in ids} for ids in lists.values()]
-    assert sum(map(len, found)) == len(videos) + 1
-    assert [len(ids) for ids in lists.values()] == [22, 6, 3]
-    for video in videos:
-        for folder, suffix in (("JPEGImages", "jpg"), ("SegmentationClass", "png")):
-            shutil.copy(*(root / folder / f"{video}_{frame}.{suffix}" for frame in ("00", "99")))
-    lists = make_lists(root, 0.2, add=True)  # --group-by is remembered
-    found = [{image_id[: -len("_00")] for image_id in ids} for ids in lists.values()]
-    assert sum(map(len, found)) == len(videos) + 1 and sum(map(len, lists.values())) == 41
+
+    def divided(frames: list[str], *shares: float, **how) -> list[int]:
+        """The sizes of the lists."""
+        labelled(tmp_path, {f"{video}_{frame}": [0, 1] for video in videos for frame in frames})
+        lists = make_lists(tmp_path, *shares, **how)
+        found = [{image_id.rpartition("_")[0] for image_id in ids} for ids in lists.values()]
+        assert sum(map(len, found)) == len(videos) + 1
+        return [len(ids) for ids in lists.values()]
+
+    labelled(tmp_path, {"alone": [0, 1]})
+    assert divided(["00", "01", "02"], 0.2, 0.1, group_by="_") == [22, 6, 3]
+    assert sum(divided(["99"], 0.2, add=True)) == 41, "--group-by is remembered"
 
 
 # What is there already
 
 
 def test_new_images_join_the_lists_and_the_others_stay_in_theirs(tmp_path, capsys):
-    old, new = (
-        [f"walk_{index}" for index in range(10)],
-        [f"walk_{index}" for index in range(20, 35)],
-    )
-    root = labelled(tmp_path, {image_id: [0, 1 + index % 3] for index, image_id in enumerate(old)})
-    before = make_lists(root, 0.3, 0.1, seed=5)
-    for index, image_id in enumerate(new):
-        labels = [0, 1 + index // 4]  # the last class is in three of them alone
-        (root / "JPEGImages" / f"{image_id}.jpg").write_bytes(png([0] * 2))
-        (root / "SegmentationClass" / f"{image_id}.png").write_bytes(png(labels[:2]))
-    (root / "SegmentationClass" / f"{old[3]}.png").write_bytes(png([3, 3]))  # corrected
-    (root / "classes.txt").write_text("ground\ncat\ndog\nbird\nfish\n")
+    old = {f"walk_{index}": [0, 1 + index % 3] for index in range(10)}
+    new = {f"walk_{20 + index}": [0, 1 + index // 4] for index in range(15)}  # three of the last
+    before = make_lists(labelled(tmp_path, old), 0.3, 0.1, seed=5)
+    labelled(tmp_path, new | {"walk_3": [3, 3]})  # a new mask
+    (tmp_path / "classes.txt").write_text("ground\ncat\ndog\nbird\nfish\n")
     gone = before["train"][0]
-    (root / "SegmentationClass" / f"{gone}.png").unlink()
-    after = make_lists(root, 0.2, add=True)
-    assert after == lists_in(root) and [*map(len, after.values())] == [15, 7, 2]
+    (tmp_path / "SegmentationClass" / f"{gone}.png").unlink()
+    after = make_lists(tmp_path, 0.2, add=True)
+    assert after == lists_in(tmp_path) and [*map(len, after.values())] == [15, 7, 2]
     assert all({*before[name]} - {gone} <= {*after[name]} for name in before)
-    assert all({*new[12:]} & {*ids} for ids in after.values()), "the rare class is in each list"
+    assert all({*list(new)[12:]} & {*ids} for ids in after.values()), "the rare class is in each"
     assert f"no longer in the lists: 1 ({gone})" in capsys.readouterr().out
-    assert make_lists(root, 0.2, seed=1, add=True) == after
+    assert make_lists(tmp_path, 0.2, seed=1, add=True) == after
 
 
-def test_images_of_a_group_follow_those_that_are_in_a_list():
-    groups, fixed = [*"aabbcc"], np.array([0, -1, 1, -1, -1, -1])
-    places = divide(np.ones((6, 1), dtype=bool), groups, [4, 2], 0, fixed)
-    assert places.tolist() == [0, 0, 1, 1, 0, 0]
-
-
-@pytest.mark.parametrize(
-    "there, val, message",
-    [
-        ("train", 0.2, "train.txt: is there already; --add brings new"),
-        ("val", 0.2, "val.txt: is there already; --add brings new"),
-        ("val", 0, "val.txt: is there already; --add brings new"),  # its images would train
-    ],
-)
-def test_lists_of_before_are_not_mixed_with_new_ones(there, val, message, ten):
-    path = ten / "ImageSets" / "Segmentation" / f"{there}.txt"
-    path.parent.mkdir(parents=True)
-    path.write_text("pic 1\n")
-    with pytest.raises(UserError, match=re.escape(message)):
+@pytest.mark.parametrize("there, val", [("train", 0.2), ("val", 0.2), ("val", 0)])
+def test_lists_of_before_are_not_mixed_with_new_ones(there, val, ten):
+    """Without a share that validates, too, the images of val.txt would train."""
+    write_ids(ten, there, ["without a mask"])
+    with pytest.raises(UserError, match=f"{there}.txt: is there already; --add brings new"):
         make_lists(ten, val)
-    assert lists_in(ten) == {there: ["pic 1"]}
-    path.write_text("without a mask\n")
+    assert lists_in(ten) == {there: ["without a mask"]}
     lists = make_lists(ten, val, force=True)
-    assert lists.keys() == ({"train", "val"} if val else {"train"})
-    assert path.exists() == (there != "val" or val > 0)
+    assert lists_in(ten) == lists and lists.keys() == ({"train", "val"} if val else {"train"})
 
 
 def test_a_test_list_that_is_there_is_kept(ten):
-    path = ten / "ImageSets" / "Segmentation" / "test.txt"
-    path.parent.mkdir(parents=True)
-    path.write_text("".join(f"{name}\n" for name in IDS))
+    write_ids(ten, "test", IDS)
     with pytest.raises(UserError, match="test.txt: lists all images; none is left to train on"):
         make_lists(ten, 0.2)
-    tested = [*IDS[::-2], "without a photo"]
-    path.write_text("".join(f"{name}\n" for name in tested))
+    write_ids(ten, "test", tested := [*IDS[::-2], "without a photo"])
     lists = make_lists(ten, 0.2)
     assert [*map(len, lists.values())] == [4, 1] and lists_in(ten) == lists | {"test": tested}
     assert sorted(sum(lists.values(), [])) == IDS[::2]
     assert len(make_lists(ten, 0.2, test=0.1, force=True)["test"]) == 1
-    (path.parent / "train.txt").unlink()
-    with pytest.raises(UserError, match="no such list for split 'train'"):
-        make_lists(ten, 0.2, add=True)
 
 
 def test_a_group_of_which_an_image_is_in_the_test_list_stays_out(tmp_path, capsys):
     root = labelled(tmp_path, {f"{walk}_{frame}": [0, 1] for walk in "abcd" for frame in "12"})
-    path = root / "ImageSets" / "Segmentation" / "test.txt"
-    path.parent.mkdir(parents=True)
-    path.write_text("b_2\n")
+    write_ids(root, "test", ["b_2"])
     lists = make_lists(root, 0.3, group_by="_")
     assert sorted(sum(lists.values(), [])) == ["a_1", "a_2", "c_1", "c_2", "d_1", "d_2"]
     assert "test.txt stays as it is, and 2 of the images out of others" in capsys.readouterr().out
-
-
-def test_no_image_is_added_to_lists_of_other_images(ten):
-    path = ten / "ImageSets" / "Segmentation" / "train.txt"
-    path.parent.mkdir(parents=True)
-    path.write_text(f"{IDS[0]}.jpg\n")
-    with pytest.raises(UserError, match=f"as '{IDS[0]}.jpg'; an id is a file's name without suff"):
-        make_lists(ten, 0.2, add=True)
-    assert lists_in(ten) == {"train": [f"{IDS[0]}.jpg"]}
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])
@@ -249,22 +182,29 @@ def test_a_crash_never_leaves_a_new_list_beside_an_old_one(step, ten, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         make_lists(ten, 0.3, 0.3, seed=1, force=True)
     after = lists_in(ten)
-    assert list(after) == ["train", "val"][: step - 1]
+    assert {*after} == {*["train", "val"][: step - 1]}
     assert all(ids != old[name] for name, ids in after.items())
 
 
-# Files that do not belong together
+# What is said
 
 
-@pytest.mark.parametrize("name", ["b ", "b\nc", "b\udcffc", "b\\c"])
-def test_names_that_cannot_be_listed_are_refused(name, tmp_path):
-    root = labelled(tmp_path, {"a": [0, 1], name: [0, 1]})
-    with pytest.raises(UserError, match=re.escape(f"{root}: {name!r} is not an image id")):
-        make_lists(root, 0.2)
-    assert not (root / "ImageSets").exists()
-
-
-# Sparse labels
+def test_palettes_that_contradict_each_other_are_said(tmp_path, capsys):
+    """An editor gave red and blue the value 1, and both are no class's colour."""
+    root, grey = labelled(tmp_path, dict.fromkeys("abcd", [0, 1])), np.arange(256).repeat(3)
+    for name, colour in {
+        "a": (250, 0, 0, 9, 9, 9),
+        "b": (0, 0, 250),
+        "c": (250, 0, 0),
+        "d": (),
+    }.items():
+        mask = Image.fromarray(np.array([[0, 1]], dtype=np.uint8))
+        mask.putpalette([0, 0, 0, *colour] if colour else grey.tolist())
+        mask.save(root / "SegmentationClass" / f"{name}.png")
+    make_lists(root, 0.3)
+    said = capsys.readouterr().out
+    assert said.count("palettes contradict each other") == 1
+    assert "other: 1 (cat) is 250 0 0 in a, 0 0 250 in b; if the colours" in said
 
 
 def test_sparse_labels_are_said_and_images_without_a_stroke_left_out(tmp_path, capsys):
@@ -276,7 +216,32 @@ def test_sparse_labels_are_said_and_images_without_a_stroke_left_out(tmp_path, c
     assert "take --size" not in said, "a stroke is as wide as the pen"
 
 
-# Images that cannot be used
+def test_the_command_reports_what_it_left_out_found_wrote_and_what_comes_next(tmp_path, succeeds):
+    masks = {"a_1": [0, 2], "b_1": [1, 255], "b_2": [1, 0], "c_1": [0, 255], "d": [2, 9]}
+    root = labelled(tmp_path / "my data", masks)
+    (root / "JPEGImages" / "e.jpg").touch()
+    flags = ("--val", "0.25", "--group-by", "_")
+    said = succeeds("data/lists.py", root, *flags, "--skip-bad")
+    wrong = f"{root / 'SegmentationClass' / 'd.png'}: label 9 is outside the classes 0..3 "
+    assert said.splitlines() == [
+        "  note: left out 1 files, not of a photo ID.jpg, .jpeg or .png and a mask ID.png: e.jpg",
+        f"  cannot be used: {wrong}(void is 255)",
+        "  note: no pixel of bird in train",
+        "  note: no pixel of cat, dog, bird in val",
+        "  note: classes in fewer than 5 images, too few to score: ground (3), cat (2), dog (1)",
+        "          train pixels  images      val pixels  images",
+        "ground          33.33%       2          50.00%       1",
+        "cat             33.33%       2           0.00%       0",
+        "dog             16.67%       1           0.00%       0",
+        "bird             0.00%       0           0.00%       0",
+        "void            16.67%       1          50.00%       1",
+        f"wrote {root / 'ImageSets' / 'Segmentation'}: train.txt 3, val.txt 1 images",
+        f"look at the masks: python visualize.py --data '{root}' --truth",
+        f"next: python sample_features.py --data '{root}' --run runs/own",
+    ]
+
+
+# What cannot be used
 
 
 def test_all_bad_images_are_named_at_once_and_can_be_left_out(tmp_path, capsys):
@@ -302,33 +267,12 @@ def test_all_bad_images_are_named_at_once_and_can_be_left_out(tmp_path, capsys):
     assert lists_in(root) == lists
 
 
-# The command
-
-
-def test_the_command_reports_what_it_left_out_found_wrote_and_what_comes_next(tmp_path, succeeds):
-    masks = {"a_1": [0, 2], "b_1": [1, 255], "b_2": [1, 0], "c_1": [0, 255], "d": [2, 2]}
-    root = labelled(tmp_path / "my data", masks)
-    (root / "JPEGImages" / "e.jpg").touch()
-    (root / "SegmentationClass" / "d.png").write_bytes(png([0, 9]))
-    flags = ("--val", "0.25", "--group-by", "_")
-    said = succeeds("data/lists.py", root, *flags, "--skip-bad")
-    wrong = f"{root / 'SegmentationClass' / 'd.png'}: label 9 is outside the classes 0..3 "
-    assert said.splitlines() == [
-        "  note: left out 1 files, not of a photo ID.jpg, .jpeg or .png and a mask ID.png: e.jpg",
-        f"  cannot be used: {wrong}(void is 255)",
-        "  note: no pixel of bird in train",
-        "  note: no pixel of cat, dog, bird in val",
-        "  note: classes in fewer than 5 images, too few to score: ground (3), cat (2), dog (1)",
-        "          train pixels  images      val pixels  images",
-        "ground          33.33%       2          50.00%       1",
-        "cat             33.33%       2           0.00%       0",
-        "dog             16.67%       1           0.00%       0",
-        "bird             0.00%       0           0.00%       0",
-        "void            16.67%       1          50.00%       1",
-        f"wrote {root / 'ImageSets' / 'Segmentation'}: train.txt 3, val.txt 1 images",
-        f"look at the masks: python visualize.py --data '{root}' --truth",
-        f"next: python sample_features.py --data '{root}' --run runs/own",
-    ]
+@pytest.mark.parametrize("name", ["b ", "b\nc", "b\udcffc", "b\\c"])
+def test_names_that_cannot_be_listed_are_refused(name, tmp_path):
+    root = labelled(tmp_path, {"a": [0, 1], name: [0, 1]})
+    with pytest.raises(UserError, match=re.escape(f"{root}: {name!r} is not an image id")):
+        make_lists(root, 0.2)
+    assert not (root / "ImageSets").exists()
 
 
 def test_files_and_flags_that_make_no_lists_are_refused_in_a_line(fails, tmp_path):
@@ -338,6 +282,10 @@ def test_files_and_flags_that_make_no_lists_are_refused_in_a_line(fails, tmp_pat
     large = labelled(tmp_path / "large", {"a": [0] * 20, "b": [0] * 30}, 100)
     one = labelled(tmp_path / "one", {"walk_1": [0, 1]})
     two = labelled(tmp_path / "two", {"walk_1": [0, 1], "walk_2": [0, 1]})
+    files = labelled(tmp_path / "files", {"a": [0, 1]})
+    write_ids(files, "train", ["a.jpg"])
+    tested = labelled(tmp_path / "tested", {"a": [0, 1]})
+    write_ids(tested, "test", ["a"])
     no_pair = "no photo in JPEGImages has a mask of its name in SegmentationClass"
     for root, flags, message in (
         (tmp_path, "", no_pair),
@@ -352,6 +300,9 @@ def test_files_and_flags_that_make_no_lists_are_refused_in_a_line(fails, tmp_pat
         (two, "--test 1", "no shares, or nothing is left"),
         (two, "--val 0.5 --test 0.5", "no shares, or nothing is left"),
         (two, "--seed -1", "or a seed below 0"),
+        (files, "--add", "as 'a.jpg'; an id is a file's name without suffix"),
+        (tested, "--add", "no such list for split 'train'"),
     ):
+        lists = [*root.rglob("*.txt")]
         assert message in fails("data/lists.py", root, *flags.split())
-        assert not (root / "ImageSets").exists()
+        assert [*root.rglob("*.txt")] == lists

@@ -1,0 +1,58 @@
+"""What several tests of the data share: photos with masks, their lists, and the command convert."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.image_files import EXIF_ORIENTATION
+from data.voc_files import LISTS
+
+MASK = [[0, 1, 1], [0, 0, 255]]
+
+
+def add(root: Path, name: str, mask=MASK) -> None:
+    """A red photo of 3x2 pixels and its mask."""
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (3, 2), "red").save(root / "images" / f"{name}.jpg")
+    Image.fromarray(np.array(mask, dtype=np.uint8)).save(root / "masks" / f"{name}.png")
+
+
+def turned_by(turn: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = turn
+    return exif
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def lists_in(root: Path) -> dict[str, list[str]]:
+    """The ids of each list, as they stand there."""
+    return {path.stem: path.read_text("utf-8").splitlines() for path in (root / LISTS).iterdir()}
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    """The photos a and b with masks."""
+    add(tmp_path / "my data", "a")
+    add(tmp_path / "my data", "b", [[1, 1, 1], [0, 0, 0]])
+    return tmp_path / "my data"
+
+
+@pytest.fixture
+def converts(succeeds) -> Callable[..., list[str]]:
+    """Runs data.convert, which must end well; the lines that it printed."""
+    return lambda *arguments: succeeds("data/convert.py", *arguments).splitlines()
+
+
+@pytest.fixture
+def refuses(fails) -> Callable[..., str]:
+    """Runs data.convert, which must end with exit code 2 and one line; that line."""
+    return partial(fails, "data/convert.py")

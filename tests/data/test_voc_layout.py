@@ -1,0 +1,143 @@
+"""What a converted data set consists of: its photos, its lists, and what may be replaced by it."""
+
+import shutil
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.image_files import read_image
+from data.voc_files import LISTS, write_ids
+from tests.data.conftest import add, files_in, lists_in
+from tests.data.formats import write
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize(
+    "suffix, placed", [(".JPEG", ".jpeg"), (".jfif", ".jpg"), (".TIF", ".png")]
+)
+def test_photos_are_linked_where_they_can_be_and_never_lose(
+    links, suffix, placed, root, tmp_path, converts, monkeypatch
+):
+    if not links:
+        monkeypatch.setattr("os.link", mock.Mock(side_effect=OSError))
+    photo = root / "images" / f"a{suffix}"
+    (root / "images" / "a.jpg").unlink()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(photo)
+    converts(root, tmp_path / "out")
+    there = tmp_path / "out" / "JPEGImages" / f"a{placed}"
+    assert np.array_equal(read_image(there), read_image(photo))
+    assert photo.samefile(there) == (links and suffix != ".TIF")
+
+
+FOLDERS = "train2017", "Valid", "test"
+TRAIN, VAL, TEST = ([f"{folder}_a", f"{folder}_b"] for folder in FOLDERS)
+
+
+@pytest.fixture
+def whole(root, tmp_path) -> Path:
+    """Three folders with photos of the same names, one of them alone in its folder."""
+    for folder in FOLDERS:
+        shutil.copytree(root, tmp_path / "whole" / folder)
+    Image.new("RGB", (3, 2)).save(tmp_path / "whole" / "test" / "images" / "c.jpg")
+    return tmp_path / "whole"
+
+
+def test_folders_of_a_division_become_lists(whole, tmp_path, converts):
+    out = tmp_path / "out"
+    said = converts(whole, out, "--unmasked", "void")
+    assert said[-1].startswith("next: python visualize.py")
+    assert (out / "JPEGImages" / "test_c.jpg").is_file(), "in no list, as all is void"
+    assert lists_in(out) == {"train": TRAIN, "val": VAL, "test": TEST}
+
+
+def test_where_no_folder_validates_only_test_is_a_list(whole, tmp_path, converts):
+    (whole / "Valid").rename(whole / "more")
+    said = converts(whole, tmp_path / "out")
+    assert said[-1].startswith("next: python -m data.lists"), "which keeps the test images"
+    assert lists_in(tmp_path / "out") == {"test": TEST}
+    shutil.rmtree(whole / "test")
+    converts(whole, tmp_path / "train")
+    assert not (tmp_path / "train" / "ImageSets").exists()
+
+
+def test_new_images_join_the_lists_of_their_folders_unless_these_were_edited(
+    whole, tmp_path, converts
+):
+    out, again = tmp_path / "out", ("--unmasked", "void", "--force")
+    converts(whole, out, *again)
+    add(whole / "Valid", "d")
+    converts(whole, out, *again)
+    assert lists_in(out)["val"] == [*VAL, "Valid_d"]
+    mask = whole / "test" / "masks" / "b.png"
+    good = mask.read_bytes()
+    for content in (b"none", good):  # mended: new, though it is still in its list
+        mask.write_bytes(content)
+        converts(whole, out, "--skip-bad", "--force")
+    assert lists_in(out)["test"] == TEST
+    write_ids(out, "val", edited := [VAL[0], TEST[1]])
+    add(whole / "Valid", "e")
+    converts(whole, out, *again)
+    assert lists_in(out)["val"] == edited
+
+
+def test_lists_of_the_source_are_kept(root, tmp_path, converts):
+    out = tmp_path / "out"
+    for name, ids in (("train", "a"), ("val", ["b", "gone"]), ("other", "c"), ("test", "")):
+        write_ids(root, name, ids)
+    add(root, "c")
+    said = converts(root, out)
+    assert said[-1].endswith("--add") and "  in no list: 1 (c)" in said
+    assert lists_in(out) == {"train": ["a"], "val": ["b"]}
+    write_ids(root, "val", "bcd")
+    add(root, "d")
+    converts(root, out, "--force")
+    assert lists_in(out)["val"] == ["b", "d"], "c was there before"
+    (root / LISTS / "val.txt").unlink()
+    said = converts(root, tmp_path / "other")
+    assert said[-1].startswith("next: python -m data.lists") and not said[-1].endswith("--add")
+
+
+def test_a_result_is_replaced_by_force_alone_and_when_the_new_one_is_whole(
+    root, tmp_path, converts, refuses
+):
+    out = tmp_path / "out"
+    converts(root, out)
+    (out / ".DS_Store").touch()
+    before = files_in(out)
+    for name in ("classes.txt", "SegmentationClass/a.png"):
+        (out / name).write_bytes(before[name] + b"\n")
+        message = f"out: has changed since it was made, and that would be lost: {Path(name).name};"
+        assert message in refuses(root, out, "--force")
+        (out / name).write_bytes(before[name])
+    assert "--force replaces it" in refuses(root, out)
+    (root / "masks" / "b.png").write_bytes(b"no mask")
+    refuses(root, out, "--force")
+    assert files_in(out) == before
+    (root / "masks" / "b.png").unlink()
+    add(root, "c", [[0, 1, 0], [0, 0, 0]])
+    add(root, "a", [[0, 1, 0], [0, 0, 1]])
+    write_ids(out, "train", "ab")
+    said = converts(root, out, "--force")
+    assert lists_in(out) == {"train": ["a", "b"]}
+    assert said[-1] == f"next: python -m data.lists {out} --add"
+    changes = {"new": "c", "gone": "b", "changed": "a"}
+    assert {f"  {what} since the earlier result: 1 ({changes[what]})" for what in changes} < {*said}
+    assert sorted(path.name for path in (out / "JPEGImages").iterdir()) == ["a.jpg", "c.jpg"]
+    (root / "masks" / "c.png").unlink()
+    assert converts(root, out, "--force")[-1].endswith("--add"), "what is gone leaves the lists"
+    write(out / "thesis.txt", "mine")
+    refuses(root, out, "--force")
+    assert (out / "thesis.txt").is_file()
+
+
+@pytest.mark.parametrize("there", ["out/thesis.txt", "out/classes.txt", "out", "my data/out/a"])
+def test_other_data_stays_and_so_does_the_source(there, root, tmp_path, refuses):
+    write(tmp_path / there, "mine")
+    out = root / "out" if "my data" in there else tmp_path / "out"
+    line = refuses(root, out, "--force")
+    assert ("lies in SOURCE" if out.parent == root else "move it away") in line
+    assert (tmp_path / there).read_text() == "mine"
