@@ -33,6 +33,11 @@ def files_in(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
+def times(folder: Path) -> dict[Path, int]:
+    """When what is in a folder was written."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+
+
 def lists_in(root: Path) -> dict[str, list[str]]:
     """The ids of each list, as they stand there."""
     return {path.stem: path.read_text("utf-8").splitlines() for path in (root / LISTS).iterdir()}

@@ -19,45 +19,37 @@ from data.features import (
     save_rows,
 )
 
-CHANNELS, CLASSES, ROWS = 5, 21, 2 * BLOCK + 3
-NAMES = {*(f"{name}.npy" for name in Features._fields[:-1]), "images.txt"}
-IMAGES = ["2007_000032", "fåtölj"]
-PHOTOS = np.arange(2, dtype=np.int64) - 1
-
-
+CHANNELS, ROWS = 5, 2 * BLOCK + 3
+RANDOM = np.random.default_rng(0)
+FEATURES = RANDOM.normal(1000, [0, 1e-3, 1, 10, 100], (ROWS, CHANNELS)).astype(np.float32)
+OTHERS = {
+    "labels": RANDOM.integers(0, 21, ROWS, np.uint8),
+    "pixels": RANDOM.integers(0, 9999, (ROWS, 3)),
+    "areas": RANDOM.random(ROWS, np.float32),
+    "photos": np.arange(2, dtype=np.int64) - 1,
+}
 SPREAD = np.float32([0, 0, 0, 20, 0])  # std of the features anywhere in the images
-
-
-def rows() -> tuple[np.ndarray, ...]:
-    rng = np.random.default_rng(0)
-    features = rng.normal(1000, [0, 1e-3, 1, 10, 100], (ROWS, CHANNELS)).astype(np.float32)
-    labels, pixels = rng.integers(0, CLASSES, ROWS, np.uint8), rng.integers(0, 9999, (ROWS, 3))
-    return features, labels, pixels, rng.random(ROWS, np.float32)
 
 
 @pytest.fixture
 def store(tmp_path):
     """A finished store, written as two processes would, each with every other row."""
-    folder, (features, *others) = tmp_path / "store", rows()
-    folder.mkdir()
-    create_rows(folder, *features.shape)
+    create_rows(tmp_path, ROWS, CHANNELS)
     for start in (1, 0):
-        opened = open_rows(folder)
-        opened[start::2] = features[start::2]
+        opened = open_rows(tmp_path)
+        opened[start::2] = FEATURES[start::2]
         opened.flush()
-    save_rows(folder, *others, IMAGES, PHOTOS, SPREAD)
-    return folder
+    save_rows(tmp_path, **OTHERS, ids=["2007_000032", "fåtölj"], spread=SPREAD)
+    return tmp_path
 
 
 def test_what_is_written_is_read_back_with_its_moments(store):
-    features, labels, pixels, areas = rows()
     found = read_features(store)
-    assert type(found.features) is np.ndarray and found.features.dtype == np.float32
-    assert np.array_equal(found.features, features)
-    assert np.array_equal(found.labels, labels) and found.labels.dtype == np.uint8
-    assert np.array_equal(found.pixels, pixels) and found.pixels.dtype == np.int64
-    assert np.array_equal(found.areas, areas) and np.array_equal(found.photos, PHOTOS)
-    exact = features.astype(np.float64)
+    assert type(found.features) is np.ndarray, "nothing is mapped"
+    for name, array in ({"features": FEATURES} | OTHERS).items():
+        assert np.array_equal(getattr(found, name), array)
+        assert getattr(found, name).dtype == array.dtype
+    exact = FEATURES.astype(np.float64)
     np.testing.assert_allclose(found.mean, exact.mean(0), rtol=1e-6)
     expected = exact.std(0)
     assert expected[3] < SPREAD[3]  # what hardly varies among the labelled pixels
@@ -65,7 +57,7 @@ def test_what_is_written_is_read_back_with_its_moments(store):
     np.testing.assert_allclose(found.std, expected, rtol=1e-5, atol=1e-9)
     assert found.mean.dtype == found.std.dtype == np.float32
     assert (store / "images.txt").read_text(encoding="utf-8") == "2007_000032\nfåtölj\n"
-    assert {path.name for path in store.iterdir()} == NAMES
+    assert len([*store.iterdir()]) == len(Features._fields) + 1
 
 
 def test_a_disk_without_room_is_noticed_before_the_work(tmp_path, monkeypatch):
@@ -77,26 +69,17 @@ def test_a_disk_without_room_is_noticed_before_the_work(tmp_path, monkeypatch):
         create_rows(tmp_path, 10, CHANNELS)
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("pixels", None, "pixels.npy"),
-        ("features", b"\x93NUMPY cut", "cannot be read"),
-        ("labels", np.array([print]), "cannot be read"),
-        ("labels", np.zeros(9, np.uint8), f"labels.npy has shape (9,), not ({ROWS},); run step 1"),
-    ],
-)
-def test_a_damaged_store_is_refused_in_a_line(store, name, content, message):
-    path = store / f"{name}.npy"
-    path.unlink()
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content is not None:
-        np.save(path, content)
-    with pytest.raises(UserError, match=re.escape(message)) as raised:
-        read_features(store)
-    line = str(raised.value)
-    assert line.startswith(f"{store}: ") and "run step 1 again" in line and "\n" not in line
+def test_a_damaged_store_is_refused_in_a_line(store):
+    path = store / "labels.npy"
+    np.save(path, np.array([print]))  # to read it would run what it says
+    for content in (path.read_bytes(), b"\x93NUMPY cut", None):
+        path.unlink()
+        if content:
+            path.write_bytes(content)
+        with pytest.raises(
+            UserError, match=rf"^{store}: cannot be read \(.*\); run step 1 again: "
+        ):
+            read_features(store)
 
 
 def test_areas_are_estimated_among_the_classes_with_a_label_there():

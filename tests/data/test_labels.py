@@ -1,13 +1,12 @@
 """Thin classes: the measure against drawn stripes, and what two of the commands say."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
 from data.classes import VOID
 from data.labels import measure, thin_classes
+from tests.conftest import BACKBONE
 
 SIDE = 400
 
@@ -37,26 +36,19 @@ def test_a_very_long_photo_shrinks_further():
     assert line.startswith("thing: 3 px wide in photos of 750") and "0.9 at --size 224" in line
 
 
-@pytest.fixture
-def fibres(tmp_path) -> Path:
-    """Three photos of 400 pixels with a fibre of 3 and a band of 20, and void of 1."""
+def test_lists_and_step_1_name_the_size_at_which_a_fibre_is_two_pixels_wide(tmp_path, succeeds):
+    """In three photos of 400 pixels, with a fibre of 3 and a band of 20, and void of 1."""
     mask = np.zeros((600, SIDE), dtype=np.uint8)
     mask[100:103], mask[:, 200:220], mask[400] = 1, 2, VOID
-    root = tmp_path / "own"
     for folder in ("JPEGImages", "SegmentationClass"):
-        (root / folder).mkdir(parents=True)
+        (tmp_path / folder).mkdir()
         for name in "abc":
-            Image.fromarray(mask).save(root / folder / f"{name}.png")
-    (root / "classes.txt").write_text("ground\nfibre\nband\n")
-    return root
-
-
-def test_lists_and_step_1_name_the_size_at_which_a_fibre_is_two_pixels_wide(fibres, succeeds):
+            Image.fromarray(mask).save(tmp_path / folder / f"{name}.png")
+    (tmp_path / "classes.txt").write_text("ground\nfibre\nband\n")
     line = "  note: fibre: 3 px wide in photos of 400 (shorter side), {} at --size {}; take --size "
-    said = succeeds("data/lists.py", fibres)
+    said = succeeds("data/lists.py", tmp_path)
     assert line.format(1.7, 224) + "400 or more\n" in said and said.count("px wide") == 1
-    step = ("sample_features.py", "--data", fibres, "--backbone", "squeezenet1_1", "--workers", "0")
-    step += ("--weights", "random", "--run", fibres / "run", "--per-class", "5")
-    said = succeeds(*step, "--size", 64)
+    flags = (*BACKBONE, "--data", tmp_path, "--workers", 0, "--run", tmp_path / "run")
+    said = succeeds("sample_features.py", *flags, "--size", 64)
     assert line.format(0.5, 64) + "400 or more\n" in said and said.count("px wide") == 1
-    assert "px wide" not in succeeds(*step, "--size", 300)
+    assert "px wide" not in succeeds("sample_features.py", *flags, "--size", 300)

@@ -40,8 +40,5 @@ def test_run_lengths_are_cocos(monkeypatch):
         without.setitem(sys.modules, "pycocotools.mask", None)
         run_lengths(mask)
     coco = pytest.importorskip("pycocotools.mask")
-    found = run_lengths(mask)
-    assert {label: coco.decode(code).tolist() for label, code in found.items()} == {
-        0: [[1, 0, 0], [1, 1, 0]],
-        1: [[0, 1, 1], [0, 0, 0]],
-    }
+    decoded = {label: coco.decode(code).tolist() for label, code in run_lengths(mask).items()}
+    assert decoded == {0: [[1, 0, 0], [1, 1, 0]], 1: [[0, 1, 1], [0, 0, 0]]}

@@ -15,15 +15,6 @@ sides = st.integers(1, 3000)
 GREY = torch.tensor([124, 116, 104]).view(3, 1)  # the mean of ImageNet
 
 
-def as_pair(image: np.ndarray, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.from_numpy(image), torch.from_numpy(mask)
-
-
-def resized(image: torch.Tensor, mask: torch.Tensor, size: int) -> list[torch.Tensor]:
-    image = ResizeImage(size)(image)
-    return [image, resize_mask(mask, image.shape[-2:])]
-
-
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -31,14 +22,15 @@ def seeded(seed: int = 0) -> torch.Generator:
 def noise(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (3, height, width), dtype=np.uint8)
-    return as_pair(image, rng.choice(np.array([0, 3, 7, 20, VOID], np.uint8), (height, width)))
+    mask = rng.choice(np.array([0, 3, 7, 20, VOID], np.uint8), (height, width))
+    return torch.from_numpy(image), torch.from_numpy(mask)
 
 
 def disc(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """A white disc on black, class 7 on class 0, left of the middle."""
     y, x = np.ogrid[-1 : 1 : height * 1j, -0.6 : 1.4 : width * 1j]
-    inside = (y**2 + x**2 < 0.2).astype(np.uint8)
-    return as_pair(np.stack(3 * [255 * inside]), 7 * inside)
+    inside = torch.from_numpy((y**2 + x**2 < 0.2).astype(np.uint8))
+    return (255 * inside).expand(3, -1, -1), 7 * inside
 
 
 @given(height=sides, width=sides, size=st.integers(1, 600))
@@ -61,7 +53,7 @@ def test_shapes_keep_the_aspect_within_rounding_and_are_bounded(height, width, s
 def test_the_mask_takes_the_nearest_pixel_by_pixel_centres(height, width, size):
     image, mask = noise(height, width)
     shape = resized_shape(height, width, size)
-    new, labels = resized(image, mask, size)
+    new, labels = ResizeImage(size)(image), resize_mask(mask, shape)
     assert new.shape == (3, *shape) and new.dtype == labels.dtype == torch.uint8
     old_sides = zip(shape, (height, width))
     rows, columns = ((2 * np.arange(n) + 1) * old // (2 * n) for n, old in old_sides)

@@ -15,52 +15,22 @@ from data.classes import VOC, VOID
 from data.sampling import EpochSampler
 from data.transforms import Augment, ResizeImage, resized_shape
 from data.voc import TrainingSet, VOCFolder
-from data.voc_files import find_root, read_ids
-
-
-def list_of(root: Path, split: str) -> Path:
-    return root / "ImageSets" / "Segmentation" / f"{split}.txt"
-
-
-def photo_of(root: Path, image_id: str) -> Path:
-    return root / "JPEGImages" / f"{image_id}.jpg"
-
-
-def mask_of(root: Path, image_id: str) -> Path:
-    return root / "SegmentationClass" / f"{image_id}.png"
+from data.voc_files import LISTS, find_pair, find_root, read_ids, write_ids
+from tests.conftest import change_masks
 
 
 @pytest.mark.parametrize("inside", [".", "VOC2012", "VOCdevkit/VOC2012"])
 def test_the_root_is_found_in_its_three_places(inside, tmp_path):
-    root = tmp_path / inside
-    (root / "JPEGImages").mkdir(parents=True)
-    (root / "ImageSets" / "Segmentation").mkdir(parents=True)
-    assert find_root(tmp_path) == root
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (b"a\\b\n", "is not an image id"),
-        (b"\xff\xfe\n", "not a UTF-8 text file"),
-    ],
-)
-def test_a_list_that_cannot_be_used_is_refused(text, message, shapes):
-    path = list_of(shapes, "own")
-    path.write_bytes(text)
-    with pytest.raises(UserError, match=re.escape(f"{path}: ") + ".*" + re.escape(message)):
-        read_ids(shapes, "own")
-
-
-def all_pairs(root: Path) -> list[str]:
-    return sorted(path.stem for path in (root / "JPEGImages").iterdir())
+    for folder in ("JPEGImages", LISTS):
+        (tmp_path / inside / folder).mkdir(parents=True)
+    assert find_root(tmp_path) == tmp_path / inside
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_without_any_list_all_pairs_are_taken_where_no_lists_are_needed(split, shapes):
     shutil.rmtree(shapes / "ImageSets")
     dataset = VOCFolder(shapes, split, limit=20, needs_lists=False)
-    assert dataset.ids == all_pairs(shapes)[:20]
+    assert dataset.ids == sorted(path.stem for path in (shapes / "JPEGImages").iterdir())[:20]
     assert dataset.notes == [f"no lists in {shapes}: all 24 pairs of photo and mask are taken"]
     with pytest.raises(UserError, match="python -m data.lists DIR"):
         VOCFolder(shapes, split)
@@ -70,7 +40,7 @@ def test_without_any_list_all_pairs_are_taken_where_no_lists_are_needed(split, s
 
 def test_a_list_by_the_name_of_other_programs_is_named(shapes):
     """What mmseg calls trainaug is train_aug here; both take the masks of SBD."""
-    shutil.copy(list_of(shapes, "train"), list_of(shapes, "trainaug"))
+    write_ids(shapes, "trainaug", read_ids(shapes, "train"))
     with pytest.raises(UserError, match="split 'train_aug'; lists there: .*train, trainaug, "):
         VOCFolder(shapes, "train_aug")
     (shapes / "SegmentationClass").rename(shapes / "SegmentationClassAug")
@@ -86,10 +56,8 @@ def test_items_are_the_first_images_of_the_list_with_their_masks(limit, expected
     assert dataset.ids == read_ids(drawn, "train")[:expected] and dataset.classes == VOC
     for index in (0, expected - 1):
         image_id, image, mask = dataset[index]
-        with Image.open(photo_of(drawn, image_id)) as photo:
-            assert np.array_equal(image.permute(1, 2, 0), photo)
-        with Image.open(mask_of(drawn, image_id)) as labels:
-            assert np.array_equal(mask, labels)
+        photo, labels = map(Image.open, find_pair(drawn, image_id))
+        assert np.array_equal(image.permute(1, 2, 0), photo) and np.array_equal(mask, labels)
         assert small[index].image.shape == (3, *resized_shape(*mask.shape, 32))
         assert torch.equal(small[index].mask, mask), "the mask keeps its size"
 
@@ -97,7 +65,7 @@ def test_items_are_the_first_images_of_the_list_with_their_masks(limit, expected
 def test_a_part_is_spread_evenly_over_the_list_and_the_checksum_tells_order_and_masks(shapes):
     dataset = VOCFolder(shapes, "train")
     assert dataset.spread(3).ids == dataset.ids[::6] and dataset.spread(99).ids == dataset.ids
-    list_of(shapes, "own").write_text("\n".join(dataset.ids[::-1]))
+    write_ids(shapes, "own", dataset.ids[::-1])
     folders = [VOCFolder(shapes, split) for split in ("train", "train", "own")]
     checksums = [one.checksum(one.photo_hashes()) for one in folders]
     assert checksums[0] == checksums[1] != checksums[2] and checksums[2].startswith("18 (")
@@ -106,6 +74,27 @@ def test_a_part_is_spread_evenly_over_the_list_and_the_checksum_tells_order_and_
     checksums.append(dataset.checksum(dataset.photo_hashes()))
     shutil.copy(another, photo)
     assert len({*checksums, dataset.checksum(dataset.photo_hashes())}) == 4
+
+
+def test_bad_images_can_be_left_out_up_to_5_in_100(shapes):
+    first, ids = read_ids(shapes, "val")[0], [f"{number:02}" for number in range(40)]
+    write_ids(shapes, "own", ids)
+    for image_id in ids:
+        for file, copy in zip(find_pair(shapes, first), find_pair(shapes, image_id)):
+            shutil.copy(file, copy)
+    (photo, _), (_, gone), (_, bad) = (find_pair(shapes, ids[number]) for number in (3, 20, 39))
+    photo.write_bytes(photo.read_bytes()[:-20])
+    gone.unlink()
+    dataset = VOCFolder(shapes, "own", skip_bad=True)
+    assert dataset.ids == [image_id for image_id in ids if image_id not in ("03", "20")]
+    assert list(dataset.skipped) == ["03", "20"]
+    assert dataset.skipped["20"] == f"{gone}: no such file"
+    assert VOCFolder(shapes, "own", limit=3, skip_bad=True).skipped == {}
+    bad.write_text("no picture")
+    message = f"{shapes}: 3 of 40 images of own cannot be used, more than the 5 % that --skip-bad"
+    first = f"the first: {photo}: cannot be read"
+    with pytest.raises(UserError, match=re.escape(message) + ".*" + re.escape(first)):
+        VOCFolder(shapes, "own", skip_bad=True)
 
 
 # Training
@@ -144,7 +133,7 @@ def test_randomness_follows_from_the_seed_the_epoch_and_the_id_alone(drawn, shap
     torch.rand(1)
     assert same(training_set(drawn)[1, 3], first)
     torch.set_rng_state(before)
-    list_of(shapes, "own").write_text("\n".join(read_ids(shapes, "train")[3:]))
+    write_ids(shapes, "own", read_ids(shapes, "train")[3:])
     assert same(training_set(shapes, split="own")[1, 0], first), "other images do not matter"
     assert torch.equal(torch.get_rng_state(), before), "nor is the global generator used"
     for seed, epoch in ((1, 1), (0, 2), (1, 0)):
@@ -163,13 +152,8 @@ def test_with_mosaic_another_image_fills_the_square(drawn):
 def epochs(train_set: TrainingSet, workers: int, context: str | None = None) -> list:
     """The batches of epochs 1 and 2 by one loader, whose workers live on."""
     sampler, batches = EpochSampler(len(train_set), 8, seed=0, micro_batches=2), []
-    loader = DataLoader(
-        train_set,
-        batch_sampler=sampler,
-        num_workers=workers,
-        multiprocessing_context=context,
-        persistent_workers=workers > 0,
-    )
+    how = {"multiprocessing_context": context, "persistent_workers": workers > 0}
+    loader = DataLoader(train_set, batch_sampler=sampler, num_workers=workers, **how)
     for sampler.epoch in (1, 2):
         batches += loader
     return batches
@@ -186,33 +170,7 @@ def test_batches_are_the_same_for_any_workers_that_live_on(drawn):
         assert all(map(same, epochs(train_set, workers, context), expected))
 
 
-def test_bad_images_can_be_left_out_up_to_5_in_100(shapes):
-    list_of(shapes, "own").write_text("\n".join(f"{number:02}" for number in range(40)))
-    ids = read_ids(shapes, "own")
-    for image_id in ids:
-        shutil.copy(photo_of(shapes, read_ids(shapes, "val")[0]), photo_of(shapes, image_id))
-        shutil.copy(mask_of(shapes, read_ids(shapes, "val")[0]), mask_of(shapes, image_id))
-    photo_of(shapes, "03").write_bytes(photo_of(shapes, "03").read_bytes()[:-20])
-    mask_of(shapes, "20").unlink()
-    dataset = VOCFolder(shapes, "own", skip_bad=True)
-    assert dataset.ids == [image_id for image_id in ids if image_id not in ("03", "20")]
-    assert list(dataset.skipped) == ["03", "20"]
-    assert dataset.skipped["20"] == f"{mask_of(shapes, '20')}: no such file"
-    assert VOCFolder(shapes, "own", limit=3, skip_bad=True).skipped == {}
-    mask_of(shapes, "39").write_text("no picture")
-    message = f"{shapes}: 3 of 40 images of own cannot be used, more than the 5 % that --skip-bad"
-    with pytest.raises(UserError, match=re.escape(message)) as error:
-        VOCFolder(shapes, "own", skip_bad=True)
-    assert f"the first: {photo_of(shapes, '03')}: cannot be read" in str(error.value)
-
-
 # Sparse labels
-
-
-def each_mask(root: Path, change, ids: list[str]) -> None:
-    for image_id in ids:
-        mask = np.array(Image.open(mask_of(root, image_id)))
-        Image.fromarray(change(mask).astype(np.uint8)).save(mask_of(root, image_id))
 
 
 def strokes(mask: np.ndarray) -> np.ndarray:
@@ -222,11 +180,11 @@ def strokes(mask: np.ndarray) -> np.ndarray:
 
 def test_strokes_on_the_background_alone_are_no_binary_masks(shapes, capsys):
     dataset = VOCFolder(shapes, "train")
-    each_mask(shapes, lambda mask: np.where(strokes(mask) == VOID, VOID, 0), dataset.ids)
+    change_masks(shapes, lambda mask: np.where(strokes(mask) == VOID, VOID, 0))
     dataset.note_labels(dataset.measure(48)[0])
     sparse, absent = capsys.readouterr().out.splitlines()
     assert "note: sparse labels" in sparse and "note: no pixel of aeroplane" in absent
-    each_mask(shapes, lambda mask: np.where(np.indices(mask.shape)[1] % 5, VOID, 0), dataset.ids)
+    change_masks(shapes, lambda mask: np.where(np.indices(mask.shape)[1] % 5, VOID, 0))
     with pytest.raises(UserError, match="the masks hold only 0 and 255"):
         dataset.note_labels(dataset.measure(48)[0])
 
@@ -235,7 +193,7 @@ def test_the_steps_work_on_strokes_and_say_what_they_take(shapes, succeeds, fail
     monkeypatch.chdir(shapes.parent)
     shapes, flags = Path("shapes"), ("--run", "run", "--data", "shapes", "--workers", "0")
     lists = (shapes / "ImageSets").rename("lists")
-    each_mask(shapes, strokes, all_pairs(shapes))
+    change_masks(shapes, strokes)
     taken = "  note: no lists in shapes: all 24 pairs of photo and mask are taken\n"
     small = ("--backbone", "squeezenet1_1", "--weights", "random", "--size", "48")
     assert taken in succeeds("visualize.py", *flags[2:4], "--truth", "--limit", 1)
