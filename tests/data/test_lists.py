@@ -115,7 +115,7 @@ def test_frames_of_a_video_stay_in_one_list(tmp_path):
 
     labelled(tmp_path, {"alone": [0, 1]})
     assert divided(["00", "01", "02"], 0.2, 0.1, group_by="_") == [22, 6, 3]
-    assert sum(divided(["99"], 0.2, add=True)) == 41, "--group-by is remembered"
+    assert sum(divided(["99"], 0.2, seed=1, add=True)) == 41, "--group-by is remembered"
 
 
 # What is there already
@@ -262,9 +262,6 @@ def test_all_bad_images_are_named_at_once_and_can_be_left_out(tmp_path, capsys):
     assert not (root / "ImageSets").exists()
     lists = make_lists(root, 0.5, skip_bad=True)
     assert sorted(sum(lists.values(), [])) == ["fine", "good"]
-    with pytest.raises(UserError, match="2 images or groups can be used, and 3 are the least"):
-        make_lists(root, 0.2, 0.2, skip_bad=True, force=True)
-    assert lists_in(root) == lists
 
 
 @pytest.mark.parametrize("name", ["b ", "b\nc", "b\udcffc", "b\\c"])

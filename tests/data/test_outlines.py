@@ -23,15 +23,10 @@ def test_the_pixels_inside_the_polygons_are_those_of_the_mask(mask):
         inside = np.sum([Path(ring).contains_points(centres) for ring in rings], axis=0) == 1
         assert inside.any() and (drawn[inside] == VOID).all()
         drawn[inside] = label
+        low, high = ([side(ring, axis=0) for ring in rings] for side in (np.min, np.max))
+        assert (np.array([low, high]) % 1 == 0).all(), "it ends where its pixels do"
+        assert (low >= low[0]).all() and (high <= high[0]).all(), "the outline comes first"
     assert np.array_equal(drawn.reshape(mask.shape), mask)
-
-
-def test_a_ring_and_its_hole():
-    mask = np.full((5, 6), VOID, dtype=np.uint8)
-    mask[1:4, 1:4], mask[2, 2] = 3, VOID
-    [(label, (outline, hole))] = polygons(mask)
-    assert label == 3 and np.ptp(outline, axis=0).tolist() == [3, 3]
-    assert np.ptp(hole, axis=0).tolist() == [1, 1] and hole.mean() == pytest.approx(2.5, abs=0.2)
 
 
 def test_run_lengths_are_cocos(monkeypatch):
