@@ -53,16 +53,6 @@ def change_masks(data: Path | str, change: Callable[[np.ndarray], np.ndarray]) -
         Image.fromarray(change(values).astype(np.uint8)).save(path)
 
 
-class Bomb:
-    """Creates a file when unpickled: stands for any code."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
-
-
 DRAW = Figure.savefig  # before it is replaced by `blank`
 
 
@@ -146,9 +136,8 @@ def walked(drawn, succeeds, tmp_path_factory) -> Walked:
     shutil.copytree(drawn, place / "shapes")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        said = {
-            name: succeeds(f"{name}.py", "--run", "run", *flags) for name, flags in STEPS.items()
-        }
+        run = {name: ("--run", "run", *flags) for name, flags in STEPS.items()}
+        said = {name: succeeds(f"{name}.py", *flags) for name, flags in run.items()}
     return Walked(place, said)
 
 
