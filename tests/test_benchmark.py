@@ -17,14 +17,11 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    "part, differs",
-    [
-        (None, set()),
-        ("head.layers.1.weight", {"logits", "gradients"}),
-        ("features.0.weight", {"logits", "gradients", "features"}),
-    ],
-)
+OUTPUTS = {"logits", "gradients"}
+PARTS = {None: set(), "head.layers.1.weight": OUTPUTS, "features.0.weight": OUTPUTS | {"features"}}
+
+
+@pytest.mark.parametrize("part, differs", PARTS.items())
 def test_the_sides_agree_and_a_difference_in_any_part_is_noticed(folder, part, differs, capsys):
     work = benchmark.Work(folder, IMAGES, CPU)
     if part:

@@ -16,9 +16,8 @@ def test_its_heads_score_as_those_of_the_five_steps(street, succeeds, monkeypatc
     for name, value in {"SIZE": 48, "MIN_STEPS": 8, "STRIDE": 2, "SEEDS": (0,)}.items():
         monkeypatch.setattr(few_labels, name, value)
     monkeypatch.setattr(strokes, "EPOCHS", 1)
-    flags = ("--split", "train", "--data", "shapes", *NETWORK, "--out", "few")
-    flags += ("--per-class", "2", "20")
-    monkeypatch.setattr(sys, "argv", ["few_labels", *flags])
+    flags = ("--split", "train", "--data", "shapes", "--out", "few", "--per-class", "2", "20")
+    monkeypatch.setattr(sys, "argv", ["few_labels", *NETWORK, *flags])
     few_labels.main()
     rows = table("few/few_labels.csv")
     assert [(row["images"], row["per_class"]) for row in rows] == [("18", "2"), ("18", "20")]

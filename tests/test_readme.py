@@ -27,19 +27,13 @@ from tests.models.conftest import SMALL, random_segmenter
 NAMES = ("README.md", "models/README.md", "models/results.md", "models/trained/voc.md")
 PAGES = {name: (HOME / name).read_text(encoding="utf-8") for name in (*NAMES, "tests/README.md")}
 ALL = "\n".join(PAGES.values())
-SOURCES = "".join(
-    path.read_text(encoding="utf-8")
-    for pattern in ("*.py", "data/**/*.py", "models/**/*.py", "losses/*.py", "tests/*.py")
-    for path in HOME.glob(pattern)
-)
+PLACES = ("*.py", "data/**/*.py", "models/**/*.py", "losses/*.py", "tests/*.py")
+PROGRAMS = [path for pattern in PLACES for path in HOME.glob(pattern)]
+SOURCES = "".join(path.read_text(encoding="utf-8") for path in PROGRAMS)
 BLOCK = re.compile(r"(?ms)^```(sh runnable|sh|text)\n(.*?)^```$")
 BLOCKS = BLOCK.findall(ALL)
-RUNNABLE = [
-    line
-    for kind, body in BLOCKS
-    if kind == "sh runnable"
-    for line in body.replace("\\\n", " ").splitlines()
-]
+RUNNABLE = "".join(body for kind, body in BLOCKS if kind == "sh runnable")
+RUNNABLE = RUNNABLE.replace("\\\n", " ").splitlines()
 # They install, fetch from the network, take minutes, or are this test.
 NOT_RUN = ("pip install ", "python -m data.download", "python -m pytest", "python -m tests.bench")
 NOT_RUN += ("python -m data.demo", "python -m tests.few_labels")  # the latter by its own test
@@ -55,6 +49,7 @@ SMALLER = {
     "models.strokes": "--size 64 --steps 20",
     "models.export --onnx": "--checkpoint small.pt",
 }
+BACKBONES = ("vgg11", "squeezenet1_1", "mobilenet_v2", "efficientnet_lite1", "efficientnet_lite2")
 FOREIGN_FLAGS = {"--nproc-per-node", "--nnodes", "--rdzv-backend", "--rdzv-endpoint", "--dist"}
 FOREIGN_MESSAGES = ("out of memory", "torchrun: error")
 
@@ -84,8 +79,7 @@ def place(tmp_path_factory) -> Path:
     save_segmenter(home / "small.pt", random_segmenter(SMALL, 48, 2, taps=[1]))
     fetched = home / "torch/hub/checkpoints"  # where torchvision keeps its downloads
     fetched.mkdir(parents=True)
-    lite = "efficientnet_lite1", "efficientnet_lite2"
-    for backbone in ("vgg11", "squeezenet1_1", "mobilenet_v2", *lite):
+    for backbone in BACKBONES:
         state = get_model(backbone, weights=None).features.state_dict(prefix="features.")
         torch.save(state, fetched / Path(get_model_weights(backbone).DEFAULT.url).name)
         torch.save(state, home / f"{backbone}-imagenet-features.pth")

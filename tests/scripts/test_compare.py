@@ -168,7 +168,8 @@ def test_runs_are_compared_with_the_first_and_by_class_and_saved(theirs, succeed
 
 
 def test_what_differs_between_runs_is_said_wherever_they_are_now(street, succeeds):
-    succeeds("evaluate.py", "--run", "run", *DATA, "--tta", "flip", "--out", "flipped")
+    flags = ("--save-predictions", "--tta", "flip", "--out", "flipped")
+    succeeds("evaluate.py", "--run", "run", *DATA, *flags)
     said = succeeds(COMPARE, "run", "flipped")
     assert [line[-1] for line in cells(said)[-2:]] == ["", "evaluate --tta flip"]
     Path("run").rename("moved")

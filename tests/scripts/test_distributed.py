@@ -11,7 +11,7 @@ from data import UserError
 from data.voc_files import read_ids
 from models.run import distributed
 from tests.conftest import DATA, STEPS
-from tests.scripts.processes import contents, differences, losses, run_apart, torchrun
+from tests.scripts.processes import contents, losses, run_apart, torchrun
 
 TRAIN = ("train_seg.py", "--run", "run", *DATA, "--epochs", 2, "--limit", 14)
 EVALUATE = ("evaluate.py", "--run", "run", *DATA, "--split", "train", "--save-predictions")
@@ -39,13 +39,10 @@ def assert_trained_alike(first: Path, second: Path, start: Path) -> None:
     begun = torch.load(start, weights_only=True)["state"]
     apart = sum((ours["state"][name] - theirs["state"][name]).norm() for name in begun)
     assert apart < 1e-2 * sum((theirs["state"][name] - begun[name]).norm() for name in begun)
-    assert (moments(ours) - moments(theirs)).norm() < 1e-2 * moments(theirs).norm()
-
-
-def moments(content: dict) -> torch.Tensor:
-    """AdamW's averages of the gradients: from the weights it divides a wrong factor out."""
-    states = content["training"]["optimizer"]["state"].values()
-    return torch.cat([state["exp_avg"].flatten() for state in states])
+    # AdamW's averages of the gradients, too: from the weights it divides a wrong factor out.
+    states = (content["training"]["optimizer"]["state"].values() for content in (ours, theirs))
+    ours, theirs = (torch.cat([state["exp_avg"].flatten() for state in own]) for own in states)
+    assert (ours - theirs).norm() < 1e-2 * theirs.norm()
 
 
 def said_alike(together: str, alone: str) -> bool:
@@ -81,15 +78,15 @@ def test_a_pair_samples_the_same_features_byte_for_byte(walked, street):
     assert re.search(r"\n  device +cpu, 2 processes", done[0].stdout)
     ours, theirs = contents(street / "new/1_features"), contents(walked.place / "run/1_features")
     del ours["config.json"]["run"], theirs["config.json"]["run"]
-    assert differences(ours, theirs) == [] and "features.npy" in ours
+    assert ours == theirs and "features.npy" in ours
 
 
 def test_a_pair_scores_every_image_once_and_predicts_the_same_bytes(street, succeeds):
     alone = succeeds(*EVALUATE)
-    expected = contents(Path("run/4_eval"))
+    expected = contents("run/4_eval")
     done = run_apart(*EVALUATE, places=(street, street))
     assert [one.returncode for one in done] == [0, 0], done
-    assert differences(contents(Path("run/4_eval")), expected) == []
+    assert contents("run/4_eval") == expected
     assert sum(name.startswith("predictions/") for name in expected) == 18
     assert said_alike(done[0].stdout, alone)
 
@@ -127,10 +124,9 @@ ALONE = [
 
 @pytest.mark.parametrize("script, flags, words", ALONE)
 def test_what_two_processes_cannot_do_is_refused(script, flags, words, street, fails, monkeypatch):
-    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        monkeypatch.setenv(name, "2")
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    launch = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "TORCHELASTIC_RUN_ID": "a"}
+    for name, value in launch.items():
+        monkeypatch.setenv(name, value)
     assert words in fails(script, *flags)
 
 

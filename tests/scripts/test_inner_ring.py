@@ -10,7 +10,7 @@ import sys
 
 from tests.conftest import HOME, STEPS
 
-TOOLS = ("data/formats", "data/figures", "data/convert.py", "data/lists.py", "models/export.py")
+TOOLS = ("formats", "figures", "convert.py", "lists.py", "export.py")
 PROGRAM = """
 import os, runpy, sys
 sys.modules |= dict.fromkeys(("matplotlib", "filelock", "tqdm"))
@@ -34,17 +34,11 @@ for sys.argv in {steps}:
 
 
 def test_the_method_runs_without_the_tools_and_a_network_without_their_packages(drawn, tmp_path):
-    home = tmp_path / "home"
-    left_out = shutil.ignore_patterns("tests", "runs", ".*", "__pycache__")
-    shutil.copytree(HOME, home, ignore=left_out)
-    for name in TOOLS:
-        place = home / name
-        shutil.rmtree(place) if place.is_dir() else place.unlink()
+    home, needless = tmp_path / "home", ("tests", "runs", ".*", "__pycache__")
+    shutil.copytree(HOME, home, ignore=shutil.ignore_patterns(*needless, *TOOLS))
     shutil.copytree(drawn, tmp_path / "shapes")
-    steps = [
-        [str(home / f"{step}.py"), "--run", "run", *STEPS[step]]
-        for step in ("sample_features", "train_cls", "evaluate")
-    ]
+    names = ("sample_features", "train_cls", "evaluate")
+    steps = [[str(home / f"{name}.py"), "--run", "run", *STEPS[name]] for name in names]
     environment = {**os.environ, "PYTHONPATH": str(home), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-c", PROGRAM.format(steps=steps)]
     how = {"cwd": tmp_path, "env": environment, "timeout": 120}
