@@ -7,7 +7,7 @@
 
 Writes RUN/1_features/: features.npy (N, Z) float32, labels.npy (N,), pixels.npy (N, 3: image index,
 y, x in the original mask), areas.npy (N,: the share of its image that a pixel stands for), of
-sparse labels places.npy (images, 16, Z: elsewhere in them), images.txt, photos.npy (of each a
+sparse labels places.npy (images, 8, Z: elsewhere in them), images.txt, photos.npy (of each a
 hash), mean.npy, std.npy (Z,), backbone.pt (the extractor), with --skip-bad skipped.txt,
 config.json.
 """

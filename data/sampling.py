@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 from data.classes import VOID
 
 PLACES = 400  # of each image, labelled or not, at which step 1 measures the spread of the features
-KEPT = 16  # of these, whose features are kept where labels are sparse, see `estimate_areas`
+KEPT = 8  # of these, whose features are kept where labels are sparse, see `estimate_areas`
 
 
 def sample_pixels(

@@ -9,8 +9,9 @@ Draws 1, 3, 10 and 20 pixels per class and image with three seeds, of all images
 those of them that are in `train`, fits the head of `--recipe quick` on each, and scores it on the
 whole images of `val`, at original size. The features of an image are computed once. Writes
 OUT/few_labels.csv, a row for each head, and few_labels.png, of all CSV files that --chart names.
-With --strokes the pixels are drawn from a stroke so many pixels wide in each class of each image,
-see `tests.drawn_strokes`, not from its whole mask.
+Nothing but the pixels is known, as of clicks, and a first head estimates the areas that they stand
+for; with --known-areas these are those of the masks. With --strokes the pixels are drawn from a
+stroke so many pixels wide in each class of each image, see `tests.drawn_strokes`.
 """
 
 import argparse
@@ -22,8 +23,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from data.features import create_rows, open_rows
-from data.sampling import PLACES, pixel_centres, random_places, sample_pixels
+from data.features import Features, create_rows, estimate_areas, open_rows
+from data.sampling import KEPT, PLACES, pixel_centres, random_places, sample_pixels
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from data.voc_files import read_ids
@@ -46,19 +47,22 @@ MIXUP, OF_INPUT = 0.4, 0.3  # as in `--recipe quick`
 def extract(
     hypercolumn: Hypercolumn, dataset: VOCFolder, out: Path, per_class: int, width: float
 ) -> None:
-    """Saves features.npy and drawn.npy, see `draw`, of all images; sums.npy of random places."""
+    """Saves features.npy and drawn.npy, see `draw`; sums.npy, places.npy of random places."""
     drawn = [draw(dataset, index, per_class, width) for index in range(len(dataset))]
     out.mkdir(parents=True, exist_ok=True)
     create_rows(out, sum(map(len, drawn)), hypercolumn.Z)
-    rows, done, sums = open_rows(out), 0, []
+    create_rows(out, len(dataset), KEPT, hypercolumn.Z, name="places")
+    rows, places, done, sums = open_rows(out), open_rows(out, "places"), 0, []
     loader = runtime.image_loader(dataset, range(len(dataset)), workers=0)
-    for mine, sample in zip(drawn, runtime.bar(loader, len(dataset), "image")):
+    bar = runtime.bar(loader, len(dataset), "image")
+    for index, (mine, sample) in enumerate(zip(drawn, bar)):
         pixels = torch.from_numpy(mine[:, 3:5])
         points = pixel_centres(pixels, sample.mask.shape).float()
         points = torch.cat([points, random_places(0, sample.id)])
         columns = hypercolumn.at_points(hypercolumn(sample.image[None]), points[None])[0].float()
         rows[done : done + len(mine)] = columns[: len(mine)].numpy()
         done += len(mine)
+        places[index] = columns[len(mine) :][:KEPT]
         anywhere = columns[len(mine) :].double()
         sums.append(torch.stack([anywhere.sum(0), anywhere.square().sum(0)]))
     np.save(out / "drawn.npy", np.concatenate(drawn))
@@ -85,7 +89,7 @@ def draw(dataset: VOCFolder, index: int, per_class: int, width: float) -> np.nda
 
 
 def head_of(
-    out: Path, seed: int, images: np.ndarray, pixels: int, classes: int
+    out: Path, seed: int, images: np.ndarray, pixels: int, classes: int, known_areas: bool
 ) -> tuple[int, FCClassifier]:
     """The head fitted on so many pixels per class of these images, and how many they are."""
     drawn, sums = np.load(out / "drawn.npy"), np.load(out / "sums.npy")[images]
@@ -93,11 +97,21 @@ def head_of(
     features = torch.from_numpy(np.load(out / "features.npy", mmap_mode="r")[chosen])
     labels = torch.from_numpy(drawn[chosen, 2].astype(np.int64))
     count, areas = drawn[chosen, 6:].T
-    weights = torch.from_numpy((areas * count / np.minimum(count, pixels)) ** AREA).float()
+    areas = areas * count / np.minimum(count, pixels)
     mean, mean_square = sums.sum(0) / (PLACES * len(images))
     floor = torch.from_numpy(np.sqrt((mean_square - mean**2).clip(0))).float()
-    rows = features, labels, weights
-    return len(labels), classifier(rows, floor, classes, MIN_STEPS, seed, MIXUP, OF_INPUT)
+    how = floor, classes, MIN_STEPS, seed, MIXUP, OF_INPUT
+    if not known_areas:
+        store = Features(*[labels.numpy()] * 2, drawn[chosen, 1:2].astype(np.int64), *[areas] * 4)
+        store = store._replace(places=np.load(out / "places.npy", mmap_mode="r+"))
+        areas = 1 / np.bincount(store.pixels[:, 0])[store.pixels[:, 0]]
+        areas = estimate_areas(store, classifier((features, labels, weigh(areas)), *how).eval())
+    return len(labels), classifier((features, labels, weigh(areas)), *how)
+
+
+def weigh(areas: np.ndarray) -> torch.Tensor:
+    """The weights of rows (n,) in the loss, as `--area-weight` says."""
+    return torch.from_numpy(areas**AREA).float()
 
 
 @torch.inference_mode()
@@ -122,10 +136,11 @@ def chart(tables: list[Path], path: Path) -> None:
         for row in table:
             seeds = curves.setdefault(row["images"], {}).setdefault(row["per_class"], [])
             seeds.append((float(row["pixels"]), float(row["miou"])))
-        strokes = ", strokes" if float(table[0]["strokes"]) else ""
+        how = ", strokes" if float(table[0]["strokes"]) else ""
+        how += ", areas known" if int(table[0]["known_areas"]) else ""
         for images, found in curves.items():
             pixels, mious = np.moveaxis(sorted(found.values()), 2, 0)  # (per class, seeds) each
-            label = f"{table[0]['backbone']}, {int(images):,} images{strokes}"
+            label = f"{table[0]['backbone']}, {int(images):,} images{how}"
             (line,) = axes.plot(pixels.mean(1), mious.mean(1), "o-", label=label)
             span = pixels.mean(1), mious.min(1), mious.max(1)
             axes.fill_between(*span, color=line.get_color(), alpha=0.2)
@@ -148,6 +163,7 @@ def main() -> None:
     add("--taps", type=taps, metavar="1,2,..")
     add("--per-class", type=int, nargs="+", default=PIXELS, metavar="N")
     add("--strokes", type=float, default=0.0, metavar="WIDTH", help="px (default: whole masks)")
+    add("--known-areas", action="store_true", help="of the masks, which clicks do not tell")
     add("--chart", type=Path, nargs="*", default=[], metavar="CSV", help="of other backbones, too")
     args = parser.parse_args()
     hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps, context=CONTEXT).eval()
@@ -158,8 +174,10 @@ def main() -> None:
     rows, heads = [], []
     chosen = {len(images): images for images in (of_train, np.arange(len(dataset)))}
     for images, pixels, seed in product(chosen.values(), args.per_class, SEEDS):
-        count, fc = head_of(args.out, seed, images, pixels, len(dataset.classes))
+        whose = args.out, seed, images, pixels, len(dataset.classes)
+        count, fc = head_of(*whose, args.known_areas)
         row = {"backbone": args.backbone, "strokes": args.strokes, "images": len(images)}
+        row["known_areas"] = int(args.known_areas)
         rows.append({**row, "per_class": pixels, "pixels": count, "seed": seed})
         heads.append(DenseClassifier.from_fc(fc, hypercolumn.channels).eval())
         print(json.dumps(rows[-1]), flush=True)

@@ -17,6 +17,7 @@ def test_its_heads_score_as_those_of_the_five_steps(street, succeeds, monkeypatc
         monkeypatch.setattr(few_labels, name, value)
     monkeypatch.setattr(strokes, "EPOCHS", 1)
     flags = ("--split", "train", "--data", "shapes", "--out", "few", "--per-class", "2", "20")
+    flags += ("--known-areas",)  # as step 1 has them of whole masks
     monkeypatch.setattr(sys, "argv", ["few_labels", *NETWORK, *flags])
     few_labels.main()
     rows = table("few/few_labels.csv")
