@@ -118,9 +118,10 @@ def main() -> None:
     source = folder.step_folder(args.features or args.run, 1)
     place = folder.step_folder(args.run, 2)
     folder.check_free(place, 2)
-    step_1 = chain.finished(args.features or args.run, 1)
-    if args.features and chain.is_finished(args.run, 1) and not args.run.samefile(args.features):
+    is_other = args.features and args.features.resolve() != args.run.resolve()
+    if is_other and chain.is_finished(args.run, 1):
         raise UserError(f"--features: {args.run} has a step 1 of its own; use another --run")
+    step_1 = chain.finished(args.features or args.run, 1)
     names, hypercolumn = step_1["classes"], load_extractor(source / "backbone.pt")
     store = read_features(source)
     rows, held_out, trained = split_rows(store, args.area_weight, args.held_out, args.seed)
