@@ -106,7 +106,7 @@ def evaluate(fc: FCClassifier, rows: Rows, label_smoothing: float) -> dict[str, 
     features, labels, weights = rows
     logits = fc.eval()(features)
     loss = weighted_cross_entropy(logits, labels, weights, label_smoothing)
-    hits = (logits.argmax(1) == labels).double()
+    hits = (logits.argmax(1) == labels).float()
     of_classes = torch.tensor([hits[labels == label].mean() for label in labels.unique()])
     found = {"loss": loss, "accuracy": hits.mean(), "mean_accuracy": of_classes.mean()}
     return {f"val_{name}": value.item() for name, value in found.items()}
@@ -153,7 +153,6 @@ def main() -> None:
             learned = fc.to(device).parameters()
             optimizer = build_optimizer(args.optimizer, learned, args.lr, args.weight_decay, **sgd)
             schedule = build_schedule(optimizer, args.decay, epochs, steps, *decay)
-            rows, held_out, trained = split_rows(store, args.area_weight, args.held_out, args.seed)
             if args.class_weights == "inverse":
                 weight = inverse_frequency(torch.bincount(rows[1], minlength=len(names)))
                 rows, held_out = ((x, y, w * weight[y]) for x, y, w in (rows, held_out))
@@ -161,7 +160,9 @@ def main() -> None:
             batches = partial(draw_batches, rows, args.batch_size, len(names), args.mixup)
             log = fit(fc, batches, held_out, epochs, optimizer, schedule, args.label_smoothing)
             if is_first:
+                del rows, held_out, batches  # or there are three copies of the features
                 store = store._replace(areas=estimate_areas(store, fc.eval().cpu()))
+                rows, held_out, _ = split_rows(store, args.area_weight, args.held_out, args.seed)
         dense = DenseClassifier.from_fc(fc, hypercolumn.channels)
         error = largest_difference(fc, dense, torch.cat([rows[0][:1000], held_out[0][:1000]]))
         print(f"dense equals fully connected: largest difference {error:.1e} of the largest logit")

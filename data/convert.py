@@ -86,8 +86,7 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
             add_to_lists([name for name in new if labels[name] != {VOID}], part, root)
         else:
             known = [name for name in source.pairs if labels[name] != {VOID}]
-            if beside := write_lists(known, part, root):
-                source.notes["in no list"] = beside
+            source.notes |= write_lists(known, part, root)
         note = {"source": root, "notes": source.notes, "made": contents(part)}
         folder.save_json(part / NOTE, note)
     return source
@@ -182,7 +181,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--turn-masks", action="store_true", help=turn)
     add("--skip-bad", action="store_true", help="leave out images that cannot be used")
     again = (
-        "replace an earlier result in OUT, if nothing was changed there but its lists, which stay"
+        "replace an earlier result in OUT, but for its lists, if its masks and classes are as made"
     )
     add("--force", action="store_true", help=again)
     return parser

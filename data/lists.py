@@ -14,6 +14,7 @@ thin for the default --size of step 1 are named, with the size that they need.
 """
 
 import argparse
+import itertools
 import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -66,13 +67,17 @@ def make_lists(
     if group_by is not None and not (group_by and any(group_by in image_id for image_id in ids)):
         raise UserError(f"--group-by {group_by!r}: no id holds it; the first id is {ids[:1]}")
     shares, listed = _shares(root, ids, {"val": val, "test": test}, force, add)
-    ids = ids if add or test else _not_tested(root, ids, group_by)
     ids, counts, widths = measure_masks(root, ids, classes, skip_bad)
     check_labels(counts.sum(0), f"{root}: the {len(ids)} images", are_all=True)
     remembered = root / LISTS / GROUPS  # else --add would divide what the lists keep together
-    if add and group_by is None and remembered.exists():
+    known = group_by
+    if group_by is None and remembered.exists():
         text = remembered.read_text(encoding="utf-8")
-        group_by = text if any(text in image_id for image_id in ids) else None
+        known = text if any(text in image_id for image_id in ids) else None
+    group_by = known if add else group_by
+    if not (add or test) and (root / LISTS / "test.txt").exists():
+        is_left = _not_tested(root, ids, known)
+        ids, counts = [*itertools.compress(ids, is_left)], counts[is_left]
     groups = [_group(image_id, group_by) for image_id in ids]
     if len(set(groups)) <= len(shares):
         raise UserError(
@@ -106,6 +111,8 @@ def _shares(
     """The shares of the lists beside train, and the ids of those that are to be kept, by name."""
     there = [name for name in ("train", *asked) if (root / LISTS / f"{name}.txt").exists()]
     if add:
+        if "test" in there and {*ids}.isdisjoint(read_ids(root, "test")):
+            there.remove("test")  # it is of images without masks, as VOC's, and stays as it is
         listed = {name: read_ids(root, name) for name in dict.fromkeys(("train", *there))}
         images = sum(map(len, listed.values()))
         if {*ids}.isdisjoint(known := sum(listed.values(), [])):
@@ -123,21 +130,20 @@ def _shares(
     return shares, {}
 
 
-def _not_tested(root: Path, ids: Sequence[str], group_by: str | None) -> list[str]:
-    """The ids that are neither in test.txt, if there is one, nor of a group that has an id there.
+def _not_tested(root: Path, ids: Sequence[str], group_by: str | None) -> np.ndarray:
+    """Which ids, (N,) bool, are neither in test.txt nor of a group that has an id there.
 
     Raises:
         UserError: none is left.
     """
-    if not (root / LISTS / "test.txt").exists():
-        return [*ids]
     tested = {_group(image_id, group_by) for image_id in read_ids(root, "test")}
-    if not (left := [image_id for image_id in ids if _group(image_id, group_by) not in tested]):
+    is_left = np.array([_group(image_id, group_by) not in tested for image_id in ids])
+    if not is_left.any():
         raise UserError(f"{root / LISTS}/test.txt: lists all images; none is left to train on")
     print(
-        f"  note: test.txt stays as it is, and {len(ids) - len(left)} of the images out of others"
+        f"  note: test.txt stays as it is; its images and their groups ({sum(~is_left)}) stay out"
     )
-    return left
+    return is_left
 
 
 def measure_masks(

@@ -39,9 +39,12 @@ def check_free(out: Path, root: Path, force: bool) -> None:
         raise UserError(f"{out}: holds other data; name another OUT, or move it away")
     if there and not force:
         raise UserError(f"{out}: holds an earlier result; --force replaces it, but for its lists")
-    made = json.loads((out / NOTE).read_bytes()).get("made") if there else None
-    now = contents(out) if made else {}  # an earlier version has not noted it
-    if changed := [name for name in now if now[name] != made.get(name)]:
+    try:
+        made = dict(json.loads((out / NOTE).read_bytes())).get("made", {}) if there else {}
+    except (ValueError, TypeError):
+        raise UserError(f"{out}: its {NOTE} is damaged; name another OUT") from None
+    now = contents(out)  # an earlier version did not note what it made: all is in doubt
+    if changed := sorted(name for name in {*now, *made} if now.get(name) != made.get(name)):
         raise UserError(
             f"{out}: has changed since it was made, and that would be lost: {first_of(changed)}; "
             "bring it into SOURCE, or name another OUT"
@@ -50,7 +53,7 @@ def check_free(out: Path, root: Path, force: bool) -> None:
 
 def contents(out: Path) -> dict[str, int]:
     """What tells the masks and the list of classes of a result from others, by their names."""
-    files = [*sorted(out.glob("SegmentationClass/*.png")), *out.glob("classes.txt")]
+    files = [*sorted(out.glob("SegmentationClass/[!.]*.png")), *out.glob("classes.txt")]
     return dict(zip((path.name for path in files), hash_files(files).tolist()))
 
 
@@ -62,7 +65,7 @@ def keep_lists(old: Path, new: Path) -> dict[str, list[str]]:
     """
     shutil.copytree(old / "ImageSets", new / "ImageSets")
     before, after = (
-        {path.stem for path in (root / "SegmentationClass").iterdir()} for root in (old, new)
+        {path.stem for path in root.glob("SegmentationClass/[!.]*")} for root in (old, new)
     )
     changed = [
         image_id
@@ -73,45 +76,54 @@ def keep_lists(old: Path, new: Path) -> dict[str, list[str]]:
     return {f"{what} since the earlier result": sorted(ids) for what, ids in found.items() if ids}
 
 
-def write_lists(ids: Iterable[str], folder: Path, source: Path) -> list[str]:
+def write_lists(ids: Iterable[str], folder: Path, source: Path) -> dict[str, list[str]]:
     """Writes the lists that the source has of these ids, or else what these say of folders.
 
-    Without both train and val only test is a list, which `data.lists` leaves as it is.
+    Without both train and val only test is a list, which `data.lists` leaves as it is; of folders
+    only if another one is called train.
 
     Returns:
-        The ids that are in no list, if there is one to train on.
+        What to say: the ids that are in no list, if there is one to train on; and the source's
+        lists that are not taken up.
     """
-    known = {*(ids := sorted(ids))}
-    lists = {name: [it for it in its if it in known] for name, its in _lists(source).items()}
-    if not any(lists.values()):
+    known, told = {*(ids := sorted(ids))}, _lists(source)
+    lists = {name: [it for it in its if it in known] for name, its in told.items()}
+    if of_folders := not any(lists.values()):
         lists = {name: [it for it in ids if _split_of(it) == name] for name in SPLITS}
     if not (lists["train"] and lists["val"]):
-        lists = {"test": lists["test"]} if lists["train"] else {}
+        lists = {} if of_folders and not lists["train"] else {"test": lists["test"]}
     for name, members in lists.items():
         if members:
             write_ids(folder, name, members)
-    return sorted(known.difference(*lists.values())) if "train" in lists else []
+    beside = sorted(known.difference(*lists.values())) if "train" in lists else []
+    unused = [f"{name}.txt" for name in told if told[name] and not lists.get(name)]
+    notes = {"in no list": beside, f"lists of {source / LISTS} not taken up": unused}
+    return {what: names for what, names in notes.items() if names}
 
 
 def add_to_lists(new: Sequence[str], folder: Path, source: Path) -> None:
-    """Adds new ids to the lists that the source has them in, or to those of their folders.
+    """Adds new ids to the lists that the source has them in, else to those of their folders.
 
-    To the latter where all that is listed lies so.
+    To the latter where all that such a list has lies so.
     """
-    lists, told = _lists(folder), _lists(source)
-    by_folder = all(_split_of(it) == name for name, ids in lists.items() for it in ids)
-    for name, ids in lists.items():
-        there = {*told[name]}
-        more = [it for it in new if it in there or by_folder and _split_of(it) == name]
-        if ids and more:
-            write_ids(folder, name, sorted({*ids, *more}))
+    told = _lists(source)
+    others = {*new}.difference(*told.values())
+    for name, ids in _lists(folder).items():
+        by_folder = others if ids and all(_split_of(it) == name for it in ids) else ()
+        more = {*new}.intersection(told[name]).union(
+            it for it in by_folder if _split_of(it) == name
+        )
+        if more:
+            write_ids(folder, name, sorted(more.union(ids)))
 
 
 def _lists(root: Path) -> dict[str, list[str]]:
     """The ids of the lists `SPLITS`, as `data.convert` makes ids; none where there is no list."""
     files = {name: root / LISTS / f"{name}.txt" for name in SPLITS}
     lines = {name: read_lines(path) if path.is_file() else [] for name, path in files.items()}
-    return {name: [*filter(None, map(image_id_of, it))] for name, it in lines.items()}
+    return {
+        name: [*dict.fromkeys(filter(None, map(image_id_of, it)))] for name, it in lines.items()
+    }
 
 
 def _split_of(image_id: str) -> str:

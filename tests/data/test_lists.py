@@ -164,7 +164,27 @@ def test_a_group_of_which_an_image_is_in_the_test_list_stays_out(tmp_path, capsy
     write_ids(root, "test", ["b_2"])
     lists = make_lists(root, 0.3, group_by="_")
     assert sorted(sum(lists.values(), [])) == ["a_1", "a_2", "c_1", "c_2", "d_1", "d_2"]
-    assert "test.txt stays as it is, and 2 of the images out of others" in capsys.readouterr().out
+    words = "test.txt stays as it is; its images and their groups (2) stay out"
+    assert words in capsys.readouterr().out
+    labelled(tmp_path, {"b_3": [0, 1]})
+    make_lists(root, 0.3, force=True)
+    assert "b_3" not in sum(lists_in(root).values(), []), "what the group was is remembered"
+
+
+def test_images_of_a_test_list_are_read_too(ten):
+    write_ids(ten, "test", IDS[:1])
+    (ten / "JPEGImages" / f"{IDS[0]}.jpg").write_bytes(b"none")
+    with pytest.raises(UserError, match="1 of 10"):
+        make_lists(ten, 0.2)
+
+
+def test_a_test_list_of_images_without_masks_stays_when_others_come(ten):
+    make_lists(ten, 0.2)
+    write_ids(ten, "test", official := ["no mask of 1", "no mask of 2"])
+    labelled(ten, {"new_1": [0, 1], "new_2": [0, 1]})
+    make_lists(ten, 0.2, add=True)
+    assert lists_in(ten)["test"] == official
+    assert sorted(sum(lists_in(ten).values(), [])) == sorted([*IDS, "new_1", "new_2", *official])
 
 
 @pytest.mark.parametrize("step", [1, 2, 3])

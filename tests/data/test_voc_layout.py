@@ -78,10 +78,11 @@ def test_new_images_join_the_lists_of_their_folders_unless_these_were_edited(
         mask.write_bytes(content)
         converts(whole, out, "--skip-bad", "--force")
     assert lists_in(out)["test"] == TEST
-    write_ids(out, "val", edited := [VAL[0], TEST[1]])
-    add(whole / "Valid", "e")
+    write_ids(out, "val", edited := [VAL[0], TRAIN[1]])
+    for folder in ("Valid", "test"):
+        add(whole / folder, "e")
     converts(whole, out, *again)
-    assert lists_in(out)["val"] == edited
+    assert lists_in(out)["val"] == edited and lists_in(out)["test"] == [*TEST, "test_e"]
 
 
 def test_lists_of_the_source_are_kept(root, tmp_path, converts):
@@ -96,9 +97,17 @@ def test_lists_of_the_source_are_kept(root, tmp_path, converts):
     add(root, "d")
     converts(root, out, "--force")
     assert lists_in(out)["val"] == ["b", "d"], "c was there before"
+    write_ids(root, "test", ["e", "e"])
+    write_ids(root, "val", ["train_f"])
+    for name in ("e", "train_f"):
+        add(root, name)
+    converts(root, out, "--force")
+    assert lists_in(out) == {"train": ["a"], "val": ["b", "d", "train_f"], "test": ["e"]}
     (root / LISTS / "val.txt").unlink()
     said = converts(root, tmp_path / "other")
     assert said[-1].startswith("next: python -m data.lists") and not said[-1].endswith("--add")
+    assert lists_in(tmp_path / "other") == {"test": ["e"]}
+    assert f"  lists of {root / LISTS} not taken up: 1 (train.txt)" in said
 
 
 def test_a_result_is_replaced_by_force_alone_and_when_the_new_one_is_whole(
@@ -112,10 +121,18 @@ def test_a_result_is_replaced_by_force_alone_and_when_the_new_one_is_whole(
         (out / name).write_bytes(before[name] + b"\n")
         message = f"out: has changed since it was made, and that would be lost: {Path(name).name};"
         assert message in refuses(root, out, "--force")
+        (out / name).unlink()
+        assert message in refuses(root, out, "--force")
         (out / name).write_bytes(before[name])
+    for content, words in ((b"{", "json is damaged"), (b'{"source": 0}', "out: has changed since")):
+        (out / "converted.json").write_bytes(content)
+        assert words in refuses(root, out, "--force")
+    (out / "converted.json").write_bytes(before["converted.json"])
+    (out / "SegmentationClass" / "._a.png").write_bytes(b"what a Mac leaves")
     assert "--force replaces it" in refuses(root, out)
     (root / "masks" / "b.png").write_bytes(b"no mask")
     refuses(root, out, "--force")
+    (out / "SegmentationClass" / "._a.png").unlink()
     assert files_in(out) == before
     (root / "masks" / "b.png").unlink()
     add(root, "c", [[0, 1, 0], [0, 0, 0]])
