@@ -59,9 +59,13 @@ def test_where_no_folder_validates_only_test_is_a_list(whole, tmp_path, converts
     said = converts(whole, tmp_path / "out")
     assert said[-1].startswith("next: python -m data.lists"), "which keeps the test images"
     assert lists_in(tmp_path / "out") == {"test": TEST}
+    (whole / "train2017").rename(whole / "old")
+    converts(whole, tmp_path / "alone")
     shutil.rmtree(whole / "test")
+    (whole / "old").rename(whole / "train2017")
     converts(whole, tmp_path / "train")
-    assert not (tmp_path / "train" / "ImageSets").exists()
+    for name in ("alone", "train"):
+        assert not (tmp_path / name / "ImageSets").exists()
 
 
 def test_new_images_join_the_lists_of_their_folders_unless_these_were_edited(

@@ -15,6 +15,11 @@ from models.hypercolumn import Hypercolumn, level_names, read, surroundings
 from tests.models.conftest import SMALL, assert_near, noise
 
 
+def test_those_of_vgg11_are_the_course_sheets():
+    hypercolumn = Hypercolumn("vgg11", "random")
+    assert hypercolumn.channels == [64, 128, 256, 512, 512] and hypercolumn.Z == 1472
+
+
 def test_the_map_and_the_points_agree_at_every_pixel():
     levels = Hypercolumn(SMALL, "random")(noise(35, 50, 2))
     for grid in [(1, 1), (1, 9), (5, 7), (35, 50), (61, 70)]:

@@ -85,7 +85,7 @@ def test_all_pixels_drawn_train_as_all_on_the_finest_grid(train, succeeds):
 
 CHANGES = [("--crop", 40), ("--scale", "0.5,2"), ("--flip",), ("--jitter", 0.5), ("--stride", 4)]
 CHANGES += [("--seed", 1), ("--class-weights", "inverse"), ("--lovasz", 1)]
-CHANGES += [("--label-smoothing", 0.5)]
+CHANGES += [("--label-smoothing", 0.5), ("--scale", "0.5,2", "--mosaic")]
 
 
 def test_each_flag_of_images_and_loss_changes_the_losses(train):
