@@ -146,7 +146,7 @@ def chart(tables: list[Path], path: Path) -> None:
             axes.fill_between(*span, color=line.get_color(), alpha=0.2)
     axes.set(xscale="log", xlabel="labelled pixels, in all", ylabel="mIoU")
     axes.grid(alpha=0.3)
-    figure.legend(loc="outside upper center", ncols=2)
+    figure.legend(loc="outside upper center", ncols=2, fontsize="small")
     figure.savefig(path, dpi=110)
 
 
