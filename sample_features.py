@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from data import UserError
-from data.classes import is_sparse
 from data.features import check_several, create_rows, open_rows, save_rows
 from data.sampling import KEPT, PLACES, pixel_centres, random_places, sample_pixels
 from data.transforms import DEFAULT_SIZE, ResizeImage
@@ -31,6 +30,7 @@ from models.hypercolumn import Hypercolumn
 from models.run import args as flags
 from models.run import distributed, folder, runtime
 
+CLICKED = 0.1  # of the pixels: labels of fewer are clicks or strokes, which do not tell areas
 FEW_IMAGES = 12  # of fewer, context windows teach little but where things are
 
 
@@ -116,12 +116,12 @@ def main() -> None:
     hypercolumn = Hypercolumn(args.backbone, *built).to(device).eval()
     hypercolumn.check_size(args.size)
     weights = hypercolumn.features.weights
-    widths = "+".join(map(str, hypercolumn.channels))
+    channels = "+".join(map(str, hypercolumn.channels))
     where = f"{dataset.root}, split {args.split}"
     runtime.print_header(
         1,
         data=f"{where}: {len(dataset)} images, {len(dataset.classes)} classes",
-        network=f"{args.backbone}, weights {weights}, Z = {widths} = {hypercolumn.Z}",
+        network=f"{args.backbone}, weights {weights}, Z = {channels} = {hypercolumn.Z}",
         device=runtime.describe(device),
         flags=runtime.as_typed(args.changed),
     )
@@ -138,7 +138,7 @@ def main() -> None:
         check_several(labels, where)
         if distributed.is_main():
             create_rows(new, len(labels), hypercolumn.Z)
-            if is_sparse(counts[-1], counts.sum()):
+            if counts[:-1].sum() < CLICKED * counts.sum():
                 create_rows(new, len(dataset), KEPT, hypercolumn.Z, name="places")
         distributed.barrier()
         spread = extract(hypercolumn, dataset, pixels, new, args.workers, args.seed)

@@ -60,7 +60,9 @@ def parse() -> argparse.Namespace:
     flag("--mixup", flags.factor, 0.0, "train between two pixels, by Beta(A, A)", metavar="A")
     flag("--held-out", flags.fraction, 0.1, "of the images, which do not train", metavar="SHARE")
     flag("--seed", flags.natural, 0, "for the weights, the order and the hold-out")
-    return parser.parse_args()
+    args = parser.parse_args()
+    flags.check_optimizer_flags(parser, args)
+    return args
 
 
 def fit(
@@ -128,18 +130,19 @@ def main() -> None:
     check_several(rows[1], source)
     steps = math.ceil(len(rows[1]) / args.batch_size)  # of an epoch
     epochs = max(args.epochs, math.ceil(args.min_steps / steps))
-    advice = "" if epochs * steps >= FEW_STEPS else ", few to learn in: --min-steps 400 makes more"
     # Sparse labels do not tell the areas that they stand for: a first classifier estimates them.
     needs_areas = store.places is not None and args.area_weight > 0
     twice = ", twice, as sparse labels tell no areas" * needs_areas
     runtime.print_header(
         2,
         data=f"{source}: {len(rows[1])} for training, {len(held_out[1])} of held-out images",
-        training=f"{folder.count(epochs, 'epoch')} of {folder.count(steps, 'step')}{twice}{advice}",
+        training=f"{folder.count(epochs, 'epoch')} of {folder.count(steps, 'step')}{twice}",
         network=" -> ".join(map(str, [hypercolumn.Z, *(args.hidden or ["linear"]), len(names)])),
         device=runtime.describe(device),
         flags=runtime.as_typed(args.changed),
     )
+    if epochs * steps < FEW_STEPS:
+        print(f"  note: {epochs * steps} steps are few to learn in; --min-steps 400 makes more")
 
     # The classifier: standardisation by the moments of the samples, then fully connected layers.
     moments = torch.from_numpy(store.mean), torch.from_numpy(store.std)
@@ -161,7 +164,8 @@ def main() -> None:
             log = fit(fc, batches, held_out, epochs, optimizer, schedule, args.label_smoothing)
             if is_first:
                 del rows, held_out, batches  # or there are three copies of the features
-                store = store._replace(areas=estimate_areas(store, fc.eval().cpu()))
+                known = store.pixels[:, 0], store.labels, store.places
+                store = store._replace(areas=estimate_areas(*known, fc.eval().cpu()))
                 rows, held_out, _ = split_rows(store, args.area_weight, args.held_out, args.seed)
         dense = DenseClassifier.from_fc(fc, hypercolumn.channels)
         error = largest_difference(fc, dense, torch.cat([rows[0][:1000], held_out[0][:1000]]))

@@ -85,6 +85,7 @@ def parse() -> argparse.Namespace:
     flag("--skip-bad", bool, False, flags.SKIP_BAD)
     flag("--resume", bool, False, "go on from 3_seg/last.pt, with the same settings", free=True)
     args = parser.parse_args()
+    flags.check_optimizer_flags(parser, args)
     if args.batch_size % (processes := distributed.world_size()):
         parser.error(f"argument --batch-size: does not divide into {processes} processes")
     return args

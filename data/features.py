@@ -164,18 +164,25 @@ def draw_batches(rows: Rows, size: int, classes: int, mixup: float) -> Iterator[
 
 
 @torch.inference_mode()
-def estimate_areas(store: Features, classify: Callable[[Tensor], Tensor]) -> np.ndarray:
+def estimate_areas(
+    images: np.ndarray,
+    labels: np.ndarray,
+    places: np.ndarray,
+    classify: Callable[[Tensor], Tensor],
+) -> np.ndarray:
     """The share of its image that each row stands for, (N,) float32, where labels are sparse.
 
-    That of its class, over its rows there, is what a first classifier says of the image's `places`
+    That of its class, over its rows there, is what a first classifier says of the image's places
     among the classes that have a label in it: a step of expectation maximisation, as Saerens et
     al. estimate class priors ("Adjusting the Outputs of a Classifier", Neural Computation 2002).
 
     Args:
+        images, labels: (N,) of the rows, the former as indices of `places`.
+        places: (images, n, Z) float32, features anywhere in the images.
         classify: features (n, Z) -> logits (n, C), both on the CPU.
     """
-    images, labels = store.pixels[:, 0], store.labels.astype(np.int64)
-    logits = torch.stack([classify(torch.from_numpy(places)) for places in store.places])
+    labels = labels.astype(np.int64)
+    logits = torch.stack([classify(torch.from_numpy(some)) for some in places])
     counts = torch.zeros(len(logits), logits.shape[2])
     counts.index_put_((torch.from_numpy(images), torch.from_numpy(labels)), torch.tensor(1.0), True)
     shares = logits.masked_fill(counts[:, None] == 0, -math.inf).softmax(2).mean(1)

@@ -68,7 +68,7 @@ def read_image(photo: Path | BinaryIO | Image.Image) -> np.ndarray:
     if image.mode[0] in "IF":  # which Pillow would clip to white
         image = Image.fromarray(_to_8_bits(np.asarray(image), _name(photo)))
     elif is_deep and max(high for _, high in image.convert("RGB").getextrema()) < 64:
-        raise UserError(f"{_name(photo)}: colours of the lower 14 of 16 bits; {DEEP}")
+        raise UserError(f"{_name(photo)}: colours of the lower 14 of 16 bits, or black; {DEEP}")
     if image.format == "TIFF" and image.mode == "RGBA":
         opacity = image.getchannel("A").histogram()
         if sum(opacity[1:255]) > sum(opacity) / 2:  # near infrared, which programs call alpha

@@ -98,7 +98,8 @@ def make_lists(
         (root / LISTS / f"{name}.txt").unlink(missing_ok=True)
     for name, members in lists.items():
         write_ids(root, name, members)
-    remembered.unlink(missing_ok=True)
+    if known is None or test:  # else test.txt, which stays, may have been divided so
+        remembered.unlink(missing_ok=True)
     if group_by is not None:
         remembered.write_text(group_by, encoding="utf-8", newline="")
     report({name: counts[indices] for name, indices in chosen.items()}, classes, widths)

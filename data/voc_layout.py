@@ -40,11 +40,14 @@ def check_free(out: Path, root: Path, force: bool) -> None:
     if there and not force:
         raise UserError(f"{out}: holds an earlier result; --force replaces it, but for its lists")
     try:
-        made = dict(json.loads((out / NOTE).read_bytes())).get("made", {}) if there else {}
-    except (ValueError, TypeError):
-        raise UserError(f"{out}: its {NOTE} is damaged; name another OUT") from None
-    now = contents(out)  # an earlier version did not note what it made: all is in doubt
-    if changed := sorted(name for name in {*now, *made} if now.get(name) != made.get(name)):
+        made, now = json.loads((out / NOTE).read_bytes())["made"] if there else {}, contents(out)
+        changed = sorted(name for name in {*now, *made} if now.get(name) != made.get(name))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UserError(
+            f"{out / NOTE}: damaged, or of an earlier version, which did not note what it made; "
+            "name another OUT"
+        ) from None
+    if changed:
         raise UserError(
             f"{out}: has changed since it was made, and that would be lost: {first_of(changed)}; "
             "bring it into SOURCE, or name another OUT"
@@ -96,7 +99,7 @@ def write_lists(ids: Iterable[str], folder: Path, source: Path) -> dict[str, lis
         if members:
             write_ids(folder, name, members)
     beside = sorted(known.difference(*lists.values())) if "train" in lists else []
-    unused = [f"{name}.txt" for name in told if told[name] and not lists.get(name)]
+    unused = [f"{it}.txt" for it in told if told[it] and not {*told[it]} & {*lists.get(it, ())}]
     notes = {"in no list": beside, f"lists of {source / LISTS} not taken up": unused}
     return {what: names for what, names in notes.items() if names}
 
@@ -104,16 +107,17 @@ def write_lists(ids: Iterable[str], folder: Path, source: Path) -> dict[str, lis
 def add_to_lists(new: Sequence[str], folder: Path, source: Path) -> None:
     """Adds new ids to the lists that the source has them in, else to those of their folders.
 
-    To the latter where all that such a list has lies so.
+    To the latter where all that is listed lies so: else `data.lists` has divided them.
     """
-    told = _lists(source)
+    told, lists = _lists(source), _lists(folder)
     others = {*new}.difference(*told.values())
-    for name, ids in _lists(folder).items():
-        by_folder = others if ids and all(_split_of(it) == name for it in ids) else ()
-        more = {*new}.intersection(told[name]).union(
-            it for it in by_folder if _split_of(it) == name
-        )
-        if more:
+    lies = {name: all(_split_of(it) == name for it in ids) for name, ids in lists.items()}
+    lies["train"] = lies["val"] = lies["train"] and lies["val"]
+    for name, ids in lists.items():
+        more = {*new}.intersection(told[name])
+        if ids and lies[name]:
+            more.update(it for it in others if _split_of(it) == name)
+        if more and (ids or name == "test"):  # what is new alone is no list to train on
             write_ids(folder, name, sorted(more.union(ids)))
 
 

@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from data.features import Features, create_rows, estimate_areas, open_rows
+from data.classes import VOID
+from data.features import create_rows, estimate_areas, open_rows
 from data.sampling import KEPT, PLACES, pixel_centres, random_places, sample_pixels
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
@@ -80,9 +81,10 @@ def draw(dataset: VOCFolder, index: int, per_class: int, width: float) -> np.nda
     for seed in SEEDS:
         how = width, [seed, *image_id.encode()]  # else all lie at the same place of the image
         known = draw_strokes(mask, *how) if width else mask
-        pixels, labels, areas = sample_pixels(known, per_class, seed, image_id)
+        pixels, labels, _ = sample_pixels(known, per_class, seed, image_id)
         counts = np.unique(labels, return_counts=True)[1]
         rank, count = np.concatenate([*map(np.arange, counts)]), np.repeat(counts, counts)
+        areas = np.bincount(mask[mask != VOID])[labels] / (mask != VOID).sum() / count
         whose = np.full((len(labels), 2), (seed, index))
         rows.append(np.column_stack([whose, labels, pixels, rank, count, areas]))
     return np.concatenate(rows)
@@ -102,10 +104,9 @@ def head_of(
     floor = torch.from_numpy(np.sqrt((mean_square - mean**2).clip(0))).float()
     how = floor, classes, MIN_STEPS, seed, MIXUP, OF_INPUT
     if not known_areas:
-        store = Features(*[labels.numpy()] * 2, drawn[chosen, 1:2].astype(np.int64), *[areas] * 4)
-        store = store._replace(places=np.load(out / "places.npy", mmap_mode="r+"))
-        areas = 1 / np.bincount(store.pixels[:, 0])[store.pixels[:, 0]]
-        areas = estimate_areas(store, classifier((features, labels, weigh(areas)), *how).eval())
+        whose, places = drawn[chosen, 1].astype(np.int64), np.load(out / "places.npy")
+        fc = classifier((features, labels, weigh(1 / np.bincount(whose)[whose])), *how)
+        areas = estimate_areas(whose, labels.numpy(), places, fc.eval())
     return len(labels), classifier((features, labels, weigh(areas)), *how)
 
 

@@ -4,7 +4,6 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Collection
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -25,7 +24,6 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, doc: str, needs_run: bool = True):
         super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
         self._declared: list[tuple[argparse.Action, bool, str]] = []
-        self.check: Callable[[argparse.Namespace], None] | None = None  # of what flags say together
         run = "run folder, shared by the five steps"
         self.flag("--run", Path, None, run, free=True, metavar="DIR", required=needs_run)
         device = "auto (cuda, else mps, else cpu) or a torch device, like cuda:1"
@@ -95,8 +93,6 @@ class Parser(argparse.ArgumentParser):
                 settings[name] = value
                 changed |= {name: value} if is_changed else {}
         values.settings, values.changed, values.started = settings, changed, time.perf_counter()
-        if self.check:
-            self.check(values)
         if values.quiet:
             distributed.fall_silent()
         return values
@@ -165,10 +161,9 @@ def add_optimizer_flags(parser: Parser) -> None:
     flag("--class-weights", ("none", "inverse"), "none", weights)
     board = "write the log for TensorBoard, too, into its folder tensorboard/"
     flag("--tensorboard", bool, False, board, free=True)
-    parser.check = partial(_check_optimizer_flags, parser)
 
 
-def _check_optimizer_flags(parser: Parser, args: argparse.Namespace) -> None:
+def check_optimizer_flags(parser: Parser, args: argparse.Namespace) -> None:
     """Refuses milestones behind the end, momentum of 0 that is to look ahead, no TensorBoard."""
     if args.milestones and max(args.milestones) >= args.epochs:
         last = f"{max(args.milestones)} is not before the last of {args.epochs} epochs"

@@ -89,7 +89,5 @@ def test_areas_are_estimated_among_the_classes_with_a_label_there():
     logits = np.zeros((3, 2, 3), dtype=np.float32)
     logits[0] = [0, 9, 0], [np.log(3), 0, 0]  # shares 1/2, 1/2 and 3/4, 1/4, whatever class 1 has
     logits[2] = [-50, 50, 0]
-    pixels = np.stack([images, images, images], axis=1)
-    store = Features(*[np.empty(0)] * 7, logits)._replace(labels=np.uint8(labels), pixels=pixels)
-    found = estimate_areas(store, lambda places: places)
+    found = estimate_areas(np.array(images), np.uint8(labels), logits, lambda places: places)
     assert found == pytest.approx([0.3125, 0.3125, 0.375, 1, LEAST_AREA, 1])

@@ -166,9 +166,12 @@ def test_a_group_of_which_an_image_is_in_the_test_list_stays_out(tmp_path, capsy
     assert sorted(sum(lists.values(), [])) == ["a_1", "a_2", "c_1", "c_2", "d_1", "d_2"]
     words = "test.txt stays as it is; its images and their groups (2) stay out"
     assert words in capsys.readouterr().out
-    labelled(tmp_path, {"b_3": [0, 1]})
-    make_lists(root, 0.3, force=True)
-    assert "b_3" not in sum(lists_in(root).values(), []), "what the group was is remembered"
+    for frame in ("b_3", "b_4"):
+        labelled(tmp_path, {frame: [0, 1]})
+        make_lists(root, 0.3, force=True)
+        assert frame not in sum(lists.values(), []), "what the group was is remembered"
+        lists = {name: ids for name, ids in lists_in(root).items() if name != "group-by"}
+        assert frame not in sum(lists.values(), []), "for as long as the test list stays"
 
 
 def test_images_of_a_test_list_are_read_too(ten):

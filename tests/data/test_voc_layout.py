@@ -59,6 +59,13 @@ def test_where_no_folder_validates_only_test_is_a_list(whole, tmp_path, converts
     said = converts(whole, tmp_path / "out")
     assert said[-1].startswith("next: python -m data.lists"), "which keeps the test images"
     assert lists_in(tmp_path / "out") == {"test": TEST}
+    write_ids(tmp_path / "out", "train", TRAIN[:1])
+    write_ids(tmp_path / "out", "val", TRAIN[1:])  # as `data.lists` divides them
+    for folder in ("train2017", "test"):
+        add(whole / folder, "e")
+    converts(whole, tmp_path / "out", "--force")
+    expected = {"train": TRAIN[:1], "val": TRAIN[1:], "test": [*TEST, "test_e"]}
+    assert lists_in(tmp_path / "out") == expected, "the new one of train waits for --add"
     (whole / "train2017").rename(whole / "old")
     converts(whole, tmp_path / "alone")
     shutil.rmtree(whole / "test")
@@ -112,6 +119,10 @@ def test_lists_of_the_source_are_kept(root, tmp_path, converts):
     assert said[-1].startswith("next: python -m data.lists") and not said[-1].endswith("--add")
     assert lists_in(tmp_path / "other") == {"test": ["e"]}
     assert f"  lists of {root / LISTS} not taken up: 1 (train.txt)" in said
+    write_ids(root, "train", "ag")
+    add(root, "g")
+    converts(root, tmp_path / "other", "--force")
+    assert lists_in(tmp_path / "other") == {"test": ["e"]}, "g alone is no list to train on"
 
 
 def test_a_result_is_replaced_by_force_alone_and_when_the_new_one_is_whole(
@@ -128,9 +139,9 @@ def test_a_result_is_replaced_by_force_alone_and_when_the_new_one_is_whole(
         (out / name).unlink()
         assert message in refuses(root, out, "--force")
         (out / name).write_bytes(before[name])
-    for content, words in ((b"{", "json is damaged"), (b'{"source": 0}', "out: has changed since")):
+    for content in (b"{", b"[]", b'{"source": 0}', b'{"made": null}'):
         (out / "converted.json").write_bytes(content)
-        assert words in refuses(root, out, "--force")
+        assert "damaged, or of an earlier version" in refuses(root, out, "--force")
     (out / "converted.json").write_bytes(before["converted.json"])
     (out / "SegmentationClass" / "._a.png").write_bytes(b"what a Mac leaves")
     assert "--force replaces it" in refuses(root, out)

@@ -44,7 +44,8 @@ def test_step_2_takes_the_areas_that_a_first_classifier_estimates(street, succee
         levels = places.T[None, :, :, None].split(head.channels, dim=1)
         return head.eval()(levels, (len(places), 1))[0, :, :, 0].T
 
-    np.save(street / FEATURES / "areas.npy", estimate_areas(store, first))
+    known = store.pixels[:, 0], store.labels, store.places
+    np.save(street / FEATURES / "areas.npy", estimate_areas(*known, first))
     train(1)
     names = "loss", "accuracy"
     for row, known in zip(log("sparse/2_cls"), expected, strict=True):

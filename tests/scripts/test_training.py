@@ -152,7 +152,8 @@ def test_few_pixels_are_passed_over_until_there_are_enough_steps(street, succeed
     steps = -(-len(np.load(FEATURES / "labels.npy")) // 200)
     for asked, epochs in ((20, -(-20 // steps)), (steps, 2)):
         said = succeeds(*CLS, *flags, "--min-steps", asked)
-        assert f"  training  {epochs} epochs of {steps} steps, few to learn in: --min-steps" in said
+        assert f"  training  {epochs} epochs of {steps} steps\n" in said
+        assert f"note: {epochs * steps} steps are few to learn in; --min-steps" in said
         rates = [row["lr"] for row in log("run/2_cls")]
         assert len(rates) == epochs and (epochs == 2 or rates[-1] < rates[1]), "over all of them"
     assert 1 < steps < 10
