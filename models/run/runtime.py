@@ -28,6 +28,7 @@ Item = TypeVar("Item")
 SHARED = Path("/dev/shm")  # where the batches of workers wait; in containers it may be small
 SHARED_PER_WORKER = 2**25  # bytes of it
 PATIENCE = 300  # seconds for a batch, after which its worker is taken for lost
+GRACE = 3  # seconds that a worker outlives SIGTERM
 LOST = "^Dist|gloo"
 FAILURES = {  # by words of an error that is not ours: what it means for the user
     "MemoryError|can't allocate memory|out of memory": "out of memory ({}); lower --size, --crop, "
@@ -130,7 +131,7 @@ def worker_options(workers: int, items: int) -> dict[str, Any]:
         "timeout": PATIENCE if workers else 0,
         "persistent_workers": workers > 0,
         "pin_memory": torch.cuda.is_available(),
-        "worker_init_fn": ignore_first_sigterm,
+        "worker_init_fn": outlive_sigterm,
     }
 
 
@@ -143,12 +144,18 @@ def default_workers() -> int:
     return min(8, cores // 2 if has_gpu else max(0, cores - torch.get_num_threads()))
 
 
-def ignore_first_sigterm(worker: int) -> None:
-    """For a loader's worker processes: where all get SIGTERM, the main process ends them.
+def outlive_sigterm(worker: int) -> None:
+    """For a loader's worker processes: where all get SIGTERM, the main process ends in order first.
 
-    It does so by SIGTERM, too, at the latest when it exits: a second one therefore ends them.
+    But they end soon, or at once by a second one: at its exit, the main process sends SIGTERM to
+    those of loaders that still are, and waits for them.
     """
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+    def end_soon(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.alarm(GRACE)
+
+    signal.signal(signal.SIGTERM, end_soon)
 
 
 def find_device(name: str) -> torch.device:

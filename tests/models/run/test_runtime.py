@@ -3,6 +3,7 @@
 import io
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from unittest import mock
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from data import UserError
 from models.run import distributed, runtime
+from tests.conftest import HOME
 
 COMPILE = "--compile: PyTorch cannot compile this network (backend='print' raised:)"
 
@@ -125,11 +127,29 @@ def test_a_device_that_is_not_here_and_one_gpu_for_several_processes_are_refused
         runtime.choose_device("cuda:0")
 
 
-def test_a_worker_outlives_the_first_sigterm_and_not_the_second():
+def test_a_worker_outlives_the_first_sigterm_and_not_the_second(monkeypatch):
     handler = signal.getsignal(signal.SIGTERM)
-    runtime.ignore_first_sigterm(0)
+    monkeypatch.setattr(runtime.signal, "alarm", alarm := mock.Mock())
+    runtime.outlive_sigterm(0)
     signal.raise_signal(signal.SIGTERM)
     assert signal.signal(signal.SIGTERM, handler) is signal.SIG_DFL
+    alarm.assert_called_once_with(runtime.GRACE)
+
+
+CYCLE = """
+from models.run import runtime
+def main():
+    loader = runtime.image_loader(list(range(8)), range(8), 2)
+    list(loader)
+    held.append(loader)
+held = []
+runtime.run_script(main)
+"""
+
+
+def test_workers_of_a_loader_that_still_is_do_not_keep_a_script_from_ending():
+    command = [sys.executable, "-c", CYCLE]
+    subprocess.run(command, cwd=HOME, check=True, timeout=60 + 2 * runtime.GRACE)
 
 
 @pytest.mark.skipif(not runtime.SHARED.is_dir(), reason="workers share no folder here")
