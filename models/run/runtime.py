@@ -153,6 +153,7 @@ def outlive_sigterm(worker: int) -> None:
 
     def end_soon(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGALRM, lambda *_: os._exit(0))  # any other end torch calls a failure
         signal.alarm(GRACE)
 
     signal.signal(signal.SIGTERM, end_soon)

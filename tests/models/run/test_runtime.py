@@ -128,11 +128,12 @@ def test_a_device_that_is_not_here_and_one_gpu_for_several_processes_are_refused
 
 
 def test_a_worker_outlives_the_first_sigterm_and_not_the_second(monkeypatch):
-    handler = signal.getsignal(signal.SIGTERM)
+    handler, of_alarm = map(signal.getsignal, (signal.SIGTERM, signal.SIGALRM))
     monkeypatch.setattr(runtime.signal, "alarm", alarm := mock.Mock())
     runtime.outlive_sigterm(0)
     signal.raise_signal(signal.SIGTERM)
     assert signal.signal(signal.SIGTERM, handler) is signal.SIG_DFL
+    assert signal.signal(signal.SIGALRM, of_alarm) is not of_alarm
     alarm.assert_called_once_with(runtime.GRACE)
 
 
@@ -149,7 +150,8 @@ runtime.run_script(main)
 
 def test_workers_of_a_loader_that_still_is_do_not_keep_a_script_from_ending():
     command = [sys.executable, "-c", CYCLE]
-    subprocess.run(command, cwd=HOME, check=True, timeout=60 + 2 * runtime.GRACE)
+    done = subprocess.run(command, cwd=HOME, stderr=subprocess.PIPE, timeout=60 + 2 * runtime.GRACE)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.skipif(not runtime.SHARED.is_dir(), reason="workers share no folder here")
