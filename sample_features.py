@@ -99,6 +99,7 @@ def extract(
         sums += torch.stack([elsewhere.sum(0), elsewhere.square().sum(0)])
         if places is not None:
             places[index] = elsewhere[:KEPT]
+    rows.flush()
     mean, mean_square = distributed.total(sums) / (PLACES * len(dataset))
     return (mean_square - mean**2).clamp(min=0).sqrt().float().numpy()
 
