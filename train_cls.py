@@ -175,8 +175,8 @@ def main() -> None:
         majority = (judged.bincount().max() / len(judged)).item()
         classes = Classes(tuple(names), tuple(map(tuple, step_1["colours"])))
         segmenter = Segmenter(hypercolumn, dense.cpu(), step_1["size"], STRIDE, classes)
-        images = f"{step_1['images']} images of {step_1['split']}"
-        segmenter.trained_on = f"{len(rows[1])} pixels of {images}"
+        where = f"{step_1['images']} images of {step_1['split']}"
+        segmenter.trained_on = f"{len(rows[1])} pixels of {where}"
         segmenter.remember(store.photos[trained])
         save_segmenter(new / "dense.pt", segmenter, made_from=step_1["id"])
         save_log(new, log, "Step 2: the classifier", log if args.tensorboard else ())

@@ -103,8 +103,8 @@ def read_features(folder: Path) -> Features:
     again = "run step 1 again: python sample_features.py"
     try:
         *names, places = (folder / f"{name}.npy" for name in Features._fields)
-        store = Features(*map(np.load, names))
-        store = store._replace(places=np.load(places)) if places.is_file() else store
+        of_places = np.load(places) if places.is_file() else None
+        store = Features(*map(np.load, names), places=of_places)
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{folder}: cannot be read ({error}); {again}") from None
     rows, channels = len(store.features), store.features.shape[-1]
@@ -183,7 +183,8 @@ def estimate_areas(
     """
     labels = labels.astype(np.int64)
     logits = torch.stack([classify(torch.from_numpy(some)) for some in places])
-    counts = torch.zeros(len(logits), logits.shape[2])
-    counts.index_put_((torch.from_numpy(images), torch.from_numpy(labels)), torch.tensor(1.0), True)
+    count, classes = len(logits), logits.shape[2]
+    pairs = torch.from_numpy(images * classes + labels)
+    counts = torch.bincount(pairs, minlength=count * classes).view(count, classes)
     shares = logits.masked_fill(counts[:, None] == 0, -math.inf).softmax(2).mean(1)
     return (shares.clamp(min=LEAST_AREA) / counts)[images, labels].numpy()

@@ -70,13 +70,14 @@ def make_lists(
     ids, counts, widths = measure_masks(root, ids, classes, skip_bad)
     check_labels(counts.sum(0), f"{root}: the {len(ids)} images", are_all=True)
     remembered = root / LISTS / GROUPS  # else --add would divide what the lists keep together
-    known = group_by
+    group_before = group_by
     if group_by is None and remembered.exists():
         text = remembered.read_text(encoding="utf-8")
-        known = text if any(text in image_id for image_id in ids) else None
-    group_by = known if add else group_by
-    if not (add or test) and (root / LISTS / "test.txt").exists():
-        is_left = _not_tested(root, ids, known)
+        group_before = text if any(text in image_id for image_id in ids) else None
+    group_by = group_before if add else group_by
+    keeps_test = not (add or test) and (root / LISTS / "test.txt").exists()
+    if keeps_test:
+        is_left = _not_tested(root, ids, group_before)
         ids, counts = [*itertools.compress(ids, is_left)], counts[is_left]
     groups = [_group(image_id, group_by) for image_id in ids]
     if len(set(groups)) <= len(shares):
@@ -98,7 +99,7 @@ def make_lists(
         (root / LISTS / f"{name}.txt").unlink(missing_ok=True)
     for name, members in lists.items():
         write_ids(root, name, members)
-    if known is None or test:  # else test.txt, which stays, may have been divided so
+    if not (keeps_test and group_before):  # by which test.txt may have been divided
         remembered.unlink(missing_ok=True)
     if group_by is not None:
         remembered.write_text(group_by, encoding="utf-8", newline="")

@@ -145,7 +145,7 @@ class DenseClassifier(Classifier):
             terms[size] = add(terms[size], term) if size in terms else term
             bias = None  # once is enough
         x = terms.pop("read", None)
-        while terms:  # and a term that is added is freed
+        while terms:  # each is freed once it is added
             term = read(terms.pop(next(iter(terms))), where)
             x = term if x is None else add(x, term)
         for weight, bias in others:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from data import UserError
 from data.lists import divide, make_lists
-from data.voc_files import write_ids
+from data.voc_files import LISTS, write_ids
 from tests.data.conftest import lists_in
 
 
@@ -172,6 +172,9 @@ def test_a_group_of_which_an_image_is_in_the_test_list_stays_out(tmp_path, capsy
         assert frame not in sum(lists.values(), []), "what the group was is remembered"
         lists = {name: ids for name, ids in lists_in(root).items() if name != "group-by"}
         assert frame not in sum(lists.values(), []), "for as long as the test list stays"
+    (root / LISTS / "test.txt").unlink()
+    make_lists(root, 0.3, force=True)
+    assert "group-by" not in lists_in(root), "no list of before stays"
 
 
 def test_images_of_a_test_list_are_read_too(ten):
