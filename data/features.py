@@ -103,8 +103,8 @@ def read_features(folder: Path) -> Features:
     again = "run step 1 again: python sample_features.py"
     try:
         *names, places = (folder / f"{name}.npy" for name in Features._fields)
-        of_places = np.load(places) if places.is_file() else None
-        store = Features(*map(np.load, names), places=of_places)
+        store = Features(*map(np.load, names))
+        store = store._replace(places=np.load(places)) if places.is_file() else store
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{folder}: cannot be read ({error}); {again}") from None
     rows, channels = len(store.features), store.features.shape[-1]
