@@ -14,14 +14,12 @@ config.json.
 
 import argparse
 import hashlib
-from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from data import UserError
-from data.features import check_several, create_rows, open_rows, save_rows
+from data.features import Features, check_several, save_features
 from data.sampling import KEPT, PLACES, pixel_centres, random_places, sample_pixels
 from data.transforms import DEFAULT_SIZE, ResizeImage
 from data.voc import VOCFolder
@@ -54,61 +52,49 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def choose_pixels(dataset: VOCFolder, per_class: int, seed: int) -> Iterable[np.ndarray]:
-    """Draws pixels of every class in every mask, see `sample_pixels`.
-
-    Returns:
-        pixels (N, 3) int64: image index, y, x in the original mask; labels (N,) uint8; areas (N,)
-        float32, the share of its image that a pixel stands for.
-    """
-    drawn = []
-    for index in runtime.bar(range(len(dataset)), len(dataset), "mask", "choose pixels"):
-        image_id, mask = dataset.ids[index], dataset.mask(index)
-        places, *of_pixels = sample_pixels(mask, per_class, seed, image_id)
-        drawn.append((np.insert(places, 0, index, axis=1), *of_pixels))
-    return map(np.concatenate, zip(*drawn))
-
-
 @torch.inference_mode()
 def extract(
-    hypercolumn: Hypercolumn,
-    dataset: VOCFolder,
-    pixels: np.ndarray,
-    place: Path,
-    workers: int,
-    seed: int,
-) -> np.ndarray:
-    """Fills the rows on disk with the hypercolumns of this process's share of the images.
+    hypercolumn: Hypercolumn, dataset: VOCFolder, per_class: int, seed: int, workers: int
+) -> Features:
+    """Draws pixels of every class in every mask, see `sample_pixels`, and their hypercolumns.
 
-    Returns:
-        (Z,) float32, their std over all images of all processes, labelled or not: at random places.
+    Raises:
+        UserError: a feature is not finite.
     """
-    device, rows = hypercolumn.mean.device, open_rows(place)
-    places = open_rows(place, "places") if (place / "places.npy").exists() else None
-    sums = torch.zeros(2, hypercolumn.Z, dtype=torch.float64)  # of features, and of their squares
-    starts = np.searchsorted(pixels[:, 0], range(len(dataset) + 1))  # rows of image i: from, to
-    mine = distributed.share(len(dataset))
+    device, found, mine = hypercolumn.mean.device, [], distributed.share(len(dataset))
+    sums = torch.zeros(2, 2, hypercolumn.Z, dtype=torch.float64)  # of rows, of places: x, x^2
     loader = runtime.image_loader(dataset, mine, workers)
-    for index, sample in zip(mine, runtime.bar(loader, len(mine), "image", "extract")):
+    for index, sample in zip(mine, runtime.bar(loader, len(mine), "image")):
         levels = hypercolumn(sample.image[None].to(device))  # (1, C_l, h_l, w_l) each
-        of_image = slice(starts[index], starts[index + 1])
-        chosen = pixel_centres(torch.from_numpy(pixels[of_image, 1:]), sample.mask.shape)  # (n, 2)
-        points = torch.cat([chosen, random_places(seed, sample.id)]).to(device)
-        columns = hypercolumn.at_points(levels, points[None])[0].float().cpu()  # (n + .., Z)
-        rows[of_image], elsewhere = columns[: len(chosen)].numpy(), columns[len(chosen) :].double()
-        sums += torch.stack([elsewhere.sum(0), elsewhere.square().sum(0)])
-        if places is not None:
-            places[index] = elsewhere[:KEPT]
-    rows.flush()
-    mean, mean_square = distributed.total(sums) / (PLACES * len(dataset))
-    return (mean_square - mean**2).clamp(min=0).sqrt().float().numpy()
+        pixels, labels, areas = sample_pixels(sample.mask.numpy(), per_class, seed, sample.id)
+        points = pixel_centres(torch.from_numpy(pixels), sample.mask.shape)  # (n, 2)
+        points = torch.cat([points, random_places(seed, sample.id)])[None].to(device)
+        columns = hypercolumn.at_points(levels, points)[0].float().cpu()  # (n + PLACES, Z)
+        rows, places = columns.split([len(pixels), PLACES])
+        for total, some in zip(sums, (rows.double(), places.double())):
+            total += torch.stack([some.sum(0), some.square().sum(0)])
+        pixels = np.insert(pixels, 0, index, axis=1)
+        found.append(
+            (rows.numpy().copy(), labels, pixels, areas, places[None, :KEPT].numpy().copy())
+        )
+    parts = distributed.gather(found)  # of every N-th image
+    in_order = (parts[i % len(parts)][i // len(parts)] for i in range(len(dataset)))
+    features, labels, pixels, areas, places = map(np.concatenate, zip(*in_order))
+    counts = torch.tensor([len(features), PLACES * len(dataset)])[:, None, None]
+    means, mean_squares = (distributed.total(sums) / counts).unbind(1)
+    # A few labelled pixels may hardly vary in some features; divided by their own std, these would
+    # be huge elsewhere.
+    std = (mean_squares - means**2).clamp(min=0).sqrt().amax(0)
+    if not std.isfinite().all():
+        raise UserError("the features are not all finite; are the backbone's weights damaged?")
+    mean, std = means[0].float().numpy(), std.float().numpy()
+    photos = dataset.photo_hashes()
+    return Features(features, labels, pixels, areas, mean, std, photos, places)
 
 
 def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device)
-    if distributed.local_world_size() < distributed.world_size():
-        raise UserError("step 1 runs on one machine, as its processes write into one mapped file")
     place = folder.step_folder(args.run, 1)
     folder.check_free(place, 1)
     how = ResizeImage(args.size), args.limit, args.skip_bad
@@ -128,37 +114,31 @@ def main() -> None:
     )
     if len(dataset) < FEW_IMAGES and any(part.isdigit() for part in args.context):
         dataset.notes.append(f"windows (--context) may do harm with fewer than {FEW_IMAGES} images")
-    photos = dataset.photo_hashes()
-    images = dataset.checksum(photos)
-    distributed.check_same([args.settings, images])
+    distributed.check_same([args.settings, dataset.checksum(dataset.photo_hashes())])
 
     with folder.new_folder(place) as new:
         counts, widths = dataset.measure(args.size)  # pixels of each class, the last of void
         dataset.note_labels(counts, widths, args.size)
-        pixels, labels, areas = choose_pixels(dataset, args.per_class, args.seed)
-        check_several(labels, where)
+        check_several(np.flatnonzero(counts[:-1]), where)
+        store = extract(hypercolumn, dataset, args.per_class, args.seed, args.workers)
         if distributed.is_main():
-            create_rows(new, len(labels), hypercolumn.Z)
-            if counts[:-1].sum() < CLICKED * counts.sum():
-                create_rows(new, len(dataset), KEPT, hypercolumn.Z, name="places")
-        distributed.barrier()
-        spread = extract(hypercolumn, dataset, pixels, new, args.workers, args.seed)
-        distributed.barrier()
-        if distributed.is_main():
-            save_rows(new, labels, pixels, areas, dataset.ids, photos, spread)
+            is_sparse = counts[:-1].sum() < CLICKED * counts.sum()
+            save_features(new, store if is_sparse else store._replace(places=None))
+            (new / "images.txt").write_text("\n".join([*dataset.ids, ""]), encoding="utf-8")
             save_extractor(new / "backbone.pt", hypercolumn)
             skipped = folder.save_skipped(new, dataset.skipped)
-            made_of = [hypercolumn.spec(), args.size, args.per_class, args.seed, images]
-            made = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
+            content = b"".join(x.tobytes() for x in (store.mean, store.pixels, store.labels))
+            made = hashlib.sha256(content).hexdigest()[:16]
             names, colours = dataset.classes.names, dataset.classes.colours
-            drawn = np.bincount(labels, minlength=len(names)).tolist()
+            drawn = np.bincount(store.labels, minlength=len(names)).tolist()
             facts = {"id": made, "classes": names, "colours": colours, "rows_per_class": drawn}
-            scores = {"images": len(dataset), "rows": len(labels)}
+            scores = {"images": len(dataset), "rows": len(store.labels)}
             args.settings |= {"--taps": hypercolumn.taps, "--weights": weights}  # what it was
             given = vars(args) | {"data": dataset.root}
             config = folder.save_config(new, 1, given, **facts, **scores, scores=scores)
     if distributed.is_main():
-        wrote = f"{len(labels)} hypercolumns of {hypercolumn.Z} channels from {len(dataset)} images"
+        wrote = f"{len(store.labels)} hypercolumns of {hypercolumn.Z} channels from "
+        wrote += f"{len(dataset)} images"
         folder.finish(place, 1, config, wrote + skipped, ("train_cls.py", "--run", args.run))
 
 

@@ -1,8 +1,6 @@
 """The sampled hypercolumns on disk: plain .npy files, in a folder that step 1 makes anew."""
 
-import errno
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +14,6 @@ from torch.distributions import Beta
 from data import UserError
 from data.classes import VOID
 
-BLOCK = 4096  # rows in memory at a time
 LEAST_AREA = 0.002  # share of an image that is estimated of a class with a label there
 Rows = Sequence[Tensor]  # features (n, Z), labels (n,) int64, weights in the loss (n,)
 
@@ -31,88 +28,29 @@ class Features(NamedTuple):
     mean: np.ndarray  # (Z,) float32
     std: np.ndarray  # (Z,) float32, of the population, or if larger that anywhere in the images
     photos: np.ndarray  # (images,) int64, see `VOCFolder.photo_hashes`
-    places: np.ndarray | None = None  # (images, KEPT, Z) float32 anywhere, of sparse labels
+    places: np.ndarray | None = None  # (images, KEPT, Z) float32, anywhere; kept of sparse labels
 
 
-def create_rows(folder: Path, *shape: int, name: str = "features") -> None:
-    """Makes NAME.npy (.., Z) float32 with room on disk, to be filled by `open_rows`.
-
-    Raises:
-        OSError: the disk is too small.
-        UserError: its files cannot be mapped into memory, as those of some network drives.
-    """
-    path = folder / f"{name}.npy"
-    try:
-        np.lib.format.open_memmap(path, "w+", np.float32, shape)
-        if hasattr(os, "posix_fallocate"):  # else a full disk ends the process later, by a signal
-            with open(path, "r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
-    except OSError as error:
-        if error.errno == errno.ENODEV:
-            raise UserError(
-                f"{path}: cannot be mapped on this disk; use a --run elsewhere"
-            ) from None
-        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # a disk that cannot reserve room
-            raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-def open_rows(folder: Path, name: str = "features") -> np.ndarray:
-    """The rows of `create_rows`, mapped to be written; several processes may write other rows."""
-    return np.lib.format.open_memmap(folder / f"{name}.npy", mode="r+")
-
-
-def save_rows(
-    folder: Path,
-    labels: np.ndarray,
-    pixels: np.ndarray,
-    areas: np.ndarray,
-    ids: Sequence[str],
-    photos: np.ndarray,
-    spread: np.ndarray,
-) -> None:
-    """Saves what goes with the rows, see `Features`; images.txt holds the ids of the images.
-
-    Args:
-        spread: (Z,) float32, std of the features anywhere in the images. A few labelled pixels may
-            hardly vary in some; divided by their own std, these would be huge elsewhere.
-
-    Raises:
-        UserError: a feature is not finite.
-    """
-    rows = open_rows(folder)
-    with np.errstate(invalid="ignore"):  # of infinite values, whose difference is nan
-        mean = rows.mean(0, dtype=np.float64)
-        starts = range(0, len(rows), BLOCK)
-        squares = sum(((rows[start : start + BLOCK] - mean) ** 2).sum(0) for start in starts)
-    if not np.isfinite(squares).all():
-        raise UserError("the features are not all finite; are the backbone's weights damaged?")
-    std = np.maximum(np.sqrt(squares / len(rows)), spread)
-    arrays = labels, pixels, areas, mean.astype(np.float32), std.astype(np.float32), photos
-    for name, array in zip(Features._fields[1:], arrays):
-        np.save(folder / f"{name}.npy", array)
-    lines = "".join(f"{image_id}\n" for image_id in ids)
-    (folder / "images.txt").write_text(lines, encoding="utf-8", newline="\n")
+def save_features(folder: Path, store: Features) -> None:
+    """Saves each array as NAME.npy in a new folder."""
+    for name, array in store._asdict().items():
+        if array is not None:
+            np.save(folder / f"{name}.npy", array)
 
 
 def read_features(folder: Path) -> Features:
     """What step 1 wrote, in memory: nothing stays open.
 
     Raises:
-        UserError: a file is missing or damaged, or the files do not belong together.
+        UserError: a file is missing or damaged.
     """
-    again = "run step 1 again: python sample_features.py"
     try:
-        *names, places = (folder / f"{name}.npy" for name in Features._fields)
-        store = Features(*map(np.load, names))
-        store = store._replace(places=np.load(places)) if places.is_file() else store
+        files = {name: folder / f"{name}.npy" for name in Features._fields}
+        if not files["places"].is_file():
+            del files["places"]
+        return Features(**{name: np.load(path) for name, path in files.items()})
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{folder}: cannot be read ({error}); {again}") from None
-    rows, channels = len(store.features), store.features.shape[-1]
-    shapes = (rows, channels), (rows,), (rows, 3), (rows,), (channels,), (channels,)
-    for name, array, shape in zip(Features._fields, store, shapes):
-        if array.shape != shape:
-            raise UserError(f"{folder}: {name}.npy has shape {array.shape}, not {shape}; {again}")
-    return store
+        raise UserError(f"{folder}: cannot be read ({error}); run step 1 again") from None
 
 
 def check_several(labels: np.ndarray | Tensor, where: object) -> None:

@@ -128,7 +128,7 @@ def classifier(
 
     Args:
         rows: features, labels, weights; see `data.features.Rows`.
-        floor: (Z,) float32, the std of the features anywhere in the images; see `save_rows`.
+        floor: (Z,) float32, the std of the features anywhere in the images; see step 1's `extract`.
     """
     features, labels, _ = rows
     std = torch.maximum(features.std(0, correction=0), floor)

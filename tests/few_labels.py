@@ -24,7 +24,7 @@ import torch
 from matplotlib.figure import Figure
 
 from data.classes import VOID
-from data.features import create_rows, estimate_areas, open_rows
+from data.features import estimate_areas
 from data.sampling import KEPT, PLACES, pixel_centres, random_places, sample_pixels
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
@@ -51,22 +51,22 @@ def extract(
     """Saves features.npy and drawn.npy, see `draw`; sums.npy, places.npy of random places."""
     drawn = [draw(dataset, index, per_class, width) for index in range(len(dataset))]
     out.mkdir(parents=True, exist_ok=True)
-    create_rows(out, sum(map(len, drawn)), hypercolumn.Z)
-    create_rows(out, len(dataset), KEPT, hypercolumn.Z, name="places")
-    rows, places, done, sums = open_rows(out), open_rows(out, "places"), 0, []
+    shape, done, places, sums = (sum(map(len, drawn)), hypercolumn.Z), 0, [], []
+    rows = np.lib.format.open_memmap(out / "features.npy", "w+", np.float32, shape)
     loader = runtime.image_loader(dataset, range(len(dataset)), workers=0)
     bar = runtime.bar(loader, len(dataset), "image")
-    for index, (mine, sample) in enumerate(zip(drawn, bar)):
+    for mine, sample in zip(drawn, bar):
         pixels = torch.from_numpy(mine[:, 3:5])
         points = pixel_centres(pixels, sample.mask.shape).float()
         points = torch.cat([points, random_places(0, sample.id)])
         columns = hypercolumn.at_points(hypercolumn(sample.image[None]), points[None])[0].float()
         rows[done : done + len(mine)] = columns[: len(mine)].numpy()
         done += len(mine)
-        places[index] = columns[len(mine) :][:KEPT]
+        places.append(columns[len(mine) :][:KEPT].clone())
         anywhere = columns[len(mine) :].double()
         sums.append(torch.stack([anywhere.sum(0), anywhere.square().sum(0)]))
     np.save(out / "drawn.npy", np.concatenate(drawn))
+    np.save(out / "places.npy", torch.stack(places).numpy())
     np.save(out / "sums.npy", torch.stack(sums).numpy())
 
 
