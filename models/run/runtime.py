@@ -28,7 +28,6 @@ Item = TypeVar("Item")
 SHARED = Path("/dev/shm")  # where the batches of workers wait; in containers it may be small
 SHARED_PER_WORKER = 2**25  # bytes of it
 PATIENCE = 300  # seconds for a batch, after which its worker is taken for lost
-GRACE = 3  # seconds that a worker outlives SIGTERM
 LOST = "^Dist|gloo"
 FAILURES = {  # by words of an error that is not ours: what it means for the user
     "MemoryError|can't allocate memory|out of memory": "out of memory ({}); lower --size, --crop, "
@@ -99,6 +98,7 @@ def _last_line(error: Exception) -> str:
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # workers that end, too, are not the reason
     raise Terminated
 
 
@@ -131,7 +131,6 @@ def worker_options(workers: int, items: int) -> dict[str, Any]:
         "timeout": PATIENCE if workers else 0,
         "persistent_workers": workers > 0,
         "pin_memory": torch.cuda.is_available(),
-        "worker_init_fn": outlive_sigterm,
     }
 
 
@@ -142,21 +141,6 @@ def default_workers() -> int:
     cores //= distributed.local_world_size()
     has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
     return min(8, cores // 2 if has_gpu else max(0, cores - torch.get_num_threads()))
-
-
-def outlive_sigterm(worker: int) -> None:
-    """For a loader's worker processes: where all get SIGTERM, the main process ends in order first.
-
-    But they end soon, or at once by a second one: at its exit, the main process sends SIGTERM to
-    those of loaders that still are, and waits for them.
-    """
-
-    def end_soon(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGALRM, lambda *_: os._exit(0))  # any other end torch calls a failure
-        signal.alarm(GRACE)
-
-    signal.signal(signal.SIGTERM, end_soon)
 
 
 def find_device(name: str) -> torch.device:

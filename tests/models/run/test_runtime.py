@@ -1,6 +1,7 @@
 """How a script ends, and which device it takes."""
 
 import io
+import os
 import shutil
 import signal
 import subprocess
@@ -127,31 +128,33 @@ def test_a_device_that_is_not_here_and_one_gpu_for_several_processes_are_refused
         runtime.choose_device("cuda:0")
 
 
-def test_a_worker_outlives_the_first_sigterm_and_not_the_second(monkeypatch):
-    handler, of_alarm = map(signal.getsignal, (signal.SIGTERM, signal.SIGALRM))
-    monkeypatch.setattr(runtime.signal, "alarm", alarm := mock.Mock())
-    runtime.outlive_sigterm(0)
-    signal.raise_signal(signal.SIGTERM)
-    assert signal.signal(signal.SIGTERM, handler) is signal.SIG_DFL
-    assert signal.signal(signal.SIGALRM, of_alarm) is not of_alarm
-    alarm.assert_called_once_with(runtime.GRACE)
-
-
-CYCLE = """
+WITH_WORKERS = """
 from models.run import runtime
 def main():
     loader = runtime.image_loader(list(range(8)), range(8), 2)
-    list(loader)
-    held.append(loader)
+    items = iter(loader)
+    held.extend([items, next(items)])
+    print("ready", flush=True)
+    input()
 held = []
 runtime.run_script(main)
 """
 
 
-def test_workers_of_a_loader_that_still_is_do_not_keep_a_script_from_ending():
-    command = [sys.executable, "-c", CYCLE]
-    done = subprocess.run(command, cwd=HOME, stderr=subprocess.PIPE, timeout=60 + 2 * runtime.GRACE)
-    assert (done.returncode, done.stderr) == (0, b"")
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="no groups of processes here")
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_workers_end_with_the_script_by_themselves_or_by_a_schedulers_sigterm(is_stopped):
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    command = [sys.executable, "-c", WITH_WORKERS]
+    with subprocess.Popen(command, cwd=HOME, start_new_session=True, **pipes) as script:
+        assert script.stdout.readline() == b"ready\n"
+        if is_stopped:
+            os.killpg(script.pid, signal.SIGTERM)
+        error = script.communicate(b"\n", timeout=60)[1]
+    expected = (143, b"-c: stopped by SIGTERM\n") if is_stopped else (0, b"")
+    assert (script.returncode, error) == expected
+    with pytest.raises(ProcessLookupError):
+        os.killpg(script.pid, 0)
 
 
 @pytest.mark.skipif(not runtime.SHARED.is_dir(), reason="workers share no folder here")
