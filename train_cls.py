@@ -15,20 +15,14 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from data import UserError
 from data.classes import Classes
-from data.features import (
-    Rows,
-    check_several,
-    draw_batches,
-    estimate_areas,
-    read_features,
-    split_rows,
-)
+from data.features import Rows, check_several, draw_batches, estimate_areas, hold_out, read_features
 from losses.loss import inverse_frequency, weighted_cross_entropy
 from models.checkpoint import load_extractor, save_segmenter
 from models.classifier import ACTIVATIONS, DenseClassifier, FCClassifier, largest_difference
@@ -126,16 +120,19 @@ def main() -> None:
     step_1 = chain.finished(args.features or args.run, 1)
     names, hypercolumn = step_1["classes"], load_extractor(source / "backbone.pt")
     store = read_features(source)
-    rows, held_out, trained = split_rows(store, args.area_weight, args.held_out, args.seed)
-    check_several(rows[1], source)
-    steps = math.ceil(len(rows[1]) / args.batch_size)  # of an epoch
+    is_held = hold_out(store.pixels[:, 0], args.held_out, args.seed)
+    parts = [torch.from_numpy(np.flatnonzero(part)) for part in (~is_held, is_held)]
+    features = [torch.from_numpy(store.features)[part].to(device) for part in parts]
+    labels, areas = torch.from_numpy(store.labels).long(), store.areas
+    check_several(labels[parts[0]], source)
+    steps = math.ceil(len(parts[0]) / args.batch_size)  # of an epoch
     epochs = max(args.epochs, math.ceil(args.min_steps / steps))
     # Sparse labels do not tell the areas that they stand for: a first classifier estimates them.
     needs_areas = store.places is not None and args.area_weight > 0
     twice = ", twice, as sparse labels tell no areas" * needs_areas
     runtime.print_header(
         2,
-        data=f"{source}: {len(rows[1])} for training, {len(held_out[1])} of held-out images",
+        data=f"{source}: {len(parts[0])} for training, {len(parts[1])} of held-out images",
         training=f"{folder.count(epochs, 'epoch')} of {folder.count(steps, 'step')}{twice}",
         network=" -> ".join(map(str, [hypercolumn.Z, *(args.hidden or ["linear"]), len(names)])),
         device=runtime.describe(device),
@@ -151,22 +148,24 @@ def main() -> None:
     decay = args.warmup, args.milestones, args.gamma
     with folder.new_folder(place) as new:
         for is_first in [True, False] if needs_areas else [False]:
+            weights = torch.from_numpy(areas**args.area_weight)  # of the rows in the loss
+            if args.class_weights == "inverse":
+                counts = labels[parts[0]].bincount(minlength=len(names))
+                weights = weights * inverse_frequency(counts)[labels]
+            rows, held_out = (
+                (x, labels[part].to(device), weights[part].to(device))
+                for x, part in zip(features, parts)
+            )
             torch.manual_seed(args.seed)
             fc = FCClassifier(*moments, len(names), *how, input_dropout=args.input_dropout)
             learned = fc.to(device).parameters()
             optimizer = build_optimizer(args.optimizer, learned, args.lr, args.weight_decay, **sgd)
             schedule = build_schedule(optimizer, args.decay, epochs, steps, *decay)
-            if args.class_weights == "inverse":
-                weight = inverse_frequency(torch.bincount(rows[1], minlength=len(names)))
-                rows, held_out = ((x, y, w * weight[y]) for x, y, w in (rows, held_out))
-            rows, held_out = ([part.to(device) for part in some] for some in (rows, held_out))
             batches = partial(draw_batches, rows, args.batch_size, len(names), args.mixup)
             log = fit(fc, batches, held_out, epochs, optimizer, schedule, args.label_smoothing)
             if is_first:
-                del rows, held_out, batches  # or there are three copies of the features
                 known = store.pixels[:, 0], store.labels, store.places
-                store = store._replace(areas=estimate_areas(*known, fc.eval().cpu()))
-                rows, held_out, _ = split_rows(store, args.area_weight, args.held_out, args.seed)
+                areas = estimate_areas(*known, fc.eval().cpu())
         dense = DenseClassifier.from_fc(fc, hypercolumn.channels)
         error = largest_difference(fc, dense, torch.cat([rows[0][:1000], held_out[0][:1000]]))
         print(f"dense equals fully connected: largest difference {error:.1e} of the largest logit")
@@ -177,7 +176,7 @@ def main() -> None:
         segmenter = Segmenter(hypercolumn, dense.cpu(), step_1["size"], STRIDE, classes)
         where = f"{step_1['images']} images of {step_1['split']}"
         segmenter.trained_on = f"{len(rows[1])} pixels of {where}"
-        segmenter.remember(store.photos[trained])
+        segmenter.remember(store.photos[np.unique(store.pixels[~is_held, 0])])
         save_segmenter(new / "dense.pt", segmenter, made_from=step_1["id"])
         save_log(new, log, "Step 2: the classifier", log if args.tensorboard else ())
         given = vars(args) | {"epochs": epochs, "data": step_1["data"]}  # of --min-steps

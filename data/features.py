@@ -42,13 +42,16 @@ def read_features(folder: Path) -> Features:
     """What step 1 wrote, in memory: nothing stays open.
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: a file is missing or damaged, or the files do not belong together.
     """
     try:
         files = {name: folder / f"{name}.npy" for name in Features._fields}
         if not files["places"].is_file():
             del files["places"]
-        return Features(**{name: np.load(path) for name, path in files.items()})
+        store = Features(**{name: np.load(path) for name, path in files.items()})
+        if len({*map(len, (store.features, store.labels, store.pixels, store.areas))}) > 1:
+            raise ValueError("files with different numbers of rows")
+        return store
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{folder}: cannot be read ({error}); run step 1 again") from None
 
@@ -64,24 +67,14 @@ def check_several(labels: np.ndarray | Tensor, where: object) -> None:
         )
 
 
-def split_rows(
-    store: Features, area_weight: float, share: float, seed: int
-) -> tuple[Rows, Rows, np.ndarray]:
-    """Training rows, and the held-out rows: those of a random share of the images, never of all.
+def hold_out(images: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Which rows do not train, (N,) bool: those of a random share of the images, never of all.
 
-    Returns:
-        Both; weights in the loss are the areas to the power `area_weight`. And the indices of the
-        images that train.
+    Args:
+        images: (N,) of each row its image.
     """
-    images = np.random.default_rng(seed).permutation(np.unique(store.pixels[:, 0]))
-    count = min(math.ceil(len(images) * share), len(images) - 1)
-    held_out = np.isin(store.pixels[:, 0], images[:count])
-    labels, weights = store.labels.astype(np.int64), store.areas**area_weight
-    train, held = (
-        tuple(torch.from_numpy(array[chosen]) for array in (store.features, labels, weights))
-        for chosen in (~held_out, held_out)
-    )
-    return train, held, images[count:]
+    order = np.random.default_rng(seed).permutation(np.unique(images))
+    return np.isin(images, order[: min(math.ceil(len(order) * share), len(order) - 1)])
 
 
 def draw_batches(rows: Rows, size: int, classes: int, mixup: float) -> Iterator[Rows]:

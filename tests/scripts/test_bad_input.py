@@ -204,7 +204,7 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
     "small window": (("--tile", 31), FOUR, "--tile 31: a window needs at least 32"),
     "small crop": (("--crop", 8), THREE, f"--crop: {FEW}"),
     "absent tap": (("--taps", "1,9"), ONE, "squeezenet1_1 has taps 1 to 4"),
-    "fewer features": (lambda: np.save(FEATURES, np.load(FEATURES)[1:]), TWO, "labels.npy has"),
+    "fewer features": (lambda: np.save(FEATURES, np.load(FEATURES)[1:]), TWO, "numbers of rows"),
     "nan features": (lambda: np.save(FEATURES, np.load(FEATURES) * np.nan), TWO, "the loss is nan"),
     "rate far too high": (("--lr", 1000, "--epochs", 60), TWO, "try a smaller --lr"),
     "one class": (lambda: np.save(LABELS, np.load(LABELS) * 0 + 3), TWO, ONLY),
