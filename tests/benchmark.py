@@ -1,11 +1,11 @@
-"""Time, memory and exactness of the project, beside the textbook network and the bare backbone.
+"""Time and memory of the project, beside the textbook network and the bare backbone.
 
     python -m tests.benchmark                        # some minutes on 2 cores
     python -m tests.benchmark --quick                # fewer rounds, no memory
     python -m tests.benchmark --backbone resnet18    # another than VGG11
 
-On pictures that it draws, with a backbone of random weights and an untrained head. Exit code 1: the
-two sides differ.
+On pictures that it draws, with a backbone of random weights and an untrained head. That both sides
+compute the same, tests/models/test_classifier.py shows.
 """
 
 import argparse
@@ -41,7 +41,6 @@ from tests.models.conftest import random_segmenter
 from tests.textbook import Textbook
 
 WARM_UP = 2  # rounds that do not count
-TOLERANCE = 1e-4  # largest difference, relative to the largest value
 PER_CLASS = 3  # pixels of a class that step 1 samples
 PIXELS = 1024  # of an image that train_step_pixels draws
 BATCH = 8  # images of the rows that end in _batch
@@ -163,33 +162,6 @@ class Work:
         self.textbook_optimizer.zero_grad()
 
 
-def exactness(work: Work) -> dict[str, float]:
-    """Largest differences of ours and the textbook's, each relative to the largest value.
-
-    On the CPU in float64, since the gradient of a hidden unit near 0 hangs on rounding.
-    """
-    segmenter, textbook = work.segmenter.eval().double(), work.textbook.eval().double()
-    logits, gradients = [], []
-    for network in (segmenter, textbook):
-        logits.append(network(work.image))
-        loss = segmentation_loss(logits[-1], work.target)
-        gradients.append(torch.autograd.grad(loss, list(network.head.parameters())))
-    grid = segmenter.grid(work.image)
-    cells = torch.cartesian_prod(*map(torch.arange, grid))[::17]
-    levels, dense = segmenter.hypercolumn(work.image), textbook.dense_map(work.image)
-    points = Hypercolumn.at_points(levels, pixel_centres(cells[None], grid))[0]
-    return {
-        "logits": relative(*logits),
-        "gradients": max(map(relative, *gradients)),
-        "features": relative(points, dense[0, :, cells[:, 0], cells[:, 1]].T),
-    }
-
-
-def relative(found: Tensor, expected: Tensor) -> float:
-    """Largest difference, relative to the largest expected value."""
-    return ((found - expected).abs().max() / expected.abs().max()).item()
-
-
 def growth(row: str, side: int, folder: Path, images: int, device: torch.device, threads) -> float:
     """MB by which the peak of this (fresh) process grows, over that of a bare forward."""
     torch.set_num_threads(threads)
@@ -231,20 +203,14 @@ def measure(
     return rows
 
 
-def report(rows: Sequence[Mapping[str, Any]], exact: Mapping[str, float]) -> int:
-    """Prints the figures to 4 digits; 1 if the two sides differ, else 0."""
+def report(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints the figures to 4 digits."""
     cells = [list(rows[0])]
     cells += [[f"{x:.4g}" if isinstance(x, float) else x for x in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells)]
     for line in cells:
         print("  ".join(map(str.ljust, line, widths)).rstrip())
     print(CAPTION)
-    differences = ", ".join(f"{name} {value:.4g}" for name, value in exact.items())
-    print("ours from the textbook's, largest difference over largest value:", differences)
-    wrong = [name for name, value in exact.items() if not value <= TOLERANCE]  # nan is wrong, too
-    if wrong:
-        print(f"benchmark: more than {TOLERANCE:g} apart: {', '.join(wrong)}", file=sys.stderr)
-    return int(bool(wrong))
 
 
 def main() -> None:
@@ -263,9 +229,7 @@ def main() -> None:
     rounds, images = (4, 2) if args.quick else (9, 10)
     with TemporaryDirectory() as place:
         prepare(Path(place), args.backbone, images, size=224, drawn=375)  # shorter sides, pixels
-        rows = measure(Path(place), images, device, rounds, with_peaks=not args.quick)
-        exact = exactness(Work(Path(place), images, torch.device("cpu")))
-    sys.exit(report(rows, exact))
+        report(measure(Path(place), images, device, rounds, with_peaks=not args.quick))
 
 
 if __name__ == "__main__":
