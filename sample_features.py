@@ -54,9 +54,19 @@ def parse() -> argparse.Namespace:
 
 @torch.inference_mode()
 def extract(
-    hypercolumn: Hypercolumn, dataset: VOCFolder, per_class: int, seed: int, workers: int
+    hypercolumn: Hypercolumn,
+    dataset: VOCFolder,
+    photos: np.ndarray,
+    per_class: int,
+    seed: int,
+    workers: int,
+    kept: int,
 ) -> Features:
     """Draws pixels of every class in every mask, see `sample_pixels`, and their hypercolumns.
+
+    Args:
+        photos: their hashes, see `VOCFolder.photo_hashes`.
+        kept: at how many random places of each image these are kept, too.
 
     Raises:
         UserError: a feature is not finite.
@@ -73,10 +83,8 @@ def extract(
         rows, places = columns.split([len(pixels), PLACES])
         for total, some in zip(sums, (rows.double(), places.double())):
             total += torch.stack([some.sum(0), some.square().sum(0)])
-        pixels = np.insert(pixels, 0, index, axis=1)
-        found.append(
-            (rows.numpy().copy(), labels, pixels, areas, places[None, :KEPT].numpy().copy())
-        )
+        rows, places = rows.numpy().copy(), places[None, :kept].numpy().copy()  # of `columns`
+        found.append((rows, labels, np.insert(pixels, 0, index, axis=1), areas, places))
     parts = distributed.gather(found)  # of every N-th image
     in_order = (parts[i % len(parts)][i // len(parts)] for i in range(len(dataset)))
     features, labels, pixels, areas, places = map(np.concatenate, zip(*in_order))
@@ -88,8 +96,7 @@ def extract(
     if not std.isfinite().all():
         raise UserError("the features are not all finite; are the backbone's weights damaged?")
     mean, std = means[0].float().numpy(), std.float().numpy()
-    photos = dataset.photo_hashes()
-    return Features(features, labels, pixels, areas, mean, std, photos, places)
+    return Features(features, labels, pixels, areas, mean, std, photos, places if kept else None)
 
 
 def main() -> None:
@@ -114,16 +121,18 @@ def main() -> None:
     )
     if len(dataset) < FEW_IMAGES and any(part.isdigit() for part in args.context):
         dataset.notes.append(f"windows (--context) may do harm with fewer than {FEW_IMAGES} images")
-    distributed.check_same([args.settings, dataset.checksum(dataset.photo_hashes())])
+    photos = dataset.photo_hashes()
+    distributed.check_same([args.settings, dataset.checksum(photos)])
 
     with folder.new_folder(place) as new:
         counts, widths = dataset.measure(args.size)  # pixels of each class, the last of void
         dataset.note_labels(counts, widths, args.size)
         check_several(np.flatnonzero(counts[:-1]), where)
-        store = extract(hypercolumn, dataset, args.per_class, args.seed, args.workers)
+        is_sparse = counts[:-1].sum() < CLICKED * counts.sum()
+        how = args.per_class, args.seed, args.workers, KEPT if is_sparse else 0
+        store = extract(hypercolumn, dataset, photos, *how)
         if distributed.is_main():
-            is_sparse = counts[:-1].sum() < CLICKED * counts.sum()
-            save_features(new, store if is_sparse else store._replace(places=None))
+            save_features(new, store)
             (new / "images.txt").write_text("\n".join([*dataset.ids, ""]), encoding="utf-8")
             save_extractor(new / "backbone.pt", hypercolumn)
             skipped = folder.save_skipped(new, dataset.skipped)

@@ -3,7 +3,7 @@
 import resource
 import shutil
 from collections.abc import Callable
-from errno import EMFILE, ENODEV
+from errno import EMFILE
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -322,10 +322,3 @@ def test_what_the_system_refuses_is_no_damage_of_a_photo(street, fails, monkeypa
     monkeypatch.setattr(Image, "open", mock.Mock(side_effect=OSError(EMFILE, "Too many")))
     line = fails(*command("evaluate"))
     assert "Too many" in line and "damaged" not in line
-
-
-def test_a_disk_without_mappings_is_named(street, fails, monkeypatch):
-    error = OSError(ENODEV, "No such device")
-    monkeypatch.setattr(np.lib.format, "open_memmap", mock.Mock(side_effect=error))
-    line = refused(fails, "sample_features")
-    assert "features.npy: cannot be mapped on this disk; use a --run" in line
