@@ -133,8 +133,8 @@ def main() -> None:
     distributed.check_same([args.settings, images])
 
     with folder.new_folder(place) as new:
-        counts, widths = dataset.measure(args.size)  # pixels of each class, the last of void
-        dataset.note_labels(counts, widths, args.size)
+        counts, outlines = dataset.measure()  # pixels of each class, the last of void
+        dataset.note_labels(counts, outlines, args.size)
         pixels, labels, areas = choose_pixels(dataset, args.per_class, args.seed)
         check_several(labels, where)
         if distributed.is_main():

@@ -120,20 +120,20 @@ class VOCFolder(Dataset):
         part.ids = [self.ids[index * len(self) // count] for index in range(count)]
         return part
 
-    def measure(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels of each class, void last, and widths, of all masks; see `data.labels.measure`."""
+    def measure(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels of each class, void last, and outlines, of all masks: see `labels.measure`."""
         masks = (self.mask(index) for index in range(len(self)))
-        counts, widths = zip(*(measure(mask, len(self.classes), size) for mask in masks))
-        return np.sum(counts, axis=0), np.concatenate(widths)
+        counts, outlines = zip(*(measure(mask, len(self.classes)) for mask in masks))
+        return np.sum(counts, axis=0), np.sum(outlines, axis=0)
 
     def note_labels(
-        self, counts: np.ndarray, widths: np.ndarray | None = None, size: int = 0
+        self, counts: np.ndarray, outlines: np.ndarray | None = None, size: int = 0
     ) -> None:
         """Prints what the user should know of the ids, see `notes`, and of the labels.
 
         Args:
             counts: of all masks, see `measure`.
-            widths: of them, to be judged for the network's `size`.
+            outlines: of them, to be judged for the network's `size`.
 
         Raises:
             UserError: see `check_labels`.
@@ -143,8 +143,8 @@ class VOCFolder(Dataset):
         notes, names = [*self.notes, *sparse_note(counts)], self.classes.names
         if absent := [name for name, count in zip(names, counts) if not count]:
             notes.append(f"no pixel of {first_of(absent)} in {where}")
-        if widths is not None:
-            notes += thin_classes(widths, names, size)
+        if outlines is not None:
+            notes += thin_classes(outlines, names, size)
         for note in notes:
             print(f"  note: {note}")
 

@@ -150,7 +150,7 @@ def test_lists_of_before_are_not_mixed_with_new_ones(there, val, ten):
 
 def test_a_test_list_that_is_there_is_kept(ten):
     write_ids(ten, "test", IDS)
-    with pytest.raises(UserError, match="test.txt: lists all images; none is left to train on"):
+    with pytest.raises(UserError, match="0 images or groups can be used, and 2 are the least"):
         make_lists(ten, 0.2)
     write_ids(ten, "test", tested := [*IDS[::-2], "without a photo"])
     lists = make_lists(ten, 0.2)
@@ -323,8 +323,12 @@ def test_files_and_flags_that_make_no_lists_are_refused_in_a_line(fails, tmp_pat
         (two, "--test 1", "no shares, or nothing is left"),
         (two, "--val 0.5 --test 0.5", "no shares, or nothing is left"),
         (two, "--seed -1", "or a seed below 0"),
-        (files, "--add", "as 'a.jpg'; an id is a file's name without suffix"),
-        (tested, "--add", "no such list for split 'train'"),
+        (
+            files,
+            "--add",
+            "train.txt: lists no photo with a mask, and --add goes by it; an id is a file",
+        ),
+        (tested, "--add", "train.txt: lists no photo with a mask"),
     ):
         lists = [*root.rglob("*.txt")]
         assert message in fails("data/lists.py", root, *flags.split())

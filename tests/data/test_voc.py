@@ -139,12 +139,12 @@ def strokes(mask: np.ndarray) -> np.ndarray:
 def test_strokes_on_the_background_alone_are_no_binary_masks(shapes, capsys):
     dataset = VOCFolder(shapes, "train")
     change_masks(shapes, lambda mask: np.where(strokes(mask) == VOID, VOID, 0))
-    dataset.note_labels(dataset.measure(48)[0])
+    dataset.note_labels(dataset.measure()[0])
     sparse, absent = capsys.readouterr().out.splitlines()
     assert "note: sparse labels" in sparse and "note: no pixel of aeroplane" in absent
     change_masks(shapes, lambda mask: np.where(np.indices(mask.shape)[1] % 5, VOID, 0))
     with pytest.raises(UserError, match="the masks hold only 0 and 255"):
-        dataset.note_labels(dataset.measure(48)[0])
+        dataset.note_labels(dataset.measure()[0])
 
 
 def test_the_steps_work_on_strokes_and_say_what_they_take(shapes, succeeds, fails, monkeypatch):
