@@ -54,15 +54,6 @@ def test_masks_are_read_as_indices_not_colours(colours, tmp_path):
         assert np.array_equal(read_mask(png(path, values, depth), VOC), values)
 
 
-@pytest.mark.parametrize("depth", [2, 4])
-def test_grey_that_programs_read_in_two_ways_is_refused(depth, tmp_path):
-    path = png(tmp_path / "a.png", INDICES % 4, depth)
-    with Image.open(path) as picture:
-        assert np.asarray(picture).max() > 20, "what Pillow makes of it"
-    with pytest.raises(UserError, match=f"a.png: grey of {depth} bits, which programs read in two"):
-        read_mask(path, VOC)
-
-
 @pytest.mark.parametrize("value, may_be_void", [(256, True), (511, True), (VOID, False)])
 def test_a_label_that_is_no_class_is_refused(value, may_be_void, tmp_path):
     path = png(tmp_path / "a.png", np.array([[0, value]]), 16)
