@@ -72,16 +72,16 @@ def make_lists(
         print(f"  note: --group-by {group_by!r} as before")
     ids, counts, outlines = measure_masks(root, known, classes, skip_bad)
     check_labels(counts.sum(0), f"{root}: the {len(ids)} images", are_all=True)
-    groups = np.array([_group(image_id, group_by) for image_id in ids])
     if not add and "test" in listed:
-        is_left = ~np.isin(groups, [_group(it, group_by) for it in listed.pop("test")])
-        ids, counts, groups = ids[is_left], counts[is_left], groups[is_left]
-        others = f"its images and their groups ({sum(~is_left)})"
-        print(f"  note: test.txt stays as it is; {others} stay out")
-    if len(set(groups)) <= len(shares):
+        tested = {_group(image_id, group_by) for image_id in listed.pop("test")}
+        is_left = np.array([_group(image_id, group_by) not in tested for image_id in ids])
+        ids, counts, others = ids[is_left], counts[is_left], np.count_nonzero(~is_left)
+        print(f"  note: test.txt stays as it is; its images and their groups ({others}) stay out")
+    groups = [_group(image_id, group_by) for image_id in ids]
+    if len({*groups}) <= len(shares):
         raise UserError(
-            f"{root}: {len(set(groups))} images or groups can be used, and {1 + len(shares)} are "
-            f"the least, one for each list: {first_of(sorted(set(groups)))}"
+            f"{root}: {len({*groups})} images or groups can be used, and {1 + len(shares)} are "
+            f"the least, one for each list: {first_of(sorted({*groups}))}"
         )
     sizes = _sizes(len(ids), shares)
     row_of = {image_id: row for row, name in enumerate(sizes) for image_id in listed.get(name, ())}
@@ -99,14 +99,14 @@ def make_lists(
     (place / GROUPS).unlink(missing_ok=True)
     if group_by is not None:
         (place / GROUPS).write_text(group_by, encoding="utf-8", newline="")
-    report({name: counts[places == row] for row, name in enumerate(sizes)}, classes, outlines)
+    report({name: counts[places == row] for row, name in enumerate(lists)}, classes, outlines)
     return lists
 
 
 def _kept(
     root: Path, ids: Sequence[str], asked: Mapping[str, float], force: bool, add: bool
 ) -> tuple[dict[str, list[str]], dict[str, float]]:
-    """The ids of the lists that stay, by name, and the shares of all new ones beside train."""
+    """The ids of the lists that stay, by name, and the shares of those to write beside train."""
     place, shares = root / LISTS, {name: share for name, share in asked.items() if share}
     there = [name for name in ("train", *asked) if (place / f"{name}.txt").exists()]
     stay = there if add else {"test"}.intersection(there).difference(shares)
