@@ -37,7 +37,6 @@ HEADS = {  # first bytes of what is taken for an image: what it is
 }
 NOT_ITS_FAULT = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM)  # but the system's
 DEEP = "read are 16 bits whose range is used (not 12 or 14), and floating point 0..1: save 8 bits"
-STRIP = 512  # rows of a photo that are converted at a time
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -68,14 +67,10 @@ def read_image(photo: Path | BinaryIO | Image.Image) -> np.ndarray:
                 f"{_name(photo)}: its fourth channel is no opacity; save red, green and blue alone "
                 "(if it is one, as PNG)"
             )
-    pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
-    for top in range(0, image.height, STRIP):  # Pillow would hold what it converts three times
-        strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
-        if image.has_transparency_data:
-            white = Image.new("RGBA", strip.size, "white")
-            strip = Image.alpha_composite(white, strip.convert("RGBA"))
-        pixels[top : top + STRIP] = strip.convert("RGB")
-    return pixels
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _to_8_bits(grey: np.ndarray, name: object) -> np.ndarray:

@@ -43,18 +43,17 @@ def measure(mask: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
     return counts, np.stack([counts[:-1] / side**2, outlines / side, outlines])
 
 
-def check_labels(counts: np.ndarray, where: str, are_all: bool = False) -> None:
+def check_labels(counts: np.ndarray, where: str) -> None:
     """Refuses masks from which nothing can be learned, by their pixels (C + 1,), void last.
 
     Raises:
         UserError: there is no labelled pixel, or only background and void, as in binary masks of
-            0 and 255; but under a tenth of background, in a part of the data, may be strokes
-            on it. Says `where`.
+            0 and 255; but under a tenth of background may be strokes on it. Says `where`.
     """
     background, *objects, void = counts
     if not (background or any(objects)):
         raise UserError(f"{where} have no labelled pixel")
-    if not any(objects) and void and (are_all or void < 9 * background):
+    if not any(objects) and 0 < void < 9 * background:
         raise UserError(
             f"{where}: the masks hold only 0 and {VOID}, and {VOID} is void here: "
             "save the object as 1 (python -m data.convert does, with --map 0=0,255=1)"

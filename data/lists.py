@@ -71,7 +71,7 @@ def make_lists(
         group_by = (place / GROUPS).read_text(encoding="utf-8")
         print(f"  note: --group-by {group_by!r} as before")
     ids, counts, outlines = measure_masks(root, known, classes, skip_bad)
-    check_labels(counts.sum(0), f"{root}: the {len(ids)} images", are_all=True)
+    check_labels(counts.sum(0), f"{root}: the {len(ids)} images")
     if not add and "test" in listed:
         tested = {_group(image_id, group_by) for image_id in listed.pop("test")}
         is_left = np.array([_group(image_id, group_by) not in tested for image_id in ids])
@@ -268,11 +268,11 @@ def report(pixels: Mapping[str, np.ndarray], classes: Classes, outlines: np.ndar
         notes.append(f"classes in fewer than {FEW} images, too few to score: {first_of(few)}")
     for note in [*notes, *thin_classes(outlines, classes.names, DEFAULT_SIZE)]:
         print(f"  note: {note}")
-    columns = [(one.sum(0) / one.sum(), (one > 0).sum(0)) for one in pixels.values()]
     width = max(map(len, [*classes.names, "void"]))
     print(" " * width + "".join(f"{split:>9} pixels  images" for split in pixels))
     for row, name in enumerate([*classes.names, "void"]):
-        cells = (f"{shares[row]:16.2%}{holding[row]:8}" for shares, holding in columns)
+        of_lists = ((one[:, row], one.sum()) for one in pixels.values())
+        cells = (f"{own.sum() / total:16.2%}{np.count_nonzero(own):8}" for own, total in of_lists)
         print(f"{name:{width}}" + "".join(cells))
 
 

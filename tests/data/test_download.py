@@ -19,11 +19,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from PIL import Image
-from torchvision.datasets.voc import DATASET_YEAR_DICT
 
 from data import UserError
 from data.classes import VOC
-from data.download import TRIES, VOC2012, Archive, download_voc, fetch, main
+from data.download import TRIES, Archive, download_voc, fetch, main
 from data.voc import VOCFolder
 from data.voc_files import read_ids
 from tests.data.conftest import files_in, times
@@ -222,11 +221,6 @@ def test_a_full_disk_while_unpacking_leaves_no_half_data_set(packed, drawn, tmp_
         download_voc(tmp_path, archive_at(packed))
     assert files_in(tmp_path) == {NAME: packed}
     assert files_in(download_voc(tmp_path, archive_at(packed))) == files_in(drawn)
-
-
-def test_torchvision_knows_the_same_archive():
-    known = DATASET_YEAR_DICT["2012"]
-    assert (VOC2012.name, VOC2012.md5) == (known["filename"], known["md5"])
 
 
 # The split train_aug

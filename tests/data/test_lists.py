@@ -278,8 +278,7 @@ def test_names_that_cannot_be_listed_are_refused(name, tmp_path):
 def test_files_and_flags_that_make_no_lists_are_refused_in_a_line(fails, tmp_path):
     other = labelled(tmp_path / "other", {"a": [0, 1]})
     (other / "SegmentationClass" / "a.png").rename(other / "SegmentationClass" / "a_mask.png")
-    binary = labelled(tmp_path / "binary", dict.fromkeys("ab", [0]), 20)
-    large = labelled(tmp_path / "large", {"a": [0] * 20, "b": [0] * 30}, 100)
+    binary = labelled(tmp_path / "binary", {"a": [0] * 20, "b": [0] * 30}, 100)
     one = labelled(tmp_path / "one", {"walk_1": [0, 1]})
     two = labelled(tmp_path / "two", {"walk_1": [0, 1], "walk_2": [0, 1]})
     files = labelled(tmp_path / "files", {"a": [0, 1]})
@@ -291,7 +290,6 @@ def test_files_and_flags_that_make_no_lists_are_refused_in_a_line(fails, tmp_pat
         (tmp_path, "", no_pair),
         (other, "", no_pair),
         (binary, "", "save the object as 1"),
-        (large, "", "save the object as 1"),
         (one, "", "1 images or groups can be used, and 2 are the least"),
         (two, "--group-by _", "1 images or groups can be used, and 2 are the least"),
         (two, "--group-by -", "--group-by '-': no id holds it; the first id is ['walk_1']"),
