@@ -37,7 +37,6 @@ class Manner(NamedTuple):
     content: bytes = b""
     breaks: list[int] = []  # the bytes of the content after which each answer in turn breaks off
     ranges: bool = True  # False: each answer is the whole
-    shift: int = 0  # of the part that an answer has from the part asked for
     status: int = 200
     kind: str = "application/x-tar"
 
@@ -67,7 +66,7 @@ class Answer(BaseHTTPRequestHandler):
         self.server.asked.append((self.path, asked))
         size, start, status = len(manner.content), 0, manner.status
         if asked and manner.ranges:
-            start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1]) + manner.shift
+            start = int(re.fullmatch(r"bytes=(\d+)-", asked)[1])
             status = 206 if start < size else 416
         self.send_response(status)
         self.send_header("Content-Type", manner.kind)
@@ -146,7 +145,6 @@ def test_the_next_call_and_the_next_address_go_on_as_well(host, packed, tmp_path
     [
         ([1000, 2000], {}, [None, "bytes=1000-", "bytes=2000-"]),
         ([1000], {"ranges": False}, [None, "bytes=1000-"]),
-        ([1000], {"shift": 1}, [None, "bytes=1000-", None]),
     ],
 )
 def test_a_broken_connection_goes_on_where_it_broke_if_the_server_can(

@@ -102,20 +102,29 @@ def test_classes_are_in_all_lists_by_their_shares_and_rare_ones_too(seed):
     assert found[:, [0, 3]].tolist() == [[32, 8], [8, 2]] and found.all()
 
 
-def test_frames_of_a_video_stay_in_one_list(tmp_path):
+def test_frames_of_a_video_stay_in_one_list_and_new_ones_join_them(tmp_path, capsys):
     videos = [f"{name}_{take}" for name in ("walk", "run") for take in range(5)]
 
-    def divided(frames: list[str], *shares: float, **how) -> list[int]:
-        """The sizes of the lists."""
-        labelled(tmp_path, {f"{video}_{frame}": [0, 1] for video in videos for frame in frames})
-        lists = make_lists(tmp_path, *shares, **how)
-        found = [{image_id.rpartition("_")[0] for image_id in ids} for ids in lists.values()]
-        assert sum(map(len, found)) == len(videos) + 1
-        return [len(ids) for ids in lists.values()]
+    def divided(frame: int, *shares: float, **how) -> dict[str, int]:
+        """The sizes of the lists, once each video has one more frame."""
+        labelled(tmp_path, {f"{video}_{frame}": [0, 1] for video in videos})
+        make_lists(tmp_path, *shares, **how)
+        lists = {path.stem: path.read_text().split() for path in (tmp_path / LISTS).glob("*.txt")}
+        names = [{image_id.rpartition("_")[0] for image_id in ids} for ids in lists.values()]
+        assert sum(map(len, names)) == len(set().union(*names)), "a video is in two lists"
+        return {name: len(ids) for name, ids in lists.items()}
 
-    labelled(tmp_path, {"alone": [0, 1]})
-    assert divided(["00", "01", "02"], 0.2, 0.1, group_by="_") == [22, 6, 3]
-    assert sum(divided(["99"], 0.2, seed=1, add=True)) == 41, "--group-by is remembered"
+    older = [f"{video}_{frame}" for video in videos for frame in (0, 1)]
+    labelled(tmp_path, dict.fromkeys(["alone", *older], [0, 1]))
+    assert divided(2, 0.2, 0.1, group_by="_") == {"train": 22, "val": 6, "test": 3}
+    assert sum(divided(3, 0.2, seed=1, add=True).values()) == 41, "--group-by is remembered"
+    for frame in (4, 5):
+        assert divided(frame, 0.2, force=True)["test"] == 4
+        words = f"test.txt stays as it is; its images and their groups ({frame + 1}) stay out"
+        assert words in capsys.readouterr().out
+    (tmp_path / LISTS / "test.txt").unlink()
+    make_lists(tmp_path, 0.3, force=True)
+    assert "group-by" not in lists_in(tmp_path), "no list of before stays"
 
 
 # What is there already
@@ -159,24 +168,6 @@ def test_a_test_list_that_is_there_is_kept(ten):
     assert len(make_lists(ten, 0.2, test=0.1, force=True)["test"]) == 1
 
 
-def test_a_group_of_which_an_image_is_in_the_test_list_stays_out(tmp_path, capsys):
-    root = labelled(tmp_path, {f"{walk}_{frame}": [0, 1] for walk in "abcd" for frame in "12"})
-    write_ids(root, "test", ["b_2"])
-    lists = make_lists(root, 0.3, group_by="_")
-    assert sorted(sum(lists.values(), [])) == ["a_1", "a_2", "c_1", "c_2", "d_1", "d_2"]
-    words = "test.txt stays as it is; its images and their groups (2) stay out"
-    assert words in capsys.readouterr().out
-    for frame in ("b_3", "b_4"):
-        labelled(tmp_path, {frame: [0, 1]})
-        make_lists(root, 0.3, force=True)
-        assert frame not in sum(lists.values(), []), "what the group was is remembered"
-        lists = {name: ids for name, ids in lists_in(root).items() if name != "group-by"}
-        assert frame not in sum(lists.values(), []), "for as long as the test list stays"
-    (root / LISTS / "test.txt").unlink()
-    make_lists(root, 0.3, force=True)
-    assert "group-by" not in lists_in(root), "no list of before stays"
-
-
 def test_a_test_list_of_images_without_masks_stays_when_others_come(ten):
     make_lists(ten, 0.2)
     write_ids(ten, "test", official := ["no mask of 1", "no mask of 2"])
@@ -210,15 +201,11 @@ def test_a_crash_never_leaves_a_new_list_beside_an_old_one(step, ten, monkeypatc
 
 def test_palettes_that_contradict_each_other_are_said(tmp_path, capsys):
     """An editor gave red and blue the value 1, and both are no class's colour."""
-    root, grey = labelled(tmp_path, dict.fromkeys("abcd", [0, 1])), np.arange(256).repeat(3)
-    for name, colour in {
-        "a": (250, 0, 0, 9, 9, 9),
-        "b": (0, 0, 250),
-        "c": (250, 0, 0),
-        "d": (),
-    }.items():
+    root, grey = labelled(tmp_path, dict.fromkeys("abcd", [0, 1])), [*np.arange(256).repeat(3)]
+    colours = (250, 0, 0, 9, 9, 9), (0, 0, 250), (250, 0, 0)
+    for name, palette in zip("abcd", [*([0, 0, 0, *colour] for colour in colours), grey]):
         mask = Image.fromarray(np.array([[0, 1]], dtype=np.uint8))
-        mask.putpalette([0, 0, 0, *colour] if colour else grey.tolist())
+        mask.putpalette(palette)
         mask.save(root / "SegmentationClass" / f"{name}.png")
     make_lists(root, 0.3)
     said = capsys.readouterr().out
