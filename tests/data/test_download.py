@@ -127,32 +127,21 @@ def test_the_data_set_is_fetched_and_unpacked_where_the_steps_look(
     assert capsys.readouterr().out.splitlines() == said[2:] and len(host.asked) == 1
 
 
-def test_the_next_call_and_the_next_address_go_on_as_well(host, packed, tmp_path):
-    stops = [int(share * len(packed)) for share in (0.4, 0.7)]
-    broken = [  # each gives some bytes, then nothing more
-        host.serves(packed, at=str(stop), breaks=[stop] * (TRIES + 1)) for stop in stops
-    ]
-    with pytest.raises(UserError, match=f"broke off at {stops[1]:,} of {len(packed):,} bytes"):
-        get(archive_at(packed, *broken), tmp_path)
-    assert files_in(tmp_path) == {f"{NAME}.part": packed[: stops[1]]}
-    host.asked.clear()
-    assert get(archive_at(packed, host.serves(packed)), tmp_path) == packed
-    assert host.ranges() == [f"bytes={stops[1]}-"]
-
-
 @pytest.mark.parametrize(
     "breaks, manner, asked",
     [
         ([1000, 2000], {}, [None, "bytes=1000-", "bytes=2000-"]),
         ([1000], {"ranges": False}, [None, "bytes=1000-"]),
+        ([1000] * TRIES, {}, [None, *["bytes=1000-"] * TRIES]),
     ],
 )
-def test_a_broken_connection_goes_on_where_it_broke_if_the_server_can(
-    breaks, manner, asked, host, packed, tmp_path
+def test_a_broken_connection_goes_on_where_it_broke_and_then_at_the_next_address(
+    breaks, manner, asked, host, packed, tmp_path, capsys
 ):
-    archive = archive_at(packed, host.serves(packed, breaks=[*breaks], **manner))
-    assert get(archive, tmp_path) == packed
+    broken = host.serves(packed, at="broken", breaks=[*breaks], **manner)
+    assert get(archive_at(packed, broken, host.serves(packed)), tmp_path) == packed
     assert host.ranges() == asked
+    assert f"broke off at {breaks[-1]:,} of {len(packed):,} bytes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("status, requests", [(404, 1), (500, TRIES)])

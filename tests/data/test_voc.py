@@ -149,8 +149,8 @@ def test_strokes_on_the_background_alone_are_no_binary_masks(shapes, capsys):
 
 def test_the_steps_work_on_strokes_and_say_what_they_take(shapes, succeeds, fails, monkeypatch):
     monkeypatch.chdir(shapes.parent)
-    shapes, flags = Path("shapes"), ("--run", "run", "--data", "shapes", "--workers", "0")
-    lists = (shapes / "ImageSets").rename("lists")
+    flags, lists = ("--run", "run", "--data", "shapes", "--workers", "0"), Path("shapes/ImageSets")
+    lists.rename("lists")
     change_masks(shapes, strokes)
     taken = "  note: no lists in shapes: all 24 pairs of photo and mask are taken\n"
     assert taken in succeeds("visualize.py", *flags[2:4], "--truth", "--limit", 1)
@@ -160,6 +160,6 @@ def test_the_steps_work_on_strokes_and_say_what_they_take(shapes, succeeds, fail
     assert "lists there: none" in fails("sample_features.py", *flags, "--split", "holiday")
     succeeds("train_cls.py", "--run", "run", "--epochs", 1, "--hidden", 8)
     assert "python -m data.lists DIR" in fails("train_seg.py", *flags)
-    lists.rename(shapes / "ImageSets")
+    Path("lists").rename(lists)
     said = succeeds("train_seg.py", *flags, "--epochs", 1, "--limit", 4, "--val-limit", 1)
-    assert said.count("note: sparse labels") == said.count("note: no pixel of aeroplane") == 1
+    assert said.count("note: sparse labels") == said.count("note: no pixel of") == 1
