@@ -51,6 +51,7 @@ TEXTURES = (  # of x and y in turns of a wave: below 0 the dark colour, above 0 
     lambda x, y: sin(hypot(x % 24 - 12, y % 24 - 12)),  # rings
     lambda x, y: 0.5 + 2 * cos(0.6 * (x + y)) * cos(0.6 * (x - y)),  # dots
 )
+SPLITS = ("train", "train", "train", "val", "train", "train", "train", "test")  # of eight in a row
 NAMES = VOC.names[1:]
 # Of class i. Two have a shape, two others a hue, five a texture: neither is enough.
 OBJECTS = {
@@ -98,11 +99,6 @@ def _ground(width: int, height: int, size: int, rng: np.random.Generator) -> np.
     first = _rgb(hue, saturation, value)
     second = _rgb(hue + rng.uniform(-40, 40), 0.75 * saturation, value + rng.choice([-0.2, 0.2]))
     return first + np.clip(share, 0, 1)[..., None] * (second - first)
-
-
-def _split(index: int) -> str:
-    """The list of picture `index`: of eight in a row six train, one validates and one tests."""
-    return {3: "val", 7: "test"}.get(index % 8, "train")
 
 
 def _names(index: int, rng: np.random.Generator) -> list[str]:
@@ -167,7 +163,7 @@ def make_shapes(out: Path, images: int = 300, size: int = 160, seed: int = 0) ->
             picture.save(new / "JPEGImages" / f"{name}.jpg", quality=92)
             mask.save(new / "SegmentationClass" / f"{name}.png")
         for split in ("train", "val", "trainval", "test"):
-            ids = (name for index, name in enumerate(names) if _split(index) in split)
+            ids = (name for index, name in enumerate(names) if SPLITS[index % 8] in split)
             write_ids(new, split, ids)
         (new / NOTE).write_text(request, newline="\n")
     return out
