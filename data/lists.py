@@ -139,7 +139,7 @@ def measure_masks(
         pixels of each class and, last, of void in each mask; and what `thin_classes` takes.
 
     Raises:
-        UserError: some cannot be used and are not to be left out, or none can.
+        UserError: some cannot be used and are not to be left out.
     """
     pairs = [find_pair(root, image_id) for image_id in ids]
     results = read_pairs(pairs, classes, partial(measure, classes=len(classes)))
@@ -147,7 +147,7 @@ def measure_masks(
     bad = [reason for reason in found.values() if isinstance(reason, str)]
     for reason in bad:
         print(f"  cannot be used: {reason}", flush=True)
-    if bad and not (skip_bad and len(bad) < len(ids)):
+    if bad and not skip_bad:
         raise UserError(
             f"{root}: {len(bad)} of {len(ids)} images cannot be used, and no list is "
             "written; mend them (python -m data.convert turns colours and other values into class "

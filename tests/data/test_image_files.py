@@ -50,6 +50,14 @@ def test_masks_are_read_as_indices_not_colours(colours, tmp_path):
         assert np.array_equal(read_mask(saved(path, values), VOC), values)
 
 
+def test_pixels_that_do_not_have_their_checksum_are_refused(tmp_path):
+    content = bytearray(saved(tmp_path / "a.png", INDICES).read_bytes())
+    content[content.index(b"IEND") - 5] ^= 1  # the end of the checksum of the pixels
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(UserError, match="a.png: cannot be read as an image"):
+        read_mask(tmp_path / "a.png", VOC)
+
+
 @pytest.mark.parametrize("value, may_be_void", [(256, True), (511, True), (VOID, False)])
 def test_a_label_that_is_no_class_is_refused(value, may_be_void, tmp_path):
     path = saved(tmp_path / "a.png", np.array([[0, value]], dtype=np.uint16))

@@ -33,6 +33,7 @@ def test_a_very_long_photo_shrinks_further():
     mask[:, ::50] = mask[:, 1::50] = mask[:, 2::50] = 1
     (line,) = thin_classes(measure(mask, 2)[1], ["ground", "thing"], 224)
     assert line.startswith("thing: 3 px wide in photos of 750") and "0.9 at --size 224" in line
+    assert not measure(np.where(mask, mask, VOID), 2)[1].any(), "a stroke is as wide as the pen"
 
 
 def test_lists_and_step_1_name_the_size_at_which_a_fibre_is_two_pixels_wide(tmp_path, succeeds):
