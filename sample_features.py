@@ -125,8 +125,8 @@ def main() -> None:
     distributed.check_same([args.settings, dataset.checksum(photos)])
 
     with folder.new_folder(place) as new:
-        counts, widths = dataset.measure(args.size)  # pixels of each class, the last of void
-        dataset.note_labels(counts, widths, args.size)
+        counts, outlines = dataset.measure()  # pixels of each class, the last of void
+        dataset.note_labels(counts, outlines, args.size)
         check_several(np.flatnonzero(counts[:-1]), where)
         is_sparse = counts[:-1].sum() < CLICKED * counts.sum()
         how = args.per_class, args.seed, args.workers, KEPT if is_sparse else 0

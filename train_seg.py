@@ -190,7 +190,7 @@ def fit(
     """
     sampler, images, val_set = loader.batch_sampler, loader.dataset.folder, val_loader.dataset
     segmenter, network = training.network, distributed.wrap(training.network)
-    val_set.note_labels(val_set.measure(segmenter.size)[0])
+    val_set.note_labels(val_set.measure()[0])
 
     def after_step() -> None:
         if len(training.losses) % every == 0 and distributed.is_main():
@@ -281,7 +281,7 @@ def main() -> None:
     learned = sum(parameter.numel() for parameter in training.parameters)
     loss_of = partial(segmentation_loss, label_smoothing=args.label_smoothing, lovasz=args.lovasz)
     if args.class_weights == "inverse":
-        counts = torch.from_numpy(images.measure(segmenter.size)[0][:-1])
+        counts = torch.from_numpy(images.measure()[0][:-1])
         loss_of = partial(loss_of, weight=inverse_frequency(counts).to(device))
     if saved:
         chain.check_resumed(saved, settings, start)
@@ -300,7 +300,7 @@ def main() -> None:
         flags=runtime.as_typed(args.changed),
     )
     if new_classes:
-        images.note_labels(*images.measure(segmenter.size), segmenter.size)
+        images.note_labels(*images.measure(), segmenter.size)
         print("  note: other classes than in --init: the last layer of the head starts anew")
     if both := segmenter.has_seen(val_set.photo_hashes()):
         print(f"  note: {both} of {len(val_set)} validation images are also trained on")

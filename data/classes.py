@@ -34,11 +34,10 @@ def voc_colour(index: int) -> Colour:
 
     Source: `VOClabelcolormap.m` of the VOC 2012 development kit.
     """
-    colour = [0, 0, 0]
-    for place in range(8):
-        for channel in range(3):
-            colour[channel] |= (index >> (3 * place + channel) & 1) << (7 - place)
-    return tuple(colour)
+    return tuple(
+        sum((index >> (3 * place + channel) & 1) << (7 - place) for place in range(8))
+        for channel in range(3)
+    )
 
 
 def is_sparse(void: int, pixels: int) -> bool:
@@ -120,25 +119,21 @@ def parse_classes(lines: Iterable[str], path: Path) -> dict[str, Colour | None]:
     """
     classes: dict[str, Colour | None] = {}
     for number, line in enumerate(lines, start=1):
-        words, rgb = line.split(), []
-        if not words:
+        if not line.strip():
             continue
-        # Two numbers at the end are a colour's, so that one which lacks a number, or has a sign, is
-        # noticed; a single one belongs to the name.
-        if len(words) > 2 and all(re.fullmatch(r"[-+.\d]+", word) for word in words[-2:]):
-            words, rgb = words[:-3], words[-3:]
-        # A colour, or other columns, first.
-        is_table = not rgb and re.match(r"\s*[.\d]+\s+[.\d]+\s", line)
-        is_colour = all(re.fullmatch("[0-9]{1,3}", word) and int(word) <= 255 for word in rgb)
-        name = " ".join(words)
-        if is_table or not (name and name.isprintable() and is_colour):
+        name, *rgb = re.fullmatch(r"\s*(.+?)((?:\s+\d{1,3}){3})?\s*", line).groups()
+        name, colour = " ".join(name.split()), tuple(map(int, (rgb[0] or "").split()))
+        # Two numbers side by side are of a colour that lacks a number, or has a sign, or stands
+        # first, or of a table.
+        is_table = not colour and re.search(r"(^|\s)[-+.\d]+\s+[-+.\d]+(\s|$)", name)
+        if is_table or not name.isprintable() or max(colour, default=0) > 255:
             raise UserError(
                 f"{path}, line {number}: expected 'name' or 'name r g b' with 0..255, "
                 f"found {line!r}"
             )
         if name in classes:
             raise UserError(f"{path}, line {number}: class {name!r} is given twice")
-        classes[name] = tuple(map(int, rgb)) or None
+        classes[name] = colour or None
     bare = [] if any(classes.values()) else [*classes]
     for first in (0, 1):
         if bare and all(re.match(rf"{n}\b\W*\w", name) for n, name in enumerate(bare, first)):

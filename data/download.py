@@ -26,6 +26,7 @@ from urllib.request import Request, urlopen
 
 from torchvision.datasets import SBDataset
 from torchvision.datasets.utils import check_integrity, extract_archive
+from torchvision.datasets.voc import DATASET_YEAR_DICT
 from tqdm import tqdm
 
 from data import UserError
@@ -43,12 +44,12 @@ class Archive(NamedTuple):
     images: int = 0  # that SBD and VOC have together without val
 
 
-VOC_FILE = "VOCtrainval_11-May-2012.tar"
+VOC_FILE, VOC_MD5 = (DATASET_YEAR_DICT["2012"][key] for key in ("filename", "md5"))
 VOC_URLS = (
     f"https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/{VOC_FILE}",
     f"http://d2l-data.s3-accelerate.amazonaws.com/{VOC_FILE}",  # a mirror
 )
-VOC2012 = Archive(VOC_FILE, VOC_URLS, "6cd6e144f989b92b3379bac3b3de84fd")
+VOC2012 = Archive(VOC_FILE, VOC_URLS, VOC_MD5)
 SBD = Archive(SBDataset.filename, (SBDataset.url,), SBDataset.md5, images=10_582)
 TRIES = 8  # of an address
 NETWORK = (URLError, HTTPException, ConnectionError, TimeoutError, SSLError)  # not a full disk

@@ -26,10 +26,7 @@ EXIF_ORIENTATION = 0x0112
 Turn = Image.Transpose
 TURNS = {2: Turn.FLIP_LEFT_RIGHT, 3: Turn.ROTATE_180, 4: Turn.FLIP_TOP_BOTTOM, 5: Turn.TRANSPOSE}
 TURNS |= {6: Turn.ROTATE_270, 7: Turn.TRANSVERSE, 8: Turn.ROTATE_90}  # to turn a photo upright
-# Pillow's modes of index images -> the type that holds their values. 16 bits of grey: I;16 or I.
-INDEX_MODES = {"P": np.uint8, "L": np.uint8, "1": np.uint8, "I": np.uint32}
-INDEX_MODES |= {"I;16": np.uint16, "I;16B": np.uint16}
-PNG_BITS = 24  # where a PNG has the bits of a value
+INDEX_MODES = ("P", "L", "1", "I", "I;16", "I;16B")  # Pillow's, of index images
 EXTRA_SAMPLES, UNKNOWN_KIND = 338, 0  # of TIFF: what channels beyond the colours are
 HEADS = {  # first bytes of what is taken for an image: what it is
     rb"version https://git-lfs": "a Git LFS pointer, in whose place `git lfs pull` puts the image",
@@ -40,7 +37,6 @@ HEADS = {  # first bytes of what is taken for an image: what it is
 }
 NOT_ITS_FAULT = (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOMEM)  # but the system's
 DEEP = "read are 16 bits whose range is used (not 12 or 14), and floating point 0..1: save 8 bits"
-STRIP = 512  # rows of a photo that are converted at a time
 
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -55,14 +51,9 @@ def read_image(photo: Path | BinaryIO | Image.Image) -> np.ndarray:
         UserError: see `open_image`; or 16 bits have another range, as 12 in 16 (of colours that is
             not known of a PIL image that was loaded), or a TIFF's fourth channel is no opacity.
     """
-    turn, is_deep = orientation(photo), _is_deep(photo)
-    if isinstance(photo, Image.Image):
-        if photo.format == "TIFF":
-            photo.filename = ""  # mapped from its file, Pillow would turn it wrongly
-        with _opened(photo) as image:
-            image.load()
-    else:
-        image = open_image(photo, PHOTO_FORMATS)
+    with _opened(photo) as image:  # what Pillow forgets once it has read the pixels
+        turn, is_deep = orientation(image), ";16" in str(getattr(image, "tile", ""))
+    image = open_image(photo)
     if turn in TURNS and image.format != "TIFF":  # which Pillow has turned
         image = image.transpose(TURNS[turn])
     if image.mode[0] in "IF":  # which Pillow would clip to white
@@ -76,20 +67,10 @@ def read_image(photo: Path | BinaryIO | Image.Image) -> np.ndarray:
                 f"{_name(photo)}: its fourth channel is no opacity; save red, green and blue alone "
                 "(if it is one, as PNG)"
             )
-    pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
-    for top in range(0, image.height, STRIP):  # Pillow would hold what it converts three times
-        strip = image.crop((0, top, image.width, min(top + STRIP, image.height)))
-        if image.has_transparency_data:
-            white = Image.new("RGBA", strip.size, "white")
-            strip = Image.alpha_composite(white, strip.convert("RGBA"))
-        pixels[top : top + STRIP] = strip.convert("RGB")
-    return pixels
-
-
-def _is_deep(photo: Path | BinaryIO | Image.Image) -> bool:
-    """Whether colours have 16 bits, of which Pillow keeps 8; it says so until it has read them."""
-    with _opened(photo) as image:
-        return bool(re.search(";16[BLN]", str(getattr(image, "tile", ""))))
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def _to_8_bits(grey: np.ndarray, name: object) -> np.ndarray:
@@ -116,12 +97,12 @@ def check_sizes(photo: Path, mask: Path, size: tuple[int, int] | None = None) ->
         with _opened(mask, ("PNG",)) as image:
             size = image.size[::-1]
     if size != (height, width):
-        is_turned = size == (width, height)  # mostly since the photo is, by its EXIF
-        remedy = "; EXIF turns the photo, so turn it, too (data.convert --turn-masks)"
-        if mask.suffix.lower() in (".json", ".xml"):
-            remedy = "; EXIF turns the photo: turn its pixels, and export the annotations again"
         sizes = f"{size[1]}x{size[0]} but its image {photo.name} is {width}x{height}"
-        raise UserError(f"{mask}: the mask is {sizes}{remedy * is_turned}")
+        turn = (
+            "; as EXIF turns the photo? data.convert --turn-masks; or turn its pixels, and export "
+        )
+        turn += "the annotations again"
+        raise UserError(f"{mask}: the mask is {sizes}{turn * (size == (width, height))}")
 
 
 def upright_size(photo: Path) -> tuple[int, int]:
@@ -160,7 +141,7 @@ def read_mask(path: Path, classes: Classes, may_be_void: bool = True) -> np.ndar
         needed = "a mask must be a PNG of palette indices (mode P or L)"
         remedy = "python -m data.convert goes by colours"
         raise UserError(f"{path}: {needed}, this one is {image.mode}; {remedy}")
-    mask = index_values(image, path)
+    mask = np.asarray(image)
     if image.mode == "P" and image.getpalette() != classes.palette():
         _check_palette(image, classes, path)
     wrong = mask[(mask >= len(classes)) & ~(may_be_void & (mask == VOID))]
@@ -172,7 +153,7 @@ def read_mask(path: Path, classes: Classes, may_be_void: bool = True) -> np.ndar
             f"{path}: label {wrong[0]} is outside the classes 0..{len(classes) - 1} "
             f"({f'void is {VOID}' if may_be_void else needed})"
         )
-    return mask.astype(np.uint8, copy=False)
+    return mask.astype(np.uint8)
 
 
 def _check_palette(image: Image.Image, classes: Classes, path: Path) -> None:
@@ -222,9 +203,8 @@ def find_photos(
         known, made = len(files), out and place.resolve() in out.resolve().parents
         for path in sorted(place.glob("**/*" if recursive else "*")):
             part = path.relative_to(place)
-            if any(name.startswith(".") for name in part.parts):
-                continue  # systems such as macOS leave hidden files
-            if recursive and made and path.resolve().is_relative_to(out.resolve()):
+            is_hidden = any(name.startswith(".") for name in part.parts)  # as macOS leaves them
+            if is_hidden or made and path.resolve().is_relative_to(out.resolve()):
                 continue
             if path.is_file() and path.suffix.lower() in PHOTO_SUFFIXES:
                 files.append((part, path))
@@ -253,39 +233,29 @@ def can_be_shown(name: str) -> bool:
     return all(letter.isprintable() or unicodedata.category(letter) == "Zs" for letter in name)
 
 
-def open_image(file: Path | BinaryIO, formats: Sequence[str]) -> Image.Image:
+def open_image(
+    photo: Path | BinaryIO | Image.Image, formats: Sequence[str] = PHOTO_FORMATS
+) -> Image.Image:
     """The decoded image; only these formats are tried, whatever the file is called.
 
     Raises:
         UserError: the file is missing, damaged, too large or not such an image, or has several
             pages, or channels that are no colours.
     """
-    with _opened(file, formats) as image:
-        image.verify()  # checksums of a PNG: `load` skips those of pixels and may read garbage
-    with _opened(file, formats) as image:
-        if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":  # whose first is the photo
+    if is_file := not isinstance(photo, Image.Image):
+        with _opened(photo, formats) as image:
+            image.verify()  # checksums of a PNG: `load` skips those of pixels, may read garbage
+    with _opened(photo, formats) as image:
+        if (
+            is_file and getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
+        ):  # its first is the photo
             raise UserError("has several pages; save that which you mean as a file of its own")
         if UNKNOWN_KIND in getattr(image, "tag_v2", {}).get(EXTRA_SAMPLES, ()):
             raise UserError("has more channels than colours; save three as red, green and blue")
+        if image.format == "TIFF":
+            image.filename = ""  # mapped from its file, Pillow would turn it wrongly
         image.load()
     return image
-
-
-def index_values(image: Image.Image, path: Path) -> np.ndarray:
-    """The values of an image of the `INDEX_MODES`, (H, W), of an unsigned type that holds them.
-
-    Raises:
-        UserError: its file has grey of 2 or 4 bits, which some programs take as it is, while
-            others, like Pillow, stretch it to 0..255.
-    """
-    if image.mode == "L" and image.format == "PNG":
-        with open(path, "rb") as file:
-            bits = file.read(PNG_BITS + 1)[PNG_BITS]
-        if bits < 8:
-            raise UserError(
-                f"{path}: grey of {bits} bits, which programs read in two ways; save it with 8 bits"
-            )
-    return np.array(image, dtype=INDEX_MODES[image.mode])
 
 
 def _name(photo: Path | BinaryIO | Image.Image) -> object:

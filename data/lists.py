@@ -14,7 +14,6 @@ thin for the default --size of step 1 are named, with the size that they need.
 """
 
 import argparse
-import itertools
 import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -31,7 +30,7 @@ from data.labels import check_labels, measure, sparse_note, thin_classes
 from data.transforms import DEFAULT_SIZE
 from data.voc_files import LISTS, find_ids, find_pair, read_ids, read_pairs, write_ids
 
-GROUPS = "group-by"  # beside the lists: what --group-by was, for --add
+GROUPS = "group-by"  # beside the lists: what --group-by was, for lists that stay
 FEW = 5  # images; where fewer hold a class, chance decides its score
 
 
@@ -61,126 +60,106 @@ def make_lists(
             f"--val {val}, --test {test}, --seed {seed}: no shares, or nothing is left to train "
             "on, or a seed below 0"
         )
-    (ids, notes), classes = find_ids(root), read_classes(root)
+    (known, notes), classes, place = find_ids(root), read_classes(root), root / LISTS
     for note in notes:
         print(f"  note: {note}")
-    if group_by is not None and not (group_by and any(group_by in image_id for image_id in ids)):
-        raise UserError(f"--group-by {group_by!r}: no id holds it; the first id is {ids[:1]}")
-    shares, listed = _shares(root, ids, {"val": val, "test": test}, force, add)
-    ids, counts, widths = measure_masks(root, ids, classes, skip_bad)
-    check_labels(counts.sum(0), f"{root}: the {len(ids)} images", are_all=True)
-    remembered = root / LISTS / GROUPS  # else --add would divide what the lists keep together
-    group_before = group_by
-    if group_by is None and remembered.exists():
-        text = remembered.read_text(encoding="utf-8")
-        group_before = text if any(text in image_id for image_id in ids) else None
-    group_by = group_before if add else group_by
-    keeps_test = not (add or test) and (root / LISTS / "test.txt").exists()
-    if keeps_test:
-        is_left = _not_tested(root, ids, group_before)
-        ids, counts = [*itertools.compress(ids, is_left)], counts[is_left]
+    if group_by is not None and not (group_by and any(group_by in image_id for image_id in known)):
+        raise UserError(f"--group-by {group_by!r}: no id holds it; the first id is {known[:1]}")
+    listed, shares = _kept(root, known, {"val": val, "test": test}, force, add)
+    if group_by is None and listed and (place / GROUPS).exists():
+        # Else images would be divided that the lists which stay keep together.
+        group_by = (place / GROUPS).read_text(encoding="utf-8")
+        print(f"  note: --group-by {group_by!r} as before")
+    ids, counts, outlines = measure_masks(root, known, classes, skip_bad)
+    check_labels(counts.sum(0), f"{root}: the {len(ids)} images")
+    if not add and "test" in listed:
+        tested = {_group(image_id, group_by) for image_id in listed.pop("test")}
+        is_left = np.array([_group(image_id, group_by) not in tested for image_id in ids])
+        ids, counts, others = ids[is_left], counts[is_left], np.count_nonzero(~is_left)
+        print(f"  note: test.txt stays as it is; its images and their groups ({others}) stay out")
     groups = [_group(image_id, group_by) for image_id in ids]
-    if len(set(groups)) <= len(shares):
+    if len({*groups}) <= len(shares):
         raise UserError(
-            f"{root}: {len(set(groups))} images or groups can be used, and {1 + len(shares)} are "
-            f"the least, one for each list: {first_of(sorted(set(groups)))}"
+            f"{root}: {len({*groups})} images or groups can be used, and {1 + len(shares)} are "
+            f"the least, one for each list: {first_of(sorted({*groups}))}"
         )
     sizes = _sizes(len(ids), shares)
     row_of = {image_id: row for row, name in enumerate(sizes) for image_id in listed.get(name, ())}
     if gone := sorted({*row_of} - {*ids}):
         print(f"  note: no longer in the lists: {len(gone)} ({first_of(gone)})")
-    fixed = np.array([row_of.get(image_id, -1) for image_id in ids])
-    places = divide(counts[:, :-1] > 0, groups, list(sizes.values()), seed, fixed)
-    chosen = {name: np.flatnonzero(places == row) for row, name in enumerate(sizes)}
-    lists = {name: [ids[index] for index in indices] for name, indices in chosen.items()}
+    fixed = [row_of.get(image_id, -1) for image_id in ids]
+    places = divide(counts[:, :-1] > 0, groups, [*sizes.values()], seed, fixed)
+    lists = {name: ids[places == row].tolist() for row, name in enumerate(sizes)}
     # First, so that a crash never leaves a new list beside an old one. With --val 0, too, val.txt
     # goes: its images now train.
     for name in {"train", "val", *lists} - {*listed}:
-        (root / LISTS / f"{name}.txt").unlink(missing_ok=True)
+        (place / f"{name}.txt").unlink(missing_ok=True)
     for name, members in lists.items():
         write_ids(root, name, members)
-    if not (keeps_test and group_before):  # by which test.txt may have been divided
-        remembered.unlink(missing_ok=True)
+    (place / GROUPS).unlink(missing_ok=True)
     if group_by is not None:
-        remembered.write_text(group_by, encoding="utf-8", newline="")
-    report({name: counts[indices] for name, indices in chosen.items()}, classes, widths)
+        (place / GROUPS).write_text(group_by, encoding="utf-8", newline="")
+    report({name: counts[places == row] for row, name in enumerate(lists)}, classes, outlines)
     return lists
 
 
-def _shares(
+def _kept(
     root: Path, ids: Sequence[str], asked: Mapping[str, float], force: bool, add: bool
-) -> tuple[dict[str, float], dict[str, list[str]]]:
-    """The shares of the lists beside train, and the ids of those that are to be kept, by name."""
-    there = [name for name in ("train", *asked) if (root / LISTS / f"{name}.txt").exists()]
+) -> tuple[dict[str, list[str]], dict[str, float]]:
+    """The ids of the lists that stay, by name, and the shares of those to write beside train."""
+    place, shares = root / LISTS, {name: share for name, share in asked.items() if share}
+    there = [name for name in ("train", *asked) if (place / f"{name}.txt").exists()]
+    stay = there if add else {"test"}.intersection(there).difference(shares)
+    listed = {name: read_ids(root, name) for name in stay}
+    if {*ids}.isdisjoint(listed.get("test", ())):  # of images without masks, as VOC's
+        listed.pop("test", None)
+    if add and {*ids}.isdisjoint(listed.get("train", ())):
+        raise UserError(
+            f"{place}/train.txt: lists no photo with a mask, and --add goes by it; an id is a "
+            "file's name without suffix"
+        )
     if add:
-        if "test" in there and {*ids}.isdisjoint(read_ids(root, "test")):
-            there.remove("test")  # it is of images without masks, as VOC's, and stays as it is
-        listed = {name: read_ids(root, name) for name in dict.fromkeys(("train", *there))}
         images = sum(map(len, listed.values()))
-        if {*ids}.isdisjoint(known := sum(listed.values(), [])):
-            raise UserError(
-                f"{root / LISTS}: no photo with a mask has an id that is listed, as {known[0]!r}; "
-                "an id is a file's name without suffix"
-            )
-        return {name: len(listed[name]) / images for name in there if name != "train"}, listed
-    shares = {name: share for name, share in asked.items() if share}
+        return listed, {name: len(listed[name]) / images for name in listed if name != "train"}
     if not force and (old := [name for name in there if name in ("train", "val", *shares)]):
         raise UserError(
-            f"{root / LISTS / old[0]}.txt: is there already; --add brings new images into the "
-            "lists, --force replaces them, and with them what trains and what validates"
+            f"{place / old[0]}.txt: is there already; --add brings new images into the lists, "
+            "--force replaces them, and with them what trains and what validates"
         )
-    return shares, {}
-
-
-def _not_tested(root: Path, ids: Sequence[str], group_by: str | None) -> np.ndarray:
-    """Which ids, (N,) bool, are neither in test.txt nor of a group that has an id there.
-
-    Raises:
-        UserError: none is left.
-    """
-    tested = {_group(image_id, group_by) for image_id in read_ids(root, "test")}
-    is_left = np.array([_group(image_id, group_by) not in tested for image_id in ids])
-    if not is_left.any():
-        raise UserError(f"{root / LISTS}/test.txt: lists all images; none is left to train on")
-    print(
-        f"  note: test.txt stays as it is; its images and their groups ({sum(~is_left)}) stay out"
-    )
-    return is_left
+    return listed, shares
 
 
 def measure_masks(
     root: Path, ids: Sequence[str], classes: Classes, skip_bad: bool
-) -> tuple[list[str], np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Reads photos and masks; those that cannot be used are printed and, if asked for, left out.
 
     Returns:
-        The ids of the N images that can be used and have a label; (N, C + 1) int64, the
+        The ids (N,) of the images that can be used and have a label; (N, C + 1) int64, the
         pixels of each class and, last, of void in each mask; and what `thin_classes` takes.
 
     Raises:
-        UserError: some cannot be used and are not to be left out, or none can.
+        UserError: some cannot be used and are not to be left out.
     """
-    how = partial(measure, classes=len(classes), size=DEFAULT_SIZE)
-    results = read_pairs([find_pair(root, image_id) for image_id in ids], classes, how)
-    results = tqdm(results, "read", len(ids), unit="image", disable=None, leave=False)
-    found = dict(zip(ids, results))
-    good = {image_id: one for image_id, one in found.items() if not isinstance(one, str)}
-    for reason in found.values():
-        if isinstance(reason, str):
-            print(f"  cannot be used: {reason}", flush=True)
-    if len(good) < len(ids) and not (skip_bad and good):
+    pairs = [find_pair(root, image_id) for image_id in ids]
+    results = read_pairs(pairs, classes, partial(measure, classes=len(classes)))
+    found = dict(zip(ids, tqdm(results, "read", len(ids), disable=None, leave=False)))
+    bad = [reason for reason in found.values() if isinstance(reason, str)]
+    for reason in bad:
+        print(f"  cannot be used: {reason}", flush=True)
+    if bad and not skip_bad:
         raise UserError(
-            f"{root}: {len(ids) - len(good)} of {len(ids)} images cannot be used, and no list is "
+            f"{root}: {len(bad)} of {len(ids)} images cannot be used, and no list is "
             "written; mend them (python -m data.convert turns colours and other values into class "
             "numbers), or leave them out with --skip-bad"
         )
-    counts, widths = zip(*good.values())
-    _compare_palettes(root, dict(zip(good, counts)), classes)
-    labelled = {image_id: pixels for image_id, pixels in zip(good, counts) if pixels[:-1].any()}
+    good = {image_id: one for image_id, one in found.items() if not isinstance(one, str)}
+    _compare_palettes(root, {image_id: pixels for image_id, (pixels, _) in good.items()}, classes)
+    labelled = [image_id for image_id, (pixels, _) in good.items() if pixels[:-1].any()]
     if empty := [image_id for image_id in good if image_id not in labelled]:
         print(f"  note: left out {len(empty)} images without a labelled pixel: {first_of(empty)}")
-    shape = len(labelled), len(classes) + 1
-    return [*labelled], np.reshape([*labelled.values()], shape), np.concatenate(widths)
+    counts = np.reshape([good[image_id][0] for image_id in labelled], (-1, len(classes) + 1))
+    return np.array(labelled), counts, np.sum([outlines for _, outlines in good.values()], axis=0)
 
 
 def _compare_palettes(root: Path, counts: Mapping[str, np.ndarray], classes: Classes) -> None:
@@ -188,8 +167,7 @@ def _compare_palettes(root: Path, counts: Mapping[str, np.ndarray], classes: Cla
     found: dict[int, dict[str, str]] = defaultdict(dict)  # of a class: colour -> an image
     for image_id, pixels in counts.items():
         with Image.open(find_pair(root, image_id)[1]) as mask:
-            palette = np.frombuffer(mask.palette.palette if mask.palette else b"", dtype=np.uint8)
-        palette = palette.reshape(-1, 3)
+            palette = np.reshape(mask.getpalette() or [], (-1, 3)).astype(int)
         if (palette != palette[:, :1]).any():  # not grey
             for label in np.flatnonzero(pixels[:-1][: len(palette)]):
                 found[label].setdefault("{} {} {}".format(*palette[label]), image_id)
@@ -220,7 +198,7 @@ def divide(
     groups: Sequence[str],
     sizes: Sequence[int],
     seed: int,
-    fixed: np.ndarray | int = -1,
+    fixed: Sequence[int] | int = -1,
 ) -> np.ndarray:
     """Choose a list for each image, so that each class is in all lists as far as possible.
 
@@ -249,11 +227,16 @@ def divide(
     has = np.zeros(lack.shape, dtype=bool)
     order = np.random.default_rng(seed).permutation(len(names))
     order = order[np.argsort(-images[order, -1], kind="stable")]  # small groups level the sizes
+
+    def put(group: int, row: int) -> None:
+        place[group] = row
+        lack[row] -= images[group]
+        has[row] |= images[group] > 0
+
     place = np.full(len(names), -1)
     np.maximum.at(place, group_of, fixed)
     for group in np.flatnonzero(place >= 0):
-        lack[place[group]] -= images[group]
-        has[place[group]] |= images[group] > 0
+        put(group, place[group])
     while (place < 0).any():
         groups_left = np.count_nonzero(images[place < 0], axis=0)
         rarest = np.where(groups_left, groups_left, len(names) + 1).argmin()
@@ -262,20 +245,18 @@ def divide(
             only_empty = len(empty) == np.count_nonzero(place < 0)  # a group is left for each
             candidates = empty if only_empty else np.flatnonzero(room > 0)
             keys = [(has[row, rarest], -lack[row, rarest], -room[row], row) for row in candidates]
-            place[group] = row = min(keys)[-1]
-            lack[row] -= images[group]
-            has[row] |= images[group] > 0
+            put(group, min(keys)[-1])
     return np.where(np.asarray(fixed) >= 0, fixed, place[group_of])
 
 
-def report(pixels: Mapping[str, np.ndarray], classes: Classes, widths: np.ndarray) -> None:
+def report(pixels: Mapping[str, np.ndarray], classes: Classes, outlines: np.ndarray) -> None:
     """Prints which share of the pixels of each list a class has, and how many images hold it.
 
     Notes what would make a score mean something else than the user thinks.
 
     Args:
         pixels: list -> (n, C + 1), the pixels of each class and, last, of void in its images.
-        widths: see `thin_classes`.
+        outlines: see `thin_classes`.
     """
     every = np.concatenate([*pixels.values()])
     notes = sparse_note(every.sum(0))
@@ -285,13 +266,13 @@ def report(pixels: Mapping[str, np.ndarray], classes: Classes, widths: np.ndarra
     images = zip(classes.names, (every > 0).sum(0))
     if few := [f"{name} ({count})" for name, count in images if 0 < count < FEW]:
         notes.append(f"classes in fewer than {FEW} images, too few to score: {first_of(few)}")
-    for note in [*notes, *thin_classes(widths, classes.names, DEFAULT_SIZE)]:
+    for note in [*notes, *thin_classes(outlines, classes.names, DEFAULT_SIZE)]:
         print(f"  note: {note}")
-    columns = [(one.sum(0) / one.sum(), (one > 0).sum(0)) for one in pixels.values()]
     width = max(map(len, [*classes.names, "void"]))
     print(" " * width + "".join(f"{split:>9} pixels  images" for split in pixels))
     for row, name in enumerate([*classes.names, "void"]):
-        cells = (f"{shares[row]:16.2%}{holding[row]:8}" for shares, holding in columns)
+        of_lists = ((one[:, row], one.sum()) for one in pixels.values())
+        cells = (f"{own.sum() / total:16.2%}{np.count_nonzero(own):8}" for own, total in of_lists)
         print(f"{name:{width}}" + "".join(cells))
 
 

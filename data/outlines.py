@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from data import UserError
 from data.classes import VOID
 
 
@@ -20,12 +19,8 @@ def polygons(mask: np.ndarray) -> list[tuple[int, list[np.ndarray]]]:
         of the first pixel is (0.5, 0.5), and ends where it began. The pixels whose centres are
         inside are those of the area.
     """
-    try:
-        from contourpy import FillType, contour_generator
-    except ImportError:
-        raise UserError(
-            "polygons need contourpy, which comes with: pip install matplotlib"
-        ) from None
+    from contourpy import FillType, contour_generator  # comes with matplotlib
+
     found = []
     for label in np.setdiff1d(mask, VOID).tolist():
         inside = np.pad(mask == label, 1).astype(np.float64)
@@ -37,10 +32,8 @@ def polygons(mask: np.ndarray) -> list[tuple[int, list[np.ndarray]]]:
 
 def run_lengths(mask: np.ndarray) -> dict[int, dict[str, Any]]:
     """The area of each class id (H, W) but `VOID` as COCO's RLE: {"size", "counts" as text}."""
-    try:
-        from pycocotools.mask import encode
-    except ImportError:
-        raise UserError("COCO's run lengths need: pip install pycocotools") from None
+    from pycocotools.mask import encode
+
     found = {}
     for label in np.setdiff1d(mask, VOID).tolist():
         code = encode(np.asfortranarray(mask == label, dtype=np.uint8))

@@ -5,8 +5,7 @@
 
 OUT then holds JPEGImages/ID.jpg, SegmentationClass/ID.png and ImageSets/Segmentation/SPLIT.txt,
 where SPLIT is train, val, trainval or test. Each picture has 2 to 5 objects on a muted ground. The
-classes have VOC's names, but each is a plain shape with a hue and a texture. Every hue has two
-classes and most textures have several: neither alone is enough.
+classes have VOC's names, but each is a plain shape with a hue and a texture.
 """
 
 import argparse
@@ -34,50 +33,30 @@ NOTE = "shapes.json"  # what was asked for, in a finished data set
 PIXEL_NOISE = 4.0  # standard deviation, in grey levels
 ASPECTS = (4 / 3, 4 / 3, 4 / 3, 3 / 4, 1)  # width / height, drawn uniformly: mostly landscape
 
-SHAPES = {  # how far x and y, -1..1, are inside the outline; below 0 outside
-    "disc": lambda x, y: 0.95 - hypot(x, y),
-    "ring": lambda x, y: 0.27 - abs(hypot(x, y) - 0.7),
-    "square": lambda x, y: 0.7 - maximum(abs(x), abs(y)),
-    "plank": lambda x, y: minimum(0.9 - abs(x), 0.42 - abs(y)),
-    "post": lambda x, y: minimum(0.42 - abs(x), 0.9 - abs(y)),
-    "diamond": lambda x, y: 0.7 * (0.97 - abs(x) - abs(y)),
-    "triangle": lambda x, y: minimum(0.6 - y, 0.45 * (y + 0.95) - 0.8 * abs(x)),
-    "cross": lambda x, y: minimum(0.9 - hypot(x, y), 0.3 - minimum(abs(x), abs(y))),
-    "bowl": lambda x, y: minimum(0.95 - hypot(x, y), y + 0.1),
-    "flower": lambda x, y: 0.7 + 0.2 * cos(5 * np.arctan2(y, x)) - hypot(x, y),
-}
-PI = np.pi
-TEXTURES = {  # of x and y in periods: below 0 the dark colour, above 0 the light one
-    "bars": lambda x, y: sin(2 * PI * y),
-    "poles": lambda x, y: sin(2 * PI * x),
-    "zigzag": lambda x, y: sin(2 * PI * (y + abs(x % 1.6 - 0.8))),
-    "checks": lambda x, y: 3 * sin(PI * x) * sin(PI * y),
-    "grid": lambda x, y: 4 * maximum(cos(2 * PI * x), cos(2 * PI * y)) - 2.6,
-    "dots": lambda x, y: 0.5 + 2 * cos(1.2 * PI * (x + y)) * cos(1.2 * PI * (x - y)),
-    "rings": lambda x, y: sin(2 * PI * hypot(x % 4 - 2, y % 4 - 2)),
-    "blotches": lambda x, y: sin(2.9 * x + 2 * sin(1.3 * y)) + sin(2.7 * y + 2 * sin(1.7 * x + 1)),
-}
-OBJECTS = {  # class -> shape, hue in degrees, texture
-    "aeroplane": ("cross", 216, "bars"),
-    "bicycle": ("ring", 0, "checks"),
-    "bird": ("triangle", 36, "dots"),
-    "boat": ("bowl", 180, "zigzag"),
-    "bottle": ("post", 144, "bars"),
-    "bus": ("plank", 0, "poles"),
-    "car": ("bowl", 252, "grid"),
-    "cat": ("disc", 36, "bars"),
-    "chair": ("square", 72, "poles"),
-    "cow": ("plank", 288, "blotches"),
-    "diningtable": ("square", 324, "checks"),
-    "dog": ("diamond", 252, "dots"),
-    "horse": ("cross", 288, "poles"),
-    "motorbike": ("ring", 108, "grid"),
-    "person": ("post", 324, "zigzag"),
-    "pottedplant": ("flower", 108, "dots"),
-    "sheep": ("flower", 180, "rings"),
-    "sofa": ("diamond", 72, "blotches"),
-    "train": ("triangle", 144, "grid"),
-    "tvmonitor": ("disc", 216, "rings"),
+SHAPES = (  # how far x and y, -1..1, are inside the outline; below 0 outside
+    lambda x, y: 0.95 - hypot(x, y),  # disc
+    lambda x, y: 0.27 - abs(hypot(x, y) - 0.7),  # ring
+    lambda x, y: 0.7 - maximum(abs(x), abs(y)),  # square
+    lambda x, y: minimum(0.9 - abs(x), 0.42 - abs(y)),  # plank
+    lambda x, y: minimum(0.42 - abs(x), 0.9 - abs(y)),  # post
+    lambda x, y: 0.7 * (0.97 - abs(x) - abs(y)),  # diamond
+    lambda x, y: minimum(0.6 - y, 0.45 * (y + 0.95) - 0.8 * abs(x)),  # triangle
+    lambda x, y: minimum(0.9 - hypot(x, y), 0.3 - minimum(abs(x), abs(y))),  # cross
+    lambda x, y: minimum(0.95 - hypot(x, y), y + 0.1),  # bowl
+    lambda x, y: 0.7 + 0.2 * cos(5 * np.arctan2(y, x)) - hypot(x, y),  # flower
+)
+TEXTURES = (  # of x and y in turns of a wave: below 0 the dark colour, above 0 the light one
+    lambda x, y: sin(y),  # bars
+    lambda x, y: 3 * sin(x / 2) * sin(y / 2),  # checks
+    lambda x, y: sin(hypot(x % 24 - 12, y % 24 - 12)),  # rings
+    lambda x, y: 0.5 + 2 * cos(0.6 * (x + y)) * cos(0.6 * (x - y)),  # dots
+)
+SPLITS = ("train", "train", "train", "val", "train", "train", "train", "test")  # of eight in a row
+NAMES = VOC.names[1:]
+# Of class i. Two have a shape, two others a hue, five a texture: neither is enough.
+OBJECTS = {
+    name: (SHAPES[i % 10], 36 * (3 * i + i // 10) % 360, TEXTURES[i % 4])
+    for i, name in enumerate(NAMES)
 }
 
 
@@ -96,10 +75,10 @@ def _object(name: str, size: int, rng: np.random.Generator) -> tuple[Image.Image
     side = round(rng.uniform(*OBJECT_SCALE) * size)
     down, across = (np.mgrid[:side, :side] + 0.5) * 2 / side - 1
     turned = (across + 1j * down) * np.exp(1j * np.radians(rng.uniform(-TURN_JITTER, TURN_JITTER)))
-    inside = side / 2 * SHAPES[shape](turned.real, turned.imag)  # in pixels
+    inside = side / 2 * shape(turned.real, turned.imag)  # in pixels
     period = PERIOD * size * rng.uniform(1 - PERIOD_JITTER, 1 + PERIOD_JITTER)
-    place = turned * side / 2 / period + rng.uniform(0, 100) * (1 + 1j)
-    share = np.clip(0.5 + 1.5 * TEXTURES[texture](place.real, place.imag), 0, 1)[..., None]
+    place = np.pi * turned * side / period + rng.uniform(0, 600) * (1 + 1j)
+    share = np.clip(0.5 + 1.5 * texture(place.real, place.imag), 0, 1)[..., None]
     hue += rng.uniform(-HUE_JITTER, HUE_JITTER)
     dark, light = (
         _rgb(hue, saturation, value + rng.uniform(-VALUE_JITTER, VALUE_JITTER))
@@ -110,35 +89,26 @@ def _object(name: str, size: int, rng: np.random.Generator) -> tuple[Image.Image
 
 
 def _ground(width: int, height: int, size: int, rng: np.random.Generator) -> np.ndarray:
-    """A muted background (height, width, 3), 0..1: a slope, clouds or stripes in two colours."""
+    """A muted background (height, width, 3), 0..1: waves and clouds in two colours."""
     y, x = np.mgrid[:height, :width] / size
-    angle = rng.uniform(0, 2 * PI)
-    slope = x * cos(angle) + y * sin(angle)
+    angle = rng.uniform(0, 2 * np.pi)
+    waves = sin((x * cos(angle) + y * sin(angle)) * rng.uniform(1, 50))
     coarse = Image.fromarray(rng.random((7, 7), dtype=np.float32))
-    clouds = np.asarray(coarse.resize((width, height), Image.BICUBIC))
-    stripes = 0.3 + 0.3 * sin(slope * rng.uniform(25, 50)) + 0.4 * clouds
-    share = (0.5 + slope / 2, clouds, stripes)[rng.integers(3)]
+    share = 0.3 + 0.3 * waves + 0.4 * np.asarray(coarse.resize((width, height), Image.BICUBIC))
     hue, saturation, value = rng.uniform((0, 0.05, 0.45), (360, 0.35, 0.9))
     first = _rgb(hue, saturation, value)
     second = _rgb(hue + rng.uniform(-40, 40), 0.75 * saturation, value + rng.choice([-0.2, 0.2]))
     return first + np.clip(share, 0, 1)[..., None] * (second - first)
 
 
-def _split(index: int) -> str:
-    """The list of picture `index`: of eight in a row six train, one validates and one tests."""
-    return {3: "val", 7: "test"}.get(index % 8, "train")
+def _names(index: int, rng: np.random.Generator) -> list[str]:
+    """The classes of picture `index`: 0 to 3 random ones, and two in turn.
 
-
-def _names(index: int, seed: int, rng: np.random.Generator) -> list[str]:
-    """The classes of picture `index`: 0 to 3 random ones, and 2 from its split's deck of all 20.
-
-    Each deck is shuffled and dealt in turn, so that every split soon has every class.
+    The latter so that every list soon has every class.
     """
-    split = _split(index)
-    dealt = 2 * sum(_split(earlier) == split for earlier in range(index))
-    deck, card = divmod(dealt, len(OBJECTS))
-    cards = np.random.default_rng([seed, deck, 2, *split.encode()]).permutation(list(OBJECTS))
-    return [*rng.choice(list(OBJECTS), rng.integers(4)).tolist(), *cards[card : card + 2].tolist()]
+    turn = index // 8 + 3 * (index % 8)
+    dealt = [NAMES[turn % len(NAMES)], NAMES[(3 * turn + 7) % len(NAMES)]]
+    return [*rng.choice(NAMES, rng.integers(4)).tolist(), *dealt]
 
 
 def _picture(index: int, size: int, seed: int) -> tuple[Image.Image, Image.Image]:
@@ -148,7 +118,7 @@ def _picture(index: int, size: int, seed: int) -> tuple[Image.Image, Image.Image
     width, height = round(size * max(1, aspect)), round(size * max(1, 1 / aspect))
     picture = _image(_ground(width, height, size, rng))
     instances, values = Image.new("L", (width, height)), [0]  # values: the class of each instance
-    for name in _names(index, seed, rng):
+    for name in _names(index, rng):
         colours, cover = _object(name, size, rng)
         inside, places = cover.point(lambda value: 255 * (value >= 128)), []
         for _ in range(TRIES):
@@ -193,7 +163,7 @@ def make_shapes(out: Path, images: int = 300, size: int = 160, seed: int = 0) ->
             picture.save(new / "JPEGImages" / f"{name}.jpg", quality=92)
             mask.save(new / "SegmentationClass" / f"{name}.png")
         for split in ("train", "val", "trainval", "test"):
-            ids = (name for index, name in enumerate(names) if _split(index) in split)
+            ids = (name for index, name in enumerate(names) if SPLITS[index % 8] in split)
             write_ids(new, split, ids)
         (new / NOTE).write_text(request, newline="\n")
     return out

@@ -21,7 +21,7 @@ from data.image_files import check_sizes, read_image, read_mask, upright_size
 from data.labels import check_labels, measure, sparse_note, thin_classes
 from data.sampling import draw_kept, draw_pixels, image_seed, pixel_centres
 from data.transforms import Augment, ResizeImage
-from data.voc_files import choose_ids, find_pair, find_root, read_pairs
+from data.voc_files import DIVIDED, LISTS, find_ids, find_pair, find_root, read_ids, read_pairs
 
 MAX_SKIPPED = 5  # per cent of a list that `skip_bad` may leave out; beyond, the data is in doubt
 
@@ -53,7 +53,7 @@ class VOCFolder(Dataset):
         skipped: id -> reason, in a line, of each image that `skip_bad` left out.
 
     Raises:
-        UserError: on construction, see `find_root`, `choose_ids` and `read_classes`; or too many
+        UserError: on construction, see `find_root`, `read_ids` and `read_classes`; or too many
             images are bad; or without `skip_bad`, see `check_sizes`, for each of them, so that a
             hole in the data stops a run in its first second. On access, see `read_image` and
             `read_mask`.
@@ -71,7 +71,12 @@ class VOCFolder(Dataset):
     ):
         self.root, self.split, self.transform = find_root(data, needs_lists), split, transform
         self.classes = read_classes(self.root)
-        ids, self.notes = choose_ids(self.root, split, needs_lists)
+        if needs_lists or split not in DIVIDED or (self.root / LISTS).is_dir():
+            ids, self.notes = read_ids(self.root, split), []
+        else:
+            ids, self.notes = find_ids(self.root)
+            taken = f"all {len(ids)} pairs of photo and mask are taken"
+            self.notes.append(f"no lists in {self.root}: {taken}")
         self.ids = ids[:limit]
         self.skipped: dict[str, str] = {}
         pairs = [self.files(index) for index in range(len(self))]
@@ -120,20 +125,20 @@ class VOCFolder(Dataset):
         part.ids = [self.ids[index * len(self) // count] for index in range(count)]
         return part
 
-    def measure(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels of each class, void last, and widths, of all masks; see `data.labels.measure`."""
+    def measure(self) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels of each class, void last, and outlines, of all masks: see `labels.measure`."""
         masks = (self.mask(index) for index in range(len(self)))
-        counts, widths = zip(*(measure(mask, len(self.classes), size) for mask in masks))
-        return np.sum(counts, axis=0), np.concatenate(widths)
+        counts, outlines = zip(*(measure(mask, len(self.classes)) for mask in masks))
+        return np.sum(counts, axis=0), np.sum(outlines, axis=0)
 
     def note_labels(
-        self, counts: np.ndarray, widths: np.ndarray | None = None, size: int = 0
+        self, counts: np.ndarray, outlines: np.ndarray | None = None, size: int = 0
     ) -> None:
         """Prints what the user should know of the ids, see `notes`, and of the labels.
 
         Args:
             counts: of all masks, see `measure`.
-            widths: of them, to be judged for the network's `size`.
+            outlines: of them, to be judged for the network's `size`.
 
         Raises:
             UserError: see `check_labels`.
@@ -143,8 +148,8 @@ class VOCFolder(Dataset):
         notes, names = [*self.notes, *sparse_note(counts)], self.classes.names
         if absent := [name for name, count in zip(names, counts) if not count]:
             notes.append(f"no pixel of {first_of(absent)} in {where}")
-        if widths is not None:
-            notes += thin_classes(widths, names, size)
+        if outlines is not None:
+            notes += thin_classes(outlines, names, size)
         for note in notes:
             print(f"  note: {note}")
 

@@ -46,18 +46,6 @@ def find_root(data: Path, needs_lists: bool = True) -> Path:
     )
 
 
-def choose_ids(root: Path, split: str, needs_lists: bool) -> tuple[list[str], list[str]]:
-    """The ids of a list; or without any, if none is needed, of all pairs; and what to say of that.
-
-    Raises:
-        UserError: see `read_ids` and `find_ids`.
-    """
-    if needs_lists or split not in DIVIDED or (root / LISTS).is_dir():
-        return read_ids(root, split), []
-    ids, notes = find_ids(root)
-    return ids, [*notes, f"no lists in {root}: all {len(ids)} pairs of photo and mask are taken"]
-
-
 def read_ids(root: Path, split: str) -> list[str]:
     """The image ids of a split, in the order of its list.
 

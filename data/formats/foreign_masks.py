@@ -11,14 +11,7 @@ from data import LISTED, UserError
 from data.classes import VOID, Colour, voc_colour
 from data.formats.class_names import fixed_id, number_classes
 from data.formats.source import Named, Source
-from data.image_files import (
-    INDEX_MODES,
-    TURNS,
-    check_sizes,
-    index_values,
-    open_image,
-    orientation,
-)
+from data.image_files import INDEX_MODES, TURNS, check_sizes, open_image, orientation
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif")  # without loss
 JPEG_SUFFIXES = (".jpg", ".jpeg")  # values change along all edges: for those who say --unknown
@@ -59,7 +52,7 @@ def read_pixels(path: Path, is_layer: bool = False, turn: int | None = None) -> 
         image = image.convert("RGBA")  # 0 may be a class: colours tell
     image = image.transpose(TURNS[turn]) if turn in TURNS else image
     if image.mode in INDEX_MODES and image.mode != "P":
-        return index_values(image, path).astype(np.int64) * (CODE + GREY)
+        return np.asarray(image, dtype=np.int64) * (CODE + GREY)
     if image.mode not in COLOUR_MODES:
         raise UserError(
             f"{path}: Pillow calls its kind of pixels {image.mode}; a mask has values of 8 or "

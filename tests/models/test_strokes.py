@@ -62,7 +62,7 @@ def test_one_image_from_strokes_to_predictions(place, succeeds):
     assert (found == drawn)[drawn != VOID].mean() > 0.95
     known = truth != VOID
     largest = np.bincount(truth[known]).max() / known.sum()
-    assert (found == truth)[known].mean() > 1.3 * largest  # than to name the largest class
+    assert (found != truth)[known].mean() < 0.7 * (1 - largest)  # if all were the largest class
     rows = table("out/5_overlays/photos.csv")
     assert len({row["photo"] for row in rows}) == 3 and rows[0]["photo"].startswith(FIRST)
     network = load("out")
