@@ -33,7 +33,7 @@ import numpy as np
 from data import UserError, first_of
 from data.figures import gallery
 from data.figures.overlay import Record
-from data.figures.photos import PhotoTable, check_names, photo_folder, photo_records
+from data.figures.photos import MASKS, PhotoTable, photo_folder, photo_records
 from data.image_files import find_photos
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
@@ -161,7 +161,8 @@ def main() -> None:
     facts = {"images": f"{len(names)} {what}", **facts}
     if args.sort == "random":
         random.Random(args.seed).shuffle(names)
-    check_names(names, args.contact_sheet)
+    if taken := [n for n in names if n.startswith((f"{MASKS}/", f"{gallery.FILES}/"))]:
+        raise UserError(f"{taken[0]}: a name that the pictures use themselves; rename that photo")
     wanted = classes.labels(args.classes or ())
     if run:
         run |= {"author": args.author, "experiments": []}
