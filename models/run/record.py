@@ -7,13 +7,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from losses.metrics import (
-    ConfusionMatrix,
-    class_rows,
-    image_rows,
-    load_image_scores,
-    save_image_scores,
-)
+from losses.metrics import ConfusionMatrix, class_rows, image_rows, load_image_scores
 from models.hypercolumn import level_names
 from models.run import chain, folder
 from models.run.folder import read, read_json, read_table
@@ -39,8 +33,7 @@ def save_scores(
     folder.save_csv(place / "per_class.csv", class_rows(names, matrix.class_counts()))
     folder.save_csv(place / "per_image.csv", image_rows(names, ids, counts))
     folder.save_csv(place / "confusion.csv", pixels)
-    with open(place / folder.PER_IMAGE, "wb") as file:
-        save_image_scores(file, names, ids, counts)
+    np.savez_compressed(place / folder.PER_IMAGE, names=names, ids=ids, counts=counts)
     folder.save_chart(place / "iou.png", "iou_bars", names, ious, matrix.miou())
     folder.save_chart(place / "confusion.png", "confusion", matrix.counts, names)
 
