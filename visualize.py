@@ -195,7 +195,7 @@ def main() -> None:
             heading = f"{'Ground truth' if args.truth else 'Predictions'} of {what}"
             gallery.save_gallery(new, pictures, heading, facts)
             if args.contact_sheet:
-                gallery.contact_sheet(new, pictures).save(new / gallery.SHEET)
+                gallery.contact_sheet(new, pictures).savefig(new / gallery.SHEET, format="png")
         if run:
             from data.figures.report import save_report  # matplotlib takes a second to import
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from PIL import Image, ImageDraw, ImageOps
+from matplotlib.figure import Figure
+from PIL import Image
 
 from data.classes import Classes
-from data.figures.layers import INK, WHITE, font, pixel_shares, unnamed
-from data.figures.overlay import GREY, Record, draw_page, shorten
+from data.figures.charts import new_figure, short
+from data.figures.layers import pixel_shares, unnamed
+from data.figures.overlay import Record, draw_page
 
 INDEX, SHEET = "index.html", "contact_sheet.png"
 FILES = "gallery"  # folder of what the page shows: in a folder for each image the files below
@@ -86,20 +88,14 @@ def save_gallery(
     (folder / INDEX).write_bytes(page.encode())
 
 
-def contact_sheet(folder: Path, pictures: Sequence[Mapping[str, Any]]) -> Image.Image:
-    """The thumbnails of the first 24 pictures on white; below each are its title and its mIoU."""
+def contact_sheet(folder: Path, pictures: Sequence[Mapping[str, Any]]) -> Figure:
+    """The thumbnails of the first 24 pictures; above each are its title and its mIoU."""
     columns, rows = min(COLUMNS, len(pictures)), min(ROWS, -(-len(pictures) // COLUMNS))
-    width, height = ROOM
-    letters, gap, line = font(20), 20, 44
-    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + line) + gap), WHITE)
-    draw = ImageDraw.Draw(sheet)
-    for index, one in enumerate(pictures[: COLUMNS * ROWS]):
-        row, column = divmod(index, COLUMNS)
-        left, top = gap + column * (width + gap), gap + row * (height + line)
-        with Image.open(folder / FILES / one["name"] / THUMBNAIL) as small:
-            sheet.paste(ImageOps.pad(small, ROOM, color=WHITE), (left, top))
-        score = "" if one["miou"] is None else f"mIoU {one['miou']:.3f}"
-        middle, room = top + height + line // 2 - 6, width - letters.getlength(score) - gap
-        draw.text((left, middle), shorten(one["title"], letters, room), INK, letters, anchor="lm")
-        draw.text((left + width, middle), score, GREY, letters, anchor="rm")
-    return sheet
+    figure = new_figure(2.8 * columns, 2.5 * rows)
+    for place, one in enumerate(pictures[: COLUMNS * ROWS], start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        axes.axis("off")
+        axes.imshow(Image.open(folder / FILES / one["name"] / THUMBNAIL))
+        score = "" if one["miou"] is None else f"  mIoU {one['miou']:.3f}"
+        axes.set_title(short(one["title"]) + score, fontsize=9, parse_math=False)
+    return figure

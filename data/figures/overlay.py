@@ -6,21 +6,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data.classes import VOID, Classes, Colour, is_sparse
-from data.figures.layers import (
-    INK,
-    KEYS,
-    WHITE,
-    draw_layers,
-    fit,
-    font,
-    pixel_shares,
-    tint,
-    with_bright_background,
-    write_names,
-)
+from data.figures import layers
+from data.figures.charts import short
+from data.figures.layers import INK, WHITE, font
 
 GREY = (110, 114, 120)
 TILE_SIDES = 320, 640  # px, the longer side of a tile on a page
+WIDE = 0.75  # width of a letter, as a share of its size; few are wider
 
 
 class Record(NamedTuple):
@@ -72,11 +64,11 @@ def draw_page(record: Record, classes: Classes) -> Page:
     strokes = truth is not None and is_sparse(np.count_nonzero(truth == VOID), truth.size)
     masks = {"labels" if strokes else "ground truth": truth, "prediction": record.prediction}
     masks = {name: mask for name, mask in masks.items() if mask is not None}
-    layers = draw_layers(record.photo, masks, classes, record.confidence)
+    drawn = layers.draw_layers(record.photo, masks, classes, record.confidence)
     smooth = {"image": Image.BICUBIC, "confidence": Image.BILINEAR}
     tiles = {
         name: layer.resize((width, height), smooth.get(name, Image.NEAREST))
-        for name, layer in layers.items()
+        for name, layer in drawn.items()
     }
     for name, mask in masks.items():
         tiles[name] = _lay_over(tiles["image"], mask, classes, sparse=name == "labels")
@@ -99,28 +91,28 @@ def draw_page(record: Record, classes: Classes) -> Page:
     page = Image.new("RGB", (inner + 2 * size, below + size + legend.height), WHITE)
     draw = ImageDraw.Draw(page)
     score = "" if record.miou is None else f"mIoU {record.miou:.3f}"
-    title = shorten(record.title, large, inner - large.getlength(score) - size)
+    title = short(record.title, int((inner - large.getlength(score)) / large.size / WIDE))
     draw.text((size, line), title, INK, large, anchor="lm")
     draw.text((size + inner, line), score, INK, large, anchor="rm")
     for index, (name, tile) in enumerate(tiles.items()):
         left = size + index * pitch
         draw.text((left, top - line // 2), captions[name], GREY, letters, anchor="lm")
         page.paste(tile, (left, top))
-        for place, (word, colour) in enumerate(KEYS.get(name, {}).items()):
+        for place, (word, colour) in enumerate(layers.KEYS.get(name, {}).items()):
             _entry(draw, (left + 5 * size * place, below - line // 2), word, colour, letters)
     page.paste(legend, (size, below))
-    return Page(page, layers, tiles, masks, rows)
+    return Page(page, drawn, tiles, masks, rows)
 
 
 def _lay_over(
     image: Image.Image, mask: np.ndarray, classes: Classes, sparse: bool = False
 ) -> Image.Image:
     """A mask (H, W) over an image of any size; unless it is sparse, with the names of classes."""
-    shown, reach = fit(mask, image.size, sparse), max(1, round(max(image.size) / 400))
-    tinted = tint(shown, classes, sparse, reach)
+    shown, reach = layers.fit(mask, image.size, sparse), max(1, round(max(image.size) / 400))
+    tinted = layers.tint(shown, classes, sparse, reach)
     tile = Image.alpha_composite(image.convert("RGBA"), tinted).convert("RGB")
     if not sparse:
-        write_names(tile, shown, classes)
+        layers.write_names(tile, shown, classes)
     return tile
 
 
@@ -164,8 +156,8 @@ def legend_rows(
     masks: dict[str, np.ndarray], classes: Classes, ious: np.ndarray | None = None
 ) -> list[Row]:
     """The heading, then what occurs in masks (H, W) of one image; `ious` (C,) with nan."""
-    shares = [pixel_shares(mask) for mask in masks.values()]
-    shown = with_bright_background(classes) if "labels" in masks else classes
+    shares = [layers.pixel_shares(mask) for mask in masks.values()]
+    shown = layers.with_bright_background(classes) if "labels" in masks else classes
     rows = [Row("pixels in", None, [*masks, *["IoU"] * (ious is not None)])]
     for label in sorted(set().union(*shares)):
         is_void = label == VOID
@@ -180,12 +172,3 @@ def legend_rows(
 def percent(share: float) -> str:
     """A share (0..1) of the pixels in words; "-" only where there is no pixel at all."""
     return "-" if share == 0 else "<0.1%" if share < 0.0005 else f"{share:.1%}"
-
-
-def shorten(text: str, letters: ImageFont.FreeTypeFont, room: float) -> str:
-    """The text on one line of at most `room` px, with an ellipsis for an end that does not fit."""
-    text = short = " ".join(text.split())
-    while short and letters.getlength(short) > room:
-        text = text[:-1]
-        short = text and text + "…"
-    return short
