@@ -20,8 +20,8 @@ WHITE, BLACK, INK = (255, 255, 255), (0, 0, 0), (32, 33, 36)
 RIGHT, WRONG, NOT_SCORED = (203, 224, 238), (213, 80, 0), (158, 158, 158)
 HEAT = colormaps["viridis"]  # lightness increases: readable in grey and for colour-blind readers
 KEYS = {  # what the colours of a layer mean
-    "error": {"right": RIGHT, "wrong": WRONG, "void": NOT_SCORED},
-    "confidence": {f"{p}%": tuple(round(255 * c) for c in HEAT(p / 100)[:3]) for p in (0, 50, 100)},
+    "error": {"right": RIGHT, "wrong": WRONG, "not scored": NOT_SCORED},
+    "confidence": {f"{p} % sure": tuple(HEAT(p / 100, bytes=True)[:3]) for p in (0, 50, 100)},
 }
 BRIGHT = 0, 255, 255
 OPACITY = 0.55  # of the tint of a class over the photo

@@ -29,11 +29,11 @@ class Record(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A row of the legend: a heading, or a class, or void, that occurs in an image."""
+    """A row of the legend: what a colour means; its heading has none."""
 
     name: str
     colour: Colour | None
-    cells: list[str]  # the share of the pixels of each mask and, where the image is scored, the IoU
+    cells: list[str]  # of a class: its share of each mask and, where the image is scored, its IoU
 
 
 class Page(NamedTuple):
@@ -43,7 +43,7 @@ class Page(NamedTuple):
     layers: dict[str, Image.Image]  # see `draw_layers`; at the size of the photo
     tiles: dict[str, Image.Image]  # the same as they are on the page
     masks: dict[str, np.ndarray]  # (H, W) uint8, by the names of their tiles
-    legend: list[Row]  # its heading, then by class id, void last
+    legend: list[Row]  # see `legend_rows`
 
 
 def overlay(photo: np.ndarray, mask: np.ndarray, classes: Classes) -> Image.Image:
@@ -84,11 +84,12 @@ def draw_page(record: Record, classes: Classes) -> Page:
     letters, large, line = font(size), font(round(1.3 * size)), round(1.6 * size)
     pitch = size + max(width, 14 * size)  # of the tiles, with room for what is written around them
     rows = legend_rows(masks, classes, record.ious)
+    rows += [Row(*key, []) for name in tiles for key in layers.KEYS.get(name, {}).items()]
     legend = _draw_legend(rows, letters, count * pitch - size)
     inner = max(count * pitch - size, legend.width)
     top = 3 * line  # of the tiles: below the title and their captions
-    below = top + height + line  # where the keys of their colours end
-    page = Image.new("RGB", (inner + 2 * size, below + size + legend.height), WHITE)
+    below = top + height + size  # of the legend
+    page = Image.new("RGB", (inner + 2 * size, below + legend.height + size), WHITE)
     draw = ImageDraw.Draw(page)
     score = "" if record.miou is None else f"mIoU {record.miou:.3f}"
     title = short(record.title, int((inner - large.getlength(score)) / large.size / WIDE))
@@ -98,8 +99,6 @@ def draw_page(record: Record, classes: Classes) -> Page:
         left = size + index * pitch
         draw.text((left, top - line // 2), captions[name], GREY, letters, anchor="lm")
         page.paste(tile, (left, top))
-        for place, (word, colour) in enumerate(layers.KEYS.get(name, {}).items()):
-            _entry(draw, (left + 5 * size * place, below - line // 2), word, colour, letters)
     page.paste(legend, (size, below))
     return Page(page, drawn, tiles, masks, rows)
 
@@ -130,32 +129,19 @@ def _draw_legend(rows: list[Row], letters: ImageFont.FreeTypeFont, room: int) ->
     table = [row for start in starts for row in (heading, *others[start : start + lines])]
     for index, (name, colour, cells) in enumerate(table):
         left, middle = index // (1 + lines) * width, index % (1 + lines) * line + line // 2
-        _entry(draw, (left, middle), name, colour, letters)
+        ink, half = INK if colour else GREY, size // 2
+        if colour:
+            draw.rectangle((left, middle - half, left + 2 * half, middle + half), colour, GREY)
+        draw.text((left + 3 * half * bool(colour), middle), name, ink, letters, anchor="lm")
         for place, cell in enumerate(cells, start=1):
-            at = left + names + number * place, middle
-            draw.text(at, cell, INK if colour else GREY, letters, anchor="rm")
+            draw.text((left + names + number * place, middle), cell, ink, letters, anchor="rm")
     return legend
-
-
-def _entry(
-    draw: ImageDraw.ImageDraw,
-    at: tuple[int, int],
-    word: str,
-    colour: Colour | None,
-    letters: ImageFont.FreeTypeFont,
-) -> None:
-    """A swatch and what it stands for, or a heading; `at`: the middle of its left edge."""
-    (left, middle), half = at, letters.size // 2
-    if colour:
-        draw.rectangle((left, middle - half, left + 2 * half, middle + half), colour, GREY)
-        left += 3 * half
-    draw.text((left, middle), word, INK if colour else GREY, letters, anchor="lm")
 
 
 def legend_rows(
     masks: dict[str, np.ndarray], classes: Classes, ious: np.ndarray | None = None
 ) -> list[Row]:
-    """The heading, then what occurs in masks (H, W) of one image; `ious` (C,) with nan."""
+    """A heading, then the classes in masks (H, W) of an image, void last; `ious` (C,) with nan."""
     shares = [layers.pixel_shares(mask) for mask in masks.values()]
     shown = layers.with_bright_background(classes) if "labels" in masks else classes
     rows = [Row("pixels in", None, [*masks, *["IoU"] * (ious is not None)])]
