@@ -97,7 +97,7 @@ def test_confidence_is_one_more_tile_and_the_contact_sheet_one_more_file(street,
     assert list(after[0]["layers"]) == [*before[0]["layers"], "confidence"]
     heat = np.asarray(Image.open(OVERLAYS / after[0]["layers"]["confidence"]))
     assert len(np.unique(heat.reshape(-1, 3), axis=0)) > 20, "no constant"
-    assert Image.open(OVERLAYS / SHEET).width == 3 * 340 + 20
+    assert (OVERLAYS / SHEET).is_file()
     succeeds(*RUN, *DATA)
     assert not (OVERLAYS / SHEET).exists(), "one of other images is not left behind"
 
@@ -107,7 +107,12 @@ def test_the_run_is_written_up(street, succeeds):
     flags = ("--run", run, *DATA, "--limit", 2, "--report", "--author", "A. Student", "--size", 72)
     assert "2 pictures, report.pdf and" in succeeds("visualize.py", *flags, "--compare", run)
     text = (run / "5_overlays/report.md").read_text(encoding="utf-8")
-    for words in ("A. Student", "| optimizer | adamw |", "## Experiments", "| differs in |"):
+    for words in (
+        "A. Student",
+        "| optimizer | adamw |",
+        "## Experiments",
+        f"run | {run} | {run} |",
+    ):
         assert words in text
     assert "| size | 48 |" in text and "| size | 72 |" not in text, "the run's, not the pictures'"
     pages = re.findall(rb"/Type /Page\b", (run / "5_overlays/report.pdf").read_bytes())
@@ -164,9 +169,8 @@ def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds, fai
     some, none = (next(n for n in seen if bool(seen[n]) is there) for there in (True, False))
     succeeds(*command, "--classes", some)
     assert {picture["title"] for picture in listed(out)} == seen[some]
-    before = saved()
     assert f"--classes {none}: in none of the 4 images" in fails(*command, "--classes", none)
-    assert saved() == before
+    assert not out.exists(), "nothing is left to go on with"
 
 
 def test_without_a_run_photos_are_seen_by_the_network_in_the_box(photos, succeeds):
@@ -189,11 +193,6 @@ def test_what_was_drawn_stays_where_masks_were_moved_away(photos, succeeds):
     Path("photos/seen/predictions").rename("masks")
     said = succeeds(*command, "--resume")
     assert "4 of them are done" in said and "4 pictures" in said, "its own are no photos"
-    assert Path("photos/seen/index.html").is_file()
-    Path("photos/seen").rename("photos/.seen.old")  # killed before config.json was there
-    Path("photos/seen").mkdir()
-    Path("photos/seen/.config.json.part").touch()
-    assert "4 of them are done" in succeeds(*command, "--resume")
     assert Path("photos/seen/index.html").is_file()
 
 
@@ -240,7 +239,6 @@ REFUSED = [
     ((*IMAGE, "--out", "page"), f"page/index.html: {OVER}"),
     ((*IMAGE, "--sort", "worst"), "--sort: worst needs scores, which --image does not"),
     ((*IMAGE, "run/4_eval", "--recursive"), "predictions/shapes_000003: a name that the pictures"),
-    ((*RUN, "--image", SHEET, "--contact-sheet"), "contact_sheet: a name that the pictures use"),
     ((*RUN, *DATA, "--seed", 1), "argument --seed: has no effect without --sort random"),
     ((*RUN, *DATA, "--masks-only"), "argument --masks-only: has no effect without --image"),
     ((*RUN, *DATA, "--author", "me"), "argument --author: has no effect without --report"),
