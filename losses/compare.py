@@ -173,13 +173,12 @@ def read_scores(places: Sequence[Path]) -> tuple[list[str], np.ndarray]:
 def main() -> None:
     how = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m losses.compare", None, __doc__, formatter_class=how)
-    what = "run, or folder of evaluate.py --out"
-    parser.add_argument("first", type=Path, metavar="RUN", help=f"{what}, to compare with")
-    parser.add_argument("others", type=Path, metavar="RUN", nargs="+", help=what)
+    what = "runs, or folders of evaluate.py --out, compared with the first"
+    parser.add_argument("runs", type=Path, metavar="RUN", nargs="+", help=what)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write compare.csv and compare.png")
     args = parser.parse_args()
 
-    text, runs = compare_runs([args.first, *args.others])
+    text, runs = compare_runs(args.runs)
     print(f"{text}\n")
     images = runs[0]["images"]
     print(f"95 % intervals, from low to high, of {RESAMPLES:,} paired resamples of the images")

@@ -110,11 +110,11 @@ def network_facts(segmenter: Segmenter) -> dict[str, Any]:
         return f"{sum(parameter.numel() for parameter in module.parameters()):,} parameters"
 
     layers = [
-        (f"1×1 convolution {layer.in_channels} → {layer.out_channels}", parameters(layer))
+        f"1×1 convolution {layer.in_channels} → {layer.out_channels}\n{parameters(layer)}"
         for layer in head.layers
     ]
-    standardise = "standardise", "(x − mean) / std"
-    decide = "class map", "the most probable class, at the size of the photo"
+    standardise = "standardise\n(x − mean) / std"
+    decide = "class map\nthe most probable class, at the size of the photo"
     names = level_names(hypercolumn.taps, hypercolumn.context)
     state = "fine-tuned" if segmenter.origin else "frozen"
     return {
