@@ -33,7 +33,7 @@ import numpy as np
 from data import UserError, first_of
 from data.figures import gallery
 from data.figures.overlay import Record
-from data.figures.photos import PhotoTable, check_names, photo_folder, photo_records
+from data.figures.photos import MASKS, PhotoTable, photo_folder, photo_records
 from data.image_files import find_photos
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
@@ -161,7 +161,8 @@ def main() -> None:
     facts = {"images": f"{len(names)} {what}", **facts}
     if args.sort == "random":
         random.Random(args.seed).shuffle(names)
-    check_names(names, args.contact_sheet)
+    if taken := [n for n in names if n.startswith((f"{MASKS}/", f"{gallery.FILES}/"))]:
+        raise UserError(f"{taken[0]}: a name that the pictures use themselves; rename that photo")
     wanted = classes.labels(args.classes or ())
     if run:
         run |= {"author": args.author, "experiments": []}
@@ -194,7 +195,7 @@ def main() -> None:
             heading = f"{'Ground truth' if args.truth else 'Predictions'} of {what}"
             gallery.save_gallery(new, pictures, heading, facts)
             if args.contact_sheet:
-                gallery.contact_sheet(new, pictures).save(new / gallery.SHEET)
+                gallery.contact_sheet(new, pictures).savefig(new / gallery.SHEET, format="png")
         if run:
             from data.figures.report import save_report  # matplotlib takes a second to import
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from data import UserError
-from losses.metrics import class_ious, iou_cell, load_image_scores, mean, ratio
+from losses.metrics import class_ious, load_image_scores, mean, ratio
 from models.run import chain, folder, runtime
 from models.run.record import settings
 
@@ -57,12 +57,14 @@ def compared(counts: np.ndarray) -> list[dict[str, Any]]:
     Returns:
         "miou" with its 95 % interval, from "miou_low" to "miou_high"; "pixel_accuracy"; the
         "difference" of the mIoU to that of the first with its interval, from "difference_low" to
-        "difference_high"; and the "verdict" on it. The last four are None in the first row.
+        "difference_high"; and the "verdict" on it, empty in the first row.
     """
     totals, resampled = counts.sum(1), bootstrap_mious(counts)
     mious, gains = mean(class_ious(totals)), resampled - resampled[:, :1]
     low, high = np.nanquantile(resampled, [0.025, 0.975], axis=0)
     gain_low, gain_high = np.nanquantile(gains, [0.025, 0.975], axis=0)
+    verdicts = np.select([gain_low > 0, gain_high < 0], ["better", "worse"], "may be equal")
+    verdicts[0] = ""
     columns = {
         "miou": mious,
         "miou_low": low,
@@ -71,38 +73,9 @@ def compared(counts: np.ndarray) -> list[dict[str, Any]]:
         "difference": mious - mious[0],
         "difference_low": gain_low,
         "difference_high": gain_high,
-        "verdict": np.select([gain_low > 0, gain_high < 0], ["better", "worse"], "may be equal"),
+        "verdict": verdicts,
     }
-    table = zip(*(column.tolist() for column in columns.values()))
-    first, *others = (dict(zip(columns, row)) for row in table)
-    nothing = dict.fromkeys(["difference", "difference_low", "difference_high", "verdict"])
-    return [first | nothing, *others]
-
-
-def tables(counts: np.ndarray, names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """The IoU of each class in each run, then the `rows` of `compare_runs`, in markdown."""
-    ious, runs = class_ious(counts.sum(1)).T, [row["run"] for row in rows]  # (C, runs)
-    classes = [["", *runs], *([name, *map(iou_cell, row)] for name, row in zip(names, ious))]
-    classes.append(["classes", *map(str, np.isfinite(ious).sum(0))])
-    if len(runs) == 2:
-        gains = ["" if np.isnan(gain) else f"{gain:+.3f}" for gain in ious[:, 1] - ious[:, 0]]
-        classes = [[*row, gain] for row, gain in zip(classes, ["minus first", *gains, ""])]
-    heading = ["", "mIoU", "95 % interval", "pixel acc.", "minus first", "95 % interval", ""]
-    scores = [[*heading, "differs in"]]
-    own = ["{run}", "{miou:.4f}", "{miou_low:.4f} to {miou_high:.4f}", "{pixel_accuracy:.4f}"]
-    gain = ["{difference:+.4f}", "{difference_low:+.4f} to {difference_high:+.4f}", "{verdict}"]
-    for row in rows:
-        cells = [*own, *(gain if row["verdict"] else ["", "", ""]), "{differs}"]
-        scores.append([cell.format(**row) for cell in cells])
-    return f"{_markdown(classes)}\n\n{_markdown(scores)}"
-
-
-def _markdown(cells: Sequence[Sequence[str]]) -> str:
-    """Rows of cells, the first row a heading, as a table."""
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    heading, *rows = ([cell.rjust(width) for cell, width in zip(row, widths)] for row in cells)
-    rule = ["-" * (width - 1) + ":" for width in widths]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heading, rule, *rows))
+    return [dict(zip(columns, row)) for row in zip(*(x.tolist() for x in columns.values()))]
 
 
 def run_settings(place: Path) -> dict[str, dict[str, Any]]:
@@ -139,27 +112,43 @@ def differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 def compare_runs(places: Sequence[Path]) -> tuple[str, list[dict[str, Any]]]:
     """Runs, or folders of scores, side by side with the first.
 
-    See `read_scores`.
-
     Returns:
-        The tables of classes and scores in words; and the rows of `compared`, also with "run", its
-        folder, the number of "images", and what "differs" from the settings of the first, in words.
+        What differs and a table in markdown, a column for each run; and its columns as dicts: "run"
+        and "images", the scores of `compared`, the IoU of each class, and what "differs" from the
+        settings of the first, in words.
+
+    Raises:
+        UserError: see `read_scores`.
     """
     names, counts = read_scores(places)
-    found = [run_settings(place) for place in places]
-    rows = []
-    for place, own, row in zip(places, found, compared(counts)):
-        row = {"run": str(place), "images": counts.shape[1], **row}
-        rows.append(row | {"differs": differing(found[0], own)})
-    return tables(counts, names, rows), rows
+    first, runs, lines = run_settings(places[0]), [], []
+    for place, own, scores in zip(places, counts, compared(counts)):
+        ious = zip((f"IoU {name}" for name in names), class_ious(own.sum(0)).tolist())
+        differs = differing(first, run_settings(place))
+        facts = {"run": str(place), "differs": differs, "images": len(own)}
+        runs.append(facts | scores | dict(ious))
+    for key in [key for key in runs[0] if key != "differs"]:
+        lines.append([key.replace("_", " "), *(_cell(key, run[key]) for run in runs)])
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    lines.insert(1, ["-" * (width - 1) + ":" for width in widths])
+    padded = ([cell.rjust(width) for cell, width in zip(line, widths)] for line in lines)
+    words = [f"{run['run']} differs in: {run['differs']}\n" for run in runs[1:]]
+    return "\n".join([*words, *(f"| {' | '.join(line)} |" for line in padded)]), runs
+
+
+def _cell(key: str, value: Any) -> str:
+    """A fact of a run in a table."""
+    if not isinstance(value, float):
+        return str(value)
+    return "absent" if np.isnan(value) else f"{value:{'+' * ('difference' in key)}.4f}"
 
 
 def read_scores(places: Sequence[Path]) -> tuple[list[str], np.ndarray]:
-    """Names of the classes, and (runs, N, C, 3) class counts of the same images, sorted by id.
+    """Names of the classes, and (runs, N, C, 3) class counts of the same images.
 
     Raises:
         UserError: scores are missing, damaged or of a network that the run has no more, or the
-            runs have not scored the same classes, images and ground truth.
+            runs have not scored the same classes, images and ground truth in the same order.
     """
     first, found = {}, []
     for place in places:
@@ -169,10 +158,8 @@ def read_scores(places: Sequence[Path]) -> tuple[list[str], np.ndarray]:
                 f"{scores}: scores of an earlier network; run step 4 again, for {place}"
             )
         names, ids, counts = load_image_scores(scores / folder.PER_IMAGE)
-        order = np.argsort(ids)
-        found.append(counts[order])
-        scored = {"classes": names, "images": np.array(ids)[order]}
-        scored["ground truth"] = found[-1][..., 0]
+        found.append(counts)
+        scored = {"classes": names, "images": ids, "ground truth": counts[..., 0]}
         first = first or scored
         for what in scored:
             if not np.array_equal(first[what], scored[what]):
@@ -186,26 +173,20 @@ def read_scores(places: Sequence[Path]) -> tuple[list[str], np.ndarray]:
 def main() -> None:
     how = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("python -m losses.compare", None, __doc__, formatter_class=how)
-    what = "run, or folder of evaluate.py --out"
-    parser.add_argument("first", type=Path, metavar="RUN", help=f"{what}, to compare with")
-    parser.add_argument("others", type=Path, metavar="RUN", nargs="+", help=what)
+    what = "runs, or folders of evaluate.py --out, compared with the first"
+    parser.add_argument("runs", type=Path, metavar="RUN", nargs="+", help=what)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write compare.csv and compare.png")
     args = parser.parse_args()
 
-    places = [args.first, *args.others]
-    text, rows = compare_runs(places)
-    for place in places:
-        config = chain.finished(place, 4)
-        what = config["checkpoint"] or config["predictions"]
-        print(f"{place}: {what} {runtime.as_typed(config['changed'])}".rstrip())
-    print(f"\n{text}\n")
-    images = rows[0]["images"]
-    print(f"95 % intervals from {RESAMPLES:,} paired resamples of the {images} images")
+    text, runs = compare_runs(args.runs)
+    print(f"{text}\n")
+    images = runs[0]["images"]
+    print(f"95 % intervals, from low to high, of {RESAMPLES:,} paired resamples of the images")
     if images < FEW_IMAGES:
         print(f"note: {images} images are few, so the intervals are rather too narrow")
     if args.out:
-        folder.save_csv(args.out / "compare.csv", rows)
-        folder.save_chart(args.out / "compare.png", "comparison", rows)
+        folder.save_csv(args.out / "compare.csv", runs)
+        folder.save_chart(args.out / "compare.png", "comparison", runs)
         print(f"wrote {args.out}: compare.csv, compare.png")
 
 

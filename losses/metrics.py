@@ -1,8 +1,9 @@
 """The score: confusion counts of a split, and of each image the pixels that an IoU is made of."""
 
+import math
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -28,10 +29,8 @@ class ConfusionMatrix:
         """Adds an image: class ids in two integer arrays of the same shape; VOID in the target.
 
         Raises:
-            ValueError: the shapes differ, or an id at a labelled pixel is outside 0..C-1.
+            ValueError: an id at a labelled pixel is outside 0..C-1.
         """
-        if prediction.shape != target.shape:
-            raise ValueError(f"shapes {prediction.shape} and {target.shape} differ")
         classes, labelled = len(self.counts), target != VOID
         truth, predicted = (ids[labelled].astype(np.int64) for ids in (target, prediction))
         for ids in (truth, predicted):
@@ -91,8 +90,9 @@ class ConfusionMatrix:
 
     def table(self, names: Sequence[str]) -> str:
         """The score as text: a line per class, then the means."""
-        width = max(map(len, names))
-        lines = [f"{name:{width}}  {iou_cell(iou)}" for name, iou in zip(names, self.iou())]
+        width, ious = max(map(len, names)), self.iou().tolist()
+        cells = ["absent" if math.isnan(iou) else f"{iou:6.3f}" for iou in ious]
+        lines = [f"{name:{width}}  {cell}" for name, cell in zip(names, cells)]
         miou, pixels, classes, weighted = self.scores().values()
         return "\n".join(lines) + (
             f"\nmIoU {miou:.4f} over {self.classes_in_mean()} of {len(names)} classes   "
@@ -147,19 +147,8 @@ def image_rows(
     return [dict(zip(columns, row)) for row in zip(*columns.values())]
 
 
-def save_image_scores(
-    file: BinaryIO, names: Sequence[str], ids: Sequence[str], counts: np.ndarray
-) -> None:
-    """Writes numpy's .npz: the text arrays "names" (C,) and "ids" (N,), "counts" (N, C, 3) int64.
-
-    Equal scores give equal bytes.
-    """
-    texts = {"names": np.array(names), "ids": np.array(ids, dtype=np.str_)}
-    np.savez_compressed(file, **texts, counts=counts)
-
-
 def load_image_scores(path: str | PathLike) -> tuple[list[str], list[str], np.ndarray]:
-    """Names of the classes, ids of the images and counts, as `save_image_scores` has written them.
+    """Names of the classes, ids of the images and their counts (N, C, 3) int64 in step 4's .npz.
 
     Raises:
         UserError: there is no such file, it is damaged, or it holds something else.
@@ -189,8 +178,3 @@ def mean(values: np.ndarray) -> np.ndarray:
     """Mean over the last axis of what is not nan; nan (without a warning) where nothing is left."""
     defined = np.isfinite(values)
     return ratio(np.where(defined, values, 0).sum(-1), defined.sum(-1))
-
-
-def iou_cell(iou: float) -> str:
-    """An IoU in a table."""
-    return "absent" if np.isnan(iou) else f"{iou:6.3f}"

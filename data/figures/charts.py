@@ -161,7 +161,7 @@ def comparison(rows: Sequence[Mapping[str, Any]], figure: FigureBase | None = No
     Args:
         rows: for each "run", its name, how it "differs" from the first, in words, "miou" and
             "difference", both also with "_low" and "_high" behind: the bounds of its interval; and
-            the "verdict" on the difference. None is not drawn.
+            the "verdict" on the difference.
     """
     names = [
         "\n".join([short(row["run"], 40), *textwrap.wrap(row["differs"], 40, max_lines=3)])
@@ -171,8 +171,6 @@ def comparison(rows: Sequence[Mapping[str, Any]], figure: FigureBase | None = No
     panels = figure.subplots(1, 2, sharey=True)
     for axes, key, label in zip(panels, ("miou", "difference"), ("mIoU", "minus the first")):
         for place, row in enumerate(rows):
-            if row[key] is None:
-                continue
             is_score, value = key == "miou", row[key]
             colour = INK if is_score else VERDICTS.get(row["verdict"], INK)
             bounds = [[value - row[f"{key}_low"]], [row[f"{key}_high"] - value]]

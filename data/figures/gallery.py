@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from PIL import Image, ImageDraw
+from matplotlib.figure import Figure
+from PIL import Image
 
 from data.classes import Classes
-from data.figures.layers import INK, WHITE, draw_layers, font, unnamed
-from data.figures.overlay import GREY, Record, draw_page, shorten
+from data.figures.charts import new_figure, short
+from data.figures.layers import pixel_shares, unnamed
+from data.figures.overlay import Record, draw_page
 
 INDEX, SHEET = "index.html", "contact_sheet.png"
 FILES = "gallery"  # folder of what the page shows: in a folder for each image the files below
@@ -28,24 +30,22 @@ def save_page(folder: Path, record: Record, classes: Classes, confidence: bool =
     Args:
         confidence: whether the confidence is shown, too.
     """
-    record = record if confidence else record._replace(confidence=None)
-    page, files = draw_page(record, classes), folder / FILES / record.id
+    page = draw_page(record if confidence else record._replace(confidence=None), classes)
+    files, heading, *rows = folder / FILES / record.id, *page.legend
     files.mkdir(parents=True, exist_ok=True)
     (folder / record.id).parent.mkdir(parents=True, exist_ok=True)
     page.picture.save(folder / f"{record.id}.png")
     *_, last = page.masks  # the prediction, if there is one
-    small = page.tiles[last]
-    small.thumbnail(ROOM, Image.LANCZOS)
-    small.save(files / THUMBNAIL, quality=88, subsampling=0)
+    page.tiles[last].thumbnail(ROOM, Image.LANCZOS)
+    page.tiles[last].save(files / THUMBNAIL, quality=88, subsampling=0)
     layers = {}
-    for name, layer in draw_layers(record.photo, page.masks, classes, record.confidence).items():
+    for name, layer in page.layers.items():
         suffix = "jpg" if name == "image" else "png"  # as PNG, a photo takes five times as much
         file = files / f"{name.replace(' ', '_')}.{suffix}"
         layer.save(file, quality=92)
         layers[name] = quote(file.relative_to(folder).as_posix())
     judged = "ground truth" if "ground truth" in page.masks else last  # strokes name only a part
-    things = [row for row in page.rows if row.label not in unnamed(classes) and row.shares[judged]]
-    rows = [[row.name, "#{:02x}{:02x}{:02x}".format(*row.colour), *row.cells] for row in page.rows]
+    things = sorted(pixel_shares(page.masks[judged]).keys() - {*unnamed(classes)})
     facts = {
         "name": record.id,
         "title": record.title,
@@ -54,9 +54,9 @@ def save_page(folder: Path, record: Record, classes: Classes, confidence: bool =
         "page": quote(f"{record.id}.png"),
         "thumbnail": quote(f"{FILES}/{record.id}/{THUMBNAIL}"),
         "layers": layers,
-        "classes": [row.name for row in things],  # by which it is filtered
-        "columns": page.columns,
-        "rows": rows,
+        "classes": [classes.names[label] for label in things],  # by which it is filtered
+        "columns": heading.cells,
+        "rows": [(name, "#{:02x}{:02x}{:02x}".format(*rgb), *cells) for name, rgb, cells in rows],
     }
     (files / FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
@@ -88,20 +88,14 @@ def save_gallery(
     (folder / INDEX).write_bytes(page.encode())
 
 
-def contact_sheet(folder: Path, pictures: Sequence[Mapping[str, Any]]) -> Image.Image:
-    """The thumbnails of the first 24 pictures on white; below each are its title and its mIoU."""
+def contact_sheet(folder: Path, pictures: Sequence[Mapping[str, Any]]) -> Figure:
+    """The thumbnails of the first 24 pictures; above each are its title and its mIoU."""
     columns, rows = min(COLUMNS, len(pictures)), min(ROWS, -(-len(pictures) // COLUMNS))
-    width, height = ROOM
-    letters, gap, line = font(20), 20, 44
-    sheet = Image.new("RGB", (columns * (width + gap) + gap, rows * (height + line) + gap), WHITE)
-    draw = ImageDraw.Draw(sheet)
-    for index, one in enumerate(pictures[: COLUMNS * ROWS]):
-        row, column = divmod(index, COLUMNS)
-        left, top = gap + column * (width + gap), gap + row * (height + line)
-        small = Image.open(folder / FILES / one["name"] / THUMBNAIL)
-        sheet.paste(small, (left + (width - small.width) // 2, top + (height - small.height) // 2))
-        score = "" if one["miou"] is None else f"mIoU {one['miou']:.3f}"
-        middle, room = top + height + line // 2 - 6, width - letters.getlength(score) - gap
-        draw.text((left, middle), shorten(one["title"], letters, room), INK, letters, anchor="lm")
-        draw.text((left + width, middle), score, GREY, letters, anchor="rm")
-    return sheet
+    figure = new_figure(2.8 * columns, 2.5 * rows)
+    for place, one in enumerate(pictures[: COLUMNS * ROWS], start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        axes.axis("off")
+        axes.imshow(Image.open(folder / FILES / one["name"] / THUMBNAIL))
+        score = "" if one["miou"] is None else f"  mIoU {one['miou']:.3f}"
+        axes.set_title(short(one["title"]) + score, fontsize=9, parse_math=False)
+    return figure

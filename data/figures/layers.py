@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from matplotlib import colormaps, get_data_path
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
@@ -18,10 +20,10 @@ WHITE, BLACK, INK = (255, 255, 255), (0, 0, 0), (32, 33, 36)
 RIGHT, WRONG, NOT_SCORED = (203, 224, 238), (213, 80, 0), (158, 158, 158)
 HEAT = colormaps["viridis"]  # lightness increases: readable in grey and for colour-blind readers
 KEYS = {  # what the colours of a layer mean
-    "error": {"right": RIGHT, "wrong": WRONG, "void": NOT_SCORED},
-    "confidence": {f"{p}%": tuple(round(255 * c) for c in HEAT(p / 100)[:3]) for p in (0, 50, 100)},
+    "error": {"right": RIGHT, "wrong": WRONG, "not scored": NOT_SCORED},
+    "confidence": {f"{p} % sure": tuple(HEAT(p / 100, bytes=True)[:3]) for p in (0, 50, 100)},
 }
-BRIGHT = (0, 255, 255), (255, 240, 0), (255, 0, 255)
+BRIGHT = 0, 255, 255
 OPACITY = 0.55  # of the tint of a class over the photo
 NAMED_FROM = 0.002  # share of the image that a class needs to be named in it
 
@@ -32,12 +34,10 @@ def unnamed(classes: Classes) -> list[int]:
 
 
 def with_bright_background(classes: Classes) -> Classes:
-    """For strokes on a black background, hard to see: the `BRIGHT` colour least like a class."""
+    """For strokes on a black background, which would be hard to see."""
     if 0 not in unnamed(classes):
         return classes
-    others = np.array(classes.colours[1:])
-    bright = max(BRIGHT, key=lambda colour: np.linalg.norm(others - colour, axis=1).min())
-    return replace(classes, colours=(bright, *classes.colours[1:]))
+    return replace(classes, colours=(BRIGHT, *classes.colours[1:]))
 
 
 def tint(mask: np.ndarray, classes: Classes, sparse: bool = False, reach: int = 1) -> Image.Image:
@@ -60,12 +60,18 @@ def tint(mask: np.ndarray, classes: Classes, sparse: bool = False, reach: int = 
     return Image.fromarray(pixels)
 
 
+def pixel_shares(mask: np.ndarray) -> dict[int, float]:
+    """The share of the pixels (H, W) uint8 of each value that occurs, the largest first."""
+    counts = Image.fromarray(mask).histogram()  # numpy's bincount takes 8 bytes a pixel
+    values = sorted(range(256), key=lambda value: -counts[value])
+    return {value: counts[value] / mask.size for value in values if counts[value]}
+
+
 def draw_layers(
     photo: np.ndarray,
     masks: dict[str, np.ndarray],
     classes: Classes,
-    confidence: np.ndarray | None,
-    reach: int = 1,
+    confidence: np.ndarray | None = None,
 ) -> dict[str, Image.Image]:
     """The "image" and what lies over it, of its size: masks by their names, "error", "confidence".
 
@@ -75,7 +81,7 @@ def draw_layers(
     """
     layers = {"image": Image.fromarray(photo)}
     for name, mask in masks.items():
-        layers[name] = tint(mask, classes, name == "labels", reach)
+        layers[name] = tint(mask, classes, name == "labels")
     if {"ground truth", "prediction"} == set(masks):
         truth, prediction = masks.values()
         errors = np.where((prediction == truth)[..., None], np.uint8(RIGHT), np.uint8(WRONG))
@@ -88,13 +94,11 @@ def draw_layers(
 
 def write_names(picture: Image.Image, mask: np.ndarray, classes: Classes) -> None:
     """Writes the name of each class into its region, the largest first, where there is room."""
-    counts = np.bincount(mask.ravel(), minlength=256)
-    counts[unnamed(classes)] = 0
     size = max(11, round(max(picture.size) / 32))
     letters, draw, written = font(size), ImageDraw.Draw(picture), np.zeros(mask.shape, bool)
-    for label in np.argsort(-counts, kind="stable"):
-        if counts[label] < NAMED_FROM * mask.size:
-            break
+    for label, share in pixel_shares(mask).items():
+        if share < NAMED_FROM or label in unnamed(classes):
+            continue
         name, own = classes.names[label], mask == label
         width, height = round(letters.getlength(name) + 0.8 * size), round(1.4 * size)
         if width > picture.width or height > picture.height:
@@ -117,26 +121,17 @@ def write_names(picture: Image.Image, mask: np.ndarray, classes: Classes) -> Non
 def fit(mask: np.ndarray, size: tuple[int, int], sparse: bool) -> np.ndarray:
     """A mask (H, W) on a tile of this size (w, h), (h, w) uint8; a sparse one drawn with a pen.
 
-    Of a sparse one nothing vanishes: where classes meet, the smaller lies on top, and no pen covers
-    a pixel.
+    Of a sparse one nothing vanishes, and where pens meet, the class of fewer pixels lies on top.
     """
     if not sparse:
         return np.asarray(Image.fromarray(mask).resize(size, Image.NEAREST))
-    (width, height), places = size, {}
-    labels, counts = np.unique(mask[mask != VOID], return_counts=True)
-    for label in labels[np.argsort(-counts, kind="stable")]:
-        share = Image.fromarray((mask == label).astype(np.float32)).resize(size, Image.BOX)
-        places[label] = np.asarray(share) > 0
-    reach = round(max(size) / 200)  # px from the middle of the pen, which is a disc
-    y, x = np.mgrid[: 2 * reach + 1, : 2 * reach + 1]
-    pen = np.argwhere(np.hypot(y - reach, x - reach) < reach + 0.5)
-    drawn = np.full((height, width), VOID, np.uint8)
-    for label, place in places.items():
-        framed = np.pad(place, reach)
-        for down, right in pen:
-            drawn[framed[down : down + height, right : right + width]] = label
-    for label, place in places.items():
-        drawn[place] = label
+    reach, drawn = round(max(size) / 200), np.full(size[::-1], VOID, np.uint8)
+    disc = np.hypot(*np.mgrid[-reach : reach + 1, -reach : reach + 1]) < reach + 0.5
+    pen = torch.from_numpy(disc)[None, None].float()
+    for label in [value for value in pixel_shares(mask) if value != VOID]:
+        own = torch.from_numpy(mask == label)[None].float()
+        places = F.adaptive_max_pool2d(own, size[::-1])
+        drawn[F.conv2d(places, pen, padding=reach)[0].numpy() > 0.5] = label
     return drawn
 
 

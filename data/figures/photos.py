@@ -2,7 +2,7 @@
 
 import csv
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ import numpy as np
 
 from data import UserError
 from data.classes import Classes
-from data.figures import gallery
-from data.figures.overlay import Record, legend_rows, percent
+from data.figures.layers import pixel_shares
+from data.figures.overlay import Record, percent
 from data.image_files import colour_mask, read_image
 from models.run import folder
 from models.run.folder import read, read_json, read_table
@@ -53,13 +53,12 @@ class PhotoTable:
         path = self.folder / MASKS / f"{photo.id}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         colour_mask(photo.prediction, self.classes).save(path)
-        found = legend_rows({MASKS: photo.prediction}, self.classes)
         rows, words = [], []
-        for row in sorted(found, key=lambda row: -row.shares[MASKS]):
-            share, own = row.shares[MASKS], photo.prediction == row.label
+        for label, share in pixel_shares(photo.prediction).items():
+            name, own = self.classes.names[label], photo.prediction == label
             sure = float(photo.confidence.mean(where=own, dtype=float))
-            rows.append(dict(zip(COLUMNS, (photo.title, row.name, share, sure))))
-            words.append(f"{row.name} {percent(share)}")
+            rows.append(dict(zip(COLUMNS, (photo.title, name, share, sure))))
+            words.append(f"{name} {percent(share)}")
         self._append(rows)
         self.done.add(photo.title)
         print(f"  {photo.title}  {'  '.join(words)}", flush=True)
@@ -73,18 +72,6 @@ class PhotoTable:
         """Closes the file, so that the rows outlive the process."""
         with open(self.folder / TABLE, "a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, COLUMNS, lineterminator="\n").writerows(rows)
-
-
-def check_names(names: Iterable[str], sheet: bool) -> None:
-    """Refuses photos whose pages would lie where masks, the gallery's files or the `sheet` do.
-
-    Raises:
-        UserError: names the first.
-    """
-    for name in names:
-        is_sheet = sheet and f"{name}.png" == gallery.SHEET
-        if is_sheet or name.startswith((f"{MASKS}/", f"{gallery.FILES}/")):
-            raise UserError(f"{name}: a name that the pictures use themselves; rename that photo")
 
 
 def photo_records(
@@ -117,7 +104,7 @@ def photo_records(
 def photo_folder(place: Path, flags: Mapping[str, Any]) -> Iterator[Path]:
     """The folder of photos in its own place, for what is interrupted goes on with --resume.
 
-    What an earlier run has left there goes as soon as there is a prediction; without any, it stays.
+    What an earlier run has left there goes at once, unless it goes on.
 
     Args:
         flags: of the step, with "made_from", the fingerprint of the network.
@@ -126,39 +113,25 @@ def photo_folder(place: Path, flags: Mapping[str, Any]) -> Iterator[Path]:
         UserError: what is there is not finished, or other files, or --resume and made otherwise.
     """
     place = place.resolve() if place.is_symlink() else place
-    config, old = place / folder.CONFIG, place.with_name(f".{place.name}.old")
+    config = place / folder.CONFIG
     with folder.claim(place):
-        if old.exists() and not config.is_file():  # killed before the config was there
+        before = read(read_json, config) if config.is_file() else {}
+        if goes_on := bool(before and flags["resume"]):
+            _check_same(place, before, folder.plain(flags))
+        elif before.get("unfinished"):
+            raise UserError(f"{place}: was interrupted; go on with --resume, or name an --out")
+        else:
             folder.check_free(place, 5)
             shutil.rmtree(place, ignore_errors=True)
-            old.rename(place)
-        before = read(read_json, config) if config.is_file() else {}
-        goes_on = bool(before and flags["resume"])
-        if goes_on:
-            _check_same(place, before, folder.plain(flags))
-        else:
-            if before.get("unfinished"):
-                raise UserError(f"{place}: was interrupted; go on with --resume, or name an --out")
-            folder.check_free(place, 5)
-            shutil.rmtree(old, ignore_errors=True)
-            if place.exists():
-                place.rename(old)
-        is_kept = goes_on and not old.exists()
+            place.mkdir(exist_ok=True)
+            folder.save_config(place, 5, flags, unfinished=True)
         try:
-            if not goes_on:
-                place.mkdir()
-                folder.save_config(place, 5, flags, unfinished=True)
             yield place
         except KeyboardInterrupt as stop:
-            if not (place / MASKS).exists():
-                raise
             raise type(stop)("go on with the same command and --resume") from None
         finally:
-            if not (is_kept or (place / MASKS).exists()):
+            if not (goes_on or (place / MASKS).exists()):
                 shutil.rmtree(place, ignore_errors=True)
-                if old.exists():
-                    old.rename(place)
-            shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_same(place: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -185,19 +185,20 @@ def discussion(record: Mapping[str, Any]) -> str:
     names, known = list(ious), {name: iou for name, iou in ious.items() if iou is not None}
     ranked = [f"{name} ({known[name]:.3f})" for name in sorted(known, key=lambda n: -known[n])]
     some = max(1, min(NAMED, len(ranked) // 2))
-    wrong, confusions = counts * (1 - np.eye(len(counts), dtype=int)), []
-    for place in np.argsort(-wrong, axis=None)[:NAMED]:
-        truth, seen = divmod(int(place), len(wrong))
-        if wrong[truth, seen]:
-            share = wrong[truth, seen] / counts[truth].sum()
-            confusions.append(f"{names[truth]} taken for {names[seen]} ({share:.0%} of it)")
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    wrong = np.where(np.eye(len(counts), dtype=bool), 0, counts)
+    frequent = zip(*np.unravel_index(np.argsort(-wrong, axis=None)[:NAMED], wrong.shape))
     images = [image for image in record["images"] if not math.isnan(image["miou"])]
     images.sort(key=lambda image: image["miou"])
     half = sum(image["miou"] < 0.5 for image in images)
     sentences = {
         "The best classes, by IoU, are": ranked[:some],
         "The worst are": ranked[::-1][:some],
-        "The most frequent confusions, by pixels, are": confusions,
+        "The most frequent confusions, by pixels, are": [
+            f"{names[truth]} taken for {names[seen]} ({shares[truth, seen]:.0%} of it)"
+            for truth, seen in frequent
+            if wrong[truth, seen]
+        ],
         f"Of {len(images)} images {half} have an mIoU, over the classes of their ground truth, "
         "below 0.5; the worst are, with the class that is worst in them,": [
             f"{one['id']} ({one['miou']:.3f}, {one['worst_class']})" for one in images[:NAMED]
@@ -207,21 +208,17 @@ def discussion(record: Mapping[str, Any]) -> str:
 
 
 def choose(pictures: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """The pictures worth showing: what each is an example of, and its name.
+    """The pictures worth showing: the place of each by its score, and its name.
 
-    Two of the best, around the median and of the worst; all, the best first, where fewer than six
-    have a score; none where none has.
+    Two of the best, around the median and of the worst, or all that have a score.
 
     Args:
         pictures: "name" and "miou" of each, the worst first; None where nothing in it is scored.
     """
     ranked = [picture["name"] for picture in pictures if picture["miou"] is not None][::-1]
-    if len(ranked) < 6:
-        return [("by mIoU", name) for name in ranked]
-    middle = len(ranked) // 2 - 1
-    kinds = "best: the highest mIoU", "typical: mIoU near the median", "worst: the lowest mIoU"
-    shown = ranked[:2], ranked[middle : middle + 2], ranked[-2:]
-    return [(kind, name) for kind, names in zip(kinds, shown) for name in names]
+    count = len(ranked)
+    places = {0, 1, count // 2 - 1, count // 2, count - 2, count - 1} & {*range(count)}
+    return [(f"number {i + 1} of {count}, by mIoU", ranked[i]) for i in sorted(places)]
 
 
 def _words(value: Any) -> str:

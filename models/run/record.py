@@ -7,13 +7,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from losses.metrics import (
-    ConfusionMatrix,
-    class_rows,
-    image_rows,
-    load_image_scores,
-    save_image_scores,
-)
+from losses.metrics import ConfusionMatrix, class_rows, image_rows, load_image_scores
 from models.hypercolumn import level_names
 from models.run import chain, folder
 from models.run.folder import read, read_json, read_table
@@ -39,8 +33,7 @@ def save_scores(
     folder.save_csv(place / "per_class.csv", class_rows(names, matrix.class_counts()))
     folder.save_csv(place / "per_image.csv", image_rows(names, ids, counts))
     folder.save_csv(place / "confusion.csv", pixels)
-    with open(place / folder.PER_IMAGE, "wb") as file:
-        save_image_scores(file, names, ids, counts)
+    np.savez_compressed(place / folder.PER_IMAGE, names=names, ids=ids, counts=counts)
     folder.save_chart(place / "iou.png", "iou_bars", names, ious, matrix.miou())
     folder.save_chart(place / "confusion.png", "confusion", matrix.counts, names)
 
@@ -117,11 +110,11 @@ def network_facts(segmenter: Segmenter) -> dict[str, Any]:
         return f"{sum(parameter.numel() for parameter in module.parameters()):,} parameters"
 
     layers = [
-        (f"1×1 convolution {layer.in_channels} → {layer.out_channels}", parameters(layer))
+        f"1×1 convolution {layer.in_channels} → {layer.out_channels}\n{parameters(layer)}"
         for layer in head.layers
     ]
-    standardise = "standardise", "(x − mean) / std"
-    decide = "class map", "the most probable class, at the size of the photo"
+    standardise = "standardise\n(x − mean) / std"
+    decide = "class map\nthe most probable class, at the size of the photo"
     names = level_names(hypercolumn.taps, hypercolumn.context)
     state = "fine-tuned" if segmenter.origin else "frozen"
     return {

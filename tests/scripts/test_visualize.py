@@ -12,7 +12,6 @@ from PIL import Image
 
 from data.classes import VOC
 from data.figures.gallery import INDEX, SHEET
-from data.figures.overlay import percent
 from data.image_files import EXIF_ORIENTATION, read_mask
 from data.voc_files import read_ids
 from losses.metrics import image_mious, load_image_scores
@@ -68,24 +67,19 @@ def test_the_worst_and_the_best_images_are_drawn_and_none_without_a_label(street
     assert ids[0] == names()[-1] == void
 
 
-def test_by_name_and_at_random(street, succeeds):
-    chosen, order = [], ("--sort", "random")
-    for flags in ((), order, order, (*order, "--seed", 1)):
-        succeeds(*TRUTH, "--limit", 2, *flags)
-        chosen.append(sorted(names(MASKS)))
-    assert chosen[0] == sorted(read_ids(SHAPES, "train"))[:2]
-    assert chosen[1] == chosen[2] and chosen[0] != chosen[1] != chosen[3]
-
-
-def test_only_images_with_some_classes(street, succeeds):
+def test_images_are_drawn_by_name_or_at_random_or_with_some_classes(street, succeeds):
     ids = sorted(read_ids(SHAPES, "train"))
     present = {image_id: {*np.unique(read_mask(mask_of(image_id), VOC))} for image_id in ids}
     wanted = sorted(set.union(*present.values()) - {0, 255})[:2]
     expected = [image_id for image_id in ids if present[image_id] & {*wanted}]
     assert 2 < len(expected) < len(ids)
     classes = ("--classes", ",".join(VOC.names[label] for label in wanted))
-    said = succeeds(*TRUTH, *classes, "--limit", 99)
-    assert " ".join(classes) in said and sorted(names(MASKS)) == expected
+    chosen, order = [], ("--limit", 2, "--sort", "random")
+    for flags in (("--limit", 2), order, order, (*order, "--seed", 1), (*classes, "--limit", 99)):
+        succeeds(*TRUTH, *flags)
+        chosen.append(sorted(names(MASKS)))
+    assert chosen[0] == ids[:2] and chosen[4] == expected
+    assert chosen[1] == chosen[2] and chosen[0] != chosen[1] != chosen[3]
     succeeds(*TRAIN, *classes, "--limit", 2)
     assert sorted(names()) == expected[:2], "the limit counts those"
 
@@ -97,7 +91,7 @@ def test_confidence_is_one_more_tile_and_the_contact_sheet_one_more_file(street,
     assert list(after[0]["layers"]) == [*before[0]["layers"], "confidence"]
     heat = np.asarray(Image.open(OVERLAYS / after[0]["layers"]["confidence"]))
     assert len(np.unique(heat.reshape(-1, 3), axis=0)) > 20, "no constant"
-    assert Image.open(OVERLAYS / SHEET).width == 3 * 340 + 20
+    assert (OVERLAYS / SHEET).is_file()
     succeeds(*RUN, *DATA)
     assert not (OVERLAYS / SHEET).exists(), "one of other images is not left behind"
 
@@ -107,7 +101,7 @@ def test_the_run_is_written_up(street, succeeds):
     flags = ("--run", run, *DATA, "--limit", 2, "--report", "--author", "A. Student", "--size", 72)
     assert "2 pictures, report.pdf and" in succeeds("visualize.py", *flags, "--compare", run)
     text = (run / "5_overlays/report.md").read_text(encoding="utf-8")
-    for words in ("A. Student", "| optimizer | adamw |", "## Experiments", "| differs in |"):
+    for words in ("A. Student", "| optimizer | adamw |", "## Experiments", "  IoU cat | "):
         assert words in text
     assert "| size | 48 |" in text and "| size | 72 |" not in text, "the run's, not the pictures'"
     pages = re.findall(rb"/Type /Page\b", (run / "5_overlays/report.pdf").read_bytes())
@@ -116,16 +110,13 @@ def test_the_run_is_written_up(street, succeeds):
 
 def test_the_truth_alone_needs_no_run(shapes, succeeds, monkeypatch):
     monkeypatch.chdir(shapes.parent)
-    said = succeeds(*TRUTH, "--limit", 5, "--contact-sheet")
+    said = succeeds(*TRUTH, "--limit", 5)
     assert said.splitlines()[-1] == "next: python sample_features.py --data shapes --run runs/own"
-    assert names(MASKS) == sorted(read_ids(SHAPES, "train"))[:5]
     for picture in listed(MASKS):
-        labels, counts = np.unique(read_mask(mask_of(picture["name"]), VOC), return_counts=True)
+        labels = np.unique(read_mask(mask_of(picture["name"]), VOC))
         found = ["void" if label == 255 else VOC.names[label] for label in labels]
-        rows = {name: share for name, _, share in picture["rows"]}
-        assert rows == dict(zip(found, map(percent, counts / counts.sum())))
+        assert [name for name, *_ in picture["rows"]] == found
         assert list(picture["layers"]) == ["image", "ground truth"] and picture["miou"] is None
-    assert (MASKS / SHEET).is_file()
 
 
 @pytest.fixture
@@ -164,9 +155,8 @@ def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds, fai
     some, none = (next(n for n in seen if bool(seen[n]) is there) for there in (True, False))
     succeeds(*command, "--classes", some)
     assert {picture["title"] for picture in listed(out)} == seen[some]
-    before = saved()
     assert f"--classes {none}: in none of the 4 images" in fails(*command, "--classes", none)
-    assert saved() == before
+    assert not out.exists(), "nothing is left to go on with"
 
 
 def test_without_a_run_photos_are_seen_by_the_network_in_the_box(photos, succeeds):
@@ -181,20 +171,6 @@ def test_without_a_run_photos_are_seen_by_the_network_in_the_box(photos, succeed
     assert np.array_equal(network.predict(portrait) == 15, index), "by the same path"
     expected = network.predict(portrait, probabilities=True)[15][index].mean()
     assert float(person["confidence"]) == pytest.approx(expected, rel=1e-4)
-
-
-def test_what_was_drawn_stays_where_masks_were_moved_away(photos, succeeds):
-    command = (*RUN, "--image", PHOTOS, "--out", "photos/seen", "--recursive")
-    succeeds(*command)
-    Path("photos/seen/predictions").rename("masks")
-    said = succeeds(*command, "--resume")
-    assert "4 of them are done" in said and "4 pictures" in said, "its own are no photos"
-    assert Path("photos/seen/index.html").is_file()
-    Path("photos/seen").rename("photos/.seen.old")  # killed before config.json was there
-    Path("photos/seen").mkdir()
-    Path("photos/seen/.config.json.part").touch()
-    assert "4 of them are done" in succeeds(*command, "--resume")
-    assert Path("photos/seen/index.html").is_file()
 
 
 def test_photos_go_on_where_they_were_interrupted(photos, succeeds, in_process):
@@ -221,6 +197,8 @@ def test_photos_go_on_where_they_were_interrupted(photos, succeeds, in_process):
     assert not any(row["error"] for row in rows)
     masks = [path.read_bytes() for path in Path("seen/predictions").rglob("*.png")]
     assert masks.count(b"kept") == 2 and len(masks) == 5 and not Path("seen/index.html").exists()
+    Path("seen/predictions").rename("masks")
+    assert "5 of them are done" in succeeds(*command, "--resume"), "what is moved away is done"
     line = in_process(*command, "--resume", "--tta", "flip").stderr
     assert "--resume: seen was made with --tta None, not ['flip']" in line
     config = json.loads(Path("seen/config.json").read_text())
@@ -240,9 +218,6 @@ REFUSED = [
     ((*IMAGE, "--out", "page"), f"page/index.html: {OVER}"),
     ((*IMAGE, "--sort", "worst"), "--sort: worst needs scores, which --image does not"),
     ((*IMAGE, "run/4_eval", "--recursive"), "predictions/shapes_000003: a name that the pictures"),
-    ((*RUN, "--image", SHEET, "--contact-sheet"), "contact_sheet: a name that the pictures use"),
-    ((*RUN, *DATA, "--seed", 1), "argument --seed: has no effect without --sort random"),
-    ((*RUN, *DATA, "--masks-only"), "argument --masks-only: has no effect without --image"),
     ((*RUN, *DATA, "--author", "me"), "argument --author: has no effect without --report"),
     ((*IMAGE, "--report"), "argument --report: has no effect without --run and --data"),
     ((*TRUTH, "--image", "photos"), "argument --image: not allowed with argument --truth"),
