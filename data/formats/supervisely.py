@@ -36,8 +36,7 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
             labels[name_of(item["title"])] = ImageColor.getrgb(item["color"])[:3]
         return
     shapes, size = [_shape(thing) for thing in data["objects"]], data["size"]
-    folder = path.parent.parent / "img"
-    yield Record(path, folder, path.stem, (size["height"], size["width"]), shapes)
+    yield Record(path, f"../img/{path.stem}", (size["height"], size["width"]), shapes)
 
 
 def _shape(thing: dict) -> Shape:
