@@ -36,7 +36,7 @@ from data.image_files import TURNS, colour_mask, orientation, read_image
 from data.voc_files import LISTS, READERS
 from data.voc_layout import (
     NOTE,
-    add_to_lists,
+    changes,
     check_free,
     contents,
     keep_lists,
@@ -54,7 +54,7 @@ UNSEEN = 2, 3, 4  # turns by EXIF that leave the size, which then does not tell 
 def convert(root: Path, out: Path, options: Options, force: bool = False) -> Source:
     """Writes the data set in `root`, in one of the `FORMS`, to a new folder `out`, in VOC layout.
 
-    With `force` an earlier result is replaced, but for its lists.
+    With `force` an earlier result is replaced, but for lists that were made or edited in it.
 
     Returns:
         What was written, with what was left out.
@@ -62,7 +62,7 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
     Raises:
         UserError: nothing is recognised, an image cannot be used, or `out` holds other data.
     """
-    check_free(out, root, force)
+    before = check_free(out, root, force)
     with folder.new_folder(out) as part:
         for name in ("JPEGImages", "SegmentationClass"):
             (part / name).mkdir()
@@ -80,14 +80,12 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
             what = "nothing is drawn in any photo" if source.pairs else "no image can be used"
             what += ", as 255 in masks is void; see --map" * (options.undrawn == 0 and VOID in seen)
             raise UserError(f"{root}: {what}; {source.said() or 'there are no shapes'}")
-        if (out / "ImageSets").exists():
-            source.notes |= keep_lists(out, part)
-            new = source.notes.get("new since the earlier result", ())
-            add_to_lists([name for name in new if labels[name] != {VOID}], part, root)
-        else:
-            known = [name for name in source.pairs if labels[name] != {VOID}]
-            source.notes |= write_lists(known, part, root)
-        note = {"source": root, "notes": source.notes, "made": contents(part)}
+        kept = keep_lists(out, part, before)
+        known = [name for name in source.pairs if labels[name] != {VOID}]
+        source.notes |= write_lists(known, part, root)
+        made = {name: code for name, code in contents(part).items() if name not in kept}
+        source.notes |= changes(before, made)
+        note = {"source": root, "notes": source.notes, "made": made}
         folder.save_json(part / NOTE, note)
     return source
 
@@ -180,9 +178,8 @@ def _parser() -> argparse.ArgumentParser:
     turn = "masks lie as photos are stored, before EXIF turns these upright"
     add("--turn-masks", action="store_true", help=turn)
     add("--skip-bad", action="store_true", help="leave out images that cannot be used")
-    again = (
-        "replace an earlier result in OUT, but for its lists, if its masks and classes are as made"
-    )
+    again = "replace an earlier result in OUT, if its masks and classes are as made, but for lists "
+    again += "that you have made or edited there"
     add("--force", action="store_true", help=again)
     return parser
 
