@@ -18,7 +18,7 @@ import numpy as np
 from data import UserError
 from data.formats.class_names import number_labels
 from data.formats.rasterize import Area, Size, stroke
-from data.formats.source import Options, Pair, Source, as_written, files_in, plain
+from data.formats.source import Options, Pair, Source, as_written, files_in, name_in, plain
 from data.image_files import PHOTO_SUFFIXES, check_sizes, upright_size
 
 
@@ -73,7 +73,7 @@ def files_with(suffix: str, words: Iterable[str], files: Iterable[Path]) -> list
 def read_form(form: ModuleType, paths: Iterable[Path], root: Path, options: Options) -> Source:
     """The photos of files of a form; they lie below `root`, or where `options` say.
 
-    The id of a photo is its path below the folder that all of them share.
+    The id of a photo is made of its `name_in` there.
 
     Raises:
         UserError: see `number_labels`; a file is not as the form wants it; photos cannot be told
@@ -95,9 +95,7 @@ def read_form(form: ModuleType, paths: Iterable[Path], root: Path, options: Opti
     images = [path for path in files_in(folder) if path.suffix.lower() in PHOTO_SUFFIXES]
     photos = _find_photos(records, images, source)
     used = {photo for photo in photos if photo}
-    places = used if options.unmasked is None else used.union(images)
-    top = os.path.commonpath([os.path.abspath(path.parent) for path in places] or ["."])
-    names = {path: os.path.relpath(path.with_suffix(""), top) for path in used.union(images)}
+    names = {path: name_in(folder, path) for path in images}
     for record, photo in zip(records, photos):
         if photo:
             mask = partial(_draw, record, ids, source, photo)
@@ -129,21 +127,22 @@ def _find_photos(
     """
     files = defaultdict(list)
     for path in images:
-        for name in (path.name, path.stem):
-            files[_parts(name)[-1]].append(path)
+        there, stem = _parts(os.path.abspath(path.parent))[::-1], _parts(path.stem)[-1]
+        files[_parts(path.name)[-1]].append((path, there))
+        if not stem.endswith(PHOTO_SUFFIXES):  # frames of a video are named without their suffix
+            files[stem].append((path, there))
     names = [_parts(str(record.photo)) for record in records]
     namesakes, photos = Counter(name[-1] for name in names), []
     for record, (*folders, name) in zip(records, names):
-        said = _parts(os.path.abspath(record.path.parent.joinpath(*folders)))
+        said = _parts(os.path.abspath(record.path.parent.joinpath(*folders)))[::-1]
         words = {*record.path.parent.parts, *record.path.stem.split("_")}
-        is_alone = namesakes[name] == 1
-        ranks = {}
-        for path in files[name]:
-            there = _parts(os.path.abspath(path.parent))
-            shared = len(os.path.commonprefix([said[::-1], there[::-1]]))
+        ranks, is_alone = defaultdict(list), namesakes[name] == 1
+        for path, there in files[name]:
+            shared = len(os.path.commonprefix([said, there]))
             if is_alone or shared >= len(folders):
-                ranks[path] = shared, 0 if is_alone else len(words & {*path.parent.parts})
-        found = [path for path in ranks if ranks[path] == max(ranks.values())]
+                like = 0 if is_alone else len(words & {*path.parent.parts})
+                ranks[shared, like].append(path)
+        found = ranks[max(ranks)] if ranks else []
         photo, own = found[0] if len(found) == 1 else None, record.path.stem
         if not photo:
             source.note("left out: no photo of that name, or several", str(record.photo))

@@ -104,15 +104,15 @@ def test_photos_without_annotations_are_named_or_nothing_is_in_them(writes, form
     source = find(form, tmp_path, unmasked=VOID)
     assert source.notes == {ALONE: ["a.png", "shown/d.jpg"]}, "perhaps they are no photos"
     masks = {name: pair.mask() for name, pair in source.pairs.items()}
-    assert masks.keys() == {"a", "b", "images_c"} and (masks["a"] == 1).any()
-    assert masks["b"].tolist() == masks["images_c"].tolist() == [[VOID] * 6] * 4
+    assert masks.keys() == {"a", "b", "c"} and (masks["a"] == 1).any()
+    assert masks["b"].tolist() == masks["c"].tolist() == [[VOID] * 6] * 4
     (tmp_path / "a.jpg").rename(tmp_path / "images" / "a.jpg")
     for place in (None, Path()):
         found = find(form, tmp_path, unmasked=0, images=place).pairs
-        assert found.keys() == ({"images_a", "images_c"} | ({"b", "shown_d"} if place else set()))
+        assert found.keys() == ({"a", "c"} | ({"b", "shown_d"} if place else set()))
     source = find(form, tmp_path, unmasked=0, unlabelled="void")
     assert [*source.classes] == ["background", "dog"], "though nothing is drawn as background"
-    assert not source.pairs["images_c"].mask().any()
+    assert not source.pairs["c"].mask().any()
 
 
 def test_a_file_that_lacks_something_or_is_nested_without_end_is_named(writes, form, tmp_path):
@@ -170,7 +170,7 @@ def test_the_photo_of_one_is_no_others(tmp_path):
     photo(tmp_path / "val" / "a.jpg")
     source = find(formats.coco, tmp_path)
     assert len(source.pairs) == 1 and source.notes == {ABSENT: ["train/a.jpg"]}
-    assert not source.pairs["a"].mask().any(), "train/a.jpg has the shape"
+    assert not source.pairs["val_a"].mask().any(), "train/a.jpg has the shape"
 
 
 def test_a_file_that_names_another_photo_than_that_of_its_own_name_is_left_out(tmp_path):
@@ -182,7 +182,7 @@ def test_a_file_that_names_another_photo_than_that_of_its_own_name_is_left_out(t
     source = find(formats.labelme, tmp_path)
     reason = "left out: names another photo than that of its own name"
     assert source.notes == {reason: ["a.json"], ALONE: ["far/a.jpg", "far/b.jpg"]}
-    assert [*source.pairs] == [*find(formats.labelme, tmp_path, unmasked=0).pairs] == ["c"]
+    assert [*source.pairs] == [*find(formats.labelme, tmp_path, unmasked=0).pairs] == ["far_c"]
 
 
 def test_two_files_about_one_photo_are_refused(tmp_path):
@@ -199,8 +199,6 @@ def test_labels_that_are_not_listed_are_refused_or_counted(unknown, writes, form
     listed = dict.fromkeys(["background", "cat"])
     with pytest.raises(UserError, match="^--classes has no dog; .* --unknown void or"):
         find(form, tmp_path, classes=listed)
-    with pytest.raises(UserError, match="^--unknown nearest: is about colours; names become void"):
-        find(form, tmp_path, classes=listed, unknown=VOID, nearest=True)
     source = find(form, tmp_path, classes=listed, unknown=unknown)
     mask, pixels = source.pairs["a"].mask(), 12 if writes in (labelme, supervisely) else 6
     assert set(mask.ravel().tolist()) == {0, unknown} and (mask[1:3, 1:4] == unknown).all()

@@ -41,9 +41,8 @@ AREAS += [area("rectangle", ends) for ends in ([[1, 1], [3, 2]], [[3, 2], [1, 1]
 def test_areas_have_their_class(drawn, tmp_path):
     source = find(supervisely, annotate(tmp_path, drawn))
     assert source.classes == {"background": None, "dog": (0, 255, 1), "cat": (255, 0, 0)}
-    assert source.pairs["a"].photo == tmp_path / "ds/img/a.jpg"
-    for only in (None, Path("ds/ann/a.jpg.json")):
-        assert only_mask(supervisely, tmp_path, annotations=only) == DRAWN
+    assert source.pairs["ds_a"].photo == tmp_path / "ds/img/a.jpg"
+    assert only_mask(supervisely, tmp_path) == DRAWN
     inner = tmp_path / "ds" / "datasets" / "inner"  # a set within a set
     inner.mkdir(parents=True)
     for name in ("img", "ann"):
@@ -71,7 +70,10 @@ def test_a_bitmap_has_a_shape_within_its_box_and_bounds(tmp_path):
     tracemalloc.stop()
 
 
-@pytest.mark.parametrize("gone", ["meta.json", "ds/ann/a.jpg.json"])
-def test_other_folders_are_of_another_form(gone, tmp_path):
-    (annotate(tmp_path) / gone).unlink()
+def test_a_folder_of_a_project_alone_lacks_colours_and_one_without_objects_is_no_such_form(
+    tmp_path,
+):
+    annotate(tmp_path, AREAS[2])
+    assert find(supervisely, tmp_path / "ds").classes == {"background": None, "dog": None}
+    (tmp_path / "ds/ann/a.jpg.json").unlink()
     assert find(supervisely, tmp_path) is None
