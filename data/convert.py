@@ -19,6 +19,7 @@ SOURCE/ImageSets/Segmentation, or what folders of these names hold.
 import argparse
 import re
 import shlex
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,7 @@ UNSEEN = 2, 3, 4  # turns by EXIF that leave the size, which then does not tell 
 def convert(root: Path, out: Path, options: Options, force: bool = False) -> Source:
     """Writes the data set in `root`, in one of the `FORMS`, to a new folder `out`, in VOC layout.
 
-    With `force` an earlier result is replaced, but for lists that were made or edited in it.
+    With `force` an earlier result is replaced, but for its lists, to which new ids are added.
 
     Returns:
         What was written, with what was left out.
@@ -70,11 +71,12 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
             what = "nothing is drawn in any photo" if source.pairs else "no image can be used"
             what += ", as 255 in masks is void; see --map" * (options.undrawn == 0 and VOID in seen)
             raise UserError(f"{root}: {what}; {source.said() or 'there are no shapes'}")
-        kept = voc_layout.keep_lists(out, part, before)
+        made, old = voc_layout.contents(part), {Path(name).stem for name in before}
+        if (out / "ImageSets").exists():
+            shutil.copytree(out / "ImageSets", part / "ImageSets")
         known = [name for name in source.pairs if labels[name] != {VOID}]
-        source.notes |= voc_layout.write_lists(known, part, root)
-        made = {name: code for name, code in voc_layout.contents(part).items() if name not in kept}
         source.notes |= voc_layout.changes(before, made)
+        source.notes |= voc_layout.write_lists(known, old, part, root)
         note = {"source": root, "notes": source.notes, "made": made}
         folder.save_json(part / voc_layout.NOTE, note)
     return source
@@ -167,8 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     turn = "masks lie as photos are stored, before EXIF turns these upright"
     add("--turn-masks", action="store_true", help=turn)
     add("--skip-bad", action="store_true", help="leave out images that cannot be used")
-    again = "replace an earlier result in OUT, if its masks and classes are as made, but for lists "
-    again += "that you have made or edited there"
+    again = "replace an earlier result in OUT, but for its lists, if masks and classes are as made"
     add("--force", action="store_true", help=again)
     return parser
 

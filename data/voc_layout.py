@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +39,9 @@ def check_free(out: Path, root: Path, force: bool) -> dict[str, int]:
     if not there:
         return {}
     if not force:
-        raise UserError(f"{out}: holds an earlier result; --force replaces it, but for your lists")
+        raise UserError(f"{out}: holds an earlier result; --force replaces it, but for its lists")
     made = read(lambda path: dict(read_json(path)["made"]), out / NOTE, "name another OUT")
-    both = dict(contents(out).items() ^ made.items())
-    if changed := sorted(name for name in both if not name.startswith(LISTS)):
+    if changed := sorted(dict(contents(out).items() ^ made.items())):
         raise UserError(
             f"{out}: has changed since it was made, and that would be lost: {first_of(changed)}; "
             "bring it into SOURCE, or name another OUT"
@@ -51,38 +50,32 @@ def check_free(out: Path, root: Path, force: bool) -> dict[str, int]:
 
 
 def contents(out: Path) -> dict[str, int]:
-    """What tells the masks, classes and lists of a result from others, by their paths in it."""
-    parts = "SegmentationClass/[!.]*.png", "classes.txt", f"{LISTS}/[!.]*.txt"
-    files = [path for part in parts for path in sorted(out.glob(part))]
-    return {path.relative_to(out).as_posix(): int(hash_files([path])[0]) for path in files}
+    """What tells the masks and the list of classes of a result from others, by their names."""
+    files = [*sorted(out.glob("SegmentationClass/[!.]*.png")), *out.glob("classes.txt")]
+    return dict(zip((path.name for path in files), hash_files(files).tolist()))
 
 
 def changes(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, list[str]]:
     """The ids of images that came or went, or whose mask changed, by what to say of them."""
-    both = [name for name in before.keys() & after.keys() if before[name] != after[name]]
-    new, gone = after.keys() - before.keys(), before.keys() - after.keys()
-    found = {"new": new, "gone": gone, "changed": both} if before else {}
-    ids = {it: sorted(Path(name).stem for name in found[it] if name[-4:] == ".png") for it in found}
-    return {f"{what} since the earlier result": names for what, names in ids.items() if names}
+    both = {name for name in before.keys() & after.keys() if before[name] != after[name]}
+    found = {"new": after.keys() - before, "gone": before.keys() - after, "changed": both}
+    return {
+        f"{what} since the earlier result": sorted(ids)
+        for what, names in found.items()
+        if before and (ids := [Path(name).stem for name in names if name != "classes.txt"])
+    }
 
 
-def keep_lists(old: Path, new: Path, made: Mapping[str, int]) -> set[str]:
-    """Brings lists along that are not as they were made, see `contents`; gives their paths."""
-    kept = set()
-    for path in filter(Path.is_file, old.glob("ImageSets/**/*")):
-        place = new / (name := path.relative_to(old))
-        if made.get(name.as_posix()) != hash_files([path])[0]:
-            kept.add(name.as_posix())
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, place)
-    return kept
-
-
-def write_lists(ids: Iterable[str], folder: Path, source: Path) -> dict[str, list[str]]:
+def write_lists(
+    ids: Iterable[str], old: Collection[str], folder: Path, source: Path
+) -> dict[str, list[str]]:
     """Writes the lists that the source has of these ids, or else what these say of folders.
 
     Without both train and val only test is a list, which `data.lists` leaves as it is; of folders
-    only if another one is called train. Lists that are there stay, and what they hold.
+    only if another one is called train. To lists that are there only ids are added that are new.
+
+    Args:
+        old: the ids of the earlier result, whose lists are there.
 
     Returns:
         What to say: the ids that are in no list, if there is one to train on; and the source's
@@ -94,10 +87,10 @@ def write_lists(ids: Iterable[str], folder: Path, source: Path) -> dict[str, lis
         lists = {name: [it for it in ids if _split_of(it) == name] for name in SPLITS}
     if not (lists["train"] and lists["val"]):
         lists = {} if of_folders and not lists["train"] else {"test": lists["test"]}
-    held = {*sum(kept.values(), [])}
     for name, members in lists.items():
-        if not kept[name] and (free := [it for it in members if it not in held]):
-            write_ids(folder, name, free)
+        held = {*sum(kept.values(), []), *(old if kept[name] else ())}
+        if more := [it for it in members if it not in held]:
+            write_ids(folder, name, kept[name] + more)
     written = _lists(folder)
     beside = sorted(known.difference(*written.values())) if written["train"] else []
     unused = [f"{it}.txt" for it in told if told[it] and not {*told[it]} & {*written[it]}]

@@ -75,9 +75,7 @@ def test_where_no_folder_validates_only_test_is_a_list(whole, tmp_path, converts
         assert not (tmp_path / name / "ImageSets").exists()
 
 
-def test_new_images_join_the_lists_of_their_folders_unless_these_were_edited(
-    whole, tmp_path, converts
-):
+def test_new_images_join_the_lists_of_their_folders(whole, tmp_path, converts):
     out, again = tmp_path / "out", ("--unmasked", "void", "--force")
     converts(whole, out, *again)
     add(whole / "Valid", "d")
@@ -93,7 +91,8 @@ def test_new_images_join_the_lists_of_their_folders_unless_these_were_edited(
     for folder in ("Valid", "test"):
         add(whole / folder, "e")
     converts(whole, out, *again)
-    assert lists_in(out)["val"] == edited and lists_in(out)["test"] == [*TEST, "test_e"]
+    expected = {"train": TRAIN, "val": [*edited, "Valid_e"], "test": [*TEST, "test_e"]}
+    assert lists_in(out) == expected, "what was there before stays where the user has it"
 
 
 def test_lists_of_the_source_are_kept(root, tmp_path, converts):
@@ -107,13 +106,13 @@ def test_lists_of_the_source_are_kept(root, tmp_path, converts):
     write_ids(root, "val", "bcd")
     add(root, "d")
     converts(root, out, "--force")
-    assert lists_in(out)["val"] == ["b", "c", "d"], "as long as nobody has edited it"
+    assert lists_in(out)["val"] == ["b", "d"], "c was there before"
     write_ids(root, "test", ["e", "e"])
     write_ids(root, "val", ["train_f"])
     for name in ("e", "train_f"):
         add(root, name)
     converts(root, out, "--force")
-    assert lists_in(out) == {"train": ["a"], "val": ["train_f"], "test": ["e"]}
+    assert lists_in(out) == {"train": ["a"], "val": ["b", "d", "train_f"], "test": ["e"]}
     (root / LISTS / "val.txt").unlink()
     said = converts(root, tmp_path / "other")
     assert said[-1].startswith("next: python -m data.lists") and not said[-1].endswith("--add")
@@ -134,7 +133,7 @@ def test_a_result_is_replaced_by_force_alone_and_when_the_new_one_is_whole(
     before = files_in(out)
     for name in ("classes.txt", "SegmentationClass/a.png"):
         (out / name).write_bytes(before[name] + b"\n")
-        message = f"out: has changed since it was made, and that would be lost: {name};"
+        message = f"out: has changed since it was made, and that would be lost: {Path(name).name};"
         assert message in refuses(root, out, "--force")
         (out / name).unlink()
         assert message in refuses(root, out, "--force")
