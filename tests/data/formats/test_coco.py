@@ -1,12 +1,10 @@
-"""COCO's JSON: polygons, runs, crowds, overlaps, and ids that contradict each other."""
+"""COCO's JSON: its files, where photos lie, and ids that contradict each other."""
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from data import UserError
-from data.classes import VOID
 from data.formats import coco
 from tests.data.formats import DRAWN, find, only_mask, photo, write
 
@@ -29,49 +27,6 @@ def annotate(path: Path, *annotations: dict, names=("a.jpg",), ids=(1, 2), size=
         photo(path.parent / name, size)
     usual = {"images": images, "annotations": annotations, "categories": CATEGORIES}
     write(path, usual | content)
-
-
-@pytest.mark.parametrize("segmentation", [[BOX], RUNS, [BOX, [], [1, 1, 2, 1, 2, 3, 1, 3]]])
-@pytest.mark.parametrize("ids", [{}, {"of": "1", "category": "3"}], ids=["numbers", "text"])
-def test_areas_have_their_category(segmentation, ids, tmp_path):
-    annotate(tmp_path / "coco.json", annotation(segmentation, **ids))
-    assert list(find(coco, tmp_path).classes) == ["background", "cat", "dog"]
-    assert only_mask(coco, tmp_path) == DRAWN
-
-
-def test_compressed_runs_are_read(tmp_path):
-    theirs = pytest.importorskip("pycocotools.mask")
-    mask = np.repeat(np.random.default_rng(0).integers(0, 2, (20, 3)), 20, axis=1)
-    runs = theirs.encode(np.asfortranarray(mask, dtype=np.uint8))
-    compressed = annotation(runs | {"counts": runs["counts"].decode()})
-    annotate(tmp_path / "coco.json", compressed, size=(60, 20))
-    assert only_mask(coco, tmp_path) == mask.tolist()
-
-
-def test_polygons_are_as_large_as_those_of_pycocotools(tmp_path):
-    theirs = pytest.importorskip("pycocotools.mask")
-    corners = [0.4, 0.3, 5.2, 1.1, 4.9, 3.8, 2.2, 2.4]
-    annotate(tmp_path / "coco.json", annotation([corners]))
-    drawn = theirs.decode(theirs.merge(theirs.frPyObjects([corners], 4, 6)))
-    assert (np.array(only_mask(coco, tmp_path)) != drawn).sum() <= 2, "pixels on the outline"
-
-
-def test_where_an_outline_goes_round_twice_is_outside(tmp_path):
-    twice = [0, 0, 6, 0, 6, 4, 0, 4, 0, 0, 2, 1, 4, 1, 4, 3, 2, 3, 2, 1]
-    annotate(tmp_path / "coco.json", annotation([twice]))
-    hole = [1, 1, 0, 0, 1, 1]
-    assert only_mask(coco, tmp_path) == [[1] * 6, hole, hole, [1] * 6]
-
-
-def test_smaller_areas_lie_on_larger_ones_and_crowds_beneath_all(tmp_path):
-    small, large = [0, 0, 1, 0, 1, 4, 0, 4], [0, 0, 3, 0, 3, 4, 0, 4]
-    crowd = annotation({"size": [4, 6], "counts": [8, 8, 8]}, crowd=1)
-    annotate(tmp_path / "coco.json", annotation([small], category=10), annotation([large]), crowd)
-    assert only_mask(coco, tmp_path) == [[2, 1, 1, VOID, 0, 0]] * 4
-    for key in ("attributes", "extra"):  # CVAT and V7 mark each mask so
-        areas = annotation([small], category=10), annotation([large]), crowd | {key: {}}
-        annotate(tmp_path / "coco.json", *areas)
-        assert only_mask(coco, tmp_path) == [[2, 1, 1, 1, 0, 0]] * 4
 
 
 def test_several_files_are_one_set_and_those_called_instances_come_first(tmp_path):
