@@ -43,7 +43,8 @@ def read_pixels(path: Path, is_layer: bool = False, turn: int | None = None) -> 
 
     The value of a pixel in a picture of colours is that of grey, and -1 of another colour. Values
     above 255 have a colour that no class can have. In a picture to draw on (`is_layer`) nobody has
-    drawn what is transparent: it is `CLEAR`.
+    drawn what is transparent: it is `CLEAR`, and where that is not index 0 of
+    a palette, which may then be a class, colours tell.
 
     Raises:
         UserError: the file is damaged, or no mask.
@@ -52,10 +53,6 @@ def read_pixels(path: Path, is_layer: bool = False, turn: int | None = None) -> 
     image = open_image(path, ("JPEG",) if is_jpeg else ("PNG", "BMP", "TIFF", "GIF"))
     if image.mode == "L" and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
         raise UserError(f"{path}: a TIFF in which 0 is white, which inverts it; save it as PNG")
-    clear = image.info.get("transparency", 0)  # an index, or the opacity of each
-    clear = clear.find(0) if isinstance(clear, bytes) else clear
-    if is_layer and image.mode == "P" and clear > 0 and image.histogram()[clear]:
-        image = image.convert("RGBA")  # 0 may be a class: colours tell
     image = image.transpose(TURNS[turn]) if turn in TURNS else image
     if image.mode in INDEX_MODES and image.mode != "P":
         return index_values(image, path).astype(np.int64) * (CODE + GREY)
@@ -67,14 +64,14 @@ def read_pixels(path: Path, is_layer: bool = False, turn: int | None = None) -> 
     rgba = np.asarray(image.convert("RGBA"), dtype=np.int64)
     colours, alpha = rgba @ (1 << 16, 1 << 8, 1, 0), rgba[:, :, 3]
     values = np.where(colours % GREY, -1, colours // GREY)
-    values = np.asarray(image, dtype=np.int64) if image.mode == "P" else values
+    indices = np.asarray(image, dtype=np.int64) if image.mode == "P" else alpha
+    if image.mode == "P" and not (is_layer and indices[alpha == 0].any()):
+        values = indices
     codes = values * CODE + colours
-    if not image.mode.endswith("A"):
-        return codes
     if is_layer:
         return np.where(alpha, codes, CLEAR[0] * CODE + CLEAR[1])
-    is_plain = np.ptp(alpha) and not np.ptp(colours)  # only the transparency varies
-    return alpha * (CODE + GREY) if is_plain else codes
+    is_plain = image.mode.endswith("A") and np.ptp(alpha) and not np.ptp(colours)
+    return alpha * (CODE + GREY) if is_plain else codes  # only the transparency may vary
 
 
 def survey(pairs: dict[str, tuple[Path, Path]], source: Source) -> Counter[Drawn]:

@@ -220,5 +220,6 @@ def test_where_another_index_than_0_is_transparent_colours_tell(clear, tmp_path)
     listed = {"cat": (255, 0, 0), "dog": (0, 0, 255)}
     assert read([path], listed, unlabelled=0)[1] == [[[0, 1, VOID]]]
     with Image.open(saved(path, [[0, 1, 1]], palette=[0, 0, 0, 9, 9, 9, 0, 0, 0])) as image:
-        image.save(path, transparency=clear)  # and is nowhere
-    assert read([path], dict.fromkeys(["cat"]), unlabelled=0)[1] == [[[VOID, 0, 0]]]
+        for other in (clear, 0):  # one is nowhere, the other no class
+            image.save(path, transparency=other)
+            assert read([path], dict.fromkeys(["cat"]), unlabelled=0)[1] == [[[VOID, 0, 0]]]
