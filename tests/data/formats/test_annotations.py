@@ -126,39 +126,83 @@ def test_a_file_that_lacks_something_or_is_nested_without_end_is_named(writes, f
             find(form, tmp_path)
 
 
+def test_xml_of_videos_is_refused_and_images_without_a_shape_are_named(tmp_path):
+    image = '<image name="a.jpg" width="6" height="4"></image>'
+    write(tmp_path / "a.xml", f"<annotations>{image}</annotations>")
+    photo(tmp_path / "a.jpg")
+    source = find(formats.cvat, tmp_path)
+    assert not source.pairs["a"].mask().any()
+    assert source.notes == {"nothing is drawn, so background everywhere": ["a.jpg"]}
+    write(tmp_path / "a.xml", "<annotations><track id='0'></track></annotations>")
+    with pytest.raises(UserError, match='about a video; export it as "CVAT for images 1.1"'):
+        find(formats.cvat, tmp_path)
+
+
 def test_other_files_are_of_another_form(form, tmp_path):
     write(tmp_path / "a.json", '{"images": [], "shapes": 1}')
     write(tmp_path / "a.xml", "<annotation><folder>VOC2012</folder></annotation>")
     assert find(form, tmp_path) is None
 
 
+E_ACUTE, E_AND_ACUTE = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+FRAME = "json/images{}/frame_000000.PNG"
+
+
 @pytest.mark.parametrize(
-    "name, there, found",
+    "writes, name, there, found",
     [
-        ("a.jpg", "json/a.jpg two/a.jpg", "json/a.jpg"),
-        ("..\\one\\a.jpg", "one/a.jpg two/a.jpg", "one/a.jpg"),
-        ("C:\\else\\b.JPG", "one/b.jpg", "one/b.jpg"),
-        ("b/x.jpg", "two/b/x.jpg x.jpg", "two/b/x.jpg"),
-        ("x.jpg", "two/b/x.jpg x.jpg", None),
-        ("x.jpg", "json/drawn/x.jpg x.jpg", None),  # perhaps a picture of it, beside the file
-        ("[1].jpg", "two/[1].jpg 1.jpg", "two/[1].jpg"),
-        (".", "a.jpg", None),
-        ("é.jpg", unicodedata.normalize("NFD", "é.jpg"), unicodedata.normalize("NFD", "é.jpg")),
+        (labelme, "a.jpg", "json/a.jpg two/a.jpg", "json/a.jpg"),
+        (labelme, "..\\one\\a.jpg", "one/a.jpg two/a.jpg", "one/a.jpg"),
+        (labelme, "C:\\else\\b.JPG", "one/b.jpg two/b.jpg.png", "one/b.jpg"),
+        (labelme, "b/x.jpg", "two/b/x.jpg x.jpg", "two/b/x.jpg"),
+        (labelme, "x.jpg", "two/b/x.jpg x.jpg", None),
+        (labelme, "x.jpg", "json/drawn/x.jpg x.jpg", None),  # perhaps a picture of it
+        (labelme, "x.jpg", "drawn/x.jpg.png", None),
+        (labelme, "[1].jpg", "two/[1].jpg 1.jpg", "two/[1].jpg"),
+        (labelme, ".", "a.jpg", None),
+        (labelme, "é.jpg", f"{E_AND_ACUTE}.jpg", f"{E_AND_ACUTE}.jpg"),
+        (coco, "a.jpg", "images/a.jpg clean/a.jpg", None),
+        (cvat, "a.jpg", "json/images/a.jpg clean/a.jpg", "json/images/a.jpg"),
+        (cvat, "frame_000000", FRAME.format(""), FRAME.format("")),  # of a video
+        (cvat, 'frame_000000" subset="one', FRAME.format("/one"), FRAME.format("/one")),
     ],
 )
-def test_photos_lie_where_the_file_says_or_anywhere_if_there_is_one(name, there, found, tmp_path):
-    labelme(tmp_path, name)
+def test_photos_lie_where_the_file_says_or_anywhere_if_there_is_one(
+    writes, name, there, found, tmp_path
+):
+    writes(tmp_path, name)
     for path in there.split():
         photo(tmp_path / path)
-    photos = [pair.photo for pair in find(formats.labelme, tmp_path).pairs.values()]
-    assert photos == ([tmp_path / found] if found else [])
+    pairs = find(getattr(formats, writes.__name__), tmp_path).pairs.values()
+    assert [pair.photo for pair in pairs] == ([tmp_path / found] if found else [])
+
+
+@pytest.mark.parametrize(
+    "writes, file, place",
+    [
+        (coco, "annotations/instances_{}.json", "images/{}/a.jpg"),
+        (coco, "{}/labels.json", "{}/images/a.jpg"),
+        (labelme, "site_{}/json/a.json", "site_{}/photos/a.jpg"),
+        (supervisely, "{}/ann/a.jpg.json", "{}/img/a.jpg"),
+        (cvat, "{}.xml", "images/{}/a.jpg"),
+    ],
+)
+def test_equal_names_in_train_and_val_are_told_apart_by_folders(writes, file, place, tmp_path):
+    for name in ("train", "val"):
+        path = writes(tmp_path / name, 'a.jpg" subset="' + name if writes is cvat else "a.jpg")
+        (tmp_path / file.format(name)).parent.mkdir(parents=True, exist_ok=True)
+        path.rename(tmp_path / file.format(name))
+        photo(tmp_path / place.format(name))
+    pairs = find(getattr(formats, writes.__name__), tmp_path).pairs.values()
+    drawn = [(file.format(name), place.format(name)) for name in ("train", "val")]
+    found = [(pair.drawn_in, pair.photo) for pair in pairs if pair.mask().any()]
+    assert found == [(tmp_path / one, tmp_path / other) for one, other in drawn]
 
 
 def test_an_id_has_letters_in_one_piece_and_plain_blanks(tmp_path):
-    name = unicodedata.normalize("NFD", "é") + "\u202fa"
-    labelme(tmp_path, f"{name}.jpg")
-    photo(tmp_path / f"{name}.jpg")
-    assert [*find(formats.labelme, tmp_path).pairs] == ["é a"]
+    labelme(tmp_path, f"{E_AND_ACUTE}\u202fa.jpg")
+    photo(tmp_path / f"{E_AND_ACUTE}\u202fa.jpg")
+    assert [*find(formats.labelme, tmp_path).pairs] == [f"{E_ACUTE} a"]
 
 
 def test_the_photo_of_one_is_no_others(tmp_path):

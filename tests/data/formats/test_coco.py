@@ -1,4 +1,4 @@
-"""COCO's JSON: its files, where photos lie, and ids that contradict each other."""
+"""COCO's JSON: its files, and ids that contradict each other."""
 
 from pathlib import Path
 
@@ -10,7 +10,6 @@ from tests.data.formats import DRAWN, find, only_mask, photo, write
 
 CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 10, "name": "dog"}]
 BOX = [1, 1, 4, 1, 4, 3, 1, 3]  # x, y of the corners
-IMAGE = {"id": 1, "file_name": "a.jpg", "width": None}  # Label Studio, of some photos
 RUNS = {"size": [4, 6], "counts": [5, 2, 2, 2, 2, 2, 9]}  # down the columns
 
 
@@ -19,12 +18,12 @@ def annotation(segmentation, category=3, crowd: int = 0, of=1) -> dict:
     return ids | {"segmentation": segmentation}
 
 
-def annotate(path: Path, *annotations: dict, names=("a.jpg",), ids=(1, 2), size=(6, 4), **content):
+def annotate(path: Path, *annotations: dict, names=("a.jpg",), ids=(1, 2), **content):
     """The file of photos of 6x4 pixels, and these."""
     images = []
     for key, name in zip(ids, names):
-        images.append({"id": key, "file_name": name, "width": size[0], "height": size[1]})
-        photo(path.parent / name, size)
+        images.append({"id": key, "file_name": name, "width": None})  # as Label Studio may write
+        photo(path.parent / name)
     usual = {"images": images, "annotations": annotations, "categories": CATEGORIES}
     write(path, usual | content)
 
@@ -40,27 +39,6 @@ def test_several_files_are_one_set_and_those_called_instances_come_first(tmp_pat
     annotate(tmp_path / "instances_val.json", annotation([BOX]), names=["c.jpg"])
     assert find(coco, tmp_path).pairs["c"].photo == tmp_path / "c.jpg"
     assert len(find(coco, tmp_path, annotations=Path("valid/coco.json")).pairs) == 1
-
-
-def test_photos_are_those_of_the_folder_that_is_named(tmp_path):
-    annotate(tmp_path / "annotations" / "instances_one.json", names=(), images=[IMAGE])
-    _, clean = (photo(tmp_path / name / "a.jpg") for name in ("images/one", "clean"))
-    assert find(coco, tmp_path).notes["left out: no photo of that name, or several"] == ["a.jpg"]
-    assert find(coco, tmp_path, images=Path("clean")).pairs["a"].photo == clean
-
-
-@pytest.mark.parametrize(
-    "file, place",
-    [("annotations/instances_{}.json", "images/{}/a.jpg"), ("{}/labels.json", "{}/images/a.jpg")],
-)
-def test_equal_names_in_train_and_val_are_told_apart_by_folders(file, place, tmp_path):
-    photos = [tmp_path / place.format(name) for name in ("train", "val")]
-    for name, path in zip(("train", "val"), photos):
-        flat = annotation(BOX)  # as VIA once wrote one outline
-        annotate(tmp_path / file.format(name), flat, names=(), images=[IMAGE])
-        photo(path)
-    pairs = find(coco, tmp_path).pairs.values()
-    assert [(pair.photo, pair.mask().tolist()) for pair in pairs] == [(it, DRAWN) for it in photos]
 
 
 @pytest.mark.parametrize(
