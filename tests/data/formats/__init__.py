@@ -57,17 +57,14 @@ def labelme(root: Path, photo: str, label="dog", kind="polygon", box=BOX, shapes
     return write(root / "json" / "a.json", {"shapes": shapes, "imagePath": photo, **size})
 
 
-def coco(root: Path, photo: str, label="dog", kind="polygon", box=BOX, shapes=()) -> Path:
+def coco(root: Path, photo: str, label="dog", kind="polygon", box=BOX, shapes=(), **other) -> Path:
+    """Other keys of the file may be given, too."""
     outline = [sum(box, [])] if kind == "polygon" else []
     image = {"id": 1, "file_name": photo, "width": 6, "height": 4}
     usual = {"id": 1, "image_id": 1, "category_id": 5}
     areas = [usual | area for area in shapes or [{"segmentation": outline}]]
-    categories = [{"id": 5, "name": label}, {"id": 9, "name": "cow"}]
-    content = {
-        "images": [image],
-        "annotations": areas,
-        "categories": categories[: 1 + bool(shapes)],
-    }
+    names = [{"id": 5, "name": label}, {"id": 9, "name": "cow"}][: 1 + bool(shapes)]
+    content = {"images": [image], "annotations": areas, "categories": names} | other
     return write(root / "json" / "coco.json", content)
 
 

@@ -12,7 +12,18 @@ from data import UserError, formats
 from data.classes import VOID
 from data.formats.source import files_in
 from data.image_files import EXIF_ORIENTATION
-from tests.data.formats import BOX, coco, cvat, find, labelme, only_mask, photo, supervisely, write
+from tests.data.formats import (
+    BOX,
+    DRAWN,
+    coco,
+    cvat,
+    find,
+    labelme,
+    only_mask,
+    photo,
+    supervisely,
+    write,
+)
 
 ABSENT = "left out: no photo of that name, or several"
 ALONE = "left out: in no pair"
@@ -80,11 +91,69 @@ def test_what_is_no_name_or_number_is_refused_and_can_be_left_out(shape, form, w
     assert not any(pair.mask().any() for pair in source.pairs.values())
 
 
-@pytest.mark.parametrize("label", [None, True, 1.5, ["dog"], "\ud800"])
-def test_a_name_in_json_is_text_or_a_whole_number(label, tmp_path):
-    labelme(tmp_path, "a.jpg", label)
-    with pytest.raises(UserError, match="cannot be the name of a class"):
-        find(formats.labelme, tmp_path)
+ONE = {"id": 1, "file_name": "a.jpg", "width": None}  # as Label Studio writes some
+RUNS = {"size": [4, 6], "counts": [5, 2, 2, 2, 2, 2, 9]}
+CONTRADICTIONS = [(labelme, {"label": it}) for it in (None, True, 1.5, ["dog"], "\ud800")]
+CONTRADICTIONS = [(*it, "cannot be the name of a class") for it in CONTRADICTIONS]
+CONTRADICTIONS += [
+    (coco, {"images": [ONE, ONE | {"id": "1"}]}, "images have an id twice; make the ids unique"),
+    (coco, {"categories": [{"id": 5, "name": "dog"}] * 2}, "categories have an id twice"),
+    (coco, {"shapes": [{"category_id": 99}]}, "no '99' in it"),
+    (coco, {"annotations": [{"segments_info": [], "image_id": 1}]}, "no 'category_id' in it"),
+    (coco, {"shapes": [{"segmentation": RUNS | {"counts": [5]}}]}, "run lengths of 5 pixels for 6"),
+    (coco, {"shapes": [{"segmentation": RUNS | {"counts": [30, -6]}}]}, "negative values"),
+    (coco, {"shapes": [{"segmentation": RUNS | {"size": [6, 4]}}]}, "runs of 4x6 pixels for 6x4"),
+    (
+        cvat,
+        {"shapes": ["</image><track></track><image name='b.jpg'>"]},
+        "about a video; export it as",
+    ),
+]
+
+
+@pytest.mark.parametrize("writes, content, reason", CONTRADICTIONS)
+def test_what_contradicts_itself_is_refused(writes, content, reason, tmp_path):
+    path = writes(tmp_path, "a.jpg", **content)
+    photo(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match=f"^{path}: .*{reason}"):
+        only_mask(getattr(formats, writes.__name__), tmp_path)
+
+
+SHARES = {"segmentation": [[0.25, 0.25, 1, 0.25, 1, 0.75]]}
+
+
+@pytest.mark.parametrize(
+    "shape, note, of",
+    [
+        (SHARES, "shape not drawn (coordinates from 0 to 1, not in pixels)", "a.jpg"),
+        ({"image_id": 9}, "no photo of that name, or several", "image_id 9, not listed"),
+    ],
+)
+def test_what_is_of_no_pixel_or_no_image_is_counted(shape, note, of, tmp_path):
+    area = {"segmentation": [sum(BOX, [])]}
+    coco(tmp_path, "a.jpg", shapes=[area, area | shape], images=[ONE])
+    photo(tmp_path / "a.jpg")
+    source = find(formats.coco, tmp_path)
+    assert source.pairs["a"].mask().tolist() == DRAWN and len(source.pairs) == 1
+    assert source.notes == {f"left out: {note}": [of]}
+
+
+def test_several_files_are_one_set_and_those_called_instances_come_first(tmp_path):
+    coco(tmp_path / "train", "x/a.jpg")
+    coco(
+        tmp_path / "valid", "a.jpg", categories=[{"id": 5, "name": "cow"}, {"id": 1, "name": "dog"}]
+    )
+    for place in ("train/json/x/a.jpg", "valid/json/a.jpg"):
+        photo(tmp_path / place)
+    source = find(formats.coco, tmp_path)
+    assert [*source.classes] == ["background", "dog", "cow"]
+    assert list(source.pairs) == ["train_json_x_a", "valid_json_a"]
+    drawn = [[2 * value for value in row] for row in DRAWN]
+    assert source.pairs["valid_json_a"].mask().tolist() == drawn
+    only = Path("valid/json/coco.json")
+    assert [*find(formats.coco, tmp_path, annotations=only).pairs] == ["valid_json_a"]
+    (tmp_path / only).rename(tmp_path / only.with_name("instances_val.json"))
+    assert [*find(formats.coco, tmp_path).pairs] == ["valid_json_a"]
 
 
 @pytest.mark.parametrize("side", ["5", "1000000000000", "x"])
@@ -126,16 +195,12 @@ def test_a_file_that_lacks_something_or_is_nested_without_end_is_named(writes, f
             find(form, tmp_path)
 
 
-def test_xml_of_videos_is_refused_and_images_without_a_shape_are_named(tmp_path):
-    image = '<image name="a.jpg" width="6" height="4"></image>'
-    write(tmp_path / "a.xml", f"<annotations>{image}</annotations>")
+def test_photos_without_a_shape_are_named(tmp_path):
+    cvat(tmp_path, "a.jpg", shapes=[" "])
     photo(tmp_path / "a.jpg")
     source = find(formats.cvat, tmp_path)
     assert not source.pairs["a"].mask().any()
     assert source.notes == {"nothing is drawn, so background everywhere": ["a.jpg"]}
-    write(tmp_path / "a.xml", "<annotations><track id='0'></track></annotations>")
-    with pytest.raises(UserError, match='about a video; export it as "CVAT for images 1.1"'):
-        find(formats.cvat, tmp_path)
 
 
 def test_other_files_are_of_another_form(form, tmp_path):
