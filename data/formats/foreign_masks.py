@@ -31,6 +31,7 @@ RARE = 1e-3  # share of the pixels, below which a colour is more likely a mixtur
 Drawn = tuple[int, int]  # a value and its colour 0xRRGGBB
 CODE = 1 << 40  # a `Drawn` in one number: value * CODE + colour
 CLEAR = (-2, 1 << 24)  # stands for transparent pixels
+FEW_VALUES = 10  # masks of two classes with more have smoothed edges
 MOST_CLASSES = 240  # smoothed masks have nearly all values of 8 bits
 # Of --unknown nearest: a farther colour, in RGB, or value may be that of another class. VOC's
 # colours are as far apart, so that of a class which is not listed becomes none of the others.
@@ -177,7 +178,7 @@ def _ids_of_values(
     if is_binary and values <= {0, VOID}:
         return classes, {0: 0, VOID: 1}
     most = min(2 * len(values - {VOID}) + first, MOST_CLASSES)
-    is_odd = (is_binary or not listed) and not 0 < last < most
+    is_odd = len(values) > FEW_VALUES if is_binary else not listed and not 0 < last < most
     if given is None and (is_odd or several or -1 in values):
         pairs = enumerate(sorted(values - {-1})[:LISTED])
         raise UserError(

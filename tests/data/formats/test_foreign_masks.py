@@ -143,7 +143,6 @@ GREYS = [*range(0, 251, 10)][:-1] + [255]  # smoothed edges of a mask of 0 and 2
         ([[0, 255]], None, {}, f"{NOTHING} 2 .*; of values add --map 0=0,255=1,"),
         ([[0, 0]], None, {}, f"{NOTHING} 1 "),
         ([GREYS], TWO, {"unknown": VOID}, f"{NOTHING} 26 .* --map 0=0,255=1 --unknown nearest$"),
-        ([[0, 128, 255]], TWO, {"unknown": VOID}, f"{NOTHING} 3 "),
         ([[*range(256)]], None, {}, f"{NOTHING} 256 "),
         (PAINTED, NAMED, {}, f"{NOTHING} 3 .*: --list-colours shows"),
         ([[0, 7]], TWO, {}, "PATH: value 7 is of no class; list it .*--unknown void"),
