@@ -179,7 +179,7 @@ def _ids_of_values(
         return classes, {0: 0, VOID: 1}
     most = min(2 * len(values - {VOID}) + first, MOST_CLASSES)
     is_odd = len(values) > FEW_VALUES if is_binary else not listed and not 0 < last < most
-    if given is None and (is_odd or several or -1 in values):
+    if given is None and (is_odd or several):
         pairs = enumerate(sorted(values - {-1})[:LISTED])
         raise UserError(
             f"{masks}: nothing says which classes the {len({*drawn})} values or colours of the "

@@ -69,6 +69,8 @@ def test_the_ending_counts_that_pairs_most_files(tmp_path):
     both = {name: (f"images/{name}.jpg", f"masks/{name}_mask.png") for name in "ab"}
     assert pairs(tmp_path, *names) == both
     assert pairs(tmp_path, mask_suffix="") == {"a": ("images/a.jpg", "masks/a.png")}
+    names = ["images/a.jpg", "masks/a.png", "masks/a_1.png"]  # perhaps of another photo
+    assert [*pairs(tmp_path / "two", *names)] == ["a"]
     names = ["a.png", "a_mask.png", "b.png", "b_mask.png", "c.jpg", "c.png"]  # a preview
     assert [*pairs(tmp_path / "one", *names)] == ["a", "b"]
 
