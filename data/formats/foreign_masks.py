@@ -188,7 +188,7 @@ def _ids_of_values(
             "--map same; of smoothed masks of 0 and 255 --map 0=0,255=1 --unknown nearest"
         )
     order = [name for name in order if name in classes] if first else [*classes]
-    if not first and fixed_id(order[0]) != 0 and 0 in values:
+    if not first and 0 in values and order and fixed_id(order[0]) != 0:
         source.note("note: 0 is this class; if nobody has drawn it, --unlabelled 0", order[0])
     return classes, {VOID: VOID} | {value: ids[name] for value, name in enumerate(order, first)}
 
