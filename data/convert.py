@@ -19,6 +19,7 @@ SOURCE/ImageSets/Segmentation, or what folders of these names hold.
 import argparse
 import re
 import shlex
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data import UserError, first_of
+from data import UserError, first_of, voc_layout
 from data.classes import VOC, VOID, Classes
 from data.formats import folders, recognise
 from data.formats.class_names import read_class_list
@@ -34,16 +35,6 @@ from data.formats.foreign_masks import listing, survey
 from data.formats.source import Named, Options, Source
 from data.image_files import TURNS, colour_mask, orientation, read_image
 from data.voc_files import LISTS, READERS
-from data.voc_layout import (
-    NOTE,
-    add_to_lists,
-    check_free,
-    contents,
-    keep_lists,
-    place_photo,
-    write_classes,
-    write_lists,
-)
 from models.run import folder, runtime
 from models.run.args import rate
 
@@ -54,7 +45,7 @@ UNSEEN = 2, 3, 4  # turns by EXIF that leave the size, which then does not tell 
 def convert(root: Path, out: Path, options: Options, force: bool = False) -> Source:
     """Writes the data set in `root`, in one of the `FORMS`, to a new folder `out`, in VOC layout.
 
-    With `force` an earlier result is replaced, but for its lists.
+    With `force` an earlier result is replaced, but for its lists, to which new ids are added.
 
     Returns:
         What was written, with what was left out.
@@ -62,12 +53,12 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
     Raises:
         UserError: nothing is recognised, an image cannot be used, or `out` holds other data.
     """
-    check_free(out, root, force)
+    before = voc_layout.check_free(out, root, force)
     with folder.new_folder(out) as part:
         for name in ("JPEGImages", "SegmentationClass"):
             (part / name).mkdir()
         source = recognise(root, options)
-        classes = write_classes(source.classes, part, root)
+        classes = voc_layout.write_classes(source.classes, part, root)
         bring = partial(_bring, source, classes, part)
         with ThreadPoolExecutor(READERS) as pool:
             brought = pool.map(bring, source.pairs)
@@ -80,15 +71,14 @@ def convert(root: Path, out: Path, options: Options, force: bool = False) -> Sou
             what = "nothing is drawn in any photo" if source.pairs else "no image can be used"
             what += ", as 255 in masks is void; see --map" * (options.undrawn == 0 and VOID in seen)
             raise UserError(f"{root}: {what}; {source.said() or 'there are no shapes'}")
+        made, old = voc_layout.contents(part), {Path(name).stem for name in before}
         if (out / "ImageSets").exists():
-            source.notes |= keep_lists(out, part)
-            new = source.notes.get("new since the earlier result", ())
-            add_to_lists([name for name in new if labels[name] != {VOID}], part, root)
-        else:
-            known = [name for name in source.pairs if labels[name] != {VOID}]
-            source.notes |= write_lists(known, part, root)
-        note = {"source": root, "notes": source.notes, "made": contents(part)}
-        folder.save_json(part / NOTE, note)
+            shutil.copytree(out / "ImageSets", part / "ImageSets")
+        known = [name for name in source.pairs if labels[name] != {VOID}]
+        source.notes |= voc_layout.changes(before, made)
+        source.notes |= voc_layout.write_lists(known, old, part, root)
+        note = {"source": root, "notes": source.notes, "made": made}
+        folder.save_json(part / voc_layout.NOTE, note)
     return source
 
 
@@ -108,7 +98,7 @@ def _bring(source: Source, classes: Classes, out: Path, image_id: str) -> set[in
             TURNS if mask.shape[0] == mask.shape[1] else UNSEEN
         ):
             source.note("in doubt: EXIF turns the photo, its mask is taken as upright", image_id)
-        place_photo(pair.photo, pixels, out / "JPEGImages" / image_id)
+        voc_layout.place_photo(pair.photo, pixels, out / "JPEGImages" / image_id)
         colour_mask(mask, classes).save(out / "SegmentationClass" / f"{image_id}.png")
         return values
     return set()
@@ -130,11 +120,10 @@ def _classes(text: str) -> Named:
 
 def _values(text: str) -> dict[int, int]:
     """The value of --map; nothing is mapped for `same`."""
-    numbers = text.replace("void", str(VOID))
-    values = {int(value): int(to) for value, to in re.findall(r"(\d+)=(\d+)", numbers)}
-    is_map = re.fullmatch(r"\d+=\d+(, *\d+=\d+)*", numbers) and max(values.values()) <= VOID
-    is_map = is_map and len(values) == numbers.count("=")
-    if not is_map and text != "same":
+    pairs = re.findall(r"(\d+)=(\d+|void)", text)
+    values = {int(value): VOID if to == "void" else int(to) for value, to in pairs}
+    is_map = re.fullmatch(r"\d+=(\d+|void)(, *\d+=(\d+|void))*", text) and len(values) == len(pairs)
+    if text != "same" and not (is_map and max(values.values()) <= VOID):
         raise UserError(
             f"--map {text}: expected VALUE=CLASS, where CLASS is an id or void, as in "
             "0=0,255=1,128=void"
@@ -180,9 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     turn = "masks lie as photos are stored, before EXIF turns these upright"
     add("--turn-masks", action="store_true", help=turn)
     add("--skip-bad", action="store_true", help="leave out images that cannot be used")
-    again = (
-        "replace an earlier result in OUT, but for its lists, if its masks and classes are as made"
-    )
+    again = "replace an earlier result in OUT, but for its lists, if masks and classes are as made"
     add("--force", action="store_true", help=again)
     return parser
 
@@ -217,11 +204,10 @@ def main() -> None:
         print(f"  {what}: {len(names)} ({first_of(list(dict.fromkeys(names)))})")
     print(f"wrote {out}: photos, masks and {len(source.classes)} classes in classes.txt")
     has_lists = (out / LISTS / "train.txt").exists()
-    why = ("new since the earlier result", "gone since the earlier result", "in no list")
-    new = not source.notes.keys().isdisjoint(why)
+    is_listed = not any(re.match("(new|gone) since|in no list", what) for what in source.notes)
     lists = ["-m", "data.lists", str(out), *["--add"] * has_lists]
     look = ["visualize.py", "--data", str(out), "--truth"]
-    print(f"next: {shlex.join(['python', *(look if has_lists and not new else lists)])}")
+    print(f"next: {shlex.join(['python', *(look if has_lists and is_listed else lists)])}")
 
 
 if __name__ == "__main__":

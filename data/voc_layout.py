@@ -1,11 +1,9 @@
 """What `data.convert` writes: photos and classes in VOC layout."""
 
-import filecmp
-import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,8 @@ from data.classes import Classes, Colour
 from data.files import hash_files, read_lines
 from data.formats.source import image_id_of
 from data.image_files import SUFFIXES
-from data.voc_files import LISTS, find_pair, write_ids
+from data.voc_files import LISTS, write_ids
+from models.run.folder import read, read_json
 
 NOTE = "converted.json"  # tells an earlier result from other data
 SPLITS = ("train", "val", "test")
@@ -25,8 +24,8 @@ RESULT = {"JPEGImages", "SegmentationClass", "ImageSets", "classes.txt", NOTE}
 SPLIT = re.compile("(?i)(?:^|_)(train|val|test)(?:ing|id|idation|[0-9]+)?_")
 
 
-def check_free(out: Path, root: Path, force: bool) -> None:
-    """Refuses a folder whose content may not be replaced.
+def check_free(out: Path, root: Path, force: bool) -> dict[str, int]:
+    """Refuses a folder whose content may not be replaced; gives `contents` of an earlier result.
 
     Raises:
         UserError: `out` lies in `root`, or holds something else than an earlier result, or masks or
@@ -37,21 +36,17 @@ def check_free(out: Path, root: Path, force: bool) -> None:
     there = {path.name for path in out.glob("[!.]*")}  # not what macOS leaves
     if there and NOTE not in there or not there <= RESULT:
         raise UserError(f"{out}: holds other data; name another OUT, or move it away")
-    if there and not force:
+    if not there:
+        return {}
+    if not force:
         raise UserError(f"{out}: holds an earlier result; --force replaces it, but for its lists")
-    try:
-        made, now = json.loads((out / NOTE).read_bytes())["made"] if there else {}, contents(out)
-        changed = sorted(name for name in {*now, *made} if now.get(name) != made.get(name))
-    except (ValueError, TypeError, KeyError, AttributeError):
-        raise UserError(
-            f"{out / NOTE}: damaged, or of an earlier version, which did not note what it made; "
-            "name another OUT"
-        ) from None
-    if changed:
+    made = read(lambda path: dict(read_json(path)["made"]), out / NOTE, "name another OUT")
+    if changed := sorted(dict(contents(out).items() ^ made.items())):
         raise UserError(
             f"{out}: has changed since it was made, and that would be lost: {first_of(changed)}; "
             "bring it into SOURCE, or name another OUT"
         )
+    return made
 
 
 def contents(out: Path) -> dict[str, int]:
@@ -60,65 +55,47 @@ def contents(out: Path) -> dict[str, int]:
     return dict(zip((path.name for path in files), hash_files(files).tolist()))
 
 
-def keep_lists(old: Path, new: Path) -> dict[str, list[str]]:
-    """Brings the lists of an earlier result along.
-
-    Returns:
-        The ids of the images that came, went or changed, by what to say of them.
-    """
-    shutil.copytree(old / "ImageSets", new / "ImageSets")
-    before, after = (
-        {path.stem for path in root.glob("SegmentationClass/[!.]*")} for root in (old, new)
-    )
-    changed = [
-        image_id
-        for image_id in before & after
-        if not all(map(filecmp.cmp, find_pair(old, image_id), find_pair(new, image_id)))
-    ]
-    found = {"new": after - before, "gone": before - after, "changed": changed}
-    return {f"{what} since the earlier result": sorted(ids) for what, ids in found.items() if ids}
+def changes(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, list[str]]:
+    """The ids of images that came or went, or whose mask changed, by what to say of them."""
+    both = {name for name in before.keys() & after.keys() if before[name] != after[name]}
+    found = {"new": after.keys() - before, "gone": before.keys() - after, "changed": both}
+    return {
+        f"{what} since the earlier result": sorted(ids)
+        for what, names in found.items()
+        if before and (ids := [Path(name).stem for name in names if name != "classes.txt"])
+    }
 
 
-def write_lists(ids: Iterable[str], folder: Path, source: Path) -> dict[str, list[str]]:
+def write_lists(
+    ids: Iterable[str], old: Collection[str], folder: Path, source: Path
+) -> dict[str, list[str]]:
     """Writes the lists that the source has of these ids, or else what these say of folders.
 
     Without both train and val only test is a list, which `data.lists` leaves as it is; of folders
-    only if another one is called train.
+    only if another one is called train. To lists that are there only ids are added that are new.
+
+    Args:
+        old: the ids of the earlier result, whose lists are there.
 
     Returns:
         What to say: the ids that are in no list, if there is one to train on; and the source's
         lists that are not taken up.
     """
-    known, told = {*(ids := sorted(ids))}, _lists(source)
+    known, told, kept = {*(ids := sorted(ids))}, _lists(source), _lists(folder)
     lists = {name: [it for it in its if it in known] for name, its in told.items()}
     if of_folders := not any(lists.values()):
         lists = {name: [it for it in ids if _split_of(it) == name] for name in SPLITS}
     if not (lists["train"] and lists["val"]):
         lists = {} if of_folders and not lists["train"] else {"test": lists["test"]}
     for name, members in lists.items():
-        if members:
-            write_ids(folder, name, members)
-    beside = sorted(known.difference(*lists.values())) if "train" in lists else []
-    unused = [f"{it}.txt" for it in told if told[it] and not {*told[it]} & {*lists.get(it, ())}]
+        held = {*sum(kept.values(), []), *(old if kept[name] else ())}
+        if more := [it for it in members if it not in held]:
+            write_ids(folder, name, kept[name] + more)
+    written = _lists(folder)
+    beside = sorted(known.difference(*written.values())) if written["train"] else []
+    unused = [f"{it}.txt" for it in told if told[it] and not {*told[it]} & {*written[it]}]
     notes = {"in no list": beside, f"lists of {source / LISTS} not taken up": unused}
     return {what: names for what, names in notes.items() if names}
-
-
-def add_to_lists(new: Sequence[str], folder: Path, source: Path) -> None:
-    """Adds new ids to the lists that the source has them in, else to those of their folders.
-
-    To the latter where all that is listed lies so: else `data.lists` has divided them.
-    """
-    told, lists = _lists(source), _lists(folder)
-    others = {*new}.difference(*told.values())
-    lies = {name: all(_split_of(it) == name for it in ids) for name, ids in lists.items()}
-    lies["train"] = lies["val"] = lies["train"] and lies["val"]
-    for name, ids in lists.items():
-        more = {*new}.intersection(told[name])
-        if ids and lies[name]:
-            more.update(it for it in others if _split_of(it) == name)
-        if more and (ids or name == "test"):  # what is new alone is no list to train on
-            write_ids(folder, name, sorted(more.union(ids)))
 
 
 def _lists(root: Path) -> dict[str, list[str]]:

@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data import UserError
-from data.classes import VOID
 from data.formats.class_names import number_labels
 from data.formats.rasterize import Area, Size, stroke
-from data.formats.source import Options, Pair, Source, as_written, files_in, plain
+from data.formats.source import Options, Pair, Source, as_written, files_in, name_in, plain
 from data.image_files import PHOTO_SUFFIXES, check_sizes, upright_size
 
 
@@ -36,11 +35,9 @@ class Record(NamedTuple):
     """What a file tells of one photo; later shapes lie on earlier ones."""
 
     path: Path  # the file
-    folder: Path  # of the photo, if it is where it should be
-    photo: str  # its file name, perhaps with folders
+    photo: str  # its name, perhaps with folders from there, perhaps without suffix
     size: tuple[Any, Any] | None  # (height, width), numbers or text; None or two: nothing is said
-    shapes: list[Shape]
-    small_on_top: bool = False  # instead: smaller shapes on larger ones, and void beneath all
+    shapes: Sequence[Shape]
 
 
 def name_of(label: Any) -> str:
@@ -76,7 +73,7 @@ def files_with(suffix: str, words: Iterable[str], files: Iterable[Path]) -> list
 def read_form(form: ModuleType, paths: Iterable[Path], root: Path, options: Options) -> Source:
     """The photos of files of a form; they lie below `root`, or where `options` say.
 
-    The id of a photo is its path below the folder that all of them share.
+    The id of a photo is made of its `name_in` there.
 
     Raises:
         UserError: see `number_labels`; a file is not as the form wants it; photos cannot be told
@@ -98,19 +95,17 @@ def read_form(form: ModuleType, paths: Iterable[Path], root: Path, options: Opti
     images = [path for path in files_in(folder) if path.suffix.lower() in PHOTO_SUFFIXES]
     photos = _find_photos(records, images, source)
     used = {photo for photo in photos if photo}
-    places = used if options.unmasked is None else used.union(images)
-    top = os.path.commonpath([os.path.abspath(path.parent) for path in places] or ["."])
-    names = {path: os.path.relpath(path.with_suffix(""), top) for path in used.union(images)}
+    names = {path: name_in(folder, path) for path in images}
     for record, photo in zip(records, photos):
         if photo:
             mask = partial(_draw, record, ids, source, photo)
             with source.leaving_out_bad():
                 source.add(names[photo], Pair(photo, record.path, mask))
-    lost = [record for record, photo in zip(records, photos) if not photo]
-    names_of_lost = (name for it in lost for name in (it.path.name, str(it.photo)))
-    doubtful = {PurePosixPath(_parts(name)[-1]).stem for name in names_of_lost}
-    unused = {path: names[path] for path in {*images} - used}
-    unused |= {path: "" for path in unused if _parts(path.stem)[-1] in doubtful}
+    told = (name for it in records for name in (it.path.name, str(it.photo)))
+    told = {PurePosixPath(_parts(name)[-1]).stem for name in told}  # of these much may be known
+    unused = {
+        path: names[path] if _parts(path.stem)[-1] not in told else "" for path in {*images} - used
+    }
     source.add_unmasked(unused, folder, used)
     return source
 
@@ -123,29 +118,31 @@ def _parts(name: str) -> tuple[str, ...]:
 def _find_photos(
     records: Sequence[Record], images: Sequence[Path], source: Source
 ) -> list[Path | None]:
-    """Each photo where it should be, else the only one in `images` with its folders, or its name.
+    """Of the images of its name that one whose folders are, from below, most like those said.
 
-    Of several, where records share the name, that below the record's file counts; the photo of a
-    name that no other record has may lie in another folder than it says. Large and small letters
-    are one, but where the photo should be. Notes what has none, or perhaps another one: photos may
-    be renumbered after they were annotated.
+    Between equals the words of the record's path decide, as train and val, where records share the
+    name; else there is none. A name that no other record has may lie in another folder than it
+    says. Large and small letters are one. Notes what has no photo, or perhaps another one: photos
+    may be renumbered after they were annotated.
     """
     files = defaultdict(list)
     for path in images:
-        files[_parts(path.name)[-1]].append(path)
-    as_found = {os.path.abspath(path): path for path in images}
+        there, stem = _parts(os.path.abspath(path.parent))[::-1], _parts(path.stem)[-1]
+        files[_parts(path.name)[-1]].append((path, there))
+        if not stem.endswith(PHOTO_SUFFIXES):  # frames of a video are named without their suffix
+            files[stem].append((path, there))
     names = [_parts(str(record.photo)) for record in records]
     namesakes, photos = Counter(name[-1] for name in names), []
-    for record, name in zip(records, names):
-        there = Path(os.path.normpath(record.folder / str(record.photo).replace("\\", "/")))
-        near = files[name[-1]]
-        found = [path for path in near if _parts(path.as_posix())[-len(name) :] == name]
-        if os.path.abspath(there) in as_found or not source.options.images and there.is_file():
-            found = [as_found.get(os.path.abspath(there), there)]
-        elif len(found) > 1 and namesakes[name[-1]] > 1:  # as in train and val
-            found = [path for path in found if path.is_relative_to(record.path.parent)]
-        elif not found and namesakes[name[-1]] == 1:
-            found = near
+    for record, (*folders, name) in zip(records, names):
+        said = _parts(os.path.abspath(record.path.parent.joinpath(*folders)))[::-1]
+        words = {*record.path.parent.parts, *record.path.stem.split("_")}
+        ranks, is_alone = defaultdict(list), namesakes[name] == 1
+        for path, there in files[name]:
+            shared = len(os.path.commonprefix([said, there]))
+            if is_alone or shared >= len(folders):
+                like = 0 if is_alone else len(words & {*path.parent.parts})
+                ranks[shared, like].append(path)
+        found = ranks[max(ranks)] if ranks else []
         photo, own = found[0] if len(found) == 1 else None, record.path.stem
         if not photo:
             source.note("left out: no photo of that name, or several", str(record.photo))
@@ -164,26 +161,20 @@ def _draw(record: Record, ids: dict[str, int], source: Source, photo: Path) -> n
         check_sizes(photo, record.path, (int(height), int(width)))
         mask = np.full(size, options.undrawn, dtype=np.uint8)
         if not record.shapes and options.undrawn == 0:
-            source.note("nothing is drawn, so background everywhere", record.photo)
-        ranks = np.full(size, np.inf, dtype=np.float32)  # of what lies on top
+            source.note("nothing is drawn, so background everywhere", photo.name)
         for shape in record.shapes:
             if shape.area:
                 (left, top), inside = shape.area(size)
             elif shape.lines:
                 (left, top), inside = stroke(shape.lines, options.stroke_width, size)
             else:
-                source.note(f"left out: shape not drawn ({shape.kind})", record.photo)
+                source.note(f"left out: shape not drawn ({shape.kind})", photo.name)
                 continue
-            pixels = np.count_nonzero(inside)
-            if not pixels:
-                source.note("left out: shape without a pixel in its photo", record.photo)
+            if not (pixels := np.count_nonzero(inside)):
+                source.note("left out: shape without a pixel in its photo", photo.name)
             elif shape.label not in ids:
-                what = f"{record.photo}: {pixels} pixels of {shape.label}"
+                what = f"{photo.name}: {pixels} pixels of {shape.label}"
                 source.note("of a class that is not listed", what)
-            label, rank = ids.get(shape.label, options.unknown), 0.0
-            if record.small_on_top:
-                rank = np.inf if label == VOID else pixels
-            here = np.s_[top : top + inside.shape[0], left : left + inside.shape[1]]
-            inside = inside & (rank <= ranks[here])
-            mask[here][inside], ranks[here][inside] = label, rank
+            here = mask[top : top + inside.shape[0], left : left + inside.shape[1]]
+            here[inside] = ids.get(shape.label, options.unknown)
     return mask

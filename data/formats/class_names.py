@@ -72,8 +72,6 @@ def number_labels(labels: Named, used: set[str], options: Options) -> tuple[Name
         listed = {"background": None} | listed
     classes, ids = number_classes(listed, used)
     unlisted = sorted(used - ids.keys())
-    if unlisted and options.nearest:
-        raise UserError("--unknown nearest: is about colours; names become void, or background")
     if unlisted and options.unknown is None:
         raise UserError(
             f"--classes has no {first_of(unlisted)}; name all, or say what becomes of the others: "

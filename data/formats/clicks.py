@@ -25,7 +25,7 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
         click = numbers([[cells["column"], cells["row"]]]) + 0.5  # a pixel's centre
         shapes[cells["photo"]].append(Shape("click", name_of(cells["label"]), lines=[click]))
     for photo, clicks in shapes.items():
-        yield Record(path, path.parent, photo, None, clicks)
+        yield Record(path, photo, None, clicks)
 
 
 def _table(path: Path) -> csv.DictReader:

@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -37,30 +38,30 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
         # CVAT and V7, which write further keys, call what has runs or parts a crowd.
         is_crowd = thing.get("iscrowd") and not {"attributes", "extra"} & thing.keys()
         label = "void" if is_crowd else label
-        shapes[str(thing["image_id"])].append(_shape(label, thing))
-    beside = path.parent
-    if beside.name == "annotations":  # as CVAT lays it out
-        beside = beside.parent / "images" / path.stem.partition("_")[2]
+        area, shape = _shape(label, thing)
+        rank = -np.inf if is_crowd else -area  # smaller ones lie on larger, and crowds beneath all
+        shapes[str(thing["image_id"])].append((rank, shape))
     for image_id, image in images.items():
         size, own = (image.get("height"), image.get("width")), shapes.pop(image_id, [])
-        folder = beside if (beside / image["file_name"]).is_file() else path.parent
-        yield Record(path, folder, image["file_name"], size, own, small_on_top=True)
+        own.sort(key=itemgetter(0))
+        yield Record(path, image["file_name"], size, [shape for _, shape in own])
     for image_id in shapes:  # it has no photo, so it is counted among these
-        yield Record(path, path.parent, f"image_id {image_id}, not listed", None, [])
+        yield Record(path, f"image_id {image_id}, not listed", None, [])
 
 
-def _shape(label: str, thing: dict) -> Shape:
-    """An annotation: polygons, runs or compressed runs; or a box, or keypoints, alone."""
+def _shape(label: str, thing: dict) -> tuple[float, Shape]:
+    """An annotation, and its area: polygons, runs, compressed or not; or a box, or keypoints."""
     outline = thing.get("segmentation")
     if not any(outline or ()):
-        return Shape("keypoints" if thing.get("keypoints") else "no outline", label)
+        return 0, Shape("keypoints" if thing.get("keypoints") else "no outline", label)
     if isinstance(outline, list):
         outline = outline if isinstance(outline[0], list) else [outline]  # VIA once wrote one flat
         rings = [numbers(part).reshape(-1, 2) for part in outline]
         corners = np.concatenate(rings)
         if corners.min() >= 0 and corners.max() <= 1:
-            return Shape("coordinates from 0 to 1, not in pixels", label)
-        return Shape("polygon", label, partial(polygons, rings))
+            return 0, Shape("coordinates from 0 to 1, not in pixels", label)
+        twice = (x @ np.roll(y, 1) - y @ np.roll(x, 1) for x, y in (ring.T for ring in rings))
+        return sum(map(abs, twice)) / 2, Shape("polygon", label, partial(polygons, rings))
     counts, own = outline["counts"], tuple(outline["size"])
     counts = counts if isinstance(counts, list) else _decode(counts)
 
@@ -69,7 +70,7 @@ def _shape(label: str, thing: dict) -> Shape:
             raise ValueError(f"runs of {own[1]}x{own[0]} pixels for {size[1]}x{size[0]}")
         return (0, 0), runs(counts, size, "F")
 
-    return Shape("runs", label, area)
+    return sum(counts[1::2]), Shape("runs", label, area)
 
 
 def _decode(text: str) -> list[int]:

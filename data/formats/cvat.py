@@ -28,12 +28,9 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
     for image in tree.iter("image"):
         things = [thing for thing in image if thing.tag != "tag"]  # which is about the whole image
         things.sort(key=lambda thing: int(thing.get("z_order", 0)))
-        name, folder = image.attrib["name"], path.parent / "images"
-        subset = folder / image.get("subset", "")
-        folder = subset if subset.is_dir() else folder
-        name += ".PNG" * (folder / f"{name}.PNG").is_file()  # of a video, it is named without
+        name = "/".join(filter(None, ["images", image.get("subset"), image.attrib["name"]]))
         size, shapes = (image.attrib["height"], image.attrib["width"]), list(map(_shape, things))
-        yield Record(path, folder, name, size, shapes)
+        yield Record(path, name, size, shapes)
 
 
 def _shape(thing: Element) -> Shape:

@@ -24,7 +24,6 @@ RARE = 1e-3  # share of the pixels, below which a colour is more likely a mixtur
 Drawn = tuple[int, int]  # a value and its colour 0xRRGGBB
 CODE = 1 << 40  # a `Drawn` in one number: value * CODE + colour
 CLEAR = (-2, 1 << 24)  # stands for transparent pixels
-SMOOTHED = "--map 0=0,255=1 --unknown nearest"
 FEW_VALUES = 10  # masks of two classes with more have smoothed edges
 MOST_CLASSES = 240  # smoothed masks have nearly all values of 8 bits
 # Of --unknown nearest: a farther colour, in RGB, or value may be that of another class. VOC's
@@ -37,7 +36,8 @@ def read_pixels(path: Path, is_layer: bool = False, turn: int | None = None) -> 
 
     The value of a pixel in a picture of colours is that of grey, and -1 of another colour. Values
     above 255 have a colour that no class can have. In a picture to draw on (`is_layer`) nobody has
-    drawn what is transparent: it is `CLEAR`.
+    drawn what is transparent: it is `CLEAR`, and where that is not index 0 of
+    a palette, which may then be a class, colours tell.
 
     Raises:
         UserError: the file is damaged, or no mask.
@@ -46,10 +46,6 @@ def read_pixels(path: Path, is_layer: bool = False, turn: int | None = None) -> 
     image = open_image(path, ("JPEG",) if is_jpeg else ("PNG", "BMP", "TIFF", "GIF"))
     if image.mode == "L" and getattr(image, "tag_v2", {}).get(PHOTOMETRIC) == WHITE_IS_ZERO:
         raise UserError(f"{path}: a TIFF in which 0 is white, which inverts it; save it as PNG")
-    clear = image.info.get("transparency", 0)  # an index, or the opacity of each
-    clear = clear.find(0) if isinstance(clear, bytes) else clear
-    if is_layer and image.mode == "P" and clear > 0 and image.histogram()[clear]:
-        image = image.convert("RGBA")  # 0 may be a class: colours tell
     image = image.transpose(TURNS[turn]) if turn in TURNS else image
     if image.mode in INDEX_MODES and image.mode != "P":
         return np.asarray(image, dtype=np.int64) * (CODE + GREY)
@@ -61,14 +57,14 @@ def read_pixels(path: Path, is_layer: bool = False, turn: int | None = None) -> 
     rgba = np.asarray(image.convert("RGBA"), dtype=np.int64)
     colours, alpha = rgba @ (1 << 16, 1 << 8, 1, 0), rgba[:, :, 3]
     values = np.where(colours % GREY, -1, colours // GREY)
-    values = np.asarray(image, dtype=np.int64) if image.mode == "P" else values
+    indices = np.asarray(image, dtype=np.int64) if image.mode == "P" else alpha
+    if image.mode == "P" and not (is_layer and indices[alpha == 0].any()):
+        values = indices
     codes = values * CODE + colours
-    if not image.mode.endswith("A"):
-        return codes
     if is_layer:
         return np.where(alpha, codes, CLEAR[0] * CODE + CLEAR[1])
-    is_plain = np.ptp(alpha) and not np.ptp(colours)  # only the transparency varies
-    return alpha * (CODE + GREY) if is_plain else codes
+    is_plain = image.mode.endswith("A") and np.ptp(alpha) and not np.ptp(colours)
+    return alpha * (CODE + GREY) if is_plain else codes  # only the transparency may vary
 
 
 def survey(pairs: dict[str, tuple[Path, Path]], source: Source) -> Counter[Drawn]:
@@ -118,7 +114,7 @@ def find_legend(
         legend |= {drawn: VOID for drawn in found if drawn[0] == options.unlabelled}
     rest = found.keys() - legend.keys()
     classes, ids = number_classes(listed)
-    painted = {(_code(colour), ids[name]) for name, colour in listed.items() if colour}
+    painted = [(_code(colour), ids[name]) for name, colour in listed.items() if colour]
     known, border, part = dict(painted), {_code(voc_colour(VOID)): VOID}, 1
     ids_there = (*range(len(classes) + (options.unlabelled == 0)), VOID)
     are_ids = rest <= {(value, value * GREY) for value in ids_there}
@@ -126,10 +122,9 @@ def find_legend(
     if not known or options.values is not None or are_ids:
         classes, known = _ids_of_values(rest, listed, source, masks)
         border, part = {}, 0
-    elif len(known) < len(painted):
+    elif len(known) < len({*painted}):
         raise UserError(f"{masks}: two of the listed classes have one colour")
-    shown = {drawn[part] for drawn in rest}
-    near = _nearest(known, shown, part == 1) if options.nearest else {}
+    near = _nearest(known, {drawn[part] for drawn in rest}, part == 1) if options.nearest else {}
     of = near | border | known
     return classes, legend | {drawn: of[drawn[part]] for drawn in rest if drawn[part] in of}
 
@@ -139,16 +134,16 @@ def _nearest(known: dict[int, int], drawn: set[int], are_colours: bool) -> dict[
 
     Nearer than half of what is between two known ones: no other is as near.
     """
-    keys = np.array([one for one in drawn if one < CLEAR[1]])  # others are no colours
+    keys, near = [one for one in drawn if one < CLEAR[1]], {}  # others are no colours
     own, others = (
-        np.stack([it >> 16, it >> 8 & 255, it & 255] if are_colours else [it], axis=1)
-        for it in (np.array([*known]), keys)
+        np.array([[*one.to_bytes(3, "big")] if are_colours else [one] for one in codes])
+        for codes in (known, keys)
     )
     gaps = np.linalg.norm(own[:, None] - own, axis=2)
-    limit, near = min(gaps[gaps > 0].min(initial=np.inf) / 2, NEAR), {}
+    limit = min(gaps[gaps > 0].min(initial=np.inf) / 2, NEAR)
     for place, label in zip(own, known.values()):
         there = np.linalg.norm(others - place, axis=1) < limit
-        near |= dict.fromkeys(keys[there].tolist(), label)
+        near |= dict.fromkeys(np.array(keys)[there].tolist(), label)
     return near
 
 
@@ -161,51 +156,33 @@ def _ids_of_values(
     if two are listed, and if 0 is unlabelled, 1 is the first class, as all programs have it that
     leave 0 to what nobody has drawn.
     """
-    options, values = source.options, {value for value, _ in drawn}
-    given, is_free = options.values, options.values is None
+    given, values = source.options.values, {value for value, _ in drawn}
     several = [value for value, count in Counter(it[0] for it in drawn).items() if count > 1]
-    if -1 in values or is_free and several:  # unequal palettes
-        raise UserError(
-            f"{masks}: masks have colours, and nothing says which classes they are (--map is about "
-            "values); --list-colours shows them and what to write"
-        )
-    for value in several:
-        source.note("in doubt: a value has several colours, which --map ignores", str(value))
-    if options.nearest and not given:
-        raise UserError("--unknown nearest: needs colours in the list of classes, or --map")
-    first = int(is_free and options.unlabelled == 0)
+    first = int(given is None and source.options.unlabelled == 0)
     last = max({*(given.values() if given else values)} - {VOID}, default=0)
-    most = min(2 * len(values - {VOID}) + first, MOST_CLASSES)
-    if is_free and not listed and not 0 < last < most:
-        pairs = ",".join(f"{value}={index}" for index, value in enumerate(sorted(values)[:LISTED]))
-        raise UserError(
-            f"{masks}: the masks hold {len(values)} values, which do not look like class ids; if "
-            f"they are classes, add --map {pairs}{',..' * (len(values) > LISTED)} (=void for none)"
-            f", or --map same; of smoothed masks of 0 and 255 {SMOOTHED}"
-        )
-    listed = listed or dict.fromkeys([*_default_classes(last)][first:])
-    classes, ids = number_classes(listed)
-    if given and last >= len(classes):
-        raise UserError(f"--map: class {last}, but the classes are 0..{len(classes) - 1}")
+    order = [*(listed or [*_default_classes(last)][first:])]
+    classes, ids = number_classes(listed or dict.fromkeys(order))
+    if given is not None:
+        for value in several:  # unequal palettes
+            source.note("in doubt: a value has several colours, which --map ignores", str(value))
     if given:
         return classes, given
-    if is_free and VOID in values and len(classes) == 2 and not first:
-        if values <= {0, VOID}:
-            return classes, {0: 0, VOID: 1}
-        if len(values) > FEW_VALUES:
-            raise UserError(
-                f"{masks}: two classes, but {len(values)} values; of smoothed masks of 0 and 255 "
-                f"{SMOOTHED}; if 255 is void, --map same"
-            )
-    order = [name for name in listed if name in classes] if first else [*classes]
-    if not first and fixed_id(order[0]) != 0:
-        if is_free and last == len(order):
-            raise UserError(
-                f"{masks}: {last} classes, and values up to {last}; if nobody has drawn 0, add "
-                f"--unlabelled 0: 1 is then {order[0]}; else name 0, too"
-            )
-        if 0 in values:
-            source.note("note: 0 is this class; if nobody has drawn it, --unlabelled 0", order[0])
+    is_binary = given is None and not first and VOID in values and len(classes) == 2
+    if is_binary and values <= {0, VOID}:
+        return classes, {0: 0, VOID: 1}
+    most = min(2 * len(values - {VOID}) + first, MOST_CLASSES)
+    is_odd = len(values) > FEW_VALUES if is_binary else not listed and not 0 < last < most
+    if given is None and (is_odd or several):
+        pairs = enumerate(sorted(values - {-1})[:LISTED])
+        raise UserError(
+            f"{masks}: nothing says which classes the {len({*drawn})} values or colours of the "
+            "masks are: --list-colours shows colours and what to write; of values add --map "
+            f"{','.join(f'{value}={index}' for index, value in pairs)},.. (=void for none), or "
+            "--map same; of smoothed masks of 0 and 255 --map 0=0,255=1 --unknown nearest"
+        )
+    order = [name for name in order if name in classes] if first else [*classes]
+    if not first and 0 in values and order and fixed_id(order[0]) != 0:
+        source.note("note: 0 is this class; if nobody has drawn it, --unlabelled 0", order[0])
     return classes, {VOID: VOID} | {value: ids[name] for value, name in enumerate(order, first)}
 
 
@@ -227,7 +204,8 @@ def read_mask(photo: Path, path: Path, legend: dict[Drawn, int], source: Source)
         name = f"value {value}" if colour == value * GREY else f"colour {_rgb(colour)}"
         raise UserError(
             f"{path}: {name} is of no class; list it (--list-colours shows all), go by values "
-            "with --map; --unknown void leaves it out, nearest is for smoothed edges"
+            "with --map; if nobody has drawn 0, --unlabelled 0: 1 is then the first class; "
+            "--unknown void leaves it out, nearest is for smoothed edges"
         )
     if lost:
         source.note("pixels of no class", f"{path.name}: {sum(lost.values())}")

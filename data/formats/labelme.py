@@ -22,7 +22,7 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
     data = json.loads(path.read_bytes())
     size = data.get("imageHeight"), data.get("imageWidth")
     shapes = list(map(_shape, data["shapes"]))
-    yield Record(path, path.parent, data["imagePath"], size, shapes)
+    yield Record(path, data["imagePath"], size, shapes)
 
 
 def _shape(shape: dict) -> Shape:

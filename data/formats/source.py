@@ -29,6 +29,10 @@ IMAGES = re.compile(
     "(?i)(^|[ _-])(images?|imgs?|photos|jpegimages|rgb|inputs|leftimg8bit|originals?|img_dir)"
     "([ _-]?png)?$"
 )
+MASKS = re.compile(  # and those of masks, as train_labels
+    "(?i)((^|[ _-])(masks?|labels?|annotations?|segmentations?|gt|gtfine|segmentationclass|ann_dir|"
+    "manual[ _-]?[0-9]*|(ground.?)?truth)|annot)([ _-]?png)?$"
+)
 Named = dict[str, Colour | None]  # names of classes, with RGB (0..255) where known
 
 
@@ -158,6 +162,13 @@ def unread(paths: Iterable[Path]) -> str:
 def image_id_of(name: str) -> str:
     """The id of a photo of that name: `a/b` becomes `a_b`, blanks of any kind one blank."""
     return " ".join(plain("_".join(Path(name).parts)).split())
+
+
+def name_in(folder: Path, path: Path) -> str:
+    """A file's name without suffix, behind its folders but for what these say of its kind."""
+    *folders, name = path.relative_to(folder).with_suffix("").parts
+    others = [MASKS.sub("", IMAGES.sub("", part)) for part in folders]
+    return plain("/".join([*filter(None, others), name]))
 
 
 def plain(name: str) -> str:

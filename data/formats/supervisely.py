@@ -3,7 +3,7 @@
 import base64
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,15 +17,11 @@ NAME = "Supervisely JSON"
 LARGEST = 10**8  # bytes of an unpacked bitmap, which is a PNG
 
 
-def find(files: Iterable[Path]) -> list[Path]:
-    """The files in folders `ann`, behind the `meta.json` above these, which must be there."""
-    there = [path for path in files if path.parent.name == "ann"]
-    things = files_with(".json", ('"objects"', '"size"'), there)
-    metas = set()
-    for folder in {path.parent.parent for path in things}:
-        above = (place / "meta.json" for place in (folder, *folder.parents))
-        metas.update([path for path in above if path.is_file()][:1])  # the nearest counts
-    return sorted(metas) + things if metas else []
+def find(files: Sequence[Path]) -> list[Path]:
+    """The files in folders `ann`, behind what tells the colours of classes."""
+    things = [path for path in files if path.parent.name == "ann"]
+    things = files_with(".json", ('"objects"', '"size"'), things)
+    return [path for path in files if things and path.name == "meta.json"] + things
 
 
 def read(path: Path, labels: Named) -> Iterator[Record]:
@@ -36,8 +32,7 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
             labels[name_of(item["title"])] = ImageColor.getrgb(item["color"])[:3]
         return
     shapes, size = [_shape(thing) for thing in data["objects"]], data["size"]
-    folder = path.parent.parent / "img"
-    yield Record(path, folder, path.stem, (size["height"], size["width"]), shapes)
+    yield Record(path, f"../img/{path.stem}", (size["height"], size["width"]), shapes)
 
 
 def _shape(thing: dict) -> Shape:

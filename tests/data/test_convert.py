@@ -145,6 +145,7 @@ def test_annotations_are_recognised_before_folders_and_something_must_be_drawn(
     "source, flags, message",
     [
         ("my data", "--classes cat,,dog", "--classes cat,,dog: neither a file nor names that diff"),
+        ("my data", "--classes void", "0 classes; a data set needs 2"),
         ("my data", "--map 0=0,255", "--map 0=0,255: expected VALUE=CLASS"),
         ("my data", "--map 0=256", "--map 0=256: expected VALUE=CLASS"),
         ("my data", "--map 0=0,0=1", "--map 0=0,0=1: expected VALUE=CLASS"),

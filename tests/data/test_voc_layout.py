@@ -75,9 +75,7 @@ def test_where_no_folder_validates_only_test_is_a_list(whole, tmp_path, converts
         assert not (tmp_path / name / "ImageSets").exists()
 
 
-def test_new_images_join_the_lists_of_their_folders_unless_these_were_edited(
-    whole, tmp_path, converts
-):
+def test_new_images_join_the_lists_of_their_folders(whole, tmp_path, converts):
     out, again = tmp_path / "out", ("--unmasked", "void", "--force")
     converts(whole, out, *again)
     add(whole / "Valid", "d")
@@ -93,7 +91,8 @@ def test_new_images_join_the_lists_of_their_folders_unless_these_were_edited(
     for folder in ("Valid", "test"):
         add(whole / folder, "e")
     converts(whole, out, *again)
-    assert lists_in(out)["val"] == edited and lists_in(out)["test"] == [*TEST, "test_e"]
+    expected = {"train": TRAIN, "val": [*edited, "Valid_e"], "test": [*TEST, "test_e"]}
+    assert lists_in(out) == expected, "what was there before stays where the user has it"
 
 
 def test_lists_of_the_source_are_kept(root, tmp_path, converts):
@@ -141,7 +140,7 @@ def test_a_result_is_replaced_by_force_alone_and_when_the_new_one_is_whole(
         (out / name).write_bytes(before[name])
     for content in (b"{", b"[]", b'{"source": 0}', b'{"made": null}'):
         (out / "converted.json").write_bytes(content)
-        assert "damaged, or of an earlier version" in refuses(root, out, "--force")
+        assert "converted.json: cannot be read (" in refuses(root, out, "--force")
     (out / "converted.json").write_bytes(before["converted.json"])
     (out / "SegmentationClass" / "._a.png").write_bytes(b"what a Mac leaves")
     assert "--force replaces it" in refuses(root, out)

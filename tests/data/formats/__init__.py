@@ -50,30 +50,36 @@ def only_mask(form, root: Path, **options) -> list:
     return pair.mask().tolist()
 
 
-def labelme(root: Path, photo: str, label: object = "dog", kind: str = "polygon", box=BOX) -> Path:
-    """The file about a photo of 6x4 pixels with one shape, as all below."""
-    shape = {"label": label, "points": box, "shape_type": kind}
+def labelme(root: Path, photo: str, label="dog", kind="polygon", box=BOX, shapes=()) -> Path:
+    """The file about a photo of 6x4 pixels with one shape, or with these, as all below."""
+    shapes = shapes or [{"label": label, "points": box, "shape_type": kind}]
     size = {"imageWidth": 6, "imageHeight": 4}
-    return write(root / "json" / "a.json", {"shapes": [shape], "imagePath": photo, **size})
+    return write(root / "json" / "a.json", {"shapes": shapes, "imagePath": photo, **size})
 
 
-def coco(root: Path, photo: str, label: object = "dog", kind: str = "polygon", box=BOX) -> Path:
+def coco(root: Path, photo: str, label="dog", kind="polygon", box=BOX, shapes=(), **other) -> Path:
+    """Other keys of the file may be given, too."""
     outline = [sum(box, [])] if kind == "polygon" else []
-    area = {"id": 1, "image_id": 1, "category_id": 5, "segmentation": outline}
     image = {"id": 1, "file_name": photo, "width": 6, "height": 4}
-    content = {"images": [image], "annotations": [area], "categories": [{"id": 5, "name": label}]}
+    usual = {"id": 1, "image_id": 1, "category_id": 5}
+    areas = [usual | area for area in shapes or [{"segmentation": outline}]]
+    names = [{"id": 5, "name": label}, {"id": 9, "name": "cow"}][: 1 + bool(shapes)]
+    content = {"images": [image], "annotations": areas, "categories": names} | other
     return write(root / "json" / "coco.json", content)
 
 
-def supervisely(root: Path, photo: str, label: object = "dog", kind: str = "polygon", box=BOX):
+def supervisely(root: Path, photo: str, label="dog", kind="polygon", box=BOX, shapes=()) -> Path:
     write(root / "json" / "meta.json", {"classes": [{"title": label, "color": "#0a0B0c"}]})
     thing = {"geometryType": kind, "classTitle": label, "points": {"exterior": box}}
-    content = {"size": {"width": 6, "height": 4}, "objects": [thing]}
+    content = {"size": {"width": 6, "height": 4}, "objects": shapes or [thing]}
     return write(root / "json" / "ds" / "ann" / f"{photo}.json", content)
 
 
-def cvat(root: Path, photo: str, label: object = "dog", kind: str = "polygon", box=BOX) -> Path:
+def cvat(root: Path, photo: str, label="dog", kind="polygon", box=BOX, shapes=()) -> Path:
     points = ";".join(f"{x},{y}" for x, y in box)
-    shape = f'<{kind} label="{label}" points="{points}"/>'
-    image = f'<image name="{photo}" width="6" height="4">{shape}</image>'
-    return write(root / "json" / "annotations.xml", f"<annotations>{image}</annotations>")
+    shape = "".join(shapes) or f'<{kind} label="{label}" points="{points}"/>'
+    labels = f"<label><name>{label}</name><color>#0a0b0c</color></label>"
+    image = f'<image name="{photo}" width="6" height="4">{shape}<tag label="sunny"/></image>'
+    return write(
+        root / "json" / "a.xml", f"<annotations><meta>{labels}</meta>{image}</annotations>"
+    )

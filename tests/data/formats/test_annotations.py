@@ -12,7 +12,18 @@ from data import UserError, formats
 from data.classes import VOID
 from data.formats.source import files_in
 from data.image_files import EXIF_ORIENTATION
-from tests.data.formats import BOX, coco, cvat, find, labelme, only_mask, photo, supervisely, write
+from tests.data.formats import (
+    BOX,
+    DRAWN,
+    coco,
+    cvat,
+    find,
+    labelme,
+    only_mask,
+    photo,
+    supervisely,
+    write,
+)
 
 ABSENT = "left out: no photo of that name, or several"
 ALONE = "left out: in no pair"
@@ -80,11 +91,69 @@ def test_what_is_no_name_or_number_is_refused_and_can_be_left_out(shape, form, w
     assert not any(pair.mask().any() for pair in source.pairs.values())
 
 
-@pytest.mark.parametrize("label", [None, True, 1.5, ["dog"], "\ud800"])
-def test_a_name_in_json_is_text_or_a_whole_number(label, tmp_path):
-    labelme(tmp_path, "a.jpg", label)
-    with pytest.raises(UserError, match="cannot be the name of a class"):
-        find(formats.labelme, tmp_path)
+ONE = {"id": 1, "file_name": "a.jpg", "width": None}  # as Label Studio writes some
+RUNS = {"size": [4, 6], "counts": [5, 2, 2, 2, 2, 2, 9]}
+CONTRADICTIONS = [(labelme, {"label": it}) for it in (None, True, 1.5, ["dog"], "\ud800")]
+CONTRADICTIONS = [(*it, "cannot be the name of a class") for it in CONTRADICTIONS]
+CONTRADICTIONS += [
+    (coco, {"images": [ONE, ONE | {"id": "1"}]}, "images have an id twice; make the ids unique"),
+    (coco, {"categories": [{"id": 5, "name": "dog"}] * 2}, "categories have an id twice"),
+    (coco, {"shapes": [{"category_id": 99}]}, "no '99' in it"),
+    (coco, {"annotations": [{"segments_info": [], "image_id": 1}]}, "no 'category_id' in it"),
+    (coco, {"shapes": [{"segmentation": RUNS | {"counts": [5]}}]}, "run lengths of 5 pixels for 6"),
+    (coco, {"shapes": [{"segmentation": RUNS | {"counts": [30, -6]}}]}, "negative values"),
+    (coco, {"shapes": [{"segmentation": RUNS | {"size": [6, 4]}}]}, "runs of 4x6 pixels for 6x4"),
+    (
+        cvat,
+        {"shapes": ["</image><track></track><image name='b.jpg'>"]},
+        "about a video; export it as",
+    ),
+]
+
+
+@pytest.mark.parametrize("writes, content, reason", CONTRADICTIONS)
+def test_what_contradicts_itself_is_refused(writes, content, reason, tmp_path):
+    path = writes(tmp_path, "a.jpg", **content)
+    photo(tmp_path / "a.jpg")
+    with pytest.raises(UserError, match=f"^{path}: .*{reason}"):
+        only_mask(getattr(formats, writes.__name__), tmp_path)
+
+
+SHARES = {"segmentation": [[0.25, 0.25, 1, 0.25, 1, 0.75]]}
+
+
+@pytest.mark.parametrize(
+    "shape, note, of",
+    [
+        (SHARES, "shape not drawn (coordinates from 0 to 1, not in pixels)", "a.jpg"),
+        ({"image_id": 9}, "no photo of that name, or several", "image_id 9, not listed"),
+    ],
+)
+def test_what_is_of_no_pixel_or_no_image_is_counted(shape, note, of, tmp_path):
+    area = {"segmentation": [sum(BOX, [])]}
+    coco(tmp_path, "a.jpg", shapes=[area, area | shape], images=[ONE])
+    photo(tmp_path / "a.jpg")
+    source = find(formats.coco, tmp_path)
+    assert source.pairs["a"].mask().tolist() == DRAWN and len(source.pairs) == 1
+    assert source.notes == {f"left out: {note}": [of]}
+
+
+def test_several_files_are_one_set_and_those_called_instances_come_first(tmp_path):
+    coco(tmp_path / "train", "x/a.jpg")
+    coco(
+        tmp_path / "valid", "a.jpg", categories=[{"id": 5, "name": "cow"}, {"id": 1, "name": "dog"}]
+    )
+    for place in ("train/json/x/a.jpg", "valid/json/a.jpg"):
+        photo(tmp_path / place)
+    source = find(formats.coco, tmp_path)
+    assert [*source.classes] == ["background", "dog", "cow"]
+    assert list(source.pairs) == ["train_json_x_a", "valid_json_a"]
+    drawn = [[2 * value for value in row] for row in DRAWN]
+    assert source.pairs["valid_json_a"].mask().tolist() == drawn
+    only = Path("valid/json/coco.json")
+    assert [*find(formats.coco, tmp_path, annotations=only).pairs] == ["valid_json_a"]
+    (tmp_path / only).rename(tmp_path / only.with_name("instances_val.json"))
+    assert [*find(formats.coco, tmp_path).pairs] == ["valid_json_a"]
 
 
 @pytest.mark.parametrize("side", ["5", "1000000000000", "x"])
@@ -104,15 +173,15 @@ def test_photos_without_annotations_are_named_or_nothing_is_in_them(writes, form
     source = find(form, tmp_path, unmasked=VOID)
     assert source.notes == {ALONE: ["a.png", "shown/d.jpg"]}, "perhaps they are no photos"
     masks = {name: pair.mask() for name, pair in source.pairs.items()}
-    assert masks.keys() == {"a", "b", "images_c"} and (masks["a"] == 1).any()
-    assert masks["b"].tolist() == masks["images_c"].tolist() == [[VOID] * 6] * 4
+    assert masks.keys() == {"a", "b", "c"} and (masks["a"] == 1).any()
+    assert masks["b"].tolist() == masks["c"].tolist() == [[VOID] * 6] * 4
     (tmp_path / "a.jpg").rename(tmp_path / "images" / "a.jpg")
     for place in (None, Path()):
         found = find(form, tmp_path, unmasked=0, images=place).pairs
-        assert found.keys() == ({"images_a", "images_c"} | ({"b", "shown_d"} if place else set()))
+        assert found.keys() == ({"a", "c"} | ({"b", "shown_d"} if place else set()))
     source = find(form, tmp_path, unmasked=0, unlabelled="void")
     assert [*source.classes] == ["background", "dog"], "though nothing is drawn as background"
-    assert not source.pairs["images_c"].mask().any()
+    assert not source.pairs["c"].mask().any()
 
 
 def test_a_file_that_lacks_something_or_is_nested_without_end_is_named(writes, form, tmp_path):
@@ -126,39 +195,79 @@ def test_a_file_that_lacks_something_or_is_nested_without_end_is_named(writes, f
             find(form, tmp_path)
 
 
+def test_photos_without_a_shape_are_named(tmp_path):
+    cvat(tmp_path, "a.jpg", shapes=[" "])
+    photo(tmp_path / "a.jpg")
+    source = find(formats.cvat, tmp_path)
+    assert not source.pairs["a"].mask().any()
+    assert source.notes == {"nothing is drawn, so background everywhere": ["a.jpg"]}
+
+
 def test_other_files_are_of_another_form(form, tmp_path):
     write(tmp_path / "a.json", '{"images": [], "shapes": 1}')
     write(tmp_path / "a.xml", "<annotation><folder>VOC2012</folder></annotation>")
     assert find(form, tmp_path) is None
 
 
+E_ACUTE, E_AND_ACUTE = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+FRAME = "json/images{}/frame_000000.PNG"
+
+
 @pytest.mark.parametrize(
-    "name, there, found",
+    "writes, name, there, found",
     [
-        ("a.jpg", "json/a.jpg two/a.jpg", "json/a.jpg"),
-        ("..\\one\\a.jpg", "one/a.jpg two/a.jpg", "one/a.jpg"),
-        ("C:\\else\\b.JPG", "one/b.jpg", "one/b.jpg"),
-        ("b/x.jpg", "two/b/x.jpg x.jpg", "two/b/x.jpg"),
-        ("x.jpg", "two/b/x.jpg x.jpg", None),
-        ("x.jpg", "json/drawn/x.jpg x.jpg", None),  # perhaps a picture of it, beside the file
-        ("[1].jpg", "two/[1].jpg 1.jpg", "two/[1].jpg"),
-        (".", "a.jpg", None),
-        ("é.jpg", unicodedata.normalize("NFD", "é.jpg"), unicodedata.normalize("NFD", "é.jpg")),
+        (labelme, "a.jpg", "json/a.jpg two/a.jpg", "json/a.jpg"),
+        (labelme, "..\\one\\a.jpg", "one/a.jpg two/a.jpg", "one/a.jpg"),
+        (labelme, "C:\\else\\b.JPG", "one/b.jpg two/b.jpg.png", "one/b.jpg"),
+        (labelme, "b/x.jpg", "two/b/x.jpg x.jpg", "two/b/x.jpg"),
+        (labelme, "x.jpg", "two/b/x.jpg x.jpg", None),
+        (labelme, "x.jpg", "json/drawn/x.jpg x.jpg", None),  # perhaps a picture of it
+        (labelme, "x.jpg", "drawn/x.jpg.png", None),
+        (labelme, "[1].jpg", "two/[1].jpg 1.jpg", "two/[1].jpg"),
+        (labelme, ".", "a.jpg", None),
+        (labelme, "é.jpg", f"{E_AND_ACUTE}.jpg", f"{E_AND_ACUTE}.jpg"),
+        (coco, "a.jpg", "images/a.jpg clean/a.jpg", None),
+        (cvat, "a.jpg", "json/images/a.jpg clean/a.jpg", "json/images/a.jpg"),
+        (cvat, "frame_000000", FRAME.format(""), FRAME.format("")),  # of a video
+        (cvat, 'frame_000000" subset="one', FRAME.format("/one"), FRAME.format("/one")),
     ],
 )
-def test_photos_lie_where_the_file_says_or_anywhere_if_there_is_one(name, there, found, tmp_path):
-    labelme(tmp_path, name)
+def test_photos_lie_where_the_file_says_or_anywhere_if_there_is_one(
+    writes, name, there, found, tmp_path
+):
+    writes(tmp_path, name)
     for path in there.split():
         photo(tmp_path / path)
-    photos = [pair.photo for pair in find(formats.labelme, tmp_path).pairs.values()]
-    assert photos == ([tmp_path / found] if found else [])
+    pairs = find(getattr(formats, writes.__name__), tmp_path).pairs.values()
+    assert [pair.photo for pair in pairs] == ([tmp_path / found] if found else [])
+
+
+@pytest.mark.parametrize(
+    "writes, file, place",
+    [
+        (coco, "annotations/instances_{}.json", "images/{}/a.jpg"),
+        (coco, "{}/labels.json", "{}/images/a.jpg"),
+        (labelme, "site_{}/json/a.json", "site_{}/photos/a.jpg"),
+        (supervisely, "{}/ann/a.jpg.json", "{}/img/a.jpg"),
+        (cvat, "{}.xml", "images/{}/a.jpg"),
+    ],
+)
+def test_equal_names_in_train_and_val_are_told_apart_by_folders(writes, file, place, tmp_path):
+    for name in ("train", "val"):
+        path = writes(tmp_path / name, 'a.jpg" subset="' + name if writes is cvat else "a.jpg")
+        (tmp_path / file.format(name)).parent.mkdir(parents=True, exist_ok=True)
+        path.rename(tmp_path / file.format(name))
+        photo(tmp_path / place.format(name))
+    pairs = find(getattr(formats, writes.__name__), tmp_path).pairs.values()
+    drawn = [(file.format(name), place.format(name)) for name in ("train", "val")]
+    found = [(pair.drawn_in, pair.photo) for pair in pairs if pair.mask().any()]
+    assert found == [(tmp_path / one, tmp_path / other) for one, other in drawn]
 
 
 def test_an_id_has_letters_in_one_piece_and_plain_blanks(tmp_path):
-    name = unicodedata.normalize("NFD", "é") + "\u202fa"
-    labelme(tmp_path, f"{name}.jpg")
-    photo(tmp_path / f"{name}.jpg")
-    assert [*find(formats.labelme, tmp_path).pairs] == ["é a"]
+    labelme(tmp_path, f"{E_AND_ACUTE}\u202fa.jpg")
+    photo(tmp_path / f"{E_AND_ACUTE}\u202fa.jpg")
+    assert [*find(formats.labelme, tmp_path).pairs] == [f"{E_ACUTE} a"]
 
 
 def test_the_photo_of_one_is_no_others(tmp_path):
@@ -170,7 +279,7 @@ def test_the_photo_of_one_is_no_others(tmp_path):
     photo(tmp_path / "val" / "a.jpg")
     source = find(formats.coco, tmp_path)
     assert len(source.pairs) == 1 and source.notes == {ABSENT: ["train/a.jpg"]}
-    assert not source.pairs["a"].mask().any(), "train/a.jpg has the shape"
+    assert not source.pairs["val_a"].mask().any(), "train/a.jpg has the shape"
 
 
 def test_a_file_that_names_another_photo_than_that_of_its_own_name_is_left_out(tmp_path):
@@ -182,7 +291,7 @@ def test_a_file_that_names_another_photo_than_that_of_its_own_name_is_left_out(t
     source = find(formats.labelme, tmp_path)
     reason = "left out: names another photo than that of its own name"
     assert source.notes == {reason: ["a.json"], ALONE: ["far/a.jpg", "far/b.jpg"]}
-    assert [*source.pairs] == [*find(formats.labelme, tmp_path, unmasked=0).pairs] == ["c"]
+    assert [*source.pairs] == [*find(formats.labelme, tmp_path, unmasked=0).pairs] == ["far_c"]
 
 
 def test_two_files_about_one_photo_are_refused(tmp_path):
@@ -199,8 +308,6 @@ def test_labels_that_are_not_listed_are_refused_or_counted(unknown, writes, form
     listed = dict.fromkeys(["background", "cat"])
     with pytest.raises(UserError, match="^--classes has no dog; .* --unknown void or"):
         find(form, tmp_path, classes=listed)
-    with pytest.raises(UserError, match="^--unknown nearest: is about colours; names become void"):
-        find(form, tmp_path, classes=listed, unknown=VOID, nearest=True)
     source = find(form, tmp_path, classes=listed, unknown=unknown)
     mask, pixels = source.pairs["a"].mask(), 12 if writes in (labelme, supervisely) else 6
     assert set(mask.ravel().tolist()) == {0, unknown} and (mask[1:3, 1:4] == unknown).all()
