@@ -34,6 +34,8 @@ class Classifier(nn.Module):
         widths: of the hidden layers; () is a linear classifier.
         activation: between layers, one of `ACTIVATIONS`.
         dropout: share of the hidden units that training leaves out.
+        input_dropout: of the fully connected form, share of the features that training replaces by
+            their mean.
     """
 
     def __init__(
@@ -44,9 +46,11 @@ class Classifier(nn.Module):
         widths: Sequence[int] = (256, 256),
         activation: str = "relu",
         dropout: float = 0.5,
+        input_dropout: float = 0.0,
     ):
         super().__init__()
-        self.widths, self.activation, self.dropout = tuple(widths), activation, dropout
+        self.widths, self.activation = tuple(widths), activation
+        self.dropout, self.input_dropout = dropout, input_dropout
         self.activate = ACTIVATIONS[activation]
         mean, std = mean.float(), std.float()
         is_constant = std <= 1e-6 * mean.abs().clamp(min=1e-6)
@@ -61,16 +65,7 @@ class Classifier(nn.Module):
 
 
 class FCClassifier(Classifier):
-    """Hypercolumns -> logits, as step 2 trains it.
-
-    Args:
-        arguments, options: see `Classifier`.
-        input_dropout: share of the features that training replaces by their mean.
-    """
-
-    def __init__(self, *arguments: Any, input_dropout: float = 0.0, **options: Any):
-        super().__init__(*arguments, **options)
-        self.input_dropout = input_dropout
+    """Hypercolumns -> logits, as step 2 trains it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, Z) -> (N, C)."""

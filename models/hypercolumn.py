@@ -105,18 +105,14 @@ class Hypercolumn(nn.Module):
             raise UserError(f"--frozen-stages {frozen_stages}: there are {len(self.taps)} stages")
         self.frozen = False
         network = copy.deepcopy(self).to("meta").requires_grad_()
-        levels = network(torch.empty(1, 3, SIDE, SIDE, device="meta"))
-        weights = list(network.parameters())
-
-        def reached(level: Tensor) -> list[bool]:
-            """Whether the level depends on each of the weights."""
-            found = torch.autograd.grad(level.sum(), weights, retain_graph=True, allow_unused=True)
-            return [gradient is not None for gradient in found]
-
-        learning = reached(levels[-1])
-        staying = reached(levels[frozen_stages - 1]) if frozen_stages else [False] * len(weights)
-        for parameter, learns, stays in zip(self.parameters(), learning, staying, strict=True):
-            parameter.requires_grad_(learns and not stays)
+        image = torch.empty(1, 3, SIDE, SIDE, device="meta", requires_grad=True)
+        levels, weights = [image, *network(image)], list(network.parameters())
+        staying, learning = (  # None of a weight that the level, or the image, does not depend on
+            torch.autograd.grad(level.sum(), weights, retain_graph=True, allow_unused=True)
+            for level in (levels[frozen_stages], levels[-1])
+        )
+        for parameter, stays, learns in zip(self.parameters(), staying, learning, strict=True):
+            parameter.requires_grad_(learns is not None and stays is None)
 
     def train(self, mode: bool = True) -> "Hypercolumn":
         super().train(mode)

@@ -19,6 +19,7 @@ def load_tensors(path: Path, what: str) -> Any:
 
     Raises:
         UserError: the file is missing, damaged, or holds pickled code.
+        OSError: the system cannot read it.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -29,6 +30,8 @@ def load_tensors(path: Path, what: str) -> Any:
             f"{path}: not a {what} file of plain tensors and values, so it was not loaded "
             "(it could run code)"
         ) from None
+    except OSError:
+        raise
     except Exception as error:  # a damaged file lets torch raise nearly anything
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise UserError(
