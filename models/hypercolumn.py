@@ -28,9 +28,9 @@ class Hypercolumn(nn.Module):
 
     Args:
         backbone, weights, taps, seed: see `models.backbones.build`.
-        context: further levels, means of the last tap over the whole "image", its "quadrants", or
-            a window around each place, of an odd side in pixels of the undilated tap (Mostajabi et
-            al. 2015, section 3, for the image as the last level).
+        context: further levels, means of the last tap over the whole "image", or over a window
+            around each place, of an odd side in pixels of the undilated tap (Mostajabi et al. 2015,
+            section 3, for the image as the last level).
         dilated: number of the last drops of resolution that are undone.
 
     Attributes:
@@ -187,20 +187,12 @@ def resample(level: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def surroundings(level: Tensor, context: str, finer: int = 1) -> Tensor:
-    """Means of a level (B, C, h, w) over the "image", its "quadrants", or a window of an odd side.
+    """Means of a level (B, C, h, w) over the "image", (B, C, 1, 1), or a window, (B, C, h, w).
 
-    These are (B, C, 1, 1), (B, C, 2, 2) or (B, C, h, w). By dilation the level may be so many times
-    `finer` than the window was meant for.
+    By dilation the level may be so many times `finer` than the window was meant for.
     """
     if context == "image":
         return level.mean((2, 3), keepdim=True)
-    if context == "quadrants":  # as adaptive_avg_pool2d, which ONNX has for even sides only
-        for dim in (2, 3):
-            side = level.shape[dim]
-            half = (side + 1) // 2  # both have the middle of an odd side
-            halves = level.narrow(dim, 0, half), level.narrow(dim, side // 2, half)
-            level = torch.cat([part.mean(dim, keepdim=True) for part in halves], dim)
-        return level
     return box_mean(level, int(context) * finer | 1)  # made odd
 
 

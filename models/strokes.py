@@ -42,7 +42,7 @@ from models.checkpoint import load_segmenter, save_segmenter
 from models.classifier import DenseClassifier, FCClassifier
 from models.hypercolumn import Hypercolumn
 from models.run import folder, runtime
-from models.run.args import positive, rate, taps
+from models.run.args import positive, rate
 from models.run.predictor import network_input
 from models.run.training import build_optimizer, build_schedule
 from models.segmenter import Segmenter
@@ -61,8 +61,8 @@ def read_strokes(place: Path, photos: Path, width: float) -> Source:
     """The strokes, as `data.convert` reads them; undrawn pixels are void."""
     root, name = (place.parent, Path(place.name)) if place.is_file() else (place, None)
     # What is of no class is paper, a smoothed edge, or the photo on which somebody has drawn.
-    how = {"unknown": VOID, "unlabelled": 0, "stroke_width": width, "skip_bad": True}
-    source = recognise(root, Options(photos.resolve(), annotations=name, **how))
+    options = Options(photos.resolve(), annotations=name, unknown=VOID, unlabelled=0)
+    source = recognise(root, options._replace(stroke_width=width, skip_bad=True))
     if not source.pairs:
         raise UserError(f"{place}: no strokes on a photo of {photos}; {source.said()}")
     return source
@@ -118,10 +118,10 @@ def classifier(
         floor: (Z,) float32, the std of the features anywhere in the images; see `save_rows`.
     """
     features, labels, _ = rows
-    std = torch.maximum(features.std(0, correction=0), floor)
+    moments = features.mean(0), torch.maximum(features.std(0, correction=0), floor)
     torch.manual_seed(seed)
-    moments, dropped = (features.mean(0), std), {"dropout": DROPOUT, "input_dropout": input_dropout}
-    fc = FCClassifier(*moments, classes, **dropped).to(features.device)
+    fc = FCClassifier(*moments, classes, dropout=DROPOUT, input_dropout=input_dropout)
+    fc = fc.to(features.device)
     steps = math.ceil(len(labels) / BATCH)
     epochs = max(EPOCHS, math.ceil(min_steps / steps))
     optimizer = build_optimizer("adamw", fc.parameters(), RATE, DECAY)
@@ -192,7 +192,6 @@ def main() -> None:
     add("--watch", action="store_true", help="go on, and fit again when a stroke changes")
     add("--backbone", metavar="NAME", help="as in step 1 (default: that of the network in the box)")
     add("--weights", default="imagenet", metavar="NAME", help="of --backbone, as in step 1")
-    add("--taps", type=taps, metavar="1,2,..", help="of --backbone, as in step 1")
     size = f"shorter side of the input, px; thin things need more (default: {SIZE})"
     add("--size", type=positive, default=SIZE, metavar="N", help=size)
     add("--steps", type=positive, default=400, metavar="N", help="of the training (default: 400)")
@@ -206,7 +205,7 @@ def main() -> None:
     device = runtime.choose_device(args.device, single=True)
     network, _ = load_segmenter(Path("voc"))  # the box's, whose head will be replaced
     if args.backbone:
-        network.hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps)
+        network.hypercolumn = Hypercolumn(args.backbone, args.weights)
         network.origin, network.trained_on, network.seen = None, args.weights, network.seen[:0]
     backbone, seen = network.trained_on, network.seen
     network.look(network.views, args.size)

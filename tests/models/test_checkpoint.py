@@ -39,38 +39,27 @@ def test_a_segmenter_comes_back_with_the_same_predictions_and_facts(path):
     assert (loaded.head.widths, loaded.head.dropout) == ((16, 16), 0.25)
 
 
-def test_weights_that_do_not_fit_their_network_are_refused_in_a_line(path):
-    checkpoint.save_extractor(path, Hypercolumn(SMALL, "random", [1]))
-    content = torch.load(path, weights_only=True)
-    content["state"]["features.9.renamed"] = content["state"].pop("features.0.weight")
-    torch.save(content, path)
-    with pytest.raises(UserError, match=f"^{path}: its weights do not fit .*another version"):
-        checkpoint.load_extractor(path)
-
-
 OTHERS = [
     (lambda path: None, "no such checkpoint file"),
     (lambda path: torch.save(nn.Linear(2, 2), path), "could run code"),
-    (lambda path: torch.save([1, 2], path), "(found: list"),
-    (lambda path: torch.save({"0.bias": torch.ones(1)}, path), "(found: None)"),
-    (lambda path: checkpoint.save_checkpoint(path, "extractor"), "(found: extractor)"),
+    (lambda path: torch.save([1, 2], path), "of no network of this project, or .*another version"),
+    (lambda path: torch.save({"0.bias": torch.ones(1)}, path), "of no network of this project"),
+    (lambda path: checkpoint.save_segmenter(path, random_segmenter(SMALL, 40, 2)), "do not fit"),
 ]
 
 
 @pytest.mark.parametrize(("write", "message"), OTHERS)
 def test_a_file_that_is_no_such_checkpoint_is_refused_in_a_line(path, write, message):
     write(path)
-    with pytest.raises(UserError) as refusal:
-        checkpoint.load_checkpoint(path, "head")
-    text = str(refusal.value)
-    assert text.startswith(f"{path}: ") and "\n" not in text and message in text
+    with pytest.raises(UserError, match=f"^{path}: [^\n]*{message}[^\n]*$"):
+        checkpoint.load_extractor(path)
 
 
 def test_a_description_that_was_changed_is_refused_or_the_same_network(path):
     segmenter, image, refused = random_segmenter(SMALL, 40, 2, taps=[1, 2]), noise(40, 50), 0
     checkpoint.save_segmenter(path, segmenter)
     content, expected = torch.load(path, weights_only=True), segmenter(image)
-    places = [("", name) for name in content if name not in ("state", "kind")]
+    places = [("", name) for name in content if name != "state"]
     places += [(part, name) for part in ("hypercolumn", "head") for name in content[part]]
     places.remove(("hypercolumn", "dilated"))  # another number is another network, too
     for (part, name), change in product(places, (None, [], "x", -1, 0.3, 10**9, "left out")):
