@@ -43,8 +43,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
         raise UserError(
-            f"{path}: of no network of this project, or written by another version (format "
-            f"{found}, this one reads {FORMAT}); use that version, or train again"
+            f"{path}: written by another version (format {found}, this one reads {FORMAT}), or by "
+            "another program; use that version, or train again"
         )
     return content
 

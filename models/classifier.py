@@ -5,7 +5,7 @@
 are equal, gradients included.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,12 +15,7 @@ from torch import Tensor, nn
 
 from models.hypercolumn import read
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "leaky_relu": F.leaky_relu,
-    "tanh": torch.tanh,
-}
+ACTIVATIONS = ("relu", "gelu", "leaky_relu", "tanh")  # of torch.nn.functional
 
 
 class Classifier(nn.Module):
@@ -51,7 +46,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.widths, self.activation = tuple(widths), activation
         self.dropout, self.input_dropout = dropout, input_dropout
-        self.activate = ACTIVATIONS[activation]
+        self.activate = getattr(F, activation)
         mean, std = mean.float(), std.float()
         is_constant = std <= 1e-6 * mean.abs().clamp(min=1e-6)
         self.register_buffer("mean", mean.clone())
