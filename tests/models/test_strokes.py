@@ -1,6 +1,5 @@
 """From strokes to pictures in one command."""
 
-import json
 import re
 from pathlib import Path
 from unittest import mock
@@ -57,8 +56,12 @@ def predicted(image_id: str, folder: str = "out/5_overlays") -> np.ndarray:
 
 
 def test_one_image_from_strokes_to_predictions(place, succeeds):
-    assert "\nwrote 3 pictures; open " in succeeds(*COMMAND)
-    drawn, truth, found = save_strokes(FIRST), truth_of(FIRST), predicted(FIRST)
+    drawn, truth = save_strokes(FIRST), truth_of(FIRST)
+    names = [f"thing {label}" for label in range(truth[truth != VOID].max() + 2)]
+    Path("strokes/classes.txt").write_text("\n".join(names))
+    said = succeeds(*COMMAND)
+    assert f"  note: no stroke of: {names[-1]}\n" in said and "\nwrote 3 pictures; open " in said
+    found = predicted(FIRST)
     assert (found == drawn)[drawn != VOID].mean() > 0.95
     known = truth != VOID
     largest = np.bincount(truth[known]).max() / known.sum()
@@ -66,31 +69,13 @@ def test_one_image_from_strokes_to_predictions(place, succeeds):
     photos = [row["photo"] for row in table("out/5_overlays/photos.csv")]
     assert len({*photos}) == 3 and photos[0].startswith(FIRST)
     network = load("out")
+    assert list(network.names) == names
     assert np.array_equal(network.predict(photo_of(SECOND)), predicted(SECOND))
     assert "strokes on 1 photos" in network.segmenter.trained_on
     assert network.segmenter.has_seen(hash_files([photo_of(FIRST)])) == 1
     assert settings(chain.finished(Path("out"), 2))["--steps"] == 60
     succeeds("visualize.py", "--run", "out", "--image", "photos", "--out", "seen")
     assert np.array_equal(predicted(THIRD, "seen"), predicted(THIRD))
-
-
-def test_lines_of_labelme_make_a_network_of_their_names(place, succeeds):
-    Path("strokes", f"{FIRST}.png").unlink()
-    truth, shapes = truth_of(FIRST), []
-    for label in np.setdiff1d(truth, VOID):
-        places = np.argwhere(truth == label)
-        y, x = places[len(places) // 2].tolist()
-        line = {"shape_type": "line", "points": [[x - 1, y], [x + 1, y]]}
-        shapes.append({"label": f"thing {label}", **line})
-    shapes.append(shapes[-1] | {"label": "thing x", "points": [[900, 900]]})
-    size = {"imageHeight": 64, "imageWidth": 64}
-    content = {"shapes": shapes, "imagePath": photo_of(FIRST).name, **size}
-    Path("strokes/a.json").write_text(json.dumps(content))
-    said = succeeds(*COMMAND, "--stroke-width", 3)
-    words = "note: .*shape without a pixel in its photo: shapes_.*; no stroke of: thi"
-    assert re.search(words, said)
-    assert load("out").names == tuple(shape["label"] for shape in shapes)
-    assert len(np.unique(predicted(FIRST))) == len(shapes) - 1
 
 
 def test_strokes_on_paper_or_on_the_photo_itself_are_told_by_their_colours(place):
@@ -104,6 +89,15 @@ def test_strokes_on_paper_or_on_the_photo_itself_are_told_by_their_colours(place
         Image.fromarray(ground).save(f"strokes/{FIRST}.png")
         (pair,) = strokes.read_strokes(Path("strokes"), Path("photos"), 5.0).pairs.values()
         assert np.array_equal(pair.mask(), np.where(drawn < 2, drawn, VOID))
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_clicks_are_as_large_as_strokes_are_wide(place, width):
+    name = photo_of(FIRST).name
+    clicks = ["photo,row,column,label", *(f"{name},{9 * at},9,thing {at}" for at in (1, 2))]
+    Path("clicks.csv").write_text("\n".join(clicks))
+    (pair,) = strokes.read_strokes(Path("clicks.csv"), Path("photos"), width).pairs.values()
+    assert (pair.mask() != VOID).sum() == 2 * width**2, "discs of so few pixels are squares"
 
 
 def test_a_stroke_that_changes_is_noticed(place, in_process):
