@@ -119,22 +119,6 @@ def trace(segmenter: Segmenter) -> ExportedProgram:
         return torch.export.export(PhotoSegmenter(segmenter), photo, dynamic_shapes=shapes)
 
 
-def save_onnx(path: Path, program: ExportedProgram, facts: dict[str, str]) -> None:
-    """Saves the program as ONNX, with the facts as metadata."""
-    with torch.no_grad():
-        exported = torch.onnx.export(
-            program,
-            input_names=["image"],
-            output_names=["classes"],
-            dynamic_shapes={"image": {2: "height", 3: "width"}},
-            dynamo=True,
-            verbose=False,
-        )
-    exported.model.metadata_props.update(facts)
-    with atomic_file(path) as file:
-        file.write(exported.model_proto.SerializeToString())
-
-
 @torch.no_grad()
 def average(places: Sequence[Path]) -> Segmenter:
     """The network whose weights are the mean of those of several, which began as the same network.
@@ -215,7 +199,17 @@ def main() -> None:
             torch.export.save(program, file, extra_files=facts)
         print(f"wrote {flags.program}: for torch.export.load")
     if flags.onnx:
-        save_onnx(flags.onnx, program, facts)
+        exported = torch.onnx.export(
+            program,
+            input_names=["image"],
+            output_names=["classes"],
+            dynamic_shapes={"image": {2: "height", 3: "width"}},
+            dynamo=True,
+            verbose=False,
+        )
+        exported.model.metadata_props.update(facts)
+        with atomic_file(flags.onnx) as file:
+            file.write(exported.model_proto.SerializeToString())
         print(f"wrote {flags.onnx}: image (1, 3, H, W) to classes (1, H, W), both uint8")
     if flags.check:
         import onnxruntime  # not needed to write the file
