@@ -102,7 +102,8 @@ def build(
     blocks = blocks[: ends[-1] + 1]
     if drops:
         dilate(blocks, drops)
-    preset = find_weights(backbone, weights)
+    published = get_model_weights(backbone)
+    preset = published.__members__.get("DEFAULT" if weights == "imagenet" else weights)
     fill(network, backbone, preset or weights, seed)
     fold_batch_norm(blocks, ends)
     for end in ends[:-1]:  # what follows must not write into a level
@@ -113,7 +114,10 @@ def build(
     built.ends, built.taps = ends, [tap_at[end] for end in ends]
     built.channels = [shapes[end][0] for end in ends]
     built.weights = preset.name if preset else weights
-    built.mean, built.std = input_moments(backbone, preset)
+    moments = (preset or published.DEFAULT).transforms()
+    built.mean, built.std = list(moments.mean), list(moments.std)
+    if backbone in ("googlenet", "inception_v3"):  # trained elsewhere, on -1..1
+        built.mean, built.std = [0.5] * 3, [0.5] * 3
     return built
 
 
@@ -139,20 +143,6 @@ def empty_network(name: str) -> nn.Sequential:
             network = get_model(name, weights=None).to("meta")
     children = ((name, child) for name, child in network.named_children() if name not in HEADS)
     return nn.Sequential(OrderedDict(children)).eval()
-
-
-def find_weights(backbone: str, weights: str | None) -> WeightsEnum | None:
-    """Published weights, called "imagenet" (the DEFAULT) or by their name; None for all else."""
-    known = get_model_weights(backbone).__members__
-    return known.get("DEFAULT" if weights == "imagenet" else weights)
-
-
-def input_moments(backbone: str, preset: WeightsEnum | None) -> tuple[list[float], list[float]]:
-    """Mean and std, RGB in 0..1, that weights expect of their input; None: as "imagenet"."""
-    if backbone in ("googlenet", "inception_v3"):  # trained elsewhere, on -1..1
-        return [0.5] * 3, [0.5] * 3
-    moments = (preset or get_model_weights(backbone).DEFAULT).transforms()
-    return list(moments.mean), list(moments.std)
 
 
 def fill(

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.models import WeightsEnum, get_model, get_model_weights
 
 from data import UserError
-from models.backbones import backbones, build, find_weights, input_moments
+from models.backbones import backbones, build
 from models.weight_files import fingerprint
 from tests.models.conftest import SMALL
 
@@ -40,11 +40,12 @@ def test_torchvisions_classifiers_but_the_transformers_are_offered_and_else_refu
             build(name, "random")
 
 
-def test_names_and_input_moments_are_those_of_the_weights():
-    assert find_weights("resnet50", "imagenet").name == "IMAGENET1K_V2"
-    assert build(SMALL, "random").mean == [0.485, 0.456, 0.406]
-    mean, std = input_moments("vgg16", find_weights("vgg16", "IMAGENET1K_FEATURES"))  # on 0..255
-    assert mean == pytest.approx([0.482, 0.459, 0.408], abs=1e-3) and std == [1 / 255] * 3
+@mock.patch("models.backbones.fill")
+def test_names_and_input_moments_are_those_of_the_weights(fill):
+    assert build("resnet50", "imagenet").weights == "IMAGENET1K_V2"
+    caffes = build("vgg16", "IMAGENET1K_FEATURES", taps=[1])  # on 0..255
+    assert caffes.mean == pytest.approx([0.482, 0.459, 0.408], abs=1e-3)
+    assert caffes.std == [1 / 255] * 3 and caffes.weights == "IMAGENET1K_FEATURES"
 
 
 def test_weights_load_from_every_style_of_file_also_in_float16(path):
