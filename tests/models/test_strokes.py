@@ -112,12 +112,11 @@ def test_a_stroke_that_changes_is_noticed(place, in_process):
         if len(pauses) == 8:
             raise KeyboardInterrupt
 
-    # What it writes itself lies in `out`, and so may photos and strokes.
-    Path("out").mkdir()
-    for name in ("photos", "strokes"):
-        Path(name).symlink_to(Path(name).rename(f"out/{name}"))
+    # What it writes itself may lie among the photos, and the strokes beside it.
+    Path("photos/out").mkdir()
+    Path("strokes").symlink_to(Path("strokes").rename("photos/out/strokes"))
     with mock.patch("time.sleep", pause):
-        done = in_process("models/strokes.py", "out/photos", "out/strokes", *QUICK, "--watch")
+        done = in_process(*COMMAND[:-1], "photos/out", "--watch")
     assert done.returncode == 130
     pixels = [int(number) for number in re.findall(r"(\d+) labelled pixels, ", done.stdout)]
     assert pixels[0] < pixels[1] == pixels[2]
