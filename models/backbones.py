@@ -7,7 +7,6 @@ registers with them; any of timm's, as `timm/NAME`, is in `timm_backbones`.
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
-from pickle import UnpicklingError
 
 import torch
 import torchvision
@@ -22,6 +21,7 @@ from models.weight_files import load_state, read_state
 
 TRANSFORMERS = ("maxvit", "swin", "vit")  # no maps (B, C, h, w) of an input of any size
 HEADS = ("avgpool", "classifier", "fc", "dropout", "aux1", "aux2", "AuxLogits")  # are left out
+COUNTER = "num_batches_tracked"  # of batch norm in training; old files have none
 NAMED_ANEW = ("densenet", "efficientnet_lite")  # others, or older files, name layers otherwise
 
 
@@ -102,7 +102,8 @@ def build(
     blocks = blocks[: ends[-1] + 1]
     if drops:
         dilate(blocks, drops)
-    preset = find_weights(backbone, weights)
+    published = get_model_weights(backbone)
+    preset = published.__members__.get("DEFAULT" if weights == "imagenet" else weights)
     fill(network, backbone, preset or weights, seed)
     fold_batch_norm(blocks, ends)
     for end in ends[:-1]:  # what follows must not write into a level
@@ -113,7 +114,10 @@ def build(
     built.ends, built.taps = ends, [tap_at[end] for end in ends]
     built.channels = [shapes[end][0] for end in ends]
     built.weights = preset.name if preset else weights
-    built.mean, built.std = input_moments(backbone, preset)
+    moments = (preset or published.DEFAULT).transforms()
+    built.mean, built.std = list(moments.mean), list(moments.std)
+    if backbone in ("googlenet", "inception_v3"):  # trained elsewhere, on -1..1
+        built.mean, built.std = [0.5] * 3, [0.5] * 3
     return built
 
 
@@ -141,20 +145,6 @@ def empty_network(name: str) -> nn.Sequential:
     return nn.Sequential(OrderedDict(children)).eval()
 
 
-def find_weights(backbone: str, weights: str | None) -> WeightsEnum | None:
-    """Published weights, called "imagenet" (the DEFAULT) or by their name; None for all else."""
-    known = get_model_weights(backbone).__members__
-    return known.get("DEFAULT" if weights == "imagenet" else weights)
-
-
-def input_moments(backbone: str, preset: WeightsEnum | None) -> tuple[list[float], list[float]]:
-    """Mean and std, RGB in 0..1, that weights expect of their input; None: as "imagenet"."""
-    if backbone in ("googlenet", "inception_v3"):  # trained elsewhere, on -1..1
-        return [0.5] * 3, [0.5] * 3
-    moments = (preset or get_model_weights(backbone).DEFAULT).transforms()
-    return list(moments.mean), list(moments.std)
-
-
 def fill(
     network: nn.Sequential, backbone: str, weights: WeightsEnum | str | None, seed: int
 ) -> None:
@@ -165,7 +155,7 @@ def fill(
             initialise(network, seed)
         return
     state = read_state(weights) if isinstance(weights, str) else fetch(backbone, weights)
-    state = {name: value for name, value in state.items() if not name.startswith(HEADS)}
+    state = {k: v for k, v in state.items() if not k.startswith(HEADS) and COUNTER not in k}
     load_state(network, renamed(state, network, backbone), str(weights), backbone, assign=True)
     network.float()
 
@@ -178,17 +168,17 @@ def initialise(network: nn.Module, seed: int) -> None:
             mode = "fan_in" if value.shape[1] == 1 else "fan_out"
             nn.init.kaiming_normal_(value, mode=mode, nonlinearity="relu")
         else:  # factors and variances are 1; offsets, means and counters are 0
-            value.fill_(not name.endswith(("bias", "running_mean", "num_batches_tracked")))
+            value.fill_(not name.endswith(("bias", "running_mean", COUNTER)))
 
 
 def fetch(backbone: str, preset: WeightsEnum) -> dict[str, Tensor]:
     """The state dict of published weights, downloaded once."""
     try:
         return preset.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    # No network; a damaged file in the download cache, or one that would run code.
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        is_ours = isinstance(error, OSError | RuntimeError)
-        reason = error if is_ours else "a damaged file in the cache, or one that would run code"
+    except (
+        Exception
+    ) as error:  # no network, a damaged file in the cache, or one that would run code
+        reason = str(error).partition("\n")[0]
         raise UserError(
             f"the weights {preset.name} of {backbone} could not be fetched ({reason}); get "
             f"{preset.url} on another machine and put it into {torch.hub.get_dir()}/checkpoints"
@@ -201,13 +191,13 @@ def renamed(state: dict[str, Tensor], network: nn.Module, backbone: str) -> dict
 
     The latter have the same kinds and shapes of tensors in the same order, then perhaps a head.
     """
-    ours = network.state_dict()
+    ours = {name: value for name, value in network.state_dict().items() if COUNTER not in name}
     if not state.keys() & ours.keys():
         state = {f"features.{name}": value for name, value in state.items()}
-    if set(ours) <= state.keys() or not backbone.startswith(NAMED_ANEW):
+    if ours.keys() <= state.keys() or not backbone.startswith(NAMED_ANEW):
         return state
-    has_counters = any(name.endswith("num_batches_tracked") for name in state)  # old files have not
-    names = [name for name in ours if has_counters or not name.endswith("num_batches_tracked")]
-    kinds = [(name.split(".")[-1], ours[name].shape) for name in names]
-    theirs = [(name.split(".")[-1], value.shape) for name, value in state.items()]
-    return dict(zip(names, state.values())) if theirs[: len(kinds)] == kinds else state
+    kinds, theirs = (
+        [(name.split(".")[-1], value.shape) for name, value in tensors.items()]
+        for tensors in (ours, state)
+    )
+    return dict(zip(ours, state.values())) if theirs[: len(kinds)] == kinds else state

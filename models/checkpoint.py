@@ -4,7 +4,6 @@ What is in them: `save_segmenter`; last.pt also holds `models.run.training.Train
 """
 
 import io
-import operator
 from pathlib import Path
 from typing import Any
 
@@ -20,47 +19,44 @@ from models.weight_files import load_state, load_tensors
 
 TRAINED = Path(__file__).parent / "trained"  # the networks that come with the project
 FORMAT = 3  # raised when what is in the files changes
-HEAD = ("channels", "widths", "activation", "dropout")  # arguments of a `DenseClassifier`
+HEAD = ("widths", "activation", "dropout")  # arguments of a `DenseClassifier`
 
 
-def save_checkpoint(path: Path, kind: str, **content: Any) -> None:
-    """Saves `content` (tensors, numbers, strings, lists, dicts) with its kind and format."""
+def save_checkpoint(path: Path, **content: Any) -> None:
+    """Saves `content` (tensors, numbers, strings, lists, dicts) with its format."""
     whole = io.BytesIO()  # writing to a full disk, torch.save would not name the disk as the reason
-    torch.save({"format": FORMAT, "kind": kind, **content}, whole)
+    torch.save({"format": FORMAT, **content}, whole)
     with atomic_file(path) as file:
         file.write(whole.getbuffer())
 
 
-def load_checkpoint(path: Path, kind: str) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> dict[str, Any]:
     """What `save_checkpoint` wrote, onto the CPU; a name alone, like "voc", may be of `TRAINED`.
 
     Raises:
-        UserError: see `load_tensors`; or it is of another kind or from another version.
+        UserError: see `load_tensors`; or it is of something else, or from another version.
     """
     trained = TRAINED / f"{path}.pt"
     if len(path.parts) == 1 and not path.is_file() and trained.exists():
         path = trained
     content = load_tensors(path, "checkpoint")
-    found = content.get("kind") if isinstance(content, dict) else type(content).__name__
-    if found != kind:
-        raise UserError(f"{path}: not a {kind} checkpoint of this project (found: {found})")
-    if content.get("format") != FORMAT:
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
         raise UserError(
-            f"{path}: written by another version (format {content.get('format')}, this one reads "
-            f"{FORMAT}); use that version, or train again"
+            f"{path}: written by another version (format {found}, this one reads {FORMAT}), or by "
+            "another program; use that version, or train again"
         )
     return content
 
 
 def save_extractor(path: Path, hypercolumn: Hypercolumn) -> None:
     """Saves the extractor with its weights: later steps need neither weights file nor network."""
-    spec, state = hypercolumn.spec(), hypercolumn.state_dict()
-    save_checkpoint(path, "extractor", hypercolumn=spec, state=state)
+    save_checkpoint(path, hypercolumn=hypercolumn.spec(), state=hypercolumn.state_dict())
 
 
 def load_extractor(path: Path) -> Hypercolumn:
     """The extractor of `save_extractor`, on the CPU."""
-    content = load_checkpoint(path, "extractor")
+    content = load_checkpoint(path)
     hypercolumn = rebuilt_extractor(content["hypercolumn"])
     load_state(hypercolumn, content["state"], path, hypercolumn.backbone)
     return hypercolumn
@@ -70,7 +66,6 @@ def save_segmenter(path: Path, segmenter: Segmenter, **training: Any) -> None:
     """Saves all that is needed to rebuild the segmenter, and what a training wants to keep."""
     save_checkpoint(
         path,
-        "segmenter",
         hypercolumn=segmenter.hypercolumn.spec(),
         head={name: getattr(segmenter.head, name) for name in HEAD},
         size=segmenter.size,
@@ -87,22 +82,20 @@ def save_segmenter(path: Path, segmenter: Segmenter, **training: Any) -> None:
 
 def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
     """The segmenter of `save_segmenter`, on the CPU, and the whole content of the file."""
-    content = load_checkpoint(path, "segmenter")
+    content = load_checkpoint(path)
     try:
         hypercolumn = rebuilt_extractor(content["hypercolumn"])
         classes = Classes(tuple(content["classes"]), tuple(map(tuple, content["colours"])))
-        ones = torch.ones(hypercolumn.Z)
-        head = DenseClassifier(mean=ones, std=ones, classes=len(classes), **content["head"])
-        size, stride = operator.index(content["size"]), operator.index(content["stride"])
-        if hypercolumn.channels != head.channels or not 1 <= stride <= size:
-            raise ValueError(f"levels of {head.channels}, size {size}, stride {stride}")
+        ones, how = torch.ones(hypercolumn.Z), {name: content["head"][name] for name in HEAD}
+        head = DenseClassifier(hypercolumn.channels, ones, ones, len(classes), **how)
+        size, stride = content["size"], content["stride"]
+        if not 1 <= stride <= size:
+            raise ValueError(f"size {size}, stride {stride}")
         segmenter = Segmenter(hypercolumn, head, size, stride, classes)
         segmenter.trained_on, segmenter.origin = content["trained_on"], content["origin"]
         segmenter.seen = content.get("seen", segmenter.seen).long().flatten()
         state = content["state"]
-    except UserError:  # as where a package is missing
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path}: describes no network ({error}); is the file damaged?") from None
     load_state(segmenter, state, path, hypercolumn.backbone)
     return segmenter, content

@@ -5,7 +5,7 @@
 are equal, gradients included.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -15,12 +15,7 @@ from torch import Tensor, nn
 
 from models.hypercolumn import read
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "leaky_relu": F.leaky_relu,
-    "tanh": torch.tanh,
-}
+ACTIVATIONS = ("relu", "gelu", "leaky_relu", "tanh")  # of torch.nn.functional
 
 
 class Classifier(nn.Module):
@@ -34,6 +29,8 @@ class Classifier(nn.Module):
         widths: of the hidden layers; () is a linear classifier.
         activation: between layers, one of `ACTIVATIONS`.
         dropout: share of the hidden units that training leaves out.
+        input_dropout: of the fully connected form, share of the features that training replaces by
+            their mean.
     """
 
     def __init__(
@@ -44,10 +41,12 @@ class Classifier(nn.Module):
         widths: Sequence[int] = (256, 256),
         activation: str = "relu",
         dropout: float = 0.5,
+        input_dropout: float = 0.0,
     ):
         super().__init__()
-        self.widths, self.activation, self.dropout = tuple(widths), activation, dropout
-        self.activate = ACTIVATIONS[activation]
+        self.widths, self.activation = tuple(widths), activation
+        self.dropout, self.input_dropout = dropout, input_dropout
+        self.activate = getattr(F, activation)
         mean, std = mean.float(), std.float()
         is_constant = std <= 1e-6 * mean.abs().clamp(min=1e-6)
         self.register_buffer("mean", mean.clone())
@@ -61,16 +60,7 @@ class Classifier(nn.Module):
 
 
 class FCClassifier(Classifier):
-    """Hypercolumns -> logits, as step 2 trains it.
-
-    Args:
-        arguments, options: see `Classifier`.
-        input_dropout: share of the features that training replaces by their mean.
-    """
-
-    def __init__(self, *arguments: Any, input_dropout: float = 0.0, **options: Any):
-        super().__init__(*arguments, **options)
-        self.input_dropout = input_dropout
+    """Hypercolumns -> logits, as step 2 trains it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, Z) -> (N, C)."""

@@ -119,28 +119,6 @@ def trace(segmenter: Segmenter) -> ExportedProgram:
         return torch.export.export(PhotoSegmenter(segmenter), photo, dynamic_shapes=shapes)
 
 
-def save_onnx(path: Path, program: ExportedProgram, facts: dict[str, str]) -> None:
-    """Saves the program as ONNX, with the facts as metadata."""
-    with torch.no_grad():
-        exported = torch.onnx.export(
-            program,
-            input_names=["image"],
-            output_names=["classes"],
-            dynamic_shapes={"image": {2: "height", 3: "width"}},
-            dynamo=True,
-            verbose=False,
-        )
-    exported.model.metadata_props.update(facts)
-    with atomic_file(path) as file:
-        file.write(exported.model_proto.SerializeToString())
-
-
-def likeness(one: Segmenter, other: Segmenter) -> float:
-    """The cosine between the weights of the first layers of two heads."""
-    weights = (network.head.layers[0].weight.flatten() for network in (one, other))
-    return torch.cosine_similarity(*weights, dim=0).item()
-
-
 @torch.no_grad()
 def average(places: Sequence[Path]) -> Segmenter:
     """The network whose weights are the mean of those of several, which began as the same network.
@@ -154,19 +132,15 @@ def average(places: Sequence[Path]) -> Segmenter:
     Raises:
         UserError: they began differently, and then the mean of their weights means nothing.
     """
-    first, *others = networks = [trained_segmenter(None, place)[0] for place in places]
-
-    def start(network: Segmenter) -> tuple:
+    networks = [trained_segmenter(None, place)[0] for place in places]
+    first, starts = networks[0], []
+    for place, network in zip(places, networks):
         extractor = network.hypercolumn.spec()
         extractor["fingerprint"] = network.origin or extractor["fingerprint"]
-        return extractor, [getattr(network.head, name) for name in HEAD], network.classes
-
-    for place, network in zip(places[1:], others):
-        is_same = start(network) == start(first) and all(
-            torch.allclose(*moments, rtol=1e-3)  # mean and std of step 1; some may be float16
-            for moments in zip(first.head.buffers(), network.head.buffers())
-        )
-        if not is_same or likeness(first, network) < ALIKE:
+        head = [getattr(network.head, name) for name in HEAD]
+        starts.append((extractor, head, network.classes))
+        weights = (one.head.layers[0].weight.flatten() for one in (first, network))
+        if starts[-1] != starts[0] or torch.cosine_similarity(*weights, dim=0) < ALIKE:
             raise UserError(
                 f"{place}: was not trained from the same start as {places[0]}: --average takes "
                 "trainings of step 3 from one run's step 2"
@@ -225,7 +199,17 @@ def main() -> None:
             torch.export.save(program, file, extra_files=facts)
         print(f"wrote {flags.program}: for torch.export.load")
     if flags.onnx:
-        save_onnx(flags.onnx, program, facts)
+        exported = torch.onnx.export(
+            program,
+            input_names=["image"],
+            output_names=["classes"],
+            dynamic_shapes={"image": {2: "height", 3: "width"}},
+            dynamo=True,
+            verbose=False,
+        )
+        exported.model.metadata_props.update(facts)
+        with atomic_file(flags.onnx) as file:
+            file.write(exported.model_proto.SerializeToString())
         print(f"wrote {flags.onnx}: image (1, 3, H, W) to classes (1, H, W), both uint8")
     if flags.check:
         import onnxruntime  # not needed to write the file

@@ -28,9 +28,9 @@ class Hypercolumn(nn.Module):
 
     Args:
         backbone, weights, taps, seed: see `models.backbones.build`.
-        context: further levels, means of the last tap over the whole "image", its "quadrants", or
-            a window around each place, of an odd side in pixels of the undilated tap (Mostajabi et
-            al. 2015, section 3, for the image as the last level).
+        context: further levels, means of the last tap over the whole "image", or over a window
+            around each place, of an odd side in pixels of the undilated tap (Mostajabi et al. 2015,
+            section 3, for the image as the last level).
         dilated: number of the last drops of resolution that are undone.
 
     Attributes:
@@ -105,18 +105,14 @@ class Hypercolumn(nn.Module):
             raise UserError(f"--frozen-stages {frozen_stages}: there are {len(self.taps)} stages")
         self.frozen = False
         network = copy.deepcopy(self).to("meta").requires_grad_()
-        levels = network(torch.empty(1, 3, SIDE, SIDE, device="meta"))
-        weights = list(network.parameters())
-
-        def reached(level: Tensor) -> list[bool]:
-            """Whether the level depends on each of the weights."""
-            found = torch.autograd.grad(level.sum(), weights, retain_graph=True, allow_unused=True)
-            return [gradient is not None for gradient in found]
-
-        learning = reached(levels[-1])
-        staying = reached(levels[frozen_stages - 1]) if frozen_stages else [False] * len(weights)
-        for parameter, learns, stays in zip(self.parameters(), learning, staying, strict=True):
-            parameter.requires_grad_(learns and not stays)
+        image = torch.empty(1, 3, SIDE, SIDE, device="meta", requires_grad=True)
+        levels, weights = [image, *network(image)], list(network.parameters())
+        staying, learning = (  # None of a weight that the level, or the image, does not depend on
+            torch.autograd.grad(level.sum(), weights, retain_graph=True, allow_unused=True)
+            for level in (levels[frozen_stages], levels[-1])
+        )
+        for parameter, stays, learns in zip(self.parameters(), staying, learning, strict=True):
+            parameter.requires_grad_(learns is not None and stays is None)
 
     def train(self, mode: bool = True) -> "Hypercolumn":
         super().train(mode)
@@ -191,20 +187,12 @@ def resample(level: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def surroundings(level: Tensor, context: str, finer: int = 1) -> Tensor:
-    """Means of a level (B, C, h, w) over the "image", its "quadrants", or a window of an odd side.
+    """Means of a level (B, C, h, w) over the "image", (B, C, 1, 1), or a window, (B, C, h, w).
 
-    These are (B, C, 1, 1), (B, C, 2, 2) or (B, C, h, w). By dilation the level may be so many times
-    `finer` than the window was meant for.
+    By dilation the level may be so many times `finer` than the window was meant for.
     """
     if context == "image":
         return level.mean((2, 3), keepdim=True)
-    if context == "quadrants":  # as adaptive_avg_pool2d, which ONNX has for even sides only
-        for dim in (2, 3):
-            side = level.shape[dim]
-            half = (side + 1) // 2  # both have the middle of an odd side
-            halves = level.narrow(dim, 0, half), level.narrow(dim, side // 2, half)
-            level = torch.cat([part.mean(dim, keepdim=True) for part in halves], dim)
-        return level
     return box_mean(level, int(context) * finer | 1)  # made odd
 
 

@@ -42,7 +42,7 @@ from models.checkpoint import load_segmenter, save_segmenter
 from models.classifier import DenseClassifier, FCClassifier
 from models.hypercolumn import Hypercolumn
 from models.run import folder, runtime
-from models.run.args import positive, rate, taps
+from models.run.args import positive, rate
 from models.run.predictor import network_input
 from models.run.training import build_optimizer, build_schedule
 from models.segmenter import Segmenter
@@ -61,15 +61,8 @@ def read_strokes(place: Path, photos: Path, width: float) -> Source:
     """The strokes, as `data.convert` reads them; undrawn pixels are void."""
     root, name = (place.parent, Path(place.name)) if place.is_file() else (place, None)
     # What is of no class is paper, a smoothed edge, or the photo on which somebody has drawn.
-    options = Options(
-        images=photos.resolve(),
-        annotations=name,
-        unknown=VOID,
-        unlabelled=0,
-        stroke_width=width,
-        skip_bad=True,
-    )
-    source = recognise(root, options)
+    options = Options(photos.resolve(), annotations=name, unknown=VOID, unlabelled=0)
+    source = recognise(root, options._replace(stroke_width=width, skip_bad=True))
     if not source.pairs:
         raise UserError(f"{place}: no strokes on a photo of {photos}; {source.said()}")
     return source
@@ -77,40 +70,34 @@ def read_strokes(place: Path, photos: Path, width: float) -> Source:
 
 @torch.inference_mode()
 def extract(
-    network: Segmenter, source: Source, known: dict[int, list[Tensor]]
+    network: Segmenter, source: Source, known: dict[tuple[int, int], list[Tensor]]
 ) -> tuple[dict[Path, np.ndarray], Rows, Tensor]:
     """The photos with strokes, and the features of their pixels.
 
     Args:
-        known: the levels of photos, by the hash of each; those of new photos are added.
+        known: the levels of photos, by the hash and the number of levels; new ones are added.
 
     Returns:
         Of each photo the mask (H, W) uint8, class ids and VOID; the rows to fit a classifier on;
         and (Z,) float32, the std of the features at random places of the photos.
     """
-    context = CONTEXT[:1] if len(source.pairs) < FEW_IMAGES else CONTEXT
-    if context != network.hypercolumn.context:
-        network.hypercolumn.surround(context)
-        known.clear()
-    device, masks, parts, used = network.hypercolumn.mean.device, {}, [], set()
+    extractor, masks, parts = network.hypercolumn, {}, []
+    extractor.surround(CONTEXT[:1] if len(source.pairs) < FEW_IMAGES else CONTEXT)
     for name, pair in source.pairs.items():
         photo, mask = pair.photo.resolve(), pair.mask()
-        (content,) = hash_files([photo]).tolist()
-        if content not in known:
+        key = hash_files([photo]).item(), len(extractor.channels)
+        if key not in known:
             image = network_input(network, read_image(photo))
-            known[content] = network.hypercolumn(image[None].to(device))
+            known[key] = extractor(image[None].to(extractor.mean.device))
         pixels, labels, _ = sample_pixels(mask, PER_CLASS, 0, name)
         points = pixel_centres(torch.from_numpy(pixels), mask.shape)
-        points = torch.cat([points, random_places(0, name)])[None].to(device)
-        columns = network.hypercolumn.at_points(known[content], points)[0].float()
+        points = torch.cat([points, random_places(0, name)])[None].to(extractor.mean.device)
+        columns = extractor.at_points(known[key], points)[0].float()
         parts.append((columns[: len(labels)], torch.from_numpy(labels), columns[len(labels) :]))
         masks[photo] = mask
-        used.add(content)
-    for gone in known.keys() - used:
-        del known[gone]
     features, labels, anywhere = map(torch.cat, zip(*parts))
-    weights = torch.ones(len(labels), device=device)
-    return masks, (features, labels.long().to(device), weights), anywhere.std(0, correction=0)
+    rows = features, labels.long().to(features.device), features.new_ones(len(labels))
+    return masks, rows, anywhere.std(0, correction=0)
 
 
 def classifier(
@@ -131,10 +118,10 @@ def classifier(
         floor: (Z,) float32, the std of the features anywhere in the images; see step 1's `extract`.
     """
     features, labels, _ = rows
-    std = torch.maximum(features.std(0, correction=0), floor)
+    moments = features.mean(0), torch.maximum(features.std(0, correction=0), floor)
     torch.manual_seed(seed)
-    moments, dropped = (features.mean(0), std), {"dropout": DROPOUT, "input_dropout": input_dropout}
-    fc = FCClassifier(*moments, classes, **dropped).to(features.device)
+    fc = FCClassifier(*moments, classes, dropout=DROPOUT, input_dropout=input_dropout)
+    fc = fc.to(features.device)
     steps = math.ceil(len(labels) / BATCH)
     epochs = max(EPOCHS, math.ceil(min_steps / steps))
     optimizer = build_optimizer("adamw", fc.parameters(), RATE, DECAY)
@@ -182,13 +169,12 @@ def save(
 
 def changes(places: Sequence[Path], out: Path) -> Iterator[None]:
     """Comes back at once, and whenever a file in these places changes that is not made in `out`."""
-    before = None
+    before, made = None, [folder.step_folder(out, step).resolve() for step in (2, 5)]
     while True:
         files = [f for place in places for f in ([place] if place.is_file() else files_in(place))]
-        made = [folder.step_folder(out, step).resolve() for step in (2, 5)]
         files = [path for path in files if not any(map(path.resolve().is_relative_to, made))]
         with suppress(FileNotFoundError):  # one that has gone since
-            now = {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in files}
+            now = {path: path.stat().st_mtime_ns for path in files}
             if now != before:
                 before = now
                 yield
@@ -206,7 +192,6 @@ def main() -> None:
     add("--watch", action="store_true", help="go on, and fit again when a stroke changes")
     add("--backbone", metavar="NAME", help="as in step 1 (default: that of the network in the box)")
     add("--weights", default="imagenet", metavar="NAME", help="of --backbone, as in step 1")
-    add("--taps", type=taps, metavar="1,2,..", help="of --backbone, as in step 1")
     size = f"shorter side of the input, px; thin things need more (default: {SIZE})"
     add("--size", type=positive, default=SIZE, metavar="N", help=size)
     add("--steps", type=positive, default=400, metavar="N", help="of the training (default: 400)")
@@ -220,12 +205,12 @@ def main() -> None:
     device = runtime.choose_device(args.device, single=True)
     network, _ = load_segmenter(Path("voc"))  # the box's, whose head will be replaced
     if args.backbone:
-        network.hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps)
+        network.hypercolumn = Hypercolumn(args.backbone, args.weights)
         network.origin, network.trained_on, network.seen = None, args.weights, network.seen[:0]
     backbone, seen = network.trained_on, network.seen
     network.look(network.views, args.size)
     network.eval().to(device).stride = STRIDE
-    known: dict[int, list[Tensor]] = {}  # of photos with strokes
+    known: dict[tuple[int, int], list[Tensor]] = {}  # of photos with strokes
     print(f"photos are seen with {args.size} pixels on the shorter side: --size")
     settings = {"--size": args.size, "--steps": args.steps, "--stroke-width": args.stroke_width}
     for _ in changes([args.strokes, args.photos, *args.predict], args.out):

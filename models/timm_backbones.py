@@ -49,9 +49,9 @@ def build(
         patch = strides[0] if len(set(strides)) == 1 else None
         probe = Levels(whole, (), patch)
         try:
-            small, large = (probe(torch.empty(1, 3, *sides)) for sides in ((112, 160), (225, 301)))
-            are_maps = all(a.shape[2:] != b.shape[2:] for a, b in zip(small, large))
-            fits = are_maps and [level.shape[1] for level in large] == probe.channels
+            levels = probe(torch.empty(1, 3, 225, 301))
+            fits = all(level.shape[2] < level.shape[3] for level in levels)
+            fits = fits and [level.shape[1] for level in levels] == probe.channels
         except Exception:  # builders of patches and windows raise many kinds
             fits = False
     if not fits:

@@ -1,7 +1,6 @@
 """Weights on disk: read without running code, and identified."""
 
 import hashlib
-import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -19,20 +18,19 @@ def load_tensors(path: Path, what: str) -> Any:
 
     Raises:
         UserError: the file is missing, damaged, or holds pickled code.
+        OSError: the system cannot read it.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such {what} file") from None
-    except pickle.UnpicklingError:
-        raise UserError(
-            f"{path}: not a {what} file of plain tensors and values, so it was not loaded "
-            "(it could run code)"
-        ) from None
+    except OSError:
+        raise
     except Exception as error:  # a damaged file lets torch raise nearly anything
         reason = str(error).partition("\n")[0].partition(". ")[0]
         raise UserError(
-            f"{path}: cannot be read as a {what} file ({reason}); is it damaged?"
+            f"{path}: cannot be read as a {what} file of plain tensors and values ({reason}); is "
+            "it damaged? if it needs code to be run, it is not loaded"
         ) from None
 
 

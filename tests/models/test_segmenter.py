@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import resize
 
-from data.sampling import pixel_centres
 from data.voc import Sample
 from models.segmenter import GIVE_BACK_EVERY, Segmenter
 from models.views import Views, guided_filter
@@ -47,10 +46,6 @@ def test_a_prediction_is_the_textbooks_at_the_original_size(segmenter, size, str
     probabilities = upsample(textbook(image[None]).softmax(1), size)[0]
     assert_most_likely(found, probabilities)
     torch.testing.assert_close(confidence, probabilities.amax(0), rtol=1e-3, atol=1e-4)
-    grid = tuple(-(-side // stride) for side in (41, 57))
-    centres = pixel_centres(torch.cartesian_prod(*map(torch.arange, grid)), grid)[None]
-    at_points = segmenter(image[None], centres)
-    torch.testing.assert_close(at_points, segmenter(image[None]).flatten(2), rtol=1e-3, atol=1e-3)
 
 
 def test_probabilities_of_the_views_are_averaged_on_the_grid_of_the_largest(segmenter):

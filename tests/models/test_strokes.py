@@ -1,6 +1,5 @@
 """From strokes to pictures in one command."""
 
-import json
 import re
 from pathlib import Path
 from unittest import mock
@@ -20,6 +19,7 @@ from tests.scripts.processes import table
 
 FIRST, SECOND, THIRD = (f"shapes_00000{number}" for number in range(3))
 QUICK = ("--size", 160, "--steps", 60, "--out", "out")
+COMMAND = ("models/strokes.py", "photos", "strokes", *QUICK)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def photo_of(image_id: str) -> Path:
 def truth_of(image_id: str) -> np.ndarray:
     """The full mask of a photo, with its own classes as 0, 1, .."""
     mask = read_mask(f"shapes/SegmentationClass/{image_id}.png", VOC)
-    labels = np.setdiff1d(np.unique(mask), VOID)
+    labels = np.setdiff1d(mask, VOID)
     return np.where(mask == VOID, VOID, np.searchsorted(labels, mask)).astype(np.uint8)
 
 
@@ -51,62 +51,53 @@ def save_strokes(image_id: str) -> np.ndarray:
     return drawn
 
 
-def predicted(image_id: str) -> np.ndarray:
-    return read_mask(f"out/5_overlays/predictions/{image_id}.png", VOC)
+def predicted(image_id: str, folder: str = "out/5_overlays") -> np.ndarray:
+    return read_mask(f"{folder}/predictions/{image_id}.png", VOC)
 
 
 def test_one_image_from_strokes_to_predictions(place, succeeds):
-    said = succeeds("models/strokes.py", "photos", "strokes", *QUICK)
-    assert "\nwrote 3 pictures; open " in said
-    drawn, truth, found = save_strokes(FIRST), truth_of(FIRST), predicted(FIRST)
+    drawn, truth = save_strokes(FIRST), truth_of(FIRST)
+    names = [f"thing {label}" for label in range(truth[truth != VOID].max() + 2)]
+    Path("strokes/classes.txt").write_text("\n".join(names))
+    said = succeeds(*COMMAND)
+    assert f"  note: no stroke of: {names[-1]}\n" in said and "\nwrote 3 pictures; open " in said
+    found = predicted(FIRST)
     assert (found == drawn)[drawn != VOID].mean() > 0.95
     known = truth != VOID
     largest = np.bincount(truth[known]).max() / known.sum()
     assert (found != truth)[known].mean() < 0.7 * (1 - largest)  # if all were the largest class
-    rows = table("out/5_overlays/photos.csv")
-    assert len({row["photo"] for row in rows}) == 3 and rows[0]["photo"].startswith(FIRST)
+    photos = [row["photo"] for row in table("out/5_overlays/photos.csv")]
+    assert len({*photos}) == 3 and photos[0].startswith(FIRST)
     network = load("out")
+    assert list(network.names) == names
     assert np.array_equal(network.predict(photo_of(SECOND)), predicted(SECOND))
     assert "strokes on 1 photos" in network.segmenter.trained_on
+    assert network.segmenter.has_seen(hash_files([photo_of(FIRST)])) == 1
     assert settings(chain.finished(Path("out"), 2))["--steps"] == 60
     succeeds("visualize.py", "--run", "out", "--image", "photos", "--out", "seen")
-    seen = read_mask(f"seen/predictions/{THIRD}.png", VOC)
-    assert np.array_equal(seen, predicted(THIRD))
-
-
-def test_lines_of_labelme_make_a_network_of_their_names(place, succeeds):
-    Path("strokes", f"{FIRST}.png").unlink()
-    truth, shapes = truth_of(FIRST), []
-    labels = np.setdiff1d(np.unique(truth), VOID)
-    for label in labels:
-        places = np.argwhere(truth == label)
-        y, x = places[len(places) // 2].tolist()
-        line = {"shape_type": "line", "points": [[x - 1, y], [x + 1, y]]}
-        shapes.append({"label": f"thing {label}", **line})
-    shapes.append(shapes[-1] | {"label": "thing x", "points": [[900, 900]]})
-    photo = photo_of(FIRST)
-    content = {"shapes": shapes, "imagePath": photo.name, "imageHeight": 64, "imageWidth": 64}
-    Path("strokes/a.json").write_text(json.dumps(content))
-    said = succeeds("models/strokes.py", "photos", "strokes", *QUICK, "--stroke-width", 3)
-    words = "note: .*shape without a pixel in its photo: shapes_.*; no stroke of: thi"
-    assert re.search(words, said)
-    network = load("out")
-    assert network.names == tuple(f"thing {label}" for label in [*labels, "x"])
-    assert network.segmenter.has_seen(hash_files([photo])) == 1
-    assert len(np.unique(predicted(FIRST))) == len(labels)
+    assert np.array_equal(predicted(THIRD, "seen"), predicted(THIRD))
 
 
 def test_strokes_on_paper_or_on_the_photo_itself_are_told_by_their_colours(place):
     drawn, colours = save_strokes(FIRST), [(255, 0, 0), (0, 0, 255)]
     Path("strokes/classes.txt").write_text("sky 255 0 0\nsand 0 0 255")
-    shape, random = (*drawn.shape, 3), np.random.default_rng(0)
-    photo = random.integers(1, 255, shape, dtype=np.uint8)  # none of them pure red or blue
+    shape = *drawn.shape, 3
+    photo = np.random.default_rng(0).integers(1, 255, shape, dtype=np.uint8)  # not pure red or blue
     for ground in (np.full(shape, 255, dtype=np.uint8), photo):
         for label, colour in enumerate(colours):
             ground[drawn == label] = colour
         Image.fromarray(ground).save(f"strokes/{FIRST}.png")
         (pair,) = strokes.read_strokes(Path("strokes"), Path("photos"), 5.0).pairs.values()
         assert np.array_equal(pair.mask(), np.where(drawn < 2, drawn, VOID))
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_clicks_are_as_large_as_strokes_are_wide(place, width):
+    name = photo_of(FIRST).name
+    clicks = ["photo,row,column,label", *(f"{name},{9 * at},9,thing {at}" for at in (1, 2))]
+    Path("clicks.csv").write_text("\n".join(clicks))
+    (pair,) = strokes.read_strokes(Path("clicks.csv"), Path("photos"), width).pairs.values()
+    assert (pair.mask() != VOID).sum() == 2 * width**2, "discs of so few pixels are squares"
 
 
 def test_a_stroke_that_changes_is_noticed(place, in_process):
@@ -121,12 +112,11 @@ def test_a_stroke_that_changes_is_noticed(place, in_process):
         if len(pauses) == 8:
             raise KeyboardInterrupt
 
+    # What it writes itself may lie among the photos, and the strokes beside it.
+    Path("photos/out").mkdir()
+    Path("strokes").symlink_to(Path("strokes").rename("photos/out/strokes"))
     with mock.patch("time.sleep", pause):
-        # What it writes itself lies in `out`, and so may photos and strokes.
-        Path("out").mkdir()
-        for name in ("photos", "strokes"):
-            Path(name).symlink_to(Path(name).rename(f"out/{name}"))
-        done = in_process("models/strokes.py", "out/photos", "out/strokes", *QUICK, "--watch")
+        done = in_process(*COMMAND[:-1], "photos/out", "--watch")
     assert done.returncode == 130
     pixels = [int(number) for number in re.findall(r"(\d+) labelled pixels, ", done.stdout)]
     assert pixels[0] < pixels[1] == pixels[2]
@@ -134,17 +124,16 @@ def test_a_stroke_that_changes_is_noticed(place, in_process):
 
 
 def test_what_cannot_be_learned_from_is_refused(place, fails):
-    one = np.zeros((64, 64), dtype=np.uint8)
+    mask, one = Path(f"strokes/{FIRST}.png"), np.zeros((64, 64), dtype=np.uint8)
     one[3:5] = 1
-    Image.fromarray(one).save(f"strokes/{FIRST}.png")
-    command = ("models/strokes.py", "photos", "strokes", *QUICK)
-    assert "strokes: all pixels to train on are of one class" in fails(*command)
-    Path(f"strokes/{FIRST}.png").rename("strokes/other.png")
-    assert "no photo has a mask with its name" in fails(*command)
-    Image.fromarray(one * 0).save(f"strokes/{FIRST}.png")
+    Image.fromarray(one).save(mask)
+    assert "strokes: all pixels to train on are of one class" in fails(*COMMAND)
+    mask.rename("strokes/other.png")
+    assert "no photo has a mask with its name" in fails(*COMMAND)
+    Image.fromarray(one * 0).save(mask)
     Path("strokes/classes.txt").write_text("ground\nroot\n")
-    assert "strokes: no pixel is labelled" in fails(*command)
+    assert "strokes: no pixel is labelled" in fails(*COMMAND)
     assert not Path("out").exists()
     Path("out/5_overlays").mkdir(parents=True)
     Path("out/5_overlays/mine.png").touch()
-    assert "mine.png: would be replaced" in fails(*command)
+    assert "mine.png: would be replaced" in fails(*COMMAND)
