@@ -175,9 +175,8 @@ def fetch(backbone: str, preset: WeightsEnum) -> dict[str, Tensor]:
     """The state dict of published weights, downloaded once."""
     try:
         return preset.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (
-        Exception
-    ) as error:  # no network, a damaged file in the cache, or one that would run code
+    # No network, a damaged file in the cache, or one that would run code.
+    except Exception as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"the weights {preset.name} of {backbone} could not be fetched ({reason}); get "
