@@ -55,13 +55,14 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     photos = {path: photos[path] for path in photos if path not in masks} or photos
     photos_of = _by_name(photos, options.image_suffix or "", PHOTO_SUFFIXES)
     are_jpeg = options.unknown is not None and not _by_name(masks, "", MASK_SUFFIXES)
-    found, ending = {}, ""
+    found, ending, masked = {}, "", set()
     for tried in MASK_ENDINGS if options.mask_suffix is None else [options.mask_suffix]:
         masks_of, every = _by_name(masks, tried, JPEG_SUFFIXES if are_jpeg else MASK_SUFFIXES), {}
         for name in sorted(photos_of.keys() & masks_of.keys()):
             pairs = product(photos_of[name], masks_of[name])
             if several := [(photo, mask) for photo, mask in pairs if photo != mask]:
                 every[name] = several
+        masked |= every.keys()
         if len(every) > len(found):
             found, ending = every, tried
     if not found:
@@ -80,19 +81,20 @@ def find_pairs(root: Path, source: Source) -> dict[str, tuple[Path, Path]]:
     used = {path for pair in pairs.values() for path in pair}
     images = {path for path in files_in(root) if path.suffix.lower() in PHOTO_SUFFIXES}
     unused, folders = dict.fromkeys(sorted(images - used), ""), {path.parent for path in used}
-    if options.masks is None and options.mask_suffix is None:
-        for path in unused:
-            apart = path.relative_to(root).parts if path.parent not in folders else ()
-            numbered = re.sub(r"(?<=.)_\d+$", "", path.stem) if ending else ""
-            further = path.with_stem(numbered or path.stem) in used  # BUSI's a_mask_1.png
-            if further or any(map(MASKS.search, apart[:-1])):  # DRIVE's 1st_manual
-                raise UserError(
-                    f"{path}: seems to be a mask, too, and is in no pair; say in which folder they "
-                    "are, --masks FOLDER, or what their names end in, --mask-suffix; those of one "
-                    "photo must be merged"
-                )
+    drawn = {mask for _, mask in pairs.values()} if ending else ()
+    is_open = options.masks is None and options.mask_suffix is None
+    for path in unused:
+        further = path.with_stem(re.sub(r"(?<=.)_\d+$", "", path.stem)) in drawn  # BUSI's a_mask_1
+        apart = path.relative_to(root).parts if is_open and path.parent not in folders else ()
+        if further or any(map(MASKS.search, apart[:-1])):  # DRIVE's 1st_manual
+            raise UserError(
+                f"{path}: seems to be a mask, too, and is in no pair; say in which folder they "
+                "are, --masks FOLDER, or what their names end in, --mask-suffix; those of one "
+                "photo must be merged"
+            )
     for name, paths in photos_of.items():
-        if not name.lower().endswith(ending.lower() or "/"):  # else it is a mask without a photo
+        # Else it is a mask without a photo, or the photo of a mask with another ending.
+        if name not in masked and not name.lower().endswith(ending.lower() or "/"):
             unused |= dict.fromkeys(unused.keys() & paths, name)
     source.add_unmasked(unused, root, [photo for photo, _ in pairs.values()])
     return pairs

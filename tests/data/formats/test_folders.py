@@ -71,6 +71,8 @@ def test_the_ending_counts_that_pairs_most_files(tmp_path):
     assert pairs(tmp_path, mask_suffix="") == {"a": ("images/a.jpg", "masks/a.png")}
     names = ["images/a.jpg", "masks/a.png", "masks/a_1.png"]  # perhaps of another photo
     assert [*pairs(tmp_path / "two", *names)] == ["a"]
+    names = ["a.png", "a_mask.png", "a_1.png"]  # a photo whose mask is still to be drawn
+    assert [*pairs(tmp_path / "three", *names)] == ["a"]
     names = ["a.png", "a_mask.png", "b.png", "b_mask.png", "c.jpg", "c.png"]  # a preview
     assert [*pairs(tmp_path / "one", *names)] == ["a", "b"]
 
@@ -90,8 +92,10 @@ def test_the_ending_counts_that_pairs_most_files(tmp_path):
 )
 def test_what_does_not_pair_is_named(names, message, tmp_path):
     touch(tmp_path, *names)
-    with pytest.raises(UserError, match=message):
-        find(tmp_path, Options())
+    ending = "_mask" if "a_mask.png" in names else None  # that it is given changes nothing
+    for suffix in (None, ending):
+        with pytest.raises(UserError, match=message):
+            find(tmp_path, Options(mask_suffix=suffix))
 
 
 DRIVE = ["images/{0}_training.tif", "1st_manual/{0}_manual1.gif", "mask/{0}_training_mask.gif"]
@@ -137,6 +141,7 @@ def test_forms_that_are_not_read_are_named(name, content, form, tmp_path):
         ("images/pos/a.jpg masks/pos/a.png images/neg/b.jpg images/neg/b.txt", "neg_b"),
         ("a_0.jpg a_1.png b_0.jpg c_1.png", "b"),
         ("a.png a_L.png b.png c_L.png", "b"),
+        ("images/a.jpg masks/a.png images/b.jpg masks/b_mask.png images/c.jpg", "c"),
         ("x/a.jpg masks/x/a.png y/b.jpg x/b.png", ""),  # nothing says that these are photos
     ],
 )
