@@ -101,7 +101,8 @@ def read_form(form: ModuleType, paths: Iterable[Path], root: Path, options: Opti
             mask = partial(_draw, record, ids, source, photo)
             with source.leaving_out_bad():
                 source.add(names[photo], Pair(photo, record.path, mask))
-    told = (name for it in records for name in (it.path.name, str(it.photo)))
+    lost = [record for record, photo in zip(records, photos) if not photo]
+    told = (name for it in lost for name in (it.path.name, str(it.photo)))
     told = {PurePosixPath(_parts(name)[-1]).stem for name in told}  # of these much may be known
     unused = {
         path: names[path] if _parts(path.stem)[-1] not in told else "" for path in {*images} - used
@@ -145,7 +146,10 @@ def _find_photos(
         found = ranks[max(ranks)] if ranks else []
         photo, own = found[0] if len(found) == 1 else None, record.path.stem
         if not photo:
-            source.note("left out: no photo of that name, or several", str(record.photo))
+            source.note(
+                "left out: no photo of that name, or several, in SOURCE or --images",
+                str(record.photo),
+            )
         elif photo.stem != own and photo.with_stem(own).is_file():
             source.note("left out: names another photo than that of its own name", record.path.name)
             photo = None

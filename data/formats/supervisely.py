@@ -21,7 +21,8 @@ def find(files: Sequence[Path]) -> list[Path]:
     """The files in folders `ann`, behind what tells the colours of classes."""
     things = [path for path in files if path.parent.name == "ann"]
     things = files_with(".json", ('"objects"', '"size"'), things)
-    return [path for path in files if things and path.name == "meta.json"] + things
+    metas = [path for path in files if things and path.name == "meta.json"]
+    return files_with(".json", ['"classes"'], metas) + things
 
 
 def read(path: Path, labels: Named) -> Iterator[Record]:

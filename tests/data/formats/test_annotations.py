@@ -25,7 +25,7 @@ from tests.data.formats import (
     write,
 )
 
-ABSENT = "left out: no photo of that name, or several"
+ABSENT = "left out: no photo of that name, or several, in SOURCE or --images"
 ALONE = "left out: in no pair"
 
 
@@ -126,7 +126,7 @@ SHARES = {"segmentation": [[0.25, 0.25, 1, 0.25, 1, 0.75]]}
     "shape, note, of",
     [
         (SHARES, "shape not drawn (coordinates from 0 to 1, not in pixels)", "a.jpg"),
-        ({"image_id": 9}, "no photo of that name, or several", "image_id 9, not listed"),
+        ({"image_id": 9}, ABSENT.partition(": ")[2], "image_id 9, not listed"),
     ],
 )
 def test_what_is_of_no_pixel_or_no_image_is_counted(shape, note, of, tmp_path):
@@ -262,6 +262,24 @@ def test_equal_names_in_train_and_val_are_told_apart_by_folders(writes, file, pl
     drawn = [(file.format(name), place.format(name)) for name in ("train", "val")]
     found = [(pair.drawn_in, pair.photo) for pair in pairs if pair.mask().any()]
     assert found == [(tmp_path / one, tmp_path / other) for one, other in drawn]
+
+
+def test_a_photo_without_annotations_may_have_the_name_of_another_folders(tmp_path):
+    labelme(tmp_path, "a.jpg")
+    for folder in ("json", "next"):
+        photo(tmp_path / folder / "a.jpg")
+    pairs = find(formats.labelme, tmp_path, unmasked=0, images=Path()).pairs
+    assert {name: pair.mask().any() for name, pair in pairs.items()} == {
+        "json_a": True,
+        "next_a": False,
+    }
+
+
+def test_a_meta_json_of_other_programs_is_passed_over(tmp_path):
+    supervisely(tmp_path, "a.jpg")
+    photo(tmp_path / "json/ds/img/a.jpg")
+    write(tmp_path / "about/meta.json", {"version": 3})
+    assert find(formats.supervisely, tmp_path).classes["dog"] == (10, 11, 12)
 
 
 def test_an_id_has_letters_in_one_piece_and_plain_blanks(tmp_path):
