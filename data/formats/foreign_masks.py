@@ -165,6 +165,8 @@ def _ids_of_values(
     if given is not None:
         for value in several:  # unequal palettes
             source.note("in doubt: a value has several colours, which --map ignores", str(value))
+    if given and last >= len(classes):
+        raise UserError(f"--map: class {last}, but the classes are 0..{len(classes) - 1}")
     if given:
         return classes, given
     is_binary = given is None and not first and VOID in values and len(classes) == 2
@@ -173,15 +175,15 @@ def _ids_of_values(
     most = min(2 * len(values - {VOID}) + first, MOST_CLASSES)
     is_odd = len(values) > FEW_VALUES if is_binary else not listed and not 0 < last < most
     if given is None and (is_odd or several):
-        pairs = enumerate(sorted(values - {-1})[:LISTED])
+        pairs = [f"{value}={index}" for index, value in enumerate(sorted(values - {-1}))]
         raise UserError(
             f"{masks}: nothing says which classes the {len({*drawn})} values or colours of the "
             "masks are: --list-colours shows colours and what to write; of values add --map "
-            f"{','.join(f'{value}={index}' for index, value in pairs)},.. (=void for none), or "
+            f"{','.join(pairs[:LISTED])}{',..' * (len(pairs) > LISTED)} (=void for none), or "
             "--map same; of smoothed masks of 0 and 255 --map 0=0,255=1 --unknown nearest"
         )
     order = [name for name in order if name in classes] if first else [*classes]
-    if not first and 0 in values and order and fixed_id(order[0]) != 0:
+    if not first and {0, len(order)} & values and order and fixed_id(order[0]) != 0:
         source.note("note: 0 is this class; if nobody has drawn it, --unlabelled 0", order[0])
     return classes, {VOID: VOID} | {value: ids[name] for value, name in enumerate(order, first)}
 

@@ -140,12 +140,13 @@ GREYS = [*range(0, 251, 10)][:-1] + [255]  # smoothed edges of a mask of 0 and 2
 @pytest.mark.parametrize(
     "pixels, listed, options, message",
     [
-        ([[0, 255]], None, {}, f"{NOTHING} 2 .*; of values add --map 0=0,255=1,"),
+        ([[0, 255]], None, {}, f"{NOTHING} 2 .*; of values add --map 0=0,255=1 .=void"),
         ([[0, 0]], None, {}, f"{NOTHING} 1 "),
         ([GREYS], TWO, {"unknown": VOID}, f"{NOTHING} 26 .* --map 0=0,255=1 --unknown nearest$"),
         ([[*range(256)]], None, {}, f"{NOTHING} 256 "),
         (PAINTED, NAMED, {}, f"{NOTHING} 3 .*: --list-colours shows"),
         ([[0, 7]], TWO, {}, "PATH: value 7 is of no class; list it .*--unknown void"),
+        ([[0, 7]], TWO, {"values": {0: 0, 7: 2}}, "--map: class 2, but the classes are 0..1$"),
         ([[0], [7]], None, {"values": {0: 1}}, "PATH: value 7 is of no class; list it"),
         ([[(1, 2, 3)]], LISTED, {}, "PATH: colour 1 2 3 is of no class; list it"),
         (PAINTED, None, {"values": {0: 0}}, "PATH: colour 0 128 0 is of no class"),
@@ -191,6 +192,9 @@ def test_a_first_class_that_may_be_what_nobody_has_drawn_is_said(first, doubts, 
     assert read([path], listed, source)[1] == [[[0, 1]]]
     assert sum(source.notes.values(), []) == doubts
     assert read([path], listed, unlabelled=0)[1] == [[[VOID, 0]]]
+    path, source = saved(tmp_path / "a.png", [[1, 2]]), Source("test", Options(unknown=VOID))
+    assert read([path], listed, source)[1] == [[[1, VOID]]]
+    assert sum(source.notes.values(), []) == [*doubts, "a.png: 1"]
     path = saved(tmp_path / "a.png", [[0, 2]])
     with pytest.raises(UserError, match="value 2 is of no class; .* --unlabelled 0"):
         read([path], listed)
