@@ -28,7 +28,9 @@ def read(path: Path, labels: Named) -> Iterator[Record]:
     for image in tree.iter("image"):
         things = [thing for thing in image if thing.tag != "tag"]  # which is about the whole image
         things.sort(key=lambda thing: int(thing.get("z_order", 0)))
-        name = "/".join(filter(None, ["images", image.get("subset"), image.attrib["name"]]))
+        place = path.parent / "images" / image.get("subset", "")
+        folder = next(filter(Path.is_dir, (place, place.parent, path.parent)))
+        name = f"{folder.relative_to(path.parent).as_posix()}/{image.attrib['name']}"
         size, shapes = (image.attrib["height"], image.attrib["width"]), list(map(_shape, things))
         yield Record(path, name, size, shapes)
 

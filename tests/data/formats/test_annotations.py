@@ -250,6 +250,8 @@ def test_photos_lie_where_the_file_says_or_anywhere_if_there_is_one(
         (labelme, "site_{}/json/a.json", "site_{}/photos/a.jpg"),
         (supervisely, "{}/ann/a.jpg.json", "{}/img/a.jpg"),
         (cvat, "{}.xml", "images/{}/a.jpg"),
+        (cvat, "{}/annotations.xml", "{}/images/a.jpg"),
+        (cvat, "{}/annotations.xml", "{}/frames/a.jpg"),
     ],
 )
 def test_equal_names_in_train_and_val_are_told_apart_by_folders(writes, file, place, tmp_path):
