@@ -98,10 +98,7 @@ def check_sizes(photo: Path, mask: Path, size: tuple[int, int] | None = None) ->
             size = image.size[::-1]
     if size != (height, width):
         sizes = f"{size[1]}x{size[0]} but its image {photo.name} is {width}x{height}"
-        turn = (
-            "; as EXIF turns the photo? data.convert --turn-masks; or turn its pixels, and export "
-        )
-        turn += "the annotations again"
+        turn = "; as EXIF turns the photo? data.convert --turn-masks does so with masks"
         raise UserError(f"{mask}: the mask is {sizes}{turn * (size == (width, height))}")
 
 
@@ -246,12 +243,13 @@ def open_image(
         with _opened(photo, formats) as image:
             image.verify()  # checksums of a PNG: `load` skips those of pixels, may read garbage
     with _opened(photo, formats) as image:
-        if (
-            is_file and getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
-        ):  # its first is the photo
+        is_one = image.format == "MPO" or getattr(image, "n_frames", 1) == 1  # MPO's first
+        if is_file and not is_one:
             raise UserError("has several pages; save that which you mean as a file of its own")
         if UNKNOWN_KIND in getattr(image, "tag_v2", {}).get(EXTRA_SAMPLES, ()):
             raise UserError("has more channels than colours; save three as red, green and blue")
+        if formats is not PHOTO_FORMATS and re.search("L;[24]'", str(getattr(image, "tile", ""))):
+            raise UserError("has grey of 2 or 4 bits, which programs read in two ways; save 8 bits")
         if image.format == "TIFF":
             image.filename = ""  # mapped from its file, Pillow would turn it wrongly
         image.load()

@@ -26,16 +26,29 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def deep_png(path: Path, rgb: np.ndarray) -> Path:
-    """A PNG of exactly these values (H, W, 3) of 16 bits, which Pillow does not write."""
-    raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in rgb)
-    header = struct.pack(">IIBBBBB", rgb.shape[1], len(rgb), 16, 2, 0, 0, 0)
+def raw_png(path: Path, rows: np.ndarray, width: int, depth: int, kind: int) -> Path:
+    """A PNG of exactly these rows of bytes, which Pillow does not write; kind 0 is grey, 2 RGB."""
+    raw = b"".join(b"\0" + row.tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0)
     file = b"\x89PNG\r\n\x1a\n"
-    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")):
-        file += struct.pack(">I", len(data)) + kind + data
-        file += struct.pack(">I", zlib.crc32(kind + data))
+    for name, data in ((b"IHDR", header), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")):
+        file += struct.pack(">I", len(data)) + name + data
+        file += struct.pack(">I", zlib.crc32(name + data))
     path.write_bytes(file)
     return path
+
+
+def deep_png(path: Path, rgb: np.ndarray) -> Path:
+    """Of values (H, W, 3) of 16 bits."""
+    return raw_png(path, rgb.astype(">u2"), rgb.shape[1], 16, 2)
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+def test_grey_that_programs_read_in_two_ways_is_refused_as_a_mask(depth, tmp_path):
+    path = raw_png(tmp_path / "a.png", np.full((4, 1), 0x11, dtype=np.uint8), 2, depth, 0)
+    assert read_image(path).max() in (17, 85), "what Pillow makes of 1"
+    with pytest.raises(UserError, match="a.png: has grey of 2 or 4 bits, which programs read in"):
+        read_mask(path, VOC)
 
 
 @pytest.mark.parametrize("colours", [0, 16, 256])
