@@ -98,7 +98,8 @@ def check_sizes(photo: Path, mask: Path, size: tuple[int, int] | None = None) ->
             size = image.size[::-1]
     if size != (height, width):
         sizes = f"{size[1]}x{size[0]} but its image {photo.name} is {width}x{height}"
-        turn = "; as EXIF turns the photo? data.convert --turn-masks does so with masks"
+        turn = "; as EXIF turns the photo? of masks: data.convert --turn-masks; of annotations: "
+        turn += "turn its pixels, and export the annotations again"
         raise UserError(f"{mask}: the mask is {sizes}{turn * (size == (width, height))}")
 
 
