@@ -107,16 +107,11 @@ def test_the_data_set_is_fetched_and_unpacked_where_the_steps_look(
     root = Path("data/VOCdevkit/VOC2012")
     assert files_in(root) == files_in(drawn)
     assert {path.name for path in Path("data").iterdir()} == {"VOCdevkit", NAME}
-    assert (said := capsys.readouterr().out.splitlines()) == [
-        f"fetching from {url}",
-        f"unpacking data/{NAME}",
-        f"PASCAL VOC 2012 is in {root}",
-        f"next: python sample_features.py --data {root} --run runs/voc",
-    ]
+    following = f"\nnext: python sample_features.py --data {root} --run runs/voc\n"
+    assert capsys.readouterr().out.endswith(following)
     before = times(Path())
     main([], voc=archive_at(packed, url))
-    assert times(Path()) == before
-    assert capsys.readouterr().out.splitlines() == said[2:] and len(host.asked) == 1
+    assert times(Path()) == before and len(host.asked) == 1
 
 
 ON = "bytes=1000-"

@@ -232,6 +232,7 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
     "rate alone": (("--backbone-lr", 0.1), THREE, f"{NO} without {TUNE}"),
     "absent stage": ((TUNE, "--frozen-stages", 4), THREE, "4: there are 4 stages"),
     "absent device": (("--device", "cuda:77"), ALL, "cuda:77: not available here; use auto"),
+    "network of predictions": (("--predictions", "a"), FOUR, "not allowed with argument --pre"),
     "absent photo": (("--image", "a.jpg"), FIVE, "a.jpg: no such file"),
     "photos of one name": (("--image", *SAME), FIVE, f"2 files are called '{VALID}.png'"),
     "HEIC photo": (then(written(HEIC, IPHONE), "--image", HEIC), FIVE, "HEIC photos are"),
