@@ -83,10 +83,11 @@ class Work:
         self.target = self.mask[None].long().to(device)  # (1, H, W)
         self.generator = torch.Generator().manual_seed(0)
         samples = [partial(self.sample, of) for of in (self.columns, self.textbook.columns)]
+        predict = partial(segmenter.predict, self.photo.image, self.photo.mask.shape)
         textbook, bare = partial(self.textbook.predict, self.photo), partial(self.bare, self.image)
         self.calls: dict[str, tuple[Callable[[], Any], ...]] = {
             "sample": (*samples, self.sample_bare),
-            "predict": (self.predict, textbook, bare),
+            "predict": (predict, textbook, bare),
         }
         for batch, count in (("", 1), ("_batch", BATCH)):
             photos = self.image.expand(count, -1, -1, -1)
@@ -131,9 +132,6 @@ class Work:
         levels = self.segmenter.hypercolumn(sample.image[None].to(self.device))
         points = pixel_centres(pixels, sample.mask.shape)[None].to(self.device)
         return Hypercolumn.at_points(levels, points)[0].cpu()
-
-    def predict(self) -> Tensor:
-        return self.segmenter.predict(self.photo.image, self.photo.mask.shape)[0]
 
     def train(self, photos: Tensor, pixels: int | None) -> None:
         """One step of step 3 on photos, on all of their pixels or some of each."""

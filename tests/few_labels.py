@@ -44,7 +44,8 @@ def draw(dataset: VOCFolder, pixels: int, seed: int, width: float, out: Path) ->
         width: of the strokes they are drawn from; 0 for the whole mask.
     """
     shutil.rmtree(out, ignore_errors=True)
-    shutil.copytree(dataset.root / "JPEGImages", out / "JPEGImages", copy_function=link)
+    out.mkdir(parents=True)
+    (out / "JPEGImages").symlink_to((dataset.root / "JPEGImages").resolve())
     if (classes := dataset.root / "classes.txt").is_file():
         shutil.copy(classes, out)
     masks = out / MASK_FOLDERS.get(dataset.split, "SegmentationClass")
@@ -57,10 +58,6 @@ def draw(dataset: VOCFolder, pixels: int, seed: int, width: float, out: Path) ->
         sparse[tuple(places.T)] = labels
         colour_mask(sparse, dataset.classes).save(masks / f"{image_id}.png")
     write_ids(out, dataset.split, dataset.ids)
-
-
-def link(photo: str, place: str) -> None:
-    Path(place).symlink_to(Path(photo).resolve())
 
 
 def run(step: str, *flags: Any) -> None:

@@ -111,8 +111,10 @@ def test_scores_in_a_folder_of_their_own_leave_those_of_the_run(street, succeeds
     assert "wrote kept/plain: mIoU" in said and "next:" not in said
     ours, kept = contents("run/4_eval"), contents("kept/plain")
     assert kept["config.json"].pop("out") != ours["config.json"].pop("out") and kept == ours
-    succeeds("evaluate.py", *flags, "--limit", 2)
-    assert len(load_image_scores("kept/plain/per_image.npz")[1]) == 2
+    *_, counts = load_image_scores("kept/plain/per_image.npz")
+    succeeds("evaluate.py", *flags, "--limit", 2, "--dilate", 1)
+    *_, dilated = load_image_scores("kept/plain/per_image.npz")
+    assert len(dilated) == 2 and not np.array_equal(dilated, counts[:2])
     assert not Path("kept/plain/predictions").exists()
     Path("kept/plain/notes.txt").write_text("mine")
     assert "notes.txt: would be replaced" in fails("evaluate.py", *flags)

@@ -20,6 +20,7 @@ from data.voc_files import read_ids
 from models.checkpoint import load_segmenter
 from tests.conftest import BACKBONE, DATA, STEPS, change_masks
 from tests.scripts.processes import config, contents, facts, log, losses, metrics
+from tests.textbook import logits
 
 EPOCH, FEW = ("--epochs", 1), ("--limit", 2, "--val-limit", 1)
 FLAGS = ("--run", "run", *DATA, *EPOCH, *FEW, "--limit", 4, "--batch-size", 2)
@@ -158,11 +159,10 @@ def test_area_weights_make_the_loss_that_of_all_pixels_of_the_images(street, suc
     flags = ("--held-out", 0, "--dropout", 0, "--epochs", 1, "--lr", 1e-12, "--batch-size", 10**6)
     succeeds(*CLS, *flags, "--area-weight", 1)
     features, labels, _, areas, mean, std, *_ = read_features(FEATURES)
-    x = torch.from_numpy((features - mean) / np.where(std > 0, std, 1))
-    layers = [value.detach() for value in load_segmenter(START)[0].head.parameters()]
-    for number, (weight, bias) in enumerate(zip(layers[::2], layers[1::2])):
-        x = (x.relu() if number else x) @ weight.flatten(1).T + bias
-    entropies = -x.log_softmax(1)[range(len(labels)), labels.astype(int)].numpy()
+    head = load_segmenter(START)[0].head.requires_grad_(False)
+    assert np.array_equal(head.mean, mean) and np.array_equal(head.std, np.where(std > 0, std, 1))
+    x = logits(head, torch.from_numpy(features).T[None, ..., None])[0, ..., 0]  # (C, N)
+    entropies = -x.log_softmax(0)[labels.astype(int), range(len(labels))].numpy()
     assert len(set(areas)) > 1
     expected = (entropies * areas).sum() / areas.sum()
     assert log("run/2_cls")[0]["loss"] == pytest.approx(expected, rel=1e-4)
@@ -218,15 +218,10 @@ def test_step_2_takes_the_areas_that_a_first_classifier_estimates(street, succee
     (FEATURES / "places.npy").unlink()
     assert "twice" not in train(1)
     assert log("run/2_cls")[-1]["loss"] != pytest.approx(expected[-1]["loss"], rel=1e-2)
-    head = load_segmenter(START)[0].head
-
-    @torch.inference_mode()
-    def first(places: torch.Tensor) -> torch.Tensor:
-        levels = places.T[None, :, :, None].split(head.channels, dim=1)
-        return head.eval()(levels, (len(places), 1))[0, :, :, 0].T
-
+    first = load_segmenter(START)[0].head.requires_grad_(False)
     known = store.pixels[:, 0], store.labels, store.places
-    np.save(FEATURES / "areas.npy", estimate_areas(*known, first))
+    estimated = estimate_areas(*known, lambda x: logits(first, x.T[None, ..., None])[0, ..., 0].T)
+    np.save(FEATURES / "areas.npy", estimated)
     train(1)
     for name in ("loss", "accuracy"):
         found, first_found = ([row[name] for row in rows] for rows in (log("run/2_cls"), expected))

@@ -17,7 +17,7 @@ from data.voc_files import read_ids
 from losses.metrics import image_mious, load_image_scores
 from models import load
 from tests.conftest import DATA, HOME, change_masks
-from tests.scripts.processes import table
+from tests.scripts.processes import contents, table
 
 OVERLAYS, PHOTOS, SHAPES = Path("run/5_overlays"), Path("photos"), Path("shapes")
 RUN = ("visualize.py", "--run", "run")
@@ -42,11 +42,6 @@ def names(folder: Path = OVERLAYS) -> list[str]:
 
 def mask_of(image_id: str) -> Path:
     return Path(f"shapes/SegmentationClass/{image_id}.png")
-
-
-def saved() -> dict[Path, bytes]:
-    files = (path for path in Path().rglob("*") if path.suffix != ".lock")
-    return {path: path.read_bytes() for path in files if path.is_file()}
 
 
 def test_the_worst_and_the_best_images_are_drawn_and_none_without_a_label(street, succeeds):
@@ -134,9 +129,9 @@ def photos(street) -> dict[str, tuple[int, int]]:
 
 
 def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds, fails):
-    out, before, command = Path("seen"), saved(), (*RUN, "--image", PHOTOS, "--out", "seen")
+    out, before, command = Path("seen"), contents("."), (*RUN, "--image", PHOTOS, "--out", "seen")
     assert f"wrote {out}: 4 pictures" in succeeds(*command, "--confidence")
-    assert before.items() <= saved().items()
+    assert before.items() <= contents(".").items()
     pictures, rows = {one["title"]: one for one in listed(out)}, table(out / "photos.csv")
     assert set(pictures) == set(photos)
     for title, size in photos.items():
@@ -225,6 +220,6 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_replaced(command, words
     Path("page").mkdir()
     Path("page/index.html").write_text("mine")
     change_masks("shapes", lambda values: np.where(values == 20, 0, values))
-    before = saved()
+    before = contents(".")
     assert words in fails(*command)
-    assert saved() == before
+    assert contents(".") == before

@@ -59,9 +59,8 @@ def test_values_are_read_and_those_that_decide_the_result_are_kept_as_json(parse
     assert json.loads(json.dumps(found["settings"])) == found["settings"]
     assert "--momentum" not in usual["settings"], "which adamw does not have"
     assert parsed("train_seg", "--optimizer", "sgd")["settings"]["--momentum"] == 0.9
-    assert parsed("train_cls", "--hidden", "8")["hidden"] == (8, 8)
-    assert parsed("train_cls", "--hidden", "8,")["hidden"] == (8,)
-    assert parsed("train_cls", "--hidden", "none")["hidden"] == ()
+    for text, widths in {"8": (8, 8), "8,": (8,), "none": ()}.items():
+        assert parsed("train_cls", "--hidden", text)["hidden"] == widths
 
 
 def test_what_the_network_sees_follows_from_the_flags(parsed):
