@@ -1,4 +1,4 @@
-"""What the flags of steps 2 and 3 do, and runs that build on other runs."""
+"""What the flags of steps 2 and 3 do, sparse labels, and runs that build on other runs."""
 
 import re
 import shutil
