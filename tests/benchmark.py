@@ -5,7 +5,13 @@
     python -m tests.benchmark --backbone resnet18    # another than VGG11
 
 On pictures that it draws, with a backbone of random weights and an untrained head. That both sides
-compute the same, tests/models/test_classifier.py shows.
+compute the same, tests/models/test_classifier.py shows. A line for each row of `Work`:
+
+    seconds  per image, medians of interleaved rounds, as are the ratios
+    bare     torchvision's features of the backbone alone in float32 (sample: and reading the JPEG)
+    textbook every level upsampled, stacked, standardised, put through the 1x1 convolutions
+    peak MB  growth of a fresh process's peak resident memory (CUDA: of what is allocated there)
+             after the models are built and the bare one has run once; in 10^6 bytes
 """
 
 import argparse
@@ -14,7 +20,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,12 +53,6 @@ BATCH = 8  # images of the rows that end in _batch
 SIDES = ("ours", "textbook", "bare")
 MB = 1e6  # bytes
 RSS = 1 if sys.platform == "darwin" else 1024  # bytes in the unit of `ru_maxrss`
-CAPTION = """\
-seconds: per image, medians of interleaved rounds, as are the ratios
-bare: torchvision's features of the backbone alone in float32 (sample: and reading the JPEG)
-textbook: every level upsampled, stacked, standardised, put through the 1x1 convolutions
-peak: growth of a fresh process's peak resident memory (CUDA: of what is allocated there) after the
-models are built and the bare one has run once; in 10^6 bytes"""
 
 
 def prepare(folder: Path, backbone: str, images: int, size: int, drawn: int) -> None:
@@ -83,10 +83,11 @@ class Work:
         self.target = self.mask[None].long().to(device)  # (1, H, W)
         self.generator = torch.Generator().manual_seed(0)
         samples = [partial(self.sample, of) for of in (self.columns, self.textbook.columns)]
+        predict = partial(segmenter.predict, self.photo.image, self.photo.mask.shape)
         textbook, bare = partial(self.textbook.predict, self.photo), partial(self.bare, self.image)
         self.calls: dict[str, tuple[Callable[[], Any], ...]] = {
             "sample": (*samples, self.sample_bare),
-            "predict": (self.predict, textbook, bare),
+            "predict": (predict, textbook, bare),
         }
         for batch, count in (("", 1), ("_batch", BATCH)):
             photos = self.image.expand(count, -1, -1, -1)
@@ -131,9 +132,6 @@ class Work:
         levels = self.segmenter.hypercolumn(sample.image[None].to(self.device))
         points = pixel_centres(pixels, sample.mask.shape)[None].to(self.device)
         return Hypercolumn.at_points(levels, points)[0].cpu()
-
-    def predict(self) -> Tensor:
-        return self.segmenter.predict(self.photo.image, self.photo.mask.shape)[0]
 
     def train(self, photos: Tensor, pixels: int | None) -> None:
         """One step of step 3 on photos, on all of their pixels or some of each."""
@@ -184,7 +182,7 @@ def peak_bytes(device: torch.device) -> int:
 def measure(
     folder: Path, images: int, device: torch.device, rounds: int, with_peaks: bool
 ) -> list[dict[str, Any]]:
-    """The rows of the table; `folder`, `images` and `device` are those of `Work`."""
+    """Prints and gives the rows; `folder`, `images` and `device` are those of `Work`."""
     work, rows = Work(folder, images, device), []
     processes = multiprocessing.get_context("forkserver")
     for name in work.calls:
@@ -200,17 +198,8 @@ def measure(
             with processes.Pool(1) as pool:
                 row[f"{SIDES[side]} peak MB"] = pool.apply(growth, how)
         rows.append(row)
+        print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else v for k, v in row.items()))
     return rows
-
-
-def report(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints the figures to 4 digits."""
-    cells = [list(rows[0])]
-    cells += [[f"{x:.4g}" if isinstance(x, float) else x for x in row.values()] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells)]
-    for line in cells:
-        print("  ".join(map(str.ljust, line, widths)).rstrip())
-    print(CAPTION)
 
 
 def main() -> None:
@@ -229,7 +218,7 @@ def main() -> None:
     rounds, images = (4, 2) if args.quick else (9, 10)
     with TemporaryDirectory() as place:
         prepare(Path(place), args.backbone, images, size=224, drawn=375)  # shorter sides, pixels
-        report(measure(Path(place), images, device, rounds, with_peaks=not args.quick))
+        measure(Path(place), images, device, rounds, with_peaks=not args.quick)
 
 
 if __name__ == "__main__":

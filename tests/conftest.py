@@ -7,7 +7,7 @@ import runpy
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -51,6 +51,19 @@ def change_masks(data: Path | str, change: Callable[[np.ndarray], np.ndarray]) -
     for path in Path(data, "SegmentationClass").glob("*.png"):
         values = np.array(Image.open(path))
         Image.fromarray(change(values).astype(np.uint8)).save(path)
+
+
+@contextlib.contextmanager
+def full_disk(room: float) -> Iterator[None]:
+    """No file may be longer than so many bytes."""
+    import resource  # which Windows lacks
+
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(room), usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
 
 
 DRAW = Figure.savefig  # before it is replaced by `blank`

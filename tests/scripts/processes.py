@@ -1,8 +1,6 @@
 """Scripts in processes of their own, alone and together; their results, read and compared."""
 
-import csv
 import itertools
-import json
 import multiprocessing
 import os
 import re
@@ -21,6 +19,9 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from models.run.folder import read_json
+from models.run.folder import read_table as table
+from models.run.record import read_log
 from tests.conftest import HOME, blank
 
 LIMIT = 400  # seconds after which a process hangs
@@ -92,15 +93,15 @@ def stopping_before(name: str, time: int, number: int) -> Callable[[Any, Any], N
     return replace
 
 
-def torchrun(*command, place: Path) -> subprocess.CompletedProcess:
-    """Runs a script in two processes as a user would."""
+def torchrun(*command, places: Sequence[Path]) -> list[subprocess.CompletedProcess]:
+    """Runs a script in two processes as a user would, both in the first place."""
     flags = ("--nproc-per-node", "2", "--master-port", str(_free_port()), "--")
     words = [sys.executable, "-m", "torch.distributed.run", *flags, HOME / command[0], *command[1:]]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(HOME)}
-    how = {"capture_output": True, "text": True, "timeout": LIMIT, "cwd": place}
+    how = {"capture_output": True, "text": True, "timeout": LIMIT, "cwd": places[0]}
     done = subprocess.run([*map(str, words)], env=environment, **how)
     done.stdout = without_gloo(done.stdout)
-    return done
+    return [done]
 
 
 def without_gloo(said: str) -> str:
@@ -134,20 +135,11 @@ def _plain(value: Any) -> Any:
     return sha256(value).hexdigest() if isinstance(value, bytes) else repr(value)
 
 
-def table(path: Path | str) -> list[dict[str, str]]:
-    return list(csv.DictReader(Path(path).read_text(encoding="utf-8").splitlines()))
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 READERS = {".pt": partial(torch.load, weights_only=True), ".csv": table, ".json": read_json}
 
 
 def log(folder: Path | str) -> list[dict[str, float | None]]:
-    rows = table(Path(folder) / "log.csv")
-    return [{name: float(value) if value else None for name, value in row.items()} for row in rows]
+    return read_log(Path(folder) / "log.csv")
 
 
 def losses(run_folder: Path) -> list[float]:

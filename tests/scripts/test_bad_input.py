@@ -1,6 +1,5 @@
 """Odd input that simply works, and bad input: exit code 2, one line, and nothing saved is lost."""
 
-import resource
 import shutil
 from collections.abc import Callable
 from errno import EMFILE
@@ -16,11 +15,12 @@ from filelock import FileLock
 from PIL import Image
 from torchvision.models import squeezenet1_1
 
+from data.classes import VOC
 from data.features import read_features
 from data.image_files import EXIF_ORIENTATION
 from data.voc_files import read_ids
 from models.run import folder
-from tests.conftest import BACKBONE, DATA, STEPS, change_masks
+from tests.conftest import BACKBONE, DATA, STEPS, change_masks, full_disk
 
 # In the street: its parts, by the words that the table spoils them under.
 FIRST = "shapes_000000"
@@ -63,10 +63,10 @@ def command(step: str, *flags) -> tuple:
 
 
 def refused(fails: Callable[..., str], step: str, *flags) -> str:
-    """The line with which a step fails; what was in the run before is still there."""
-    before = saved()
+    """The line with which a step fails; it makes no folder, and what was in the run is there."""
+    before, beside = saved(), {*Path().iterdir()}
     line = fails(*command(step, *flags))
-    assert before.items() <= saved().items()
+    assert before.items() <= saved().items() and {*Path().iterdir()} == beside
     return line
 
 
@@ -152,10 +152,12 @@ IPHONE, TINY, ALL_VOID = "\0\0\0\x18ftypheic", partial(of_size, 1, 1), partial(l
 # The header of a picture 2**20 pixels wide and as high.
 HUGE = b"BM" + bytes(12) + b"\x28\0\0\0" + 2 * b"\0\0\x10\0" + b"\1\0\x18\0" + bytes(24)
 VALID, MASKS = "shapes_000003", partial(change_masks, "shapes")
+BINARY = partial(MASKS, lambda values: 255 * (values > 0))
 SAME = (f"run/4_eval/predictions/{VALID}.png", MASK.with_stem(VALID))
 DAMAGED = "cannot be read as a checkpoint"
 NEWER, FEW = "written by another version (format 99", "8 pixels are too few for"
 OTHER = "background\n" + "\n".join(f"thing{index}" for index in range(20))
+FEWER, MORE = "\n".join(VOC.names[:20]), "\n".join([*VOC.names, "sky"])
 NEW, OLDER = {"format": 99, "kind": "segmenter"}, {"_use_new_zipfile_serialization": False}
 BOMB = {"format": 1, "kind": "segmenter", "state": Bomb()}
 PROGRAM, NINES = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n", "9" * 5000
@@ -178,11 +180,7 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
     "mask renumbered": (renumbered_mask, READ, f"{MASK}: its palette is renumbered: "),
     "label 21": (partial(label, 21), READ, f"{MASK}: label 21 is outside the cl"),
     "all masks void": (partial(MASKS, lambda x: x | 255), READ, "of train have no labelled pixel"),
-    "binary masks": (
-        partial(MASKS, lambda x: 255 * (x > 0)),
-        READ,
-        "the masks hold only 0 and 255",
-    ),
+    "binary masks": (BINARY, READ, "the masks hold only 0 and 255"),
     "empty list": (written(LIST, "\n\n"), LISTED, f"{LIST}: the list is empty"),
     "id with ../": (written(LIST, "../x\n"), LISTED, f"{LIST}: '../x' is not an image id"),
     "id twice": (written(LIST, "a\nb\na\n"), LISTED, f"{LIST}: id 'a' is listed twice"),
@@ -190,6 +188,8 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
     "class that colours": (written(CLASSES, "a\nb\x1b[31m\n"), ONE, f"{CLASSES}, line 2"),
     "endless colour": (written(CLASSES, f"a\nb {NINES} 1 2\n"), ONE, f"{CLASSES}, line 2"),
     "other classes": (written(CLASSES, OTHER), LATER, "1 is 'thing0' there but 'aeroplane' in"),
+    "fewer classes": (written(CLASSES, FEWER), FOUR, "20 is 'none' there but 'tvmonitor' in"),
+    "more classes": (written(CLASSES, MORE), FOUR, "21 is 'sky' there but 'none' in"),
     "best.pt empty": (partial(cut, BEST, 0), FOUR, f"{BEST}: {DAMAGED}"),
     "best.pt cut at its end": (partial(cut, BEST, 9), FOUR, f"{BEST}: {DAMAGED}"),
     "last.pt cut": (then(partial(cut, LAST), "--resume"), THREE, f"{LAST}: {DAMAGED}"),
@@ -217,6 +217,8 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
     "config.json of tomorrow": (written(CONFIG, '{"format": 99}'), ALL[1:], f"{CONFIG}: {NEWER}"),
     "config.json of others": (written(CONFIG, "[1]"), TWO, f"{CONFIG}: cannot be read"),
     "config.json cut": (partial(cut, CONFIG), ALL[1:], "; run step 1 again: python sample_f"),
+    "step 1 was not run": (("--run", "new"), TWO, "; run it first: python sample_features.py"),
+    "step 2 was not run": (("--run", "new"), LATER, "; run it first: python train_cls.py"),
     "momentum alone": (("--momentum", 0.5), BOTH, f"--momentum: {NO} without --optimizer sgd"),
     "nesterov alone": (("--nesterov",), BOTH, f"--nesterov: {NO} without --optimizer sgd"),
     "nesterov of 0": ((*SGD, "--momentum", 0, "--nesterov"), BOTH, f"{NO} with --momentum 0"),
@@ -227,6 +229,7 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
     "rate alone": (("--backbone-lr", 0.1), THREE, f"{NO} without {TUNE}"),
     "absent stage": ((TUNE, "--frozen-stages", 4), THREE, "4: there are 4 stages"),
     "absent device": (("--device", "cuda:77"), ALL, "cuda:77: not available here; use auto"),
+    "network of predictions": (("--predictions", "a"), FOUR, "not allowed with argument --pre"),
     "absent photo": (("--image", "a.jpg"), FIVE, "a.jpg: no such file"),
     "photos of one name": (("--image", *SAME), FIVE, f"2 files are called '{VALID}.png'"),
     "HEIC photo": (then(written(HEIC, IPHONE), "--image", HEIC), FIVE, "HEIC photos are"),
@@ -265,9 +268,6 @@ def test_works(make, steps, street, succeeds):
     if "evaluate" in steps:
         prediction = Image.open(f"run/4_eval/predictions/{FIRST}.png")
         assert prediction.size == Image.open(MASK).size
-    if "visualize" in steps:
-        page = f"run/{'photos' if flags else '5_overlays'}/{FIRST}.png"
-        assert Image.open(page).width > 300
 
 
 def test_names_with_spaces_and_unicode(street, succeeds):
@@ -280,13 +280,6 @@ def test_names_with_spaces_and_unicode(street, succeeds):
         said = succeeds(*command(step), *flags, "--run", run)
         assert f"wrote {run}/" in said and (step in FIVE or said.endswith("--run 'Läufe – ñ'\n"))
     assert (run / "4_eval" / "predictions" / f"{UNICODE}.png").is_file()
-
-
-@pytest.mark.parametrize("step, needs", list(zip(ALL[1:], (1, 2, 2, 2))))
-def test_a_step_out_of_order_is_refused_and_makes_no_folder(step, needs, street, fails):
-    line = fails(*command(step), "--run", "new")
-    assert f"step {needs} has not finished there; run it first: python {ALL[needs - 1]}.py" in line
-    assert not Path("new").exists()
 
 
 PLACES = [(step, Path("run", place)) for step, place in folder.STEPS.values()]
@@ -305,12 +298,8 @@ ROOMS = [("sample_features", 1024), ("train_cls", 16), ("train_seg", 16), ("trai
 @pytest.mark.parametrize("step, kib", [*ROOMS, ("evaluate", 0.1), ("visualize", 0.1)])
 def test_a_full_disk_leaves_what_is_finished(step, kib, street, fails):
     before = saved()
-    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(1024 * kib), usual[1]))  # as on a full disk
-    try:
+    with full_disk(1024 * kib):
         line = fails(*command(step))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
     assert ": File too large" in line and "run/" in line and ".new/" not in line
     assert not list(Path("run").rglob(".*.part"))
     for path in (DENSE, BEST, LAST):

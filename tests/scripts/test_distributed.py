@@ -15,6 +15,7 @@ from tests.scripts.processes import contents, losses, run_apart, torchrun
 
 TRAIN = ("train_seg.py", "--run", "run", *DATA, "--epochs", 2, "--limit", 14)
 EVALUATE = ("evaluate.py", "--run", "run", *DATA, "--split", "train", "--save-predictions")
+SAMPLE = ("sample_features.py", "--run", "run", *STEPS["sample_features"])
 SEG = Path("run/3_seg")
 
 
@@ -32,11 +33,11 @@ def place(street, other) -> Path:
     return street
 
 
-def assert_trained_alike(first: Path, second: Path, start: Path) -> None:
+def assert_trained_alike(first: Path, second: Path) -> None:
     """Same losses, weights and gradients but for the order in which sums are taken."""
     assert losses(first) == pytest.approx(losses(second), abs=1e-5)
     ours, theirs = (torch.load(run / "3_seg/last.pt", weights_only=True) for run in (first, second))
-    begun = torch.load(start, weights_only=True)["state"]
+    begun = torch.load(second / "2_cls/dense.pt", weights_only=True)["state"]
     apart = sum((ours["state"][name] - theirs["state"][name]).norm() for name in begun)
     assert apart < 1e-2 * sum((theirs["state"][name] - begun[name]).norm() for name in begun)
     # AdamW's averages of the gradients, too: from the weights it divides a wrong factor out.
@@ -51,44 +52,29 @@ def said_alike(together: str, alone: str) -> bool:
     return together.replace("cpu, 2 processes", "cpu") == alone
 
 
-def test_torchrun_trains_as_one_process_does_and_one_of_them_speaks(place, other, succeeds):
-    flags = ("--batch-size", 2, "--accumulate", 3, "--class-weights", "inverse", "--lovasz", 0.5)
-    flags += ("--finetune-backbone", "--crop", 40, "--flip")
-    done = torchrun(*TRAIN, *flags, place=other)
-    assert done.returncode == 0, done.stderr
-    said = succeeds(*TRAIN, *flags)
-    assert said_alike(done.stdout, said) and len(losses(place / "run")) == 6
-    assert_trained_alike(other / "run", place / "run", place / "run/2_cls/dense.pt")
+PARTS = ("--batch-size", 2, "--accumulate", 3, "--class-weights", "inverse", "--lovasz", 0.5)
+PARTS += ("--finetune-backbone", "--crop", 40, "--flip")
+DRAWN = ("--batch-size", 4, "--accumulate", 2, "--pixels", 200, "--ema", 0.9)
 
 
-def test_a_pair_trains_on_drawn_pixels_as_one_process_does(place, other, succeeds):
-    flags = ("--batch-size", 4, "--accumulate", 2, "--pixels", 200, "--ema", 0.9)
-    for done in run_apart(*TRAIN, *flags, places=(other, place)):
-        assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("launch, flags", [(torchrun, PARTS), (run_apart, DRAWN)])
+def test_two_processes_train_as_one_and_one_of_them_speaks(launch, flags, place, other, succeeds):
+    done = launch(*TRAIN, *flags, places=(other, place))
+    assert not any(one.returncode for one in done), done
     assert not SEG.exists(), "only rank 0 writes"
-    succeeds(*TRAIN, *flags)
-    assert_trained_alike(other / "run", place / "run", place / "run/2_cls/dense.pt")
+    assert said_alike("".join(one.stdout for one in done), succeeds(*TRAIN, *flags))
+    assert_trained_alike(other / "run", place / "run")
 
 
-def test_a_pair_samples_the_same_features_byte_for_byte(walked, street):
-    flags = ("--run", "new", *STEPS["sample_features"])
-    done = run_apart("sample_features.py", *flags, places=(street, street))
+@pytest.mark.parametrize("command, made", [(SAMPLE, "1_features"), (EVALUATE, "4_eval")])
+def test_a_pair_leaves_the_same_bytes_and_says_the_same(command, made, street, succeeds):
+    alone = succeeds(*command)
+    expected = contents(f"run/{made}")
+    shutil.rmtree(f"run/{made}")
+    done = run_apart(*command, places=(street, street))
     assert [one.returncode for one in done] == [0, 0], done
-    assert done[1].stdout == "" and done[0].stdout.count("[1/5] sample_features") == 1
-    assert re.search(r"\n  device +cpu, 2 processes", done[0].stdout)
-    ours, theirs = contents(street / "new/1_features"), contents(walked.place / "run/1_features")
-    del ours["config.json"]["run"], theirs["config.json"]["run"]
-    assert ours == theirs and "features.npy" in ours
-
-
-def test_a_pair_scores_every_image_once_and_predicts_the_same_bytes(street, succeeds):
-    alone = succeeds(*EVALUATE)
-    expected = contents("run/4_eval")
-    done = run_apart(*EVALUATE, places=(street, street))
-    assert [one.returncode for one in done] == [0, 0], done
-    assert contents("run/4_eval") == expected
-    assert sum(name.startswith("predictions/") for name in expected) == 18
-    assert said_alike(done[0].stdout, alone)
+    assert contents(f"run/{made}") == expected
+    assert said_alike("".join(one.stdout for one in done), alone)
 
 
 def test_processes_that_see_other_data_are_told(place, other):
@@ -112,32 +98,21 @@ def test_a_process_that_fails_says_why_and_the_other_that_it_is_alone(culprit, s
     assert not any("Traceback" in text for text in said)
 
 
-ONE = "runs in one process: start it with python, not with torchrun"
-DIVIDE = "argument --batch-size: does not divide into 2 processes; see --help"
-ALONE = [
-    ("train_cls.py", ("--run", "run"), ONE),
-    ("visualize.py", ("--run", "run"), ONE),
-    ("evaluate.py", ("--data", "shapes", "--predictions", "run/4_eval/predictions"), ONE),
-    ("train_seg.py", ("--run", "run", *DATA, "--batch-size", 3), DIVIDE),
-]
-
-
-@pytest.mark.parametrize("script, flags, words", ALONE)
-def test_what_two_processes_cannot_do_is_refused(script, flags, words, street, fails, monkeypatch):
-    launch = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0", "TORCHELASTIC_RUN_ID": "a"}
+def test_only_torchruns_own_launch_counts_and_what_two_cannot_do_is_refused(
+    street, fails, monkeypatch
+):
+    launch = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "RANK": "1"}
     for name, value in launch.items():
         monkeypatch.setenv(name, value)
-    assert words in fails(script, *flags)
-
-
-def test_only_torchruns_own_launch_counts_on_a_device_that_can_do_it(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "3")
-    monkeypatch.setenv("RANK", "2")
     assert (distributed.world_size(), distributed.rank()) == (1, 0), "a scheduler left that behind"
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")
-    assert (distributed.world_size(), distributed.rank()) == (3, 2)
-    for here in ("3", "2"):
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", here)
-        assert distributed.local_world_size() == int(here)
+    assert (distributed.world_size(), distributed.rank()) == (2, 1)
+    assert distributed.local_world_size() == 1
     with pytest.raises(UserError, match="^--device mps: several processes need cpu or cuda"):
         distributed.init(torch.device("mps"))
+    theirs = ("--data", "shapes", "--predictions", "run/4_eval/predictions")
+    alone = {"train_cls.py": ("--run", "run"), "visualize.py": ("--run", "run")}
+    for script, flags in (alone | {"evaluate.py": theirs}).items():
+        assert "runs in one process: start it with python, not" in fails(script, *flags)
+    line = fails("train_seg.py", "--run", "run", *DATA, "--batch-size", 3)
+    assert "argument --batch-size: does not divide into 2 processes" in line

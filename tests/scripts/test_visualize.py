@@ -17,7 +17,7 @@ from data.voc_files import read_ids
 from losses.metrics import image_mious, load_image_scores
 from models import load
 from tests.conftest import DATA, HOME, change_masks
-from tests.scripts.processes import table
+from tests.scripts.processes import contents, table
 
 OVERLAYS, PHOTOS, SHAPES = Path("run/5_overlays"), Path("photos"), Path("shapes")
 RUN = ("visualize.py", "--run", "run")
@@ -42,11 +42,6 @@ def names(folder: Path = OVERLAYS) -> list[str]:
 
 def mask_of(image_id: str) -> Path:
     return Path(f"shapes/SegmentationClass/{image_id}.png")
-
-
-def saved() -> dict[Path, bytes]:
-    files = (path for path in Path().rglob("*") if path.suffix != ".lock")
-    return {path: path.read_bytes() for path in files if path.is_file()}
 
 
 def test_the_worst_and_the_best_images_are_drawn_and_none_without_a_label(street, succeeds):
@@ -85,11 +80,11 @@ def test_images_are_drawn_by_name_or_at_random_or_with_some_classes(street, succ
 
 
 def test_confidence_is_one_more_tile_and_the_contact_sheet_one_more_file(street, succeeds):
-    before = listed()
+    before = listed()[0]["layers"]
     succeeds(*RUN, *DATA, "--confidence", "--contact-sheet", "--tta", "flip")
-    after = listed()
-    assert list(after[0]["layers"]) == [*before[0]["layers"], "confidence"]
-    heat = np.asarray(Image.open(OVERLAYS / after[0]["layers"]["confidence"]))
+    after = listed()[0]["layers"]
+    assert [*after] == [*before, "confidence"]
+    heat = np.asarray(Image.open(OVERLAYS / after["confidence"]))
     assert len(np.unique(heat.reshape(-1, 3), axis=0)) > 20, "no constant"
     assert (OVERLAYS / SHEET).is_file()
     succeeds(*RUN, *DATA)
@@ -113,9 +108,8 @@ def test_the_truth_alone_needs_no_run(shapes, succeeds, monkeypatch):
     said = succeeds(*TRUTH, "--limit", 5)
     assert said.splitlines()[-1] == "next: python sample_features.py --data shapes --run runs/own"
     for picture in listed(MASKS):
-        labels = np.unique(read_mask(mask_of(picture["name"]), VOC))
-        found = ["void" if label == 255 else VOC.names[label] for label in labels]
-        assert [name for name, *_ in picture["rows"]] == found
+        labels = {*np.unique(read_mask(mask_of(picture["name"]), VOC))} - {0, 255}
+        assert picture["classes"] == [VOC.names[label] for label in sorted(labels)]
         assert list(picture["layers"]) == ["image", "ground truth"] and picture["miou"] is None
 
 
@@ -135,9 +129,9 @@ def photos(street) -> dict[str, tuple[int, int]]:
 
 
 def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds, fails):
-    out, before, command = Path("seen"), saved(), (*RUN, "--image", PHOTOS, "--out", "seen")
-    said = succeeds(*command, "--confidence")
-    assert f"wrote {out}: 4 pictures" in said and before.items() <= saved().items()
+    out, before, command = Path("seen"), contents("."), (*RUN, "--image", PHOTOS, "--out", "seen")
+    assert f"wrote {out}: 4 pictures" in succeeds(*command, "--confidence")
+    assert before.items() <= contents(".").items()
     pictures, rows = {one["title"]: one for one in listed(out)}, table(out / "photos.csv")
     assert set(pictures) == set(photos)
     for title, size in photos.items():
@@ -147,9 +141,6 @@ def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds, fai
         shares = {VOC.names[label]: n / counts.sum() for label, n in zip(labels, counts)}
         mine = {row["class"]: float(row["share"]) for row in rows if row["photo"] == title}
         assert mine == pytest.approx(shares)
-        assert list(mine.values()) == sorted(mine.values(), reverse=True)
-        (line,) = [line for line in said.splitlines() if line.strip().startswith(title)]
-        assert all(f"{name} " in line for name in shares)
         assert list(pictures[title]["layers"]) == ["image", "prediction", "confidence"]
     seen = {name: {row["photo"] for row in rows if row["class"] == name} for name in VOC.names}
     some, none = (next(n for n in seen if bool(seen[n]) is there) for there in (True, False))
@@ -161,8 +152,7 @@ def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds, fai
 
 def test_without_a_run_photos_are_seen_by_the_network_in_the_box(photos, succeeds):
     portrait = HOME / "data/portrait/hopper.jpg"
-    other = (PHOTOS / "grey.Jpg").rename(PHOTOS / "contact_sheet.jpg")  # none is asked for
-    said = succeeds("visualize.py", "--image", portrait, other)
+    said = succeeds("visualize.py", "--image", portrait, PHOTOS / "grey.Jpg")
     assert "wrote runs/photos: 2 pictures" in said and "voc (efficientnet_lite2)" in said
     (person, *_) = [row for row in table("runs/photos/photos.csv") if row["class"] == "person"]
     index = np.asarray(Image.open("runs/photos/predictions/hopper.png")) == 15
@@ -230,6 +220,6 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_replaced(command, words
     Path("page").mkdir()
     Path("page/index.html").write_text("mine")
     change_masks("shapes", lambda values: np.where(values == 20, 0, values))
-    before = saved()
+    before = contents(".")
     assert words in fails(*command)
-    assert saved() == before
+    assert contents(".") == before

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from data import UserError
-from models.run import chain, folder
+from models.run import folder
 
 
 @pytest.fixture
@@ -72,13 +72,6 @@ def test_where_nothing_can_be_locked_a_folder_of_ones_own_is_named(error, run, m
 def test_versions_are_found_without_git(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert folder.versions()["commit"] is None
-
-
-@pytest.mark.parametrize("given, words", [("a", "1 is 'none'.*'b'"), ("abc", "2 is 'c'.*'none'")])
-def test_fewer_or_more_classes_are_refused_naming_the_first(given, words):
-    chain.check_classes("ab", "ab", Path("dense.pt"), Path("voc"))
-    with pytest.raises(UserError, match=f"^voc: class {words} in dense.pt; use the data"):
-        chain.check_classes("ab", given, Path("dense.pt"), Path("voc"))
 
 
 def test_json_keeps_plain_values_and_a_failure_keeps_the_old_file(run):

@@ -30,18 +30,16 @@ def mask(network):
     return network.predict(PORTRAIT)
 
 
-def test_the_box_holds_a_small_network_of_plain_float16_tensors_with_its_card(network):
+def test_the_box_holds_a_small_network_of_plain_float16_tensors_with_its_card():
     path = TRAINED / "voc.pt"
     assert path.stat().st_size <= 12e6
     content = torch.load(path, weights_only=True)
     kinds = {name: value.dtype for name, value in content["state"].items()}
     assert {kinds.pop("head.mean"), kinds.pop("head.std")} == {torch.float32}
     assert {*kinds.values()} == {torch.float16}
-    assert all(value.isfinite().all() for value in content["state"].values())
     card = (TRAINED / "voc.md").read_text(encoding="utf-8")
     assert sha256(path.read_bytes()).hexdigest() in card
     assert content["trained_on"] in card
-    assert len(network.names) == len(network.colours) == 21 and network.names[15] == "person"
 
 
 def test_a_network_is_as_exact_on_a_gpu_as_the_scripts_are(monkeypatch):
@@ -136,7 +134,7 @@ def test_the_overlay_is_a_picture_of_the_photos_size(network, mask):
     assert not np.array_equal(np.asarray(found), read_image(PORTRAIT))
 
 
-def test_a_run_or_a_checkpoint_is_loaded_too(street):
+def test_a_run_or_a_checkpoint_is_loaded_too(street, succeeds):
     photo = np.zeros((50, 70, 3), np.uint8)
     best = load("run/3_seg/best.pt", device="cpu").predict(photo)
     assert best.shape == (50, 70) and np.array_equal(load("run").predict(photo), best)
@@ -145,6 +143,10 @@ def test_a_run_or_a_checkpoint_is_loaded_too(street):
     for how in ({"tile": 0}, {"tile": -5}, {"size": 0}):
         with pytest.raises(UserError):
             load("run", **how)
+    flags = ("--size", 96, "--tile", 64, "--masks-only", "--out", "seen")
+    succeeds("visualize.py", "--run", "run", "--image", PORTRAIT, *flags)
+    drawn = np.asarray(Image.open("seen/predictions/hopper.png"))
+    assert np.array_equal(load("run", size=96, tile=64).predict(PORTRAIT), drawn)
     shutil.copytree("shapes", "voc")
     trained_on = load("voc").segmenter.trained_on
     assert not trained_on.startswith("18 images"), "a data set of that name is not taken for a run"

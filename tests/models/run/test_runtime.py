@@ -111,18 +111,15 @@ def test_a_notebook_goes_on_after_a_quiet_script(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("cuda, mps, expected", [(0, 0, "cpu"), (0, 1, "mps"), (1, 1, "cuda")])
-def test_device_auto_prefers_cuda_then_mps(cuda, mps, expected, monkeypatch):
+def test_device_auto_prefers_cuda_then_mps_and_must_be_there(cuda, mps, expected, monkeypatch):
+    for name in ("nonsense", "", "cuda:x", "xla"):
+        with pytest.raises(UserError, match=f"^--device {name}: not available here; use auto or"):
+            runtime.choose_device(name)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr(torch, "empty", mock.Mock(side_effect=RuntimeError))
     with pytest.raises(UserError, match=f"^--device {expected}: not available"):
         runtime.choose_device("auto")
-
-
-def test_a_device_that_is_not_here_and_one_gpu_for_several_processes_are_refused(monkeypatch):
-    for name in ("nonsense", "", "cuda:x", "xla"):
-        with pytest.raises(UserError, match=f"^--device {name}: not available here; use auto or"):
-            runtime.choose_device(name)
     two_processes(monkeypatch)
     with pytest.raises(UserError, match="each process takes a GPU of its own; use cuda$"):
         runtime.choose_device("cuda:0")
