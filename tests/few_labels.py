@@ -1,90 +1,154 @@
-"""How the score grows with the number of labelled pixels: steps 1, 2 and 4 of `--recipe quick`.
+"""How the score grows with the number of labelled pixels: frozen features, the recipe's head.
 
-    python -m tests.few_labels --data DIR --split train train_aug --out runs/few \\
-        --backbone efficientnet_lite0 --taps 1,2,3,4,b18,b19
-    python -m tests.few_labels --data DIR --split train --out runs/strokes --strokes 3 \\
-        --per-class 20 --backbone efficientnet_lite0 --taps 1,2,3,4,b18,b19
+    python -m tests.few_labels --data DIR --out runs/few --backbone efficientnet_lite0 \\
+        --taps 1,2,3,4,b18,b19
+    python -m tests.few_labels --data DIR --out runs/strokes --backbone efficientnet_lite0 \\
+        --taps 1,2,3,4,b18,b19 --split train --strokes 3 --per-class 20
 
-Draws 1, 3, 10 and 20 pixels per class and image with three seeds, in the masks of each --split,
-which are void elsewhere, as of clicks; with --known-areas step 1 draws them itself, from the whole
-masks. With --strokes they lie in a stroke so many pixels wide in each class of each image, see
-`tests.drawn_strokes`. Scores whole images of `val`. Other flags are those of step 1. Writes
-OUT/few_labels.csv, a row for each head, few_labels.png, of all CSV files that --chart names, and
-OUT/run of the last of them.
+Draws 1, 3, 10 and 20 pixels per class and image with three seeds, of all images of --split and of
+those of them that are in `train`, fits the head of `--recipe quick` on each, and scores it on the
+whole images of `val`, at original size. The features of an image are computed once. Writes
+OUT/few_labels.csv, a row for each head, and few_labels.png, of all CSV files that --chart names.
+Nothing but the pixels is known, as of clicks, and a first head estimates the areas that they stand
+for; with --known-areas these are those of the masks. With --strokes the pixels are drawn from a
+stroke so many pixels wide in each class of each image, see `tests.drawn_strokes`.
 """
 
 import argparse
 import json
-import runpy
-import shutil
-import sys
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 
 from data.classes import VOID
-from data.image_files import colour_mask
-from data.sampling import sample_pixels
+from data.features import estimate_areas
+from data.sampling import KEPT, PLACES, pixel_centres, random_places, sample_pixels
+from data.transforms import ResizeImage
 from data.voc import VOCFolder
-from data.voc_files import MASK_FOLDERS, write_ids
+from data.voc_files import read_ids
+from losses.metrics import ConfusionMatrix
+from models.classifier import DenseClassifier, FCClassifier
+from models.hypercolumn import Hypercolumn
 from models.run import runtime
-from models.run.folder import read_json, read_table, save_csv
+from models.run.args import taps
+from models.run.folder import read_table, save_csv
+from models.segmenter import top_class
+from models.strokes import CONTEXT, SIZE, classifier
 from tests.drawn_strokes import draw_strokes
 
 PIXELS, SEEDS = (1, 3, 10, 20), (0, 1, 2)
+MIN_STEPS, AREA, STRIDE = 400, 0.5, 4
+MIXUP, OF_INPUT = 0.4, 0.3  # as in `--recipe quick`
 
 
-def draw(dataset: VOCFolder, pixels: int, seed: int, width: float, out: Path) -> None:
-    """Makes a data set of the same photos, labelled at so many pixels of each class alone.
+@torch.inference_mode()
+def extract(
+    hypercolumn: Hypercolumn, dataset: VOCFolder, out: Path, per_class: int, width: float
+) -> None:
+    """Saves features.npy and drawn.npy, see `draw`; sums.npy, places.npy of random places."""
+    drawn = [draw(dataset, index, per_class, width) for index in range(len(dataset))]
+    out.mkdir(parents=True, exist_ok=True)
+    shape, done, places, sums = (sum(map(len, drawn)), hypercolumn.Z), 0, [], []
+    rows = np.lib.format.open_memmap(out / "features.npy", "w+", np.float32, shape)
+    loader = runtime.image_loader(dataset, range(len(dataset)), workers=0)
+    bar = runtime.bar(loader, len(dataset), "image")
+    for mine, sample in zip(drawn, bar):
+        pixels = torch.from_numpy(mine[:, 3:5])
+        points = pixel_centres(pixels, sample.mask.shape).float()
+        points = torch.cat([points, random_places(0, sample.id)])
+        columns = hypercolumn.at_points(hypercolumn(sample.image[None]), points[None])[0].float()
+        rows[done : done + len(mine)] = columns[: len(mine)].numpy()
+        done += len(mine)
+        places.append(columns[len(mine) :][:KEPT].clone())
+        anywhere = columns[len(mine) :].double()
+        sums.append(torch.stack([anywhere.sum(0), anywhere.square().sum(0)]))
+    np.save(out / "drawn.npy", np.concatenate(drawn))
+    np.save(out / "places.npy", torch.stack(places).numpy())
+    np.save(out / "sums.npy", torch.stack(sums).numpy())
+
+
+def draw(dataset: VOCFolder, index: int, per_class: int, width: float) -> np.ndarray:
+    """An image's pixels of all seeds: seed, image, label, place, rank and number in class, area.
 
     Args:
+        per_class: pixels drawn of each class.
         width: of the strokes they are drawn from; 0 for the whole mask.
     """
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    (out / "JPEGImages").symlink_to((dataset.root / "JPEGImages").resolve())
-    if (classes := dataset.root / "classes.txt").is_file():
-        shutil.copy(classes, out)
-    masks = out / MASK_FOLDERS.get(dataset.split, "SegmentationClass")
-    masks.mkdir()
-    for index, image_id in enumerate(dataset.ids):
-        mask = dataset.mask(index)
-        sparse, how = np.full_like(mask, VOID), (width, [seed, *image_id.encode()])
+    mask, image_id, rows = dataset.mask(index), dataset.ids[index], []
+    for seed in SEEDS:
+        how = width, [seed, *image_id.encode()]  # else all lie at the same place of the image
         known = draw_strokes(mask, *how) if width else mask
-        places, labels, _ = sample_pixels(known, pixels, seed, image_id)
-        sparse[tuple(places.T)] = labels
-        colour_mask(sparse, dataset.classes).save(masks / f"{image_id}.png")
-    write_ids(out, dataset.split, dataset.ids)
+        pixels, labels, _ = sample_pixels(known, per_class, seed, image_id)
+        counts = np.unique(labels, return_counts=True)[1]
+        rank, count = np.concatenate([*map(np.arange, counts)]), np.repeat(counts, counts)
+        areas = np.bincount(mask[mask != VOID])[labels] / (mask != VOID).sum() / count
+        whose = np.full((len(labels), 2), (seed, index))
+        rows.append(np.column_stack([whose, labels, pixels, rank, count, areas]))
+    return np.concatenate(rows)
 
 
-def run(step: str, *flags: Any) -> None:
-    """A step of `--recipe quick`."""
-    sys.argv = [f"{step}.py", "--recipe", "quick", *map(str, flags)]
-    runpy.run_path(str(Path(__file__).parent.parent / sys.argv[0]), run_name="__main__")
+def head_of(
+    out: Path, seed: int, images: np.ndarray, pixels: int, classes: int, known_areas: bool
+) -> tuple[int, FCClassifier]:
+    """The head fitted on so many pixels per class of these images, and how many they are."""
+    drawn, sums = np.load(out / "drawn.npy"), np.load(out / "sums.npy")[images]
+    chosen = (drawn[:, 0] == seed) & np.isin(drawn[:, 1], images) & (drawn[:, 5] < pixels)
+    features = torch.from_numpy(np.load(out / "features.npy", mmap_mode="r")[chosen])
+    labels = torch.from_numpy(drawn[chosen, 2].astype(np.int64))
+    count, areas = drawn[chosen, 6:].T
+    areas = areas * count / np.minimum(count, pixels)
+    mean, mean_square = sums.sum(0) / (PLACES * len(images))
+    floor = torch.from_numpy(np.sqrt((mean_square - mean**2).clip(0))).float()
+    how = floor, classes, MIN_STEPS, seed, MIXUP, OF_INPUT
+    if not known_areas:
+        whose, places = drawn[chosen, 1].astype(np.int64), np.load(out / "places.npy")
+        fc = classifier((features, labels, weigh(1 / np.bincount(whose)[whose])), *how)
+        areas = estimate_areas(whose, labels.numpy(), places, fc.eval())
+    return len(labels), classifier((features, labels, weigh(areas)), *how)
+
+
+def weigh(areas: np.ndarray) -> torch.Tensor:
+    """The weights of rows (n,) in the loss, as `--area-weight` says."""
+    return torch.from_numpy(areas**AREA).float()
+
+
+@torch.inference_mode()
+def score(hypercolumn: Hypercolumn, heads: list[DenseClassifier], dataset: VOCFolder) -> list:
+    """The mIoU of each head on whole images, by the protocol of step 4, one view."""
+    matrices = [ConfusionMatrix(len(dataset.classes)) for _ in heads]
+    for sample in runtime.bar(dataset, len(dataset), "image"):
+        levels = hypercolumn(sample.image[None])
+        grid = [-(-side // STRIDE) for side in sample.image.shape[1:]]
+        for matrix, head in zip(matrices, heads):
+            found = top_class(head(levels, tuple(grid))[0].softmax(0), sample.mask.shape)[0]
+            matrix.update(found.numpy(), sample.mask.numpy())
+    return [matrix.miou() for matrix in matrices]
 
 
 def chart(tables: list[Path], path: Path) -> None:
     """mIoU against labelled pixels: mean of the seeds, and from the least to the greatest."""
     figure = Figure((7, 4.5), layout="constrained")
-    axes, curves = figure.subplots(), {}
-    for row in (row for table in tables for row in read_table(table)):
-        label = f"{row['network']}, {int(row['images']):,} images"
-        label += ", strokes" * (float(row["strokes"]) > 0)
-        label += ", areas known" * (row["known_areas"] == "1")
-        seeds = curves.setdefault(label, {}).setdefault(row["per_class"], [])
-        seeds.append((float(row["pixels"]), float(row["miou"])))
-    for label, found in curves.items():
-        pixels, mious = np.moveaxis(sorted(found.values()), 2, 0)  # (per class, seeds) each
-        (line,) = axes.plot(pixels.mean(1), mious.mean(1), "o-", label=label)
-        span = pixels.mean(1), mious.min(1), mious.max(1)
-        axes.fill_between(*span, color=line.get_color(), alpha=0.2)
+    axes = figure.subplots()
+    for table in map(read_table, tables):
+        curves: dict[str, dict[str, list]] = {}
+        for row in table:
+            seeds = curves.setdefault(row["images"], {}).setdefault(row["per_class"], [])
+            seeds.append((float(row["pixels"]), float(row["miou"])))
+        how = ", strokes" if float(table[0]["strokes"]) else ""
+        how += ", areas known" if int(table[0]["known_areas"]) else ""
+        for images, found in curves.items():
+            pixels, mious = np.moveaxis(sorted(found.values()), 2, 0)  # (per class, seeds) each
+            label = f"{table[0]['backbone']}, {int(images):,} images{how}"
+            (line,) = axes.plot(pixels.mean(1), mious.mean(1), "o-", label=label)
+            span = pixels.mean(1), mious.min(1), mious.max(1)
+            axes.fill_between(*span, color=line.get_color(), alpha=0.2)
     axes.set(xscale="log", xlabel="labelled pixels, in all", ylabel="mIoU")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside upper center", ncols=2, fontsize="small")
-    figure.savefig(path, dpi=110, format="png")
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -92,29 +156,35 @@ def main() -> None:
     parser = argparse.ArgumentParser("python -m tests.few_labels", **how)
     add = parser.add_argument
     add("--data", type=Path, required=True, metavar="DIR")
-    add("--split", nargs="+", default=["train"], metavar="LIST")
+    add("--split", default="train_aug", metavar="LIST")
+    add("--val-split", default="val", metavar="LIST")
     add("--out", type=Path, required=True, metavar="DIR")
+    add("--backbone", required=True, metavar="NAME")
+    add("--weights", default="imagenet", metavar="NAME")
+    add("--taps", type=taps, metavar="1,2,..")
     add("--per-class", type=int, nargs="+", default=PIXELS, metavar="N")
     add("--strokes", type=float, default=0.0, metavar="WIDTH", help="px (default: whole masks)")
     add("--known-areas", action="store_true", help="of the masks, which clicks do not tell")
     add("--chart", type=Path, nargs="*", default=[], metavar="CSV", help="of other backbones, too")
-    args, network = parser.parse_known_args()
-    place, table, rows = args.out / "run", args.out / "few_labels.csv", []
-    for split, per_class, seed in product(args.split, args.per_class, SEEDS):
-        data = args.data if args.known_areas else args.out / "data"
-        if not args.known_areas:
-            draw(VOCFolder(args.data, split), per_class, seed, args.strokes, data)
-        drawn = "--data", data, "--split", split, "--per-class", per_class, "--seed", seed
-        run("sample_features", "--run", place, *drawn, *network)
-        run("train_cls", "--run", place, "--seed", seed)
-        run("evaluate", "--run", place, "--data", args.data)
-        step_1 = read_json(place / "1_features/config.json")
-        row = {"network": step_1["backbone"], "split": split, "images": step_1["images"]}
-        row |= {"strokes": args.strokes, "known_areas": int(args.known_areas)}
-        row |= {"per_class": per_class, "pixels": step_1["rows"], "seed": seed}
-        rows.append(row | {"miou": read_json(place / "4_eval/metrics.json")["miou"]})
-        save_csv(table, rows)
+    args = parser.parse_args()
+    hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps, context=CONTEXT).eval()
+    dataset = VOCFolder(args.data, args.split, ResizeImage(SIZE))
+    if not (args.out / "sums.npy").is_file():
+        extract(hypercolumn, dataset, args.out, max(args.per_class), args.strokes)
+    of_train = np.flatnonzero(np.isin(dataset.ids, read_ids(args.data, "train")))
+    rows, heads = [], []
+    chosen = {len(images): images for images in (of_train, np.arange(len(dataset)))}
+    for images, pixels, seed in product(chosen.values(), args.per_class, SEEDS):
+        whose = args.out, seed, images, pixels, len(dataset.classes)
+        count, fc = head_of(*whose, args.known_areas)
+        row = {"backbone": args.backbone, "strokes": args.strokes, "images": len(images)}
+        row["known_areas"] = int(args.known_areas)
+        rows.append({**row, "per_class": pixels, "pixels": count, "seed": seed})
+        heads.append(DenseClassifier.from_fc(fc, hypercolumn.channels).eval())
         print(json.dumps(rows[-1]), flush=True)
+    val_set = VOCFolder(args.data, args.val_split, ResizeImage(SIZE))
+    table, mious = args.out / "few_labels.csv", score(hypercolumn, heads, val_set)
+    save_csv(table, [{**row, "miou": round(miou, 4)} for row, miou in zip(rows, mious)])
     chart([table, *args.chart], args.out / "few_labels.png")
 
 
