@@ -12,7 +12,7 @@ Reads RUN/2_cls/dense.pt, with --init any trained network (for other classes its
 anew). Training sees random square crops, validation whole images: --val-limit of them after each
 epoch, all of them at the end. Writes RUN/3_seg/: last.pt (every --save-every steps and after every
 epoch), best.pt (by validation mIoU), log.csv (a line per epoch), steps.csv (a line per step),
-curve.png, previews/ (overlays of each epoch), with --skip-bad skipped.txt, config.json (last).
+curve.png, previews/ (overlays of each epoch), config.json (last).
 Epoch 0 is the network as it came. What an earlier training left is kept, in RUN/3_seg.1 and so on.
 """
 
@@ -228,22 +228,22 @@ def save_result(
 ) -> None:
     """Writes config.json, and says what was reached: best.pt has these scores, on all images."""
     best = training.best
-    skipped = folder.save_skipped(place, images.skipped)
     results = {"made_from": made_from, "best_epoch": best["epoch"], "val_miou": best["miou"]}
-    results["val_miou_on_all"] = scores["miou"]
+    results |= {"val_miou_on_all": scores["miou"], "skipped": images.skipped}
     results["scores"] = {name: scores[name] for name in ("miou", "pixel_accuracy")}
     config = folder.save_config(place, 3, given, **results)
     wrote = f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}"
     wrote += f", on all of {given['val_split']} {scores['miou']:.4f}" * (scores != best)
     split = ("--split", given["val_split"]) if given["val_split"] != "val" else ()
     then = ("evaluate.py", "--data", images.root, *split, "--run", given["run"])
-    folder.finish(place, 3, config, wrote + skipped, then)
+    folder.finish(place, 3, config, wrote, then)
 
 
 def main() -> None:
     args = parse()
     device, place = runtime.choose_device(args.device), folder.step_folder(args.run, 3)
-    segmenter, start, facts, saved = chain.training_start(args.run, args.init, args.resume)
+    segmenter, start, begun = chain.training_start(args.run, args.init, args.resume)
+    saved = begun.get("training")  # of an interrupted one
 
     # Random squares to train on, whole images to validate on.
     segmenter.look(Views(), args.size)
@@ -273,8 +273,8 @@ def main() -> None:
     runtime.prepare(segmenter, device, args.amp, args.compile, sizes_vary=False)
     frozen = args.frozen_stages if args.finetune_backbone else None
     groups = parameter_groups(segmenter, args.lr, args.backbone_lr, frozen)
-    sgd = {"momentum": args.momentum, "nesterov": args.nesterov}
-    optimizer = build_optimizer(args.optimizer, groups, args.lr, args.weight_decay, **sgd)
+    sgd = args.momentum, args.nesterov
+    optimizer = build_optimizer(args.optimizer, groups, args.lr, args.weight_decay, *sgd)
     rate = args.warmup, args.milestones, args.gamma
     schedule = build_schedule(optimizer, args.decay, args.epochs, loader.batch_sampler.steps, *rate)
     training = Training(segmenter, optimizer, schedule, args.ema, args.amp == "fp16")
@@ -284,9 +284,9 @@ def main() -> None:
         counts = torch.from_numpy(images.measure()[0][:-1])
         loss_of = partial(loss_of, weight=inverse_frequency(counts).to(device))
     if saved:
-        chain.check_resumed(saved, settings, start)
-        training.load_state_dict(saved["training"])
-        args.started -= training.seconds  # those of the runs before
+        chain.check_resumed(begun["settings"], settings, start)
+        training.load_state_dict(saved)
+        args.started = training.began  # of the first run
 
     runtime.print_header(
         3,
@@ -305,6 +305,7 @@ def main() -> None:
     if both := segmenter.has_seen(val_set.photo_hashes()):
         print(f"  note: {both} of {len(val_set)} validation images are also trained on")
     distributed.check_same([settings, len(training.losses)])
+    facts = {name: begun[name] for name in ("made_from", "before")}
     facts |= {"settings": settings, "tensorboard": args.tensorboard}
     with folder.claim(place):
         try:
@@ -314,8 +315,7 @@ def main() -> None:
                 scores = score_file(place / "best.pt", val_set, loss_of, *how)
         except KeyboardInterrupt as stop:
             has_begun = training.log and (place / "last.pt").is_file()
-            done = f"{training.saved} of the {len(training.losses)} steps made are in last.pt"
-            kept = f"{done}: go on from {place / 'last.pt'} with the same command and --resume"
+            kept = f"go on from {place / 'last.pt'} with the same command and --resume"
             raise type(stop)(kept if has_begun else "the training had not begun") from None
         if distributed.is_main():
             given = vars(args) | {"parameters": learned, "val_images_trained_on": both}

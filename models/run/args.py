@@ -79,7 +79,6 @@ class Parser(argparse.ArgumentParser):
         if values.recipe:
             recipe = RECIPES[values.recipe].get(Path(self.prog).stem, "")
             values = super().parse_args([*recipe.split(), *given])  # the later of two wins
-            values.recipe = f"{values.recipe}: {recipe or 'nothing but the defaults'}"
         if getattr(values, "data", "none is read") is None:  # that of the run, else VOC
             done = [step for step in (2, 3) if values.run and chain.is_finished(values.run, step)]
             config = chain.finished(values.run, done[0]) if done else {}

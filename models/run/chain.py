@@ -102,26 +102,25 @@ def trained_segmenter(run: Path | None, checkpoint: Path | None) -> tuple[Segmen
 
 def training_start(
     run: Path, init: Path | None, resume: bool
-) -> tuple[Segmenter, Path, dict[str, Any], dict[str, Any] | None]:
+) -> tuple[Segmenter, Path, dict[str, Any]]:
     """What the training starts from: last.pt of an interrupted one, --init, or step 2's head.
 
     Returns:
-        The network; its file; what every checkpoint of this training says of where it began:
-        "made_from", the id of step 2, and "before", what --init was trained on, in words; and all
-        that last.pt holds.
+        The network; its file; and what its checkpoints say of the start: "made_from", the id of
+        step 2, and "before", what --init was trained on, in words. From last.pt all it holds.
     """
     if resume and (step_folder(run, 3) / "last.pt").is_file():
         segmenter, file, saved = step_network(run, 3, "last.pt")
         if saved["training"]["log"]:
             step_network(run, 3, "best.pt")  # the training may not become better than this
-        return segmenter, file, {name: saved[name] for name in ("made_from", "before")}, saved
+        return segmenter, file, saved
     if init:
         segmenter, file = trained_segmenter(None, init)
         before = f"; before that {segmenter.trained_on}"
-        return segmenter, file, {"made_from": None, "before": before}, None
+        return segmenter, file, {"made_from": None, "before": before}
     made_from = finished(run, 2)["id"]
     segmenter, file, _ = step_network(run, 2, "dense.pt")
-    return segmenter, file, {"made_from": made_from, "before": ""}, None
+    return segmenter, file, {"made_from": made_from, "before": ""}
 
 
 def scored_another_network(run: Path) -> bool:
@@ -150,12 +149,12 @@ def check_classes(trained: Sequence[str], given: Sequence[str], source: Path, da
             )
 
 
-def check_resumed(saved: Mapping[str, Any], settings: Mapping[str, Any], last: Path) -> None:
+def check_resumed(before: Mapping[str, Any], settings: Mapping[str, Any], last: Path) -> None:
     """Refuses to resume with other settings; more epochs, too, as the rate has decayed by then."""
     for name, value in settings.items():
-        if saved["settings"].get(name) != value:
+        if before.get(name) != value:
             raise UserError(
-                f"--resume: {last} was made with {name} {saved['settings'].get(name)}, not "
-                f"{value}; keep to that, or train on from its network: the same command with "
-                f"another --run and --init {last.with_name('best.pt')}, without --resume"
+                f"--resume: {last} was made with {name} {before.get(name)}, not {value}; keep to "
+                "that, or train on from its network: the same command with another --run and "
+                f"--init {last.with_name('best.pt')}, without --resume"
             )
