@@ -7,16 +7,7 @@ from typing import Any
 
 from data import UserError
 from models.checkpoint import TRAINED, load_segmenter
-from models.run.folder import (
-    CONFIG,
-    CONFIG_FORMAT,
-    PER_IMAGE,
-    STEPS,
-    read,
-    read_json,
-    shell_line,
-    step_folder,
-)
+from models.run.folder import CONFIG, CONFIG_FORMAT, PER_IMAGE, STEPS, read, read_json, step_folder
 from models.segmenter import Segmenter
 from models.weight_files import fingerprint
 
@@ -45,8 +36,7 @@ def finished(run: Path, step: int) -> dict[str, Any]:
         UserError: it has not, or the file cannot be read or is from another version.
     """
     place = scores_folder(run) if step == 4 else step_folder(run, step)
-    where = ["--run", "RUN", "--out", run] if place == run else ["--run", run]
-    path, command = place / CONFIG, shell_line(["python", f"{STEPS[step][0]}.py", *where])
+    path, command = place / CONFIG, f"python {STEPS[step][0]}.py"
     if not path.is_file():
         raise UserError(f"{place}: step {step} has not finished there; run it first: {command}")
     again = f"run step {step} again: {command}"

@@ -303,4 +303,4 @@ def test_without_tensorboard_one_line_says_so(street, fails, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
     line = fails(*CLS, "--tensorboard")
-    assert line == "train_cls: --tensorboard: needs a package; pip install tensorboard"
+    assert "tensorboard" in line and line.endswith("; pip install tensorboard")
