@@ -75,7 +75,7 @@ def fit(
     """
     log = []
     for epoch in runtime.bar(range(1, epochs + 1), epochs, "epoch"):
-        began, total, loss_sum, hits = time.perf_counter(), 0, 0.0, 0
+        began, sums = time.perf_counter(), np.zeros(3)  # of rows, loss, hits
         fc.train()
         for features, targets, weights in batches():
             logits = fc(features)
@@ -87,10 +87,10 @@ def fit(
             optimizer.step()
             rate = schedule.get_last_lr()[0]
             schedule.step()
-            total += len(features)
-            loss_sum += loss.item() * len(features)
-            hits += int((logits.argmax(1) == targets.argmax(1)).sum())
-        row = {"lr": rate, "loss": loss_sum / total, "accuracy": hits / total}
+            hits = (logits.argmax(1) == targets.argmax(1)).sum().item()
+            sums += len(features), len(features) * loss.item(), hits
+        _, loss_mean, accuracy = (sums / sums[0]).tolist()
+        row = {"lr": rate, "loss": loss_mean, "accuracy": accuracy}
         row |= evaluate(fc, held_out, label_smoothing)
         log.append({"epoch": epoch, "seconds": time.perf_counter() - began, **row})
     return log
@@ -118,7 +118,7 @@ def main() -> None:
     names, hypercolumn = step_1["classes"], load_extractor(source / "backbone.pt")
     store = read_features(source)
     is_held = hold_out(store.pixels[:, 0], args.held_out, args.seed)
-    labels, areas, count = store.labels.astype(np.int64), store.areas, int((~is_held).sum())
+    labels, areas, count = torch.from_numpy(store.labels).long(), store.areas, int((~is_held).sum())
     check_several(labels[~is_held], source)
     steps = math.ceil(count / args.batch_size)  # of an epoch
     epochs = max(args.epochs, math.ceil(args.min_steps / steps))
@@ -141,16 +141,13 @@ def main() -> None:
     how = args.hidden, args.activation, args.dropout, args.input_dropout
     learn = args.lr, args.weight_decay, args.momentum, args.nesterov
     decay = args.decay, epochs, steps, args.warmup, args.milestones, args.gamma
+    balanced = inverse_frequency(labels[~is_held].bincount(minlength=len(names)))
+    balance = balanced[labels] if args.class_weights == "inverse" else 1
     with folder.new_folder(place, 2) as new:
         for is_first in [True, False] if needs_areas else [False]:
-            weights = areas**args.area_weight  # of the rows in the loss
-            if args.class_weights == "inverse":
-                counts = np.bincount(labels[~is_held], minlength=len(names))
-                weights = weights * inverse_frequency(torch.from_numpy(counts)).numpy()[labels]
-            rows, held_out = (
-                [torch.from_numpy(x[part]).to(device) for x in (store.features, labels, weights)]
-                for part in (~is_held, is_held)
-            )
+            weights = balance * torch.from_numpy(areas**args.area_weight)  # of rows in the loss
+            every = torch.from_numpy(store.features), labels, weights
+            rows, held_out = ([x[part].to(device) for x in every] for part in (~is_held, is_held))
             torch.manual_seed(args.seed)
             fc = FCClassifier(*moments, len(names), *how).to(device)
             optimizer = build_optimizer(args.optimizer, fc.parameters(), *learn)
@@ -176,13 +173,13 @@ def main() -> None:
         config = folder.save_config(new, 2, given, **results)
     which, part = ("held-out", is_held) if is_held.any() else ("training", ~is_held)
     accuracy = log[-1]["val_accuracy" if is_held.any() else "accuracy"]
-    commonest = np.bincount(labels[part]).max() / part.sum()
+    commonest = labels[part].bincount().max() / part.sum()
     wrote = f"{which} pixel accuracy {accuracy:.3f} (always the commonest class: {commonest:.3f})"
-    same = {name: step_1["changed"].get(name) for name in ("--split", "--limit", "--skip-bad")}
-    images = runtime.as_typed({name: value for name, value in same.items() if value}).split()
+    kept = ("--split", "--limit", "--skip-bad")
+    same = {name: value for name, value in step_1["changed"].items() if name in kept}
     ends = args.recipe and "train_seg" not in RECIPES[args.recipe]
-    then = ("evaluate.py",) if ends else ("train_seg.py", *images)
-    folder.finish(place, 2, config, wrote, (*then, "--run", args.run))
+    then = ["evaluate.py"] if ends else ["train_seg.py", *runtime.as_typed(same).split()]
+    folder.finish(place, 2, config, wrote, [*then, "--run", args.run])
 
 
 if __name__ == "__main__":
