@@ -88,7 +88,7 @@ def extract(
     in_order = (parts[i % len(parts)][i // len(parts)] for i in range(len(dataset)))
     features, labels, pixels, areas, places = map(np.concatenate, zip(*in_order))
     counts = torch.tensor([len(features), PLACES * len(dataset)])[:, None, None]
-    means, mean_squares = (distributed.total(sums) / counts).unbind(1)
+    means, mean_squares = (sum(distributed.gather(sums)) / counts).unbind(1)
     # A few labelled pixels may hardly vary in some features; divided by their own std, these would
     # be huge elsewhere.
     std = (mean_squares - means**2).clamp(min=0).sqrt().amax(0)

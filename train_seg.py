@@ -17,7 +17,7 @@ Epoch 0 is the network as it came. What an earlier training left is kept, in RUN
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -92,13 +92,11 @@ def parse() -> argparse.Namespace:
 
 
 def train_one_epoch(
-    network: nn.Module,
-    training: Training,
-    loader: DataLoader,
-    loss_of: Loss,
-    after_step: Callable[[], None],
-) -> None:
+    network: nn.Module, training: Training, loader: DataLoader, loss_of: Loss
+) -> Iterator[None]:
     """Trains on the micro-batches of the loader; `network` is wrapped for several processes.
+
+    Yields after each step.
 
     Raises:
         UserError: a loss or gradient is not finite.
@@ -125,9 +123,9 @@ def train_one_epoch(
                 f"step {len(training.losses) + 1}: the loss or a gradient is not finite, at images "
                 f"{', '.join(step_ids)}; last.pt is still good: start over with a smaller --lr"
             )
-        after_step()
         batches.set_postfix(loss=f"{training.losses[-1]:.3f}", mIoU=training.log[-1]["miou"])
         step_loss, step_ids = torch.zeros((), device=device), []
+        yield
 
 
 @torch.compiler.set_stance("force_eager")  # --compile is for crops, which have one size
@@ -156,8 +154,8 @@ def validate(
             photo = dataset.image(dataset.ids.index(sample.id))
             seen = Record(sample.id, sample.id, photo, sample.mask.numpy(), prediction)
             previews[sample.id] = draw_page(seen, segmenter.classes).picture
-    matrix.counts = distributed.total(torch.from_numpy(matrix.counts)).numpy()
-    loss = distributed.total(loss_sum).item() / len(dataset)
+    matrix.counts = sum(distributed.gather(matrix.counts))
+    loss = sum(distributed.gather(loss_sum)).item() / len(dataset)
     scores = {"val_loss": loss, "miou": matrix.miou(), "pixel_accuracy": matrix.pixel_accuracy()}
     return scores, previews
 
@@ -192,16 +190,14 @@ def fit(
     segmenter, network = training.network, distributed.wrap(training.network)
     val_set.note_labels(val_set.measure()[0])
 
-    def after_step() -> None:
-        if len(training.losses) % every == 0 and distributed.is_main():
-            save_last(place, training, facts)
-
     for epoch in range(len(training.log), epochs + 1):
         if epoch > 0:
             # Steps of this epoch that were made before an interruption.
             done = len(training.losses) - (epoch - 1) * sampler.steps
             sampler.epoch, sampler.done = epoch, done * sampler.micro_batches
-            train_one_epoch(network, training, loader, loss_of, after_step)
+            for _ in train_one_epoch(network, training, loader, loss_of):
+                if len(training.losses) % every == 0 and distributed.is_main():
+                    save_last(place, training, facts)
             seen = f"{len(images)} images of {images.split}, {folder.count(epoch, 'epoch')}"
             seen += "" if segmenter.hypercolumn.frozen else ", backbone too"
             segmenter.trained_on = training.scored.trained_on = seen + facts["before"]

@@ -149,8 +149,7 @@ class Training:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = get_total_norm(gradients)  # gradients are the same in all processes
         here, norm = torch.stack([loss.detach().float(), norm.float()]).tolist()
-        mean = distributed.total(torch.tensor(here, dtype=torch.float64)).item()
-        mean /= distributed.world_size()
+        mean = sum(distributed.gather(here)) / distributed.world_size()
         if not math.isfinite(mean) or not (math.isfinite(norm) or self.scaler.is_enabled()):
             return False
         before = self.scaler.get_scale()
