@@ -215,23 +215,15 @@ def fit(
 
 
 def save_result(
-    given: dict[str, Any],
-    place: Path,
-    training: Training,
-    scores: dict[str, float],
-    images: VOCFolder,
-    made_from: str | None,
+    given: dict[str, Any], place: Path, training: Training, scores: dict[str, float], data: Path
 ) -> None:
     """Writes config.json, and says what was reached: best.pt has these scores, on all images."""
-    best = training.best
-    results = {"made_from": made_from, "best_epoch": best["epoch"], "val_miou": best["miou"]}
-    results |= {"val_miou_on_all": scores["miou"], "skipped": images.skipped}
-    results["scores"] = {name: scores[name] for name in ("miou", "pixel_accuracy")}
-    config = folder.save_config(place, 3, given, **results)
+    best, shown = training.best, {name: scores[name] for name in ("miou", "pixel_accuracy")}
+    config = folder.save_config(place, 3, given, best_epoch=best["epoch"], scores=shown)
     wrote = f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}"
     wrote += f", on all of {given['val_split']} {scores['miou']:.4f}" * (scores != best)
     split = ("--split", given["val_split"]) if given["val_split"] != "val" else ()
-    then = ("evaluate.py", "--data", images.root, *split, "--run", given["run"])
+    then = ("evaluate.py", "--data", data, *split, "--run", given["run"])
     folder.finish(place, 3, config, wrote, then)
 
 
@@ -315,7 +307,8 @@ def main() -> None:
             raise type(stop)(kept if has_begun else "the training had not begun") from None
         if distributed.is_main():
             given = vars(args) | {"parameters": learned, "val_images_trained_on": both}
-            save_result(given, place, training, scores, images, facts["made_from"])
+            given |= {"made_from": begun["made_from"], "skipped": images.skipped}
+            save_result(given, place, training, scores, images.root)
 
 
 if __name__ == "__main__":

@@ -92,7 +92,8 @@ def test_step_3_leaves_its_best_epoch_and_a_log(walked):
     epochs, found = log(run / "3_seg"), config(run / "3_seg")
     assert [row["epoch"] for row in epochs] == [0, 1, 2] and epochs[0]["loss"] is None
     best = max(epochs, key=lambda row: row["miou"])
-    assert (found["val_miou"], found["best_epoch"]) == (pytest.approx(best["miou"]), best["epoch"])
+    assert found["best_epoch"] == best["epoch"]
+    assert found["scores"]["miou"] == pytest.approx(best["miou"])
     assert len(losses(run)) == 10, "18 images are 5 steps of 4, the last one filled up"
     for epoch in (1, 2):
         steps = losses(run)[5 * epoch - 5 : 5 * epoch]
@@ -127,7 +128,7 @@ def test_step_4_scores_its_own_predictions_at_original_size(walked):
 
 
 def test_epoch_0_of_step_3_and_its_best_score_as_step_4_scores_them(street, succeeds):
-    assert metrics("run")["miou"] == config("run/3_seg")["val_miou"]
+    assert metrics("run")["miou"] == config("run/3_seg")["scores"]["miou"]
     succeeds("evaluate.py", "--run", "run", *DATA, "--checkpoint", "run/2_cls/dense.pt")
     assert metrics("run")["miou"] == log("run/3_seg")[0]["miou"]
 
@@ -185,7 +186,7 @@ def test_limits_take_the_first_images_of_a_list(street, succeeds):
     said = succeeds("train_seg.py", *flags, "--epochs", 1, "--limit", 4, "--val-limit", 2)
     assert "4 images of train, validation on 2 of " in facts(said)["data"]
     assert len(list(Path("run/3_seg/previews/epoch_001").iterdir())) == 2
-    miou = config("run/3_seg")["val_miou_on_all"]
+    miou = config("run/3_seg")["scores"]["miou"]
     assert f"on all of val {miou:.4f}" in said
     succeeds("evaluate.py", *flags)
     assert metrics("run")["miou"] == miou
