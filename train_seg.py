@@ -230,8 +230,7 @@ def save_result(
 def main() -> None:
     args = parse()
     device, place = runtime.choose_device(args.device), folder.step_folder(args.run, 3)
-    segmenter, start, begun = chain.training_start(args.run, args.init, args.resume)
-    saved = begun.get("training")  # of an interrupted one
+    segmenter, start, begun, saved = chain.training_start(args.run, args.init, args.resume)
 
     # Random squares to train on, whole images to validate on.
     segmenter.look(Views(), args.size)
@@ -272,8 +271,8 @@ def main() -> None:
         counts = torch.from_numpy(images.measure()[0][:-1])
         loss_of = partial(loss_of, weight=inverse_frequency(counts).to(device))
     if saved:
-        chain.check_resumed(begun["settings"], settings, start)
-        training.load_state_dict(saved)
+        chain.check_resumed(saved["settings"], settings, start)
+        training.load_state_dict(saved["training"])
         args.started = training.began  # of the first run
 
     runtime.print_header(
@@ -293,8 +292,7 @@ def main() -> None:
     if both := segmenter.has_seen(val_set.photo_hashes()):
         print(f"  note: {both} of {len(val_set)} validation images are also trained on")
     distributed.check_same([settings, len(training.losses)])
-    facts = {name: begun[name] for name in ("made_from", "before")}
-    facts |= {"settings": settings, "tensorboard": args.tensorboard}
+    facts = {"settings": settings, "tensorboard": args.tensorboard, **begun}
     with folder.claim(place):
         try:
             fit(training, loader, val_loader, loss_of, args.epochs, args.save_every, place, facts)

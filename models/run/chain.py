@@ -92,25 +92,25 @@ def trained_segmenter(run: Path | None, checkpoint: Path | None) -> tuple[Segmen
 
 def training_start(
     run: Path, init: Path | None, resume: bool
-) -> tuple[Segmenter, Path, dict[str, Any]]:
+) -> tuple[Segmenter, Path, dict[str, Any], dict[str, Any] | None]:
     """What the training starts from: last.pt of an interrupted one, --init, or step 2's head.
 
     Returns:
-        The network; its file; and what its checkpoints say of the start: "made_from", the id of
-        step 2, and "before", what --init was trained on, in words. From last.pt all it holds.
+        The network; its file; what every checkpoint says of where the training began: "made_from",
+        the id of step 2, and "before", what --init was trained on; and all that last.pt holds.
     """
     if resume and (step_folder(run, 3) / "last.pt").is_file():
         segmenter, file, saved = step_network(run, 3, "last.pt")
         if saved["training"]["log"]:
             step_network(run, 3, "best.pt")  # the training may not become better than this
-        return segmenter, file, saved
+        return segmenter, file, {name: saved[name] for name in ("made_from", "before")}, saved
     if init:
         segmenter, file = trained_segmenter(None, init)
         before = f"; before that {segmenter.trained_on}"
-        return segmenter, file, {"made_from": None, "before": before}
+        return segmenter, file, {"made_from": None, "before": before}, None
     made_from = finished(run, 2)["id"]
     segmenter, file, _ = step_network(run, 2, "dense.pt")
-    return segmenter, file, {"made_from": made_from, "before": ""}
+    return segmenter, file, {"made_from": made_from, "before": ""}, None
 
 
 def scored_another_network(run: Path) -> bool:
