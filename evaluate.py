@@ -113,7 +113,6 @@ def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device, single=bool(args.predictions))
     place = args.out or (folder.step_folder(args.run, 4) if args.run else Path("runs/scores"))
-    folder.check_free(place, 4)
     source, made_from, seen = None, None, 0
     if args.predictions:
         dataset = VOCFolder(args.data, args.split, None, args.limit)
@@ -145,26 +144,26 @@ def main() -> None:
         print(f"  note: no mask of {args.split} is there: its images are predicted, not scored")
 
     distributed.check_same([args.settings, made_from, dataset.ids])
-    with folder.new_folder(place) as new:
+    with folder.new_folder(place, 4) as new:
         save_to = new / "predictions" if args.save_predictions else None
         matrix, counts = score(predictions, dataset, save_to)
+        if not distributed.is_main():
+            return
         over = f"over {matrix.classes_in_mean()} of {len(dataset.classes)} classes"
-        if distributed.is_main():
-            how = f"{made}; {len(dataset)} images of {args.split} at {PROTOCOL}, mean {over}"
-            how += f"; {runtime.as_typed(args.changed) or 'one view of each'}"
-            how += f"; {seen} of the images have trained the network" * bool(seen)
-            facts = {"protocol": how, "checkpoint": source, "images_trained_on": seen}
-            if dataset.has_masks:
-                save_scores(new, matrix, counts, dataset.ids, dataset.classes.names, facts)
-            given = vars(args) | {"checkpoint": source, "data": dataset.root}
-            facts = {"made_from": made_from, "scores": matrix.scores()}
-            config = folder.save_config(new, 4, given, scored_best=not args.checkpoint, **facts)
-    if distributed.is_main():
-        split = ("--split", args.split) if args.split != "val" else ()
-        then = ("visualize.py", "--data", dataset.root, *split, "--run", args.run)
-        scored = f"mIoU {matrix.miou():.4f} {over}" if dataset.has_masks else "predictions"
-        scored += f", {len(dataset)} images"
-        folder.finish(place, 4, config, scored, then if args.run and not args.out else ())
+        how = f"{made}; {len(dataset)} images of {args.split} at {PROTOCOL}, mean {over}"
+        how += f"; {runtime.as_typed(args.changed) or 'one view of each'}"
+        how += f"; {seen} of the images have trained the network" * bool(seen)
+        facts = {"protocol": how, "checkpoint": source, "images_trained_on": seen}
+        if dataset.has_masks:
+            save_scores(new, matrix, counts, dataset.ids, dataset.classes.names, facts)
+        given = vars(args) | {"checkpoint": source, "data": dataset.root}
+        facts = {"made_from": made_from, "scores": matrix.scores()}
+        config = folder.save_config(new, 4, given, scored_best=not args.checkpoint, **facts)
+    split = ("--split", args.split) if args.split != "val" else ()
+    then = ("visualize.py", "--data", dataset.root, *split, "--run", args.run)
+    scored = f"mIoU {matrix.miou():.4f} {over}" if dataset.has_masks else "predictions"
+    scored += f", {len(dataset)} images"
+    folder.finish(place, 4, config, scored, then if args.run and not args.out else ())
 
 
 if __name__ == "__main__":

@@ -8,18 +8,17 @@
 Writes RUN/1_features/: features.npy (N, Z) float32, labels.npy (N,), pixels.npy (N, 3: image index,
 y, x in the original mask), areas.npy (N,: the share of its image that a pixel stands for), of
 sparse labels places.npy (images, 8, Z: elsewhere in them), images.txt, photos.npy (of each a
-hash), mean.npy, std.npy (Z,), backbone.pt (the extractor), with --skip-bad skipped.txt,
-config.json.
+hash), mean.npy, std.npy (Z,), backbone.pt (the extractor), config.json.
 """
 
 import argparse
-import hashlib
 
 import numpy as np
 import torch
 
 from data import UserError
 from data.features import Features, check_several, save_features
+from data.files import hash_files
 from data.sampling import KEPT, PLACES, pixel_centres, random_places, sample_pixels
 from data.transforms import DEFAULT_SIZE, ResizeImage
 from data.voc import VOCFolder
@@ -89,7 +88,7 @@ def extract(
     in_order = (parts[i % len(parts)][i // len(parts)] for i in range(len(dataset)))
     features, labels, pixels, areas, places = map(np.concatenate, zip(*in_order))
     counts = torch.tensor([len(features), PLACES * len(dataset)])[:, None, None]
-    means, mean_squares = (distributed.total(sums) / counts).unbind(1)
+    means, mean_squares = (sum(distributed.gather(sums)) / counts).unbind(1)
     # A few labelled pixels may hardly vary in some features; divided by their own std, these would
     # be huge elsewhere.
     std = (mean_squares - means**2).clamp(min=0).sqrt().amax(0)
@@ -103,7 +102,6 @@ def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device)
     place = folder.step_folder(args.run, 1)
-    folder.check_free(place, 1)
     how = ResizeImage(args.size), args.limit, args.skip_bad
     dataset = VOCFolder(args.data, args.split, *how, needs_lists=False)
     built = args.weights, args.taps, args.seed, args.context, args.dilate
@@ -124,31 +122,28 @@ def main() -> None:
     photos = dataset.photo_hashes()
     distributed.check_same([args.settings, dataset.checksum(photos)])
 
-    with folder.new_folder(place) as new:
+    with folder.new_folder(place, 1) as new:
         counts, outlines = dataset.measure()  # pixels of each class, the last of void
         dataset.note_labels(counts, outlines, args.size)
         check_several(np.flatnonzero(counts[:-1]), where)
         is_sparse = counts[:-1].sum() < CLICKED * counts.sum()
         how = args.per_class, args.seed, args.workers, KEPT if is_sparse else 0
         store = extract(hypercolumn, dataset, photos, *how)
-        if distributed.is_main():
-            save_features(new, store)
-            (new / "images.txt").write_text("\n".join([*dataset.ids, ""]), encoding="utf-8")
-            save_extractor(new / "backbone.pt", hypercolumn)
-            skipped = folder.save_skipped(new, dataset.skipped)
-            content = b"".join(x.tobytes() for x in (store.mean, store.pixels, store.labels))
-            made = hashlib.sha256(content).hexdigest()[:16]
-            names, colours = dataset.classes.names, dataset.classes.colours
-            drawn = np.bincount(store.labels, minlength=len(names)).tolist()
-            facts = {"id": made, "classes": names, "colours": colours, "rows_per_class": drawn}
-            scores = {"images": len(dataset), "rows": len(store.labels)}
-            args.settings |= {"--taps": hypercolumn.taps, "--weights": weights}  # what it was
-            given = vars(args) | {"data": dataset.root}
-            config = folder.save_config(new, 1, given, **facts, **scores, scores=scores)
-    if distributed.is_main():
-        wrote = f"{len(store.labels)} hypercolumns of {hypercolumn.Z} channels from "
-        wrote += f"{len(dataset)} images"
-        folder.finish(place, 1, config, wrote + skipped, ("train_cls.py", "--run", args.run))
+        if not distributed.is_main():
+            return
+        save_features(new, store)
+        (new / "images.txt").write_text("\n".join([*dataset.ids, ""]), encoding="utf-8")
+        save_extractor(new / "backbone.pt", hypercolumn)
+        names, scores = dataset.classes.names, {"images": len(dataset), "rows": len(store.labels)}
+        facts = {"classes": names, "colours": dataset.classes.colours, "skipped": dataset.skipped}
+        facts["rows_per_class"] = np.bincount(store.labels, minlength=len(names)).tolist()
+        made = hash_files(new / f"{name}.npy" for name in ("mean", "pixels", "labels")).tolist()
+        args.settings |= {"--taps": hypercolumn.taps, "--weights": weights}  # what it was
+        given = vars(args) | {"data": dataset.root}
+        config = folder.save_config(new, 1, given, id=made, **facts, **scores, scores=scores)
+    wrote = f"{len(store.labels)} hypercolumns of {hypercolumn.Z} channels from "
+    wrote += f"{len(dataset)} images"
+    folder.finish(place, 1, config, wrote, ("train_cls.py", "--run", args.run))
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def fit(
     """
     log = []
     for epoch in runtime.bar(range(1, epochs + 1), epochs, "epoch"):
-        began, total, loss_sum, hits = time.perf_counter(), 0, 0.0, 0
+        began, sums = time.perf_counter(), np.zeros(3)  # of rows, loss, hits
         fc.train()
         for features, targets, weights in batches():
             logits = fc(features)
@@ -87,10 +87,10 @@ def fit(
             optimizer.step()
             rate = schedule.get_last_lr()[0]
             schedule.step()
-            total += len(features)
-            loss_sum += loss.item() * len(features)
-            hits += int((logits.argmax(1) == targets.argmax(1)).sum())
-        row = {"lr": rate, "loss": loss_sum / total, "accuracy": hits / total}
+            hits = (logits.argmax(1) == targets.argmax(1)).sum().item()
+            sums += len(features), len(features) * loss.item(), hits
+        _, loss_mean, accuracy = (sums / sums[0]).tolist()
+        row = {"lr": rate, "loss": loss_mean, "accuracy": accuracy}
         row |= evaluate(fc, held_out, label_smoothing)
         log.append({"epoch": epoch, "seconds": time.perf_counter() - began, **row})
     return log
@@ -98,41 +98,34 @@ def fit(
 
 @torch.inference_mode()
 def evaluate(fc: FCClassifier, rows: Rows, label_smoothing: float) -> dict[str, float]:
-    """Loss, accuracy and accuracy averaged over the classes; nan where there is no row."""
+    """Loss and accuracy; nan where there is no row."""
     features, labels, weights = rows
     logits = fc.eval()(features)
     loss = weighted_cross_entropy(logits, labels, weights, label_smoothing)
     hits = (logits.argmax(1) == labels).float()
-    of_classes = torch.tensor([hits[labels == label].mean() for label in labels.unique()])
-    found = {"loss": loss, "accuracy": hits.mean(), "mean_accuracy": of_classes.mean()}
-    return {f"val_{name}": value.item() for name, value in found.items()}
+    return {"val_loss": loss.item(), "val_accuracy": hits.mean().item()}
 
 
 def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device, single=True)
-    source = folder.step_folder(args.features or args.run, 1)
-    place = folder.step_folder(args.run, 2)
-    folder.check_free(place, 2)
-    is_other = args.features and args.features.resolve() != args.run.resolve()
-    if is_other and chain.is_finished(args.run, 1):
+    features_of, place = args.features or args.run, folder.step_folder(args.run, 2)
+    if chain.is_finished(args.run, 1) and features_of.resolve() != args.run.resolve():
         raise UserError(f"--features: {args.run} has a step 1 of its own; use another --run")
-    step_1 = chain.finished(args.features or args.run, 1)
+    source, step_1 = folder.step_folder(features_of, 1), chain.finished(features_of, 1)
     names, hypercolumn = step_1["classes"], load_extractor(source / "backbone.pt")
     store = read_features(source)
     is_held = hold_out(store.pixels[:, 0], args.held_out, args.seed)
-    parts = [torch.from_numpy(np.flatnonzero(part)) for part in (~is_held, is_held)]
-    features = [torch.from_numpy(store.features)[part].to(device) for part in parts]
-    labels, areas = torch.from_numpy(store.labels).long(), store.areas
-    check_several(labels[parts[0]], source)
-    steps = math.ceil(len(parts[0]) / args.batch_size)  # of an epoch
+    labels, areas, count = torch.from_numpy(store.labels).long(), store.areas, int((~is_held).sum())
+    check_several(labels[~is_held], source)
+    steps = math.ceil(count / args.batch_size)  # of an epoch
     epochs = max(args.epochs, math.ceil(args.min_steps / steps))
     # Sparse labels do not tell the areas that they stand for: a first classifier estimates them.
     needs_areas = store.places is not None and args.area_weight > 0
     twice = ", twice, as sparse labels tell no areas" * needs_areas
     runtime.print_header(
         2,
-        data=f"{source}: {len(parts[0])} for training, {len(parts[1])} of held-out images",
+        data=f"{source}: {count} for training, {is_held.sum()} of held-out images",
         training=f"{folder.count(epochs, 'epoch')} of {folder.count(steps, 'step')}{twice}",
         network=" -> ".join(map(str, [hypercolumn.Z, *(args.hidden or ["linear"]), len(names)])),
         device=runtime.describe(device),
@@ -143,24 +136,20 @@ def main() -> None:
 
     # The classifier: standardisation by the moments of the samples, then fully connected layers.
     moments = torch.from_numpy(store.mean), torch.from_numpy(store.std)
-    how = args.hidden, args.activation, args.dropout
-    sgd = {"momentum": args.momentum, "nesterov": args.nesterov}
-    decay = args.warmup, args.milestones, args.gamma
-    with folder.new_folder(place) as new:
+    how = args.hidden, args.activation, args.dropout, args.input_dropout
+    learn = args.lr, args.weight_decay, args.momentum, args.nesterov
+    decay = args.decay, epochs, steps, args.warmup, args.milestones, args.gamma
+    balanced = inverse_frequency(labels[~is_held].bincount(minlength=len(names)))
+    balance = balanced[labels] if args.class_weights == "inverse" else 1
+    with folder.new_folder(place, 2) as new:
         for is_first in [True, False] if needs_areas else [False]:
-            weights = torch.from_numpy(areas**args.area_weight)  # of the rows in the loss
-            if args.class_weights == "inverse":
-                counts = labels[parts[0]].bincount(minlength=len(names))
-                weights = weights * inverse_frequency(counts)[labels]
-            rows, held_out = (
-                (x, labels[part].to(device), weights[part].to(device))
-                for x, part in zip(features, parts)
-            )
+            weights = balance * torch.from_numpy(areas**args.area_weight)  # of rows in the loss
+            every = torch.from_numpy(store.features), labels, weights
+            rows, held_out = ([x[part].to(device) for x in every] for part in (~is_held, is_held))
             torch.manual_seed(args.seed)
-            fc = FCClassifier(*moments, len(names), *how, input_dropout=args.input_dropout)
-            learned = fc.to(device).parameters()
-            optimizer = build_optimizer(args.optimizer, learned, args.lr, args.weight_decay, **sgd)
-            schedule = build_schedule(optimizer, args.decay, epochs, steps, *decay)
+            fc = FCClassifier(*moments, len(names), *how).to(device)
+            optimizer = build_optimizer(args.optimizer, fc.parameters(), *learn)
+            schedule = build_schedule(optimizer, *decay)
             batches = partial(draw_batches, rows, args.batch_size, len(names), args.mixup)
             log = fit(fc, batches, held_out, epochs, optimizer, schedule, args.label_smoothing)
             if is_first:
@@ -169,27 +158,26 @@ def main() -> None:
         dense = DenseClassifier.from_fc(fc, hypercolumn.channels)
         error = largest_difference(fc, dense, torch.cat([rows[0][:1000], held_out[0][:1000]]))
         print(f"dense equals fully connected: largest difference {error:.1e} of the largest logit")
-        judged, which = (held_out[1], "held-out") if len(held_out[1]) else (rows[1], "training")
-        accuracy = log[-1]["val_accuracy" if which == "held-out" else "accuracy"]
-        majority = (judged.bincount().max() / len(judged)).item()
         classes = Classes(tuple(names), tuple(map(tuple, step_1["colours"])))
         segmenter = Segmenter(hypercolumn, dense.cpu(), step_1["size"], STRIDE, classes)
-        where = f"{step_1['images']} images of {step_1['split']}"
-        segmenter.trained_on = f"{len(rows[1])} pixels of {where}"
+        segmenter.trained_on = f"{count} pixels of {step_1['images']} images of {step_1['split']}"
         segmenter.remember(store.photos[np.unique(store.pixels[~is_held, 0])])
         save_segmenter(new / "dense.pt", segmenter, made_from=step_1["id"])
         save_log(new, log, "Step 2: the classifier", log if args.tensorboard else ())
         given = vars(args) | {"epochs": epochs, "data": step_1["data"]}  # of --min-steps
         results = {"id": fingerprint(dense), "made_from": step_1["id"], "dense_minus_fc": error}
-        results |= {"rows": len(rows[1]), "held_out_rows": len(held_out[1])}
+        results |= {"rows": count, "held_out_rows": len(is_held) - count}
         results["scores"] = {name: log[-1][name] for name in log[-1] if name.endswith("accuracy")}
         config = folder.save_config(new, 2, given, **results)
-    wrote = f"{which} pixel accuracy {accuracy:.3f} (always the commonest class: {majority:.3f})"
-    same = {name: step_1["changed"].get(name) for name in ("--split", "--limit", "--skip-bad")}
-    images = [word for flag in same.items() if flag[1] for word in flag if word is not True]
-    ends = args.recipe and "train_seg" not in RECIPES[args.recipe.partition(":")[0]]
-    then = ("evaluate.py",) if ends else ("train_seg.py", *images)
-    folder.finish(place, 2, config, wrote, (*then, "--run", args.run))
+    which, part = ("held-out", is_held) if is_held.any() else ("training", ~is_held)
+    accuracy = log[-1]["val_accuracy" if is_held.any() else "accuracy"]
+    commonest = labels[part].bincount().max() / part.sum()
+    wrote = f"{which} pixel accuracy {accuracy:.3f} (always the commonest class: {commonest:.3f})"
+    kept = ("--split", "--limit", "--skip-bad")
+    same = {name: value for name, value in step_1["changed"].items() if name in kept}
+    ends = args.recipe and "train_seg" not in RECIPES[args.recipe]
+    then = ["evaluate.py"] if ends else ["train_seg.py", *runtime.as_typed(same).split()]
+    folder.finish(place, 2, config, wrote, [*then, "--run", args.run])
 
 
 if __name__ == "__main__":

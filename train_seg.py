@@ -12,12 +12,12 @@ Reads RUN/2_cls/dense.pt, with --init any trained network (for other classes its
 anew). Training sees random square crops, validation whole images: --val-limit of them after each
 epoch, all of them at the end. Writes RUN/3_seg/: last.pt (every --save-every steps and after every
 epoch), best.pt (by validation mIoU), log.csv (a line per epoch), steps.csv (a line per step),
-curve.png, previews/ (overlays of each epoch), with --skip-bad skipped.txt, config.json (last).
+curve.png, previews/ (overlays of each epoch), config.json (last).
 Epoch 0 is the network as it came. What an earlier training left is kept, in RUN/3_seg.1 and so on.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -92,13 +92,11 @@ def parse() -> argparse.Namespace:
 
 
 def train_one_epoch(
-    network: nn.Module,
-    training: Training,
-    loader: DataLoader,
-    loss_of: Loss,
-    after_step: Callable[[], None],
-) -> None:
+    network: nn.Module, training: Training, loader: DataLoader, loss_of: Loss
+) -> Iterator[None]:
     """Trains on the micro-batches of the loader; `network` is wrapped for several processes.
+
+    Yields after each step.
 
     Raises:
         UserError: a loss or gradient is not finite.
@@ -125,9 +123,9 @@ def train_one_epoch(
                 f"step {len(training.losses) + 1}: the loss or a gradient is not finite, at images "
                 f"{', '.join(step_ids)}; last.pt is still good: start over with a smaller --lr"
             )
-        after_step()
         batches.set_postfix(loss=f"{training.losses[-1]:.3f}", mIoU=training.log[-1]["miou"])
         step_loss, step_ids = torch.zeros((), device=device), []
+        yield
 
 
 @torch.compiler.set_stance("force_eager")  # --compile is for crops, which have one size
@@ -156,8 +154,8 @@ def validate(
             photo = dataset.image(dataset.ids.index(sample.id))
             seen = Record(sample.id, sample.id, photo, sample.mask.numpy(), prediction)
             previews[sample.id] = draw_page(seen, segmenter.classes).picture
-    matrix.counts = distributed.total(torch.from_numpy(matrix.counts)).numpy()
-    loss = distributed.total(loss_sum).item() / len(dataset)
+    matrix.counts = sum(distributed.gather(matrix.counts))
+    loss = sum(distributed.gather(loss_sum)).item() / len(dataset)
     scores = {"val_loss": loss, "miou": matrix.miou(), "pixel_accuracy": matrix.pixel_accuracy()}
     return scores, previews
 
@@ -192,16 +190,14 @@ def fit(
     segmenter, network = training.network, distributed.wrap(training.network)
     val_set.note_labels(val_set.measure()[0])
 
-    def after_step() -> None:
-        if len(training.losses) % every == 0 and distributed.is_main():
-            save_last(place, training, facts)
-
     for epoch in range(len(training.log), epochs + 1):
         if epoch > 0:
             # Steps of this epoch that were made before an interruption.
             done = len(training.losses) - (epoch - 1) * sampler.steps
             sampler.epoch, sampler.done = epoch, done * sampler.micro_batches
-            train_one_epoch(network, training, loader, loss_of, after_step)
+            for _ in train_one_epoch(network, training, loader, loss_of):
+                if len(training.losses) % every == 0 and distributed.is_main():
+                    save_last(place, training, facts)
             seen = f"{len(images)} images of {images.split}, {folder.count(epoch, 'epoch')}"
             seen += "" if segmenter.hypercolumn.frozen else ", backbone too"
             segmenter.trained_on = training.scored.trained_on = seen + facts["before"]
@@ -219,31 +215,22 @@ def fit(
 
 
 def save_result(
-    given: dict[str, Any],
-    place: Path,
-    training: Training,
-    scores: dict[str, float],
-    images: VOCFolder,
-    made_from: str | None,
+    given: dict[str, Any], place: Path, training: Training, scores: dict[str, float], data: Path
 ) -> None:
     """Writes config.json, and says what was reached: best.pt has these scores, on all images."""
-    best = training.best
-    skipped = folder.save_skipped(place, images.skipped)
-    results = {"made_from": made_from, "best_epoch": best["epoch"], "val_miou": best["miou"]}
-    results["val_miou_on_all"] = scores["miou"]
-    results["scores"] = {name: scores[name] for name in ("miou", "pixel_accuracy")}
-    config = folder.save_config(place, 3, given, **results)
+    best, shown = training.best, {name: scores[name] for name in ("miou", "pixel_accuracy")}
+    config = folder.save_config(place, 3, given, best_epoch=best["epoch"], scores=shown)
     wrote = f"best.pt is epoch {best['epoch']}, validation mIoU {best['miou']:.4f}"
     wrote += f", on all of {given['val_split']} {scores['miou']:.4f}" * (scores != best)
     split = ("--split", given["val_split"]) if given["val_split"] != "val" else ()
-    then = ("evaluate.py", "--data", images.root, *split, "--run", given["run"])
-    folder.finish(place, 3, config, wrote + skipped, then)
+    then = ("evaluate.py", "--data", data, *split, "--run", given["run"])
+    folder.finish(place, 3, config, wrote, then)
 
 
 def main() -> None:
     args = parse()
     device, place = runtime.choose_device(args.device), folder.step_folder(args.run, 3)
-    segmenter, start, facts, saved = chain.training_start(args.run, args.init, args.resume)
+    segmenter, start, begun, saved = chain.training_start(args.run, args.init, args.resume)
 
     # Random squares to train on, whole images to validate on.
     segmenter.look(Views(), args.size)
@@ -273,8 +260,8 @@ def main() -> None:
     runtime.prepare(segmenter, device, args.amp, args.compile, sizes_vary=False)
     frozen = args.frozen_stages if args.finetune_backbone else None
     groups = parameter_groups(segmenter, args.lr, args.backbone_lr, frozen)
-    sgd = {"momentum": args.momentum, "nesterov": args.nesterov}
-    optimizer = build_optimizer(args.optimizer, groups, args.lr, args.weight_decay, **sgd)
+    sgd = args.momentum, args.nesterov
+    optimizer = build_optimizer(args.optimizer, groups, args.lr, args.weight_decay, *sgd)
     rate = args.warmup, args.milestones, args.gamma
     schedule = build_schedule(optimizer, args.decay, args.epochs, loader.batch_sampler.steps, *rate)
     training = Training(segmenter, optimizer, schedule, args.ema, args.amp == "fp16")
@@ -284,9 +271,9 @@ def main() -> None:
         counts = torch.from_numpy(images.measure()[0][:-1])
         loss_of = partial(loss_of, weight=inverse_frequency(counts).to(device))
     if saved:
-        chain.check_resumed(saved, settings, start)
+        chain.check_resumed(saved["settings"], settings, start)
         training.load_state_dict(saved["training"])
-        args.started -= training.seconds  # those of the runs before
+        args.started = training.began  # of the first run
 
     runtime.print_header(
         3,
@@ -305,7 +292,7 @@ def main() -> None:
     if both := segmenter.has_seen(val_set.photo_hashes()):
         print(f"  note: {both} of {len(val_set)} validation images are also trained on")
     distributed.check_same([settings, len(training.losses)])
-    facts |= {"settings": settings, "tensorboard": args.tensorboard}
+    facts = {"settings": settings, "tensorboard": args.tensorboard, **begun}
     with folder.claim(place):
         try:
             fit(training, loader, val_loader, loss_of, args.epochs, args.save_every, place, facts)
@@ -314,12 +301,12 @@ def main() -> None:
                 scores = score_file(place / "best.pt", val_set, loss_of, *how)
         except KeyboardInterrupt as stop:
             has_begun = training.log and (place / "last.pt").is_file()
-            done = f"{training.saved} of the {len(training.losses)} steps made are in last.pt"
-            kept = f"{done}: go on from {place / 'last.pt'} with the same command and --resume"
+            kept = f"go on from {place / 'last.pt'} with the same command and --resume"
             raise type(stop)(kept if has_begun else "the training had not begun") from None
         if distributed.is_main():
             given = vars(args) | {"parameters": learned, "val_images_trained_on": both}
-            save_result(given, place, training, scores, images, facts["made_from"])
+            given |= {"made_from": begun["made_from"], "skipped": images.skipped}
+            save_result(given, place, training, scores, images.root)
 
 
 if __name__ == "__main__":

@@ -157,7 +157,6 @@ def main() -> None:
         place = args.out or of_run
         if segmenter:
             chain.check_classes(segmenter.classes.names, classes.names, source, dataset.root)
-        folder.check_free(place, 5)
     facts = {"images": f"{len(names)} {what}", **facts}
     if args.sort == "random":
         random.Random(args.seed).shuffle(names)
@@ -173,7 +172,7 @@ def main() -> None:
         print(f"  note: {note}")
 
     limit = min(args.limit or (len(names) if photos else IMAGES), len(names))
-    with photo_folder(place, given) if photos else folder.new_folder(place) as new:
+    with photo_folder(place, given) if photos else folder.new_folder(place, 5) as new:
         table = PhotoTable(new, classes) if photos else None
         if table:
             records = photo_records(segmenter, {n: photos[n] for n in names}, table, wanted)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from data import UserError
 from models.run import chain, distributed
 from models.run.folder import plain
 from models.run.recipes import RECIPES
@@ -79,7 +78,6 @@ class Parser(argparse.ArgumentParser):
         if values.recipe:
             recipe = RECIPES[values.recipe].get(Path(self.prog).stem, "")
             values = super().parse_args([*recipe.split(), *given])  # the later of two wins
-            values.recipe = f"{values.recipe}: {recipe or 'nothing but the defaults'}"
         if getattr(values, "data", "none is read") is None:  # that of the run, else VOC
             done = [step for step in (2, 3) if values.run and chain.is_finished(values.run, step)]
             config = chain.finished(values.run, done[0]) if done else {}
@@ -171,10 +169,7 @@ def check_optimizer_flags(parser: Parser, args: argparse.Namespace) -> None:
     if args.nesterov and not args.momentum:
         parser.error("argument --nesterov: has no effect with --momentum 0")
     if args.tensorboard:
-        try:
-            import torch.utils.tensorboard  # noqa: F401
-        except ImportError:  # it is missing, or too old
-            raise UserError("--tensorboard: needs a package; pip install tensorboard") from None
+        import torch.utils.tensorboard  # noqa: F401  it is a package that need not be there
 
 
 def views(tta: list[str | float] | None, refine: bool, tile: int | None) -> Views:

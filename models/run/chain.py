@@ -7,16 +7,7 @@ from typing import Any
 
 from data import UserError
 from models.checkpoint import TRAINED, load_segmenter
-from models.run.folder import (
-    CONFIG,
-    CONFIG_FORMAT,
-    PER_IMAGE,
-    STEPS,
-    read,
-    read_json,
-    shell_line,
-    step_folder,
-)
+from models.run.folder import CONFIG, CONFIG_FORMAT, PER_IMAGE, STEPS, read, read_json, step_folder
 from models.segmenter import Segmenter
 from models.weight_files import fingerprint
 
@@ -45,8 +36,7 @@ def finished(run: Path, step: int) -> dict[str, Any]:
         UserError: it has not, or the file cannot be read or is from another version.
     """
     place = scores_folder(run) if step == 4 else step_folder(run, step)
-    where = ["--run", "RUN", "--out", run] if place == run else ["--run", run]
-    path, command = place / CONFIG, shell_line(["python", f"{STEPS[step][0]}.py", *where])
+    path, command = place / CONFIG, f"python {STEPS[step][0]}.py"
     if not path.is_file():
         raise UserError(f"{place}: step {step} has not finished there; run it first: {command}")
     again = f"run step {step} again: {command}"
@@ -106,9 +96,8 @@ def training_start(
     """What the training starts from: last.pt of an interrupted one, --init, or step 2's head.
 
     Returns:
-        The network; its file; what every checkpoint of this training says of where it began:
-        "made_from", the id of step 2, and "before", what --init was trained on, in words; and all
-        that last.pt holds.
+        The network; its file; what every checkpoint says of where the training began: "made_from",
+        the id of step 2, and "before", what --init was trained on; and all that last.pt holds.
     """
     if resume and (step_folder(run, 3) / "last.pt").is_file():
         segmenter, file, saved = step_network(run, 3, "last.pt")
@@ -150,12 +139,12 @@ def check_classes(trained: Sequence[str], given: Sequence[str], source: Path, da
             )
 
 
-def check_resumed(saved: Mapping[str, Any], settings: Mapping[str, Any], last: Path) -> None:
+def check_resumed(before: Mapping[str, Any], settings: Mapping[str, Any], last: Path) -> None:
     """Refuses to resume with other settings; more epochs, too, as the rate has decayed by then."""
     for name, value in settings.items():
-        if saved["settings"].get(name) != value:
+        if before.get(name) != value:
             raise UserError(
-                f"--resume: {last} was made with {name} {saved['settings'].get(name)}, not "
-                f"{value}; keep to that, or train on from its network: the same command with "
-                f"another --run and --init {last.with_name('best.pt')}, without --resume"
+                f"--resume: {last} was made with {name} {before.get(name)}, not {value}; keep to "
+                "that, or train on from its network: the same command with another --run and "
+                f"--init {last.with_name('best.pt')}, without --resume"
             )

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from data import UserError
@@ -77,14 +77,6 @@ def barrier() -> None:
 def wrap(network: nn.Module) -> nn.Module:
     """The network, with its gradients averaged over the processes in each backward pass."""
     return DistributedDataParallel(network) if world_size() > 1 else network
-
-
-def total(tensor: Tensor) -> Tensor:
-    """The sum of a CPU tensor over the processes, on all of them."""
-    if world_size() > 1:
-        tensor = tensor.clone()
-        dist.all_reduce(tensor)
-    return tensor
 
 
 def gather(value: Any) -> list[Any]:

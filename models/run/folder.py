@@ -94,23 +94,26 @@ def check_free(place: Path, step: int) -> None:
 
 
 @contextmanager
-def new_folder(place: Path) -> Iterator[Path]:
+def new_folder(place: Path, step: int | None = None) -> Iterator[Path]:
     """A new, empty folder that takes the place of `place` when the block ends well.
 
     All processes get its path; rank 0 makes it, and moves it when all have left the block. Until
     then, and where the block raises, what was at `place` stays as it is. Nothing in the new folder
     may be open or mapped at the end: Windows does not move that.
 
+    Args:
+        step: which writes there; None: what is there is checked elsewhere.
+
     Raises:
-        UserError: see `claim`; or what was at `place` cannot be moved, as where Windows has a file
-            of it open. The new folder then stays, too.
+        UserError: see `claim` and `check_free`; or what was at `place` cannot be moved, as where
+            Windows has a file of it open. The new folder then stays, too.
     """
     place = place.resolve() if place.is_symlink() else place  # a link to a larger disk stays one
     new, old = (place.with_name(f".{place.name}.{word}") for word in ("new", "old"))
     with claim(place):
         if distributed.is_main():
-            if old.exists() and not place.exists():  # killed between the two moves
-                old.rename(place)
+            if step:
+                check_free(place, step)
             for left in (new, old):  # by a killed process
                 shutil.rmtree(left, ignore_errors=True)
             new.mkdir()
@@ -179,10 +182,12 @@ def finish(
         config: as saved; its recipe goes on to the next command.
         then: script and flags of the next command.
     """
+    if skipped := config.get("skipped"):
+        wrote += f"; left out {count(len(skipped), 'bad image')}, listed in {CONFIG}"
     print(f"wrote {place}: {wrote}")
     if then:
-        recipe = (config.get("recipe") or "").partition(":")[0]
-        print(f"next: python {shell_line([*then, '--recipe', recipe] if recipe else then)}")
+        recipe = ["--recipe", config["recipe"]] if config.get("recipe") else []
+        print(f"next: python {shell_line([*then, *recipe])}")
     if config.get("json"):  # for programs; a score that is not defined is null
         line = {"step": STEPS[step][0], "wrote": place}
         line |= {name: config[name] for name in ("scores", "seconds")}
@@ -204,15 +209,6 @@ def versions() -> dict[str, str | None]:
         commit = found.stdout.strip() or None
     software = {module.__name__: module.__version__ for module in (torch, torchvision, np)}
     return {"python": platform.python_version(), **software, "commit": commit}
-
-
-def save_skipped(place: Path, skipped: Mapping[str, str]) -> str:
-    """Saves skipped.txt, a line `ID: why` for each image left out; their number in words."""
-    if not skipped:
-        return ""
-    with atomic_file(place / "skipped.txt") as file:
-        file.write("".join(f"{key}: {why}\n" for key, why in skipped.items()).encode())
-    return f"; left out {count(len(skipped), 'bad image')}, listed in skipped.txt"
 
 
 def save_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data import UserError
 from data.classes import VOID
 from data.image_files import read_image
 from data.transforms import ResizeImage
@@ -99,10 +98,8 @@ class Predictor:
         Raises:
             ValueError: the mask has another size than the photo.
         """
-        try:
-            from data.figures.overlay import overlay  # not needed to predict
-        except ImportError:
-            raise UserError("names on a photo need a package: pip install matplotlib") from None
+        from data.figures.overlay import overlay  # matplotlib is not needed to predict
+
         pixels, mask = to_array(photo), np.asarray(self.predict(photo) if mask is None else mask)
         if mask.shape != pixels.shape[:2]:
             raise ValueError(f"expected a mask {pixels.shape[:2]} for this photo, got {mask.shape}")

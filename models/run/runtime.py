@@ -52,9 +52,9 @@ class Terminated(KeyboardInterrupt):
 def run_script(main: Callable[[], None]) -> None:
     """Runs a script's `main`; a user's mistake becomes one line and exit code 2.
 
-    Mistakes are UserError and what the system refuses (no permission, full disk, no memory); any
-    other error is ours and keeps its traceback. Ctrl-C ends with one line and 130, SIGTERM with
-    143.
+    Mistakes are UserError and what the system refuses (no permission, full disk, no memory, no such
+    package); any other error is ours and keeps its traceback. Ctrl-C ends with one line and 130,
+    SIGTERM with 143.
     """
     output, handler = sys.stdout, signal.signal(signal.SIGTERM, _terminate)
     limit, most = Image.MAX_IMAGE_PIXELS, most_pixels()
@@ -71,6 +71,8 @@ def run_script(main: Callable[[], None]) -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         end(f"{where}{error.strerror or _last_line(error)}", 2)
+    except ModuleNotFoundError as error:
+        end(f"{error}; pip install {error.name}", 2)
     except UserError as error:
         end(_last_line(error).removeprefix("data.UserError: "), 2)
     except (RuntimeError, MemoryError) as error:
@@ -170,12 +172,8 @@ def choose_device(name: str, single: bool = False) -> torch.device:
         raise UserError(
             "this step is quick and runs in one process: start it with python, not with torchrun"
         )
-    if several and name.startswith("cuda:"):
-        raise UserError(
-            f"--device {name}: under torchrun each process takes a GPU of its own; use cuda"
-        )
     device = find_device(name)
-    if several and device.type == "cuda":
+    if several and device.type == "cuda":  # each process takes a GPU of its own
         device = find_device(f"cuda:{os.environ['LOCAL_RANK']}")
     if device.type == "cpu":
         keep_freed_memory()

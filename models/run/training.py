@@ -42,10 +42,15 @@ def parameter_groups(
 
 
 def build_optimizer(
-    name: str, parameters: Iterable[Any], lr: float, weight_decay: float, **of_sgd: Any
+    name: str,
+    parameters: Iterable[Any],
+    lr: float,
+    weight_decay: float,
+    momentum: float = 0.0,
+    nesterov: bool = False,
 ) -> Optimizer:
-    """The optimizer called `name` in `OPTIMIZERS`; `of_sgd`: its momentum and nesterov."""
-    options = of_sgd if name == "sgd" else {}
+    """The optimizer called `name` in `OPTIMIZERS`; the last two are of sgd alone."""
+    options = {"momentum": momentum, "nesterov": nesterov} if name == "sgd" else {}
     return OPTIMIZERS[name](parameters, lr=lr, weight_decay=weight_decay, **options)
 
 
@@ -102,9 +107,7 @@ class Training:
         scored: the network to score and keep: the moving average, if there is one.
         losses: one per step.
         log: one row per epoch, from epoch 0, the network as it came.
-        began: when the epoch began, by `time.perf_counter`; of a resumed one, moved forward by
-            the time between the runs.
-        saved: how many of the steps last.pt holds.
+        began: when it began, by `time.perf_counter`, less what interruptions have lost.
     """
 
     def __init__(
@@ -121,20 +124,14 @@ class Training:
         average = get_ema_multi_avg_fn(ema)
         self.average = AveragedModel(network, multi_avg_fn=average) if ema else None
         self.scored = self.average.module if self.average else network
-        self.rates: list[float | None] = [None] * len(optimizer.param_groups)  # of the last step
         self.losses: list[float] = []
         self.log: list[dict[str, Any]] = []
-        self.began, self.saved = time.perf_counter(), 0
+        self.began = time.perf_counter()
 
     @property
     def best(self) -> dict[str, Any]:
         """The row of the log with the best mIoU."""
         return max(self.log, key=lambda row: row["miou"])
-
-    @property
-    def seconds(self) -> float:
-        """How long it has taken, all its runs together, but for what interruptions lost."""
-        return sum(row["seconds"] for row in self.log) + time.perf_counter() - self.began
 
     def step(self, loss: Tensor) -> bool:
         """Changes the weights by the gradients that are there, if they and the loss are finite.
@@ -152,15 +149,13 @@ class Training:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = get_total_norm(gradients)  # gradients are the same in all processes
         here, norm = torch.stack([loss.detach().float(), norm.float()]).tolist()
-        mean = distributed.total(torch.tensor(here, dtype=torch.float64)).item()
-        mean /= distributed.world_size()
+        mean = sum(distributed.gather(here)) / distributed.world_size()
         if not math.isfinite(mean) or not (math.isfinite(norm) or self.scaler.is_enabled()):
             return False
         before = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
-        self.rates = self.schedule.get_last_lr()
         if self.scaler.get_scale() >= before:  # smaller: float16 overflowed, no step was made
             self.schedule.step()
             if self.average:
@@ -170,11 +165,11 @@ class Training:
 
     def end_epoch(self, scores: Mapping[str, float], steps: int) -> bool:
         """Logs an epoch of so many steps: rates, seconds, mean loss, scores; whether it is best."""
-        epoch, now = len(self.log), time.perf_counter()
-        seconds, self.began = now - self.began, now
-        losses = self.losses[max(0, epoch - 1) * steps :]
+        epoch, losses, last = len(self.log), self.losses[-steps:], self.schedule.last_epoch - 1
+        seconds = time.perf_counter() - self.began - sum(row["seconds"] for row in self.log)
         loss = sum(losses) / len(losses) if losses else None  # epoch 0 has none
-        rates = dict(zip(("lr", "backbone_lr"), self.rates))
+        names = zip(("lr", "backbone_lr"), self.schedule.base_lrs, self.schedule.lr_lambdas)
+        rates = {name: lr * scale(last) if losses else None for name, lr, scale in names}
         is_best = all(scores["miou"] > row["miou"] for row in self.log)
         self.log.append({"epoch": epoch, **rates, "seconds": seconds, "loss": loss, **scores})
         return is_best
@@ -187,22 +182,21 @@ class Training:
     def state_dict(self) -> dict[str, Any]:
         """All but the network, as plain values."""
         state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts().items()}
-        state |= {"losses": self.losses, "rates": self.rates, "log": self.log}
+        state |= {"losses": self.losses, "log": self.log}
         return state | {"seconds": time.perf_counter() - self.began}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over what `state_dict` gave."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
-        self.losses, self.rates, self.log = state["losses"], state["rates"], state["log"]
-        self.began, self.saved = time.perf_counter() - state["seconds"], len(self.losses)
+        self.losses, self.log = state["losses"], state["log"]
+        self.began = time.perf_counter() - state["seconds"]
 
 
 def save_last(place: Path, training: Training, facts: Mapping[str, Any]) -> None:
     """Saves last.pt, to go on from; `facts` are what every checkpoint of the training holds."""
     state = training.state_dict()
     save_segmenter(place / "last.pt", training.network, **facts, training=state)
-    training.saved = len(training.losses)
 
 
 def save_epoch(

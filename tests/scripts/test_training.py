@@ -137,10 +137,10 @@ def test_a_bad_image_of_20_is_left_out_and_listed(street, succeeds):
     given = ("--run", "run", *DATA, "--split", "trainval", "--skip-bad")
     for step, place, flags in [("train_seg", SEG, EPOCH), ("sample_features", FEATURES, BACKBONE)]:
         said = succeeds(f"{step}.py", *given, *flags)
-        assert "; left out 1 bad image, listed in skipped.txt\n" in said
+        assert "; left out 1 bad image, listed in config.json\n" in said
         assert "20 images" in facts(said)["data"]
-        line = f"{bad}: {path}: cannot be read as an image"
-        assert (place / "skipped.txt").read_text().startswith(line)
+        line = f"{path}: cannot be read as an image"
+        assert config(place)["skipped"][bad].startswith(line)
 
 
 def test_few_pixels_are_passed_over_until_there_are_enough_steps(street, succeeds):
@@ -329,4 +329,4 @@ def test_tensorboard_gets_the_log_or_one_line_says_what_it_needs(
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard")
     line = fails(*CLS, "--tensorboard")
-    assert line == "train_cls: --tensorboard: needs a package; pip install tensorboard"
+    assert "tensorboard" in line and line.endswith("; pip install tensorboard")

@@ -120,9 +120,6 @@ def test_device_auto_prefers_cuda_then_mps_and_must_be_there(cuda, mps, expected
     monkeypatch.setattr(torch, "empty", mock.Mock(side_effect=RuntimeError))
     with pytest.raises(UserError, match=f"^--device {expected}: not available"):
         runtime.choose_device("auto")
-    two_processes(monkeypatch)
-    with pytest.raises(UserError, match="each process takes a GPU of its own; use cuda$"):
-        runtime.choose_device("cuda:0")
 
 
 WITH_WORKERS = """

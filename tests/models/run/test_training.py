@@ -1,6 +1,7 @@
 """Rates of a training by hand, its steps and its average; tests/scripts resume it."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -106,3 +107,16 @@ def test_the_average_follows_the_weights_and_is_what_counts():
         expected = weight if expected is None else 0.75 * expected + 0.25 * weight
     torch.testing.assert_close(training.scored.weight.detach(), expected)
     assert not torch.allclose(training.scored.weight, network.weight)
+
+
+def test_a_resumed_epoch_takes_the_seconds_of_both_runs(monkeypatch):
+    reading = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: reading[0])
+    (_, training), (_, resumed) = new(), new()
+    reading[0] = 110.0
+    state = training.state_dict()
+    reading[0] = 9000.0  # another machine, another clock
+    resumed.load_state_dict(state)
+    reading[0] = 9006.0
+    assert resumed.end_epoch({"miou": 0.3}, 4) and not resumed.end_epoch({"miou": 0.3}, 4)
+    assert [row["seconds"] for row in resumed.log] == [16.0, 0.0]
