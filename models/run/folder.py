@@ -114,6 +114,8 @@ def new_folder(place: Path, step: int | None = None) -> Iterator[Path]:
         if distributed.is_main():
             if step:
                 check_free(place, step)
+            if old.exists() and not place.exists():  # killed between the two moves
+                old.rename(place)
             for left in (new, old):  # by a killed process
                 shutil.rmtree(left, ignore_errors=True)
             new.mkdir()

@@ -46,6 +46,10 @@ def test_a_folder_that_cannot_be_moved_away_stays_and_so_does_the_new_one(run, m
         with folder.new_folder(place) as new:
             (new / "dense.pt").write_text("second")
     assert (place / "dense.pt").read_text() == "first" and (new / "dense.pt").exists()
+    place.rename(run / ".2_cls.old")  # killed between the two moves
+    with pytest.raises(KeyError), folder.new_folder(place):
+        raise KeyError
+    assert (place / "dense.pt").read_text() == "first"
 
 
 def test_a_link_to_another_disk_stays_one(run):
