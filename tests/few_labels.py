@@ -9,6 +9,7 @@ Draws 1, 3, 10 and 20 pixels per class and image with three seeds, of all images
 those of them that are in `train`, fits the head of `--recipe quick` on each, and scores it on the
 whole images of `val`, at original size. The features of an image are computed once. Writes
 OUT/few_labels.csv, a row for each head, and few_labels.png, of all CSV files that --chart names.
+--min-steps and --mixup are those of the recipe unless they are given.
 Nothing but the pixels is known, as of clicks, and a first head estimates the areas that they stand
 for; with --known-areas these are those of the masks. With --strokes the pixels are drawn from a
 stroke so many pixels wide in each class of each image, see `tests.drawn_strokes`.
@@ -40,8 +41,8 @@ from models.strokes import CONTEXT, SIZE, classifier
 from tests.drawn_strokes import draw_strokes
 
 PIXELS, SEEDS = (1, 3, 10, 20), (0, 1, 2)
-MIN_STEPS, AREA, STRIDE = 400, 0.5, 4
-MIXUP, OF_INPUT = 0.4, 0.3  # as in `--recipe quick`
+AREA, STRIDE = 0.5, 4
+OF_INPUT = 0.3  # input dropout, as in `--recipe quick`
 
 
 @torch.inference_mode()
@@ -91,7 +92,14 @@ def draw(dataset: VOCFolder, index: int, per_class: int, width: float) -> np.nda
 
 
 def head_of(
-    out: Path, seed: int, images: np.ndarray, pixels: int, classes: int, known_areas: bool
+    out: Path,
+    seed: int,
+    images: np.ndarray,
+    pixels: int,
+    classes: int,
+    known_areas: bool,
+    min_steps: int,
+    mixup: float,
 ) -> tuple[int, FCClassifier]:
     """The head fitted on so many pixels per class of these images, and how many they are."""
     drawn, sums = np.load(out / "drawn.npy"), np.load(out / "sums.npy")[images]
@@ -102,7 +110,7 @@ def head_of(
     areas = areas * count / np.minimum(count, pixels)
     mean, mean_square = sums.sum(0) / (PLACES * len(images))
     floor = torch.from_numpy(np.sqrt((mean_square - mean**2).clip(0))).float()
-    how = floor, classes, MIN_STEPS, seed, MIXUP, OF_INPUT
+    how = floor, classes, min_steps, seed, mixup, OF_INPUT
     if not known_areas:
         whose, places = drawn[chosen, 1].astype(np.int64), np.load(out / "places.npy")
         fc = classifier((features, labels, weigh(1 / np.bincount(whose)[whose])), *how)
@@ -165,6 +173,8 @@ def main() -> None:
     add("--per-class", type=int, nargs="+", default=PIXELS, metavar="N")
     add("--strokes", type=float, default=0.0, metavar="WIDTH", help="px (default: whole masks)")
     add("--known-areas", action="store_true", help="of the masks, which clicks do not tell")
+    add("--min-steps", type=int, default=400, metavar="N", help="as in step 2 (default: 400)")
+    add("--mixup", type=float, default=0.4, metavar="A", help="as in step 2 (default: 0.4)")
     add("--chart", type=Path, nargs="*", default=[], metavar="CSV", help="of other backbones, too")
     args = parser.parse_args()
     hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps, context=CONTEXT).eval()
@@ -176,7 +186,7 @@ def main() -> None:
     chosen = {len(images): images for images in (of_train, np.arange(len(dataset)))}
     for images, pixels, seed in product(chosen.values(), args.per_class, SEEDS):
         whose = args.out, seed, images, pixels, len(dataset.classes)
-        count, fc = head_of(*whose, args.known_areas)
+        count, fc = head_of(*whose, args.known_areas, args.min_steps, args.mixup)
         row = {"backbone": args.backbone, "strokes": args.strokes, "images": len(images)}
         row["known_areas"] = int(args.known_areas)
         rows.append({**row, "per_class": pixels, "pixels": count, "seed": seed})
