@@ -116,7 +116,7 @@ def _lay_over(
 
 
 def _draw_legend(rows: list[Row], letters: ImageFont.FreeTypeFont, room: int) -> Image.Image:
-    """Lines below a heading, in as many parts beside one another as fit into `room` px."""
+    """Lines below a heading, in as many columns beside one another as fit into `room` px."""
     heading, *others = rows
     size, line, number = letters.size, round(1.6 * letters.size), 8 * letters.size
     names = 3 * size + max(round(letters.getlength(row.name)) for row in others)
@@ -125,8 +125,9 @@ def _draw_legend(rows: list[Row], letters: ImageFont.FreeTypeFont, room: int) ->
     lines = -(-len(others) // parts)
     legend = Image.new("RGB", (parts * width - 2 * size, line * (1 + lines)), WHITE)
     draw = ImageDraw.Draw(legend)
-    starts = range(0, len(others), lines)
-    table = [row for start in starts for row in (heading, *others[start : start + lines])]
+    columns = [others[start : start + lines] for start in range(0, len(others), lines)]
+    empty = Row("", None, [])  # above keys alone, which are of no class
+    table = [row for part in columns for row in (heading if part[0].cells else empty, *part)]
     for index, (name, colour, cells) in enumerate(table):
         left, middle = index // (1 + lines) * width, index % (1 + lines) * line + line // 2
         ink, half = INK if colour else GREY, size // 2
