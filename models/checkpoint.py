@@ -95,6 +95,8 @@ def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
         segmenter.trained_on, segmenter.origin = content["trained_on"], content["origin"]
         segmenter.seen = content.get("seen", segmenter.seen).long().flatten()
         state = content["state"]
+    except UserError:  # as where a package is missing, which is no damage of the file
+        raise
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise UserError(f"{path}: describes no network ({error}); is the file damaged?") from None
     load_state(segmenter, state, path, hypercolumn.backbone)

@@ -36,8 +36,8 @@ def read_pixels(path: Path, is_layer: bool = False, turn: int | None = None) -> 
 
     The value of a pixel in a picture of colours is that of grey, and -1 of another colour. Values
     above 255 have a colour that no class can have. In a picture to draw on (`is_layer`) nobody has
-    drawn what is transparent: it is `CLEAR`, and where that is not index 0 of
-    a palette, which may then be a class, colours tell.
+    drawn what is transparent: it is `CLEAR`, and where that is not index 0 of a palette, which may
+    then be a class, colours tell.
 
     Raises:
         UserError: the file is damaged, or no mask.

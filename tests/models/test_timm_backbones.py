@@ -7,9 +7,9 @@ import torch
 from torchvision.transforms.v2.functional import resize
 
 from data import UserError
-from models.checkpoint import load_extractor, save_extractor
+from models.checkpoint import load_extractor, load_segmenter, save_extractor, save_segmenter
 from models.hypercolumn import Hypercolumn
-from tests.models.conftest import assert_near, noise
+from tests.models.conftest import assert_near, noise, random_segmenter
 
 timm = pytest.importorskip("timm")
 
@@ -83,7 +83,10 @@ def test_what_timm_does_not_have_is_refused(name, options, message):
         Hypercolumn(f"timm/{name}", **{"weights": "random", **options})
 
 
-def test_without_timm_one_line_says_what_to_install(monkeypatch):
+def test_without_timm_one_line_says_what_to_install(monkeypatch, tmp_path):
+    save_segmenter(tmp_path / "a.pt", random_segmenter("timm/resnet10t", 64, 2))
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match="^--backbone timm/resnet10t: .*pip install timm$"):
         Hypercolumn("timm/resnet10t", "random")
+    with pytest.raises(UserError, match="^--backbone timm/resnet10t: .*pip install timm$"):
+        load_segmenter(tmp_path / "a.pt")  # and does not call it damaged
