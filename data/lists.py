@@ -16,7 +16,7 @@ thin for the default --size of step 1 are named, with the size that they need.
 import argparse
 import shlex
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -90,15 +90,7 @@ def make_lists(
     fixed = [row_of.get(image_id, -1) for image_id in ids]
     places = divide(counts[:, :-1] > 0, groups, [*sizes.values()], seed, fixed)
     lists = {name: ids[places == row].tolist() for row, name in enumerate(sizes)}
-    # First, so that a crash never leaves a new list beside an old one. With --val 0, too, val.txt
-    # goes: its images now train.
-    for name in {"train", "val", *lists} - {*listed}:
-        (place / f"{name}.txt").unlink(missing_ok=True)
-    for name, members in lists.items():
-        write_ids(root, name, members)
-    (place / GROUPS).unlink(missing_ok=True)
-    if group_by is not None:
-        (place / GROUPS).write_text(group_by, encoding="utf-8", newline="")
+    _write(root, lists, listed, group_by)
     report({name: counts[places == row] for row, name in enumerate(lists)}, classes, outlines)
     return lists
 
@@ -247,6 +239,22 @@ def divide(
             keys = [(has[row, rarest], -lack[row, rarest], -room[row], row) for row in candidates]
             put(group, min(keys)[-1])
     return np.where(np.asarray(fixed) >= 0, fixed, place[group_of])
+
+
+def _write(
+    root: Path, lists: Mapping[str, list[str]], kept: Collection[str], group_by: str | None
+) -> None:
+    """Writes the lists and what they were grouped by; train and val go that are not `kept`."""
+    place = root / LISTS
+    # First, so that a crash never leaves a new list beside an old one. With --val 0, too, val.txt
+    # goes: its images now train.
+    for name in {"train", "val", *lists} - {*kept}:
+        (place / f"{name}.txt").unlink(missing_ok=True)
+    for name, members in lists.items():
+        write_ids(root, name, members)
+    (place / GROUPS).unlink(missing_ok=True)
+    if group_by is not None:
+        (place / GROUPS).write_text(group_by, encoding="utf-8", newline="")
 
 
 def report(pixels: Mapping[str, np.ndarray], classes: Classes, outlines: np.ndarray) -> None:
