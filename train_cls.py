@@ -29,7 +29,7 @@ from models.classifier import ACTIVATIONS, DenseClassifier, FCClassifier, larges
 from models.run import args as flags
 from models.run import chain, folder, runtime
 from models.run.recipes import RECIPES
-from models.run.training import build_optimizer, build_schedule, save_log
+from models.run.training import build_optimizer, build_schedule, enough_steps, save_log
 from models.segmenter import Segmenter
 from models.weight_files import fingerprint
 
@@ -42,7 +42,8 @@ def parse() -> argparse.Namespace:
     flag = parser.flag
     flag("--features", Path, None, "use step 1 of this run", free=True, metavar="RUN")
     flag("--epochs", flags.positive, 30, "passes over the sampled pixels")
-    flag("--min-steps", flags.natural, 0, "more epochs, where --epochs make fewer than N steps")
+    least = "more epochs, where --epochs make fewer steps; auto: 38 times the pixels' cube root"
+    flag("--min-steps", flags.steps, 0, least, metavar="N")
     flag("--batch-size", flags.positive, 256, "pixels per step")
     hidden = "widths of the hidden layers; N: two of that width; N, (with a comma): one; or none"
     flag("--hidden", flags.widths, (256, 256), hidden, metavar="N,N,..")
@@ -119,7 +120,8 @@ def main() -> None:
     labels, areas, count = torch.from_numpy(store.labels).long(), store.areas, int((~is_held).sum())
     check_several(labels[~is_held], source)
     steps = math.ceil(count / args.batch_size)  # of an epoch
-    epochs = max(args.epochs, math.ceil(args.min_steps / steps))
+    least = enough_steps(count) if args.min_steps == "auto" else args.min_steps
+    epochs = max(args.epochs, math.ceil(least / steps))
     # Sparse labels do not tell the areas that they stand for: a first classifier estimates them.
     needs_areas = store.places is not None and args.area_weight > 0
     twice = ", twice, as sparse labels tell no areas" * needs_areas
@@ -132,7 +134,7 @@ def main() -> None:
         flags=runtime.as_typed(args.changed),
     )
     if epochs * steps < FEW_STEPS:
-        print(f"  note: {epochs * steps} steps are few to learn in; --min-steps 400 makes more")
+        print(f"  note: {epochs * steps} steps are few to learn in; --min-steps auto makes more")
 
     # The classifier: standardisation by the moments of the samples, then fully connected layers.
     moments = torch.from_numpy(store.mean), torch.from_numpy(store.std)

@@ -34,8 +34,9 @@ from losses.metrics import ConfusionMatrix
 from models.classifier import DenseClassifier, FCClassifier
 from models.hypercolumn import Hypercolumn
 from models.run import runtime
-from models.run.args import taps
+from models.run.args import steps, taps
 from models.run.folder import read_table, save_csv
+from models.run.training import enough_steps
 from models.segmenter import top_class
 from models.strokes import CONTEXT, SIZE, classifier
 from tests.drawn_strokes import draw_strokes
@@ -98,7 +99,7 @@ def head_of(
     pixels: int,
     classes: int,
     known_areas: bool,
-    min_steps: int,
+    min_steps: int | str,
     mixup: float,
 ) -> tuple[int, FCClassifier]:
     """The head fitted on so many pixels per class of these images, and how many they are."""
@@ -110,7 +111,8 @@ def head_of(
     areas = areas * count / np.minimum(count, pixels)
     mean, mean_square = sums.sum(0) / (PLACES * len(images))
     floor = torch.from_numpy(np.sqrt((mean_square - mean**2).clip(0))).float()
-    how = floor, classes, min_steps, seed, mixup, OF_INPUT
+    least = enough_steps(len(labels)) if min_steps == "auto" else min_steps
+    how = floor, classes, least, seed, mixup, OF_INPUT
     if not known_areas:
         whose, places = drawn[chosen, 1].astype(np.int64), np.load(out / "places.npy")
         fc = classifier((features, labels, weigh(1 / np.bincount(whose)[whose])), *how)
@@ -173,7 +175,7 @@ def main() -> None:
     add("--per-class", type=int, nargs="+", default=PIXELS, metavar="N")
     add("--strokes", type=float, default=0.0, metavar="WIDTH", help="px (default: whole masks)")
     add("--known-areas", action="store_true", help="of the masks, which clicks do not tell")
-    add("--min-steps", type=int, default=400, metavar="N", help="as in step 2 (default: 400)")
+    add("--min-steps", type=steps, default="auto", metavar="N", help="as in step 2 (default: auto)")
     add("--mixup", type=float, default=0.4, metavar="A", help="as in step 2 (default: 0.4)")
     add("--chart", type=Path, nargs="*", default=[], metavar="CSV", help="of other backbones, too")
     args = parser.parse_args()

@@ -189,6 +189,11 @@ def taps(text: str) -> list[int | str]:
     return [f"b{positive(part[1:])}" if part[:1] == "b" else positive(part) for part in parts]
 
 
+def steps(text: str) -> int | str:
+    """argparse type: a number of steps, or "auto", see `training.enough_steps`."""
+    return text if text == "auto" else natural(text)
+
+
 def widths(text: str) -> tuple[int, ...]:
     """argparse type: widths of hidden layers, "none", or one number for the course's two."""
     if text == "none":

@@ -3,7 +3,7 @@
 SAMPLES = "--size 416 --context image,5,11 --per-class 20"
 HEAD = (
     "--epochs 6 --batch-size 512 --lr 5e-4 --weight-decay 0.05 --area-weight 0.5 --held-out 0 "
-    "--dropout 0.2 --min-steps 400"
+    "--dropout 0.2 --min-steps auto"
 )
 
 RECIPES: dict[str, dict[str, str]] = {

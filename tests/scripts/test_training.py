@@ -145,11 +145,13 @@ def test_a_bad_image_of_20_is_left_out_and_listed(street, succeeds):
 
 def test_few_pixels_are_passed_over_until_there_are_enough_steps(street, succeeds):
     flags = ("--held-out", 0, "--batch-size", 200, "--hidden", 4, "--epochs", 2)
-    steps = -(-len(np.load(FEATURES / "labels.npy")) // 200)
-    for asked, epochs in ((20, -(-20 // steps)), (steps, 2)):
+    pixels = len(np.load(FEATURES / "labels.npy"))
+    steps, enough = -(-pixels // 200), 38 * pixels ** (1 / 3)
+    for asked, epochs in ((20, -(-20 // steps)), (steps, 2), ("auto", -(-round(enough) // steps))):
         said = succeeds(*CLS, *flags, "--min-steps", asked)
         assert f"  training  {epochs} epochs of {steps} steps\n" in said
-        assert f"note: {epochs * steps} steps are few to learn in; --min-steps" in said
+        note = f"note: {epochs * steps} steps are few to learn in; --min-steps auto" in said
+        assert note == (asked != "auto")
         rates = [row["lr"] for row in log("run/2_cls")]
         assert len(rates) == epochs and (epochs == 2 or rates[-1] < rates[1]), "over all of them"
     assert 1 < steps < 10
