@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from data import formats
 from data.formats import annotations
 from data.formats.source import Options, files_in
 
@@ -14,10 +15,10 @@ BOX = [[1, 1], [4, 1], [4, 3], [1, 3]]
 DRAWN = [[0] * 6, [0, 1, 1, 1, 0, 0], [0, 1, 1, 1, 0, 0], [0] * 6]  # a box of class 1
 
 
-def photo(path: Path, size: tuple[int, int] = (6, 4)) -> Path:
+def photo(path: Path, size: tuple[int, int] = (6, 4), **how) -> Path:
     """A photo, 6 pixels wide and 4 high if nothing else is said."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size).save(path)
+    Image.new("RGB", size).save(path, **how)
     return path
 
 
@@ -37,16 +38,16 @@ def png(inside: object, clear: bool = False) -> bytes:
     return file.getvalue()
 
 
-def find(form, root: Path, **options):
-    """The source that a form of annotations finds; None if there are no files of it."""
-    options = Options(**options)
+def find(writes, root: Path, **options):
+    """The source of the form of which that function writes files; None if there are none of it."""
+    form, options = getattr(formats, writes.__name__), Options(**options)
     paths = form.find([root / options.annotations] if options.annotations else files_in(root))
     return annotations.read_form(form, paths, root, options) if paths else None
 
 
-def only_mask(form, root: Path, **options) -> list:
+def only_mask(writes, root: Path, **options) -> list:
     """The mask of the only photo."""
-    (pair,) = find(form, root, **options).pairs.values()
+    (pair,) = find(writes, root, **options).pairs.values()
     return pair.mask().tolist()
 
 

@@ -7,20 +7,10 @@ import zlib
 import numpy as np
 import pytest
 
-from data import UserError, formats
+from data import UserError
 from data.classes import VOID
 from data.formats.rasterize import ellipse, outlined, polygons
-from tests.data.formats import (
-    DRAWN,
-    coco,
-    cvat,
-    find,
-    labelme,
-    only_mask,
-    photo,
-    png,
-    supervisely,
-)
+from tests.data.formats import DRAWN, coco, cvat, find, labelme, only_mask, photo, png, supervisely
 
 SQUARE = [[1, 1], [3, 1], [3, 2], [1, 2]]  # its outline belongs to it
 RING = [1, 1, 4, 1, 4, 3, 1, 3]  # x, y of the corners; pixels whose centres are inside
@@ -80,34 +70,25 @@ ROUND = '<ellipse label="dog" cx="3" cy="2" rx="2.8" ry="1" rotation="{}"/>'
 TWICE = [[0, 0, 6, 0, 6, 4, 0, 4, 0, 0, 2, 1, 4, 1, 4, 3, 2, 3, 2, 1]]
 LARGE, CROWD = [[0, 0, 3, 0, 3, 4, 0, 4]], {"size": [4, 6], "counts": [8, 8, 8]}
 SMALL = outline([[0, 0, 1, 0, 1, 4, 0, 4]], 9)
+LAYERS = [SMALL, outline(LARGE), outline(CROWD, iscrowd=1)]
+NO_CROWD = [[*LAYERS[:2], LAYERS[2] | {key: {}}] for key in ("attributes", "extra")]
 HOLE = thing("polygon", [[0, 0], [4, 0], [4, 3], [0, 3]], [[[1, 1], [3, 1], [3, 2], [1, 2]]])
+THROUGH = [thing("rectangle", [[2, 0], [5, 3]], label="cow"), HOLE]
+BIRD = [[1, 0, 1], [0, 1, 0]]
+BIRD_MASK = [NOTHING, [0, 0, 1, 0, 1, 0], [0, 0, 0, 1, 0, 0], NOTHING]
 PLACES = {"dog": (0, 0, 5, 1), "__ignore__": (0, 1, 5, 1), "cow": (1, 0, 1, 3)}
 NAMED = [shape([at[:2], at[2:]], label=name) for name, at in PLACES.items()]
 DRAWINGS = [
     (labelme, [shape([[2, 1], [3, 1]], "circle")], [[0, 1, 1, 1, 0, 0]] * 3 + [NOTHING]),
-    (
-        labelme,
-        [shape([[2, 1], [4, 2]], "mask", [[1, 0, 1], [0, 1, 0]])],
-        [NOTHING, [0, 0, 1, 0, 1, 0], [0, 0, 0, 1, 0, 0], NOTHING],
-    ),
+    (labelme, [shape([[2, 1], [4, 2]], "mask", BIRD)], BIRD_MASK),
     # Later ones lie on earlier ones, in CVAT by z_order; in COCO small on large, and on crowds.
     (labelme, NAMED, [[2, 1] + [2] * 4, [VOID, 1] + [VOID] * 4] + [[0, 1, 0, 0, 0, 0]] * 2),
     (cvat, [box("dog", 1, 5), box("cow", 2), box("dog", 6, -1)], [[1, 2, 1, 1, 1, 1]] * 4),
     (cvat, [box("cow", 6), box("dog", 2)], [[1, 1, 2, 2, 2, 2]] * 4),
-    (coco, [SMALL, outline(LARGE), outline(CROWD, iscrowd=1)], [[2, 1, 1, VOID, 0, 0]] * 4),
-    (
-        supervisely,  # earlier ones show through holes
-        [thing("rectangle", [[2, 0], [5, 3]], label="cow"), HOLE],
-        [[1] * 5 + [2], [1, 0, 2, 2, 1, 2], [1, 0, 2, 2, 1, 2], [1] * 5 + [2]],
-    ),
-    *[  # CVAT and V7 call each mask a crowd
-        (
-            coco,
-            [SMALL, outline(LARGE), outline(CROWD, iscrowd=1, **{key: {}})],
-            [[2, 1, 1, 1, 0, 0]] * 4,
-        )
-        for key in ("attributes", "extra")
-    ],
+    (coco, LAYERS, [[2, 1, 1, VOID, 0, 0]] * 4),
+    *[(coco, it, [[2, 1, 1, 1, 0, 0]] * 4) for it in NO_CROWD],  # as CVAT and V7 call each mask
+    # Earlier ones show through holes.
+    (supervisely, THROUGH, [[1] * 5 + [2], *[[1, 0, 2, 2, 1, 2]] * 2, [1] * 5 + [2]]),
     (coco, [outline(TWICE)], [ALL, [1, 1, 0, 0, 1, 1], [1, 1, 0, 0, 1, 1], ALL]),
     (cvat, [ROUND.format(0)], [NOTHING, [0, 1, 1, 1, 1, 0], [0, 1, 1, 1, 1, 0], NOTHING]),
     (cvat, [ROUND.format(90)], [[0, 0, 1, 1, 0, 0]] * 4),
@@ -116,11 +97,7 @@ DRAWINGS = [
     (cvat, [covered(4, 3, "0, 8")], [NOTHING] * 3 + [[0, 0, 0, 0, 1, 1]]),
     (cvat, [covered(-4, 3, "0, 8")], [NOTHING] * 4),
     (cvat, [covered(6, 3, "0, 8")], [NOTHING] * 4),
-    (
-        supervisely,
-        [bitmap(png([[1, 0, 1], [0, 1, 0]], True), 4, -1)],
-        [[0] * 5 + [1]] + [NOTHING] * 3,
-    ),
+    (supervisely, [bitmap(png(BIRD, True), 4, -1)], [[0] * 5 + [1]] + [NOTHING] * 3),
 ]
 
 
@@ -130,7 +107,7 @@ DRAWINGS = [
 def test_areas_equal_a_drawing_by_hand(writes, shapes, mask, tmp_path):
     writes(tmp_path, "a.jpg", shapes=shapes)
     photo(tmp_path / "json" / "ds" / "img" / "a.jpg")
-    assert only_mask(getattr(formats, writes.__name__), tmp_path) == mask
+    assert only_mask(writes, tmp_path) == mask
 
 
 def test_runs_and_polygons_are_as_those_of_pycocotools(tmp_path):
@@ -139,26 +116,24 @@ def test_runs_and_polygons_are_as_those_of_pycocotools(tmp_path):
     runs = theirs.encode(np.asfortranarray(mask, dtype=np.uint8))
     photo(tmp_path / "a.jpg")
     coco(tmp_path, "a.jpg", shapes=[outline(runs | {"counts": runs["counts"].decode()})])
-    assert only_mask(formats.coco, tmp_path) == mask.tolist()
+    assert only_mask(coco, tmp_path) == mask.tolist()
     corners = [0.4, 0.3, 5.2, 1.1, 4.9, 3.8, 2.2, 2.4]
     coco(tmp_path, "a.jpg", shapes=[outline([corners])])
     drawn = theirs.decode(theirs.merge(theirs.frPyObjects([corners], 4, 6)))
-    assert (np.array(only_mask(formats.coco, tmp_path)) != drawn).sum() <= 2, "on the outline"
+    assert (np.array(only_mask(coco, tmp_path)) != drawn).sum() <= 2, "on the outline"
 
 
-def test_a_shape_takes_the_memory_of_its_own_box_and_no_more_than_the_photo(tmp_path):
+def test_a_shape_takes_the_memory_of_its_own_box(tmp_path):
     ring = ellipse((2000, 1500), (10, 10))
     tracemalloc.start()
     for corner, inside in (polygons([ring], (3000, 4000)), outlined(ring, [], (3000, 4000))):
         assert max(inside.shape) <= 22 and corner == (1990, 1490)
     assert tracemalloc.get_traced_memory()[1] < 1e6
-    corner, inside = polygons([ellipse((0, 0), (1e6, 1e6))], (6, 8))
-    assert corner == (0, 0) and inside.shape == (6, 8) and inside.all()
     supervisely(tmp_path, "a.jpg", shapes=[bitmap(bytes(3 * 10**8), 0, 0)])
     photo(tmp_path / "a.jpg")
     tracemalloc.reset_peak()
     with pytest.raises(UserError, match="a.jpg.json: not Supervisely JSON as it is known here"):
-        only_mask(formats.supervisely, tmp_path)
+        only_mask(supervisely, tmp_path)
     assert tracemalloc.get_traced_memory()[1] < 2.5e8
     tracemalloc.stop()
 
@@ -168,19 +143,20 @@ def test_names_number_themselves_and_a_file_may_say_no_size(tmp_path):
     path = labelme(tmp_path, "a.jpg", shapes=named)
     photo(tmp_path / "a.jpg")
     path.write_text(path.read_text().replace("imageHeight", "x").replace("imageWidth", "y"))
-    assert list(find(formats.labelme, tmp_path).classes) == ["_background_", "cow", "dog"]
-    assert [row[5] for row in only_mask(formats.labelme, tmp_path)] == [0] * 4
+    assert list(find(labelme, tmp_path).classes) == ["_background_", "cow", "dog"]
+    assert [row[5] for row in only_mask(labelme, tmp_path)] == [0] * 4
     listed = dict.fromkeys(["background", "dog"])
-    found = only_mask(formats.labelme, tmp_path, classes=listed, unknown=0)
+    found = only_mask(labelme, tmp_path, classes=listed, unknown=0)
     assert found[0] == [1, 0, 1, 1, 1, 0]
 
 
 @pytest.mark.parametrize("writes", [cvat, supervisely])
 def test_classes_have_the_colours_that_the_form_gives_them(writes, tmp_path):
-    path, form = writes(tmp_path, "a.jpg"), getattr(formats, writes.__name__)
+    path = writes(tmp_path, "a.jpg")
     photo(tmp_path / "json" / "ds" / "img" / "a.jpg")
-    assert find(form, tmp_path).classes == {"background": None, "dog": (10, 11, 12)}
+    (tmp_path / "meta.json").write_text('{"version": 3}')  # of another program
+    assert find(writes, tmp_path).classes == {"background": None, "dog": (10, 11, 12)}
     if writes is supervisely:  # a folder of a project lacks them
-        assert find(form, path.parents[1]).classes == {"background": None, "dog": None}
+        assert find(writes, path.parents[1]).classes == {"background": None, "dog": None}
         path.unlink()
-        assert find(form, tmp_path) is None
+        assert find(writes, tmp_path) is None
