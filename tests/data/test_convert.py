@@ -10,7 +10,7 @@ from PIL import Image
 from data.classes import read_classes
 from data.image_files import read_image, read_mask
 from tests.data.conftest import MASK, add, files_in, turned_by
-from tests.data.formats import write
+from tests.data.formats import DRAWN, coco, labelme, photo, write
 
 
 def written(out: Path, name: str = "a") -> list:
@@ -35,14 +35,12 @@ def test_the_command_writes_the_layout_and_says_what_it_holds(root, tmp_path, co
     assert {Path(name).stem for name in files_in(out)} == {"a", "b", "classes", "converted"}
 
 
-@pytest.mark.parametrize("unmasked, value", [("void", 255), ("background", 0)])
-def test_photos_without_a_mask_may_be_of_one_value(
-    unmasked, value, root, tmp_path, converts, refuses
-):
+@pytest.mark.parametrize("unmasked", ["void", "background"])
+def test_photos_without_a_mask_may_be_of_one_value(unmasked, root, tmp_path, converts, refuses):
     Image.new("RGB", (3, 2)).save(root / "images" / "c.jpg", exif=turned_by(6))
     out, flags = tmp_path / "out", ("--classes", "wall,door", "--unmasked", unmasked)
     said = converts(root, out, *flags)
-    what = "void" if value else "wall"
+    what, value = ("void", 255) if unmasked == "void" else ("wall", 0)
     assert "3 pairs" in said[0] and f"  without a mask, so {what} everywhere: 1 (c)" in said
     assert written(out, "c") == [[value] * 2] * 3
     assert "--unmasked beside --skip-bad: a photo" in refuses(root, out, *flags, "--skip-bad")
@@ -51,7 +49,7 @@ def test_photos_without_a_mask_may_be_of_one_value(
 RED, BORDER = (128, 0, 0), (224, 224, 192)
 PAINTED = [[(0, 0, 0), RED, BORDER], [(0, 0, 0)] * 3]
 SMOOTH = [[(0, 0, 0), (120, 3, 0), (30, 0, 0)], [(63, 0, 0), (0, 0, 0), (0, 99, 0)]]
-MAPPED = "--masks drawn --map 0=0,255=1,128=void --unknown"
+MAPPED = "--map 0=0,255=1,128=void --unknown"
 
 
 @pytest.mark.parametrize(
@@ -65,11 +63,10 @@ MAPPED = "--masks drawn --map 0=0,255=1,128=void --unknown"
 def test_flags_reach_the_masks(mask, flags, expected, lost, root, tmp_path, converts, monkeypatch):
     add(root, "a", mask)
     (root / "masks" / "b.png").unlink()
-    if "drawn" in flags:
-        (root / "masks").rename(root / "drawn")
+    (root / "masks").rename(root / "drawn")
     write(tmp_path / "mine.txt", "background 0 0 0\naeroplane 128 0 0\n")
     monkeypatch.chdir(tmp_path)
-    said = converts(root, "out", *flags.split())
+    said = converts(root, "out", "--masks", "drawn", *flags.split())
     assert written(Path("out")) == expected
     assert ("  pixels of no class: 1 (a.png: 1)" in said) == lost
 
@@ -103,13 +100,11 @@ def test_a_bad_image_stops_it_or_is_left_out(spoil, root, tmp_path, converts, re
 
 @pytest.mark.parametrize("turn", range(2, 9))
 @pytest.mark.parametrize("rows", [2, 3])
-def test_masks_as_photos_are_stored_are_turned_with_these(
-    turn, rows, root, tmp_path, converts, refuses
-):
+def test_masks_as_photos_are_stored_are_turned(turn, rows, root, tmp_path, converts, refuses):
     stored = np.array([[0, 1, 0], [1, 1, 0], [0, 0, 0]], dtype=np.uint8)[:rows]
     Image.fromarray(stored).save(root / "masks" / "b.png")
-    photo = Image.fromarray(stored * 255).convert("RGB")
-    photo.save(root / "images" / "b.png", exif=turned_by(turn))
+    image = Image.fromarray(stored * 255).convert("RGB")
+    image.save(root / "images" / "b.png", exif=turned_by(turn))
     (root / "images" / "b.jpg").unlink()
     if turn > 4 and rows == 2:
         assert "--turn-masks" in refuses(root, tmp_path / "out")
@@ -121,23 +116,19 @@ def test_masks_as_photos_are_stored_are_turned_with_these(
     assert np.array_equal(mask * 255, read_image(root / "images" / "b.png")[..., 0])
 
 
-def test_annotations_are_recognised_before_folders_and_something_must_be_drawn(
-    root, tmp_path, converts, refuses
-):
-    shape = {"label": "cat", "points": [[0, 0], [0, 1.5]], "shape_type": "rectangle"}
-    content = {"shapes": [shape], "imagePath": "a.jpg", "imageHeight": 2, "imageWidth": 3}
-    write(root / "a.json", content)
+def test_annotations_precede_folders_and_something_must_be_drawn(root, tmp_path, converts, refuses):
+    photo(root / "c.jpg")
+    labelme(root, "c.jpg", kind="rectangle", box=[[1, 1], [3, 2]])
     out = tmp_path / "out"
     assert converts(root, out)[0] == "LabelMe JSON: 1 pairs of photo and mask"
-    assert written(out) == [[1, 0, 0], [1, 0, 0]]
-    shape["points"] = [[9, 9], [12, 12]]
-    write(root / "a.json", content)
+    assert written(out, "c") == DRAWN
+    labelme(root, "c.jpg", box=[[9, 9], [12, 9], [12, 12]])
     line = refuses(root, out, "--force")
     assert line.startswith(f"convert: {root}: nothing is drawn in any photo; ")
-    assert line.endswith("left out: shape without a pixel in its photo: a.jpg")
+    assert line.endswith("left out: shape without a pixel in its photo: c.jpg")
     said = converts(root, out, "--force", "--masks", "masks")
     assert said[0] == "photos and masks: 2 pairs of photo and mask"
-    write(root / "a.json", {"images": [], "annotations": [], "categories": []})
+    coco(root, "c.jpg", images=[], annotations=[], categories=[])
     refuses(root, out, "--force")  # a COCO file of nothing
 
 

@@ -81,6 +81,5 @@ def cvat(root: Path, photo: str, label="dog", kind="polygon", box=BOX, shapes=()
     shape = "".join(shapes) or f'<{kind} label="{label}" points="{points}"/>'
     labels = f"<label><name>{label}</name><color>#0a0b0c</color></label>"
     image = f'<image name="{photo}" width="6" height="4">{shape}<tag label="sunny"/></image>'
-    return write(
-        root / "json" / "a.xml", f"<annotations><meta>{labels}</meta>{image}</annotations>"
-    )
+    content = f"<annotations><meta>{labels}</meta>{image}</annotations>"
+    return write(root / "json" / "a.xml", content)

@@ -1,7 +1,6 @@
 """What holds for every form of annotations: photos found, classes numbered, nothing lost unsaid."""
 
 import re
-import unicodedata
 from pathlib import Path
 
 import pytest
@@ -174,7 +173,7 @@ def test_other_files_are_of_another_form(writes, tmp_path):
     assert find(writes, tmp_path) is None
 
 
-E_ACUTE, E_AND_ACUTE = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+E_ACUTE, E_AND_ACUTE = "\u00e9", "e\u0301"
 FRAME = "json/images{}/frame_000000.PNG"
 
 
@@ -190,7 +189,7 @@ FRAME = "json/images{}/frame_000000.PNG"
         (labelme, "x.jpg", "drawn/x.jpg.png", None),
         (labelme, "[1].jpg", "two/[1].jpg 1.jpg", "two/[1].jpg"),
         (labelme, ".", "a.jpg", None),
-        (labelme, "é.jpg", f"{E_AND_ACUTE}.jpg", f"{E_AND_ACUTE}.jpg"),
+        (labelme, f"{E_ACUTE}.jpg", f"{E_AND_ACUTE}.jpg", f"{E_AND_ACUTE}.jpg"),
         (coco, "a.jpg", "images/a.jpg clean/a.jpg", None),
         (cvat, "a.jpg", "json/images/a.jpg clean/a.jpg", "json/images/a.jpg"),
         (cvat, "frame_000000", FRAME.format(""), FRAME.format("")),  # of a video
@@ -218,15 +217,14 @@ def test_photos_lie_where_the_file_says_or_at_one_place(writes, name, there, fou
     ],
 )
 def test_equal_names_in_train_and_val_are_told_apart_by_folders(writes, file, place, tmp_path):
+    expected = []
     for name in ("train", "val"):
         path = writes(tmp_path / name, 'a.jpg" subset="' + name if writes is cvat else "a.jpg")
-        (tmp_path / file.format(name)).parent.mkdir(parents=True, exist_ok=True)
-        path.rename(tmp_path / file.format(name))
-        photo(tmp_path / place.format(name))
+        there = tmp_path / file.format(name)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        expected.append((path.rename(there), photo(tmp_path / place.format(name))))
     pairs = find(writes, tmp_path).pairs.values()
-    drawn = [(file.format(name), place.format(name)) for name in ("train", "val")]
-    found = [(pair.drawn_in, pair.photo) for pair in pairs if pair.mask().any()]
-    assert found == [(tmp_path / one, tmp_path / other) for one, other in drawn]
+    assert [(pair.drawn_in, pair.photo) for pair in pairs if pair.mask().any()] == expected
 
 
 def test_a_photo_without_annotations_may_have_the_name_of_another_folders(tmp_path):

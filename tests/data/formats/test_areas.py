@@ -49,9 +49,8 @@ def covered(left: float, top: int, runs: str) -> str:
     return f'<mask label="dog" rle="{runs}" left="{left}" top="{top}" width="4" height="2"/>'
 
 
-AREAS = [(labelme, shape(SQUARE, kind)) for kind in ("polygon", None, "oriented_rectangle")]
-AREAS += [(labelme, shape(SQUARE, "rotation"))]
-AREAS += [(labelme, shape(SQUARE))]  # four corners, as X-AnyLabeling writes them
+KINDS = ("polygon", None, "oriented_rectangle", "rotation", "rectangle")
+AREAS = [(labelme, shape(SQUARE, kind)) for kind in KINDS]  # as X-AnyLabeling has the last
 AREAS += [(labelme, shape(ends)) for ends in ([[1, 1], [3, 2]], [[3.9, 2.9], [1.9, 1.9]])]
 AREAS += [(labelme, shape([[1, 1], [3, 2]], "mask", [[1] * 3] * 2))]
 AREAS += [(coco, outline(it)) for it in ([RING], RUNS, [RING, [], [1, 1, 2, 1, 2, 3, 1, 3]])]
@@ -95,8 +94,7 @@ DRAWINGS = [
     # What lies outside is cut off.
     (cvat, [covered(-2, 3, "0, 8")], [NOTHING] * 3 + [[1, 1, 0, 0, 0, 0]]),
     (cvat, [covered(4, 3, "0, 8")], [NOTHING] * 3 + [[0, 0, 0, 0, 1, 1]]),
-    (cvat, [covered(-4, 3, "0, 8")], [NOTHING] * 4),
-    (cvat, [covered(6, 3, "0, 8")], [NOTHING] * 4),
+    *[(cvat, [covered(*at, "0, 8")], [NOTHING] * 4) for at in ((-5, -3), (7, 5))],
     (supervisely, [bitmap(png(BIRD, True), 4, -1)], [[0] * 5 + [1]] + [NOTHING] * 3),
 ]
 

@@ -22,7 +22,10 @@ SNOW = {"ground": (0, 0, 0), "road": (255, 0, 0), "snow": (255, 255, 255)}
 NEAREST = {"unknown": VOID, "nearest": True}
 BINARY, EDGES = NEAREST | {"values": {0: 0, 255: 1}}, [[0, VOID, 1, 0]]
 DEFAULT = {"background": None, "class 1": None, "class 2": None}
-INDICES = [[0, 1, 2], [2, 1, 0]]
+INDICES, STROKES = [[0, 1, 2], [2, 1, 0]], [[0, 1, 2], [0, 0, 0]]
+LAYER = [[(0, 0, 0, 0), (0, 0, 255, 255), (128, 0, 0, 255), (128, 0, 0, 0)]]  # two are clear
+BLUE = {"background": (0, 0, 255), "cat": (128, 0, 0)}
+PLANTS = dict.fromkeys(["soil", "root", "leaf"])
 PAINTED = np.array(list(COLOURS.values()))[np.array(INDICES)].tolist()
 
 
@@ -63,7 +66,6 @@ def test_values_are_class_ids_in_each_kind_of_file(suffix, mode, tmp_path):
     [
         ([[0, 1000]], "I;16", None, {"values": {0: 0, 1000: 1}}, [[0, 1]]),
         ([[0, 2, 255]], "L", NAMED, {}, [[0, 2, VOID]]),
-        ([[0, 2, 255]], "P", NAMED, {}, [[0, 2, VOID]]),
         ([[0, 0, 255]], "L", None, {"values": {}}, [[0, 0, VOID]]),  # hardly ids, but if it is said
         ([[0, 255]], "L", TWO, {}, [[0, 1]]),
         ([[0, 255, 1]], "L", TWO, {}, [[0, VOID, 1]]),
@@ -76,6 +78,14 @@ def test_values_are_class_ids_in_each_kind_of_file(suffix, mode, tmp_path):
         ([[0, 255]], "L", SNOW, {}, [[0, 2]]),  # black and white of three, not void
         ([[0, 9, 255]], "L", SNOW, {"unknown": VOID}, [[0, VOID, 2]]),  # with smoothed edges
         ([[0, 1, 77]], "L", LISTED, {"unknown": VOID, "values": {}}, [[0, 1, VOID]]),
+        # Strokes lie on what nobody has drawn: a value, or what is transparent.
+        (STROKES, "L", PLANTS, {"unlabelled": 0}, [[VOID, 0, 1], [VOID] * 3]),
+        (STROKES, "L", None, {"unlabelled": 2}, [[0, 1, VOID], [0, 0, 0]]),
+        (STROKES, "L", None, {"unlabelled": "void"}, STROKES),
+        ([[0, 7, 9]], "L", TWO, {"unlabelled": 0, "values": {7: 1, 9: 0}}, [[VOID, 1, 0]]),
+        (LAYER, "RGBA", BLUE, {"unlabelled": "void"}, [[VOID, 0, 1, VOID]]),
+        (LAYER, "RGBA", BLUE, {"unlabelled": "background"}, [[0, 0, 1, 0]]),
+        ([[(0, 0, 0), (0, 0, 255)]], "RGB", BLUE, {"unlabelled": 0}, [[VOID, 0]]),
         # The limit is half of what is between two colours or values, here between 0 and 9, ..
         ([[(1, 2, 3), (5, 5, 5), (9, 9, 7)]], "RGB", LISTED, NEAREST, [[0, VOID, VOID]]),
         ([[(100, 0, 9), (40, 0, 0), (64, 9, 0)]], "RGB", COLOURS, NEAREST, [[1, 0, VOID]]),
@@ -95,30 +105,14 @@ def test_values_and_colours_are_classes(pixels, mode, listed, options, mask, tmp
     assert list(classes) == [name for name in names if name != "void"]
 
 
-LAYER = [[(0, 0, 0, 0), (0, 0, 255, 255), (128, 0, 0, 255), (128, 0, 0, 0)]]  # two are clear
-MAP, STROKES = {"values": {7: 1, 9: 0}}, [[0, 1, 2], [0, 0, 0]]
-BLUE = {"background": (0, 0, 255), "cat": (128, 0, 0)}
-PLANTS, REVERSED = dict.fromkeys(["soil", "root", "leaf"]), dict.fromkeys(["root", "background"])
-
-
 @pytest.mark.parametrize(
-    "pixels, mode, listed, options, names, mask",
-    [
-        (STROKES, "L", None, {"unlabelled": 0}, "class 1 class 2", [[VOID, 0, 1], [VOID] * 3]),
-        (STROKES, "L", PLANTS, {"unlabelled": 0}, "soil root leaf", [[VOID, 0, 1], [VOID] * 3]),
-        (STROKES, "L", REVERSED, {"unlabelled": 0}, "background root", [[VOID, 1, 0], [VOID] * 3]),
-        (STROKES, "L", None, {"unlabelled": 2}, "background class 1", [[0, 1, VOID], [0, 0, 0]]),
-        (STROKES, "L", None, {"unlabelled": "void"}, "background class 1 class 2", STROKES),
-        ([[0, 7, 9]], "L", TWO, {"unlabelled": 0} | MAP, "background cat", [[VOID, 1, 0]]),
-        (LAYER, "RGBA", BLUE, {"unlabelled": "void"}, "background cat", [[VOID, 0, 1, VOID]]),
-        (LAYER, "RGBA", BLUE, {"unlabelled": "background"}, "background cat", [[0, 0, 1, 0]]),
-        (LAYER, "RGBA", BLUE, {"unlabelled": 0}, "background cat", [[VOID, 0, 1, VOID]]),
-        ([[(0, 0, 0), (0, 0, 255)]], "RGB", BLUE, {"unlabelled": 0}, "background cat", [[VOID, 0]]),
-    ],
+    "listed, names, drawn",
+    [("", "class 1, class 2", [0, 1]), ("root background", "background, root", [1, 0])],
 )
-def test_strokes_lie_on_what_nobody_has_drawn(pixels, mode, listed, options, names, mask, tmp_path):
-    classes, masks = read([saved(tmp_path / "a.png", pixels, mode)], listed, **options)
-    assert (" ".join(classes), masks) == (names, [mask])
+def test_where_nobody_has_drawn_0_the_first_class_is_1(listed, names, drawn, tmp_path):
+    path = saved(tmp_path / "a.png", STROKES)
+    classes, masks = read([path], dict.fromkeys(listed.split()), unlabelled=0)
+    assert (", ".join(classes), masks) == (names, [[[VOID, *drawn], [VOID] * 3]])
 
 
 def test_colours_decide_where_palettes_differ(tmp_path):
@@ -145,7 +139,7 @@ GREYS = [*range(0, 251, 10)][:-1] + [255]  # smoothed edges of a mask of 0 and 2
         ([GREYS], TWO, {"unknown": VOID}, f"{NOTHING} 26 .* --map 0=0,255=1 --unknown nearest$"),
         ([[*range(256)]], None, {}, f"{NOTHING} 256 "),
         (PAINTED, NAMED, {}, f"{NOTHING} 3 .*: --list-colours shows"),
-        ([[0, 7]], TWO, {}, "PATH: value 7 is of no class; list it .*--unknown void"),
+        ([[0, 7]], TWO, {}, "PATH: value 7 is of no class; .* --unlabelled 0: .*--unknown void"),
         ([[0, 7]], TWO, {"values": {0: 0, 7: 2}}, "--map: class 2, but the classes are 0..1$"),
         ([[0], [7]], None, {"values": {0: 1}}, "PATH: value 7 is of no class; list it"),
         ([[(1, 2, 3)]], LISTED, {}, "PATH: colour 1 2 3 is of no class; list it"),
@@ -191,13 +185,9 @@ def test_a_first_class_that_may_be_what_nobody_has_drawn_is_said(first, doubts, 
     listed = dict.fromkeys([first, "sky"])
     assert read([path], listed, source)[1] == [[[0, 1]]]
     assert sum(source.notes.values(), []) == doubts
-    assert read([path], listed, unlabelled=0)[1] == [[[VOID, 0]]]
     path, source = saved(tmp_path / "a.png", [[1, 2]]), Source("test", Options(unknown=VOID))
     assert read([path], listed, source)[1] == [[[1, VOID]]]
     assert sum(source.notes.values(), []) == [*doubts, "a.png: 1"]
-    path = saved(tmp_path / "a.png", [[0, 2]])
-    with pytest.raises(UserError, match="value 2 is of no class; .* --unlabelled 0"):
-        read([path], listed)
 
 
 def test_colours_are_listed_with_what_to_write(tmp_path):
