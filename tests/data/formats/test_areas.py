@@ -85,7 +85,7 @@ DRAWINGS = [
     (cvat, [box("dog", 1, 5), box("cow", 2), box("dog", 6, -1)], [[1, 2, 1, 1, 1, 1]] * 4),
     (cvat, [box("cow", 6), box("dog", 2)], [[1, 1, 2, 2, 2, 2]] * 4),
     (coco, LAYERS, [[2, 1, 1, VOID, 0, 0]] * 4),
-    *[(coco, it, [[2, 1, 1, 1, 0, 0]] * 4) for it in NO_CROWD],  # as CVAT and V7 call each mask
+    *[(coco, it, [[2, 1, 1, 1, 0, 0]] * 4) for it in NO_CROWD],  # CVAT and V7 call each mask so
     # Earlier ones show through holes.
     (supervisely, THROUGH, [[1] * 5 + [2], *[[1, 0, 2, 2, 1, 2]] * 2, [1] * 5 + [2]]),
     (coco, [outline(TWICE)], [ALL, [1, 1, 0, 0, 1, 1], [1, 1, 0, 0, 1, 1], ALL]),

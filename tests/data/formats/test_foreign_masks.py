@@ -82,6 +82,7 @@ def test_values_are_class_ids_in_each_kind_of_file(suffix, mode, tmp_path):
         (STROKES, "L", PLANTS, {"unlabelled": 0}, [[VOID, 0, 1], [VOID] * 3]),
         (STROKES, "L", None, {"unlabelled": 2}, [[0, 1, VOID], [0, 0, 0]]),
         (STROKES, "L", None, {"unlabelled": "void"}, STROKES),
+        (STROKES, "L", None, {"unlabelled": 0, "values": {}}, [[VOID, 1, 2], [VOID] * 3]),
         ([[0, 7, 9]], "L", TWO, {"unlabelled": 0, "values": {7: 1, 9: 0}}, [[VOID, 1, 0]]),
         (LAYER, "RGBA", BLUE, {"unlabelled": "void"}, [[VOID, 0, 1, VOID]]),
         (LAYER, "RGBA", BLUE, {"unlabelled": "background"}, [[0, 0, 1, 0]]),
