@@ -234,6 +234,7 @@ def test_a_photo_without_annotations_may_have_the_name_of_another_folders(tmp_pa
     pairs = find(labelme, tmp_path, unmasked=0, images=Path()).pairs
     drawn = {name: pair.mask().any() for name, pair in pairs.items()}
     assert drawn == {"json_a": True, "next_a": False}
+    assert [*find(labelme, tmp_path, images=Path("json")).pairs] == ["a"]
 
 
 def test_an_id_has_letters_in_one_piece_and_plain_blanks(tmp_path):
