@@ -13,15 +13,16 @@ from data import UserError
 from data.classes import VOID
 from losses import metrics
 
-NAMES = ["ground", "car", "tree", "sea", "sky"]
-CLASSES = len(NAMES)
+CLASSES = 20
+NAMES = [f"class {label}" for label in range(CLASSES)]
+SEEN = [0, 1, 2, 18, 19]  # 19 times 20 is beyond uint8
 ALL_VOID = np.full((3, 4), VOID)
-predictions = arrays.arrays(np.uint8, (3, 4), elements=st.integers(0, CLASSES - 1))
-targets = arrays.arrays(np.uint8, (3, 4), elements=st.sampled_from([*range(CLASSES), VOID]))
+predictions = arrays.arrays(np.uint8, (3, 4), elements=st.sampled_from(SEEN))
+targets = arrays.arrays(np.uint8, (3, 4), elements=st.sampled_from([*SEEN, VOID]))
 
 
-def scored(prediction, target, classes: int = CLASSES) -> metrics.ConfusionMatrix:
-    matrix = metrics.ConfusionMatrix(classes)
+def scored(prediction, target) -> metrics.ConfusionMatrix:
+    matrix = metrics.ConfusionMatrix(CLASSES)
     matrix.update(np.array(prediction), np.array(target))
     return matrix
 
@@ -66,16 +67,9 @@ def by_hand(prediction, target) -> tuple[list[dict], dict, dict[str, float]]:
     accuracy = mean([prediction[place] == target[place] for place in labelled])
     image = {"id": "a", "miou": mean([ious[c] for c in true]), "pixel_accuracy": accuracy}
     image["worst_class"] = "" if worst is None else NAMES[worst]
-    return (
-        rows,
-        image,
-        {
-            "miou": mean([iou for iou in ious if not math.isnan(iou)]),
-            "pixel_accuracy": accuracy,
-            "mean_accuracy": mean([rows[c]["recall"] for c in true]),
-            "fw_iou": mean([ious[c] for c in true for _ in truth[c]]),
-        },
-    )
+    means = {"miou": mean([iou for iou in ious if not math.isnan(iou)])}
+    means |= {"pixel_accuracy": accuracy, "mean_accuracy": mean([rows[c]["recall"] for c in true])}
+    return rows, image, means | {"fw_iou": mean([ious[c] for c in true for _ in truth[c]])}
 
 
 @pytest.mark.filterwarnings("error")
@@ -87,27 +81,22 @@ def test_scores_and_rows_are_those_of_pixel_sets(prediction, target):
     rows, image, means = by_hand(prediction, target)
     assert matrix.scores() == pytest.approx(means, nan_ok=True)
     counts, defined = matrix.class_counts(), sum(not math.isnan(row["iou"]) for row in rows)
-    assert f"\nmIoU {means['miou']:.4f} over {defined} of 5 classes " in matrix.table(NAMES)
+    assert f"\nmIoU {means['miou']:.4f} over {defined} of 20 classes " in matrix.table(NAMES)
     found = [*metrics.class_rows(NAMES, counts), *metrics.image_rows(NAMES, "a", counts[None])]
     for row, expected in zip(found, [*rows, image], strict=True):
         assert row == pytest.approx(expected, nan_ok=True)
 
 
-def test_small_integer_types_do_not_overflow():
-    ids = np.arange(200, dtype=np.uint8)
-    assert np.array_equal(scored(ids, ids, classes=200).counts, np.eye(200))
-
-
 @pytest.mark.parametrize(
     "prediction, target, error",
-    [([[0], [0]], [[0, 0]], IndexError), ([0, 5], [0, 0], ValueError), ([0], [-1], ValueError)],
+    [([[0], [0]], [[0, 0]], IndexError), ([0, 20], [0, 0], ValueError), ([0], [-1], ValueError)],
 )
 def test_arrays_that_do_not_fit_are_refused(prediction, target, error):
     with pytest.raises(error):
         scored(prediction, target)
 
 
-SAVED = {"names": NAMES, "ids": ["a", "v", "b"], "counts": np.arange(45).reshape(3, CLASSES, 3)}
+SAVED = {"names": NAMES, "ids": ["a", "v", "b"], "counts": np.arange(180).reshape(3, CLASSES, 3)}
 OTHERS = {  # what is wrong: arrays instead of these
     "empty": {},
     "ids": SAVED | {"ids": ["a"]},

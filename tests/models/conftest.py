@@ -1,5 +1,6 @@
 """What the tests of networks share: photos, and a small network that is sure of some pixels."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +12,11 @@ from models.segmenter import Segmenter
 
 SMALL = "squeezenet1_1"
 CLASSES = Classes(("sky", "sea", "boat", "sand"), ((0, 0, 0), (0, 0, 255), (255, 0, 0), (9, 9, 9)))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "network.pt"
 
 
 def noise(height: int, width: int, images: int = 1) -> Tensor:

@@ -26,11 +26,6 @@ def state_of(backbone=SMALL) -> dict[str, Tensor]:
     return get_model(backbone, weights=None).state_dict()
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "weights.pth"
-
-
 def test_torchvisions_classifiers_but_the_transformers_are_offered_and_else_refused():
     names = backbones()
     assert {"vgg11", "resnet50", "convnext_tiny", "regnet_y_400mf", "densenet121"} <= set(names)

@@ -5,16 +5,10 @@ from itertools import product
 
 import pytest
 import torch
-from torch import nn
 
 from data import UserError
 from models import checkpoint
 from tests.models.conftest import SMALL, noise, random_segmenter
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "dense.pt"
 
 
 def test_a_segmenter_and_its_extractor_come_back_with_the_same_results_and_facts(path):
@@ -35,20 +29,14 @@ def test_a_segmenter_and_its_extractor_come_back_with_the_same_results_and_facts
     assert all(map(torch.equal, extractor(photo), segmenter.hypercolumn(photo)))
 
 
-OTHERS = [
-    (lambda path: None, "no such checkpoint file"),
-    (lambda path: torch.save(nn.Linear(2, 2), path), "needs code to be run, it is not loaded"),
-    (lambda path: torch.save([1, 2], path), "by another version .*None, .*or by another program"),
-    (lambda path: torch.save({"0.bias": torch.ones(1)}, path), "or by another program"),
-    (lambda path: checkpoint.save_segmenter(path, random_segmenter(SMALL, 40, 2)), "do not fit"),
-]
-
-
-@pytest.mark.parametrize(("write", "message"), OTHERS)
-def test_a_file_that_is_no_such_checkpoint_is_refused_in_a_line(path, write, message):
-    write(path)
-    with pytest.raises(UserError, match=f"^{path}: [^\n]*{message}[^\n]*$"):
+def test_a_file_that_is_no_extractor_is_refused_in_a_line(path):
+    checkpoint.save_segmenter(path, random_segmenter(SMALL, 40, 2))
+    with pytest.raises(UserError, match=f"^{path}: [^\n]* do not fit [^\n]*$"):
         checkpoint.load_extractor(path)
+    for content in ([1, 2], {"0.bias": torch.ones(1)}):
+        torch.save(content, path)
+        with pytest.raises(UserError, match="by another version .*None, .*or by another program"):
+            checkpoint.load_extractor(path)
 
 
 def test_a_description_that_was_changed_is_refused_or_the_same_network(path):

@@ -1,6 +1,5 @@
 """The segmenter: logits on its grid, class maps at the original size, views."""
 
-import copy
 import os
 import platform
 from dataclasses import replace
@@ -18,14 +17,9 @@ from tests.models.conftest import SMALL, blots, noise, random_segmenter
 from tests.textbook import Textbook, upsample
 
 
-@pytest.fixture(scope="module")
-def trained() -> Segmenter:
-    return random_segmenter(SMALL, 40, 2)
-
-
 @pytest.fixture
-def segmenter(trained) -> Segmenter:
-    return copy.deepcopy(trained)
+def segmenter() -> Segmenter:
+    return random_segmenter(SMALL, 40, 2)
 
 
 def assert_most_likely(classes: Tensor, scores: Tensor) -> None:

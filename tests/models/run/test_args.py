@@ -64,11 +64,12 @@ def test_values_are_read_and_those_that_decide_the_result_are_kept_as_json(parse
 
 
 def test_what_the_network_sees_follows_from_the_flags(parsed):
-    for given, views in (
-        ((), Views()),
-        (("--tta", "2,flip,0.5", "--refine"), Views((0.5, 1.0, 2.0), flip=True, refine=True)),
-        (("--tile", "64"), Views(tile=64)),
-    ):
+    tta = ("--tta", "2,flip,0.5", "--refine")
+    for given, views in {
+        (): Views(),
+        tta: Views((0.5, 1.0, 2.0), flip=True, refine=True),
+        ("--tile", "64"): Views(tile=64),
+    }.items():
         found = parsed("evaluate", *given)
         assert flags.views(found["tta"], found["refine"], found["tile"]) == views
 
@@ -76,11 +77,8 @@ def test_what_the_network_sees_follows_from_the_flags(parsed):
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_is_what_a_user_could_type(name, script, parsed):
-    def without_name(*given: str) -> dict:
-        return {key: value for key, value in parsed(script, *given).items() if key != "recipe"}
-
-    typed = RECIPES[name].get(script, "").split()
-    assert without_name("--recipe", name) == without_name(*typed)
+    typed = parsed(script, *RECIPES[name].get(script, "").split())
+    assert parsed(script, "--recipe", name) == typed | {"recipe": name}
     assert set(RECIPES[name]) <= set(SCRIPTS)
 
 

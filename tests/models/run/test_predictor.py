@@ -46,8 +46,6 @@ def test_a_network_is_as_exact_on_a_gpu_as_the_scripts_are(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     load()
     assert not torch.backends.cudnn.allow_tf32
-    with pytest.raises(UserError, match="^--device cuda:99: not available here"):
-        load(device="cuda:99")
 
 
 def test_a_portrait_of_a_person_is_seen_as_one(mask):
@@ -79,13 +77,11 @@ def test_a_photo_may_come_in_any_form_without_a_word(network, mask, recwarn):
 CUT = Image.open(io.BytesIO(PORTRAIT.read_bytes()[:2000]))  # Pillow finds out when it is read
 NO_PHOTOS = [
     (CUT, UserError, "^the photo: cannot be read .*truncated"),
-    (Image.new("RGB", (0, 5)), ValueError, r"got \(5, 0, 3\)"),
     ("none.jpg", UserError, "none.jpg: no such"),
     (np.zeros((4, 4, 4), np.uint8), ValueError, r"expected an array .* got \(4, 4, 4\)"),
     (np.zeros((0, 4, 3), np.uint8), ValueError, r"got \(0, 4, 3\)"),
     (np.zeros((4, 4, 3), np.int64), TypeError, "got int64"),
     (np.full((4, 4, 3), np.nan), ValueError, "expected floating-point values from 0 to 1"),
-    (b"no photo", UserError, "^the photo: cannot be read as an image"),
     ("https://a.org/b.jpg", ValueError, "b.jpg: is not fetched; pass what is there, as bytes"),
     ([PORTRAIT, 7], TypeError, "^photo 1 of the list: .* got int"),
     (torch.zeros(4, 4, 3), ValueError, r"expected a tensor \(3, H, W\)"),
@@ -112,16 +108,6 @@ def test_probabilities_confidence_and_what_is_void_belong_to_the_mask(network, m
     doubtful = network.predict(PORTRAIT, threshold=0.9)
     assert 0 < (doubtful == VOID).mean() < 0.5
     assert np.array_equal(doubtful, np.where(sure < 0.9, VOID, mask))
-
-
-def test_a_pil_image_is_what_its_file_is(network, tmp_path):
-    exif, ramp = Image.Exif(), np.linspace(0, 65535, 60 * 80).reshape(60, 80).astype(np.uint16)
-    exif[0x0112] = 6
-    Image.open(PORTRAIT).resize((80, 60)).save(tmp_path / "turned.jpg", exif=exif)
-    Image.fromarray(ramp).save(tmp_path / "grey.png")
-    for path in sorted(tmp_path.iterdir()):
-        by_path, opened = network.predict([path, Image.open(path)], probabilities=True)
-        assert np.array_equal(by_path, opened)
 
 
 def test_the_overlay_is_a_picture_of_the_photos_size(network, mask):

@@ -29,12 +29,6 @@ def name_of_a_script(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/train_cls.py", "--run", "x"])
 
 
-def two_processes(monkeypatch) -> None:
-    """This one is the second of two."""
-    for name, value in (("TORCHELASTIC_RUN_ID", "a"), ("WORLD_SIZE", "2"), ("RANK", "1")):
-        monkeypatch.setenv(name, value)
-
-
 def ending(main: Callable[[], None], capsys) -> tuple[int, str]:
     """Exit code and what is printed on standard error."""
     with pytest.raises(SystemExit) as stop:
@@ -44,6 +38,7 @@ def ending(main: Callable[[], None], capsys) -> tuple[int, str]:
     return stop.value.code, error
 
 
+SECOND = {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "2", "RANK": "1"}  # of two processes
 ENDS = [  # what was raised, the exit code, how the line begins
     (UserError("runs/a: not a run"), 2, "runs/a: not a run\n"),
     (PermissionError(13, "Permission denied", "runs/a"), 2, "runs/a: Permission denied\n"),
@@ -63,12 +58,12 @@ ENDS = [  # what was raised, the exit code, how the line begins
 
 
 @pytest.mark.parametrize("error, code, words", ENDS)
-def test_a_script_ends_with_one_line_and_an_exit_code(error, code, words, capsys, monkeypatch):
-    for rank in ("", "rank 1: "):
-        found, line = ending(mock.Mock(side_effect=error), capsys)
+def test_a_script_ends_with_one_line_and_an_exit_code(error, code, words, capsys):
+    for rank, environment in {"": {}, "rank 1: ": SECOND}.items():
+        with mock.patch.dict(os.environ, environment):
+            found, line = ending(mock.Mock(side_effect=error), capsys)
         assert found == code and line.startswith(f"train_cls: {rank}{words}"), line
         assert line.count("\n") == 1
-        two_processes(monkeypatch)
 
 
 def test_our_own_mistakes_keep_their_traceback():
