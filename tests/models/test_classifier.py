@@ -21,11 +21,11 @@ CLASSES = 5
 assert_equal = partial(assert_near, tolerance=1e-8)
 
 
-def head_for(channels, mean=None, std=None, widths=(16, 16), activation="relu") -> DenseClassifier:
+def head_for(channels, mean=None, std=None) -> DenseClassifier:
     torch.manual_seed(1)
     mean = torch.randn(sum(channels)) if mean is None else mean
     std = torch.rand(sum(channels)) + 0.5 if std is None else std
-    return DenseClassifier(channels, mean, std, CLASSES, widths, activation, 0.3).double()
+    return DenseClassifier(channels, mean, std, CLASSES, (16, 16), dropout=0.3).double()
 
 
 def kept_units(head: DenseClassifier, images: int = 2) -> list[Tensor]:
@@ -38,12 +38,6 @@ def with_gradients(logits: Tensor, learning: list[Tensor]) -> list[Tensor]:
     """Logits (B, C, ..) and gradients of a sum that weighs each of them differently."""
     factors = torch.linspace(-1, 2, logits.numel(), dtype=logits.dtype).view(logits.shape)
     return [logits.detach(), *torch.autograd.grad((logits * factors).sum(), learning)]
-
-
-def centres(grid: tuple[int, int]) -> Tensor:
-    """The centres of a grid's cells for two images, (2, n, 2)."""
-    cells = torch.cartesian_prod(*map(torch.arange, grid)).double() + 0.5
-    return (cells / torch.tensor(grid)).expand(2, -1, -1)
 
 
 def test_a_constant_feature_is_only_centred():
@@ -90,16 +84,18 @@ def test_grid_and_points_equal_the_textbook_with_all_gradients(grid, shapes, rea
     head.read_first = read_first
     kept = kept_units(head) if drops else ()
     levels = [torch.randn(2, *shape, dtype=torch.float64) for shape in shapes]
+    cells = torch.cartesian_prod(*map(torch.arange, grid)).double()
+    centres = ((cells + 0.5) / torch.tensor(grid)).expand(2, -1, -1)
     before = [level.clone() for level in levels]
     with torch.no_grad():  # where it works in place
         expected = textbook.logits(head, Hypercolumn.as_map(levels, grid), kept).flatten(2)
-        for where in (grid, centres(grid)):
+        for where in (grid, centres):
             assert_equal(head(levels, where, kept).flatten(2), expected)
     assert all(map(torch.equal, levels, before)), "what is added in place is the head's own"
     learning = [*head.parameters(), *(level.requires_grad_() for level in levels)]
     columns = Hypercolumn.as_map(levels, grid)
     expected = with_gradients(textbook.logits(head, columns, kept).flatten(2), learning)
-    for where in (grid, centres(grid)):
+    for where in (grid, centres):
         found = with_gradients(head(levels, where, kept).flatten(2), learning)
         for ours, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-9)

@@ -44,7 +44,7 @@ def test_files_with_either_naming_load_as_the_package_does(networks, tmp_path):
 def test_the_sizes_are_scaled(number, channels, count):
     blocks = build(f"efficientnet_lite{number}", None)
     assert len(blocks) == count and blocks.channels[-1] == channels
-    assert blocks[0].out_channels == 32 and blocks.mean == blocks.std == [0.5] * 3
+    assert blocks[0].out_channels == 32
 
 
 def test_under_autocast_on_a_cpu_large_depthwise_kernels_compute_in_float32():
