@@ -15,12 +15,8 @@ from tests.data.formats import write
 
 
 @pytest.mark.parametrize("links", [True, False])
-@pytest.mark.parametrize(
-    "suffix, placed", [(".JPEG", ".jpeg"), (".jfif", ".jpg"), (".TIF", ".png")]
-)
-def test_photos_are_linked_where_they_can_be_and_never_lose(
-    links, suffix, placed, root, tmp_path, converts, monkeypatch
-):
+@pytest.mark.parametrize("suffix, new", [(".JPEG", ".jpeg"), (".jfif", ".jpg"), (".TIF", ".png")])
+def test_photos_are_linked_or_copied(links, suffix, new, root, tmp_path, converts, monkeypatch):
     if not links:
         monkeypatch.setattr("os.link", mock.Mock(side_effect=OSError))
     photo = root / "images" / f"a{suffix}"
@@ -28,7 +24,7 @@ def test_photos_are_linked_where_they_can_be_and_never_lose(
     pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(photo)
     converts(root, tmp_path / "out")
-    there = tmp_path / "out" / "JPEGImages" / f"a{placed}"
+    there = tmp_path / "out" / "JPEGImages" / f"a{new}"
     assert np.array_equal(read_image(there), read_image(photo))
     assert photo.samefile(there) == (links and suffix != ".TIF")
 
@@ -46,14 +42,6 @@ def whole(root, tmp_path) -> Path:
     return tmp_path / "whole"
 
 
-def test_folders_of_a_division_become_lists(whole, tmp_path, converts):
-    out = tmp_path / "out"
-    said = converts(whole, out, "--unmasked", "void")
-    assert said[-1].startswith("next: python visualize.py")
-    assert (out / "JPEGImages" / "test_c.jpg").is_file(), "in no list, as all is void"
-    assert lists_in(out) == {"train": TRAIN, "val": VAL, "test": TEST}
-
-
 def test_where_no_folder_validates_only_test_is_a_list(whole, tmp_path, converts):
     (whole / "Valid").rename(whole / "more")
     said = converts(whole, tmp_path / "out")
@@ -66,21 +54,18 @@ def test_where_no_folder_validates_only_test_is_a_list(whole, tmp_path, converts
     converts(whole, tmp_path / "out", "--force")
     expected = {"train": TRAIN[:1], "val": TRAIN[1:], "test": [*TEST, "test_e"]}
     assert lists_in(tmp_path / "out") == expected, "the new one of train waits for --add"
-    (whole / "train2017").rename(whole / "old")
-    converts(whole, tmp_path / "alone")
-    shutil.rmtree(whole / "test")
-    (whole / "old").rename(whole / "train2017")
-    converts(whole, tmp_path / "train")
-    for name in ("alone", "train"):
-        assert not (tmp_path / name / "ImageSets").exists()
+    for name in ("train2017", "test"):
+        (whole / name).rename(aside := tmp_path / "aside")
+        converts(whole, tmp_path / name)
+        assert not (tmp_path / name / "ImageSets").exists(), "of one folder alone"
+        aside.rename(whole / name)
 
 
-def test_new_images_join_the_lists_of_their_folders(whole, tmp_path, converts):
+def test_folders_of_a_division_become_lists_which_new_images_join(whole, tmp_path, converts):
     out, again = tmp_path / "out", ("--unmasked", "void", "--force")
-    converts(whole, out, *again)
-    add(whole / "Valid", "d")
-    converts(whole, out, *again)
-    assert lists_in(out)["val"] == [*VAL, "Valid_d"]
+    assert converts(whole, out, *again)[-1].startswith("next: python visualize.py")
+    assert (out / "JPEGImages" / "test_c.jpg").is_file(), "in no list, as all is void"
+    assert lists_in(out) == {"train": TRAIN, "val": VAL, "test": TEST}
     mask = whole / "test" / "masks" / "b.png"
     good = mask.read_bytes()
     for content in (b"none", good):  # mended: new, though it is still in its list
@@ -96,37 +81,30 @@ def test_new_images_join_the_lists_of_their_folders(whole, tmp_path, converts):
 
 
 def test_lists_of_the_source_are_kept(root, tmp_path, converts):
-    out = tmp_path / "out"
-    for name, ids in (("train", "a"), ("val", ["b", "gone"]), ("other", "c"), ("test", "")):
-        write_ids(root, name, ids)
-    add(root, "c")
-    said = converts(root, out)
+    def lists_after(out: str, more="", **lists) -> tuple[list[str], dict[str, list[str]]]:
+        """What is said and which lists there are, once the source has more photos and lists."""
+        for name in more:
+            add(root, name)
+        for name, ids in lists.items():
+            write_ids(root, name, ids)
+        return converts(root, tmp_path / out, "--force"), lists_in(tmp_path / out)
+
+    said, lists = lists_after("out", "c", train="a", val=["b", "gone"], other="c", test="")
     assert said[-1].endswith("--add") and "  in no list: 1 (c)" in said
-    assert lists_in(out) == {"train": ["a"], "val": ["b"]}
-    write_ids(root, "val", "bcd")
-    add(root, "d")
-    converts(root, out, "--force")
-    assert lists_in(out)["val"] == ["b", "d"], "c was there before"
-    write_ids(root, "test", ["e", "e"])
-    write_ids(root, "val", ["train_f"])
-    for name in ("e", "train_f"):
-        add(root, name)
-    converts(root, out, "--force")
-    assert lists_in(out) == {"train": ["a"], "val": ["b", "d", "train_f"], "test": ["e"]}
+    assert lists == {"train": ["a"], "val": ["b"]}
+    new = ["d", "e", "train_f"]
+    _, lists = lists_after("out", new, test="ee", val=["c", "d", "train_f"])  # c is not new
+    assert lists == {"train": ["a"], "val": ["b", "d", "train_f"], "test": ["e"]}
     (root / LISTS / "val.txt").unlink()
-    said = converts(root, tmp_path / "other")
+    said, lists = lists_after("other")
     assert said[-1].startswith("next: python -m data.lists") and not said[-1].endswith("--add")
-    assert lists_in(tmp_path / "other") == {"test": ["e"]}
+    assert lists == {"test": ["e"]}
     assert f"  lists of {root / LISTS} not taken up: 1 (train.txt)" in said
-    write_ids(root, "train", "ag")
-    add(root, "g")
-    converts(root, tmp_path / "other", "--force")
-    assert lists_in(tmp_path / "other") == {"test": ["e"]}, "g alone is no list to train on"
+    _, lists = lists_after("other", "g", train="ag")
+    assert lists == {"test": ["e"]}, "g alone is no list to train on"
 
 
-def test_a_result_is_replaced_by_force_alone_and_when_the_new_one_is_whole(
-    root, tmp_path, converts, refuses
-):
+def test_a_result_is_replaced_by_force_once_the_new_one_is_whole(root, tmp_path, converts, refuses):
     out = tmp_path / "out"
     converts(root, out)
     (out / ".DS_Store").touch()
