@@ -23,27 +23,23 @@ def test_voc_classes_and_colours_are_the_official_ones():
     assert len({voc_colour(index) for index in range(256)}) == 256
 
 
-def test_the_palette_has_the_colours_of_the_classes_then_those_of_voc():
-    own = Classes(("ground", "road"), ((1, 2, 3), (250, 0, 7)))
-    assert own.palette() == [1, 2, 3, 250, 0, 7, *sum(map(voc_colour, range(2, 256)), ())]
-
-
 TEXT = "ground\ntraffic light 250 170 30\ntraffic  sign\nroute 66\n4 wheels\nroute 67 1 2 3\n"
-
-
 BLANKS = "\n  " + TEXT.replace("light 250 170", "light\t250   170").replace("\n", " \n\n")
 
 
-@pytest.mark.parametrize(
-    "text", [TEXT, TEXT.replace("\n", "\r\n"), BLANKS, b"\xef\xbb\xbf" + TEXT.encode()]
-)
+FILES = [TEXT, TEXT.replace("\n", "\r\n"), BLANKS, b"\xef\xbb\xbf" + TEXT.encode()]
+
+
+@pytest.mark.parametrize("text", FILES)
 def test_names_may_hold_blanks_and_end_in_a_number_and_colours_are_vocs_by_default(text, tmp_path):
     assert read_classes(tmp_path) is VOC
     classes = from_file(tmp_path, text)
     names = "ground", "traffic light", "traffic sign", "route 66", "4 wheels", "route 67"
     assert classes.names == names
     given = {0: (96, 224, 192), 1: (250, 170, 30), 5: (1, 2, 3)}
-    assert classes.colours == tuple(given.get(place, VOC.colours[place]) for place in range(6))
+    colours = [given.get(place, voc_colour(place)) for place in range(256)]
+    assert classes.colours == tuple(colours[:6])
+    assert classes.palette() == [*sum(colours, ())], "VOC's follow"
 
 
 @pytest.mark.parametrize("name", ["background", "_background_", "Background", "wall 0 0 0"])

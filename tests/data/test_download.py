@@ -1,7 +1,4 @@
-"""The download of VOC 2012, from a server on this machine that behaves well or badly, and of SBD.
-
-The masks of SBD need scipy, as the command does.
-"""
+"""The download of VOC 2012, from a server on this machine that behaves well or not, and of SBD."""
 
 import hashlib
 import io
@@ -38,12 +35,10 @@ class Host(ThreadingHTTPServer):
         self.asked: list[str | None] = []  # the Range of each request
 
     def serves(self, content=b"", at=NAME, breaks=(), ranges=True, status=200, kind="tar") -> str:
-        """The address of this content.
+        """The address of this content, whose MIME type is `kind`.
 
-        Args:
-            breaks: the bytes of it after which each answer in turn breaks off.
-            ranges: False: each answer is the whole.
-            kind: its MIME type.
+        Each answer in turn ends after so many bytes of it as `breaks` says; without `ranges` each
+        is of the whole.
         """
         self.manners[f"/{at}"] = content, iter(breaks), ranges, status, kind
         return f"http://127.0.0.1:{self.server_port}/{at}"
@@ -96,9 +91,7 @@ def get(archive: Archive, folder: Path) -> bytes:
     return path.read_bytes()
 
 
-def test_the_data_set_is_fetched_and_unpacked_where_the_steps_look(
-    host, packed, drawn, tmp_path, monkeypatch, capsys
-):
+def test_it_is_unpacked_where_the_steps_look(host, packed, drawn, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main([], voc=archive_at(packed, url := host.serves(packed)))
     root = Path("data/VOCdevkit/VOC2012")
@@ -123,9 +116,7 @@ BAD = [  # how the first address behaves, the ranges asked of both, what is said
 
 
 @pytest.mark.parametrize("manner, asked, words", BAD)
-def test_an_address_is_asked_for_what_lacks_then_the_next(
-    manner, asked, words, host, packed, tmp_path, capsys
-):
+def test_an_address_is_asked_for_the_rest(manner, asked, words, host, packed, tmp_path, capsys):
     (tmp_path / f"{NAME}.part").write_bytes(packed[:1000])
     bad = host.serves(packed, at="bad", **manner)
     assert get(archive_at(packed, bad, host.serves(packed)), tmp_path) == packed
@@ -135,17 +126,12 @@ def test_an_address_is_asked_for_what_lacks_then_the_next(
 @pytest.mark.parametrize("name", [NAME, f"{NAME}.part"])
 @pytest.mark.parametrize("share", [0.4, 1])
 @pytest.mark.parametrize("is_right", [True, False])
-def test_bytes_that_are_there_are_used_or_if_wrong_thrown_away(
-    is_right, share, name, host, packed, tmp_path
-):
+def test_bytes_that_are_there_are_used_if_right(is_right, share, name, host, packed, tmp_path):
     size = int(share * len(packed))
     (tmp_path / name).write_bytes(packed[:size] if is_right else b"x" * size)
     assert get(archive_at(packed, host.serves(packed)), tmp_path) == packed
-    rest = [f"bytes={size}-"]
-    if is_right:
-        assert host.asked == ([] if share == 1 and name == NAME else rest)
-    else:
-        assert host.asked == [*rest, None]
+    rest = [] if is_right and share == 1 and name == NAME else [f"bytes={size}-"]
+    assert host.asked == (rest if is_right else [*rest, None])
 
 
 def test_a_folder_that_is_no_voc_is_not_written_over(fails, tmp_path):
@@ -184,16 +170,16 @@ def masks(drawn, tmp_path) -> dict[str, np.ndarray]:
     """The folder for --out gets VOC, and an archive laid out like SBD's, whose masks these are."""
     savemat = pytest.importorskip("scipy.io", reason="scipy writes the masks of SBD").savemat
     shutil.copytree(drawn, tmp_path / "VOCdevkit" / "VOC2012")
-    masks, rng, made = {}, np.random.default_rng(0), tmp_path / "made"
+    masks, made = {}, tmp_path / "made"
     (made / "cls").mkdir(parents=True)
     for split, images in (("train", 2), ("val", 1), ("test", 3)):
         folder = VOCFolder(drawn, split, limit=images)
         for index, image_id in enumerate(folder.ids):
-            masks[image_id] = rng.integers(0, 21, folder.mask(index).shape, np.uint8)
+            masks[image_id] = (folder.mask(index) + 1) % 21  # nowhere as VOC's
             content = {"GTcls": {"Segmentation": masks[image_id]}}
             savemat(made / "cls" / f"{image_id}.mat", content)
-    (made / "train.txt").write_text("\n".join(sorted(masks)[::2]))
-    (made / "val.txt").write_text("\n".join(sorted(masks)[1::2]))
+    for start, name in enumerate(("train.txt", "val.txt")):
+        (made / name).write_text("\n".join(sorted(masks)[start::2]))
     with tarfile.open(tmp_path / SBD, "w:gz") as tar:
         tar.add(made, "benchmark_RELEASE/dataset")
     return masks

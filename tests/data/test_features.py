@@ -19,30 +19,28 @@ STORE = Features(
 )
 
 
-@pytest.fixture
-def store(tmp_path):
+def test_what_is_written_is_read_back(tmp_path):
     save_features(tmp_path, STORE)
-    return tmp_path
-
-
-def test_what_is_written_is_read_back(store):
-    found = read_features(store)
+    found = read_features(tmp_path)
     assert type(found.features) is np.ndarray, "nothing is mapped"
     for written, read in zip(STORE, found, strict=True):
         assert np.array_equal(written, read) and written.dtype == read.dtype
-    (store / "places.npy").unlink()  # which only sparse labels have
-    assert read_features(store).places is None
+    (tmp_path / "places.npy").unlink()  # which only sparse labels have
+    assert read_features(tmp_path).places is None
 
 
-def test_a_damaged_store_is_refused_in_a_line(store):
-    path = store / "labels.npy"
+def test_a_damaged_store_is_refused_in_a_line(tmp_path):
+    save_features(tmp_path, STORE)
+    path = tmp_path / "labels.npy"
     np.save(path, np.array([print]))  # to read it would run what it says
     for content in (path.read_bytes(), b"\x93NUMPY cut", None):
         path.unlink()
         if content:
             path.write_bytes(content)
-        with pytest.raises(UserError, match=rf"^{store}: cannot be read \(.*\); run step 1 again"):
-            read_features(store)
+        with pytest.raises(
+            UserError, match=rf"^{tmp_path}: cannot be read \(.*\); run step 1 again"
+        ):
+            read_features(tmp_path)
 
 
 def test_areas_are_estimated_among_the_classes_with_a_label_there():

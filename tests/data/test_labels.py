@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data import UserError
 from data.classes import VOID
-from data.labels import measure, thin_classes
+from data.labels import check_labels, measure, thin_classes
 from tests.conftest import BACKBONE
 
 SIDE = 400
@@ -34,6 +35,12 @@ def test_a_very_long_photo_shrinks_further():
     (line,) = thin_classes(measure(mask, 2)[1], ["ground", "thing"], 224)
     assert line.startswith("thing: 3 px wide in photos of 750") and "0.9 at --size 224" in line
     assert not measure(np.where(mask, mask, VOID), 2)[1].any(), "a stroke is as wide as the pen"
+
+
+def test_strokes_on_the_background_alone_are_no_binary_masks():
+    check_labels(np.array([10, 0, 90]), "strokes")
+    with pytest.raises(UserError, match="^here: the masks hold only 0 and 255"):
+        check_labels(np.array([10, 0, 89]), "here")
 
 
 def test_lists_and_step_1_name_the_size_at_which_a_fibre_is_two_pixels_wide(tmp_path, succeeds):
