@@ -1,5 +1,7 @@
 """The store of sampled hypercolumns: what is written is read back."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -31,15 +33,11 @@ def test_what_is_written_is_read_back(tmp_path):
 
 def test_a_damaged_store_is_refused_in_a_line(tmp_path):
     save_features(tmp_path, STORE)
-    path = tmp_path / "labels.npy"
-    np.save(path, np.array([print]))  # to read it would run what it says
-    for content in (path.read_bytes(), b"\x93NUMPY cut", None):
-        path.unlink()
-        if content:
-            path.write_bytes(content)
-        with pytest.raises(
-            UserError, match=rf"^{tmp_path}: cannot be read \(.*\); run step 1 again"
-        ):
+    path, message = tmp_path / "labels.npy", rf"^{tmp_path}: cannot be read \(.*\); run step 1 "
+    save_code = partial(np.save, path, np.array([print] * 7))  # to read it would run what it says
+    for spoil in (save_code, partial(path.write_bytes, b"\x93NUMPY cut"), path.unlink):
+        spoil()
+        with pytest.raises(UserError, match=message):
             read_features(tmp_path)
 
 
