@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from data.image_files import EXIF_ORIENTATION
@@ -26,6 +27,10 @@ def turned_by(turn: int) -> Image.Exif:
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = turn
     return exif
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def files_in(folder: Path) -> dict[str, bytes]:

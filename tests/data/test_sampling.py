@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from data.classes import VOID
 from data.sampling import EpochSampler, draw_kept, draw_pixels, image_seed, sample_pixels
+from tests.data.conftest import seeded
 
 SHAPES = array_shapes(min_dims=2, max_dims=2, max_side=8)
 MASKS = arrays(np.uint8, SHAPES, elements=st.sampled_from([0, 1, 5, 254, VOID]))
@@ -77,14 +78,8 @@ def test_orders_and_seeds_differ_by_seed_and_epoch_and_image():
     cases = list(product((0, 1, 2), (1, 2, 3)))
     orders = {case: str(passes(EpochSampler(20, 4, case[0]), case[1])) for case in cases}
     assert len(set(orders.values())) == len(cases)
-    assert str(passes(EpochSampler(20, 4, 0), 1)) == orders[0, 1]
     seeds = [image_seed(*case, image_id) for case in cases for image_id in ("a", "b", "fåtölj")]
     assert len(set(seeds)) == len(seeds) and all(0 <= seed < 2**63 for seed in seeds)
-    assert image_seed(0, 1, "a") == seeds[0]
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @given(mask=MASKS, count=st.sampled_from([1, 3, 19, 20, 2**31]), seed=SEEDS)
@@ -98,7 +93,6 @@ def test_drawn_pixels_are_distinct_and_labelled_then_void(mask, count, seed):
     assert (labels[:drawn] != VOID).all() and (labels[drawn:] == VOID).all()
     assert torch.equal(mask[pixels[:, 0], pixels[:, 1]].long(), labels)
     assert len({tuple(place) for place in pixels.tolist()}) == n
-    assert torch.equal(draw_pixels(mask, count, seeded(seed))[0], pixels)
 
 
 def test_every_set_of_labelled_pixels_is_equally_likely():

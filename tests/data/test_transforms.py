@@ -10,13 +10,10 @@ from hypothesis import strategies as st
 
 from data.classes import VOID
 from data.transforms import MAX_ASPECT, Augment, ResizeImage, resize_mask, resized_shape
+from tests.data.conftest import seeded
 
 sides = st.integers(1, 3000)
 GREY = torch.tensor([124, 116, 104]).view(3, 1)  # the mean of ImageNet
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def noise(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,8 +68,6 @@ def test_augmentation_treats_image_and_mask_alike(seed, scale):
     assert (image[:, mask == VOID] == GREY).all(), "padding is grey and has no label"
     sharp = (mask != VOID) & ((image[0] < 20) | (image[0] > 235))
     assert ((image[0] > 127) == (mask == 7))[sharp].float().mean() > 0.97
-    again = Augment(48, 40, scale, flip=True)(*disc(60, 90), seeded(seed))
-    assert torch.equal(again[0], image) and torch.equal(again[1], mask)
 
 
 @pytest.mark.parametrize(("side", "crop"), [(4, 6), (6, 4), (5, 5)])
