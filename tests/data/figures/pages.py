@@ -43,6 +43,11 @@ def texts(figure: Figure) -> list[Text]:
     return recorder.texts
 
 
+def words(figure: Figure) -> str:
+    """What is written, single blanks between the words."""
+    return " ".join(" ".join(text.words for text in texts(figure)).split())
+
+
 def faults(figure: Figure) -> list[str]:
     """What is wrong with the texts: those too small, that leave the figure, and that overlap."""
     written, found = texts(figure), []

@@ -42,8 +42,8 @@ def save(folder: Path, name: str, label: int, miou: float | None, alone: str | N
 def folder(tmp_path_factory):
     """A gallery with its pages."""
     folder = tmp_path_factory.mktemp("a gallery #1")
-    for name, (label, miou) in SEEN.items():
-        save(folder, name, label, miou)
+    for name, seen in SEEN.items():
+        save(folder, name, *seen)
     save_gallery(folder, read_pictures(folder), "Seen <b>", FACTS)
     return folder
 

@@ -9,7 +9,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image, ImageDraw
 
 from data.classes import VOC, VOID, Classes
-from data.figures.layers import HEAT, NAMED_FROM, NOT_SCORED, OPACITY, RIGHT, WRONG, draw_layers
+from data.figures.layers import HEAT, NAMED_FROM, NOT_SCORED, OPACITY, RIGHT, WRONG
 from data.figures.overlay import Page, Record, draw_page, overlay, percent
 
 LONG = tuple(f"a_rather_long_class_name_{index}" for index in range(60))
@@ -91,19 +91,11 @@ def test_names_are_written_in_the_middle_of_their_class(spy):
     assert changed.any(2).mean() > 0.9 and "wall" in {words for _, words, _ in spy.texts}
 
 
-def test_errors_have_three_colours_and_confidence_those_of_heat():
-    truth = np.array([[0, 1, VOID], [20, 5, VOID]], np.uint8)
-    prediction = np.array([[0, 2, 0], [20, 0, VOID]], np.uint8)
-    sure = np.array([[0, 0.25, 1], [1, 1, 1]], np.float32)
-    masks = {"ground truth": truth, "prediction": prediction}
-    layers = draw_layers(photo(3, 2), masks, VOC, sure)
-    assert np.array_equal(layers["error"], np.array([[RIGHT, WRONG, NOT_SCORED]] * 2))
-    assert np.allclose(layers["confidence"], 255 * HEAT(sure)[..., :3], atol=1)
-
-
 VALUES = {"few": (VOC, [0, 15]), "voc": (VOC, [*range(21), VOID]), "many": (MANY, [*range(60)])}
-SIZES = {"few": [(16, 16), (500, 375), (2000, 100), (60, 900), (40, 1), (1, 40)]}
-SIZES |= {"voc": [(16, 16), (2000, 100)], "many": [(2000, 100), (60, 900)]}  # small, to be fast
+TILES = {(16, 16): (320, 320), (500, 375): (500, 375)}  # by the sizes of photos
+TILES |= {(2000, 100): (640, 32), (60, 900): (43, 640), (40, 1): (320, 8), (1, 40): (8, 320)}
+SIZES = {"few": [*TILES], "voc": [(16, 16), (2000, 100)]}
+SIZES |= {"many": [(2000, 100), (60, 900)]}  # small, to be fast
 PAGES = [(kind, size) for kind, sizes in SIZES.items() for size in sizes]
 
 
@@ -122,6 +114,9 @@ def test_nothing_on_a_page_overlaps_or_leaves_it(kind, size, shown, spy):
     page, _, tiles, *_ = page_of(photo(*size), *masks, classes=classes, **facts)
     assert page.mode == "RGB" and max(page.size) <= 6000
     assert len(tiles) == {"both": 5, "prediction": 3, "truth": 2}[shown]
+    assert {tile.size for tile in tiles.values()} == {TILES[size]}
+    smooth = Image.fromarray(photo(*size)).resize(TILES[size], Image.BICUBIC)
+    assert np.array_equal(tiles["image"], smooth)
     (*found, legend), pasted = zip(*(one[1:] for one in spy.pastes if one[0] is page))
     assert found == [*tiles.values()]
     assert all(contains(page, box) for box in pasted)
@@ -132,23 +127,14 @@ def test_nothing_on_a_page_overlaps_or_leaves_it(kind, size, shown, spy):
         assert not any(one.fully_overlaps(other) for one, other in combinations(boxes, 2))
 
 
-@pytest.mark.parametrize(
-    "size, tile", [((64, 48), (320, 240)), ((400, 300), (400, 300)), ((2000, 1500), (640, 480))]
-)
-def test_the_tiles_of_a_page_have_320_to_640_px(size, tile):
-    mask = stripes(*size, [0, 15])
-    tiles = page_of(photo(*size), mask, mask).tiles
-    assert {picture.size for picture in tiles.values()} == {tile}
-    assert np.array_equal(tiles["image"], Image.fromarray(photo(*size)).resize(tile, Image.BICUBIC))
-    assert np.array_equal(tiles["ground truth"], tiles["prediction"])
-
-
 def test_a_page_tells_shares_and_scores_and_what_its_colours_mean(spy):
     truth, prediction = np.array([[0, 0, 15, VOID]], np.uint8), np.array([[0, 0, 8, 0]], np.uint8)
     sure = np.array([[1, 0.5, 0.25, 0.25]], np.float32)
     ious = np.full(21, np.nan)
     ious[[0, 3, 8]] = 1, 0.5, 0
     page = page_of(photo(4, 1), truth, prediction, sure, ious=ious, miou=0.5)
+    assert np.array_equal(page.layers["error"], [[RIGHT, RIGHT, WRONG, NOT_SCORED]])
+    assert np.allclose(page.layers["confidence"], 255 * HEAT(sure)[..., :3], atol=1)
     rows = [[row.name, *row.cells] for row in page.legend]
     assert rows == [
         ["pixels in", "ground truth", "prediction", "IoU"],

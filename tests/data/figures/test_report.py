@@ -4,12 +4,10 @@ from datetime import date
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from PIL import Image
 
-from data.figures.architecture import draw_architecture
 from data.figures.report import choose, report_pages, report_text, sections
-from tests.data.figures.pages import faults, texts
+from tests.data.figures.pages import faults, words
 
 LONG = "A_CLASS_$with_{a}_very$_long_name_that_nobody_would_want_to_write_out_in_full"
 
@@ -19,23 +17,22 @@ def network(context=0, layers=3) -> dict:
     channels = [64, 128, 256, 512, 512]
     levels = [(f"tap {i + 1}", (c, 320 >> i, 320 >> i)) for i, c in enumerate(channels)]
     levels += [(f"{3 + 2 * i}×{3 + 2 * i}", (512, 10, 10)) for i in range(context)]
-    box = "1×1 convolution 7104 → 4096\n29,102,080 parameters"
-    return {
-        "backbone": "vgg19_bn, fine-tuned, 20,035,392 parameters",
-        "classifier": "classifier, 23,073,023 parameters",
-        "size": 320,
-        "levels": levels,
-        "head": ["standardise\n(x − mean) / std of the sampled features", *[box] * layers],
-    }
+    boxes = layers * ["1×1 convolution 7104 → 4096\n29,102,080 parameters"]
+    facts = {"backbone": "vgg19_bn, fine-tuned, 20,035,392 parameters", "size": 320}
+    facts |= {"classifier": "classifier, 23,073,023 parameters", "levels": levels}
+    return facts | {"head": ["standardise\n(x − mean) / std of the sampled features", *boxes]}
 
 
-def values(classes=4, pictures=2, name="class_#", path="runs/a $run^2$", side=(400, 160)) -> dict:
+def values(
+    classes=4, pictures=2, name="class_#", path="runs/a $run^2$", side=(400, 160), **of_network
+) -> dict:
     """What `report_pages` takes, of a run as large as one likes."""
     random = np.random.default_rng(0)
     names = [name.replace("#", str(index)) for index in range(classes)]
     ious = [None, *random.random(classes - 1).tolist()]
     log = [{"epoch": epoch, "loss": 2 / (epoch + 1), "miou": 0.5} for epoch in range(6)]
     log[0]["loss"] = None
+    logs = {2: [row | {"val_accuracy": 0.25} for row in log[1:]], 3: log}
     configs = {step: {"seconds": 83.2, "data": path, "images": 1464} for step in range(1, 5)}
     counts = (10 ** random.uniform(0, 6, classes)).astype(int).tolist()
     configs[1] |= {"rows": 123456, "classes": names, "rows_per_class": counts}
@@ -43,11 +40,7 @@ def values(classes=4, pictures=2, name="class_#", path="runs/a $run^2$", side=(4
     configs[3] |= {"best_epoch": 4, "val_images_trained_on": 0}
     metrics = {"miou": 0.4321, "pixel_accuracy": 0.8765, "mean_accuracy": 0.5432, "fw_iou": 0.6543}
     metrics |= {"per_class": dict(zip(names, ious)), "protocol": "scored somehow, " * 9}
-    record = {
-        "run": path,
-        "configs": configs,
-        "logs": {2: [row | {"val_accuracy": 0.25} for row in log[1:]], 3: log},
-        "metrics": metrics,
+    record = {"run": path, "configs": configs, "logs": logs, "metrics": metrics} | {
         "confusion": random.integers(0, 100, (classes, classes)),
         "author": "A. Student",
         "settings": {step: {"--lr": 0.5, "--flip": True} for step in configs},
@@ -55,26 +48,21 @@ def values(classes=4, pictures=2, name="class_#", path="runs/a $run^2$", side=(4
         "experiments": [],
         "versions": {"python": "3.11.7", "torch": "2.9.1+cu130", "commit": "0123456789ab+"},
         "scores_are_old": False,
-        "network": network(),
+        "network": network(**of_network),
     }
     shown = [(f"best {index}", Image.new("RGB", side, "#336699")) for index in range(pictures)]
     return {"record": record, "shown": f"12 images of val; {path}/best.pt", "pictures": shown}
 
 
-def words(figure: Figure) -> str:
-    """What is written, single blanks between the words."""
-    return " ".join(" ".join(text.words for text in texts(figure)).split())
+SIZES = [
+    {"classes": 21},
+    {"classes": 2, "pictures": 1, "layers": 10},
+    {"classes": 60, "name": LONG + "_#", "path": "runs/" + "long/" * 60},
+    {"classes": 255, "pictures": 3, "side": (90, 700), "context": 11},
+]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"classes": 21},
-        {"classes": 2, "pictures": 1},
-        {"classes": 60, "name": LONG + "_#", "path": "runs/" + "long/" * 60},
-        {"classes": 255, "pictures": 3, "side": (90, 700)},
-    ],
-)
+@pytest.mark.parametrize("change", SIZES)
 def test_no_text_leaves_its_page_or_overlaps_another(change):
     for number, figure in enumerate(report_pages(**values(**change)), start=1):
         assert (number, faults(figure)) == (number, [])
@@ -86,11 +74,9 @@ def test_the_values_are_on_the_pages_in_order():
     record["confusion"] = np.array([[75, 25, 0], [0, 0, 0], [1, 0, 999]])
     record["configs"][1]["rows_per_class"] = [1234567, 8, 0]
     record["metrics"]["per_class"] = {"class_0": 0.7, "class_1": None, "class_2": 0.1}
-    row = {"run": "a", "differs": "train_seg --lr 0.1", "verdict": "worse"}
-    row |= {"miou": 0.4, "miou_low": 0.3, "miou_high": 0.5}
-    record["experiments"] = [
-        row | {"difference": -0.2, "difference_low": -0.3, "difference_high": -0.1}
-    ]
+    row = {"run": "a", "differs": "train_seg --lr 0.1", "verdict": "worse", "miou": 0.4}
+    row |= {"miou_low": 0.3, "miou_high": 0.5, "difference": -0.2}
+    record["experiments"] = [row | {"difference_low": -0.3, "difference_high": -0.1}]
     record["compared"] = "| tables of both |"
     assert "another network" not in sections(record)["Scores"]
     record["scores_are_old"] = True
@@ -143,10 +129,3 @@ def test_what_was_not_run_is_said_to_be_not_run(last):
 def test_best_typical_and_worst_are_by_miou(mious, chosen):
     pictures = [{"name": name, "miou": miou} for name, miou in zip("abcdefghi", [*mious, None])]
     assert "".join(name for _, name in choose(pictures)) == chosen
-
-
-@pytest.mark.parametrize("size", [{}, {"layers": 10}, {"context": 11}])
-def test_no_text_of_the_architecture_overlaps_another(size):
-    figure = Figure(figsize=(11.69, 8.27), layout="constrained")
-    draw_architecture(figure.subplots(), network(**size))
-    assert faults(figure) == []
