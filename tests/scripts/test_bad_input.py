@@ -20,7 +20,7 @@ from data.features import read_features
 from data.image_files import EXIF_ORIENTATION
 from data.voc_files import read_ids
 from models.run import folder
-from tests.conftest import BACKBONE, DATA, STEPS, change_masks, full_disk
+from tests.conftest import BACKBONE, DATA, STEPS, change_masks, cut, full_disk
 
 # In the street: its parts, by the words that the table spoils them under.
 FIRST = "shapes_000000"
@@ -71,7 +71,7 @@ def refused(fails: Callable[..., str], step: str, *flags) -> str:
 
 
 def saved() -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    return {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
 
 
 def made(make: tuple | Callable[[], Any]) -> tuple:
@@ -86,11 +86,6 @@ def then(make: Callable[[], Any], *flags) -> Callable[[], tuple]:
 
 def written(path: Path, text: str) -> Callable[[], Any]:
     return partial(path.write_text, text)
-
-
-def cut(path: Path, tenths: int = 5) -> None:
-    content = path.read_bytes()
-    path.write_bytes(content[: len(content) * tenths // 10])
 
 
 def filed(place: Path) -> None:
@@ -164,6 +159,7 @@ PROGRAM, NINES = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n", "9" * 50
 NOT_PLAIN = "cannot be read as a checkpoint file of plain tensors and values"
 LABELS = FEATURES.with_name("labels.npy")
 ONLY = "all pixels to train on are of one class (number 3"
+NO_TV = partial(MASKS, lambda values: np.where(values == 20, 0, values))
 NO, SGD, TUNE = "has no effect", ("--optimizer", "sgd"), "--finetune-backbone"
 REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of their line)
     "no data": (("--data", "run"), LISTED, "run: no data set in VOC layout there (JPEGImages"),
@@ -234,6 +230,15 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
     "photos of one name": (("--image", *SAME), FIVE, f"2 files are called '{VALID}.png'"),
     "HEIC photo": (then(written(HEIC, IPHONE), "--image", HEIC), FIVE, "HEIC photos are"),
     "huge photo": (then(partial(BMP.write_bytes, HUGE), "--image", BMP), FIVE, "exceeds limit of"),
+    "photo of our name": (("--image", "run/4_eval", "--recursive"), FIVE, f"{VALID}: a name that"),
+    "photos beside others": (("--image", IMAGE, "--out", "run/4_eval"), FIVE, "would be replaced"),
+    "beside others": (("--out", "run/2_cls"), FIVE, "run/2_cls/config.json: would be replaced"),
+    "photos by score": (("--image", IMAGE, "--sort", "worst"), FIVE, "needs scores, which --image"),
+    "photos as truth": (("--image", IMAGE, "--truth"), FIVE, "not allowed with argument --truth"),
+    "report of photos": (("--image", IMAGE, "--report"), FIVE, f"--report: {NO} without --run and"),
+    "author alone": (("--author", "me"), FIVE, f"--author: {NO} without --report"),
+    "unknown class": (("--classes", "dog,fish"), FIVE, "--classes: 'fish' is no class here; there"),
+    "absent class": (then(NO_TV, "--classes", "tvmonitor"), FIVE, "in none of the 18 images"),
 }
 
 

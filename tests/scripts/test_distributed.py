@@ -10,7 +10,7 @@ import torch
 from data import UserError
 from data.voc_files import read_ids
 from models.run import distributed
-from tests.conftest import DATA, STEPS
+from tests.conftest import DATA, STEPS, cut
 from tests.scripts.processes import contents, losses, run_apart, torchrun
 
 TRAIN = ("train_seg.py", "--run", "run", *DATA, "--epochs", 2, "--limit", 14)
@@ -89,7 +89,7 @@ def test_processes_that_see_other_data_are_told(place, other):
 @pytest.mark.parametrize("culprit", [0, 1])
 def test_a_process_that_fails_says_why_and_the_other_that_it_is_alone(culprit, street):
     path = Path(f"shapes/JPEGImages/{read_ids(Path('shapes'), 'train')[2 + culprit]}.jpg")
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    cut(path)
     done = run_apart(*EVALUATE, places=(street, street))
     assert [one.returncode for one in done] == ([2, 1] if culprit == 0 else [1, 2])
     said = [one.stderr for one in done]

@@ -21,22 +21,19 @@ from data.voc_files import read_ids
 from losses.metrics import ConfusionMatrix, load_image_scores
 from models import load
 from models.checkpoint import load_extractor, load_segmenter
-from tests.conftest import BACKBONE, DATA, STEPS, change_masks
+from tests.conftest import BACKBONE, DATA, STEPS
 from tests.scripts.processes import config, contents, facts, log, losses, metrics, table
 
 
-def test_each_step_prints_its_name_what_it_wrote_and_the_next_command(walked):
-    names = list(walked.said)
-    for number, (name, said) in enumerate(walked.said.items(), start=1):
-        assert said.startswith(f"[{number}/5] {name}\n") and "\nwrote run/" in said
+def test_each_step_says_what_it_wrote_and_comes_next_and_in_config_how_it_came_about(walked):
+    names, folders = list(STEPS), ("1_features", "2_cls", "3_seg", "4_eval", "5_overlays")
+    for number, (name, folder) in enumerate(zip(names, folders), start=1):
+        said = walked.said[name]
+        assert said.startswith(f"[{number}/5] {name}\n") and f"\nwrote run/{folder}: " in said
         assert "\r" not in said and "it/s" not in said, "a progress bar off a terminal"
         for following in names[number : number + 1]:
             data = "" if following in ("train_cls", "train_seg") else "--data shapes "
             assert said.endswith(f"\nnext: python {following}.py {data}--run run\n")
-
-
-def test_config_holds_settings_results_and_how_they_came_about(walked):
-    for name, folder in zip(STEPS, ("1_features", "2_cls", "3_seg", "4_eval", "5_overlays")):
         content = config(walked.place / "run" / folder)
         assert content["step"] == name and content["seconds"] >= 0
         assert content["command"] == " ".join(["python", f"{name}.py", "--run run", *STEPS[name]])
@@ -112,6 +109,8 @@ def test_step_4_scores_its_own_predictions_at_original_size(walked):
     found, ious = metrics(run), [None if iou != iou else iou for iou in matrix.iou().tolist()]
     assert {name: found[name] for name in matrix.scores()} == pytest.approx(matrix.scores())
     assert found["miou"] == config(run / "3_seg")["scores"]["miou"], "as step 3 has scored its best"
+    doubts = matrix.doubts(VOC.names)
+    assert doubts and all(f"  note: {doubt}\n" in walked.said["evaluate"] for doubt in doubts)
     assert found["images"] == 3 and found["classes_in_mean"] == matrix.classes_in_mean()
     assert found["checkpoint"] == "run/3_seg/best.pt"
     assert found["protocol"].startswith("trained on 18 images of train, ")
@@ -193,29 +192,12 @@ def test_the_network_in_the_box_is_scored_and_trained_on(street, succeeds, capfd
     assert facts(said)["start"] == "voc" and "efficientnet_lite2" in facts(said)["network"]
 
 
-def test_own_classes_go_through_all_steps(street, succeeds):
-    names = ["ground", *(f"thing_{number}" for number in range(1, 40))]
-    Path("shapes/classes.txt").write_text("\n".join(names))
-    change_masks("shapes", lambda mask: np.where((mask > 0) & (mask < VOID), mask + 19, mask))
-    flags = ("--run", "own", *DATA)
-    succeeds("sample_features.py", *flags, *BACKBONE)
-    succeeds("train_cls.py", "--run", "own", "--epochs", 3, "--hidden", 8)
-    succeeds("train_seg.py", *flags, "--epochs", 1, "--class-weights", "inverse", "--lovasz", 0.5)
-    succeeds("evaluate.py", *flags, "--save-predictions")
-    assert list(metrics("own")["per_class"]) == names
-    assert "of 40 classes" in metrics("own")["protocol"]
-    palette = np.ravel(read_classes(Path("shapes")).colours).tolist()
-    for path in Path("own/4_eval/predictions").iterdir():
-        with Image.open(path) as picture:
-            assert picture.getpalette("RGB")[: 3 * 40] == palette
-            assert 20 < np.asarray(picture).max() < 40
-
-
-# Small structures in large photos: what --size, --tile and --crop do to them
+# Small structures in large photos, of more classes than VOC's
 
 HEIGHT, WIDTH, FIBRE = 480, 640, 5  # pixels
-FIBRES = ("--data", "fibres", "--backbone", "squeezenet1_1", "--weights", "random")
-FIBRES += ("--workers", 0, "--per-class", 100)
+NAMES = [*(f"thing_{number}" for number in range(39)), "fibre"]
+FIBRES = ("--data", "fibres", "--workers", 0)
+BARE = ("--backbone", "squeezenet1_1", "--weights", "random", "--per-class", 100)
 HEAD = ("--epochs", 30, "--hidden", "32,", "--dropout", 0, "--held-out", 0)
 
 
@@ -224,14 +206,14 @@ def draw_fibres(place, images: int) -> None:
     rng, lists = np.random.default_rng(0), place / "ImageSets/Segmentation"
     for folder in (place / "JPEGImages", place / "SegmentationClass", lists):
         folder.mkdir(parents=True)
-    (place / "classes.txt").write_text("background\nfibre\n")
+    (place / "classes.txt").write_text("\n".join(NAMES))
     for index in range(images):
         mask = Image.new("L", (WIDTH, HEIGHT))
         for _ in range(6):
             ends = rng.integers(0, (WIDTH, HEIGHT), (2, 2)).ravel().tolist()
-            ImageDraw.Draw(mask).line(ends, fill=1, width=FIBRE)
+            ImageDraw.Draw(mask).line(ends, fill=39, width=FIBRE)
         mask.save(place / f"SegmentationClass/{index}.png")
-        grey = rng.normal(150, 25, (HEIGHT, WIDTH, 3)) - 70 * np.asarray(mask)[..., None]
+        grey = rng.normal(150, 25, (HEIGHT, WIDTH, 3)) - 70 * (np.asarray(mask) > 0)[..., None]
         photo = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
         photo.save(place / f"JPEGImages/{index}.png")
     (lists / "train.txt").write_text("\n".join(map(str, range(images - 1))))
@@ -244,21 +226,25 @@ def test_fibres_are_lost_in_small_inputs_and_found_at_their_own_size(
     monkeypatch.chdir(tmp_path)
     draw_fibres(Path("fibres"), 4)
     for run, size in (("small", 96), ("large", HEIGHT)):
-        succeeds("sample_features.py", *FIBRES, "--run", run, "--size", size)
+        succeeds("sample_features.py", *FIBRES, *BARE, "--run", run, "--size", size)
         succeeds("train_cls.py", "--run", run, *HEAD)
 
     def iou(run: str, *flags) -> float:
-        succeeds("evaluate.py", "--data", "fibres", "--workers", 0, "--run", run, *flags)
+        succeeds("evaluate.py", *FIBRES, "--run", run, *flags)
         return metrics(run)["per_class"]["fibre"]
 
-    small, large = iou("small"), iou("large")
+    small, large = iou("small"), iou("large", "--save-predictions")
     assert small < 0.3 and large > 0.5
+    assert list(metrics("large")["per_class"]) == NAMES
+    picture, palette = Image.open("large/4_eval/predictions/3.png"), read_classes(Path("fibres"))
+    assert picture.getpalette("RGB")[: 3 * 40] == np.ravel(palette.colours).tolist()
+    assert 39 in np.asarray(picture)
     assert iou("large", "--tile", 200) == pytest.approx(large, abs=0.1)
     assert iou("large", "--size", 96) < 0.3  # fibres below a pixel
     assert "--size 96" in metrics("large")["protocol"]
-    Path("fibres/classes.txt").write_text("background\nthread\n")
-    flags = ("--data", "fibres", "--workers", 0, "--run", "moved", "--epochs", 1, "--pixels", 50)
-    said = succeeds("train_seg.py", *flags, "--init", "small", "--size", 150)
+    Path("fibres/classes.txt").write_text("\n".join([*NAMES[:-1], "thread"]))
+    flags = ("--run", "moved", "--epochs", 1, "--class-weights", "inverse", "--lovasz", 0.5)
+    said = succeeds("train_seg.py", *FIBRES, *flags, "--init", "small", "--size", 150)
     assert "size 150, crop 150," in said
     assert "  note: thread: " in said and "at --size 150; take --size" in said
     assert config("moved/3_seg")["size"] == load("moved").segmenter.input_size == 150
