@@ -102,14 +102,6 @@ def test_other_settings_epochs_and_images_are_refused(street, fails):
     assert f"{SEG}/best.pt: no such checkpoint file" in fails(*again)
 
 
-def test_a_fresh_start_keeps_an_earlier_training_aside(street, succeeds):
-    before = contents(SEG)
-    for number in (1, 2):
-        said = succeeds(*TRAIN[:3], *DATA, "--epochs", 1, "--limit", 4, "--val-limit", 1)
-        assert f"note: what an earlier training left is now in run/3_seg.{number}\n" in said
-    assert contents("run/3_seg.1") == before
-
-
 def test_a_loss_that_is_not_finite_names_its_images_and_leaves_last_pt(place, fails, succeeds):
     path = Path("run/2_cls/dense.pt")
     good, content = path.read_bytes(), torch.load(path, weights_only=True)

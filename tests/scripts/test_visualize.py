@@ -58,8 +58,11 @@ def test_the_worst_and_the_best_images_are_drawn_and_none_without_a_label(street
         found = [picture["miou"] for picture in listed()]
         assert found == pytest.approx(expected), "the worst comes first"
         assert found == pytest.approx([scores[name] for name in names()])
-    succeeds(*TRAIN, "--limit", 18)
-    assert ids[0] == names()[-1] == void
+    assert "confidence" not in listed()[0]["layers"] and not (OVERLAYS / SHEET).exists()
+    succeeds(*TRAIN, "--limit", 18, "--confidence", "--contact-sheet", "--tta", "flip")
+    assert ids[0] == names()[-1] == void and (OVERLAYS / SHEET).is_file()
+    heat = np.asarray(Image.open(OVERLAYS / listed()[0]["layers"]["confidence"]))
+    assert len(np.unique(heat.reshape(-1, 3), axis=0)) > 20, "no constant"
 
 
 def test_images_are_drawn_by_name_or_at_random_or_with_some_classes(street, succeeds):
@@ -77,18 +80,6 @@ def test_images_are_drawn_by_name_or_at_random_or_with_some_classes(street, succ
     assert chosen[1] == chosen[2] and chosen[0] != chosen[1] != chosen[3]
     succeeds(*TRAIN, *classes, "--limit", 2)
     assert sorted(names()) == expected[:2], "the limit counts those"
-
-
-def test_confidence_is_one_more_tile_and_the_contact_sheet_one_more_file(street, succeeds):
-    before = listed()[0]["layers"]
-    succeeds(*RUN, *DATA, "--confidence", "--contact-sheet", "--tta", "flip")
-    after = listed()[0]["layers"]
-    assert [*after] == [*before, "confidence"]
-    heat = np.asarray(Image.open(OVERLAYS / after["confidence"]))
-    assert len(np.unique(heat.reshape(-1, 3), axis=0)) > 20, "no constant"
-    assert (OVERLAYS / SHEET).is_file()
-    succeeds(*RUN, *DATA)
-    assert not (OVERLAYS / SHEET).exists(), "one of other images is not left behind"
 
 
 def test_the_run_is_written_up(street, succeeds):
