@@ -74,8 +74,13 @@ def test_images_are_drawn_by_name_or_at_random_or_with_some_classes(street, succ
     classes = ("--classes", ",".join(VOC.names[label] for label in wanted))
     chosen, order = [], ("--limit", 2, "--sort", "random")
     for flags in (("--limit", 2), order, order, (*order, "--seed", 1), (*classes, "--limit", 99)):
-        succeeds(*TRUTH, *flags)
+        said = succeeds(*TRUTH, *flags)
         chosen.append(sorted(names(MASKS)))
+    assert said.endswith("\nnext: python sample_features.py --data shapes --run runs/own\n")
+    for picture in listed(MASKS):
+        labels = sorted(present[picture["name"]] - {0, 255})
+        assert picture["classes"] == [VOC.names[label] for label in labels]
+        assert list(picture["layers"]) == ["image", "ground truth"] and picture["miou"] is None
     assert chosen[0] == ids[:2] and chosen[4] == expected
     assert chosen[1] == chosen[2] and chosen[0] != chosen[1] != chosen[3]
     succeeds(*TRAIN, *classes, "--limit", 2)
@@ -92,16 +97,6 @@ def test_the_run_is_written_up(street, succeeds):
     assert "| size | 48 |" in text and "| size | 72 |" not in text, "the run's, not the pictures'"
     pages = re.findall(rb"/Type /Page\b", (run / "5_overlays/report.pdf").read_bytes())
     assert len(pages) == 9, "eight pages and that of two pictures"
-
-
-def test_the_truth_alone_needs_no_run(shapes, succeeds, monkeypatch):
-    monkeypatch.chdir(shapes.parent)
-    said = succeeds(*TRUTH, "--limit", 5)
-    assert said.splitlines()[-1] == "next: python sample_features.py --data shapes --run runs/own"
-    for picture in listed(MASKS):
-        labels = {*np.unique(read_mask(mask_of(picture["name"]), VOC))} - {0, 255}
-        assert picture["classes"] == [VOC.names[label] for label in sorted(labels)]
-        assert list(picture["layers"]) == ["image", "ground truth"] and picture["miou"] is None
 
 
 @pytest.fixture

@@ -145,8 +145,6 @@ def opened(page: Path, script: str, places: Sequence[float]) -> tuple[Any, list[
 @needs_chromium
 def test_the_slider_is_between_image_and_prediction(folder):
     blue, dog, right = BLUE, tinted(12), (203, 224, 238)
-    _, colours = opened(folder / INDEX, "", [0.25, 0.75])
-    assert np.allclose(colours, [blue, dog], atol=3)
     _, colours = opened(folder / INDEX, "choose('split', 90);", [0.75, 0.85, 0.95])
     assert np.allclose(colours, [blue, blue, dog], atol=3)
     script = "choose('split', 10); choose('tile', 'error');"
