@@ -176,7 +176,7 @@ def main() -> None:
     add("--strokes", type=float, default=0.0, metavar="WIDTH", help="px (default: whole masks)")
     add("--known-areas", action="store_true", help="of the masks, which clicks do not tell")
     add("--min-steps", type=steps, default="auto", metavar="N", help="as in step 2 (default: auto)")
-    add("--mixup", type=float, default=0.4, metavar="A", help="as in step 2 (default: 0.4)")
+    add("--mixup", type=float, default=1.0, metavar="A", help="as in step 2 (default: 1)")
     add("--chart", type=Path, nargs="*", default=[], metavar="CSV", help="of other backbones, too")
     args = parser.parse_args()
     hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps, context=CONTEXT).eval()
