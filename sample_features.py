@@ -18,7 +18,6 @@ import torch
 
 from data import UserError
 from data.features import Features, check_several, save_features
-from data.files import hash_files
 from data.sampling import KEPT, PLACES, pixel_centres, random_places, sample_pixels
 from data.transforms import DEFAULT_SIZE, ResizeImage
 from data.voc import VOCFolder
@@ -60,8 +59,8 @@ def extract(
     seed: int,
     workers: int,
     kept: int,
-) -> Features:
-    """Draws pixels of every class in every mask, see `sample_pixels`, and their hypercolumns.
+) -> Features | None:
+    """Hypercolumns of pixels of each class in each mask, see `sample_pixels`; on rank 0 alone.
 
     Args:
         photos: their hashes, see `VOCFolder.photo_hashes`.
@@ -71,7 +70,7 @@ def extract(
         UserError: a feature is not finite.
     """
     device, found, mine = hypercolumn.mean.device, [], distributed.share(len(dataset))
-    sums = torch.zeros(2, 2, hypercolumn.Z, dtype=torch.float64)  # of rows, of places: x, x^2
+    sums = torch.zeros(2, 3, hypercolumn.Z, dtype=torch.float64)  # of rows, of places: 1, x, x^2
     loader = runtime.image_loader(dataset, mine, workers)
     for index, sample in zip(mine, runtime.bar(loader, len(mine), "image")):
         levels = hypercolumn(sample.image[None].to(device))  # (1, C_l, h_l, w_l) each
@@ -81,21 +80,22 @@ def extract(
         columns = hypercolumn.at_points(levels, points)[0].float().cpu()  # (n + PLACES, Z)
         rows, places = columns.split([len(pixels), PLACES])
         for total, some in zip(sums, (rows.double(), places.double())):
-            total += torch.stack([some.sum(0), some.square().sum(0)])
+            total += torch.stack([torch.ones_like(some), some, some.square()]).sum(1)
         rows, places = rows.numpy().copy(), places[None, :kept].numpy().copy()  # of `columns`
         found.append((rows, labels, np.insert(pixels, 0, index, axis=1), areas, places))
-    parts = distributed.gather(found)  # of every N-th image
-    in_order = (parts[i % len(parts)][i // len(parts)] for i in range(len(dataset)))
-    features, labels, pixels, areas, places = map(np.concatenate, zip(*in_order))
-    counts = torch.tensor([len(features), PLACES * len(dataset)])[:, None, None]
-    means, mean_squares = (sum(distributed.gather(sums)) / counts).unbind(1)
-    # A few labelled pixels may hardly vary in some features; divided by their own std, these would
-    # be huge elsewhere.
+    counts, sums, squares = torch.stack(distributed.gather(sums)).sum(0).unbind(1)
+    means, mean_squares = sums / counts, squares / counts
+    # Few pixels may hardly vary in a feature; divided by their own std, it would be huge elsewhere.
     std = (mean_squares - means**2).clamp(min=0).sqrt().amax(0)
     if not std.isfinite().all():
         raise UserError("the features are not all finite; are the backbone's weights damaged?")
-    mean, std = means[0].float().numpy(), std.float().numpy()
-    return Features(features, labels, pixels, areas, mean, std, photos, places if kept else None)
+    parts = distributed.gather_to_main(found)
+    if not distributed.is_main():
+        return None
+    in_order = (parts[i % len(parts)][i // len(parts)] for i in range(len(dataset)))
+    features, labels, pixels, areas, places = map(np.concatenate, zip(*in_order))
+    moments = means[0].float().numpy(), std.float().numpy()
+    return Features(features, labels, pixels, areas, *moments, photos, places if kept else None)
 
 
 def main() -> None:
@@ -120,7 +120,7 @@ def main() -> None:
     if len(dataset) < FEW_IMAGES and any(part.isdigit() for part in args.context):
         dataset.notes.append(f"windows (--context) may do harm with fewer than {FEW_IMAGES} images")
     photos = dataset.photo_hashes()
-    distributed.check_same([args.settings, dataset.checksum(photos)])
+    distributed.check_same([args.settings, images := dataset.checksum(photos)])
 
     with folder.new_folder(place, 1) as new:
         counts, outlines = dataset.measure()  # pixels of each class, the last of void
@@ -129,7 +129,7 @@ def main() -> None:
         is_sparse = counts[:-1].sum() < CLICKED * counts.sum()
         how = args.per_class, args.seed, args.workers, KEPT if is_sparse else 0
         store = extract(hypercolumn, dataset, photos, *how)
-        if not distributed.is_main():
+        if store is None:
             return
         save_features(new, store)
         (new / "images.txt").write_text("\n".join([*dataset.ids, ""]), encoding="utf-8")
@@ -137,7 +137,7 @@ def main() -> None:
         names, scores = dataset.classes.names, {"images": len(dataset), "rows": len(store.labels)}
         facts = {"classes": names, "colours": dataset.classes.colours, "skipped": dataset.skipped}
         facts["rows_per_class"] = np.bincount(store.labels, minlength=len(names)).tolist()
-        made = hash_files(new / f"{name}.npy" for name in ("mean", "pixels", "labels")).tolist()
+        made = [hypercolumn.spec(), args.size, args.per_class, args.seed, images]
         args.settings |= {"--taps": hypercolumn.taps, "--weights": weights}  # what it was
         given = vars(args) | {"data": dataset.root}
         config = folder.save_config(new, 1, given, id=made, **facts, **scores, scores=scores)

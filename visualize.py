@@ -160,7 +160,8 @@ def main() -> None:
     facts = {"images": f"{len(names)} {what}", **facts}
     if args.sort == "random":
         random.Random(args.seed).shuffle(names)
-    if taken := [n for n in names if n.startswith((f"{MASKS}/", f"{gallery.FILES}/"))]:
+    own, sheet = (f"{MASKS}/", f"{gallery.FILES}/"), gallery.SHEET * args.contact_sheet
+    if taken := [name for name in names if name.startswith(own) or f"{name}.png" == sheet]:
         raise UserError(f"{taken[0]}: a name that the pictures use themselves; rename that photo")
     wanted = classes.labels(args.classes or ())
     if run:

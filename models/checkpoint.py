@@ -83,6 +83,8 @@ def save_segmenter(path: Path, segmenter: Segmenter, **training: Any) -> None:
 def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
     """The segmenter of `save_segmenter`, on the CPU, and the whole content of the file."""
     content = load_checkpoint(path)
+    if "head" not in content:
+        raise UserError(f"{path}: an extractor alone; name dense.pt of step 2 or best.pt of step 3")
     try:
         hypercolumn = rebuilt_extractor(content["hypercolumn"])
         classes = Classes(tuple(content["classes"]), tuple(map(tuple, content["colours"])))

@@ -24,6 +24,8 @@ def load_tensors(path: Path, what: str) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such {what} file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder, not a {what} file, nor that of a run") from None
     except OSError:
         raise
     except Exception as error:  # a damaged file lets torch raise nearly anything

@@ -144,7 +144,7 @@ def files_in(folder: Path) -> list[Path]:
         UserError: there is no such folder.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder (an archive must be unpacked first)")
+        raise UserError(f"{folder}: no such file or folder (archives must be unpacked first)")
     found = glob.glob(f"{glob.escape(str(folder))}/**/*", recursive=True)
     return sorted(path for path in map(Path, found) if path.is_file())
 

@@ -78,10 +78,8 @@ class Parser(argparse.ArgumentParser):
         if values.recipe:
             recipe = RECIPES[values.recipe].get(Path(self.prog).stem, "")
             values = super().parse_args([*recipe.split(), *given])  # the later of two wins
-        if getattr(values, "data", "none is read") is None:  # that of the run, else VOC
-            done = [step for step in (2, 3) if values.run and chain.is_finished(values.run, step)]
-            config = chain.finished(values.run, done[0]) if done else {}
-            values.data = Path(config.get("data", chain.VOC_FOLDER))
+        if getattr(values, "data", "none is read") is None:
+            values.data = chain.data_of(values.run, Path(self.prog).stem)
         for action, free, needs in self._declared:
             name, value = action.option_strings[0], plain(getattr(values, action.dest))
             is_changed, has_effect = value != plain(action.default), _is_met(needs, values)

@@ -1,12 +1,14 @@
 """What earlier steps have left: whether one has finished, what fits what, which network it is."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from data import UserError
 from models.checkpoint import TRAINED, load_segmenter
+from models.run import folder
 from models.run.folder import CONFIG, CONFIG_FORMAT, PER_IMAGE, STEPS, read, read_json, step_folder
 from models.segmenter import Segmenter
 from models.weight_files import fingerprint
@@ -36,7 +38,8 @@ def finished(run: Path, step: int) -> dict[str, Any]:
         UserError: it has not, or the file cannot be read or is from another version.
     """
     place = scores_folder(run) if step == 4 else step_folder(run, step)
-    path, command = place / CONFIG, f"python {STEPS[step][0]}.py"
+    path, script = place / CONFIG, f"{STEPS[step][0]}.py"
+    command = folder.shell_line(["python", script, "--run", run])
     if not path.is_file():
         raise UserError(f"{place}: step {step} has not finished there; run it first: {command}")
     again = f"run step {step} again: {command}"
@@ -47,6 +50,20 @@ def finished(run: Path, step: int) -> dict[str, Any]:
             f"{CONFIG_FORMAT}); {again}"
         )
     return config
+
+
+def data_of(run: Path | None, script: str) -> Path:
+    """The data set that a script reads unless it is told: of the run's last step, else VOC.
+
+    Step 3 goes by step 2, whose network it trains, and steps 4 and 5 by step 3, which that may have
+    had data of its own. A config.json that cannot be read is named by what needs more of it.
+    """
+    steps = {"sample_features": (1,), "train_seg": (2, 3)}.get(script, (3, 2))
+    for step in steps if run else ():
+        with suppress(UserError):
+            if "data" in (config := finished(run, step)):
+                return Path(config["data"])
+    return VOC_FOLDER
 
 
 def step_network(run: Path, step: int, name: str) -> tuple[Segmenter, Path, dict[str, Any]]:

@@ -88,6 +88,15 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
+def gather_to_main(value: Any) -> list[Any] | None:
+    """The values of all processes, by rank, on rank 0 alone: they may be large."""
+    if world_size() == 1:
+        return [value]
+    values = [None] * world_size() if is_main() else None
+    dist.gather_object(value, values)
+    return values
+
+
 def check_same(value: Any) -> None:
     """Refuses flags, or what was found on disk, that are not the same in all processes."""
     for other, theirs in enumerate(gather(value)):

@@ -27,8 +27,11 @@ FIRST = "shapes_000000"
 IMAGE = Path(f"shapes/JPEGImages/{FIRST}.jpg")
 MASK = Path(f"shapes/SegmentationClass/{FIRST}.png")
 LIST, CLASSES = Path("shapes/ImageSets/Segmentation/train.txt"), Path("shapes/classes.txt")
+SHEET = "contact_sheet.jpg"
+OF_SHEET = ("--image", SHEET, "--contact-sheet")
 LISTS = "test, train, trainval, val"
 FEATURES, CONFIG = Path("run/1_features/features.npy"), Path("run/1_features/config.json")
+EXTRACTOR = Path("run/1_features/backbone.pt")
 DENSE, BEST, LAST = Path("run/2_cls/dense.pt"), Path("run/3_seg/best.pt"), Path("run/3_seg/last.pt")
 UNICODE = "Ein Bild – 图像 é"
 
@@ -209,7 +212,7 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
     "config.json of tomorrow": (written(CONFIG, '{"format": 99}'), ALL[1:], f"{CONFIG}: {NEWER}"),
     "config.json of others": (written(CONFIG, "[1]"), TWO, f"{CONFIG}: cannot be read"),
     "config.json cut": (partial(cut, CONFIG), ALL[1:], "; run step 1 again: python sample_f"),
-    "step 1 was not run": (("--run", "new"), TWO, "; run it first: python sample_features.py"),
+    "step 1 was not run": (("--run", "new"), TWO, "first: python sample_features.py --run new"),
     "step 2 was not run": (("--run", "new"), LATER, "; run it first: python train_cls.py"),
     "momentum alone": (("--momentum", 0.5), BOTH, f"--momentum: {NO} without --optimizer sgd"),
     "nesterov alone": (("--nesterov",), BOTH, f"--nesterov: {NO} without --optimizer sgd"),
@@ -221,12 +224,14 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
     "rate alone": (("--backbone-lr", 0.1), THREE, f"{NO} without {TUNE}"),
     "absent stage": ((TUNE, "--frozen-stages", 4), THREE, "4: there are 4 stages"),
     "absent device": (("--device", "cuda:77"), ALL, "cuda:77: not available here; use auto"),
+    "no classifier": (("--checkpoint", EXTRACTOR), FOUR, f"{EXTRACTOR}: an extractor alone; name"),
     "network of predictions": (("--predictions", "a"), FOUR, "not allowed with argument --pre"),
     "absent photo": (("--image", "a.jpg"), FIVE, "a.jpg: no such file"),
     "photos of one name": (("--image", *SAME), FIVE, f"2 files are called '{VALID}.png'"),
     "HEIC photo": (then(written(HEIC, IPHONE), "--image", HEIC), FIVE, "HEIC photos are"),
     "huge photo": (then(partial(BMP.write_bytes, HUGE), "--image", BMP), FIVE, "exceeds limit of"),
     "photo of our name": (("--image", "run/4_eval", "--recursive"), FIVE, f"{VALID}: a name that"),
+    "photo of the sheet": (lambda: (shutil.copy(IMAGE, SHEET), OF_SHEET)[1], FIVE, "sheet: a name"),
     "photos beside others": (("--image", IMAGE, "--out", "run/4_eval"), FIVE, "would be replaced"),
     "beside others": (("--out", "run/2_cls"), FIVE, "run/2_cls/config.json: would be replaced"),
     "photos by score": (("--image", IMAGE, "--sort", "worst"), FIVE, "needs scores, which --image"),

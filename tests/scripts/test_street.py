@@ -134,6 +134,21 @@ def test_without_step_3_the_head_of_step_2_is_scored_and_drawn(street, succeeds)
     assert "run/2_cls/dense.pt" in facts(succeeds("visualize.py", "--run", "run", *DATA))["network"]
 
 
+def test_the_data_is_that_of_the_step_before(street, succeeds, fails):
+    Path("shapes").rename("others")
+    succeeds("train_seg.py", "--run", "run", "--data", "others", "--epochs", 1, "--limit", 2)
+    for script in ("evaluate.py", "visualize.py"):
+        said = facts(succeeds(script, "--run", "run", "--limit", 1))
+        assert "others, split val" in (said.get("data") or said["images"])
+    steps = ("1_features", "2_cls", "3_seg")
+    for path in (Path("run", step, "config.json") for step in steps):
+        path.write_text(path.read_text("utf-8").replace('"format": ', '"format": 9'), "utf-8")
+    line = fails("train_seg.py", "--run", "run")
+    assert "run step 2 again: python train_cls.py --run run" in line
+    line = fails("sample_features.py", "--run", "run", *BACKBONE)
+    assert "no data set in VOC layout there" in line and "--data" in line, "no other step is named"
+
+
 def rename_on_windows(folder: Path, target: Path, rename=Path.rename) -> Path:
     """Moves no folder of which this process has a file open or mapped."""
     used = [os.path.realpath(link) for link in glob.glob("/proc/self/fd/*")]

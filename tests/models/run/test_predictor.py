@@ -124,8 +124,9 @@ def test_a_run_or_a_checkpoint_is_loaded_too(street, succeeds):
     photo = np.zeros((50, 70, 3), np.uint8)
     best = load("run/3_seg/best.pt", device="cpu").predict(photo)
     assert best.shape == (50, 70) and np.array_equal(load("run").predict(photo), best)
-    with pytest.raises(UserError, match="nothing: no such checkpoint file"):
-        load("nothing")
+    for place, what in (("nothing", "no such checkpoint file"), ("shapes", "a folder, not a ch")):
+        with pytest.raises(UserError, match=f"{place}: {what}"):
+            load(place)
     for how in ({"tile": 0}, {"tile": -5}, {"size": 0}):
         with pytest.raises(UserError):
             load("run", **how)
