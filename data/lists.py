@@ -83,7 +83,8 @@ def make_lists(
             f"{root}: {len({*groups})} images or groups can be used, and {1 + len(shares)} are "
             f"the least, one for each list: {first_of(sorted({*groups}))}"
         )
-    sizes = _sizes(len(ids), shares)
+    sizes = {name: round(share * len(ids)) for name, share in shares.items()}
+    sizes = {"train": len(ids) - sum(sizes.values()), **sizes}
     row_of = {image_id: row for row, name in enumerate(sizes) for image_id in listed.get(name, ())}
     if gone := sorted({*row_of} - {*ids}):
         print(f"  note: no longer in the lists: {len(gone)} ({first_of(gone)})")
@@ -177,14 +178,6 @@ def _group(image_id: str, separator: str | None) -> str:
     return separator and image_id.rpartition(separator)[0] or image_id
 
 
-def _sizes(images: int, shares: dict[str, float]) -> dict[str, int]:
-    """Images of train, which gets the rest, and of the other lists; each gets at least one."""
-    sizes = {name: max(1, round(share * images)) for name, share in shares.items()}
-    while sum(sizes.values()) >= images:
-        sizes[max(sizes, key=sizes.get)] -= 1
-    return {"train": images - sum(sizes.values()), **sizes}
-
-
 def divide(
     holds: np.ndarray,
     groups: Sequence[str],
@@ -202,8 +195,8 @@ def divide(
     Args:
         holds: (N, C) bool, whether an image has a pixel of a class.
         groups: of the N images; each goes to one list as a whole.
-        sizes: images that each list should get, at least one and N together. It gets fewer than
-            the largest group more, so without groups of several images exactly these.
+        sizes: images that each list should get, N together, but none stays empty. It gets fewer
+            than the largest group more, so without groups of several images exactly these.
         seed: for the order of equal groups.
         fixed: (N,) int64, the list in which an image is already and stays, and with it its group
             from now on; -1 where there is none.
