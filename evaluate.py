@@ -102,7 +102,7 @@ def score(
     matrix.counts, void = sum(parts), sum(voids)
     counts = {image_id: pixels for part in of_images for image_id, pixels in part.items()}
     if dataset.has_masks:
-        dataset.note_labels(np.append(matrix.counts.sum(axis=1), void))
+        dataset.note_labels(np.append(matrix.counts.sum(axis=1), void)[None])
         for doubt in matrix.doubts(dataset.classes.names):
             print(f"  note: {doubt}")
         print(matrix.table(dataset.classes.names))

@@ -2,7 +2,6 @@
 
     python sample_features.py --run runs/voc                  # VOC 2012 in ./data, VGG11, ImageNet
     python sample_features.py --run runs/mine --data DIR --weights random       # no download
-    python sample_features.py --run runs/wide --size 320 --context image,5,11   # sees surroundings
     torchrun --nproc-per-node 4 -- sample_features.py --run runs/voc            # four GPUs
 
 Writes RUN/1_features/: features.npy (N, Z) float32, labels.npy (N,), pixels.npy (N, 3: image index,
@@ -55,22 +54,25 @@ def extract(
     hypercolumn: Hypercolumn,
     dataset: VOCFolder,
     photos: np.ndarray,
+    counts: np.ndarray,
     per_class: int,
     seed: int,
     workers: int,
-    kept: int,
-) -> Features | None:
-    """Hypercolumns of pixels of each class in each mask, see `sample_pixels`; on rank 0 alone.
+) -> Features:
+    """Hypercolumns of pixels of each class in each mask, see `sample_pixels`; all on rank 0 alone.
 
     Args:
         photos: their hashes, see `VOCFolder.photo_hashes`.
-        kept: at how many random places of each image these are kept, too.
+        counts: (N, C + 1), the pixels of each class in each mask, void last.
 
     Raises:
         UserError: a feature is not finite.
     """
     device, found, mine = hypercolumn.mean.device, [], distributed.share(len(dataset))
     sums = torch.zeros(2, 3, hypercolumn.Z, dtype=torch.float64)  # of rows, of places: 1, x, x^2
+    ends = np.minimum(counts[:, :-1], per_class).sum(1).cumsum()  # of the rows of each image
+    features = np.empty((ends[-1], hypercolumn.Z), np.float32)  # perhaps gigabytes, so made once
+    kept = KEPT if counts[:, :-1].sum() < CLICKED * counts.sum() else 0
     loader = runtime.image_loader(dataset, mine, workers)
     for index, sample in zip(mine, runtime.bar(loader, len(mine), "image")):
         levels = hypercolumn(sample.image[None].to(device))  # (1, C_l, h_l, w_l) each
@@ -81,19 +83,19 @@ def extract(
         rows, places = columns.split([len(pixels), PLACES])
         for total, some in zip(sums, (rows.double(), places.double())):
             total += torch.stack([torch.ones_like(some), some, some.square()]).sum(1)
-        rows, places = rows.numpy().copy(), places[None, :kept].numpy().copy()  # of `columns`
-        found.append((rows, labels, np.insert(pixels, 0, index, axis=1), areas, places))
+        features[ends[index] - len(rows) : ends[index]] = rows.numpy()
+        places = places[None, :kept].numpy().copy()  # else all of `columns` stays
+        found.append((labels, np.insert(pixels, 0, index, axis=1), areas, places))
     counts, sums, squares = torch.stack(distributed.gather(sums)).sum(0).unbind(1)
     means, mean_squares = sums / counts, squares / counts
     # Few pixels may hardly vary in a feature; divided by their own std, it would be huge elsewhere.
     std = (mean_squares - means**2).clamp(min=0).sqrt().amax(0)
     if not std.isfinite().all():
         raise UserError("the features are not all finite; are the backbone's weights damaged?")
-    parts = distributed.gather_to_main(found)
-    if not distributed.is_main():
-        return None
+    parts = distributed.gather(found)  # of every N-th image
     in_order = (parts[i % len(parts)][i // len(parts)] for i in range(len(dataset)))
-    features, labels, pixels, areas, places = map(np.concatenate, zip(*in_order))
+    labels, pixels, areas, places = map(np.concatenate, zip(*in_order))
+    distributed.merge(features, pixels[:, 0] % len(parts))
     moments = means[0].float().numpy(), std.float().numpy()
     return Features(features, labels, pixels, areas, *moments, photos, places if kept else None)
 
@@ -123,13 +125,12 @@ def main() -> None:
     distributed.check_same([args.settings, images := dataset.checksum(photos)])
 
     with folder.new_folder(place, 1) as new:
-        counts, outlines = dataset.measure()  # pixels of each class, the last of void
+        counts, outlines = dataset.measure()
         dataset.note_labels(counts, outlines, args.size)
-        check_several(np.flatnonzero(counts[:-1]), where)
-        is_sparse = counts[:-1].sum() < CLICKED * counts.sum()
-        how = args.per_class, args.seed, args.workers, KEPT if is_sparse else 0
-        store = extract(hypercolumn, dataset, photos, *how)
-        if store is None:
+        check_several(np.flatnonzero(counts.sum(0)[:-1]), where)
+        how = args.per_class, args.seed, args.workers
+        store = extract(hypercolumn, dataset, photos, counts, *how)
+        if not distributed.is_main():
             return
         save_features(new, store)
         (new / "images.txt").write_text("\n".join([*dataset.ids, ""]), encoding="utf-8")
@@ -141,8 +142,7 @@ def main() -> None:
         args.settings |= {"--taps": hypercolumn.taps, "--weights": weights}  # what it was
         given = vars(args) | {"data": dataset.root}
         config = folder.save_config(new, 1, given, id=made, **facts, **scores, scores=scores)
-    wrote = f"{len(store.labels)} hypercolumns of {hypercolumn.Z} channels from "
-    wrote += f"{len(dataset)} images"
+    wrote = f"{len(store.labels)} hypercolumns (Z = {hypercolumn.Z}) from {len(dataset)} images"
     folder.finish(place, 1, config, wrote, ("train_cls.py", "--run", args.run))
 
 

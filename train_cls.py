@@ -116,18 +116,18 @@ def main() -> None:
     source, step_1 = folder.step_folder(features_of, 1), chain.finished(features_of, 1)
     names, hypercolumn = step_1["classes"], load_extractor(source / "backbone.pt")
     store = read_features(source)
-    is_held = hold_out(store.pixels[:, 0], args.held_out, args.seed)
-    labels, areas, count = torch.from_numpy(store.labels).long(), store.areas, int((~is_held).sum())
-    check_several(labels[~is_held], source)
-    steps = math.ceil(count / args.batch_size)  # of an epoch
-    least = enough_steps(count) if args.min_steps == "auto" else args.min_steps
+    images, labels, areas = store.pixels[:, 0], torch.from_numpy(store.labels).long(), store.areas
+    trained, held = hold_out(images, args.held_out, args.seed)
+    check_several(labels[trained], source)
+    steps = math.ceil(len(trained) / args.batch_size)  # of an epoch
+    least = enough_steps(len(trained)) if args.min_steps == "auto" else args.min_steps
     epochs = max(args.epochs, math.ceil(least / steps))
     # Sparse labels do not tell the areas that they stand for: a first classifier estimates them.
     needs_areas = store.places is not None and args.area_weight > 0
     twice = ", twice, as sparse labels tell no areas" * needs_areas
     runtime.print_header(
         2,
-        data=f"{source}: {count} for training, {is_held.sum()} of held-out images",
+        data=f"{source}: {len(trained)} for training, {len(held)} of held-out images",
         training=f"{folder.count(epochs, 'epoch')} of {folder.count(steps, 'step')}{twice}",
         network=" -> ".join(map(str, [hypercolumn.Z, *(args.hidden or ["linear"]), len(names)])),
         device=runtime.describe(device),
@@ -141,39 +141,40 @@ def main() -> None:
     how = args.hidden, args.activation, args.dropout, args.input_dropout
     learn = args.lr, args.weight_decay, args.momentum, args.nesterov
     decay = args.decay, epochs, steps, args.warmup, args.milestones, args.gamma
-    balanced = inverse_frequency(labels[~is_held].bincount(minlength=len(names)))
+    balanced = inverse_frequency(labels[trained].bincount(minlength=len(names)))
     balance = balanced[labels] if args.class_weights == "inverse" else 1
     with folder.new_folder(place, 2) as new:
         for is_first in [True, False] if needs_areas else [False]:
             weights = balance * torch.from_numpy(areas**args.area_weight)  # of rows in the loss
-            every = torch.from_numpy(store.features), labels, weights
-            rows, held_out = ([x[part].to(device) for x in every] for part in (~is_held, is_held))
+            rows = [x.to(device) for x in (torch.from_numpy(store.features), labels, weights)]
+            held_out = [part[held] for part in rows]
             torch.manual_seed(args.seed)
             fc = FCClassifier(*moments, len(names), *how).to(device)
             optimizer = build_optimizer(args.optimizer, fc.parameters(), *learn)
             schedule = build_schedule(optimizer, *decay)
-            batches = partial(draw_batches, rows, args.batch_size, len(names), args.mixup)
+            how_drawn = args.batch_size, len(names), args.mixup
+            batches = partial(draw_batches, rows, trained, *how_drawn)
             log = fit(fc, batches, held_out, epochs, optimizer, schedule, args.label_smoothing)
             if is_first:
-                known = store.pixels[:, 0], store.labels, store.places
-                areas = estimate_areas(*known, fc.eval().cpu())
+                areas = estimate_areas(images, store.labels, store.places, fc.eval().cpu())
         dense = DenseClassifier.from_fc(fc, hypercolumn.channels)
-        error = largest_difference(fc, dense, torch.cat([rows[0][:1000], held_out[0][:1000]]))
+        error = largest_difference(fc, dense, rows[0][:1000])
         print(f"dense equals fully connected: largest difference {error:.1e} of the largest logit")
         classes = Classes(tuple(names), tuple(map(tuple, step_1["colours"])))
         segmenter = Segmenter(hypercolumn, dense.cpu(), step_1["size"], STRIDE, classes)
-        segmenter.trained_on = f"{count} pixels of {step_1['images']} images of {step_1['split']}"
-        segmenter.remember(store.photos[np.unique(store.pixels[~is_held, 0])])
+        of = f"{step_1['images']} images of {step_1['split']}"
+        segmenter.trained_on = f"{len(trained)} pixels of {of}"
+        segmenter.remember(store.photos[np.unique(images[trained])])
         save_segmenter(new / "dense.pt", segmenter, made_from=step_1["id"])
         save_log(new, log, "Step 2: the classifier", log if args.tensorboard else ())
         given = vars(args) | {"epochs": epochs, "data": step_1["data"]}  # of --min-steps
         results = {"id": fingerprint(dense), "made_from": step_1["id"], "dense_minus_fc": error}
-        results |= {"rows": count, "held_out_rows": len(is_held) - count}
+        results |= {"rows": len(trained), "held_out_rows": len(held)}
         results["scores"] = {name: log[-1][name] for name in log[-1] if name.endswith("accuracy")}
         config = folder.save_config(new, 2, given, **results)
-    which, part = ("held-out", is_held) if is_held.any() else ("training", ~is_held)
-    accuracy = log[-1]["val_accuracy" if is_held.any() else "accuracy"]
-    commonest = labels[part].bincount().max() / part.sum()
+    which, part = ("held-out", held) if len(held) else ("training", trained)
+    accuracy = log[-1]["val_accuracy" if len(held) else "accuracy"]
+    commonest = labels[part].bincount().max() / len(part)
     wrote = f"{which} pixel accuracy {accuracy:.3f} (always the commonest class: {commonest:.3f})"
     kept = ("--split", "--limit", "--skip-bad")
     same = {name: value for name, value in step_1["changed"].items() if name in kept}

@@ -268,7 +268,7 @@ def main() -> None:
     learned = sum(parameter.numel() for parameter in training.parameters)
     loss_of = partial(segmentation_loss, label_smoothing=args.label_smoothing, lovasz=args.lovasz)
     if args.class_weights == "inverse":
-        counts = torch.from_numpy(images.measure()[0][:-1])
+        counts = torch.from_numpy(images.measure()[0].sum(0)[:-1])
         loss_of = partial(loss_of, weight=inverse_frequency(counts).to(device))
     if saved:
         chain.check_resumed(saved["settings"], settings, start)

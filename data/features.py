@@ -67,23 +67,30 @@ def check_several(labels: np.ndarray | Tensor, where: object) -> None:
         )
 
 
-def hold_out(images: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Which rows do not train, (N,) bool: those of a random share of the images, never of all.
+def hold_out(images: np.ndarray, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """The indices of rows that train and do not: of a random share of the images, never of all.
 
     Args:
         images: (N,) of each row its image.
     """
     order = np.random.default_rng(seed).permutation(np.unique(images))
-    return np.isin(images, order[: min(math.ceil(len(order) * share), len(order) - 1)])
+    held = np.isin(images, order[: min(math.ceil(len(order) * share), len(order) - 1)])
+    return torch.from_numpy(~held).nonzero()[:, 0], torch.from_numpy(held).nonzero()[:, 0]
 
 
-def draw_batches(rows: Rows, size: int, classes: int, mixup: float) -> Iterator[Rows]:
-    """The rows in random order, `size` at a time: features, targets (n, C), weights.
+def draw_batches(
+    rows: Rows, which: Tensor, size: int, classes: int, mixup: float
+) -> Iterator[Rows]:
+    """Rows in random order, `size` at a time: features, targets (n, C), weights.
 
     With `mixup` each is a place on the line between two rows, whose share follows Beta(mixup,
     mixup) (Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018).
+
+    Args:
+        which: (n,) int64, the rows that are drawn; the others are not copied out, for they may
+            take gigabytes.
     """
-    for batch in torch.randperm(len(rows[1])).to(rows[1].device).split(size):
+    for batch in which[torch.randperm(len(which))].to(rows[1].device).split(size):
         features, labels, weights = (part[batch] for part in rows)
         targets = weights[:, None] * F.one_hot(labels, classes)
         if mixup:

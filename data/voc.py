@@ -126,10 +126,10 @@ class VOCFolder(Dataset):
         return part
 
     def measure(self) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels of each class, void last, and outlines, of all masks: see `labels.measure`."""
+        """Of each mask its pixels, (N, C + 1), and the outlines of all; see `labels.measure`."""
         masks = (self.mask(index) for index in range(len(self)))
         counts, outlines = zip(*(measure(mask, len(self.classes)) for mask in masks))
-        return np.sum(counts, axis=0), np.sum(outlines, axis=0)
+        return np.stack(counts), np.sum(outlines, axis=0)
 
     def note_labels(
         self, counts: np.ndarray, outlines: np.ndarray | None = None, size: int = 0
@@ -137,13 +137,12 @@ class VOCFolder(Dataset):
         """Prints what the user should know of the ids, see `notes`, and of the labels.
 
         Args:
-            counts: of all masks, see `measure`.
-            outlines: of them, to be judged for the network's `size`.
+            counts, outlines: see `measure`; the latter are judged for the network's `size`.
 
         Raises:
             UserError: see `check_labels`.
         """
-        where = f"the {len(self)} images of {self.split}"
+        where, counts = f"the {len(self)} images of {self.split}", counts.sum(0)
         check_labels(counts, f"{self.root}: {where}")
         notes, names = [*self.notes, *sparse_note(counts)], self.classes.names
         if absent := [name for name, count in zip(names, counts) if not count]:

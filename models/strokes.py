@@ -127,7 +127,7 @@ def classifier(
     optimizer = build_optimizer("adamw", fc.parameters(), RATE, DECAY)
     schedule = build_schedule(optimizer, "cosine", epochs, steps)
     nothing = tuple(part[:0] for part in rows)  # is held out
-    batches = partial(draw_batches, rows, BATCH, classes, mixup)
+    batches = partial(draw_batches, rows, torch.arange(len(labels)), BATCH, classes, mixup)
     fit(fc, batches, nothing, epochs, optimizer, schedule)
     right = evaluate(fc, rows, 0.0)["val_accuracy"]
     print(f"  {len(labels)} labelled pixels, {right:.1%} of these come out right")

@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -88,13 +89,13 @@ def gather(value: Any) -> list[Any]:
     return values
 
 
-def gather_to_main(value: Any) -> list[Any] | None:
-    """The values of all processes, by rank, on rank 0 alone: they may be large."""
-    if world_size() == 1:
-        return [value]
-    values = [None] * world_size() if is_main() else None
-    dist.gather_object(value, values)
-    return values
+def merge(rows: np.ndarray, whose: np.ndarray) -> None:
+    """Brings rows (N, ..) to rank 0, in place; process r has filled those where `whose` is r."""
+    if world_size() > 1:
+        parts = [None] * world_size() if is_main() else None
+        dist.gather_object(rows[whose == rank()], parts)
+        for other, part in enumerate(parts or ()):
+            rows[whose == other] = part
 
 
 def check_same(value: Any) -> None:

@@ -177,7 +177,7 @@ def test_mixed_rows_lie_between_two_rows_as_their_targets_do():
     weights[:2] = 0  # as the smallest areas to a high power
     features = weights[:, None] * one_hot(labels, 4)  # so that what is mixed alike stays equal
     for mixup in (0.0, 0.4):
-        batches = [*draw_batches((features, labels, weights), 16, 4, mixup)]
+        batches = [*draw_batches((features, labels, weights), torch.arange(40), 16, 4, mixup)]
         assert [len(batch[0]) for batch in batches] == [16, 16, 8]
         found, targets, weight = map(torch.cat, zip(*batches))
         torch.testing.assert_close(found, targets * weight[:, None])
