@@ -12,21 +12,16 @@ from tests.data.figures.pages import faults, words
 LONG = "A_CLASS_$with_{a}_very$_long_name_that_nobody_would_want_to_write_out_in_full"
 
 
-def network(context=0, layers=3) -> dict:
-    """Like VGG."""
-    channels = [64, 128, 256, 512, 512]
-    levels = [(f"tap {i + 1}", (c, 320 >> i, 320 >> i)) for i, c in enumerate(channels)]
-    levels += [(f"{3 + 2 * i}×{3 + 2 * i}", (512, 10, 10)) for i in range(context)]
-    boxes = layers * ["1×1 convolution 7104 → 4096\n29,102,080 parameters"]
-    facts = {"backbone": "vgg19_bn, fine-tuned, 20,035,392 parameters", "size": 320}
-    facts |= {"classifier": "classifier, 23,073,023 parameters", "levels": levels}
-    return facts | {"head": ["standardise\n(x − mean) / std of the sampled features", *boxes]}
-
-
 def values(
-    classes=4, pictures=2, name="class_#", path="runs/a $run^2$", side=(400, 160), **of_network
+    classes=4, pictures=2, name="class_#", path="runs/a $run^2$", side=(400, 160), levels=5, boxes=3
 ) -> dict:
-    """What `report_pages` takes, of a run as large as one likes."""
+    """What `report_pages` takes, of a run as large as one likes, with levels like VGG's."""
+    sides = [max(320 >> i, 10) for i in range(levels)]
+    levels = [(f"tap {i + 1}", (64 << min(i, 3), side, side)) for i, side in enumerate(sides)]
+    boxes = boxes * ["1×1 convolution 7104 → 4096\n29,102,080 parameters"]
+    network = {"backbone": "vgg19_bn, fine-tuned, 20,035,392 parameters", "size": 320}
+    network |= {"classifier": "classifier, 23,073,023 parameters", "levels": levels}
+    network |= {"head": ["standardise\n(x − mean) / std of the sampled features", *boxes]}
     random = np.random.default_rng(0)
     names = [name.replace("#", str(index)) for index in range(classes)]
     ious = [None, *random.random(classes - 1).tolist()]
@@ -48,7 +43,7 @@ def values(
         "experiments": [],
         "versions": {"python": "3.11.7", "torch": "2.9.1+cu130", "commit": "0123456789ab+"},
         "scores_are_old": False,
-        "network": network(**of_network),
+        "network": network,
     }
     shown = [(f"best {index}", Image.new("RGB", side, "#336699")) for index in range(pictures)]
     return {"record": record, "shown": f"12 images of val; {path}/best.pt", "pictures": shown}
@@ -56,9 +51,9 @@ def values(
 
 SIZES = [
     {"classes": 21},
-    {"classes": 2, "pictures": 1, "layers": 10},
+    {"classes": 2, "pictures": 1, "boxes": 10},
     {"classes": 60, "name": LONG + "_#", "path": "runs/" + "long/" * 60},
-    {"classes": 255, "pictures": 3, "side": (90, 700), "context": 11},
+    {"classes": 255, "pictures": 3, "side": (90, 700), "levels": 16},
 ]
 
 
