@@ -14,7 +14,7 @@ from PIL import Image
 
 from data import UserError
 from data.classes import VOC
-from data.download import TRIES, Archive, download_voc, fetch, main
+from data.download import TRIES, Archive, fetch, main
 from data.voc import VOCFolder
 from data.voc_files import read_ids
 from tests.conftest import full_disk
@@ -79,14 +79,18 @@ def archive_at(content: bytes, *urls: str) -> Archive:
 
 def test_it_is_unpacked_where_the_steps_look(host, packed, drawn, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    main([], voc=archive_at(packed, url := host.serves(packed)))
-    root = Path("data/VOCdevkit/VOC2012")
+    archive, root = archive_at(packed, host.serves(packed)), Path("data/VOCdevkit/VOC2012")
+    fetch(archive, Path("data"))
+    with full_disk(1000), pytest.raises(OSError, match="File too large"):
+        main([], voc=archive)
+    assert files_in(Path("data")) == {NAME: packed}, "no half data set"
+    main([], voc=archive)
     assert files_in(root) == files_in(drawn)
     assert {path.name for path in Path("data").iterdir()} == {"VOCdevkit", NAME}
     following = f"\nnext: python sample_features.py --data {root} --run runs/voc\n"
     assert capsys.readouterr().out.endswith(following)
     before = times(Path())
-    main([], voc=archive_at(packed, url))
+    main([], voc=archive)
     assert times(Path()) == before and len(host.asked) == 1
 
 
@@ -136,14 +140,6 @@ def test_if_no_address_gives_it_one_line_tells_the_way_by_hand(host, packed, tmp
     assert files_in(out) == {}
 
 
-def test_a_full_disk_while_unpacking_leaves_no_half_data_set(packed, drawn, tmp_path):
-    (tmp_path / NAME).write_bytes(packed)
-    with full_disk(1000), pytest.raises(OSError, match="File too large"):
-        download_voc(tmp_path, archive_at(packed))
-    assert files_in(tmp_path) == {NAME: packed}
-    assert files_in(download_voc(tmp_path, archive_at(packed))) == files_in(drawn)
-
-
 def add_split(out: Path, images: int = IMAGES) -> None:
     """Runs the command for an archive that should give so many images."""
     sbd = Archive(SBD, (), hashlib.md5((out / SBD).read_bytes()).hexdigest(), images)
@@ -171,6 +167,12 @@ def masks(drawn, tmp_path) -> dict[str, np.ndarray]:
 
 
 def test_the_split_has_the_images_of_both_without_those_of_val(masks, tmp_path, capsys):
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=f"would have {IMAGES} images instead of 10582"):
+        add_split(tmp_path, images=10_582)
+    with full_disk(100), pytest.raises(OSError, match="File too large"):
+        add_split(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before, "no half split"
     add_split(tmp_path)
     root = tmp_path / "VOCdevkit" / "VOC2012"
     own, dataset = VOCFolder(root, "train"), VOCFolder(root, "train_aug")  # as the steps read it
@@ -185,16 +187,6 @@ def test_the_split_has_the_images_of_both_without_those_of_val(masks, tmp_path, 
     before = times(tmp_path)
     add_split(tmp_path)
     assert times(tmp_path) == before
-
-
-def test_another_number_of_images_and_a_full_disk_leave_no_half_split(masks, tmp_path):
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=f"would have {IMAGES} images instead of 10582"):
-        add_split(tmp_path, images=10_582)
-    with full_disk(100), pytest.raises(OSError, match="File too large"):
-        add_split(tmp_path)
-    assert sorted(tmp_path.rglob("*")) == before
-    add_split(tmp_path)
 
 
 def test_without_scipy_nothing_is_fetched(tmp_path, monkeypatch):
