@@ -13,14 +13,17 @@ from data.image_files import EXIF_ORIENTATION
 from data.voc_files import LISTS
 
 MASK = [[0, 1, 1], [0, 0, 255]]
+VOC_FOLDERS = ("JPEGImages", "SegmentationClass")
 
 
-def add(root: Path, name: str, mask=MASK) -> None:
-    """A red photo of 3x2 pixels and its mask."""
-    for folder in ("images", "masks"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", (3, 2), "red").save(root / "images" / f"{name}.jpg")
-    Image.fromarray(np.array(mask, dtype=np.uint8)).save(root / "masks" / f"{name}.png")
+def add(root: Path, name: str, mask=MASK, folders=("images", "masks")) -> None:
+    """A red photo and its mask."""
+    picture = Image.fromarray(np.array(mask, dtype=np.uint8))
+    photos, masks = (root / folder for folder in folders)
+    for place in (photos, masks):
+        place.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", picture.size, "red").save(photos / f"{name}.jpg")
+    picture.save(masks / f"{name}.png")
 
 
 def turned_by(turn: int) -> Image.Exif:

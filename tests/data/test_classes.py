@@ -25,8 +25,6 @@ def test_voc_classes_and_colours_are_the_official_ones():
 
 TEXT = "ground\ntraffic light 250 170 30\ntraffic  sign\nroute 66\n4 wheels\nroute 67 1 2 3\n"
 BLANKS = "\n  " + TEXT.replace("light 250 170", "light\t250   170").replace("\n", " \n\n")
-
-
 FILES = [TEXT, TEXT.replace("\n", "\r\n"), BLANKS, b"\xef\xbb\xbf" + TEXT.encode()]
 
 

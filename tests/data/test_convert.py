@@ -1,6 +1,5 @@
 """The command that brings data into the layout: what it writes, says, leaves out and refuses."""
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from PIL import Image
 
 from data.classes import read_classes
 from data.image_files import read_image, read_mask
+from tests.conftest import cut
 from tests.data.conftest import MASK, add, files_in, turned_by
 from tests.data.formats import DRAWN, coco, labelme, photo, write
 
@@ -71,20 +71,15 @@ def test_flags_reach_the_masks(mask, flags, expected, lost, root, tmp_path, conv
     assert ("  pixels of no class: 1 (a.png: 1)" in said) == lost
 
 
-def damaged(root: Path, name: str = "images/b.jpg") -> str:
-    (root / name).write_bytes((root / name).read_bytes()[:40])
-    return f"{root / name}: cannot be read as an image"
-
-
-def no_class(root: Path) -> str:
+@pytest.mark.parametrize(
+    "name, part", [("images/b.jpg", 5), ("masks/b.png", 5), ("masks/b.png", 10)]
+)
+def test_a_bad_image_stops_it_or_is_left_out(name, part, root, tmp_path, converts, refuses):
     write(root / "classes.txt", "background\ncat\n")
     add(root, "b", [[0, 0, 0], [0, 7, 0]])
-    return f"{root / 'masks' / 'b.png'}: value 7 is of no class"
-
-
-@pytest.mark.parametrize("spoil", [damaged, partial(damaged, name="masks/b.png"), no_class])
-def test_a_bad_image_stops_it_or_is_left_out(spoil, root, tmp_path, converts, refuses):
-    reason, out = spoil(root), tmp_path / "out"
+    cut(root / name, part)
+    why = "cannot be read as an image" if part < 10 else "value 7 is of no class"
+    reason, out = f"{root / name}: {why}", tmp_path / "out"
     line = refuses(root, out)
     assert line.startswith(f"convert: {reason}")
     assert line.endswith("; --skip-bad leaves such images out")

@@ -27,7 +27,7 @@ def noise(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def raw_png(path: Path, rows: np.ndarray, width: int, depth: int, kind: int) -> Path:
+def raw_png(rows: np.ndarray, width: int, depth: int, kind: int) -> bytes:
     """A PNG of exactly these rows of bytes, which Pillow does not write; kind 0 is grey, 2 RGB."""
     raw = b"".join(b"\0" + row.tobytes() for row in rows)
     header = struct.pack(">IIBBBBB", width, len(rows), depth, kind, 0, 0, 0)
@@ -35,13 +35,12 @@ def raw_png(path: Path, rows: np.ndarray, width: int, depth: int, kind: int) -> 
     for name, data in ((b"IHDR", header), (b"IDAT", zlib.compress(raw)), (b"IEND", b"")):
         file += struct.pack(">I", len(data)) + name + data
         file += struct.pack(">I", zlib.crc32(name + data))
-    path.write_bytes(file)
-    return path
+    return file
 
 
 @pytest.mark.parametrize("depth", [2, 4])
 def test_grey_that_programs_read_in_two_ways_is_refused_as_a_mask(depth, tmp_path):
-    path = raw_png(tmp_path / "a.png", np.full((4, 1), 0x11, dtype=np.uint8), 2, depth, 0)
+    (path := tmp_path / "a.png").write_bytes(raw_png(np.uint8(4 * [[0x11]]), 2, depth, 0))
     assert read_image(path).max() in (17, 85), "what Pillow makes of 1"
     with pytest.raises(UserError, match="a.png: has grey of 2 or 4 bits, which programs read in"):
         read_mask(path, VOC)
@@ -57,14 +56,6 @@ def test_masks_are_read_as_indices_not_colours(colours, tmp_path):
     assert found.dtype == np.uint8 and np.array_equal(found, INDICES)
     for values in (INDICES % 2 > 0, INDICES.astype(np.uint16)):  # of 1 bit and of 16
         assert np.array_equal(read_mask(saved(path, values), VOC), values)
-
-
-def test_pixels_that_do_not_have_their_checksum_are_refused(tmp_path):
-    content = bytearray(saved(tmp_path / "a.png", INDICES).read_bytes())
-    content[content.index(b"IEND") - 5] ^= 1  # the end of the checksum of the pixels
-    (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(UserError, match="a.png: cannot be read as an image"):
-        read_mask(tmp_path / "a.png", VOC)
 
 
 @pytest.mark.parametrize("value, may_be_void", [(256, True), (511, True), (VOID, False)])
@@ -137,10 +128,12 @@ def test_deep_grey_is_the_same_however_it_is_opened_or_refused(dtype, grey, expe
 
 def test_colours_of_16_bits_use_their_range_or_are_refused(tmp_path):
     path, values = tmp_path / "a.png", np.array([[[0, 256, 16384], [511, 512, 9]]])
-    for photo in (raw_png(path, values.astype(">u2"), 2, 16, 2), Image.open(path)):
+    path.write_bytes(raw_png(values.astype(">u2"), 2, 16, 2))
+    for photo in (path, Image.open(path)):
         assert read_image(photo).tolist() == (values >> 8).tolist()
     for bad in (values - values // 16384, values % 256):  # the last are 8 bits stored as 16
-        for photo in (raw_png(path, bad.astype(">u2"), 2, 16, 2), Image.open(path)):
+        path.write_bytes(raw_png(bad.astype(">u2"), 2, 16, 2))
+        for photo in (path, Image.open(path)):
             with pytest.raises(UserError, match="colours of the lower 14 of 16 bits, or black"):
                 read_image(photo)
 
@@ -148,12 +141,14 @@ def test_colours_of_16_bits_use_their_range_or_are_refused(tmp_path):
 MANY = Image.fromarray(noise(2, 3, 4), "RGBX")
 # The header of a picture 2**20 pixels wide and as high.
 HUGE = b"BM" + bytes(12) + b"\x28\0\0\0" + 2 * b"\0\0\x10\0" + b"\1\0\x18\0" + bytes(24)
+WHOLE = raw_png(noise(2, 6), 2, 8, 2)
 FILES = [  # that are called photos: what is in them, what is said
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "a Git LFS pointer, in wh"),
     (b"\n<!DOCTYPE html><html>404</html>", "a web page or a drawing"),
     (b"II*\0 of nine channels", "a TIFF whose channels or bits are not read here"),
     ({"format": "TIFF", "save_all": True, "append_images": [MANY]}, "has several pages; save"),
     (HUGE, "exceeds limit of [0-9]+ pixels: cut it into parts"),
+    (WHOLE[:-16] + bytes(4) + WHOLE[-12:], "cannot be read as an image"),  # a wrong checksum
     ({"format": "TIFF"}, "has more channels than colours; save three"),
 ]
 
@@ -173,12 +168,8 @@ def test_what_is_no_photo_or_several_is_said(content, said, tmp_path):
 def test_what_lies_beside_a_missing_file_is_said(tmp_path):
     (tmp_path / "a.PNG").touch()
     (tmp_path / "b.png").symlink_to(tmp_path / "gone.png")
-    said = {
-        "a": "no such file, but a.PNG",
-        "b": "is a link to a file that is",
-        "c": "no such file$",
-    }
-    for name, words in said.items():
+    said = "no such file, but a.PNG", "is a link to a file that is", "no such file$"
+    for name, words in zip("abc", said):
         with pytest.raises(UserError, match=f"^{tmp_path / name}.png: {words}"):
             read_mask(tmp_path / f"{name}.png", VOC)
 

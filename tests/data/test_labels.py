@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from data import UserError
 from data.classes import VOID
 from data.labels import check_labels, measure, thin_classes
 from tests.conftest import BACKBONE
+from tests.data.conftest import VOC_FOLDERS, add
 
 SIDE = 400
 
@@ -47,10 +47,8 @@ def test_lists_and_step_1_name_the_size_at_which_a_fibre_is_two_pixels_wide(tmp_
     """In three photos of 400 pixels, with a fibre of 3 and a band of 20, and void of 1."""
     mask = np.zeros((600, SIDE), dtype=np.uint8)
     mask[100:103], mask[:, 200:220], mask[400] = 1, 2, VOID
-    for folder in ("JPEGImages", "SegmentationClass"):
-        (tmp_path / folder).mkdir()
-        for name in "abc":
-            Image.fromarray(mask).save(tmp_path / folder / f"{name}.png")
+    for name in "abc":
+        add(tmp_path, name, mask, VOC_FOLDERS)
     (tmp_path / "classes.txt").write_text("ground\nfibre\nband\n")
     line = "  note: fibre: 3 px wide in photos of 400 (shorter side), {} at --size {}; take --size "
     said = succeeds("data/lists.py", tmp_path)

@@ -15,17 +15,13 @@ from data import UserError
 from data.classes import VOID
 from data.lists import divide, make_lists
 from data.voc_files import LISTS, write_ids
-from tests.data.conftest import files_in, lists_in
+from tests.data.conftest import VOC_FOLDERS, add, files_in, lists_in
 
 
 def labelled(root: Path, masks: dict[str, list[int]], pixels: int = 2) -> Path:
     """Photos and masks of these ids, of one row, and four classes; what is not given is void."""
     for name, labels in masks.items():
-        labels = labels + [VOID] * (pixels - len(labels))
-        files = {f"JPEGImages/{name}.jpg": [0] * pixels, f"SegmentationClass/{name}.png": labels}
-        for place, row in files.items():
-            (root / place).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.uint8([row])).save(root / place, "PNG")
+        add(root, name, [labels + [VOID] * (pixels - len(labels))], VOC_FOLDERS)
     (root / "classes.txt").write_text("ground\ncat\ndog\nbird\n")
     return root
 

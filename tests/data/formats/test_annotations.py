@@ -86,12 +86,15 @@ def test_what_contradicts_itself_is_refused(writes, content, reason, tmp_path):
 def test_what_is_of_no_pixel_or_no_image_is_counted(tmp_path):
     area, shares = {"segmentation": [sum(BOX, [])]}, [[0.25, 0.25, 1, 0.25, 1, 0.75]]
     shapes = [area, {"segmentation": shares}, area | {"image_id": 9}]
-    coco(tmp_path, "a.jpg", shapes=shapes, images=[ONE])
-    photo(tmp_path / "a.jpg")
+    coco(tmp_path, "a.jpg", shapes=shapes, images=[ONE, ONE | {"id": 2, "file_name": "b.jpg"}])
+    for name in ("a.jpg", "b.jpg"):
+        photo(tmp_path / name)
     source = find(coco, tmp_path)
-    assert source.pairs["a"].mask().tolist() == DRAWN and len(source.pairs) == 1
+    drawn = {name: pair.mask().tolist() for name, pair in source.pairs.items()}
+    assert drawn == {"a": DRAWN, "b": [[0] * 6] * 4}
     undrawn = "left out: shape not drawn (coordinates from 0 to 1, not in pixels)"
-    assert source.notes == {undrawn: ["a.jpg"], ABSENT: ["image_id 9, not listed"]}
+    left_out = {undrawn: ["a.jpg"], ABSENT: ["image_id 9, not listed"]}
+    assert source.notes == left_out | {"nothing is drawn, so background everywhere": ["b.jpg"]}
 
 
 def test_several_files_are_one_set_and_those_called_instances_come_first(tmp_path):
@@ -157,14 +160,6 @@ def test_a_file_that_lacks_something_or_is_nested_without_end_is_named(writes, t
         path.write_text(content)
         with pytest.raises(UserError, match=f"^{re.escape(str(path))}: not .* as it is known here"):
             find(writes, tmp_path)
-
-
-def test_photos_without_a_shape_are_named(tmp_path):
-    cvat(tmp_path, "a.jpg", shapes=[" "])
-    photo(tmp_path / "a.jpg")
-    source = find(cvat, tmp_path)
-    assert not source.pairs["a"].mask().any()
-    assert source.notes == {"nothing is drawn, so background everywhere": ["a.jpg"]}
 
 
 def test_other_files_are_of_another_form(writes, tmp_path):
