@@ -10,6 +10,7 @@ from PIL import Image
 
 from data.image_files import read_image
 from data.voc_files import LISTS, write_ids
+from data.voc_layout import write_lists
 from tests.data.conftest import add, files_in, lists_in
 from tests.data.formats import write
 
@@ -42,25 +43,6 @@ def whole(root, tmp_path) -> Path:
     return tmp_path / "whole"
 
 
-def test_where_no_folder_validates_only_test_is_a_list(whole, tmp_path, converts):
-    (whole / "Valid").rename(whole / "more")
-    said = converts(whole, tmp_path / "out")
-    assert said[-1].startswith("next: python -m data.lists"), "which keeps the test images"
-    assert lists_in(tmp_path / "out") == {"test": TEST}
-    write_ids(tmp_path / "out", "train", TRAIN[:1])
-    write_ids(tmp_path / "out", "val", TRAIN[1:])  # as `data.lists` divides them
-    for folder in ("train2017", "test"):
-        add(whole / folder, "e")
-    converts(whole, tmp_path / "out", "--force")
-    expected = {"train": TRAIN[:1], "val": TRAIN[1:], "test": [*TEST, "test_e"]}
-    assert lists_in(tmp_path / "out") == expected, "the new one of train waits for --add"
-    for name in ("train2017", "test"):
-        (whole / name).rename(aside := tmp_path / "aside")
-        converts(whole, tmp_path / name)
-        assert not (tmp_path / name / "ImageSets").exists(), "of one folder alone"
-        aside.rename(whole / name)
-
-
 def test_folders_of_a_division_become_lists_which_new_images_join(whole, tmp_path, converts):
     out, again = tmp_path / "out", ("--unmasked", "void", "--force")
     assert converts(whole, out, *again)[-1].startswith("next: python visualize.py")
@@ -80,28 +62,35 @@ def test_folders_of_a_division_become_lists_which_new_images_join(whole, tmp_pat
     assert lists_in(out) == expected, "what was there before stays where the user has it"
 
 
-def test_lists_of_the_source_are_kept(root, tmp_path, converts):
-    def lists_after(out: str, more="", **lists) -> tuple[list[str], dict[str, list[str]]]:
-        """What is said and which lists there are, once the source has more photos and lists."""
-        for name in more:
-            add(root, name)
-        for name, ids in lists.items():
-            write_ids(root, name, ids)
-        return converts(root, tmp_path / out, "--force"), lists_in(tmp_path / out)
+BESIDE, UNUSED = "in no list", f"lists of {Path('source', LISTS)} not taken up"
+OLD, OWN = "train_a train_b test_a", {"train": "train_a", "val": "train_b", "test": "test_a"}
+PAIR, FIRST = {"train": "a", "val": "b"}, {"train": "a", "val": "b gone", "other": "c", "test": ""}
+MORE = {"train": "a", "val": "c d train_f", "test": "e e"}
+MERGED = PAIR | {"val": "b d train_f", "test": "e"}
+LISTED = [  # ids and those of before; lists of before, of the source, and then; what is said
+    ("train_a more_a test_a", "", {}, {}, {"test": "test_a"}, {}),  # no folder validates
+    ("more_a test_a", "", {}, {}, {}, {}),
+    ("train_a more_a", "", {}, {}, {}, {}),
+    (f"{OLD} train_e", OLD, OWN, {}, OWN, {BESIDE: ["train_e"]}),  # which waits for --add
+    (f"{OLD} test_e", OLD, OWN, {}, OWN | {"test": "test_a test_e"}, {}),
+    ("a b c", "", {}, FIRST, PAIR, {BESIDE: ["c"]}),
+    ("a b c d e train_f", "a b c", PAIR, MORE, MERGED, {BESIDE: ["c"]}),
+    ("a e", "", {}, {"train": "a", "test": "e"}, {"test": "e"}, {UNUSED: ["train.txt"]}),
+    ("a e g", "a e", {"test": "e"}, {"train": "a g"}, {"test": "e"}, {UNUSED: ["train.txt"]}),
+]
 
-    said, lists = lists_after("out", "c", train="a", val=["b", "gone"], other="c", test="")
-    assert said[-1].endswith("--add") and "  in no list: 1 (c)" in said
-    assert lists == {"train": ["a"], "val": ["b"]}
-    _, lists = lists_after("out", ["d", "e", "train_f"], test="ee", val=["c", "d", "train_f"])
-    expected = {"train": ["a"], "val": ["b", "d", "train_f"], "test": ["e"]}
-    assert lists == expected, "c was there before"
-    (root / LISTS / "val.txt").unlink()
-    said, lists = lists_after("other")
-    assert said[-1].startswith("next: python -m data.lists") and not said[-1].endswith("--add")
-    assert lists == {"test": ["e"]}
-    assert f"  lists of {root / LISTS} not taken up: 1 (train.txt)" in said
-    _, lists = lists_after("other", "g", train="ag")
-    assert lists == {"test": ["e"]}, "g alone is no list to train on"
+
+@pytest.mark.parametrize("ids, old, kept, told, then, said", LISTED)
+def test_lists_are_the_sources_or_else_its_folders(
+    ids, old, kept, told, then, said, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("out", LISTS).mkdir(parents=True)
+    for root, lists in (("out", kept), ("source", told)):
+        for name, members in lists.items():
+            write_ids(Path(root), name, members.split())
+    assert write_lists(ids.split(), old.split(), Path("out"), Path("source")) == said
+    assert lists_in(Path("out")) == {name: members.split() for name, members in then.items()}
 
 
 def test_a_result_is_replaced_by_force_once_the_new_one_is_whole(root, tmp_path, converts, refuses):
@@ -135,6 +124,7 @@ def test_a_result_is_replaced_by_force_once_the_new_one_is_whole(root, tmp_path,
     changes = {"new": "c", "gone": "b", "changed": "a"}
     assert {f"  {what} since the earlier result: 1 ({changes[what]})" for what in changes} < {*said}
     assert sorted(path.name for path in (out / "JPEGImages").iterdir()) == ["a.jpg", "c.jpg"]
+    assert converts(root, out, "--force")[-1] == said[-1], "c is in no list"
     (root / "masks" / "c.png").unlink()
     assert converts(root, out, "--force")[-1].endswith("--add"), "what is gone leaves the lists"
     write(out / "thesis.txt", "mine")
