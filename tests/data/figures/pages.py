@@ -1,7 +1,6 @@
 """Pages of figures as a reader has them: the texts that are really drawn, and where."""
 
 from itertools import combinations
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import RendererAgg
@@ -11,20 +10,12 @@ from matplotlib.transforms import Affine2D, Bbox
 DPI = 200  # at less, small letters are rounded to whole pixels and get wider than they are in print
 
 
-class Text(NamedTuple):
-    """A line of text, the pixels that it covers, and the points of its letters."""
-
-    words: str
-    box: Bbox
-    size: float
-
-
 class Recorder(RendererAgg):
     """Takes note of every line of text that it draws."""
 
     def __init__(self, figure: Figure):
         super().__init__(*figure.bbox.size, figure.dpi)
-        self.texts: list[Text] = []
+        self.texts: list[tuple[str, Bbox, float]] = []
 
     def draw_text(self, gc, x, y, s, prop, angle, ismath=False, mtext=None):
         width, height, descent = self.get_text_width_height_descent(s, prop, ismath)
@@ -32,11 +23,11 @@ class Recorder(RendererAgg):
         turned = Affine2D().rotate_deg(angle).translate(x, self.height - y).transform(line)
         if s.strip():
             box = Bbox([turned.min(0), turned.max(0)])
-            self.texts.append(Text(s, box, prop.get_size_in_points()))
+            self.texts.append((s, box, prop.get_size_in_points()))
 
 
-def texts(figure: Figure) -> list[Text]:
-    """Every line of text that is drawn on the figure."""
+def texts(figure: Figure) -> list[tuple[str, Bbox, float]]:
+    """Every line of text on the figure, the pixels that it covers, the points of its letters."""
     figure.set_dpi(DPI)
     recorder = Recorder(figure)
     figure.draw(recorder)
@@ -45,7 +36,7 @@ def texts(figure: Figure) -> list[Text]:
 
 def words(figure: Figure) -> str:
     """What is written, single blanks between the words."""
-    return " ".join(" ".join(text.words for text in texts(figure)).split())
+    return " ".join(" ".join(line for line, *_ in texts(figure)).split())
 
 
 def faults(figure: Figure) -> list[str]:
@@ -55,6 +46,6 @@ def faults(figure: Figure) -> list[str]:
         found += [f"{words!r} has {size} points"] * (size < 7)
         leaves = (box.min < 0).any() or (box.max > figure.bbox.size).any()
         found += [f"{words!r} leaves the page"] * bool(leaves)
-    inner = [(text.words, text.box.shrunk(1, 0.85)) for text in written]  # letters are not so tall
+    inner = [(words, box.shrunk(1, 0.85)) for words, box, _ in written]  # letters are not so tall
     overlaps = [pair for pair in combinations(inner, 2) if pair[0][1].fully_overlaps(pair[1][1])]
     return found + [f"{first!r} and {second!r} overlap" for (first, _), (second, _) in overlaps]

@@ -90,7 +90,7 @@ def test_a_contact_sheet_has_up_to_24_thumbnails_with_their_names(count, size, t
     pictures[0] |= {"title": "first", "miou": None}
     sheet = contact_sheet(tmp_path, pictures)
     assert np.allclose(sheet.get_size_inches() * sheet.dpi, size)
-    found = [text.words for text in texts(sheet)]
+    found = [words for words, *_ in texts(sheet)]
     assert len(found) == min(count, 24) and found[0] == "first" and faults(sheet) == []
     assert all("$picture^" in words and words.endswith("mIoU 0.500") for words in found[1:])
 
