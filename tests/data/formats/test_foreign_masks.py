@@ -1,7 +1,6 @@
 """Which class a value or a colour of a mask is, and what the user is told to say about it."""
 
 import re
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -39,14 +38,10 @@ def saved(path: Path, pixels, mode: str = "L", palette: list[int] | None = None)
     return path
 
 
-def surveyed(*paths: Path, source: Source | None = None) -> Counter:
-    return survey({it.name: (it, it) for it in paths}, source or Source("test", Options()))
-
-
 def read(paths: list[Path], listed: dict | None = None, source: Source | None = None, **options):
     """The classes, and the masks as lists; each mask stands for its photo, too."""
     source = source or Source("test", Options(**options))
-    found = surveyed(*paths, source=source)
+    found = survey({path.name: (path, path) for path in paths}, source)
     classes, legend = find_legend(found, listed or {}, source, Path("masks"))
     return classes, [read_mask(path, path, legend, source).tolist() for path in paths]
 
@@ -168,7 +163,7 @@ PAGE = Image.new("L", (2, 2))
 def test_files_that_are_no_masks_are_refused(page, name, options, message, tmp_path):
     page.save(tmp_path / name, **options)
     with pytest.raises(UserError, match=f"^{tmp_path / name}: {message}"):
-        surveyed(tmp_path / name)
+        read([tmp_path / name])
 
 
 def test_masks_may_be_jpeg_and_how_many_of_their_pixels_are_of_no_class_is_said(tmp_path):
@@ -192,7 +187,8 @@ def test_a_first_class_that_may_be_what_nobody_has_drawn_is_said(first, doubts, 
 def test_colours_are_listed_with_what_to_write(tmp_path):
     colours = [(10, 20, 30)] * 1500 + [(1, 2, 3)] * 499 + [(9, 9, 9)]  # the last a mixture
     path = saved(tmp_path / "a.png", [colours], "RGB")
-    text = listing(surveyed(path), Path("mine/classes.txt"))
+    found = survey({"a": (path, path)}, Source("test", Options()))
+    text = listing(found, Path("mine/classes.txt"))
     head, _, *classes = text.splitlines()
     assert "3 colours" in head and "mine/classes.txt" in head
     assert classes == ["background 10 20 30", "class 1 1 2 3", "# 0.050% are 9 9 9"]
