@@ -101,6 +101,13 @@ def test_a_command_runs(command, place, succeeds, monkeypatch):
     succeeds(path, *flags, *smaller.split())
 
 
+def test_the_lines_of_python_run_as_printed(place, monkeypatch):
+    (lines,) = re.findall(r"(?ms)^```python\n(.*?)^```$", ALL)
+    monkeypatch.chdir(place)
+    exec(lines, {})
+    assert Path("seen.png").is_file()
+
+
 def test_every_command_is_run_but_for_a_few():
     """A new command has to be marked, or named in `NOT_RUN` with a reason."""
     assert all(body.startswith(NOT_RUN) for kind, body in BLOCKS if kind == "sh")

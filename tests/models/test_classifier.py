@@ -53,20 +53,13 @@ def test_a_constant_feature_is_only_centred():
 def test_fully_connected_layers_become_1x1_convolutions_of_the_same_function(widths, activation):
     torch.manual_seed(3)
     moments = torch.randn(12), torch.rand(12) + 0.5
-    fc = FCClassifier(*moments, CLASSES, widths, activation, 0.3).double().eval()
+    fc = FCClassifier(*moments, CLASSES, widths, activation, 0.3, 0.5).double().eval()
     dense = DenseClassifier.from_fc(fc, [4, 8]).double()
     for layer, convolution in zip(fc.layers, dense.layers, strict=True):
         assert torch.equal(convolution.weight, layer.weight[:, :, None, None])
     levels = [torch.randn(2, 4, 8, 8).double(), torch.randn(2, 8, 4, 4).double()]
     columns = Hypercolumn.as_map(levels, (8, 8))
     assert_equal(dense(levels, (8, 8)), fc(columns.movedim(1, -1)).movedim(-1, 1))
-
-
-@pytest.mark.parametrize("options", [{"widths": (50,)}, {"widths": (), "input_dropout": 0.5}])
-def test_dropout_of_the_fully_connected_form_is_in_training_alone(options):
-    fc = FCClassifier(torch.zeros(6), torch.ones(6), CLASSES, **options)
-    x = torch.randn(30, 6)
-    assert not torch.equal(fc.train()(x), fc(x)) and torch.equal(fc.eval()(x), fc(x))
 
 
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9))

@@ -15,10 +15,6 @@ from models.hypercolumn import Hypercolumn, level_names, read, surroundings
 from tests.models.conftest import SMALL, assert_near, noise
 
 
-def test_those_of_vgg11_are_the_course_sheets():
-    assert Hypercolumn("vgg11", None).Z == 1472
-
-
 @given(
     points=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=5),
     size=st.tuples(st.integers(1, 9), st.integers(1, 9)),

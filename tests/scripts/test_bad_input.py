@@ -17,10 +17,10 @@ from torchvision.models import squeezenet1_1
 
 from data.classes import VOC
 from data.features import read_features
-from data.image_files import EXIF_ORIENTATION
 from data.voc_files import read_ids
 from models.run import folder
 from tests.conftest import BACKBONE, DATA, STEPS, change_masks, cut, full_disk
+from tests.data.conftest import files_in, turned_by
 
 # In the street: its parts, by the words that the table spoils them under.
 FIRST = "shapes_000000"
@@ -67,14 +67,10 @@ def command(step: str, *flags) -> tuple:
 
 def refused(fails: Callable[..., str], step: str, *flags) -> str:
     """The line with which a step fails; it makes no folder, and what was in the run is there."""
-    before, beside = saved(), {*Path().iterdir()}
+    before, beside = files_in(Path()), {*Path().iterdir()}
     line = fails(*command(step, *flags))
-    assert before.items() <= saved().items() and {*Path().iterdir()} == beside
+    assert before.items() <= files_in(Path()).items() and {*Path().iterdir()} == beside
     return line
-
-
-def saved() -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
 
 
 def made(make: tuple | Callable[[], Any]) -> tuple:
@@ -102,10 +98,8 @@ def converted(path: Path, mode: str, form: str | None = None) -> None:
 
 def of_size(width: int, height: int, turn: int = 1) -> None:
     """Upright it has the size of its mask."""
-    exif = Image.Exif()
-    exif[EXIF_ORIENTATION] = turn
     sides = (width, height) if turn == 1 else (height, width)
-    Image.new("RGB", sides, "teal").save(IMAGE, exif=exif)
+    Image.new("RGB", sides, "teal").save(IMAGE, exif=turned_by(turn))
     Image.new("P", (width, height), 3).save(MASK, compress_level=1)
 
 
@@ -303,14 +297,14 @@ ROOMS = [("sample_features", 1024), ("train_cls", 16), ("train_seg", 16), ("trai
 
 @pytest.mark.parametrize("step, kib", [*ROOMS, ("evaluate", 0.1), ("visualize", 0.1)])
 def test_a_full_disk_leaves_what_is_finished(step, kib, street, fails):
-    before = saved()
+    before = files_in(Path())
     with full_disk(1024 * kib):
         line = fails(*command(step))
     assert ": File too large" in line and "run/" in line and ".new/" not in line
     assert not list(Path("run").rglob(".*.part"))
     for path in (DENSE, BEST, LAST):
         aside = Path("run/3_seg.1", path.name)
-        assert (aside if aside.is_file() else path).read_bytes() == before[path]
+        assert (aside if aside.is_file() else path).read_bytes() == before[path.as_posix()]
 
 
 def test_what_the_system_refuses_is_no_damage_of_a_photo(street, fails, monkeypatch):

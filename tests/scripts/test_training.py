@@ -87,7 +87,7 @@ def test_all_pixels_drawn_train_as_all_on_the_finest_grid(train, succeeds):
 SEG_STEP, CLS_STEP = ("train_seg.py", *FLAGS), (*CLS, "--held-out", 0, *EPOCH, "--hidden", 4)
 CHANGES = [("--crop", 40), ("--scale", "0.5,2.0"), ("--flip",), ("--jitter", 0.5), ("--stride", 4)]
 CHANGES += [("--lovasz", 1), ("--scale", "0.5,2.0", "--mosaic")]
-OF_HEAD = [("--mixup", 0.4), ("--input-dropout", 0.3), ("--activation", "gelu")]
+OF_HEAD = [("--mixup", 0.4), ("--input-dropout", 0.3), ("--dropout", 0), ("--activation", "gelu")]
 OF_BOTH = [("--seed", 1), ("--class-weights", "inverse"), ("--label-smoothing", 0.5)]
 
 
@@ -147,15 +147,6 @@ def test_a_bad_image_of_20_is_left_out_and_listed(street, succeeds):
         assert "20 images" in facts(said)["data"]
         line = f"{path}: cannot be read as an image"
         assert config(place)["skipped"][bad].startswith(line)
-
-
-def test_few_pixels_are_passed_over_until_there_are_enough_steps(street, succeeds):
-    flags = ("--held-out", 0, "--batch-size", 200, "--hidden", 4, "--epochs", 2)
-    said = succeeds(*CLS, *flags, "--min-steps", "auto")
-    pixels = len(np.load(FEATURES / "labels.npy"))
-    steps = -(-pixels // 200)
-    epochs = -(-round(38 * pixels ** (1 / 3)) // steps)
-    assert f"  training  {epochs} epochs of {steps} steps\n" in said and "are few" not in said
 
 
 def test_area_weights_make_the_loss_that_of_all_pixels_of_the_images(street, succeeds):
@@ -267,7 +258,11 @@ def test_the_validation_loss_is_that_of_training_on_whole_images(train, succeeds
 
 def test_ten_heads_cost_one_sampling(street, succeeds):
     flags = ("--features", "run", "--hidden", "none", "--batch-size", 200, *EPOCH)
-    said = succeeds("train_cls.py", "--run", "linear", *flags, "--min-steps", 5)
+    cls = ("train_cls.py", "--run", "linear", *flags, "--min-steps")
+    pixels = int(facts(said := succeeds(*cls, "auto"))["data"].split()[1])
+    epochs = -(-round(38 * pixels ** (1 / 3)) // 2)
+    assert f"  training  {epochs} epochs of 2 steps\n" in said and "are few" not in said
+    said = succeeds(*cls, 5)
     assert "  training  3 epochs of 2 steps\n" in said, "few pixels are passed over more often"
     assert "note: 6 steps are few to learn in; --min-steps" in said
     assert min(row["lr"] for row in log("linear/2_cls")) > 0, "it falls over all of them"

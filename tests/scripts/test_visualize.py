@@ -12,11 +12,12 @@ from PIL import Image
 
 from data.classes import VOC
 from data.figures.gallery import INDEX, SHEET
-from data.image_files import EXIF_ORIENTATION, read_mask
+from data.image_files import read_mask
 from data.voc_files import read_ids
 from losses.metrics import image_mious, load_image_scores
 from models import load
 from tests.conftest import DATA
+from tests.data.conftest import turned_by
 from tests.scripts.processes import contents, table
 
 OVERLAYS, PHOTOS, SHAPES = Path("run/5_overlays"), Path("photos"), Path("shapes")
@@ -106,9 +107,7 @@ def photos(street) -> dict[str, tuple[int, int]]:
     noise = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
     Image.fromarray(noise).convert("L").save(PHOTOS / "grey.Jpg")
     Image.new("RGBA", (40, 70), (255, 0, 0, 99)).save(PHOTOS / "half clear.png")
-    exif = Image.Exif()
-    exif[EXIF_ORIENTATION] = 6
-    Image.fromarray(noise).save(PHOTOS / "turned.jfif", exif=exif)
+    Image.fromarray(noise).save(PHOTOS / "turned.jfif", exif=turned_by(6))
     Image.fromarray(noise).resize((1000, 700)).save(PHOTOS / "large.tif")
     sizes = (90, 60), (40, 70), (1000, 700), (60, 90)
     return dict(zip(("grey.Jpg", "half clear.png", "large.tif", "turned.jfif"), sizes))

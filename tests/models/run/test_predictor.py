@@ -1,7 +1,6 @@
-"""Three lines of Python: what a trained network takes, what it gives, and the one in the box."""
+"""In Python: what a trained network takes, what it gives, and the one in the box."""
 
 import io
-import re
 import shutil
 from hashlib import sha256
 
@@ -139,12 +138,3 @@ def test_a_run_or_a_checkpoint_is_loaded_too(street, succeeds):
     assert not trained_on.startswith("18 images"), "a data set of that name is not taken for a run"
     shutil.copytree("run", "voc", dirs_exist_ok=True)
     assert load("voc").segmenter.trained_on.startswith("18 images"), "but a run is"
-
-
-def test_the_lines_of_the_readme_run_as_printed_anywhere(tmp_path, monkeypatch):
-    readme = (HOME / "README.md").read_text(encoding="utf-8")
-    (lines,) = re.findall(r"(?ms)^```python\n(.*?)^```$", readme)
-    Image.open(PORTRAIT).save(tmp_path / "holiday.jpg")
-    monkeypatch.chdir(tmp_path)
-    exec(lines, {})
-    assert (tmp_path / "seen.png").is_file()
