@@ -51,10 +51,10 @@ class Textbook(nn.Module):
         return logits(self.head, self.dense_map(images))
 
     @torch.inference_mode()
-    def predict(self, photo: Sample) -> Tensor:
-        """(height, width) class ids at the photo's original size, on the CPU."""
+    def predict(self, photo: Sample) -> list[Tensor]:
+        """How probable the class ids are, and these, (height, width) as the photo; on the CPU."""
         logits = self.eval()(photo.image[None].to(self.mean.device))
-        return upsample(logits.softmax(1), photo.mask.shape)[0].argmax(0).cpu()
+        return [x.cpu() for x in upsample(logits.softmax(1), photo.mask.shape)[0].max(0)]
 
     def columns(self, photo: Sample, pixels: Tensor) -> Tensor:
         """Hypercolumns (n, Z) of the grid cells in which pixels (n, 2) of the mask lie."""

@@ -34,7 +34,6 @@ def whole(walked, succeeds, tmp_path_factory) -> dict:
     place = Path(shutil.copytree(walked.place, tmp_path_factory.mktemp("whole") / "street"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
-        shutil.rmtree(SEG)
         succeeds(*TRAIN)
         return contents(SEG)
 

@@ -196,7 +196,11 @@ def test_limits_take_the_first_images_of_a_list(street, succeeds):
     assert metrics("run")["miou"] == miou
 
 
-def test_the_network_in_the_box_is_scored_and_trained_on(street, succeeds):
+def test_the_network_in_the_box_sees_photos_is_scored_and_trained_on(street, succeeds, fails):
+    photo = min(Path("shapes/JPEGImages").iterdir())
+    said = succeeds("visualize.py", "--image", photo)
+    assert "wrote runs/photos: 1 picture" in said and "voc (efficientnet_lite2)" in said
+    assert "required: --run" in fails("visualize.py", *DATA)
     said = succeeds("evaluate.py", "--checkpoint", "voc", *DATA, "--limit", 1)
     assert "wrote runs/scores: mIoU" in said
     flags = ("--crop", 48, "--batch-size", 1, "--epochs", 1, "--limit", 1, "--val-limit", 1)

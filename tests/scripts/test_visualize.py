@@ -140,12 +140,6 @@ def test_photos_get_pages_index_pngs_a_table_and_a_gallery(photos, succeeds, fai
     assert not out.exists(), "nothing is left to go on with"
 
 
-def test_without_a_run_photos_are_seen_by_the_network_in_the_box(photos, succeeds, fails):
-    said = succeeds("visualize.py", "--image", PHOTOS / "grey.Jpg")
-    assert "wrote runs/photos: 1 picture" in said and "voc (efficientnet_lite2)" in said
-    assert "required: --run" in fails("visualize.py", *DATA)
-
-
 def test_photos_go_on_where_they_were_interrupted(photos, succeeds, in_process):
     (PHOTOS / "sub").mkdir()
     (PHOTOS / "grey.Jpg").rename(PHOTOS / "sub/grey.Jpg")

@@ -9,8 +9,7 @@ from data import UserError
 from losses.metrics import load_image_scores
 from models.checkpoint import load_segmenter, save_segmenter
 from models.run import chain
-from models.run.record import network_facts, read_run, settings
-from tests.models.conftest import SMALL, random_segmenter
+from models.run.record import read_run, settings
 
 
 def test_the_record_of_a_run_is_what_its_steps_have_left(street):
@@ -22,6 +21,10 @@ def test_the_record_of_a_run_is_what_its_steps_have_left(street):
     _, _, counts = load_image_scores(run / "4_eval" / "per_image.npz")
     truth = counts[..., 0].sum(0)
     assert np.array_equal(record["confusion"].sum(1), truth), "rows are the ground truth"
+    network = record["network"]
+    assert network["backbone"].startswith("squeezenet1_1, frozen, ") and network["size"] == 48
+    assert network["levels"][0] == ("tap 1", (64, 23, 23)) and len(network["head"]) == 5
+    assert network["head"][1] == f"1×1 convolution 960 → 16\n{16 * 960 + 16:,} parameters"
     segmenter.head.layers[-1].bias.data += 1
     save_segmenter(run / "3_seg" / "best.pt", segmenter, made_from=content["made_from"])
     assert read_run(run, segmenter)["scores_are_old"]
@@ -48,12 +51,3 @@ def test_a_damaged_record_of_a_run_is_named(street):
             with pytest.raises(UserError, match=f"^run/{name}: cannot be read"):
                 read_run(run, segmenter)
         (run / name).write_bytes(whole)
-
-
-def test_the_network_is_told_by_its_modules():
-    segmenter = random_segmenter(SMALL, 48, 2)
-    facts, z = network_facts(segmenter), sum(segmenter.hypercolumn.channels)
-    assert facts["backbone"].startswith("squeezenet1_1, frozen, ")
-    assert facts["levels"][0] == ("tap 1", (64, 23, 23)) and facts["size"] == 48
-    assert len(facts["head"]) == 5
-    assert facts["head"][1] == f"1×1 convolution {z} → 16\n{16 * z + 16:,} parameters"
