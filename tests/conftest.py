@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -51,6 +52,14 @@ def change_masks(data: Path | str, change: Callable[[np.ndarray], np.ndarray]) -
     for path in Path(data, "SegmentationClass").glob("*.png"):
         values = np.array(Image.open(path))
         Image.fromarray(change(values).astype(np.uint8)).save(path)
+
+
+def change_head(file: Path | str, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Replaces the last weights of a saved network by what `change` makes of them."""
+    content = torch.load(file, weights_only=True)
+    *_, last = (name for name in content["state"] if re.match("head.+weight", name))
+    content["state"][last] = change(content["state"][last])
+    torch.save(content, file)
 
 
 def cut(path: Path, tenths: int = 5) -> None:

@@ -19,7 +19,7 @@ from data.classes import VOC
 from data.features import read_features
 from data.voc_files import read_ids
 from models.run import folder
-from tests.conftest import BACKBONE, DATA, STEPS, change_masks, cut, full_disk
+from tests.conftest import BACKBONE, DATA, STEPS, change_head, change_masks, cut, full_disk
 from tests.data.conftest import files_in, turned_by
 
 # In the street: its parts, by the words that the table spoils them under.
@@ -128,12 +128,6 @@ def weights_of_nan() -> None:
     torch.save(state, "a.pth")
 
 
-def network_of_nan() -> None:
-    content = torch.load(BEST, weights_only=True)
-    content["state"]["head.layers.0.weight"][0] = float("nan")
-    torch.save(content, BEST)
-
-
 UNREADABLE, BAD_MASK = (f"{path}: cannot be read as an image" for path in (IMAGE, MASK))
 SMALL_MASK, HEIC, BMP = partial(Image.new("P", (30, 20)).save, MASK), Path("a.heic"), Path("a.bmp")
 IPHONE, TINY, ALL_VOID = "\0\0\0\x18ftypheic", partial(of_size, 1, 1), partial(label, 255, ...)
@@ -147,6 +141,7 @@ NEWER, FEW = "written by another version (format 99", "8 pixels are too few for"
 OTHER = "background\n" + "\n".join(f"thing{index}" for index in range(20))
 FEWER, MORE = "\n".join(VOC.names[:20]), "\n".join([*VOC.names, "sky"])
 NEW, OLDER = {"format": 99, "kind": "segmenter"}, {"_use_new_zipfile_serialization": False}
+OF_NAN = partial(change_head, BEST, lambda weights: weights * np.nan)
 BOMB = {"format": 1, "kind": "segmenter", "state": Bomb()}
 PROGRAM, NINES = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n", "9" * 5000
 NOT_PLAIN = "cannot be read as a checkpoint file of plain tensors and values"
@@ -185,7 +180,7 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
     "best.pt is a bomb": (partial(torch.save, BOMB, BEST), LATER[1:], f"{BEST}: {NOT_PLAIN}"),
     "best.pt is an older bomb": (partial(torch.save, BOMB, BEST, **OLDER), FOUR, NOT_PLAIN),
     "best.pt of tomorrow": (partial(torch.save, NEW, BEST), LATER[1:], f"{BEST}: {NEWER}"),
-    "network of nan": (network_of_nan, LATER[1:], "the network's scores are not finite; are its"),
+    "network of nan": (OF_NAN, LATER[1:], "the network's scores are not finite; are its"),
     "no weights": (("--weights", "no.pth"), ONE, "no.pth: no such weights"),
     "weights of nan": (then(weights_of_nan, "--weights", "a.pth"), ONE, "'s weights damaged?"),
     "small size": (("--size", 8), [*ONE, *THREE, *FOUR], f"--size: {FEW}"),
