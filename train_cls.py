@@ -143,10 +143,11 @@ def main() -> None:
     decay = args.decay, epochs, steps, args.warmup, args.milestones, args.gamma
     balanced = inverse_frequency(labels[trained].bincount(minlength=len(names)))
     balance = balanced[labels] if args.class_weights == "inverse" else 1
+    features, targets = (x.to(device) for x in (torch.from_numpy(store.features), labels))
     with folder.new_folder(place, 2) as new:
         for is_first in [True, False] if needs_areas else [False]:
             weights = balance * torch.from_numpy(areas**args.area_weight)  # of rows in the loss
-            rows = [x.to(device) for x in (torch.from_numpy(store.features), labels, weights)]
+            rows = features, targets, weights.to(device)
             held_out = [part[held] for part in rows]
             torch.manual_seed(args.seed)
             fc = FCClassifier(*moments, len(names), *how).to(device)

@@ -75,7 +75,7 @@ def hold_out(images: np.ndarray, share: float, seed: int) -> tuple[Tensor, Tenso
     """
     order = np.random.default_rng(seed).permutation(np.unique(images))
     held = np.isin(images, order[: min(math.ceil(len(order) * share), len(order) - 1)])
-    return torch.from_numpy(~held).nonzero()[:, 0], torch.from_numpy(held).nonzero()[:, 0]
+    return torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
 
 
 def draw_batches(
