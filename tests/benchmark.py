@@ -50,8 +50,7 @@ WARM_UP = 2  # rounds that do not count
 PER_CLASS = 3  # pixels of a class that step 1 samples
 PIXELS = 1024  # of an image that train_step_pixels draws
 BATCH = 8  # images of the rows that end in _batch
-COLUMNS = ("ours s", "textbook s", "bare s", "ours/bare", "textbook/ours")
-PEAKS = {1: "ours peak MB", 2: "textbook peak MB"}  # by their place in a row of `Work.calls`
+SIDES = ("ours", "textbook", "bare")
 MB = 1e6  # bytes
 RSS = 1 if sys.platform == "darwin" else 1024  # bytes in the unit of `ru_maxrss`
 
@@ -64,10 +63,10 @@ def prepare(folder: Path, backbone: str, images: int, size: int, drawn: int) -> 
 
 
 class Work:
-    """What is timed, from `prepare`'s folder.
+    """What is timed: ours, the textbook's and the bare backbone's way, from `prepare`'s folder.
 
     The row `sample` works on so many `images`, the others on one, or on `BATCH`. `calls` has by row
-    this number and what does the work once: ours, the textbook's, the bare way.
+    what does the work once, for each of `SIDES`.
     """
 
     def __init__(self, folder: Path, images: int, device: torch.device):
@@ -86,18 +85,21 @@ class Work:
         samples = [partial(self.sample, of) for of in (self.columns, self.textbook.columns)]
         predict = partial(segmenter.predict, self.photo.image, self.photo.mask.shape)
         textbook, bare = partial(self.textbook.predict, self.photo), partial(self.bare, self.image)
-        self.calls: dict[str, tuple[Any, ...]] = {"sample": (images, *samples, self.sample_bare)}
-        self.calls["predict"] = 1, predict, textbook, bare
+        self.calls: dict[str, tuple[Callable[[], Any], ...]] = {
+            "sample": (*samples, self.sample_bare),
+            "predict": (predict, textbook, bare),
+        }
         for batch, count in (("", 1), ("_batch", BATCH)):
             photos = self.image.expand(count, -1, -1, -1)
             others = partial(self.train_textbook, photos), partial(self.bare, photos)
             for name, pixels in (("train_step", None), ("train_step_pixels", PIXELS)):
-                self.calls[name + batch] = count, partial(self.train, photos, pixels), *others
+                self.calls[name + batch] = partial(self.train, photos, pixels), *others
 
     def seconds(self, row: str) -> list[float]:
         """How long the row's work takes per image, on each side."""
-        (images, *calls), found = self.calls[row], []
-        for call in calls:
+        images = {"sample": self.count, "batch": BATCH}.get(row.split("_")[-1], 1)
+        found = []
+        for call in self.calls[row]:
             start = time.perf_counter()
             call()
             if self.device.type == "cuda":
@@ -158,40 +160,45 @@ class Work:
         self.textbook_optimizer.zero_grad()
 
 
-def growth(row: str, side: int, threads: int, folder: Path, images: int, device) -> float:
+def growth(row: str, side: int, folder: Path, images: int, device: torch.device, threads) -> float:
     """MB by which the peak of this (fresh) process grows, over that of a bare forward."""
     torch.set_num_threads(threads)
     runtime.choose_device(str(device))  # sets the precision of convolutions, too
     work = Work(folder, images, device)
     work.bare(work.image)
-    level = peak(device)
+    level = peak_bytes(device)
     for _ in range(2):  # a second training step has the optimizer's state, too
         work.calls[row][side]()
-    return (peak(device) - level) / MB
+    return (peak_bytes(device) - level) / MB
 
 
-def peak(device: torch.device) -> int:
-    """Bytes so far: allocated on a CUDA device, else resident in this process."""
+def peak_bytes(device: torch.device) -> int:
+    """Peak memory so far: allocated on a CUDA device, else resident in this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RSS
 
 
-def measure(rounds: int, peaks: dict[int, str], *of_work) -> dict[str, dict[str, float]]:
-    """Prints and gives the rows, by name; `of_work` are the arguments of `Work`."""
-    work, rows = Work(*of_work), {}
+def measure(
+    folder: Path, images: int, device: torch.device, rounds: int, with_peaks: bool
+) -> list[dict[str, Any]]:
+    """Prints and gives the rows; `folder`, `images` and `device` are those of `Work`."""
+    work, rows = Work(folder, images, device), []
     processes = multiprocessing.get_context("forkserver")
     for name in work.calls:
         # All sides in each round, so that a moment in which the machine is slow slows all of them.
-        taken = np.array([work.seconds(name) for _ in range(WARM_UP + rounds)])[WARM_UP:].T
-        ours, textbook, bare = taken
-        medians = np.median([*taken, ours / bare, textbook / ours], axis=1).tolist()
-        rows[name] = dict(zip(COLUMNS, medians))
-        for side, title in peaks.items():
+        taken = np.array([work.seconds(name) for _ in range(WARM_UP + rounds)])[WARM_UP:]
+        ours, textbook, bare = taken.T
+        found = dict(zip((f"{side} s" for side in SIDES), taken.T))
+        found |= {"ours/bare": ours / bare, "textbook/ours": textbook / ours}
+        row: dict[str, Any] = {"name": name}
+        row |= {title: float(np.median(values)) for title, values in found.items()}
+        for side in (0, 1) if with_peaks else ():
+            how = name, side, folder, images, device, torch.get_num_threads()
             with processes.Pool(1) as pool:
-                how = name, side, torch.get_num_threads(), *of_work
-                rows[name][title] = pool.apply(growth, how)
-        print(name, *(f"{title} {value:.4g}" for title, value in rows[name].items()), sep="  ")
+                row[f"{SIDES[side]} peak MB"] = pool.apply(growth, how)
+        rows.append(row)
+        print("  ".join(f"{k} {v:.4g}" if isinstance(v, float) else v for k, v in row.items()))
     return rows
 
 
@@ -211,7 +218,7 @@ def main() -> None:
     rounds, images = (4, 2) if args.quick else (9, 10)
     with TemporaryDirectory() as place:
         prepare(Path(place), args.backbone, images, size=224, drawn=375)  # shorter sides, pixels
-        measure(rounds, {} if args.quick else PEAKS, Path(place), images, device)
+        measure(Path(place), images, device, rounds, with_peaks=not args.quick)
 
 
 if __name__ == "__main__":
