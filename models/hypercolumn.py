@@ -16,6 +16,7 @@ from data import UserError
 from models.backbones import build
 from models.weight_files import fingerprint
 
+WHOLE = ("image", "half")  # contexts that are means over the whole image
 SIDE = 256  # pixels of the input on which it is looked up what a level depends on
 
 
@@ -28,9 +29,9 @@ class Hypercolumn(nn.Module):
 
     Args:
         backbone, weights, taps, seed: see `models.backbones.build`.
-        context: further levels, means of the last tap over the whole "image", or over a window
-            around each place, of an odd side in pixels of the undilated tap (Mostajabi et al. 2015,
-            section 3, for the image as the last level).
+        context: further levels, means of the last tap over the whole "image", over that of "half"
+            the height and width, or over a window around each place, of an odd side in pixels of
+            the undilated tap (Mostajabi et al. 2015, section 3, for the image as the last level).
         dilated: number of the last drops of resolution that are undone.
 
     Attributes:
@@ -73,7 +74,10 @@ class Hypercolumn(nn.Module):
             x = images / 255 if images.dtype == torch.uint8 else images
             x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
             levels = self.features(x)
-            return levels + [surroundings(levels[-1], c, 2**self.dilated) for c in self.context]
+            last = dict.fromkeys(self.context, levels[-1])
+            if "half" in last:  # large things as small as in what the weights were trained on
+                last["half"] = self.features(F.avg_pool2d(x, 2))[-1]
+            return levels + [surroundings(last[c], c, 2**self.dilated) for c in self.context]
 
     def surround(self, context: Sequence[str]) -> None:
         """Sets `context`, and with it the channels."""
@@ -187,11 +191,11 @@ def resample(level: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def surroundings(level: Tensor, context: str, finer: int = 1) -> Tensor:
-    """Means of a level (B, C, h, w) over the "image", (B, C, 1, 1), or a window, (B, C, h, w).
+    """Means of a level (B, C, h, w): over a window, (B, C, h, w), or over all of it, (B, C, 1, 1).
 
     By dilation the level may be so many times `finer` than the window was meant for.
     """
-    if context == "image":
+    if context in WHOLE:
         return level.mean((2, 3), keepdim=True)
     return box_mean(level, int(context) * finer | 1)  # made odd
 
@@ -207,4 +211,4 @@ def box_mean(values: Tensor, side: int) -> Tensor:
 
 def level_names(taps: Sequence[int | str], context: Sequence[str]) -> list[str]:
     """What the levels of a `Hypercolumn` are called in pictures and tables, in their order."""
-    return [f"tap {t}" for t in taps] + [f"{c}×{c}" if c.isdigit() else c for c in context]
+    return [f"tap {t}" for t in taps] + [c if c in WHOLE else f"{c}×{c}" for c in context]

@@ -38,12 +38,12 @@ from models.run.args import steps, taps
 from models.run.folder import read_table, save_csv
 from models.run.training import enough_steps
 from models.segmenter import top_class
-from models.strokes import CONTEXT, SIZE, classifier
+from models.strokes import SIZE, classifier
 from tests.drawn_strokes import draw_strokes
 
 PIXELS, SEEDS = (1, 3, 10, 20), (0, 1, 2)
 AREA, STRIDE = 0.5, 4
-OF_INPUT = 0.3  # input dropout, as in `--recipe quick`
+CONTEXT, OF_INPUT = ["image", "half", "5", "11"], 0.3  # input dropout; as in `--recipe quick`
 
 
 @torch.inference_mode()

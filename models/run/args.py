@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+from models.hypercolumn import WHOLE
 from models.run import chain, distributed
 from models.run.folder import plain
 from models.run.recipes import RECIPES
@@ -235,9 +236,9 @@ tta = checked(
     "some of flip and scales from 0.25 to 4, with commas between",
 )
 replaced = checked(Path, lambda path: bool(path.name), "a folder that a later run may replace")
-CONTEXTS = {"image", *map(str, range(1, 1000, 2))}
+CONTEXTS = {*WHOLE, *map(str, range(1, 1000, 2))}
 contexts = checked(
     lambda text: text.split(","),
     lambda parts: CONTEXTS.issuperset(parts) and len(set(parts)) == len(parts),
-    "some of image and odd numbers, each once",
+    "some of image, half and odd numbers, each once",
 )

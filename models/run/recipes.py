@@ -1,6 +1,6 @@
 """Recipes (`--recipe`): named sets of flags, for each script what a user would type."""
 
-SAMPLES = "--size 416 --context image,5,11 --per-class 20"
+SAMPLES = "--size 416 --per-class 20"
 HEAD = (
     "--epochs 6 --batch-size 512 --lr 5e-4 --weight-decay 0.05 --area-weight 0.5 --held-out 0 "
     "--dropout 0.2 --min-steps auto"
@@ -9,13 +9,13 @@ HEAD = (
 RECIPES: dict[str, dict[str, str]] = {
     # Minutes: a frozen network and a shallow head, steps 1 and 2 alone.
     "quick": {
-        "sample_features": SAMPLES,
+        "sample_features": f"{SAMPLES} --context image,half,5,11",
         "train_cls": f"{HEAD} --mixup 1 --input-dropout 0.3",  # most with few pixels
     },
     # Two hours: then end to end through random pixels of augmented crops, which are as large as the
     # input, so that context windows see as much as in whole images.
     "best": {
-        "sample_features": SAMPLES,
+        "sample_features": f"{SAMPLES} --context image,5,11",
         "train_cls": f"{HEAD} --hidden 512 --dropout 0.5",
         "train_seg": "--finetune-backbone --backbone-lr 1e-4 --lr 3e-4 --batch-size 16 "
         "--frozen-stages 2 --pixels 1024 --crop 416 --scale 0.5,1.75 --flip --jitter 0.3 "

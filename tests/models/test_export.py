@@ -22,9 +22,9 @@ SIZE = 64
 PHOTOS = [(75, 100), (64, 64), (41, 33), (301, 202), (20, 390)]  # the last is beyond MAX_ASPECT
 PHOTOS += [(64, 65), (64, 79), (66, 90), (130, 171), (99, 64)]
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-CONTEXT = {"context": ["3", "image"]}
+CONTEXT = {"context": ["3", "image", "half"]}
 NETWORKS = {  # backbone, stride, further arguments
-    "padding of odd sides, a window": ("efficientnet_lite0", 3, {"taps": [1, 2], "context": ["3"]}),
+    "padding of odd sides": ("efficientnet_lite0", 3, {"taps": [1, 2], "context": ["3", "half"]}),
     "poolings that round up, dilation": (SMALL, 2, {"taps": [1, 2], "dilated": 1, **CONTEXT}),
 }
 

@@ -64,21 +64,24 @@ def test_contexts_are_means_over_the_part_of_them_inside_the_image(height, width
 
 
 def test_context_levels_follow_the_taps_whatever_the_dtype_of_the_image():
-    hypercolumn = Hypercolumn(SMALL, "random", [1, 3], context=["image", "3"], dilated=1).eval()
+    context = ["image", "3", "half"]
+    hypercolumn = Hypercolumn(SMALL, "random", [1, 3], context=context, dilated=1).eval()
     images = noise(64, 93, 2)
     levels = hypercolumn(images)
     for found, expected in zip(hypercolumn(images.float() / 255), levels):
         assert_near(found, expected)
-    assert [level.shape[1] for level in levels] == hypercolumn.channels == [64, 256, 256, 256]
+    assert [level.shape[1] for level in levels] == hypercolumn.channels == [64, *4 * [256]]
     assert hypercolumn.level_shapes(64, 93) == [tuple(level.shape[1:]) for level in levels]
     for level, what in zip(levels[2:], ["image", "7"]):  # of a level twice as fine
         assert torch.equal(level, surroundings(levels[1], what))
+    half = F.interpolate(images[:, :, :, :92] / 255, (32, 46), mode="area")
+    assert_near(levels[4], hypercolumn(half)[1].mean((2, 3), keepdim=True))
     names = level_names(hypercolumn.taps, hypercolumn.context)
-    assert names == ["tap 1", "tap 3", "image", "3×3"]
+    assert names == ["tap 1", "tap 3", "image", "3×3", "half"]
 
     spec = hypercolumn.spec()
     for dilated, side in ((0, 7), (1, 15)):
         hypercolumn.dilate(dilated)
         assert hypercolumn.spec() == {**spec, "dilated": dilated}
-        assert hypercolumn(images)[-1].shape[2] == side
+        assert hypercolumn(images)[3].shape[2] == side
     assert all(map(torch.equal, hypercolumn(images), levels)), "dilation is changed and undone"
