@@ -41,7 +41,7 @@ Prediction = tuple[str, np.ndarray, np.ndarray]  # id, prediction (H, W) and tar
 def parse() -> argparse.Namespace:
     parser = flags.Parser(__doc__, needs_run=False)
     flag = parser.flag
-    flags.add_data_flags(parser, split="val")
+    flags.add_data_flags(parser, split="val", steps=(3, 2))
     flag("--checkpoint", Path, None, "network; default: the run's", free=True, metavar="FILE")
     flags.add_view_flags(parser)
     flags.add_speed_flags(parser)

@@ -32,7 +32,7 @@ FEW_IMAGES = 12  # of fewer, context windows teach little but where things are
 def parse() -> argparse.Namespace:
     parser = flags.Parser(__doc__)
     flag = parser.flag
-    flags.add_data_flags(parser, split="train")
+    flags.add_data_flags(parser, split="train", steps=(1,))
     backbone = "a classification network of torchvision, like resnet50; a wrong name lists all"
     flag("--backbone", str, "vgg11", backbone, metavar="NAME")
     weights = "imagenet (downloaded), another of torchvision's names, random, or a state-dict file"

@@ -56,7 +56,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # logits (B, C, ..), labels (B, ..) -
 def parse() -> argparse.Namespace:
     parser = flags.Parser(__doc__)
     flag = parser.flag
-    flags.add_data_flags(parser, split="train")
+    flags.add_data_flags(parser, split="train", steps=(2, 3))
     flag("--init", Path, None, "run or file to start from, not step 2's head", metavar="RUN")
     flag("--val-split", str, "val", "list to validate on, which chooses best.pt", metavar="LIST")
     flag("--val-limit", flags.positive, VALIDATED, "images of it for an epoch; at the end all")

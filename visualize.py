@@ -52,7 +52,7 @@ def parse() -> argparse.Namespace:
     parser = flags.Parser(__doc__, needs_run=False)
     flag = parser.flag
     limit = f"only N pictures, the first after sorting; default: {IMAGES}, or all of --image"
-    flags.add_data_flags(parser, split="val", limit=limit)
+    flags.add_data_flags(parser, split="val", steps=(3, 2), limit=limit)
     sort = "worst, best: by the mIoU of each image"
     flag("--sort", ("name", "worst", "best", "random"), "name", sort)
     flag("--seed", flags.natural, 0, "of the order", needs="--sort random")

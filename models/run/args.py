@@ -24,6 +24,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, doc: str, needs_run: bool = True):
         super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
         self._declared: list[tuple[argparse.Action, bool, str]] = []
+        self.data_steps: tuple[int, ...] = ()  # see `add_data_flags`
         run = "run folder, shared by the five steps"
         self.flag("--run", Path, None, run, free=True, metavar="DIR", required=needs_run)
         device = "auto (cuda, else mps, else cpu) or a torch device, like cuda:1"
@@ -79,8 +80,8 @@ class Parser(argparse.ArgumentParser):
         if values.recipe:
             recipe = RECIPES[values.recipe].get(Path(self.prog).stem, "")
             values = super().parse_args([*recipe.split(), *given])  # the later of two wins
-        if getattr(values, "data", "none is read") is None:
-            values.data = chain.data_of(values.run, Path(self.prog).stem)
+        if self.data_steps and not values.data:
+            values.data = chain.data_of(values.run, self.data_steps)
         for action, free, needs in self._declared:
             name, value = action.option_strings[0], plain(getattr(values, action.dest))
             is_changed, has_effect = value != plain(action.default), _is_met(needs, values)
@@ -105,8 +106,14 @@ def _is_met(needs: str, values: argparse.Namespace) -> bool:
     return value in choices.split(",") if choices else bool(value)
 
 
-def add_data_flags(parser: Parser, split: str, limit: str = "only the first N images") -> None:
-    """The flags of the steps that read images; `limit` is the help of that flag."""
+def add_data_flags(
+    parser: Parser, split: str, steps: tuple[int, ...], limit: str = "only the first N images"
+) -> None:
+    """The flags of the steps that read images: by default those of the first of `steps` that ran.
+
+    `limit` is the help of that flag.
+    """
+    parser.data_steps = steps
     data = f"data set in VOC layout; default: that of the run, else {chain.VOC_FOLDER}"
     parser.flag("--data", Path, None, data, free=True, metavar="DIR")
     parser.flag("--split", str, split, "list in ImageSets/Segmentation to read", metavar="LIST")

@@ -1,6 +1,6 @@
 """What earlier steps have left: whether one has finished, what fits what, which network it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import zip_longest
 from pathlib import Path
@@ -52,13 +52,11 @@ def finished(run: Path, step: int) -> dict[str, Any]:
     return config
 
 
-def data_of(run: Path | None, script: str) -> Path:
-    """The data set that a script reads unless it is told: of the run's last step, else VOC.
+def data_of(run: Path | None, steps: Iterable[int]) -> Path:
+    """The data set of the first of these steps of a run that has finished, else VOC.
 
-    Step 3 goes by step 2, whose network it trains, and steps 4 and 5 by step 3, which that may have
-    had data of its own. A config.json that cannot be read is named by what needs more of it.
+    A config.json that cannot be read is named by what needs more of it.
     """
-    steps = {"sample_features": (1,), "train_seg": (2, 3)}.get(script, (3, 2))
     for step in steps if run else ():
         with suppress(UserError):
             if "data" in (config := finished(run, step)):
