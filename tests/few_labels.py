@@ -9,7 +9,6 @@ Draws 1, 3, 10 and 20 pixels per class and image with three seeds, of all images
 those of them that are in `train`, fits the head of `--recipe quick` on each, and scores it on the
 whole images of `val`, at original size. The features of an image are computed once. Writes
 OUT/few_labels.csv, a row for each head, and few_labels.png, of all CSV files that --chart names.
---min-steps and --mixup are those of the recipe unless they are given.
 Nothing but the pixels is known, as of clicks, and a first head estimates the areas that they stand
 for; with --known-areas these are those of the masks. With --strokes the pixels are drawn from a
 stroke so many pixels wide in each class of each image, see `tests.drawn_strokes`.
@@ -34,7 +33,7 @@ from losses.metrics import ConfusionMatrix
 from models.classifier import DenseClassifier, FCClassifier
 from models.hypercolumn import Hypercolumn
 from models.run import runtime
-from models.run.args import steps, taps
+from models.run.args import taps
 from models.run.folder import read_table, save_csv
 from models.run.training import enough_steps
 from models.segmenter import top_class
@@ -43,7 +42,7 @@ from tests.drawn_strokes import draw_strokes
 
 PIXELS, SEEDS = (1, 3, 10, 20), (0, 1, 2)
 AREA, STRIDE = 0.5, 4
-CONTEXT, OF_INPUT = ["image", "half", "5", "11"], 0.3  # input dropout; as in `--recipe quick`
+CONTEXT, MIXUP, OF_INPUT = ["image", "half", "5", "11"], 1.0, 0.3  # as in `--recipe quick`
 
 
 @torch.inference_mode()
@@ -93,14 +92,7 @@ def draw(dataset: VOCFolder, index: int, per_class: int, width: float) -> np.nda
 
 
 def head_of(
-    out: Path,
-    seed: int,
-    images: np.ndarray,
-    pixels: int,
-    classes: int,
-    known_areas: bool,
-    min_steps: int | str,
-    mixup: float,
+    out: Path, seed: int, images: np.ndarray, pixels: int, classes: int, known_areas: bool
 ) -> tuple[int, FCClassifier]:
     """The head fitted on so many pixels per class of these images, and how many they are."""
     drawn, sums = np.load(out / "drawn.npy"), np.load(out / "sums.npy")[images]
@@ -111,8 +103,7 @@ def head_of(
     areas = areas * count / np.minimum(count, pixels)
     mean, mean_square = sums.sum(0) / (PLACES * len(images))
     floor = torch.from_numpy(np.sqrt((mean_square - mean**2).clip(0))).float()
-    least = enough_steps(len(labels)) if min_steps == "auto" else min_steps
-    how = floor, classes, least, seed, mixup, OF_INPUT
+    how = floor, classes, enough_steps(len(labels)), seed, MIXUP, OF_INPUT
     if not known_areas:
         whose, places = drawn[chosen, 1].astype(np.int64), np.load(out / "places.npy")
         fc = classifier((features, labels, weigh(1 / np.bincount(whose)[whose])), *how)
@@ -175,8 +166,6 @@ def main() -> None:
     add("--per-class", type=int, nargs="+", default=PIXELS, metavar="N")
     add("--strokes", type=float, default=0.0, metavar="WIDTH", help="px (default: whole masks)")
     add("--known-areas", action="store_true", help="of the masks, which clicks do not tell")
-    add("--min-steps", type=steps, default="auto", metavar="N", help="as in step 2 (default: auto)")
-    add("--mixup", type=float, default=1.0, metavar="A", help="as in step 2 (default: 1)")
     add("--chart", type=Path, nargs="*", default=[], metavar="CSV", help="of other backbones, too")
     args = parser.parse_args()
     hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps, context=CONTEXT).eval()
@@ -187,8 +176,8 @@ def main() -> None:
     rows, heads = [], []
     chosen = {len(images): images for images in (of_train, np.arange(len(dataset)))}
     for images, pixels, seed in product(chosen.values(), args.per_class, SEEDS):
-        whose = args.out, seed, images, pixels, len(dataset.classes)
-        count, fc = head_of(*whose, args.known_areas, args.min_steps, args.mixup)
+        how = len(dataset.classes), args.known_areas
+        count, fc = head_of(args.out, seed, images, pixels, *how)
         row = {"backbone": args.backbone, "strokes": args.strokes, "images": len(images)}
         row["known_areas"] = int(args.known_areas)
         rows.append({**row, "per_class": pixels, "pixels": count, "seed": seed})
