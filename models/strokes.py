@@ -53,7 +53,7 @@ from train_cls import evaluate, fit
 SIZE, STRIDE = 416, 4
 PER_CLASS = 200  # pixels of a class that are taken of a photo
 EPOCHS, BATCH, RATE, DECAY, DROPOUT = 6, 512, 5e-4, 0.05, 0.2  # as in `--recipe quick`
-CONTEXT = ["image", "5", "11"]  # likewise; see `Hypercolumn`
+CONTEXT = ["image", "5", "11"]  # see `Hypercolumn`; the recipe's "half" brings few photos nothing
 PAUSE = 0.3  # seconds between two looks at the files
 
 
