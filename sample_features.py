@@ -39,7 +39,7 @@ def parse() -> argparse.Namespace:
     flag("--weights", str, "imagenet", weights, metavar="NAME")
     taps = "levels to use, 1 = finest, or bN, the map after the N-th block; default: all levels"
     flag("--taps", flags.taps, None, taps, metavar="1,2,..")
-    context = "means of the last level as further ones: of image, of half its size, of odd windows"
+    context = "further levels: means of the last over the image, it at half size, or odd windows"
     flag("--context", flags.contexts, [], context, metavar="image,5,..")
     flag("--dilate", flags.natural, 0, flags.DILATE)
     flag("--size", flags.positive, DEFAULT_SIZE, "shorter side of the network's input, in pixels")

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data import UserError
+from data.transforms import LEAST_SIDE
 from models.backbones import build
 from models.weight_files import fingerprint
 
@@ -30,8 +31,9 @@ class Hypercolumn(nn.Module):
     Args:
         backbone, weights, taps, seed: see `models.backbones.build`.
         context: further levels, means of the last tap over the whole "image", over that of "half"
-            the height and width, or over a window around each place, of an odd side in pixels of
-            the undilated tap (Mostajabi et al. 2015, section 3, for the image as the last level).
+            the height and width (no less than LEAST_SIDE), or over a window around each place, of
+            an odd side in pixels of the undilated tap (Mostajabi et al. 2015, section 3, for the
+            image as the last level).
         dilated: number of the last drops of resolution that are undone.
 
     Attributes:
@@ -75,8 +77,9 @@ class Hypercolumn(nn.Module):
             x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
             levels = self.features(x)
             last = dict.fromkeys(self.context, levels[-1])
-            if "half" in last:  # large things as small as in what the weights were trained on
-                last["half"] = self.features(F.avg_pool2d(x, 2))[-1]
+            if "half" in last:  # nearer to the size at which the weights learned to classify
+                sides = (torch.sym_max(side // 2, LEAST_SIDE) for side in x.shape[2:])
+                last["half"] = self.features(resample(x, tuple(sides)))[-1]
             return levels + [surroundings(last[c], c, 2**self.dilated) for c in self.context]
 
     def surround(self, context: Sequence[str]) -> None:

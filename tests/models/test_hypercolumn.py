@@ -15,6 +15,14 @@ from models.hypercolumn import Hypercolumn, level_names, read, surroundings
 from tests.models.conftest import SMALL, assert_near, noise
 
 
+def test_those_of_vgg11_are_the_course_sheets():
+    assert Hypercolumn("vgg11", None).Z == 1472
+
+
+def test_half_of_the_least_side_would_be_too_few_pixels_for_the_last_tap():
+    assert len(Hypercolumn(SMALL, "random", context=["half"])(noise(32, 200))) == 5
+
+
 @given(
     points=st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=5),
     size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
@@ -66,15 +74,15 @@ def test_contexts_are_means_over_the_part_of_them_inside_the_image(height, width
 def test_context_levels_follow_the_taps_whatever_the_dtype_of_the_image():
     context = ["image", "3", "half"]
     hypercolumn = Hypercolumn(SMALL, "random", [1, 3], context=context, dilated=1).eval()
-    images = noise(64, 93, 2)
+    images = noise(64, 94, 2)
     levels = hypercolumn(images)
     for found, expected in zip(hypercolumn(images.float() / 255), levels):
         assert_near(found, expected)
     assert [level.shape[1] for level in levels] == hypercolumn.channels == [64, *4 * [256]]
-    assert hypercolumn.level_shapes(64, 93) == [tuple(level.shape[1:]) for level in levels]
+    assert hypercolumn.level_shapes(64, 94) == [tuple(level.shape[1:]) for level in levels]
     for level, what in zip(levels[2:], ["image", "7"]):  # of a level twice as fine
         assert torch.equal(level, surroundings(levels[1], what))
-    half = F.interpolate(images[:, :, :, :92] / 255, (32, 46), mode="area")
+    half = F.avg_pool2d(images / 255, 2)
     assert_near(levels[4], hypercolumn(half)[1].mean((2, 3), keepdim=True))
     names = level_names(hypercolumn.taps, hypercolumn.context)
     assert names == ["tap 1", "tap 3", "image", "3×3", "half"]
