@@ -42,8 +42,7 @@ def parse() -> argparse.Namespace:
     flag = parser.flag
     flag("--features", Path, None, "use step 1 of this run", free=True, metavar="RUN")
     flag("--epochs", flags.positive, 30, "passes over the sampled pixels")
-    least = "more epochs, where --epochs make fewer steps; auto: 38 times the pixels' cube root"
-    flag("--min-steps", flags.steps, 0, least, metavar="N")
+    flag("--min-steps", flags.steps, 0, "at least so many, in more epochs; or auto", metavar="N")
     flag("--batch-size", flags.positive, 256, "pixels per step")
     hidden = "widths of the hidden layers; N: two of that width; N, (with a comma): one; or none"
     flag("--hidden", flags.widths, (256, 256), hidden, metavar="N,N,..")
@@ -153,8 +152,7 @@ def main() -> None:
             fc = FCClassifier(*moments, len(names), *how).to(device)
             optimizer = build_optimizer(args.optimizer, fc.parameters(), *learn)
             schedule = build_schedule(optimizer, *decay)
-            how_drawn = args.batch_size, len(names), args.mixup
-            batches = partial(draw_batches, rows, trained, *how_drawn)
+            batches = partial(draw_batches, rows, trained, args.batch_size, len(names), args.mixup)
             log = fit(fc, batches, held_out, epochs, optimizer, schedule, args.label_smoothing)
             if is_first:
                 areas = estimate_areas(images, store.labels, store.places, fc.eval().cpu())

@@ -11,7 +11,7 @@ import numpy as np
 
 from data import UserError
 from data.formats.annotations import Record, Shape, files_with, name_of, numbers
-from data.formats.rasterize import Area, Size, polygons, runs
+from data.formats.rasterize import Area, Size, decompress, polygons, runs
 from data.formats.source import Named
 
 NAME = "COCO JSON"
@@ -63,7 +63,7 @@ def _shape(label: str, thing: dict) -> tuple[float, Shape]:
         twice = (x @ np.roll(y, 1) - y @ np.roll(x, 1) for x, y in (ring.T for ring in rings))
         return sum(map(abs, twice)) / 2, Shape("polygon", label, partial(polygons, rings))
     counts, own = outline["counts"], tuple(outline["size"])
-    counts = counts if isinstance(counts, list) else _decode(counts)
+    counts = counts if isinstance(counts, list) else decompress(counts)
 
     def area(size: Size) -> Area:
         if own != size:
@@ -71,17 +71,3 @@ def _shape(label: str, thing: dict) -> tuple[float, Shape]:
         return (0, 0), runs(counts, size, "F")
 
     return sum(counts[1::2]), Shape("runs", label, area)
-
-
-def _decode(text: str) -> list[int]:
-    """Run lengths of compressed ones; source: `rleFrString` in maskApi.c of cocoapi."""
-    lengths, value, shift = [], 0, 0
-    for letter in text.encode():
-        code = letter - 48
-        value |= (code & 31) << shift  # five bits a letter, the lowest first
-        shift += 5
-        if not code & 32:  # the last letter of a number, whose sign is in bit 4
-            value -= (code >> 4 & 1) << shift
-            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
-            value, shift = 0, 0
-    return lengths

@@ -91,6 +91,20 @@ def runs(lengths: Sequence[int], shape: Size, order: str) -> np.ndarray:
     return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(shape, order=order)
 
 
+def decompress(text: str) -> list[int]:
+    """Run lengths of compressed ones; source: `rleFrString` in maskApi.c of cocoapi."""
+    lengths, value, shift = [], 0, 0
+    for letter in text.encode():
+        code = letter - 48
+        value |= (code & 31) << shift  # five bits a letter, the lowest first
+        shift += 5
+        if not code & 32:  # the last letter of a number, whose sign is in bit 4
+            value -= (code >> 4 & 1) << shift
+            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+            value, shift = 0, 0
+    return lengths
+
+
 def picture(data: bytes) -> np.ndarray:
     """The pixels of a PNG that are not transparent, or not black, (h, w) bool."""
     with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
