@@ -32,6 +32,10 @@ def turned_by(turn: int) -> Image.Exif:
     return exif
 
 
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 

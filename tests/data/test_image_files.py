@@ -13,7 +13,7 @@ from data import UserError
 from data.classes import VOC, VOID
 from data.image_files import EXIF_ORIENTATION, check_sizes, find_photos, read_image, read_mask
 from models.run.predictor import to_array
-from tests.data.conftest import turned_by
+from tests.data.conftest import noise, turned_by
 
 INDICES = np.array([[0, 1, 12], [3, 15, 0]], dtype=np.uint8)
 
@@ -21,10 +21,6 @@ INDICES = np.array([[0, 1, 12], [3, 15, 0]], dtype=np.uint8)
 def saved(path: Path, pixels: np.ndarray, **options) -> Path:
     Image.fromarray(pixels).save(path, **options)
     return path
-
-
-def noise(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
 def raw_png(rows: np.ndarray, width: int, depth: int, kind: int) -> bytes:
@@ -139,15 +135,12 @@ def test_colours_of_16_bits_use_their_range_or_are_refused(tmp_path):
 
 
 MANY = Image.fromarray(noise(2, 3, 4), "RGBX")
-# The header of a picture 2**20 pixels wide and as high.
-HUGE = b"BM" + bytes(12) + b"\x28\0\0\0" + 2 * b"\0\0\x10\0" + b"\1\0\x18\0" + bytes(24)
 WHOLE = raw_png(noise(2, 6), 2, 8, 2)
 FILES = [  # that are called photos: what is in them, what is said
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "a Git LFS pointer, in wh"),
     (b"\n<!DOCTYPE html><html>404</html>", "a web page or a drawing"),
     (b"II*\0 of nine channels", "a TIFF whose channels or bits are not read here"),
     ({"format": "TIFF", "save_all": True, "append_images": [MANY]}, "has several pages; save"),
-    (HUGE, "exceeds limit of [0-9]+ pixels: cut it into parts"),
     (WHOLE[:-16] + bytes(4) + WHOLE[-12:], "cannot be read as an image"),  # a wrong checksum
     ({"format": "TIFF"}, "has more channels than colours; save three"),
 ]

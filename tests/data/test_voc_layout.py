@@ -11,7 +11,7 @@ from PIL import Image
 from data.image_files import read_image
 from data.voc_files import LISTS, write_ids
 from data.voc_layout import write_lists
-from tests.data.conftest import add, files_in, lists_in
+from tests.data.conftest import add, files_in, lists_in, noise
 from tests.data.formats import write
 
 
@@ -22,8 +22,7 @@ def test_photos_are_linked_or_copied(links, suffix, new, root, tmp_path, convert
         monkeypatch.setattr("os.link", mock.Mock(side_effect=OSError))
     photo = root / "images" / f"a{suffix}"
     (root / "images" / "a.jpg").unlink()
-    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(photo)
+    Image.fromarray(noise(2, 3, 3)).save(photo)
     converts(root, tmp_path / "out")
     there = tmp_path / "out" / "JPEGImages" / f"a{new}"
     assert np.array_equal(read_image(there), read_image(photo))
@@ -81,9 +80,7 @@ LISTED = [  # ids and those of before; lists of before, of the source, and then;
 
 
 @pytest.mark.parametrize("ids, old, kept, told, then, said", LISTED)
-def test_lists_are_the_sources_or_else_its_folders(
-    ids, old, kept, told, then, said, tmp_path, monkeypatch
-):
+def test_lists_are_the_sources_or_folders(ids, old, kept, told, then, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("out", LISTS).mkdir(parents=True)
     for root, lists in (("out", kept), ("source", told)):

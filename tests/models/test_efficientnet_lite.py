@@ -40,11 +40,9 @@ def test_files_with_either_naming_load_as_the_package_does(networks, tmp_path):
     assert len(prints) == 1
 
 
-@pytest.mark.parametrize(("number", "channels", "count"), [(2, 352, 24), (4, 448, 33)])
-def test_the_sizes_are_scaled(number, channels, count):
-    blocks = build(f"efficientnet_lite{number}", None)
-    assert len(blocks) == count and blocks.channels[-1] == channels
-    assert blocks[0].out_channels == 32
+def test_the_sizes_are_scaled():
+    blocks = build("efficientnet_lite4", None)
+    assert (len(blocks), blocks.channels[-1], blocks[0].out_channels) == (33, 448, 32)
 
 
 def test_under_autocast_on_a_cpu_large_depthwise_kernels_compute_in_float32():

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import UserError
-from data.sampling import pixel_centres
 from models.hypercolumn import Hypercolumn, level_names, read, surroundings
 from tests.models.conftest import SMALL, assert_near, noise
 
@@ -35,12 +34,9 @@ def test_points_are_bilinear_and_each_image_has_its_own(points, size):
     expected = torch.cat([F.grid_sample(level, at, **how)[:, :, 0] for level in levels], dim=1)
     found = Hypercolumn.at_points(levels, places).transpose(1, 2)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
-
-
-def test_a_level_in_low_precision_is_read_at_the_same_places():
-    level = torch.arange(512.0).view(1, 1, 512, 1).bfloat16()
-    points = pixel_centres(torch.tensor([[[0, 499], [0, 3]]]), (1, 512))
-    assert read(level, points).flatten().tolist() == [level[0, 0, 499, 0], 3]
+    low = [level.bfloat16() for level in levels]  # is read at the same places
+    exact = Hypercolumn.at_points([level.float() for level in low], places)
+    assert torch.equal(Hypercolumn.at_points(low, places), exact)
 
 
 def test_a_device_without_embedding_bag_reads_the_same(monkeypatch):

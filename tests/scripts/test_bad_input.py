@@ -218,7 +218,7 @@ REFUSED = {  # the mistake: (how it is made, the steps that refuse it, part of t
     "absent photo": (("--image", "a.jpg"), FIVE, "a.jpg: no such file"),
     "photos of one name": (("--image", *SAME), FIVE, f"2 files are called '{VALID}.png'"),
     "HEIC photo": (then(written(HEIC, IPHONE), "--image", HEIC), FIVE, "HEIC photos are"),
-    "huge photo": (then(partial(BMP.write_bytes, HUGE), "--image", BMP), FIVE, "exceeds limit of"),
+    "huge photo": (then(partial(BMP.write_bytes, HUGE), "--image", BMP), FIVE, "cut it into parts"),
     "photo of our name": (("--image", "run/4_eval", "--recursive"), FIVE, f"{VALID}: a name that"),
     "photo of the sheet": (lambda: (shutil.copy(IMAGE, SHEET), OF_SHEET)[1], FIVE, "sheet: a name"),
     "photos beside others": (("--image", IMAGE, "--out", "run/4_eval"), FIVE, "would be replaced"),

@@ -21,7 +21,7 @@ from data.voc import VOCFolder
 from data.voc_files import read_ids
 from losses.metrics import ConfusionMatrix, load_image_scores
 from models import load
-from models.checkpoint import load_extractor, load_segmenter
+from models.checkpoint import load_extractor
 from tests.conftest import BACKBONE, DATA, STEPS
 from tests.scripts.processes import config, contents, facts, log, losses, metrics, table
 
@@ -67,11 +67,8 @@ def test_step_1_leaves_features_of_distinct_labelled_pixels(walked):
         assert np.bincount(labels[mine]).max() == 5 and {*labels[mine]} == {*mask.flat} - {VOID}
 
 
-def test_step_2_leaves_a_classifier_of_1x1_convolutions_equal_to_the_trained_one(walked):
+def test_step_2_leaves_a_classifier_equal_to_the_trained_one(walked):
     folder = walked.place / "run" / "2_cls"
-    segmenter, _ = load_segmenter(folder / "dense.pt")
-    weights = [p for name, p in segmenter.head.named_parameters() if name.endswith("weight")]
-    assert [tuple(p.shape) for p in weights] == [(16, 960, 1, 1), (16, 16, 1, 1), (21, 16, 1, 1)]
     assert config(folder)["dense_minus_fc"] <= 1e-5
     epochs = log(folder)
     assert len(epochs) == 20 and epochs[-1]["loss"] < epochs[0]["loss"]
@@ -158,10 +155,8 @@ def rename_on_windows(folder: Path, target: Path, rename=Path.rename) -> Path:
     return rename(folder, target)
 
 
-def test_a_quiet_street_with_workers_leaves_the_same_and_prints_a_line_for_programs(
-    walked, street, succeeds, capfd, monkeypatch
-):
-    """Also with workers that are spawned, and where open files cannot be moved."""
+def test_a_quiet_street_with_workers_leaves_the_same(walked, street, succeeds, capfd, monkeypatch):
+    """Also if they are spawned and open files stay; it prints a line for programs."""
     shutil.rmtree("run")
     monkeypatch.setattr(Path, "rename", rename_on_windows)
     scores = {}
@@ -208,8 +203,6 @@ def test_the_network_in_the_box_sees_photos_is_scored_and_trained_on(street, suc
     assert facts(said)["start"] == "voc" and "efficientnet_lite2" in facts(said)["network"]
 
 
-# Small structures in large photos, of more classes than VOC's
-
 HEIGHT, WIDTH, FIBRE = 480, 640, 5  # pixels
 NAMES = [*(f"thing_{number}" for number in range(39)), "fibre"]
 FIBRES = ("--data", "fibres", "--workers", 0)
@@ -232,9 +225,7 @@ def draw_fibres(place: Path) -> None:
         Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(path, quality=99)
 
 
-def test_fibres_are_lost_in_small_inputs_and_found_at_their_own_size(
-    succeeds, tmp_path, monkeypatch
-):
+def test_fibres_are_lost_in_small_inputs_and_found_at_their_size(succeeds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     draw_fibres(Path("fibres"))
     for run, size in (("small", 80), ("large", HEIGHT)):

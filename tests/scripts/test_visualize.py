@@ -21,9 +21,10 @@ from tests.data.conftest import turned_by
 from tests.scripts.processes import contents, table
 
 OVERLAYS, PHOTOS, SHAPES = Path("run/5_overlays"), Path("photos"), Path("shapes")
+MASKS, DRAWN = SHAPES / "SegmentationClass", Path("runs/truth")
 RUN = ("visualize.py", "--run", "run")
 TRAIN = (*RUN, *DATA, "--split", "train")
-TRUTH, MASKS = ("visualize.py", *DATA, "--truth", "--split", "train"), Path("runs/truth")
+TRUTH = ("visualize.py", *DATA, "--truth", "--split", "train")
 
 
 def listed(folder: Path = OVERLAYS) -> list[dict]:
@@ -41,13 +42,10 @@ def names(folder: Path = OVERLAYS) -> list[str]:
     return [picture["name"] for picture in listed(folder)]
 
 
-def mask_of(image_id: str) -> Path:
-    return Path(f"shapes/SegmentationClass/{image_id}.png")
-
-
 def test_the_worst_and_the_best_images_are_drawn_and_none_without_a_label(street, succeeds):
     void = read_ids(SHAPES, "train")[0]
-    Image.new("L", Image.open(mask_of(void)).size, 255).save(mask_of(void))
+    mask = MASKS / f"{void}.png"
+    Image.new("L", Image.open(mask).size, 255).save(mask)
     succeeds("evaluate.py", "--run", "run", *DATA, "--split", "train")
     _, ids, counts = load_image_scores("run/4_eval/per_image.npz")
     scores = dict(zip(ids[1:], image_mious(counts[1:])))
@@ -68,7 +66,7 @@ def test_the_worst_and_the_best_images_are_drawn_and_none_without_a_label(street
 
 def test_images_are_drawn_by_name_or_at_random_or_with_some_classes(street, succeeds):
     ids = sorted(read_ids(SHAPES, "train"))
-    present = {image_id: {*np.unique(read_mask(mask_of(image_id), VOC))} for image_id in ids}
+    present = {name: {*np.unique(read_mask(MASKS / f"{name}.png", VOC))} for name in ids}
     wanted = sorted(set.union(*present.values()) - {0, 255})[:2]
     expected = [image_id for image_id in ids if present[image_id] & {*wanted}]
     assert 2 < len(expected) < len(ids)
@@ -76,9 +74,9 @@ def test_images_are_drawn_by_name_or_at_random_or_with_some_classes(street, succ
     chosen, order = [], ("--limit", 2, "--sort", "random")
     for flags in (("--limit", 2), order, order, (*order, "--seed", 1), (*classes, "--limit", 99)):
         said = succeeds(*TRUTH, *flags)
-        chosen.append(sorted(names(MASKS)))
+        chosen.append(sorted(names(DRAWN)))
     assert said.endswith("\nnext: python sample_features.py --data shapes --run runs/own\n")
-    for picture in listed(MASKS):
+    for picture in listed(DRAWN):
         labels = sorted(present[picture["name"]] - {0, 255})
         assert picture["classes"] == [VOC.names[label] for label in labels]
         assert list(picture["layers"]) == ["image", "ground truth"] and picture["miou"] is None
@@ -93,7 +91,7 @@ def test_the_run_is_written_up(street, succeeds):
     flags = ("--run", run, *DATA, "--limit", 2, "--report", "--author", "A. Student", "--size", 72)
     assert "2 pictures, report.pdf and" in succeeds("visualize.py", *flags, "--compare", run)
     text = (run / "5_overlays/report.md").read_text(encoding="utf-8")
-    for words in ("A. Student", "| optimizer | adamw |", "## Experiments", "  IoU cat | "):
+    for words in ("A. Student", "| optimizer | adamw |", " taken for ", "  IoU cat | ", "](<"):
         assert words in text
     assert "| size | 48 |" in text and "| size | 72 |" not in text, "the run's, not the pictures'"
     pages = re.findall(rb"/Type /Page\b", (run / "5_overlays/report.pdf").read_bytes())

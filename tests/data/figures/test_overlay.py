@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from data.classes import VOC, VOID, Classes
 from data.figures.layers import HEAT, NAMED_FROM, NOT_SCORED, OPACITY, RIGHT, WRONG
 from data.figures.overlay import Page, Record, draw_page, overlay, percent
+from tests.data.conftest import noise
 
 LONG = {f"a_rather_long_class_name_{index}": (index, 3 * index, 3 * index) for index in range(60)}
 MANY = Classes.from_named(LONG)
@@ -37,17 +38,6 @@ def spy(monkeypatch):
     return spy
 
 
-def photo(width: int = 48, height: int = 40) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-def stripes(width: int, height: int, values: list[int]) -> np.ndarray:
-    """A mask with a stripe of each value across its longer side, as far as there is room."""
-    shape = height, width
-    place = np.indices(shape)[int(width >= height)] * len(values) // max(shape)
-    return np.array(values, dtype=np.uint8)[place]
-
-
 def page_of(photo: np.ndarray, *masks: np.ndarray | None, classes: Classes = VOC, **facts) -> Page:
     """Of a photo and truth, prediction, confidence, as far as there are any."""
     return draw_page(Record("1", facts.pop("title", "one"), photo, *masks, **facts), classes)
@@ -56,8 +46,8 @@ def page_of(photo: np.ndarray, *masks: np.ndarray | None, classes: Classes = VOC
 def test_overlay_tints_classes_whitens_void_and_leaves_the_background():
     mask = np.zeros((40, 48), np.uint8)
     mask[4:14, 4:14], mask[20:30, 4:14], mask[20, 30:45], mask[35:, 40:] = 8, 15, 3, VOID
-    before = photo().astype(float)
-    after = np.array(overlay(photo(), mask, MANY)).astype(float)  # no name fits
+    before = noise(40, 48, 3).astype(float)
+    after = np.array(overlay(noise(40, 48, 3), mask, MANY)).astype(float)  # no name fits
     colours = {value: MANY.colours[value] for value in (8, 15, 3)} | {VOID: (255, 255, 255)}
     for value, colour in colours.items():
         expected = (1 - OPACITY) * before + OPACITY * np.array(colour)
@@ -75,13 +65,13 @@ def test_names_are_written_in_the_middle_of_their_class(spy):
     mask = np.zeros((200, 300), np.uint8)
     mask[20:180, 20:160], mask[100:110, 200:210], mask[20:60, 180:280] = 8, 20, 4
     assert (mask == 20).mean() < NAMED_FROM
-    overlay(photo(300, 200), mask, VOC)
+    overlay(noise(200, 300, 3), mask, VOC)
     names = [words for _, words, _ in spy.texts]
     assert names == ["cat", "boat"], "the largest first; tvmonitor is too small"
     middles = [(box.min + box.max) / 2 for _, _, box in spy.texts]
     assert np.allclose(middles, [(90, 100), (230, 40)], atol=10)
     walls = Classes(("wall", *VOC.names[1:]), ((120, 120, 120), *VOC.colours[1:]))
-    changed = np.asarray(overlay(photo(300, 200), mask, walls)) != photo(300, 200)
+    changed = np.asarray(overlay(noise(200, 300, 3), mask, walls)) != noise(200, 300, 3)
     assert changed.any(2).mean() > 0.9 and "wall" in {words for _, words, _ in spy.texts}
 
 
@@ -96,7 +86,8 @@ PAGES += [("many", (2000, 100)), ("many", (60, 900))]  # small, to be fast
 @pytest.mark.parametrize("shown", ["both", "prediction", "truth"])
 def test_nothing_on_a_page_overlaps_or_leaves_it(kind, size, shown, spy):
     classes, values = VALUES[kind]
-    truth = stripes(*size, values)
+    stripe = np.indices(size[::-1])[int(size[0] >= size[1])] * len(values) // max(size)
+    truth = np.array(values, dtype=np.uint8)[stripe]  # across the longer side, if there is room
     prediction = np.where(truth == VOID, 0, truth[::-1, ::-1])
     masks = truth if shown != "prediction" else None, prediction if shown != "truth" else None
     facts = {"title": " ".join(40 * ["long title"])}
@@ -104,11 +95,11 @@ def test_nothing_on_a_page_overlaps_or_leaves_it(kind, size, shown, spy):
         facts["confidence"] = np.full(truth.shape, 0.5, np.float32)
     if shown == "both":
         facts |= {"ious": np.linspace(0, 1, len(classes)), "miou": 0.25}
-    page, _, tiles, *_ = page_of(photo(*size), *masks, classes=classes, **facts)
+    page, _, tiles, *_ = page_of(noise(*size[::-1], 3), *masks, classes=classes, **facts)
     assert page.mode == "RGB" and max(page.size) <= 6000
     assert len(tiles) == {"both": 5, "prediction": 3, "truth": 2}[shown]
     assert {tile.size for tile in tiles.values()} == {TILES[size]}
-    smooth = Image.fromarray(photo(*size)).resize(TILES[size], Image.BICUBIC)
+    smooth = Image.fromarray(noise(*size[::-1], 3)).resize(TILES[size], Image.BICUBIC)
     assert np.array_equal(tiles["image"], smooth)
     (*found, legend), pasted = zip(*(one[1:] for one in spy.pastes if one[0] is page))
     assert found == [*tiles.values()]
@@ -125,7 +116,7 @@ def test_a_page_tells_shares_and_scores_and_what_its_colours_mean(spy):
     sure = np.array([[1, 0.5, 0.25, 0.25]], np.float32)
     ious = np.full(21, np.nan)
     ious[[0, 3, 8]] = 1, 0.5, 0
-    page = page_of(photo(4, 1), truth, prediction, sure, ious=ious, miou=0.5)
+    page = page_of(noise(1, 4, 3), truth, prediction, sure, ious=ious, miou=0.5)
     assert np.array_equal(page.layers["error"], [[RIGHT, RIGHT, WRONG, NOT_SCORED]])
     assert np.allclose(page.layers["confidence"], 255 * HEAT(sure)[..., :3], atol=1)
     rows = [[row.name, *row.cells] for row in page.legend]
@@ -156,7 +147,7 @@ def drawn_strokes(width: int, height: int) -> np.ndarray:
 @pytest.mark.parametrize("size", [(2000, 1500), (300, 200), (40, 30), (3000, 600)])
 def test_strokes_are_opaque_and_thick_and_the_photo_around_them_is_unveiled(size, spy):
     mask = drawn_strokes(*size)
-    page = page_of(photo(*size), mask, np.zeros_like(mask))
+    page = page_of(noise(*size[::-1], 3), mask, np.zeros_like(mask))
     assert list(page.tiles) == ["image", "labels", "prediction"], "there are no errors to see"
     tile, before = (np.array(page.tiles[name]) for name in ("labels", "image"))
     colours = {row.name: row.colour for row in page.legend[1:-1]}
@@ -179,6 +170,6 @@ def test_strokes_are_opaque_and_thick_and_the_photo_around_them_is_unveiled(size
 def test_a_click_within_another_stroke_is_seen():
     mask = np.full((1500, 2000), VOID, np.uint8)
     mask[700:704, 100:1900], mask[702, 1000] = 8, 0
-    page = page_of(photo(2000, 1500), mask)
+    page = page_of(noise(1500, 2000, 3), mask)
     for row in page.legend[1:3]:
         assert (np.array(page.tiles["labels"]) == row.colour).all(-1).sum() > 9
