@@ -1,11 +1,9 @@
 """Time and memory of the project, beside the textbook network and the bare backbone.
 
-    python -m tests.benchmark                        # some minutes on 2 cores
-    python -m tests.benchmark --quick                # fewer rounds, no memory
-    python -m tests.benchmark --backbone resnet18    # another than VGG11
+    python -m tests.benchmark --backbone resnet18
 
-On pictures that it draws, with a backbone of random weights and an untrained head. That both sides
-compute the same, tests/models/test_classifier.py shows. A line for each row of `Work`:
+On pictures that it draws, with a backbone of random weights and an untrained head, it takes some
+minutes on two cores. A line for each row of `Work`:
 
     seconds  per image, medians of interleaved rounds, as are the ratios
     bare     torchvision's features of the backbone alone in float32 (sample: and reading the JPEG)

@@ -85,7 +85,7 @@ DRAW = Figure.savefig  # before it is replaced by `blank`
 
 
 def blank(figure: Figure, file, **how) -> None:
-    """Instead of a chart as PNG."""
+    """Instead of a chart as PNG: on tiny data to draw it takes longer than all else."""
     if how["format"] == "png":
         Image.new("RGB", (8, 8)).save(file, "PNG")
     else:
@@ -106,12 +106,8 @@ def shapes(drawn, tmp_path) -> Path:
 
 @pytest.fixture(scope="session")
 def in_process() -> Callable[..., subprocess.CompletedProcess]:
-    """Runs a script in this process: seconds faster than in one of its own.
-
-    On one thread, because the last bits of a result depend on the number of threads. Charts are
-    empty pictures: on tiny data to draw them takes longer than all else.
-    """
-    torch.set_num_threads(1)
+    """Runs a script in this process, seconds faster than in one of its own, with `blank` charts."""
+    torch.set_num_threads(1)  # as the last bits of a result depend on their number
 
     def run(name, *arguments) -> subprocess.CompletedProcess:
         output, error, code = io.StringIO(), io.StringIO(), 0

@@ -2,8 +2,6 @@
 
     python -m tests.few_labels --data DIR --out runs/few --backbone efficientnet_lite0 \\
         --taps 1,2,3,4,b18,b19
-    python -m tests.few_labels --data DIR --out runs/strokes --backbone efficientnet_lite0 \\
-        --taps 1,2,3,4,b18,b19 --split train --strokes 3 --per-class 20
 
 Draws 1, 3, 10 and 20 pixels per class and image with three seeds, of all images of --split and of
 those of them that are in `train`, fits the head of `--recipe quick` on each, and scores it on the
@@ -74,9 +72,7 @@ def extract(
 def draw(dataset: VOCFolder, index: int, per_class: int, width: float) -> np.ndarray:
     """An image's pixels of all seeds: seed, image, label, place, rank and number in class, area.
 
-    Args:
-        per_class: pixels drawn of each class.
-        width: of the strokes they are drawn from; 0 for the whole mask.
+    So many per class, from strokes of this width or, if that is 0, from the whole mask.
     """
     mask, image_id, rows = dataset.mask(index), dataset.ids[index], []
     for seed in SEEDS:

@@ -1,7 +1,4 @@
-"""The README files: their commands run, what they name and link to is there.
-
-Blocks marked `sh runnable` are run in their order, on tiny data, in this process.
-"""
+"""The README files: blocks `sh runnable` run on tiny data; what they name and link to is there."""
 
 import importlib.util
 import re

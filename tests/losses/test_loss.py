@@ -82,9 +82,6 @@ def test_inverse_frequency_averages_to_one_over_the_classes_that_occur(counts, e
     assert result.tolist() == pytest.approx(expected, rel=1e-6)
 
 
-# The Lovasz-softmax against its definition, set by set
-
-
 def jaccard_loss(wrong: set[int], truth: set[int]) -> float:
     """1 - IoU of a class when the pixels in `wrong` are wrong and all others right."""
     predicted = truth ^ wrong

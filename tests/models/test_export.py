@@ -1,4 +1,4 @@
-"""Exported networks: they give what the segmenter gives, for photos of any size."""
+"""Exported networks: they give what the segmenter gives, for photos of any size, and its facts."""
 
 import json
 import re
@@ -30,9 +30,7 @@ NETWORKS = {  # backbone, stride, further arguments
 
 
 @pytest.mark.parametrize(("backbone", "stride", "extractor"), NETWORKS.values(), ids=NETWORKS)
-def test_both_forms_give_the_classes_of_predict_for_photos_of_any_size_and_the_facts(
-    backbone, stride, extractor, tmp_path, succeeds, fails
-):
+def test_both_forms_predict_as_segmenters(backbone, stride, extractor, tmp_path, succeeds, fails):
     onnx, _, onnxruntime = map(pytest.importorskip, PACKAGES)
     best, seen = tmp_path / "best.pt", tmp_path / "seen.png"
     network = random_segmenter(backbone, SIZE, stride, **extractor)

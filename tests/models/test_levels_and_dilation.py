@@ -5,6 +5,7 @@ import re
 from functools import cache
 from importlib.util import find_spec
 from itertools import product
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -60,20 +61,15 @@ def network(backbone: str) -> nn.Module:
     return found
 
 
-@pytest.fixture(scope="module")
-def extractor(tmp_path_factory):
-    """Gives the hypercolumn extractor of a family, from a file of torchvision's state dict."""
-
-    @cache
-    def build(backbone: str, *taps: int | str) -> Hypercolumn:
-        path = tmp_path_factory.mktemp(backbone) / "weights.pth"
-        state = network(backbone).state_dict()
-        if backbone == "densenet121":  # torchvision's files say norm.1 where its layers say norm1
-            state = {re.sub(r"(norm|conv)([12])\.", r"\1.\2.", k): v for k, v in state.items()}
-        torch.save(state, path)
-        return Hypercolumn(backbone, str(path), taps or None).eval()
-
-    return build
+@cache
+def extractor(backbone: str, *taps: int | str) -> Hypercolumn:
+    """The hypercolumn extractor of a family, from a file of torchvision's state dict."""
+    state = network(backbone).state_dict()
+    if backbone == "densenet121":  # torchvision's files say norm.1 where its layers say norm1
+        state = {re.sub(r"(norm|conv)([12])\.", r"\1.\2.", k): v for k, v in state.items()}
+    with TemporaryDirectory() as place:
+        torch.save(state, path := f"{place}/weights.pth")
+        return Hypercolumn(backbone, path, taps or None).eval()
 
 
 def photo(backbone: str) -> Tensor:
@@ -81,7 +77,7 @@ def photo(backbone: str) -> Tensor:
 
 
 @pytest.mark.parametrize("backbone", FAMILIES)
-def test_levels_are_the_maps_before_each_drop_of_resolution_and_the_last(backbone, extractor):
+def test_levels_are_the_maps_before_each_drop_of_resolution_and_the_last(backbone):
     outputs, theirs = [], copy.deepcopy(network(backbone))
     for name in FAMILIES[backbone].split():
         keep = lambda module, args, output: outputs.append(output.clone())  # noqa: E731
@@ -102,9 +98,7 @@ CHOSEN = [  # backbone, taps, the blocks after which these are
 
 
 @pytest.mark.parametrize("backbone, taps, ends", CHOSEN)
-def test_chosen_taps_are_levels_or_blocks_and_the_backbone_ends_there(
-    backbone, taps, ends, extractor
-):
+def test_taps_are_levels_or_blocks_and_the_backbone_ends_there(backbone, taps, ends):
     hypercolumn = extractor(backbone, *taps)
     levels = hypercolumn(photo(backbone))
     assert set(hypercolumn.taps) == set(taps) and len(hypercolumn.features) == ends[-1]
@@ -115,7 +109,7 @@ def test_chosen_taps_are_levels_or_blocks_and_the_backbone_ends_there(
 
 
 @pytest.mark.parametrize("backbone", [name for name in FAMILIES if name not in UNDILATED])
-def test_a_dilated_network_is_the_undilated_one_at_the_places_that_it_had(backbone, extractor):
+def test_a_dilated_network_is_the_undilated_one_at_the_places_that_it_had(backbone):
     def last_level(drops: int) -> Tensor:
         hypercolumn = copy.deepcopy(extractor(backbone))
         hypercolumn.dilate(drops)

@@ -33,10 +33,6 @@ def place(shapes, tmp_path, monkeypatch):
     save_strokes(FIRST)
 
 
-def photo_of(image_id: str) -> Path:
-    return next(Path("photos").glob(f"{image_id}.*"))
-
-
 def truth_of(image_id: str) -> np.ndarray:
     """The full mask of a photo, with its own classes as 0, 1, .."""
     mask = read_mask(f"shapes/SegmentationClass/{image_id}.png", VOC)
@@ -51,17 +47,14 @@ def save_strokes(image_id: str) -> np.ndarray:
     return drawn
 
 
-def predicted(image_id: str) -> np.ndarray:
-    return read_mask(f"out/5_overlays/predictions/{image_id}.png", VOC)
-
-
 def test_one_image_from_strokes_to_predictions(place, succeeds):
     drawn, truth = save_strokes(FIRST), truth_of(FIRST)
     names = [f"thing {label}" for label in range(truth[truth != VOID].max() + 2)]
     Path("strokes/classes.txt").write_text("\n".join(names))
     said = succeeds(*COMMAND)
     assert f"  note: no stroke of: {names[-1]}\n" in said and "\nwrote 3 pictures; open " in said
-    found = predicted(FIRST)
+    masks = Path("out/5_overlays/predictions")
+    found, second = (read_mask(masks / f"{name}.png", VOC) for name in (FIRST, SECOND))
     assert (found == drawn)[drawn != VOID].mean() > 0.95
     known = truth != VOID
     largest = np.bincount(truth[known]).max() / known.sum()
@@ -70,9 +63,9 @@ def test_one_image_from_strokes_to_predictions(place, succeeds):
     assert len({*photos}) == 3 and photos[0].startswith(FIRST)
     network = load("out")
     assert list(network.names) == names
-    assert np.array_equal(network.predict(photo_of(SECOND)), predicted(SECOND))
+    assert np.array_equal(network.predict(f"photos/{SECOND}.jpg"), second)
     assert "strokes on 1 photos" in network.segmenter.trained_on
-    assert network.segmenter.has_seen(hash_files([photo_of(FIRST)])) == 1
+    assert network.segmenter.has_seen(hash_files([Path(f"photos/{FIRST}.jpg")])) == 1
     assert settings(chain.finished(Path("out"), 2))["--steps"] == 60
 
 
@@ -91,8 +84,7 @@ def test_strokes_on_paper_or_on_the_photo_itself_are_told_by_their_colours(place
 
 @pytest.mark.parametrize("width", [1, 3])
 def test_clicks_are_as_large_as_strokes_are_wide(place, width):
-    name = photo_of(FIRST).name
-    clicks = ["photo,row,column,label", *(f"{name},{9 * at},9,thing {at}" for at in (1, 2))]
+    clicks = ["photo,row,column,label", *(f"{FIRST}.jpg,{9 * at},9,thing {at}" for at in (1, 2))]
     Path("clicks.csv").write_text("\n".join(clicks))
     (pair,) = strokes.read_strokes(Path("clicks.csv"), Path("photos"), width).pairs.values()
     assert (pair.mask() != VOID).sum() == 2 * width**2, "discs of so few pixels are squares"
@@ -106,7 +98,7 @@ def test_a_stroke_that_changes_is_noticed(place, in_process):
         if len(pauses) == 3:  # twice nothing had changed
             save_strokes(SECOND)
         if len(pauses) == 5:
-            photo_of(THIRD).unlink()
+            Path(f"photos/{THIRD}.jpg").unlink()
         if len(pauses) == 8:
             raise KeyboardInterrupt
 

@@ -63,9 +63,7 @@ SPOILT = [  # what is made of a prediction, what is said of it
 
 
 @pytest.mark.parametrize("spoil, message", SPOILT)
-def test_a_prediction_that_cannot_be_scored_ends_it_and_earlier_scores_stay(
-    spoil, message, theirs, fails
-):
+def test_what_cannot_be_scored_ends_it_and_earlier_scores_stay(spoil, message, theirs, fails):
     before, path = contents(theirs), max(GUESSES.iterdir())
     values = np.array(Image.open(path))
     path.unlink()

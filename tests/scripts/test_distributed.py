@@ -90,9 +90,7 @@ def test_a_process_that_fails_says_why_and_the_other_that_it_is_alone(culprit, s
     assert not any("Traceback" in text for text in said)
 
 
-def test_only_torchruns_own_launch_counts_and_what_two_cannot_do_is_refused(
-    street, fails, monkeypatch
-):
+def test_only_torchruns_launch_counts_and_what_two_cannot_do_is_refused(street, fails, monkeypatch):
     launch = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "RANK": "1"}
     for name, value in launch.items():
         monkeypatch.setenv(name, value)

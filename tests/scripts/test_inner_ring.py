@@ -1,7 +1,4 @@
-"""The method stands alone: it needs no tool of the project, and no package that only tools need.
-
-A server has its own rules, too: it forks after it has loaded the network.
-"""
+"""The method stands alone: it needs no tool of the project, and no package that only tools need."""
 
 import os
 import shutil
@@ -21,7 +18,7 @@ network, photo = load("voc"), np.zeros((300, 400, 3), dtype=np.uint8)
 torch.set_num_threads(2)  # which a fork loses
 mask = network.predict(photo)
 assert mask.shape == (300, 400)
-if hasattr(os, "fork"):
+if hasattr(os, "fork"):  # as servers do once they have loaded the network
     if (child := os.fork()) == 0:
         found = [network.predict(photo), load("voc").predict(photo)]
         os._exit(not all(np.array_equal(one, mask) for one in found))

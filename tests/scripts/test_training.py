@@ -13,12 +13,12 @@ from PIL import Image
 from torch.nn.functional import one_hot
 from torch.nn.utils import parameters_to_vector
 
-from data.classes import VOID
 from data.features import draw_batches, estimate_areas, read_features
-from data.sampling import KEPT, sample_pixels
+from data.sampling import KEPT
 from data.voc_files import read_ids
 from models.checkpoint import load_segmenter
 from tests.conftest import BACKBONE, DATA, STEPS, change_masks, cut
+from tests.drawn_strokes import draw_strokes
 from tests.scripts.processes import config, contents, facts, log, losses, metrics
 from tests.textbook import logits
 
@@ -35,7 +35,6 @@ def train(street, succeeds):
 
 
 def head(path: Path = SEG / "last.pt") -> torch.Tensor:
-    """All weights of the head as one vector."""
     return parameters_to_vector(load_segmenter(path)[0].head.parameters()).detach()
 
 
@@ -171,16 +170,10 @@ def test_mixed_rows_lie_between_two_rows_as_their_targets_do():
         assert targets.isfinite().all() and (mixtures > 10 if mixup else mixtures == 0)
 
 
-def a_pixel_of_each_class(mask: np.ndarray) -> np.ndarray:
-    sparse, (places, labels, _) = np.full_like(mask, VOID), sample_pixels(mask, 1, 0, "x")
-    sparse[tuple(places.T)] = labels
-    return sparse
-
-
 def test_step_2_takes_the_areas_that_a_first_classifier_estimates(street, succeeds):
     assert not (FEATURES / "places.npy").exists(), "masks drawn in full need no estimate"
-    change_masks("shapes", a_pixel_of_each_class)
-    succeeds("sample_features.py", "--run", "run", *DATA, *BACKBONE)
+    change_masks("shapes", partial(draw_strokes, width=1, seed=0))
+    succeeds("sample_features.py", "--run", "run", *DATA, *BACKBONE, "--per-class", 99)
     store = read_features(FEATURES)
     assert store.places.shape == (18, KEPT, store.features.shape[1])
     assert store.areas == pytest.approx(1 / np.bincount(store.pixels[:, 0])[store.pixels[:, 0]])
@@ -189,7 +182,7 @@ def test_step_2_takes_the_areas_that_a_first_classifier_estimates(street, succee
         flags = ("--epochs", 20, "--lr", 0.02, "--hidden", 16, "--area-weight", 1)
         return facts(succeeds(*CLS, *flags))["training"]
 
-    assert "20 epochs of 1 step, twice, as sparse labels tell no areas" in train()
+    assert "20 epochs of 6 steps, twice, as sparse labels tell no areas" in train()
     expected = [row["loss"] for row in log("run/2_cls")]
     (FEATURES / "places.npy").unlink()
     assert "twice" not in train()
@@ -294,9 +287,7 @@ def test_a_network_is_fine_tuned_for_other_classes_in_one_command(street, succee
     assert "class 1 is 'renamed' there but 'thing'" in line
 
 
-def test_tensorboard_gets_the_log_or_one_line_says_what_it_needs(
-    street, succeeds, fails, monkeypatch
-):
+def test_tensorboard_gets_the_log_or_a_line_says_what_lacks(street, succeeds, fails, monkeypatch):
     name = "tensorboard.backend.event_processing.event_accumulator"
     accumulator = pytest.importorskip(name, reason="pip install tensorboard").EventAccumulator
     train = ("train_seg.py", "--run", "run", *DATA, *FEW)

@@ -46,7 +46,6 @@ def find(writes, root: Path, **options):
 
 
 def only_mask(writes, root: Path, **options) -> list:
-    """The mask of the only photo."""
     (pair,) = find(writes, root, **options).pairs.values()
     return pair.mask().tolist()
 

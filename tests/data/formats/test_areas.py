@@ -97,11 +97,10 @@ DRAWINGS = [
     *[(cvat, [covered(*at, "0, 8")], [NOTHING] * 4) for at in ((-5, -3), (7, 5))],
     (supervisely, [bitmap(png(BIRD, True), 4, -1)], [[0] * 5 + [1]] + [NOTHING] * 3),
 ]
+DRAWINGS += [(writes, [one], DRAWN) for writes, one in AREAS]
 
 
-@pytest.mark.parametrize(
-    "writes, shapes, mask", [(writes, [one], DRAWN) for writes, one in AREAS] + DRAWINGS
-)
+@pytest.mark.parametrize("writes, shapes, mask", DRAWINGS)
 def test_areas_equal_a_drawing_by_hand(writes, shapes, mask, tmp_path):
     writes(tmp_path, "a.jpg", shapes=shapes)
     photo(tmp_path / "json" / "ds" / "img" / "a.jpg")

@@ -89,11 +89,10 @@ def test_what_does_not_pair_is_named(names, message, tmp_path):
 
 DRIVE = ["images/{0}_training.tif", "1st_manual/{0}_manual1.gif", "mask/{0}_training_mask.gif"]
 SPLIT = ["images/train/{0}.jpg", "mask/train/{0}.png", "manual1/train/{0}_y.png"]
+TWO = [(DRIVE, "1st_manual", "_mask"), (SPLIT, "manual1/train", "")]
 
 
-@pytest.mark.parametrize(
-    "names, other, ending", [(DRIVE, "1st_manual", "_mask"), (SPLIT, "manual1/train", "")]
-)
+@pytest.mark.parametrize("names, other, ending", TWO)
 def test_two_folders_that_may_hold_the_masks_are_refused(names, other, ending, tmp_path):
     """In DRIVE `mask` is the field of view."""
     files = [name.format(number) for name in names for number in (1, 2)]

@@ -3,6 +3,7 @@
 import json
 import runpy
 import sys
+from unittest import mock
 
 import pytest
 
@@ -38,19 +39,14 @@ def test_a_value_that_a_flag_does_not_take_is_refused_in_a_line(script, flag, va
         assert line.startswith(f"{script}: argument {flag}: ") and line.endswith("; see --help")
 
 
-@pytest.fixture
-def parsed(monkeypatch):
+def parsed(script: str, *given: str) -> dict:
     """The flags of a script as its `parse` reads them."""
-
-    def parse(script: str, *given: str) -> dict:
-        monkeypatch.setattr(sys, "argv", [f"{script}.py", "--run", "R", *given])
+    with mock.patch.object(sys, "argv", [f"{script}.py", "--run", "R", *given]):
         values = vars(runpy.run_path(str(HOME / f"{script}.py"), run_name="other")["parse"]())
-        return {name: value for name, value in values.items() if name != "started"}
-
-    return parse
+    return {name: value for name, value in values.items() if name != "started"}
 
 
-def test_values_are_read_and_those_that_decide_the_result_are_kept_as_json(parsed):
+def test_values_are_read_and_those_that_decide_the_result_are_kept_as_json():
     free = ("--data", "d", "--workers", "3", "--device", "cpu", "--quiet", "--save-every", "9")
     usual, found = parsed("train_seg"), parsed("train_seg", *free, "--scale", "0.5,2", "--flip")
     assert (found["workers"], found["scale"], found["flip"]) == (3, (0.5, 2.0), True)
@@ -63,7 +59,7 @@ def test_values_are_read_and_those_that_decide_the_result_are_kept_as_json(parse
         assert parsed("train_cls", "--hidden", text)["hidden"] == widths
 
 
-def test_what_the_network_sees_follows_from_the_flags(parsed):
+def test_what_the_network_sees_follows_from_the_flags():
     tta = ("--tta", "2,flip,0.5", "--refine")
     for given, views in {
         (): Views(),
@@ -76,13 +72,13 @@ def test_what_the_network_sees_follows_from_the_flags(parsed):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_is_what_a_user_could_type(name, script, parsed):
+def test_a_recipe_is_what_a_user_could_type(name, script):
     typed = parsed(script, *RECIPES[name].get(script, "").split())
     assert parsed(script, "--recipe", name) == typed | {"recipe": name}
     assert set(RECIPES[name]) <= set(SCRIPTS)
 
 
-def test_flags_beside_a_recipe_win_wherever_they_stand(parsed):
+def test_flags_beside_a_recipe_win_wherever_they_stand():
     before, behind = ("--epochs", "2", "--recipe", "best"), ("--recipe", "best", "--epochs", "2")
     found = parsed("train_seg", *before)
     assert found == parsed("train_seg", *behind) and found["epochs"] == 2 and found["ema"] > 0

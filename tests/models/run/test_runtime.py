@@ -24,14 +24,10 @@ from tests.conftest import HOME
 COMPILE = "--compile: PyTorch cannot compile this network (backend='print' raised:)"
 
 
-@pytest.fixture(autouse=True)
-def name_of_a_script(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["/somewhere/train_cls.py", "--run", "x"])
-
-
 def ending(main: Callable[[], None], capsys) -> tuple[int, str]:
     """Exit code and what is printed on standard error."""
-    with pytest.raises(SystemExit) as stop:
+    argv = mock.patch.object(sys, "argv", ["/somewhere/train_cls.py", "--run", "x"])
+    with argv, pytest.raises(SystemExit) as stop:
         runtime.run_script(main)
     out, error = capsys.readouterr()
     assert out == ""

@@ -14,7 +14,6 @@ PEAK = 0.02
 
 
 def rates(steps: int, epochs: int, steps_per_epoch: int = 1, decay="cosine", **how) -> list[float]:
-    """The rates of so many steps of a training."""
     optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))], lr=PEAK)
     schedule, found = build_schedule(optimizer, decay, epochs, steps_per_epoch, **how), []
     for _ in range(steps):
