@@ -102,14 +102,11 @@ def head_of(
     how = floor, classes, enough_steps(len(labels)), seed, MIXUP, OF_INPUT
     if not known_areas:
         whose, places = drawn[chosen, 1].astype(np.int64), np.load(out / "places.npy")
-        fc = classifier((features, labels, weigh(1 / np.bincount(whose)[whose])), *how)
+        even = torch.from_numpy(1 / np.bincount(whose)[whose])
+        fc = classifier((features, labels, even.pow(AREA).float()), *how)
         areas = estimate_areas(whose, labels.numpy(), places, fc.eval())
-    return len(labels), classifier((features, labels, weigh(areas)), *how)
-
-
-def weigh(areas: np.ndarray) -> torch.Tensor:
-    """The weights of rows (n,) in the loss, as `--area-weight` says."""
-    return torch.from_numpy(areas**AREA).float()
+    weights = torch.from_numpy(areas).pow(AREA).float()  # as `--area-weight` says
+    return len(labels), classifier((features, labels, weights), *how)
 
 
 @torch.inference_mode()

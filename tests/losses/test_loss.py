@@ -43,14 +43,9 @@ def test_loss_and_gradient_are_means_over_the_images(weight, smoothing, size, lo
     expected = expected + lovasz * lovasz_softmax(resized.flatten(2), target.flatten(1)).mean()
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(gradient(found, logits), gradient(expected, logits))
-
-
-def test_half_precision_is_computed_in_float32():
-    logits, target = batch(images=1)
-    loss = segmentation_loss(logits.half(), target, WEIGHT.double(), lovasz=0.5)
-    assert loss.dtype == torch.float32
-    expected = segmentation_loss(logits.half().float(), target, WEIGHT, lovasz=0.5)
-    torch.testing.assert_close(loss, expected)
+    half = logits.half()  # is computed in float32, whatever the weights are
+    exact = segmentation_loss(half.float(), target, weight, smoothing, lovasz)
+    torch.testing.assert_close(segmentation_loss(half, target, torchs, smoothing, lovasz), exact)
 
 
 FIVE_LABELLED = torch.tensor([[0, VOID, 1, 2], [VOID, 1, VOID, 0]])
