@@ -134,19 +134,14 @@ def test_a_page_tells_shares_and_scores_and_what_its_colours_mean(spy):
     assert {share: percent(share) for share in shares} == shares, "few pixels are not none"
 
 
-def drawn_strokes(width: int, height: int) -> np.ndarray:
-    """Thin strokes and a click, by shares of the sides; they do not touch."""
-    mask = Image.new("L", (width, height), VOID)
-    draw = ImageDraw.Draw(mask)
-    for label, (x, y), pen in ((0, (0.1, 0.1), 3), (15, (0.1, 0.5), 1), (8, (0.1, 0.8), 5)):
-        draw.line((x * width, y * height, (x + 0.4) * width, y * height), label, pen)
-    mask.putpixel((int(0.8 * width), int(0.3 * height)), 20)
-    return np.array(mask)
-
-
 @pytest.mark.parametrize("size", [(2000, 1500), (300, 200), (40, 30), (3000, 600)])
 def test_strokes_are_opaque_and_thick_and_the_photo_around_them_is_unveiled(size, spy):
-    mask = drawn_strokes(*size)
+    drawn, (width, height) = Image.new("L", size, VOID), size
+    for label, y, pen in ((0, 0.1, 3), (15, 0.5, 1), (8, 0.8, 5)):  # do not touch each other
+        line = (0.1 * width, y * height, 0.5 * width, y * height)
+        ImageDraw.Draw(drawn).line(line, label, pen)
+    drawn.putpixel((int(0.8 * width), int(0.3 * height)), 20)
+    mask = np.array(drawn)
     page = page_of(noise(*size[::-1], 3), mask, np.zeros_like(mask))
     assert list(page.tiles) == ["image", "labels", "prediction"], "there are no errors to see"
     tile, before = (np.array(page.tiles[name]) for name in ("labels", "image"))
