@@ -139,7 +139,9 @@ def main() -> None:
     moments = torch.from_numpy(store.mean), torch.from_numpy(store.std)
     how = args.hidden, args.activation, args.dropout, args.input_dropout
     learn = args.lr, args.weight_decay, args.momentum, args.nesterov
-    decay = args.decay, epochs, steps, args.warmup, args.milestones, args.gamma
+    rate = args.warmup, args.milestones, args.gamma
+    # What --min-steps adds stretches the schedule: --milestones and --gamma count --epochs.
+    stretched = args.decay, args.epochs, steps * epochs / args.epochs
     balanced = inverse_frequency(labels[trained].bincount(minlength=len(names)))
     balance = balanced[labels] if args.class_weights == "inverse" else 1
     features, targets = (x.to(device) for x in (torch.from_numpy(store.features), labels))
@@ -151,7 +153,7 @@ def main() -> None:
             torch.manual_seed(args.seed)
             fc = FCClassifier(*moments, len(names), *how).to(device)
             optimizer = build_optimizer(args.optimizer, fc.parameters(), *learn)
-            schedule = build_schedule(optimizer, *decay)
+            schedule = build_schedule(optimizer, *stretched, *rate)
             batches = partial(draw_batches, rows, trained, args.batch_size, len(names), args.mixup)
             log = fit(fc, batches, held_out, epochs, optimizer, schedule, args.label_smoothing)
             if is_first:
@@ -166,15 +168,16 @@ def main() -> None:
         segmenter.remember(store.photos[np.unique(images[trained])])
         save_segmenter(new / "dense.pt", segmenter, made_from=step_1["id"])
         save_log(new, log, "Step 2: the classifier", log if args.tensorboard else ())
-        given = vars(args) | {"epochs": epochs, "data": step_1["data"]}  # of --min-steps
+        given = vars(args) | {"data": step_1["data"]}
         results = {"id": fingerprint(dense), "made_from": step_1["id"], "dense_minus_fc": error}
-        results |= {"rows": len(trained), "held_out_rows": len(held)}
+        results |= {"rows": len(trained), "held_out_rows": len(held), "steps": epochs * steps}
         results["scores"] = {name: log[-1][name] for name in log[-1] if name.endswith("accuracy")}
         config = folder.save_config(new, 2, given, **results)
-    which, part = ("held-out", held) if len(held) else ("training", trained)
-    accuracy = log[-1]["val_accuracy" if len(held) else "accuracy"]
-    commonest = labels[part].bincount().max() / len(part)
-    wrote = f"{which} pixel accuracy {accuracy:.3f} (always the commonest class: {commonest:.3f})"
+    wrote = f"pixel accuracy while training, with dropout and the like, {log[-1]['accuracy']:.3f}"
+    if len(held):
+        commonest = labels[held].bincount().max() / len(held)
+        wrote = f"held-out pixel accuracy {log[-1]['val_accuracy']:.3f}"
+        wrote += f" (always the commonest class: {commonest:.3f})"
     kept = ("--split", "--limit", "--skip-bad")
     same = {name: value for name, value in step_1["changed"].items() if name in kept}
     ends = args.recipe and "train_seg" not in RECIPES[args.recipe]

@@ -177,7 +177,7 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Run the command line."""
     parser = _parser()
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # OUT may stand behind flags
     root, out = args.source, args.out
     if not (out or args.list_colours):
         parser.error("OUT is missing")

@@ -89,11 +89,8 @@ def run_settings(place: Path) -> dict[str, dict[str, Any]]:
     if scored["scored_best"] and chain.scores_folder(place) != place:
         network = place / network.name  # the run's own, wherever it was then
     trained = {name: step for step, (_, name) in folder.STEPS.items()}.get(network.name, 0)
-    found = {}
-    for step in range(1, trained + 1):
-        run = chain.source_of_features(network.parent) if step == 1 else network.parent
-        if chain.is_finished(run, step):
-            found[folder.STEPS[step][0]] = settings(chain.finished(run, step))
+    configs = {step: chain.recorded(network.parent, step) for step in range(1, trained + 1)}
+    found = {folder.STEPS[step][0]: settings(it) for step, it in configs.items() if it}
     return found | {"evaluate": settings(scored)}
 
 

@@ -22,7 +22,8 @@ TITLE = "Semantic segmentation with hypercolumns"
 A4 = 11.69, 8.27  # inches, landscape
 SCRIPTS = {1: "sample_features", 2: "train_cls", 3: "train_seg", 4: "evaluate"}
 # Of config.json beside the settings; scores of log.csv that tell training and validation apart.
-FACTS = ("images", "rows", "held_out_rows", "parameters", "best_epoch", "val_images_trained_on")
+FACTS = ("images", "rows", "held_out_rows", "steps", "parameters", "best_epoch")
+FACTS += ("val_images_trained_on",)
 LOGGED = {"loss": "training loss", "val_loss": "val loss", "accuracy": "training accuracy"}
 LOGGED |= {"val_accuracy": "val accuracy", "miou": "val mIoU", "pixel_accuracy": "val accuracy"}
 SCORES = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy"}
@@ -69,7 +70,7 @@ def report_pages(
         counts = config["rows_per_class"]
         whole = page(f"Sampled pixels: {sum(counts):,} in all").subfigures()
         charts.class_counts(config["classes"], counts, whole)
-    if logs := {step: rows for step, rows in record["logs"].items() if rows}:
+    if logs := record["logs"]:
         parts = page("Training").subfigures(len(logs), 1, squeeze=False)[:, 0]
         for part, (step, rows) in zip(parts, logs.items()):
             charts.curve(rows, SCRIPTS[step], part)

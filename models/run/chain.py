@@ -26,11 +26,6 @@ def is_finished(run: Path, step: int) -> bool:
     return (step_folder(run, step) / CONFIG).is_file()
 
 
-def source_of_features(run: Path) -> Path:
-    """The run whose step 1 a run goes by: its own, or that of `train_cls.py --features`."""
-    return Path(is_finished(run, 2) and finished(run, 2)["features"] or run)
-
-
 def finished(run: Path, step: int) -> dict[str, Any]:
     """The config.json of a step that has finished; of step 4 `run` may be any `scores_folder`.
 
@@ -50,6 +45,18 @@ def finished(run: Path, step: int) -> dict[str, Any]:
             f"{CONFIG_FORMAT}); {again}"
         )
     return config
+
+
+def recorded(run: Path, step: int) -> dict[str, Any] | None:
+    """The config.json of a step that has led to what the run holds now, or None if there is none.
+
+    Step 1 may be of another run, by `train_cls.py --features`, and have been run again since.
+    """
+    later = finished(run, 2) if step == 1 and is_finished(run, 2) else {}
+    place = Path(later.get("features") or run)
+    config = finished(place, step) if is_finished(place, step) else None
+    is_own = config and config.get("id") == later.get("made_from", config.get("id"))
+    return config if is_own else None
 
 
 def data_of(run: Path | None, steps: Iterable[int]) -> Path:

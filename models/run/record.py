@@ -42,22 +42,18 @@ def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
     """What the finished steps of a run have recorded, and the network that is used now.
 
     Returns:
-        "run": the folder; "configs": {1 to 4: config.json, None where the step has not finished};
-        "settings": {1 to 4: see `settings`}, of those that have; "logs": {2, 3: rows of log.csv, or
-        None}; "metrics": 4_eval/metrics.json, or None; "confusion": (C, C) int64 pixels, rows the
-        ground truth, or None; "images": see `losses.metrics.image_rows`, or None; "scores_are_old":
-        whether step 4 has scored another network than the run has now; "network": see
-        `network_facts`; "versions": of the software.
+        "run": the folder; "configs": {1 to 4: see `models.run.chain.recorded`}; "settings": of
+        those that are there, see `settings`; "logs": {2, 3: rows of log.csv}; "metrics":
+        4_eval/metrics.json, or None; "confusion": (C, C) int64 pixels, rows the ground truth, or
+        None; "images": see `losses.metrics.image_rows`, or None; "scores_are_old": whether step 4
+        has scored another network than the run has now; "network": see `network_facts`;
+        "versions": of the software.
 
     Raises:
         UserError: a file of a finished step is missing or damaged.
     """
-    places = {1: chain.source_of_features(run), 2: run, 3: run, 4: run}
-    configs = {
-        step: chain.finished(place, step) if chain.is_finished(place, step) else None
-        for step, place in places.items()
-    }
-    logs = {step: folder.step_folder(run, step) / "log.csv" for step in (2, 3)}
+    configs = {step: chain.recorded(run, step) for step in (1, 2, 3, 4)}
+    logs = {step: folder.step_folder(run, step) / "log.csv" for step in (2, 3) if configs[step]}
     record: dict[str, Any] = dict.fromkeys(("metrics", "confusion", "images"))
     record["scores_are_old"] = False
     if configs[4]:
@@ -70,7 +66,7 @@ def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
         "run": str(run),
         "configs": configs,
         "settings": {step: settings(config) for step, config in configs.items() if config},
-        "logs": {step: read(read_log, logs[step]) if configs[step] else None for step in logs},
+        "logs": {step: read(read_log, path) for step, path in logs.items() if path.is_file()},
         "network": network_facts(segmenter),
         "versions": folder.versions(),
     }
@@ -83,7 +79,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     if decay in GAMMAS:
         found.setdefault("--gamma", GAMMAS[decay])
     if decay == "step":
-        found.setdefault("--milestones", [share * config["epochs"] for share in MILESTONES])
+        found.setdefault("--milestones", [share * found["--epochs"] for share in MILESTONES])
     return found
 
 

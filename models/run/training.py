@@ -58,7 +58,7 @@ def build_schedule(
     optimizer: Optimizer,
     decay: str,
     epochs: int,
-    steps_per_epoch: int,
+    steps_per_epoch: float,
     warmup: float = 0.1,
     milestones: Iterable[float] | None = None,
     gamma: float | None = None,

@@ -22,7 +22,7 @@ def test_the_command_writes_the_layout_and_says_what_it_holds(root, tmp_path, co
     Image.new("RGB", (3, 2)).save(root / "images" / "c.jpg")
     add(root, "d", np.full((2, 3), 255))
     before, out = files_in(root), tmp_path / "out"
-    assert converts(root, out, "--classes", "background,lane 2 3") == [
+    assert converts(root, "--classes", "background,lane 2 3", out) == [
         "photos and masks: 2 pairs of photo and mask",
         "  left out: in no pair: 1 (images/c.jpg)",
         "  left out: no labelled pixel: 1 (d)",

@@ -109,6 +109,7 @@ def test_step_4_scores_its_own_predictions_at_original_size(walked):
     assert found["images"] == 3 and found["classes_in_mean"] == matrix.classes_in_mean()
     assert found["checkpoint"] == "run/3_seg/best.pt"
     assert found["protocol"].startswith("trained on 18 images of train, ")
+    assert found["protocol"].endswith("; one view of each")
     assert found["per_class"] == dict(zip(VOC.names, ious))
     rows = [(row["class"], row["iou"]) for row in table(run / "4_eval" / "per_class.csv")]
     assert rows == [(n, "" if v is None else str(v)) for n, v in zip(VOC.names, ious)]

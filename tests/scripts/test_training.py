@@ -17,6 +17,7 @@ from data.features import draw_batches, estimate_areas, read_features
 from data.sampling import KEPT
 from data.voc_files import read_ids
 from models.checkpoint import load_segmenter
+from models.run.chain import recorded
 from tests.conftest import BACKBONE, DATA, STEPS, change_masks, cut
 from tests.drawn_strokes import draw_strokes
 from tests.scripts.processes import config, contents, facts, log, losses, metrics
@@ -250,10 +251,11 @@ def test_ten_heads_cost_one_sampling(street, succeeds):
     pixels = int(facts(said := succeeds(*cls, "auto"))["data"].split()[1])
     epochs = -(-round(38 * pixels ** (1 / 3)) // 2)
     assert f"  training  {epochs} epochs of 2 steps\n" in said and "are few" not in said
-    said = succeeds(*cls, 5)
-    assert "  training  3 epochs of 2 steps\n" in said, "few pixels are passed over more often"
-    assert "note: 6 steps are few to learn in; --min-steps" in said
-    assert min(row["lr"] for row in log("linear/2_cls")) > 0, "it falls over all of them"
+    said = succeeds(*cls, 15, "--epochs", 2, "--decay", "step", "--milestones", 1)
+    assert "  training  8 epochs of 2 steps\n" in said, "few pixels are passed over more often"
+    assert "note: 16 steps are few to learn in; --min-steps" in said
+    rates = [row["lr"] for row in log("linear/2_cls")]
+    assert rates[1:] == pytest.approx([1e-3] * 3 + [1e-4] * 4), "epoch 1 of 2 is epoch 4 of 8"
     assert config("linear/2_cls")["features"] == "run"
     assert not Path("linear/1_features").exists(), "nothing is copied or linked"
     init = ("--init", "linear/2_cls/dense.pt", "--lr", 1e-12)
@@ -265,6 +267,7 @@ def test_ten_heads_cost_one_sampling(street, succeeds):
     succeeds("sample_features.py", "--run", "run", *DATA, *BACKBONE, *again)
     for run in ("linear", "longer"):
         assert "shorter side 48" in succeeds("evaluate.py", "--run", run, *DATA, "--limit", 1)
+    assert recorded(Path("linear"), 1) is recorded(Path("run"), 1) is None, "it is of neither"
 
 
 def test_a_network_is_fine_tuned_for_other_classes_in_one_command(street, succeeds, fails):
