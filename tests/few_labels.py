@@ -40,7 +40,7 @@ from tests.drawn_strokes import draw_strokes
 
 PIXELS, SEEDS = (1, 3, 10, 20), (0, 1, 2)
 AREA, STRIDE = 0.5, 4
-CONTEXT, MIXUP, OF_INPUT = ["image", "half"], 1.0, 0.5  # as in `--recipe quick`
+CONTEXT, MIXUP, OF_INPUT = ["image", "half", "5", "11"], 1.0, 0.3  # as in `--recipe quick`
 
 
 @torch.inference_mode()

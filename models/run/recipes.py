@@ -9,8 +9,8 @@ HEAD = (
 RECIPES: dict[str, dict[str, str]] = {
     # Minutes: a frozen network and a shallow head, steps 1 and 2 alone.
     "quick": {
-        "sample_features": f"{SAMPLES} --context image,half",
-        "train_cls": f"{HEAD} --mixup 1 --input-dropout 0.5",  # most with few pixels
+        "sample_features": f"{SAMPLES} --context image,half,5,11",
+        "train_cls": f"{HEAD} --mixup 1 --input-dropout 0.3",  # most with few pixels
     },
     # Two hours: then end to end through random pixels of augmented crops, which are as large as the
     # input, so that context windows see as much as in whole images.
