@@ -35,7 +35,7 @@ from models.segmenter import Segmenter
 from models.weight_files import fingerprint
 
 PROTOCOL = "original size, void ignored, one confusion matrix over all images"
-WHICH = ("--split", "--limit")  # images: told by their number and the name of their list
+CHOICE = ("--split", "--limit")  # of images: told by their number and the name of their list
 Prediction = tuple[str, np.ndarray, np.ndarray]  # id, prediction (H, W) and target (H, W) uint8
 
 
@@ -46,14 +46,14 @@ def parse() -> argparse.Namespace:
     flag("--checkpoint", Path, None, "network; default: the run's", free=True, metavar="FILE")
     flags.add_view_flags(parser)
     flags.add_speed_flags(parser)
-    flag("--save-predictions", bool, False, "save predictions/ID.png, as VOC's server", free=True)
+    flag("--save-predictions", bool, False, "save predictions/ID.png for VOC's server", free=True)
     out = "where to write; default: RUN/4_eval"
     flag("--out", flags.replaced, None, out, free=True, metavar="DIR")
     flag("--predictions", Path, None, "score index PNGs, ID.png", free=True, metavar="FOLDER")
     args = parser.parse_args()
     if args.predictions:
         others = ("run", "checkpoint", "compile", "save_predictions")
-        wrong = [name for name in args.changed if name not in WHICH]
+        wrong = [name for name in args.changed if name not in CHOICE]
         wrong += [f"--{name.replace('_', '-')}" for name in others if getattr(args, name)]
         if wrong:
             parser.error(f"argument {wrong[0]}: not allowed with argument --predictions")
@@ -153,8 +153,8 @@ def main() -> None:
             return
         over = f"over {matrix.classes_in_mean()} of {len(dataset.classes)} classes"
         how = f"{made}; {len(dataset)} images of {args.split} at {PROTOCOL}, mean {over}"
-        seen_by = {flag: value for flag, value in args.changed.items() if flag not in WHICH}
-        how += f"; {runtime.as_typed(seen_by) or 'one view of each'}"
+        views = {flag: value for flag, value in args.changed.items() if flag not in CHOICE}
+        how += f"; {runtime.as_typed(views) or 'one view of each'}"
         how += f"; {seen} of the images have trained the network" * bool(seen)
         facts = {"protocol": how, "checkpoint": source, "images_trained_on": seen}
         if dataset.has_masks:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from data import UserError
-from data.classes import VOID
+from data.classes import VOC, VOID
 from data.transforms import Augment
 from data.voc import TrainingSet, VOCFolder
 from data.voc_files import find_pair, read_ids, write_ids
@@ -25,6 +25,14 @@ def test_a_list_by_the_name_of_other_programs_is_named(shapes):
     (shapes / "SegmentationClass").rename(shapes / "SegmentationClassAug")
     root = shapes.rename(shapes.with_name("VOC2012"))
     assert len(VOCFolder(root.parent, "trainaug").mask(0)), "the root is found in its folder, too"
+
+
+def test_items_are_the_first_images_of_the_list_with_their_masks(drawn):
+    dataset = VOCFolder(drawn, "train", limit=5)
+    assert dataset.ids == read_ids(drawn, "train")[:5] and dataset.classes == VOC
+    for image_id, image, mask in (dataset[0], dataset[4]):
+        photo, labels = map(Image.open, find_pair(drawn, image_id))
+        assert np.array_equal(image.permute(1, 2, 0), photo) and np.array_equal(mask, labels)
 
 
 def test_a_part_is_spread_evenly_over_the_list_and_the_checksum_tells_order_and_masks(shapes):

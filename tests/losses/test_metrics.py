@@ -87,10 +87,13 @@ def test_scores_and_rows_are_those_of_pixel_sets(prediction, target):
         assert row == pytest.approx(expected, nan_ok=True)
 
 
-@pytest.mark.parametrize("found, truth", [([[0], [0]], [[0, 0]]), ([0, 20], [0, 0]), ([0], [-1])])
-def test_arrays_that_do_not_fit_are_refused(found, truth):
-    with pytest.raises((IndexError, ValueError)):
-        scored(found, truth)
+@pytest.mark.parametrize(
+    "prediction, target, error",
+    [([[0], [0]], [[0, 0]], IndexError), ([0, 20], [0, 0], ValueError), ([0], [-1], ValueError)],
+)
+def test_arrays_that_do_not_fit_are_refused(prediction, target, error):
+    with pytest.raises(error):
+        scored(prediction, target)
 
 
 SAVED = {"names": NAMES, "ids": ["a", "v", "b"], "counts": np.arange(180).reshape(3, CLASSES, 3)}
