@@ -115,7 +115,7 @@ def main() -> None:
     source, step_1 = folder.step_folder(features_of, 1), chain.finished(features_of, 1)
     names, hypercolumn = step_1["classes"], load_extractor(source / "backbone.pt")
     store = read_features(source)
-    images, labels, areas = store.pixels[:, 0], torch.from_numpy(store.labels).long(), store.areas
+    images, labels = store.pixels[:, 0], torch.from_numpy(store.labels).long()
     trained, held = hold_out(images, args.held_out, args.seed)
     check_several(labels[trained], source)
     steps = math.ceil(len(trained) / args.batch_size)  # of an epoch
@@ -135,31 +135,34 @@ def main() -> None:
     if epochs * steps < FEW_STEPS:
         print(f"  note: {epochs * steps} steps are few to learn in; --min-steps auto makes more")
 
-    # The classifier: standardisation by the moments of the samples, then fully connected layers.
-    moments = torch.from_numpy(store.mean), torch.from_numpy(store.std)
-    how = args.hidden, args.activation, args.dropout, args.input_dropout
-    learn = args.lr, args.weight_decay, args.momentum, args.nesterov
-    rate = args.warmup, args.milestones, args.gamma
-    # What --min-steps adds stretches the schedule: --milestones and --gamma count --epochs.
-    stretched = args.decay, args.epochs, steps * epochs / args.epochs
     balanced = inverse_frequency(labels[trained].bincount(minlength=len(names)))
     balance = balanced[labels] if args.class_weights == "inverse" else 1
     features, targets = (x.to(device) for x in (torch.from_numpy(store.features), labels))
+
+    def train(areas: np.ndarray) -> tuple[FCClassifier, list[dict[str, float]]]:
+        """A classifier, each row counting by the area (N,) that it stands for, and its log."""
+        weights = balance * torch.from_numpy(areas**args.area_weight)
+        rows = features, targets, weights.to(device)
+        torch.manual_seed(args.seed)
+        shape = args.hidden, args.activation, args.dropout, args.input_dropout
+        moments = torch.from_numpy(store.mean), torch.from_numpy(store.std)  # of the samples
+        fc = FCClassifier(*moments, len(names), *shape).to(device)
+        rate, sgd = (args.lr, args.weight_decay), (args.momentum, args.nesterov)
+        optimizer = build_optimizer(args.optimizer, fc.parameters(), *rate, *sgd)
+        # What --min-steps adds stretches the schedule: --milestones and --gamma count --epochs.
+        falls = args.decay, args.epochs, steps * epochs / args.epochs
+        schedule = build_schedule(optimizer, *falls, args.warmup, args.milestones, args.gamma)
+        batches = partial(draw_batches, rows, trained, args.batch_size, len(names), args.mixup)
+        held_out = [part[held] for part in rows]
+        return fc, fit(fc, batches, held_out, epochs, optimizer, schedule, args.label_smoothing)
+
     with folder.new_folder(place, 2) as new:
-        for is_first in [True, False] if needs_areas else [False]:
-            weights = balance * torch.from_numpy(areas**args.area_weight)  # of rows in the loss
-            rows = features, targets, weights.to(device)
-            held_out = [part[held] for part in rows]
-            torch.manual_seed(args.seed)
-            fc = FCClassifier(*moments, len(names), *how).to(device)
-            optimizer = build_optimizer(args.optimizer, fc.parameters(), *learn)
-            schedule = build_schedule(optimizer, *stretched, *rate)
-            batches = partial(draw_batches, rows, trained, args.batch_size, len(names), args.mixup)
-            log = fit(fc, batches, held_out, epochs, optimizer, schedule, args.label_smoothing)
-            if is_first:
-                areas = estimate_areas(images, store.labels, store.places, fc.eval().cpu())
+        fc, log = train(store.areas)
+        if needs_areas:
+            fc.eval().cpu()
+            fc, log = train(estimate_areas(images, store.labels, store.places, fc))
         dense = DenseClassifier.from_fc(fc, hypercolumn.channels)
-        error = largest_difference(fc, dense, rows[0][:1000])
+        error = largest_difference(fc, dense, features[:1000])
         print(f"dense equals fully connected: largest difference {error:.1e} of the largest logit")
         classes = Classes(tuple(names), tuple(map(tuple, step_1["colours"])))
         segmenter = Segmenter(hypercolumn, dense.cpu(), step_1["size"], STRIDE, classes)
