@@ -24,8 +24,9 @@ def segmentation_loss(
         logits: (B, C, h, w) floating point, resized bilinearly (half-pixel centres) to the target
             where the sizes differ; or (B, C, n) at n pixels of each image.
         target: (B, H, W) or (B, n) int64, class ids 0..C-1 or VOID.
-        weight: (C,) class weights, or None. The cross entropy of an image is then the weighted
-            mean over its pixels, as in `torch.nn.functional.cross_entropy`.
+        weight: (C,) class weights, or None. The cross entropy of an image is then the mean over its
+            pixels, each weighted by its class. With `label_smoothing`, torch's own weights are of
+            the classes that it spreads to, too: a pixel of a common one pays for all the rare.
         label_smoothing: share of the target that is spread over all classes, from 0 to below 1.
 
     Returns:
@@ -36,18 +37,12 @@ def segmentation_loss(
     if logits.shape[2:] != target.shape[1:]:
         logits = F.interpolate(logits, target.shape[1:], mode="bilinear", align_corners=False)
     logits, target = logits.flatten(2), target.flatten(1)
+    how = {"ignore_index": VOID, "reduction": "none", "label_smoothing": label_smoothing}
+    losses, labelled = F.cross_entropy(logits, target, **how), target != VOID
     weight = torch.ones_like(logits[0, :, 0]) if weight is None else weight.to(logits)
-    losses = F.cross_entropy(
-        logits,
-        target,
-        weight,
-        ignore_index=VOID,
-        reduction="none",
-        label_smoothing=label_smoothing,
-    )
-    labelled = target != VOID
-    totals = (labelled * weight[target.where(labelled, 0)]).sum(1)
-    loss = (losses.sum(1).where(totals > 0, 0) / totals.where(totals > 0, 1)).mean()
+    weights = labelled * weight[target.where(labelled, 0)]  # (B, n)
+    totals = weights.sum(1)
+    loss = ((losses * weights).sum(1) / totals.where(totals > 0, 1)).mean()
     return loss + lovasz * lovasz_softmax(logits, target).mean() if lovasz else loss
 
 

@@ -64,7 +64,9 @@ class FCClassifier(Classifier):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, Z) -> (N, C)."""
-        x = F.dropout((x - self.mean) / self.std, self.input_dropout, self.training)
+        x = (x - self.mean) / self.std
+        if self.training and self.input_dropout:  # F.dropout takes four times as long on a CPU
+            x = x * (torch.rand_like(x) >= self.input_dropout) / (1 - self.input_dropout)
         for layer in self.layers[:-1]:
             x = F.dropout(self.activate(layer(x)), self.dropout, self.training)
         return self.layers[-1](x)
