@@ -32,7 +32,6 @@ from models.run import args as flags
 from models.run import chain, distributed, folder, runtime
 from models.run.record import save_scores
 from models.segmenter import Segmenter
-from models.weight_files import fingerprint
 
 PROTOCOL = "original size, void ignored, one confusion matrix over all images"
 CHOICE = ("--split", "--limit")  # of images: told by their number and the name of their list
@@ -115,15 +114,16 @@ def main() -> None:
     args = parse()
     device = runtime.choose_device(args.device, single=bool(args.predictions))
     place = args.out or (folder.step_folder(args.run, 4) if args.run else Path("runs/scores"))
-    source, made_from, seen = None, None, 0
+    source, made_from, history, seen = None, None, {}, 0
     if args.predictions:
         dataset = VOCFolder(args.data, args.split, None, args.limit)
         predictions = read_predictions(args.predictions, dataset)
         made = network = f"predictions in {args.predictions}"
     else:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
-        made_from = fingerprint(segmenter)
+        made_from, history = segmenter.identity(), segmenter.history
         segmenter.look(flags.views(args.tta, args.refine, args.tile), args.size, args.dilate)
+        args.settings["--size"] = segmenter.size
         how = ResizeImage(segmenter.input_size), args.limit
         dataset = VOCFolder(args.data, args.split, *how, needs_masks=not args.save_predictions)
         if not (dataset.has_masks or args.out):
@@ -160,7 +160,7 @@ def main() -> None:
         if dataset.has_masks:
             save_scores(new, matrix, counts, dataset.ids, dataset.classes.names, facts)
         given = vars(args) | {"checkpoint": source, "data": dataset.root}
-        facts = {"made_from": made_from, "scores": matrix.scores()}
+        facts = {"made_from": made_from, "history": history, "scores": matrix.scores()}
         config = folder.save_config(new, 4, given, scored_best=not args.checkpoint, **facts)
     split = ("--split", args.split) if args.split != "val" else ()
     then = ("visualize.py", "--data", dataset.root, *split, "--run", args.run)

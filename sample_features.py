@@ -138,8 +138,9 @@ def main() -> None:
         names, scores = dataset.classes.names, {"images": len(dataset), "rows": len(store.labels)}
         facts = {"classes": names, "colours": dataset.classes.colours, "skipped": dataset.skipped}
         facts["rows_per_class"] = np.bincount(store.labels, minlength=len(names)).tolist()
-        made = [hypercolumn.spec(), args.size, args.per_class, args.seed, images]
+        made = [spec := hypercolumn.spec(), args.size, args.per_class, args.seed, images]
         args.settings |= {"--taps": hypercolumn.taps, "--weights": weights}  # what it was
+        args.settings |= {"fingerprint": spec["fingerprint"], "images": images}
         given = vars(args) | {"data": dataset.root}
         config = folder.save_config(new, 1, given, id=made, **facts, **scores, scores=scores)
     wrote = f"{len(store.labels)} hypercolumns (Z = {hypercolumn.Z}) from {len(dataset)} images"

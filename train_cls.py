@@ -119,7 +119,9 @@ def main() -> None:
     trained, held = hold_out(images, args.held_out, args.seed)
     check_several(labels[trained], source)
     steps = math.ceil(len(trained) / args.batch_size)  # of an epoch
-    least = enough_steps(len(trained)) if args.min_steps == "auto" else args.min_steps
+    used = np.unique(images[trained])
+    auto = args.min_steps == "auto"
+    least = enough_steps(len(trained), len(used)) if auto else args.min_steps
     epochs = max(args.epochs, math.ceil(least / steps))
     # Sparse labels do not tell the areas that they stand for: a first classifier estimates them.
     needs_areas = store.places is not None and args.area_weight > 0
@@ -166,9 +168,10 @@ def main() -> None:
         print(f"dense equals fully connected: largest difference {error:.1e} of the largest logit")
         classes = Classes(tuple(names), tuple(map(tuple, step_1["colours"])))
         segmenter = Segmenter(hypercolumn, dense.cpu(), step_1["size"], STRIDE, classes)
-        of = f"{step_1['images']} images of {step_1['split']}"
+        of = f"{len(used)} images of {step_1['split']}"
         segmenter.trained_on = f"{len(trained)} pixels of {of}"
-        segmenter.remember(store.photos[np.unique(images[trained])])
+        segmenter.history = {"sample_features": step_1["settings"], "train_cls": args.settings}
+        segmenter.remember(store.photos[used])
         save_segmenter(new / "dense.pt", segmenter, made_from=step_1["id"])
         save_log(new, log, "Step 2: the classifier", log if args.tensorboard else ())
         given = vars(args) | {"data": step_1["data"]}

@@ -243,8 +243,9 @@ def main() -> None:
         segmenter.replace_classes(images.classes, args.seed)
     chain.check_classes(segmenter.classes.names, images.classes.names, start, images.root)
     segmenter.remember(photos := images.photo_hashes())
-    settings = args.settings | {"images": images.checksum(photos)}
-    settings["validation images"] = val_part.checksum(val_part.photo_hashes())
+    args.settings |= {"--size": segmenter.size, "--crop": crop, "images": images.checksum(photos)}
+    args.settings["validation images"] = val_part.checksum(val_part.photo_hashes())
+    segmenter.history["train_seg"] = args.settings
     augment = Augment(segmenter.size, crop, args.scale, args.flip, args.jitter)
     drop = segmenter.head.widths, segmenter.head.dropout
     train_set = TrainingSet(images, augment, args.seed, args.pixels, *drop, args.mosaic)
@@ -271,7 +272,7 @@ def main() -> None:
         counts = torch.from_numpy(images.measure()[0].sum(0)[:-1])
         loss_of = partial(loss_of, weight=inverse_frequency(counts).to(device))
     if saved:
-        chain.check_resumed(saved["settings"], settings, start)
+        chain.check_resumed(saved["history"]["train_seg"], args.settings, start)
         training.load_state_dict(saved["training"])
         args.started = training.began  # of the first run
 
@@ -291,8 +292,8 @@ def main() -> None:
         print("  note: other classes than in --init: the last layer of the head starts anew")
     if both := segmenter.has_seen(val_set.photo_hashes()):
         print(f"  note: {both} of {len(val_set)} validation images are also trained on")
-    distributed.check_same([settings, len(training.losses)])
-    facts = {"settings": settings, "tensorboard": args.tensorboard, **begun}
+    distributed.check_same([args.settings, len(training.losses)])
+    facts = {"tensorboard": args.tensorboard, **begun}
     with folder.claim(place):
         try:
             fit(training, loader, val_loader, loss_of, args.epochs, args.save_every, place, facts)

@@ -43,7 +43,6 @@ from models.run import args as flags
 from models.run import chain, folder, runtime
 from models.run.record import read_run
 from models.segmenter import Segmenter
-from models.weight_files import fingerprint
 
 IMAGES = 12  # of a split that are drawn unless --limit says otherwise
 
@@ -137,7 +136,7 @@ def main() -> None:
     segmenter, source, where, run, facts, given = None, None, None, None, {}, vars(args)
     if not args.truth:
         segmenter, source = chain.trained_segmenter(args.run, args.checkpoint)
-        given = given | {"checkpoint": source, "made_from": fingerprint(segmenter)}
+        given = given | {"checkpoint": source, "made_from": segmenter.identity()}
         run = read_run(args.run, segmenter) if args.report else None  # its size, not --size
         segmenter.look(flags.views(args.tta, args.refine, args.tile), args.size, args.dilate)
         runtime.prepare(segmenter, device, args.amp, args.compile)

@@ -19,7 +19,6 @@ import numpy as np
 from data import UserError
 from losses.metrics import class_ious, load_image_scores, mean, ratio
 from models.run import chain, folder, runtime
-from models.run.record import settings
 
 RESAMPLES = 10_000
 BLOCK = 100  # resamples that are in memory together
@@ -78,32 +77,26 @@ def compared(counts: np.ndarray) -> list[dict[str, Any]]:
     return [dict(zip(columns, row)) for row in zip(*(x.tolist() for x in columns.values()))]
 
 
-def run_settings(place: Path) -> dict[str, dict[str, Any]]:
-    """The `settings` of the steps, by their scripts, that led to scores.
-
-    Args:
-        place: a run, or a folder of `evaluate.py --out`. Its network may be of another run.
-    """
-    scored = chain.finished(place, 4)
-    network = Path(scored["checkpoint"] or "").parent  # RUN/2_cls or RUN/3_seg
-    if scored["scored_best"] and chain.scores_folder(place) != place:
-        network = place / network.name  # the run's own, wherever it was then
-    trained = {name: step for step, (_, name) in folder.STEPS.items()}.get(network.name, 0)
-    configs = {step: chain.recorded(network.parent, step) for step in range(1, trained + 1)}
-    found = {folder.STEPS[step][0]: settings(it) for step, it in configs.items() if it}
-    return found | {"evaluate": settings(scored)}
-
-
 def differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """What `other` has of `run_settings` and `first` has not, as one would type it."""
+    """What has led to the scores of `other`, by its config.json, and not to those of `first`."""
+    made = [config.get("history") or {} for config in (first, other)]
+    words = changed(*made) if all(made) else []
+    if not words and (first["made_from"] != other["made_from"] or not other["made_from"]):
+        words = [f"network {other['checkpoint'] or other['predictions']}"]
+    seen = ({"evaluate": config["settings"]} for config in (first, other))
+    return "; ".join([*words, *changed(*seen)])
+
+
+def changed(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What differs in the settings of scripts, as one would type it."""
     words = [f"without {script}" for script in first if script not in other]
     for script, flags in other.items():
         before = first.get(script, {})
         names = [flag for flag in before | flags if before.get(flag) != flags.get(flag)]
         if names:
-            changed = {flag: flags.get(flag, "none") for flag in names}
-            words.append(f"{script} {runtime.as_typed(changed)}")
-    return "; ".join(words)
+            values = {flag: "none" if flags.get(flag) is None else flags[flag] for flag in names}
+            words.append(f"{script} {runtime.as_typed(values)}")
+    return words
 
 
 def compare_runs(places: Sequence[Path]) -> tuple[str, list[dict[str, Any]]]:
@@ -118,18 +111,17 @@ def compare_runs(places: Sequence[Path]) -> tuple[str, list[dict[str, Any]]]:
         UserError: see `read_scores`.
     """
     names, counts = read_scores(places)
-    first, runs, lines = run_settings(places[0]), [], []
-    for place, own, scores in zip(places, counts, compared(counts)):
+    configs, runs, lines = [chain.finished(place, 4) for place in places], [], []
+    for place, config, own, scores in zip(places, configs, counts, compared(counts)):
         ious = zip((f"IoU {name}" for name in names), class_ious(own.sum(0)).tolist())
-        differs = differing(first, run_settings(place))
-        facts = {"run": str(place), "differs": differs, "images": len(own)}
+        facts = {"run": str(place), "differs": differing(configs[0], config), "images": len(own)}
         runs.append(facts | scores | dict(ious))
     for key in [key for key in runs[0] if key != "differs"]:
         lines.append([key.replace("_", " "), *(_cell(key, run[key]) for run in runs)])
     widths = [max(map(len, column)) for column in zip(*lines)]
     lines.insert(1, ["-" * (width - 1) + ":" for width in widths])
     padded = ([cell.rjust(width) for cell, width in zip(line, widths)] for line in lines)
-    words = [f"{run['run']} differs in: {run['differs']}\n" for run in runs[1:]]
+    words = [f"{run['run']} differs in: {run['differs'] or 'nothing'}\n" for run in runs[1:]]
     return "\n".join([*words, *(f"| {' | '.join(line)} |" for line in padded)]), runs
 
 

@@ -73,6 +73,7 @@ def save_segmenter(path: Path, segmenter: Segmenter, **training: Any) -> None:
         classes=list(segmenter.classes.names),
         colours=[list(colour) for colour in segmenter.classes.colours],
         trained_on=segmenter.trained_on,
+        history=segmenter.history,
         seen=segmenter.seen,
         origin=segmenter.origin,
         state=segmenter.state_dict(),
@@ -95,6 +96,7 @@ def load_segmenter(path: Path) -> tuple[Segmenter, dict[str, Any]]:
             raise ValueError(f"size {size}, stride {stride}")
         segmenter = Segmenter(hypercolumn, head, size, stride, classes)
         segmenter.trained_on, segmenter.origin = content["trained_on"], content["origin"]
+        segmenter.history = content.get("history", {})
         segmenter.seen = content.get("seen", segmenter.seen).long().flatten()
         state = content["state"]
     except UserError:  # as where a package is missing, which is no damage of the file

@@ -138,16 +138,18 @@ def average(places: Sequence[Path]) -> Segmenter:
         extractor = network.hypercolumn.spec()
         extractor["fingerprint"] = network.origin or extractor["fingerprint"]
         head = [getattr(network.head, name) for name in HEAD]
-        starts.append((extractor, head, network.classes))
+        starts.append((extractor, head, network.classes, network.size, network.stride))
         weights = (one.head.layers[0].weight.flatten() for one in (first, network))
         if starts[-1] != starts[0] or torch.cosine_similarity(*weights, dim=0) < ALIKE:
             raise UserError(
-                f"{place}: was not trained from the same start as {places[0]}: --average takes "
-                "trainings of step 3 from one run's step 2"
+                f"{place}: was not trained from the same start as {places[0]}, or for another "
+                "size or stride: --average takes trainings of step 3 from one run's step 2"
             )
         first.remember(network.seen.numpy())
+        first.origin = first.origin or network.origin
     for values in zip(*(network.parameters() for network in networks)):
         values[0].copy_(torch.stack(values).mean(0))
+    first.history = {"models.export": {"--average": [*map(str, places)]}}
     first.trained_on = "; averaged with ".join(network.trained_on for network in networks)
     return first
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from models.classifier import DenseClassifier
 from models.hypercolumn import Hypercolumn, resample
 from models.memory import give_back_freed_memory
 from models.views import Views, blended, enlarged, guided_filter
+from models.weight_files import fingerprint
 
 # Photos, after which memory is given back; after each one, it would cost a third of the time.
 GIVE_BACK_EVERY = 20
@@ -34,6 +36,7 @@ class Segmenter(nn.Module):
     Attributes:
         origin: `fingerprint` of the backbone before it was fine-tuned; None where it is as it was.
         trained_on: the images that trained it, in words, to be stated beside every score.
+        history: the settings of each step that made it, plain values, by its script; {}: not known.
         seen: what tells them from others, (n,) int64; see `VOCFolder.photo_hashes`.
         views: how `predict` looks at a photo.
         amp: the dtype of autocast, or None for exact float32.
@@ -52,6 +55,7 @@ class Segmenter(nn.Module):
         self.size, self.stride, self.classes = size, stride, classes
         self.origin: str | None = None
         self.trained_on = "nothing"
+        self.history: dict[str, dict[str, Any]] = {}
         self.seen = torch.zeros(0, dtype=torch.int64)
         self.views = Views()
         self.amp: torch.dtype | None = None
@@ -88,6 +92,10 @@ class Segmenter(nn.Module):
     def input_size(self) -> int:
         """Shorter side of the images that `predict` takes: `size` at the largest of the scales."""
         return round(self.size * self.views.scales[-1])
+
+    def identity(self) -> str:
+        """What stands for the network and how it sees a photo: its weights, size and stride."""
+        return f"{fingerprint(self)} {self.size}/{self.stride}"
 
     def remember(self, photos: np.ndarray) -> None:
         """Takes note of photos that train it, by their hashes (N,) int64."""

@@ -234,6 +234,7 @@ def main() -> None:
         network.head = DenseClassifier.from_fc(fc, network.hypercolumn.channels)
         network.classes, network.seen = Classes.from_named(source.classes), seen
         network.remember(content)
+        network.history = {"models.strokes": settings}
         network.trained_on = f"strokes on {len(masks)} photos; backbone: {backbone}"
         save(network, photos, masks, settings, args.out)
         if not args.watch:

@@ -99,7 +99,7 @@ def head_of(
     areas = areas * count / np.minimum(count, pixels)
     mean, mean_square = sums.sum(0) / (PLACES * len(images))
     floor = torch.from_numpy(np.sqrt((mean_square - mean**2).clip(0))).float()
-    how = floor, classes, enough_steps(len(labels)), seed, MIXUP, OF_INPUT
+    how = floor, classes, enough_steps(len(labels), len(images)), seed, MIXUP, OF_INPUT
     if not known_areas:
         whose, places = drawn[chosen, 1].astype(np.int64), np.load(out / "places.npy")
         even = torch.from_numpy(1 / np.bincount(whose)[whose])
@@ -161,6 +161,7 @@ def main() -> None:
     add("--known-areas", action="store_true", help="of the masks, which clicks do not tell")
     add("--chart", type=Path, nargs="*", default=[], metavar="CSV", help="of other backbones, too")
     args = parser.parse_args()
+    runtime.choose_device("cpu")
     hypercolumn = Hypercolumn(args.backbone, args.weights, args.taps, context=CONTEXT).eval()
     dataset = VOCFolder(args.data, args.split, ResizeImage(SIZE))
     if not (args.out / "sums.npy").is_file():

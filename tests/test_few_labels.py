@@ -13,7 +13,7 @@ NETWORK = ("--backbone", "squeezenet1_1", "--weights", "random")
 
 
 def test_its_heads_score_as_those_of_the_five_steps(street, succeeds, monkeypatch, capsys):
-    smaller = {"SIZE": 48, "STRIDE": 2, "SEEDS": (0,), "enough_steps": lambda pixels: 8}
+    smaller = {"SIZE": 48, "STRIDE": 2, "SEEDS": (0,), "enough_steps": lambda pixels, images: 8}
     for name, value in smaller.items():
         monkeypatch.setattr(few_labels, name, value)
     monkeypatch.setattr(strokes, "EPOCHS", 1)

@@ -107,7 +107,7 @@ def photo_folder(place: Path, flags: Mapping[str, Any]) -> Iterator[Path]:
     What an earlier run has left there goes at once, unless it goes on.
 
     Args:
-        flags: of the step, with "made_from", the fingerprint of the network.
+        flags: of the step, with "made_from", the identity of the network.
 
     Raises:
         UserError: what is there is not finished, or other files, or --resume and made otherwise.

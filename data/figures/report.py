@@ -155,19 +155,19 @@ def sections(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def procedure(record: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """A table for each step, by its heading: all that decided its result, and what came of it."""
+    """A table for each step, by its heading: all that decided its result, and what came of it.
+
+    Of a step that has not made the network, or not left a record, there is none.
+    """
     tables: dict[str, dict[str, str]] = {}
     for step, script in SCRIPTS.items():
         heading, config = f"{step}  {script}.py", record["configs"][step]
         if config is None:
-            tables[heading] = {"has not been run": "to its end"}
+            tables[heading] = {"no record": "in this run"}
             continue
-        settings = record["settings"][step].items()
-        known = {"data": config["data"]} | {flag.strip("-"): value for flag, value in settings}
-        if step in (3, 4):
-            known.setdefault("size", record["network"]["size"])
-        if step == 3:
-            known.setdefault("crop", known["size"])
+        settings = config["settings"].items()
+        known = {"data": config["data"]}
+        known |= {flag.strip("-"): value for flag, value in settings if value is not None}
         if step in (2, 3):
             known["loss"] = "cross entropy" + " + Lovasz" * bool(known.get("lovasz"))
         known |= {name: config[name] for name in FACTS if name in config}

@@ -12,7 +12,7 @@ from models.run import chain, distributed
 from models.run.folder import plain
 from models.run.recipes import RECIPES
 from models.run.runtime import PRECISIONS, default_workers, end
-from models.run.training import DECAYS, OPTIMIZERS
+from models.run.training import DECAYS, GAMMAS, MILESTONES, OPTIMIZERS
 from models.views import Views
 
 Value = TypeVar("Value")
@@ -168,7 +168,10 @@ def add_optimizer_flags(parser: Parser) -> None:
 
 
 def check_optimizer_flags(parser: Parser, args: argparse.Namespace) -> None:
-    """Refuses milestones behind the end, momentum of 0 that is to look ahead, no TensorBoard."""
+    """Refuses milestones behind the end, momentum of 0 that is to look ahead, no TensorBoard.
+
+    Adds to the settings what follows from others: milestones and gamma.
+    """
     if args.milestones and max(args.milestones) >= args.epochs:
         last = f"{max(args.milestones)} is not before the last of {args.epochs} epochs"
         parser.error(f"argument --milestones: {last}")
@@ -176,6 +179,10 @@ def check_optimizer_flags(parser: Parser, args: argparse.Namespace) -> None:
         parser.error("argument --nesterov: has no effect with --momentum 0")
     if args.tensorboard:
         import torch.utils.tensorboard  # noqa: F401  it is a package that need not be there
+    if args.decay in GAMMAS and args.gamma is None:
+        args.settings["--gamma"] = GAMMAS[args.decay]
+    if args.decay == "step" and not args.milestones:
+        args.settings["--milestones"] = [share * args.epochs for share in MILESTONES]
 
 
 def views(tta: list[str | float] | None, refine: bool, tile: int | None) -> Views:

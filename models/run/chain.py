@@ -11,7 +11,6 @@ from models.checkpoint import TRAINED, load_segmenter
 from models.run import folder
 from models.run.folder import CONFIG, CONFIG_FORMAT, PER_IMAGE, STEPS, read, read_json, step_folder
 from models.segmenter import Segmenter
-from models.weight_files import fingerprint
 
 VOC_FOLDER = Path("data/VOCdevkit/VOC2012")
 
@@ -45,18 +44,6 @@ def finished(run: Path, step: int) -> dict[str, Any]:
             f"{CONFIG_FORMAT}); {again}"
         )
     return config
-
-
-def recorded(run: Path, step: int) -> dict[str, Any] | None:
-    """The config.json of a step that has led to what the run holds now, or None if there is none.
-
-    Step 1 may be of another run, by `train_cls.py --features`, and have been run again since.
-    """
-    later = finished(run, 2) if step == 1 and is_finished(run, 2) else {}
-    place = Path(later.get("features") or run)
-    config = finished(place, step) if is_finished(place, step) else None
-    is_own = config and config.get("id") == later.get("made_from", config.get("id"))
-    return config if is_own else None
 
 
 def data_of(run: Path | None, steps: Iterable[int]) -> Path:
@@ -119,7 +106,7 @@ def training_start(
 
     Returns:
         The network; its file; what every checkpoint says of where the training began: "made_from",
-        the id of step 2, and "before", what --init was trained on; and all that last.pt holds.
+        the id of step 2, and "before", what had trained it by then; and all that last.pt holds.
     """
     if resume and (step_folder(run, 3) / "last.pt").is_file():
         segmenter, file, saved = step_network(run, 3, "last.pt")
@@ -128,11 +115,13 @@ def training_start(
         return segmenter, file, {name: saved[name] for name in ("made_from", "before")}, saved
     if init:
         segmenter, file = trained_segmenter(None, init)
-        before = f"; before that {segmenter.trained_on}"
-        return segmenter, file, {"made_from": None, "before": before}, None
-    made_from = finished(run, 2)["id"]
-    segmenter, file, _ = step_network(run, 2, "dense.pt")
-    return segmenter, file, {"made_from": made_from, "before": ""}, None
+        segmenter.history = {f"init: {step}": made for step, made in segmenter.history.items()}
+        made_from = None
+    else:
+        made_from = finished(run, 2)["id"]
+        segmenter, file, _ = step_network(run, 2, "dense.pt")
+    before = f"; before that {segmenter.trained_on}"
+    return segmenter, file, {"made_from": made_from, "before": before}, None
 
 
 def scored_another_network(run: Path) -> bool:
@@ -148,7 +137,7 @@ def scored_another_network(run: Path) -> bool:
     chosen = None if is_best else Path(config["checkpoint"])
     if chosen and not chosen.is_file():
         return False  # nothing is there to compare with
-    return fingerprint(trained_segmenter(run, chosen)[0]) != config["made_from"]
+    return trained_segmenter(run, chosen)[0].identity() != config["made_from"]
 
 
 def check_classes(trained: Sequence[str], given: Sequence[str], source: Path, data: Path) -> None:

@@ -11,9 +11,7 @@ from losses.metrics import ConfusionMatrix, class_rows, image_rows, load_image_s
 from models.hypercolumn import level_names
 from models.run import chain, folder
 from models.run.folder import read, read_json, read_table
-from models.run.training import GAMMAS, MILESTONES
 from models.segmenter import Segmenter
-from models.weight_files import fingerprint
 
 
 def save_scores(
@@ -42,17 +40,25 @@ def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
     """What the finished steps of a run have recorded, and the network that is used now.
 
     Returns:
-        "run": the folder; "configs": {1 to 4: see `models.run.chain.recorded`}; "settings": of
-        those that are there, see `settings`; "logs": {2, 3: rows of log.csv}; "metrics":
-        4_eval/metrics.json, or None; "confusion": (C, C) int64 pixels, rows the ground truth, or
-        None; "images": see `losses.metrics.image_rows`, or None; "scores_are_old": whether step 4
-        has scored another network than the run has now; "network": see `network_facts`;
-        "versions": of the software.
+        "run": the folder; "configs": {1 to 4: config.json, or None}, of steps that have made this
+        network, and of step 4; "logs": {2, 3: rows of log.csv}; "metrics": 4_eval/metrics.json, or
+        None; "confusion": (C, C) int64 pixels, rows the ground truth, or None; "images": see
+        `losses.metrics.image_rows`, or None; "scores_are_old": whether step 4 has scored another
+        network than the run has now; "network": see `network_facts`; "versions": of the software
+        of the last of the steps.
 
     Raises:
         UserError: a file of a finished step is missing or damaged.
     """
-    configs = {step: chain.recorded(run, step) for step in (1, 2, 3, 4)}
+    configs: dict[int, dict[str, Any] | None] = dict.fromkeys((1, 2, 3, 4))
+    place = run
+    for step in (4, 3, 2, 1):
+        if not chain.is_finished(place, step):
+            continue
+        config = chain.finished(place, step)
+        if step == 4 or config["settings"] == segmenter.history.get(folder.STEPS[step][0]):
+            configs[step] = config
+            place = Path(config.get("features") or run)  # step 1's run, if step 2 names one
     logs = {step: folder.step_folder(run, step) / "log.csv" for step in (2, 3) if configs[step]}
     record: dict[str, Any] = dict.fromkeys(("metrics", "confusion", "images"))
     record["scores_are_old"] = False
@@ -61,26 +67,15 @@ def read_run(run: Path, segmenter: Segmenter) -> dict[str, Any]:
         record["metrics"] = read(read_json, scores / "metrics.json")
         record["confusion"] = read(read_confusion, scores / "confusion.csv")
         record["images"] = image_rows(*load_image_scores(scores / folder.PER_IMAGE))
-        record["scores_are_old"] = configs[4]["made_from"] != fingerprint(segmenter)
+        record["scores_are_old"] = configs[4]["made_from"] != segmenter.identity()
+    last = [config for config in configs.values() if config][-1:]
     return record | {
         "run": str(run),
         "configs": configs,
-        "settings": {step: settings(config) for step, config in configs.items() if config},
         "logs": {step: read(read_log, path) for step, path in logs.items() if path.is_file()},
         "network": network_facts(segmenter),
-        "versions": folder.versions(),
+        "versions": last[0]["versions"] if last else folder.versions(),
     }
-
-
-def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags of a step, defaults too, that decided its result, from its config.json."""
-    found = {flag: value for flag, value in config["settings"].items() if value is not None}
-    decay = found.get("--decay")
-    if decay in GAMMAS:
-        found.setdefault("--gamma", GAMMAS[decay])
-    if decay == "step":
-        found.setdefault("--milestones", [share * found["--epochs"] for share in MILESTONES])
-    return found
 
 
 def read_log(path: Path) -> list[dict[str, float | None]]:

@@ -12,8 +12,6 @@ from data.classes import VOC, VOID
 from data.files import hash_files
 from data.image_files import read_mask
 from models import load, strokes
-from models.run import chain
-from models.run.record import settings
 from tests.drawn_strokes import draw_strokes
 from tests.scripts.processes import table
 
@@ -66,7 +64,7 @@ def test_one_image_from_strokes_to_predictions(place, succeeds):
     assert np.array_equal(network.predict(f"photos/{SECOND}.jpg"), second)
     assert "strokes on 1 photos" in network.segmenter.trained_on
     assert network.segmenter.has_seen(hash_files([Path(f"photos/{FIRST}.jpg")])) == 1
-    assert settings(chain.finished(Path("out"), 2))["--steps"] == 60
+    assert network.segmenter.history["models.strokes"]["--steps"] == 60
 
 
 def test_strokes_on_paper_or_on_the_photo_itself_are_told_by_their_colours(place):

@@ -1,6 +1,6 @@
 """Step 4 on predictions of other programs and in folders of its own; runs side by side."""
 
-import shutil
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from data.image_files import read_mask
 from data.voc_files import read_ids
 from losses.compare import compared
 from losses.metrics import class_ious, load_image_scores
-from tests.conftest import DATA
+from tests.conftest import DATA, STEPS
 from tests.scripts.processes import contents, metrics, read_json, table
 
 COMPARE = "losses/compare.py"
@@ -109,7 +109,7 @@ def test_runs_are_compared_with_the_first_and_by_class_and_saved(theirs, succeed
     succeeds(*SCORE, "--run", "run")
     said = succeeds(COMPARE, "run", "theirs")
     found = [load_image_scores(f"{run}/per_image.npz")[2] for run in ("run/4_eval", "theirs")]
-    assert "theirs differs in: without sample_features; without train_cls; without train_" in said
+    assert "theirs differs in: network guesses; evaluate --size none\n" in said
     assert "\nnote: 18 images are few" in said
     for run, scores, counts in zip(columns(said), compared(np.stack(found)), found):
         assert run["miou low"] == f"{scores['miou_low']:.4f}" and run["images"] == "18"
@@ -130,9 +130,12 @@ def test_what_differs_between_runs_is_said_wherever_they_are_now(street, succeed
     succeeds("evaluate.py", "--run", "run", *DATA, *flags)
     assert "flipped differs in: evaluate --tta flip\n" in succeeds(COMPARE, "run", "flipped")
     Path("run").rename("moved")
-    shutil.copytree("moved", "run")  # what is now where the moved run has been
-    config = Path("run/2_cls/config.json")
-    config.write_text(config.read_text("utf-8").replace('"--epochs": ', '"--epochs": 9'), "utf-8")
-    assert "moved differs in: train_cls --epochs " in succeeds(COMPARE, "run", "moved")
-    line = fails(COMPARE, "run", "theirs")
+    photo = f"shapes/JPEGImages/{read_ids(Path('shapes'), 'train')[0]}.jpg"
+    Image.open(photo).rotate(180).save(photo)
+    for name in ("sample_features", "train_cls", "evaluate"):
+        succeeds(f"{name}.py", "--run", "new", *STEPS[name])
+    said = succeeds(COMPARE, "moved", "new", "moved")
+    assert re.search(r"in: without train_seg; sample_features images 18 \(\w+\)\n", said)
+    assert "moved differs in: nothing\n" in said
+    line = fails(COMPARE, "moved", "theirs")
     assert "theirs/4_eval: step 4 has not finished there; run it first: python eval" in line

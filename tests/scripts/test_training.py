@@ -1,6 +1,7 @@
 """What the flags of steps 2 and 3 do, sparse labels, and runs that build on other runs."""
 
 import re
+import shutil
 import sys
 from collections import Counter
 from functools import partial
@@ -17,7 +18,8 @@ from data.features import draw_batches, estimate_areas, read_features
 from data.sampling import KEPT
 from data.voc_files import read_ids
 from models.checkpoint import load_segmenter
-from models.run.chain import recorded
+from models.run.chain import trained_segmenter
+from models.run.record import read_run
 from tests.conftest import BACKBONE, DATA, STEPS, change_masks, cut
 from tests.drawn_strokes import draw_strokes
 from tests.scripts.processes import config, contents, facts, log, losses, metrics
@@ -64,8 +66,9 @@ def test_what_the_flags_name_learns_and_is_what_later_steps_use(flags, blocks, t
     assert set(learned()) == blocks and not any(map(torch.equal, *layers))
     assert config(SEG)["parameters"] == len(head()) + sum(learned().values())
     succeeds("evaluate.py", "--run", "run", *DATA, "--checkpoint", SEG / "last.pt")
-    words = "trained on 4 images of train, 1 epoch, " + "backbone too, " * bool(blocks)
-    assert metrics("run")["protocol"].startswith(f"{words}input ")
+    words = "trained on 4 images of train, 1 epoch" + ", backbone too" * bool(blocks)
+    words += "; before that 325 pixels of 16 images of train, input "
+    assert metrics("run")["protocol"].startswith(words)
 
 
 def test_all_pixels_drawn_train_as_all_on_the_finest_grid(train, succeeds):
@@ -259,15 +262,17 @@ def test_ten_heads_cost_one_sampling(street, succeeds):
     assert config("linear/2_cls")["features"] == "run"
     assert not Path("linear/1_features").exists(), "nothing is copied or linked"
     init = ("--init", "linear/2_cls/dense.pt", "--lr", 1e-12)
+    shutil.copytree("linear", "longer")  # whose own step 2 plays no part then
     said = succeeds("train_seg.py", "--run", "longer", *init, *DATA, *FEW, *EPOCH)
     begun, ended = log("longer/3_seg")
     assert "starts anew" not in said and ended["miou"] == pytest.approx(begun["miou"], abs=1e-3)
     # Step 1 of the first run again, with other settings: the networks hold what they need of it.
     again = ("--size", 72, "--limit", 2)
     succeeds("sample_features.py", "--run", "run", *DATA, *BACKBONE, *again)
-    for run in ("linear", "longer"):
+    for run, left in {"linear": [2, 4], "longer": [3, 4]}.items():
         assert "shorter side 48" in succeeds("evaluate.py", "--run", run, *DATA, "--limit", 1)
-    assert recorded(Path("linear"), 1) is recorded(Path("run"), 1) is None, "it is of neither"
+        record = read_run(Path(run), trained_segmenter(Path(run), None)[0])
+        assert [step for step, config in record["configs"].items() if config] == left
 
 
 def test_a_network_is_fine_tuned_for_other_classes_in_one_command(street, succeeds, fails):

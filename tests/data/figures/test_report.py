@@ -28,7 +28,8 @@ def values(
     log = [{"epoch": epoch, "loss": 2 / (epoch + 1), "miou": 0.5} for epoch in range(6)]
     log[0]["loss"] = None
     logs = {2: [row | {"val_accuracy": 0.25} for row in log[1:]], 3: log}
-    configs = {step: {"seconds": 83.2, "data": path, "images": 1464} for step in range(1, 5)}
+    of_each = {"seconds": 83.2, "data": path, "images": 1464, "settings": {"--lr": 0.5, "-f": True}}
+    configs = {step: of_each.copy() for step in range(1, 5)}
     counts = (10 ** random.uniform(0, 6, classes)).astype(int).tolist()
     configs[1] |= {"rows": 123456, "classes": names, "rows_per_class": counts}
     configs[2] |= {"rows": 111111, "held_out_rows": 12345}
@@ -38,7 +39,6 @@ def values(
     record = {"run": path, "configs": configs, "logs": logs, "metrics": metrics} | {
         "confusion": random.integers(0, 100, (classes, classes)),
         "author": "A. Student",
-        "settings": {step: {"--lr": 0.5, "--flip": True} for step in configs},
         "images": [{"id": f"i{n}", "miou": n / 10, "worst_class": names[0]} for n in (9, 1)],
         "experiments": [],
         "versions": {"python": "3.11.7", "torch": "2.9.1+cu130", "commit": "0123456789ab+"},
@@ -83,7 +83,7 @@ def test_the_values_are_on_the_pages_in_order():
         + ["best classes, by IoU, are class_0 (0.700). The worst are class_2 (0.100)."]
         + ["class_0 taken for class_1 (25% of it), class_2 taken for class_0 (0% of it)."]
         + ["2 images 1 have an mIoU, over the", "i1 (0.100, class_0), i9 (0.900, class_0)."],
-        ["Training procedure", "lr 0.5", "flip yes", "crop 320", "loss cross entropy"]
+        ["Training procedure", "lr 0.5", "f yes", "loss cross entropy"]
         + ["training loss 0.4", "val mIoU 0.5", "best epoch 4", "rows 123,456", "0:01:23"]
         + ["val accuracy 0.25", "val images trained on 17"],
         ["Architecture", "image 3 × 320 × 320", "tap 3", "256 × 80 × 80", "hypercolumn, Z = 1472"]
@@ -101,7 +101,7 @@ def test_the_values_are_on_the_pages_in_order():
 
 
 @pytest.mark.parametrize("last", [0, 2])
-def test_what_was_not_run_is_said_to_be_not_run(last):
+def test_what_has_left_no_record_is_said_so(last):
     given = values(pictures=0)
     record = given["record"]
     for step in range(last + 1, 5):
@@ -109,7 +109,7 @@ def test_what_was_not_run_is_said_to_be_not_run(last):
         record["logs"].pop(step, None)
     record |= {"metrics": None, "confusion": None}
     figures = report_pages(**given)
-    assert words(figures[1]).count("has not been run") == 4 - last
+    assert words(figures[1]).count("no record in this run") == 4 - last
     titles = [figure.get_suptitle().partition(":")[0] for figure in figures[1:]]
     every = ["Training procedure", "Architecture", "Sampled pixels", "Training"]
     assert titles == every[: 2 + last]

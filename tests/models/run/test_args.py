@@ -55,6 +55,8 @@ def test_values_are_read_and_those_that_decide_the_result_are_kept_as_json():
     assert json.loads(json.dumps(found["settings"])) == found["settings"]
     assert "--momentum" not in usual["settings"], "which adamw does not have"
     assert parsed("train_seg", "--optimizer", "sgd")["settings"]["--momentum"] == 0.9
+    falls = parsed("train_seg", "--decay", "step")["settings"]  # of 10 epochs
+    assert (falls["--gamma"], falls["--milestones"]) == (0.1, [6, 8])
     for text, widths in {"8": (8, 8), "8,": (8,), "none": ()}.items():
         assert parsed("train_cls", "--hidden", text)["hidden"] == widths
 

@@ -9,7 +9,7 @@ from data import UserError
 from losses.metrics import load_image_scores
 from models.checkpoint import load_segmenter, save_segmenter
 from models.run import chain
-from models.run.record import read_run, settings
+from models.run.record import read_run
 
 
 def test_the_record_of_a_run_is_what_its_steps_have_left(street):
@@ -34,12 +34,6 @@ def test_the_record_of_a_run_is_what_its_steps_have_left(street):
     record = read_run(run, segmenter)
     assert record["configs"][1] is record["configs"][2] is None and not record["logs"]
     assert record["confusion"] is record["metrics"] is None
-
-
-def test_settings_are_told_with_the_defaults_that_follow_from_others():
-    given = {"--epochs": 10, "--decay": "step", "--gamma": None, "--milestones": None}
-    found = settings({"settings": given})
-    assert found == {"--epochs": 10, "--decay": "step", "--gamma": 0.1, "--milestones": [6, 8]}
 
 
 def test_a_damaged_record_of_a_run_is_named(street):
