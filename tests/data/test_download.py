@@ -100,7 +100,6 @@ BAD = [  # how the first address behaves, the ranges asked of both, what is said
     ({"breaks": [500], "ranges": False}, [ON, "bytes=500-"], "broke off at 500 of"),
     ({"breaks": [1000] * TRIES}, [ON] * (TRIES + 1), "broke off at 1,000 of"),
     ({"status": 404}, [ON, ON], "404"),
-    ({"status": 500}, [ON] * (TRIES + 1), "500"),
     ({"kind": "text/html; charset=utf-8"}, [ON] * (TRIES + 1), "a web page came, not the"),
 ]
 

@@ -217,7 +217,6 @@ REFUSED = [  # masks, lists that are there, flags, what is said
     (PAIR, {"test": ["walk_1"]}, "", f"0 {FEW}"),
     (PAIRS, {}, "--group-by _", f"1 {FEW}"),
     (PAIRS, {}, "--group-by -", "--group-by '-': no id holds it; the first id is ['walk_1']"),
-    (PAIRS, {}, "--val -0.1", NOTHING),
     (PAIRS, {}, "--val nan", NOTHING),
     (PAIRS, {}, "--val 0.5 --test 0.5", NOTHING),
     (PAIRS, {}, "--seed -1", "or a seed below 0"),
