@@ -12,10 +12,12 @@ from models.run import chain, distributed
 from models.run.folder import plain
 from models.run.recipes import RECIPES
 from models.run.runtime import PRECISIONS, default_workers, end
-from models.run.training import DECAYS, GAMMAS, MILESTONES, OPTIMIZERS
+from models.run.training import DECAYS, OPTIMIZERS
 from models.views import Views
 
 Value = TypeVar("Value")
+MILESTONES = 0.6, 0.8  # of the epochs
+GAMMAS = {"step": 0.1, "exponential": 0.9}
 
 
 class Parser(argparse.ArgumentParser):
@@ -170,7 +172,7 @@ def add_optimizer_flags(parser: Parser) -> None:
 def check_optimizer_flags(parser: Parser, args: argparse.Namespace) -> None:
     """Refuses milestones behind the end, momentum of 0 that is to look ahead, no TensorBoard.
 
-    Adds to the settings what follows from others: milestones and gamma.
+    Milestones and gamma, if not given, follow from others.
     """
     if args.milestones and max(args.milestones) >= args.epochs:
         last = f"{max(args.milestones)} is not before the last of {args.epochs} epochs"
@@ -180,9 +182,9 @@ def check_optimizer_flags(parser: Parser, args: argparse.Namespace) -> None:
     if args.tensorboard:
         import torch.utils.tensorboard  # noqa: F401  it is a package that need not be there
     if args.decay in GAMMAS and args.gamma is None:
-        args.settings["--gamma"] = GAMMAS[args.decay]
-    if args.decay == "step" and not args.milestones:
-        args.settings["--milestones"] = [share * args.epochs for share in MILESTONES]
+        args.gamma = args.settings["--gamma"] = GAMMAS[args.decay]
+    if args.decay == "step" and args.milestones is None:
+        args.milestones = args.settings["--milestones"] = [x * args.epochs for x in MILESTONES]
 
 
 def views(tta: list[str | float] | None, refine: bool, tile: int | None) -> Views:

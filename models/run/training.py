@@ -24,8 +24,6 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
     kind.__name__.lower(): kind for kind in (AdamW, Adam, NAdam, RAdam, Adagrad, RMSprop, SGD)
 }
 DECAYS = ("cosine", "poly", "step", "exponential", "constant")
-MILESTONES = 0.6, 0.8  # of the epochs
-GAMMAS = {"step": 0.1, "exponential": 0.9}
 
 
 def parameter_groups(
@@ -60,21 +58,19 @@ def build_schedule(
     epochs: int,
     steps_per_epoch: float,
     warmup: float = 0.1,
-    milestones: Iterable[float] | None = None,
-    gamma: float | None = None,
+    milestones: Iterable[float] = (),
+    gamma: float = 1.0,
 ) -> LambdaLR:
     """Linear warm-up to the optimizer's rates, then their decay; to be stepped every step.
 
     Args:
         decay: one of `DECAYS`.
         warmup: share of all steps over which the rate rises.
-        milestones: epochs after which "step" lowers the rate; None means `MILESTONES`.
-        gamma: factor of "step" at each of them, of "exponential" an epoch; None means `GAMMAS`.
+        milestones: epochs after which "step" lowers the rate.
+        gamma: factor of "step" at each of them, of "exponential" an epoch.
     """
     steps = epochs * steps_per_epoch
     warm_up = max(1, round(warmup * steps))
-    gamma = GAMMAS.get(decay) if gamma is None else gamma
-    milestones = milestones or [share * epochs for share in MILESTONES]
 
     def scale(step: int) -> float:
         if step < warm_up:
