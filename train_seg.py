@@ -245,7 +245,7 @@ def main() -> None:
     segmenter.remember(photos := images.photo_hashes())
     args.settings |= {"--size": segmenter.size, "--crop": crop, "images": images.checksum(photos)}
     args.settings["validation images"] = val_part.checksum(val_part.photo_hashes())
-    segmenter.history["train_seg"] = args.settings
+    segmenter.history = segmenter.history | {"train_seg": args.settings}
     augment = Augment(segmenter.size, crop, args.scale, args.flip, args.jitter)
     drop = segmenter.head.widths, segmenter.head.dropout
     train_set = TrainingSet(images, augment, args.seed, args.pixels, *drop, args.mosaic)
