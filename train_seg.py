@@ -245,6 +245,7 @@ def main() -> None:
     segmenter.remember(photos := images.photo_hashes())
     args.settings |= {"--size": segmenter.size, "--crop": crop, "images": images.checksum(photos)}
     args.settings["validation images"] = val_part.checksum(val_part.photo_hashes())
+    before = segmenter.history.get("train_seg", {})  # of last.pt
     segmenter.history = segmenter.history | {"train_seg": args.settings}
     augment = Augment(segmenter.size, crop, args.scale, args.flip, args.jitter)
     drop = segmenter.head.widths, segmenter.head.dropout
@@ -272,7 +273,7 @@ def main() -> None:
         counts = torch.from_numpy(images.measure()[0].sum(0)[:-1])
         loss_of = partial(loss_of, weight=inverse_frequency(counts).to(device))
     if saved:
-        chain.check_resumed(saved["history"]["train_seg"], args.settings, start)
+        chain.check_resumed(before, args.settings, start)
         training.load_state_dict(saved["training"])
         args.started = training.began  # of the first run
 
