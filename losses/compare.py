@@ -90,8 +90,9 @@ def differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
 def changed(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """What differs in the settings of scripts, as one would type it."""
     words = [f"without {script}" for script in first if script not in other]
-    for script, flags in other.items():
-        before = first.get(script, {})
+    words += [f"with {script}" for script in other if script not in first]
+    for script in [script for script in other if script in first]:
+        before, flags = first[script], other[script]
         names = [flag for flag in before | flags if before.get(flag) != flags.get(flag)]
         if names:
             values = {flag: "none" if flags.get(flag) is None else flags[flag] for flag in names}
