@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -56,7 +57,8 @@ def run_script(main: Callable[[], None]) -> None:
     package); any other error is ours and keeps its traceback. Ctrl-C ends with one line and 130,
     SIGTERM with 143.
     """
-    output, handler = sys.stdout, signal.signal(signal.SIGTERM, _terminate)
+    own = partial(_terminate, os.getpid())
+    output, handler = sys.stdout, signal.signal(signal.SIGTERM, own)
     limit, most = Image.MAX_IMAGE_PIXELS, most_pixels()
     Image.MAX_IMAGE_PIXELS = most // 2 if most else limit  # twice of it Pillow refuses
     for stream in (sys.stdout, sys.stderr):
@@ -99,7 +101,9 @@ def _last_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[-1]
 
 
-def _terminate(number: int, frame: object) -> NoReturn:
+def _terminate(process: int, number: int, frame: object) -> NoReturn:
+    if os.getpid() != process:  # a worker that is just being forked
+        os._exit(143)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # workers that end, too, are not the reason
     raise Terminated
 
